@@ -1,0 +1,1 @@
+"""Threat models, the solver, attack rules and adapters to whole attacks of other libraries."""

@@ -1,0 +1,129 @@
+"""A fence around code of other libraries: whatever it does to the model or to global state is undone afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class LogitsModel(nn.Module):
+    """What a library receives for the model: float32 in, float32 logits out, always in evaluation mode.
+
+    Inputs of any floating dtype (some attacks of ART pass float64) are cast to `dtype`, the dtype of the images. The
+    logits are a copy, because Square Attack of torchattacks writes into them. `anchor` is an empty parameter on the
+    images' device: torchattacks 3.3 looks up the device on the first parameter, which a model need not have.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        """Wraps `model` for images of `dtype` on `device`."""
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(0, device=device), requires_grad=False)
+        self.model = model
+        self.dtype = dtype
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K), float32, of images (N, C, H, W)."""
+        logits: Tensor = self.model(images.to(self.dtype))
+        return logits.clone().to(torch.float32)
+
+    def train(self, mode: bool = True) -> LogitsModel:
+        """Evaluation mode, whatever `mode` asks for: torchattacks and ART both set the training mode back."""
+        return super().train(False)
+
+
+@contextmanager
+def guarded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Run foreign code inside: the global generators start from `seed`, and everything is as before afterwards.
+
+    Inside, the model is in evaluation mode with frozen parameters (no parameter gradients are computed), autograd is
+    on, warnings and standard output are silent. Restored afterwards, after exceptions too: the training mode of every
+    submodule; identity, values, `requires_grad` and `.grad` of parameters, identity and values of buffers; the random
+    states of torch (CPU, CUDA), numpy and `random`; torch's default dtype and device, gradient mode and determinism
+    flags; numpy's error handling; the warnings filters. Costs a copy of parameters and buffers.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_generators(seed))
+        stack.enter_context(_torch_settings())
+        stack.enter_context(np.errstate())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        sink = stack.enter_context(Path(os.devnull).open("w"))
+        stack.enter_context(redirect_stdout(sink))
+        stack.enter_context(_frozen(model))
+        yield
+
+
+@contextmanager
+def _generators(seed: int) -> Iterator[None]:
+    cpu, legacy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        np.random.set_state(legacy)
+        random.setstate(python)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        else:
+            # CUDA was asleep: the seed that was queued for it above gives way to the one that the user had set.
+            torch.cuda.manual_seed_all(torch.initial_seed())
+
+
+@contextmanager
+def _torch_settings() -> Iterator[None]:
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    tables: list[dict[str, Any]] = [
+        table for module in model.modules() for table in (module._parameters, module._buffers)
+    ]
+    tensors = [(t, name, one, one.detach().clone()) for t in tables for name, one in t.items() if one is not None]
+    parameters = [(one, one.requires_grad, one.grad) for one in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _, _ in parameters:
+            # A gradient that is not there cannot be zeroed or added to.
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for table, name, tensor, value in tensors:
+            if table.get(name) is not tensor:
+                table[name] = tensor
+            if not torch.equal(tensor, value):
+                with torch.no_grad():
+                    tensor.copy_(value)
+        for parameter, requires_grad, grad in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,281 @@
+"""Attacks of torchattacks (Kim 2020, arXiv 2010.01950), from 3.3 on, set up by the threat model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.adapters.guard import LogitsModel
+from gauntlet.attacks.adapters.whole import Whole, builder, count_classes, library, one_of, step_share
+from gauntlet.attacks.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.threat import Norm
+
+_BOTH: tuple[Norm, ...] = ("Linf", "L2")
+
+
+def _torchattacks() -> ModuleType:
+    return library("torchattacks", "'torchattacks>=3.3'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksFGSM(Whole):
+    """One signed step of eps (torchattacks.FGSM)."""
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """One step."""
+        return _result(_torchattacks().FGSM(model, eps=self.threat.eps), images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksPGD(Whole):
+    """torchattacks.PGD for Linf, torchattacks.PGDL2 for L2; their own step does not follow eps, so it is set here."""
+
+    steps: int = 40
+    step_size: float | None = None
+    random_start: bool = True
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """`steps` steps from one start; the last iterate."""
+        kind = _torchattacks().PGD if self.threat.norm == "Linf" else _torchattacks().PGDL2
+        alpha = self.threat.eps * step_share(self.step_size, self.steps)
+        attack = kind(model, eps=self.threat.eps, alpha=alpha, steps=self.steps, random_start=self.random_start)
+        return _result(attack, images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksAPGD(Whole):
+    """Auto-PGD (Croce and Hein 2020), `loss` ce or dlr, with the official 100 steps in place of the library's 10."""
+
+    steps: int = 100
+    restarts: int = 1
+    loss: str = "ce"
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting out of range."""
+        super().__post_init__()
+        one_of("loss", self.loss, ("ce", "dlr"))
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Broken samples' candidates; the clean image elsewhere."""
+        if self.loss == "dlr":
+            count_classes(model, images, least=3, attack="torchattacks.APGD with loss=dlr")
+        budget = {"steps": self.steps, "n_restarts": self.restarts, "eot_iter": self.eot}
+        attack = _torchattacks().APGD(model, **_ball(self, seed), **budget, loss=self.loss)
+        return _result(attack, images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksAPGDT(Whole):
+    """Targeted Auto-PGD on the DLR loss, `targets` classes at most (official: 9), 100 steps each (library: 10).
+
+    In L2 the library halves the step of all samples by the first one's schedule; that is left as it is.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 9
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Broken samples' candidates; the clean image elsewhere."""
+        classes = count_classes(model, images, least=4, attack="torchattacks.APGDT")
+        budget = {"steps": self.steps, "n_restarts": self.restarts, "n_classes": min(self.targets + 1, classes)}
+        return _result(_torchattacks().APGDT(model, **_ball(self, seed), **budget), images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksSquare(Whole):
+    """Square Attack (Andriushchenko et al. 2020); `rescale` stretches its schedule to `queries`."""
+
+    queries: int = 5000
+    restarts: int = 1
+    p_init: float = 0.8
+    rescale: bool = True
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Broken samples' candidates; the clean image elsewhere."""
+        _square_size(self, images)
+        settings = {"n_queries": self.queries, "n_restarts": self.restarts, "p_init": self.p_init}
+        attack = _torchattacks().Square(model, **_ball(self, seed), **settings, resc_schedule=self.rescale)
+        return _result(attack, images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksAutoAttack(Whole):
+    """AutoAttack (Croce and Hein 2020) with the official budget, which the library does not set.
+
+    Official (github.com/fra31/auto-attack, `set_version`): 100 steps for APGD and FAB, 9 target classes at most, 5000
+    queries of Square on its schedule for 10,000. The library has 10 steps, all classes, and a rescaled schedule.
+    `variant`: standard, plus or rand (20 gradients a step).
+    """
+
+    steps: int = 100
+    queries: int = 5000
+    targets: int = 9
+    variant: str = "standard"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting out of range."""
+        super().__post_init__()
+        one_of("variant", self.variant, ("standard", "plus", "rand"))
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Broken samples' candidates; the clean image elsewhere."""
+        least = 3 if self.variant == "rand" else 4
+        classes = count_classes(model, images, least=least, attack=f"torchattacks.AutoAttack ({self.variant})")
+        if self.variant != "rand":
+            _square_size(self, images)
+        attack = _torchattacks().AutoAttack(model, **_ball(self, seed), version=self.variant, n_classes=classes)
+        for stage in attack._autoattack.attacks:
+            if type(stage).__name__ == "Square":
+                stage.n_queries, stage.rescale_schedule = self.queries, False
+            else:
+                stage.steps = self.steps
+            if hasattr(stage, "n_target_classes"):
+                stage.n_target_classes = min(self.targets, classes - 1)
+        return _result(attack, images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksDeepFool(Whole):
+    """DeepFool (Moosavi-Dezfooli et al. 2016), sample by sample.
+
+    The library overshoots each step; where pixels are clipped this ends just inside the boundary. As in the paper
+    (section 2.1) the whole perturbation is overshot at the end, for the samples that need it.
+    """
+
+    steps: int = 50
+    overshoot: float = 0.02
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """The first misclassified iterate, or the last one overshot."""
+        attack = _torchattacks().DeepFool(model, steps=self.steps, overshoot=self.overshoot)
+        points = _result(attack, images, labels)
+        with torch.no_grad():
+            inside = model(points).argmax(1) == labels
+        further = (images + (1 + self.overshoot) * (points - images)).clamp(0, 1)
+        return torch.where(inside[:, None, None, None], further, points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksCW(Whole):
+    """Carlini and Wagner's L2 attack (2017), section VI, with what the library lacks: the search for the constant c.
+
+    `search_steps` calls of the library, `steps` iterations of Adam each; c starts at `initial_c`, is multiplied by 10
+    until it succeeds, and bisected from then on, for each sample by itself. Three of the library's pitfalls are
+    removed from outside: its margin is wrong where all other logits are negative, and has one c for the whole batch
+    (both replaced in `f`); pixels at exactly 0 or 1 never move (the start is shrunk towards 0.5 by 0.1 %). Left: it
+    stops early when the summed cost of the batch rises between tenths of `steps`.
+    """
+
+    steps: int = 100
+    search_steps: int = 9
+    lr: float = 0.03
+    initial_c: float = 0.01
+    confidence: float = 0.0
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """The closest misclassified point found; the clean image where there is none."""
+        best, closest = images.clone(), torch.full_like(labels, torch.inf, dtype=torch.float32)
+        constant = torch.full_like(closest, self.initial_c)
+        low, high = torch.zeros_like(closest), torch.full_like(closest, torch.inf)
+        for _ in range(self.search_steps):
+            points = self._search(model, images, labels, constant)
+            with torch.no_grad():
+                broken = model(points).argmax(1) != labels
+            distance = (points - images).flatten(1).norm(dim=1)
+            better = broken & (distance < closest)
+            best[better], closest[better] = points[better], distance[better]
+            low, high = torch.where(broken, low, constant), torch.where(broken, constant, high)
+            constant = torch.where(high.isinf(), constant * 10, (low + high) / 2)
+        return best
+
+    def _search(self, model: nn.Module, images: Tensor, labels: Tensor, constant: Tensor) -> Tensor:
+        attack = _torchattacks().CW(model, c=1, kappa=self.confidence, steps=self.steps, lr=self.lr)
+
+        def weighted_margin(logits: Tensor, truth: Tensor) -> Tensor:
+            own = logits.gather(1, truth[:, None])[:, 0]
+            other = logits.scatter(1, truth[:, None], -torch.inf).amax(1)
+            return constant * (own - other).clamp(min=-self.confidence)
+
+        attack.f = weighted_margin
+        attack.inverse_tanh_space = lambda x: torch.atanh((2 * x - 1) * 0.999)
+        return _result(attack, images, labels)
+
+
+def _ball(attack: Whole, seed: int) -> dict[str, Any]:
+    return {"norm": attack.threat.norm, "eps": attack.threat.eps, "seed": seed, "verbose": False}
+
+
+def _square_size(attack: Whole, images: Tensor) -> None:
+    """The first pattern in L2 is a grid of tiles of a fifth of the height, which leaves some image sizes."""
+    height, width = images.shape[-2:]
+    if attack.threat.norm == "Linf":
+        return
+    tile = height // 5
+    fits = tile and all((height - 5 * tile) // 2 + side // tile * tile <= side for side in (height, width))
+    if min(height, width) < 5 or not (fits or tile == 1):
+        raise ValueError(
+            f"Square Attack of torchattacks fails on {height}×{width} images in L2 (its tiles leave the image; "
+            "8×8, 28×28, 32×32, 224×224 work): use torchattacks.APGDT"
+        )
+
+
+def _result(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
+    points: Tensor = attack(images, labels)
+    return points
+
+
+def _entry(
+    name: str,
+    kind: type[Whole],
+    summary: str,
+    paper: str,
+    *,
+    norms: tuple[Norm, ...] = _BOTH,
+    access: Kind = "white-box",
+    minimum_norm: bool = False,
+) -> AttackEntry:
+    source = f"torchattacks; {paper}"
+    return AttackEntry(
+        AttackCard(f"torchattacks.{name}", summary, source, norms, kind=access, minimum_norm=minimum_norm),
+        builder(kind),
+    )
+
+
+_CROCE = "Croce and Hein 2020, arXiv 2003.01690"
+
+FGSM = _entry(
+    "FGSM", TorchattacksFGSM, "one signed gradient step", "Goodfellow et al. 2015, arXiv 1412.6572", norms=("Linf",)
+)
+PGD = _entry("PGD", TorchattacksPGD, "projected gradient descent, one start", "Madry et al. 2018, arXiv 1706.06083")
+APGD = _entry("APGD", TorchattacksAPGD, "PGD that adapts its step, loss ce or dlr", _CROCE)
+APGDT = _entry("APGDT", TorchattacksAPGDT, "targeted Auto-PGD on the DLR loss", _CROCE)
+AUTOATTACK = _entry("AutoAttack", TorchattacksAutoAttack, "APGD-CE, APGD-T, FAB-T and Square in a row", _CROCE)
+SQUARE = _entry(
+    "Square",
+    TorchattacksSquare,
+    "random search over square patches",
+    "Andriushchenko et al. 2020, arXiv 1912.00049",
+    access="black-box",
+)
+DEEPFOOL = _entry(
+    "DeepFool",
+    TorchattacksDeepFool,
+    "steps to the nearest linearised boundary",
+    "Moosavi-Dezfooli et al. 2016, arXiv 1511.04599",
+    norms=("L2",),
+    minimum_norm=True,
+)
+CW = _entry(
+    "CW",
+    TorchattacksCW,
+    "smallest L2 perturbation by Adam, with a search for the constant",
+    "Carlini and Wagner 2017, arXiv 1608.04644",
+    norms=("L2",),
+    minimum_norm=True,
+)

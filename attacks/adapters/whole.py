@@ -1,0 +1,115 @@
+"""What all adapters share: one call of a library's attack on one batch, behind the guard."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.adapters.guard import LogitsModel, guarded
+from gauntlet.attacks.rule import at_least
+from gauntlet.attacks.threat import ThreatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(ABC):
+    """An attack of another library with its settings; `repr` shows them all, as resolved.
+
+    Conventions of all subclasses: `steps` are iterations (official budgets by default), `restarts` counts the first
+    start, `step_size` is a share of eps. Candidates come back as the library gave them: no projection is added, so that
+    a library that leaves the ball is caught by the verifier and not mended in silence.
+    """
+
+    threat: ThreatModel
+
+    version: ClassVar[int] = 1
+    """Rises whenever the output changes: it is part of the key of stored results."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting out of range."""
+        for name in ("steps", "restarts", "search_steps", "queries", "targets", "gradients", "eot", "max_eval"):
+            if hasattr(self, name):
+                value = getattr(self, name)
+                if not isinstance(value, int):
+                    raise ValueError(f"{name}={value!r} must be a whole number")
+                at_least(name, value, 1)
+        for name in ("lr", "initial_c"):
+            if hasattr(self, name) and not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be positive")
+        for name in ("overshoot", "confidence"):
+            if hasattr(self, name):
+                at_least(name, getattr(self, name), 0)
+        for name in ("step_size", "p_init"):
+            share = getattr(self, name, None)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name}={share!r} is a share: it must be above 0 and at most 1")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Candidates for images (N, C, H, W) in [0, 1] and labels (N,), in the images' shape, dtype and device.
+
+        The library works in float32; `model` sees the images' dtype. Same seed, same batch: same candidates. The model
+        and all global state are as before afterwards. Raises ImportError with what to install where the library is
+        missing, and ValueError where the attack does not exist for these images or this number of classes.
+        """
+        if len(images) == 0:
+            return images.clone()
+        with guarded(model, seed):
+            logits_model = LogitsModel(model, images.dtype, images.device)
+            # Clones made here are ordinary tensors even where the caller is in inference mode.
+            clean, truth = images.detach().to(torch.float32, copy=True), labels.detach().clone()
+            points = self.run(logits_model, clean, truth, seed % 2**31)
+        if points.shape != images.shape:
+            raise ValueError(f"{type(self).__name__} returned {tuple(points.shape)} for {tuple(images.shape)}")
+        return points.detach().to(images)
+
+    @abstractmethod
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """The library's attack: float32 images in, candidates of the same shape out; `seed` fits 31 bits."""
+
+
+W = TypeVar("W", bound=Whole)
+
+
+def builder(kind: type[W]) -> Callable[..., W]:
+    """`build(threat, **settings)` for a card; TypeError for a setting that the attack does not have."""
+
+    def build(threat: ThreatModel, **settings: Any) -> W:
+        return kind(threat=threat, **settings)
+
+    return build
+
+
+def step_share(step_size: float | None, steps: int) -> float:
+    """The step as a share of eps: as given, else 2.5 / steps (as `gauntlet.attacks.pgd`), never more than 1."""
+    return min(1.0, 2.5 / steps) if step_size is None else step_size
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError that names the setting and its values, unless it has one of them."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}")
+
+
+def count_classes(model: nn.Module, images: Tensor, *, least: int, attack: str) -> int:
+    """Number of logits, by one pass over one image. Raises ValueError where the attack needs more of them."""
+    with torch.no_grad():
+        classes = int(model(images[:1]).shape[-1])
+    if classes < least:
+        raise ValueError(f"{attack} needs at least {least} classes, and the model has {classes}: use another attack")
+    return classes
+
+
+def library(module: str, package: str) -> ModuleType:
+    """Import a module of an attack library. Raises ImportError that says what to install."""
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise ImportError(
+            f"cannot import {module} ({type(error).__name__}: {error}): run `pip install {package}`"
+        ) from error

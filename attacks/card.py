@@ -1,0 +1,61 @@
+"""What the registry knows of an attack, and the two kinds of attack that the runner can execute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+
+from gauntlet.attacks.threat import Norm, ThreatModel
+
+if TYPE_CHECKING:  # listing attacks must not import torch
+    from torch import Tensor, nn
+
+    from gauntlet.attacks.rule import Rule
+
+Kind = Literal["white-box", "black-box", "decision-based"]
+
+
+class WholeAttack(Protocol):
+    """An attack of another library, run whole on a batch; the guard in `adapters.guard` restores what it touches."""
+
+    version: ClassVar[int]
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K)."""
+        ...
+
+
+@dataclass(frozen=True)
+class AttackCard:
+    """What an attack is, for listings, plans and ranks."""
+
+    name: str
+    summary: str
+    """One line."""
+    source: str
+    """Paper, or the library that runs it."""
+    norms: tuple[Norm, ...]
+    kind: Kind = "white-box"
+    minimum_norm: bool = False
+    """Seeks the smallest perturbation instead of any inside eps."""
+
+
+AnyAttack: TypeAlias = "Rule[Any] | WholeAttack"
+
+
+@dataclass(frozen=True)
+class AttackEntry:
+    """A registry entry: the card, and `build(threat, **settings)`, which raises ValueError for a bad setting."""
+
+    card: AttackCard
+    build: Callable[..., AnyAttack]
+
+    def make(self, threat: ThreatModel, **settings: Any) -> AnyAttack:
+        """The attack for that threat model, with a setting that it does not have refused by name."""
+        if threat.norm not in self.card.norms:
+            raise ValueError(f"attack {self.card.name!r} is for {', '.join(self.card.norms)}, not for {threat.norm}")
+        try:
+            return self.build(threat, **settings)
+        except TypeError as error:
+            raise ValueError(f"settings {settings!r} do not fit attack {self.card.name!r}: {error}") from error

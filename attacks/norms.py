@@ -1,0 +1,75 @@
+"""Distances, projections and directions in the norms of the threat models; images are (N, C, H, W)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.random import Draws
+from gauntlet.attacks.threat import Norm, ThreatModel
+
+LINF_SLACK = 2.0**-23
+"""What rounding to float32 may add to a pixel's change."""
+RELATIVE_SLACK = 2.0**-20
+"""What rounding may add to an L2 or L1 norm, relative to eps: a few units in the last place of float32."""
+
+
+def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
+    """Distance of each image of `a` from that of `b`, computed in float64, (N,)."""
+    delta = (a.to(torch.float64) - b.to(torch.float64)).flatten(1)
+    if norm == "Linf":
+        return delta.abs().amax(1)
+    return torch.linalg.vector_norm(delta, ord=2 if norm == "L2" else 1, dim=1)
+
+
+def limit(threat: ThreatModel) -> float:
+    """The largest measured distance that counts as inside the ball: eps and the slack of rounding."""
+    return threat.eps + (LINF_SLACK if threat.norm == "Linf" else LINF_SLACK + RELATIVE_SLACK * threat.eps)
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape (N,) to (N, 1, …) so that it broadcasts against images."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def project(x: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
+    """A point of the ball and the box near `x`.
+
+    Exact for Linf. For L2 the perturbation is scaled into the ball and then clipped to the box: clipping moves each pixel
+    towards its clean value, so the point stays in the ball, though it need not be the closest one of the intersection.
+    """
+    if threat.norm == "Linf":
+        return torch.clamp(torch.minimum(torch.maximum(x, clean - threat.eps), clean + threat.eps), 0, 1)
+    if threat.norm == "L2":
+        size = distance(x, clean, "L2").clamp_min(torch.finfo(torch.float64).tiny)
+        scale = (threat.eps / size).clamp_max(1).to(x.dtype)
+        return torch.clamp(clean + (x - clean) * per_image(scale, x), 0, 1)
+    raise NotImplementedError(f"projection for norm {threat.norm!r}")
+
+
+def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+    """The direction of steepest ascent of unit length in the norm: the sign for Linf, the normalised gradient for L2."""
+    if norm == "Linf":
+        return gradient.sign()
+    if norm == "L2":
+        # In float64, since the squares of the tiny gradients of a confident model underflow in float32.
+        size = torch.linalg.vector_norm(gradient.flatten(1).to(torch.float64), dim=1)
+        unit = gradient.to(torch.float64) / per_image(torch.where(size > 0, size, 1.0), gradient)
+        return unit.to(gradient.dtype)
+    raise NotImplementedError(f"steepest direction for norm {norm!r}")
+
+
+def random_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:
+    """A point drawn uniformly from the ball around each clean image, then clipped to the box."""
+    shape = clean.shape[1:]
+    if threat.norm == "Linf":
+        delta = (2 * draws.uniform(shape, tag, clean.dtype) - 1) * threat.eps
+    elif threat.norm == "L2":
+        direction = steepest(draws.normal(shape, tag, clean.dtype), "L2")
+        radius = draws.uniform((), tag + 1, torch.float64) ** (1 / math.prod(shape))
+        delta = direction * per_image(threat.eps * radius, clean).to(clean.dtype)
+    else:
+        raise NotImplementedError(f"random start for norm {threat.norm!r}")
+    return project(clean + delta, clean, threat)

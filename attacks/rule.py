@@ -1,0 +1,73 @@
+"""The interface of an attack: a small rule over a batch of independent slots. The solver owns everything else."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from gauntlet.attacks.oracle import Oracle
+
+S = TypeVar("S", bound="tuple[Any, ...]")
+"""A rule's state: a NamedTuple of tensors whose leading dimension is the slot."""
+
+
+class Rule(ABC, Generic[S]):
+    """One attack. A slot is one sample at one restart; slots stand at different steps and never influence each other.
+
+    The oracle watches every point that a rule evaluates: a misclassified one is verified at once and, where it lies in
+    the ball, ends its slot (minimum-norm rules: the closest one is kept, and the slot runs to its end). A rule therefore
+    keeps no record of successes, counts nothing, and never looks at another slot. Rules are frozen dataclasses of their
+    settings; `repr` is part of the key of stored results.
+    """
+
+    version: ClassVar[int] = 1
+    """Rises whenever the rule's output changes: it is part of the key of stored results."""
+    minimum_norm: ClassVar[bool] = False
+    """Whether the smallest perturbation is sought, whatever eps is."""
+
+    @property
+    @abstractmethod
+    def budget(self) -> int:
+        """Calls of `step` for one slot, at most."""
+
+    @property
+    def tries(self) -> int:
+        """How often a sample that was not broken is started afresh, the first time counted."""
+        return 1
+
+    @abstractmethod
+    def start(self, oracle: Oracle) -> S:
+        """The state of new slots, for `oracle.clean` (N, C, H, W), `oracle.labels` (N,) and `oracle.draws`."""
+
+    @abstractmethod
+    def step(self, state: S, oracle: Oracle) -> S:
+        """One step for every slot of the batch."""
+
+    @abstractmethod
+    def last(self, state: S) -> Tensor | None:
+        """The iterate that `step` has made but not evaluated yet (N, C, H, W); None where all were evaluated."""
+
+    def finished(self, state: S) -> Tensor | None:
+        """Slots that need no further step before the budget is spent, bool (N,); None where the budget decides."""
+        return None
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raise ValueError that names the setting, unless it is a finite number of at least `least`."""
+    if not least <= value < math.inf:
+        raise ValueError(f"{name}={value!r} must be a finite number of at least {least}")
+
+
+def whole(name: str, value: int, least: int) -> None:
+    """Raise ValueError that names the setting, unless it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+
+
+def positive(name: str, value: float) -> None:
+    """Raise ValueError that names the setting, unless it is a positive, finite number."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}={value!r} must be a positive, finite number")

@@ -1,0 +1,72 @@
+"""Slots: the samples that are being attacked now, as named tuples of tensors whose leading dimension is the slot."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+S = TypeVar("S", bound="tuple[Any, ...]")
+
+
+class Slots(NamedTuple):
+    """What the solver knows of each slot. All tensors are on the attack's device and of length N."""
+
+    sample: Tensor
+    """int64, the sample's index in the task."""
+    clean: Tensor
+    labels: Tensor
+    keys: Tensor
+    """int64, key of the attack's random numbers."""
+    model_keys: Tensor
+    """int64, key of the random numbers of a randomised model."""
+    restart: Tensor
+    step: Tensor
+    """int64, completed steps of this restart."""
+    forwards: Tensor
+    backwards: Tensor
+    found: Tensor
+    """bool, whether `point` is waiting for verification."""
+    point: Tensor
+    """The candidate: the latest misclassified point, or, for minimum-norm rules, the closest one so far."""
+    distance: Tensor
+    """float64, of `point`; infinite before the first success of a minimum-norm rule."""
+    rejected: Tensor
+    disagreements: Tensor
+
+
+def new_slots(sample: Tensor, clean: Tensor, labels: Tensor, keys: Tensor, model_keys: Tensor) -> Slots:
+    """Slots at their start, with nothing counted and nothing found."""
+    zero = torch.zeros_like(sample)
+    return Slots(
+        sample,
+        clean,
+        labels,
+        keys,
+        model_keys,
+        restart=zero,
+        step=zero,
+        forwards=zero,
+        backwards=zero,
+        found=zero.bool(),
+        point=clean,
+        distance=torch.full(sample.shape, torch.inf, dtype=torch.float64, device=sample.device),
+        rejected=zero,
+        disagreements=zero,
+    )
+
+
+def select(state: S, rows: Tensor) -> S:
+    """The slots at `rows` (int64), as a new tuple."""
+    return type(state)(*(field[rows] for field in state))
+
+
+def put(state: S, rows: Tensor, new: S) -> S:
+    """`state` with the slots at `rows` replaced by those of `new`, as a new tuple; the tensors of `state` are left alone."""
+    return type(state)(*(old.index_copy(0, rows, fresh) for old, fresh in zip(state, new, strict=True)))
+
+
+def join(first: S, second: S) -> S:
+    """The slots of both."""
+    return type(first)(*(torch.cat(pair) for pair in zip(first, second, strict=True)))

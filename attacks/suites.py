@@ -1,0 +1,36 @@
+"""Suites: named lists of attacks with their budgets, per norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gauntlet.attacks.threat import Norm
+
+
+@dataclass(frozen=True)
+class Member:
+    """An attack of a suite: the label that heads its column, and the attack with its settings."""
+
+    label: str
+    spec: str
+
+
+SUITES: dict[str, dict[Norm, tuple[Member, ...]]] = {
+    "quick": {
+        "Linf": (Member("fgsm", "fgsm"), Member("pgd-10", "pgd(steps=10)")),
+        "L2": (Member("fgsm", "fgsm"), Member("pgd-10", "pgd(steps=10)")),
+    },
+    "standard": {
+        "Linf": (
+            Member("fgsm", "fgsm"),
+            Member("pgd", "pgd(steps=40, restarts=2)"),
+            Member("pgd-cw", "pgd(steps=40, loss=cw)"),
+        ),
+        "L2": (Member("pgd", "pgd(steps=40, restarts=2)"), Member("cw", "cw")),
+    },
+}
+
+
+def suite_members(name: str, norm: Norm) -> tuple[Member, ...]:
+    """The attacks of a suite for a norm; empty where the suite has none for it. Raises KeyError for an unknown suite."""
+    return SUITES[name].get(norm, ())

@@ -1,0 +1,1 @@
+"""The benchmark: registries, models, data, plan, runner, verifier, command line and pytest plugin."""

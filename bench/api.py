@@ -1,0 +1,143 @@
+"""`gauntlet.evaluate`: one model in memory against attacks, with the same runner, verifier and store as the benchmark."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.config import Config, DataRef, Group, ModelRef
+from gauntlet.bench.data.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.dataset import Data
+from gauntlet.bench.device import choose_device
+from gauntlet.bench.engine import Engine
+from gauntlet.bench.evaluation import Evaluation, collect
+from gauntlet.bench.models.classifier import Classifier, check_model
+from gauntlet.bench.models.digest import model_digest
+from gauntlet.bench.models.loading import LoadedModel
+from gauntlet.bench.plan import make_plan
+from gauntlet.bench.registry import Registry
+from gauntlet.bench.registries import DEFENSES
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.defended import is_differentiable, is_randomised
+
+_MEMORY = "memory:model"
+
+
+def evaluate(
+    model: nn.Module,
+    images: Any,
+    labels: Any = None,
+    *,
+    threat: str | ThreatModel = "Linf:8/255",
+    attacks: str | Sequence[str] = "standard",
+    defense: str | nn.Module | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int | None = None,
+    store: str | Path | None = None,
+) -> Evaluation:
+    """Attack a classifier on images it is given, and count what survives every attack.
+
+    `model`: any module in eval mode that takes images in [0, 1] and returns logits (N, K), as a tensor, or as a tuple, a
+    dict or an object with `.logits` that holds them. `images` (N, C, H, W) in [0, 1] and `labels` (N,): tensors or
+    arrays; or a Dataset, a DataLoader or a `Data` as `images` alone. `threat`: a threat model or its text. `attacks`: a
+    suite, an attack or a list, with settings as `"pgd(steps=100, restarts=5)"`. `defense`: a registered name, or a module
+    from images to images, whose differentiability and randomness are measured. `device`: `auto` takes a GPU where there is
+    one, and works on a copy of the model if it lies elsewhere. `store`: a results folder; what it holds of this model,
+    data and settings is not run again.
+
+    Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
+    (what was computed before is then in the store).
+    """
+    data = _data(images, labels)
+    target = choose_device(device)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is a {type(model).__name__}: give a torch.nn.Module, a function wrapped in one")
+    classifier = model if isinstance(model, Classifier) else Classifier(model)
+    if any(tensor.device != target for tensor in (*classifier.parameters(), *classifier.buffers())):
+        classifier = copy.deepcopy(classifier).to(target)
+    check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
+    name, extra, transform_digest = _defense(defense, data, target)
+    model_ref, data_ref = ModelRef(f"{_MEMORY}.{type(model).__name__}"), DataRef(data.spec or data.name)
+    text = str(ThreatModel.parse(threat))
+    chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)
+    with TemporaryDirectory(prefix="gauntlet-") as scratch:
+        config = Config((group,), seed, str(target), 256 if batch_size is None else batch_size, Path(store or scratch))
+        engine = Engine(make_plan(config, extra), config, command="gauntlet.evaluate(…)")
+        engine.workbench.put_data(data_ref, data)
+        engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))
+        for key in extra.names():
+            engine.workbench.put_defense(key, extra.get(key), transform_digest)
+        results = [engine.cell(cell) for cell in engine.run.plan.cells]
+        return collect(results, [engine.run.result(cell, adversarial=True) for cell in engine.run.plan.cells], data, text)
+
+
+def _split(attacks: Sequence[str]) -> tuple[str, ...]:
+    from gauntlet.attacks.settings import split_list
+
+    return tuple(part for one in attacks for part in split_list(one))
+
+
+def _data(images: Any, labels: Any) -> Data:
+    if isinstance(images, Data):
+        return images
+    if labels is None:
+        if isinstance(images, Tensor | np.ndarray):
+            raise ValueError("labels are missing: give evaluate(model, images, labels), or a Dataset or DataLoader")
+        return from_dataset(images)
+    return from_arrays(images, labels)
+
+
+def _loaded(ref: ModelRef, classifier: Classifier, model: nn.Module) -> LoadedModel:
+    return LoadedModel(
+        name=type(model).__name__,
+        module=classifier,
+        spec=ref.spec,
+        weights=None,
+        digest=model_digest(classifier),
+        source_digest=_source(model),
+    )
+
+
+def _source(module: nn.Module) -> str:
+    """What is known of a module's code: its structure and, where it can be had, the source of its class."""
+    try:
+        source = inspect.getsource(type(module))
+    except (OSError, TypeError):
+        source = ""
+    return f"{module!r}\n{source}"
+
+
+def _defense(
+    defense: str | nn.Module | None, data: Data, device: torch.device
+) -> tuple[str, Registry[DefenseEntry], str]:
+    """The defense's name, the entry of a module that is not registered, and that module's digest."""
+    extra: Registry[DefenseEntry] = Registry("defense")
+    if defense is None:
+        return "none", extra, ""
+    if isinstance(defense, str):
+        return defense, extra, ""
+    name = type(defense).__name__
+    while name in DEFENSES:
+        name += "_"
+    few = data.images[:8].to(device)
+    moved = copy.deepcopy(defense).to(device).eval()
+    card = DefenseCard(
+        name=name,
+        summary="a module given to evaluate",
+        source="measured, not declared",
+        differentiable=is_differentiable(moved, few),
+        randomised=is_randomised(moved, few),
+    )
+    extra.register(name, DefenseEntry(card, lambda: moved))
+    return name, extra, f"{model_digest(defense)} {_source(defense)}"

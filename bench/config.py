@@ -1,0 +1,199 @@
+"""Configuration: what a run pairs, from `gauntlet.toml`, `[tool.gauntlet]` of pyproject.toml, and options, which win."""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gauntlet.attacks.settings import split_list
+
+DEFAULT = Path(__file__).with_name("default.toml")
+_PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
+_TOP = (*_PAIRING, "seed", "device", "batch_size", "out", "fresh", "no_adversarials", "group", "expect")
+
+
+class ConfigError(ValueError):
+    """The configuration or an option is wrong; the message names it and the way out."""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model comes from: a registered name or wildcard, `module:factory` or `file.py:factory`."""
+
+    spec: str
+    weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """Where data comes from, and which samples of it."""
+
+    spec: str
+    samples: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Every model is paired with every defense, attack and threat model of its group, on the same data."""
+
+    models: tuple[ModelRef, ...]
+    defenses: tuple[str, ...]
+    attacks: tuple[str, ...]
+    threats: tuple[str, ...]
+    data: DataRef
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Bounds that cells are expected to keep; names are wildcards, accuracies are shares in [0, 1]."""
+
+    model: str = "*"
+    defense: str = "*"
+    attack: str = "*"
+    threat: str = "*"
+    min_clean: float | None = None
+    min_robust: float | None = None
+    max_robust: float | None = None
+
+    def applies(self, model: str, defense: str, attack: str, threat: str) -> bool:
+        """Whether the cell of those names is meant."""
+        pairs = ((model, self.model), (defense, self.defense), (attack, self.attack), (threat, self.threat))
+        return all(name == pattern or fnmatch.fnmatchcase(name, pattern) for name, pattern in pairs)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that decides a run."""
+
+    groups: tuple[Group, ...]
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = 256
+    out: Path = Path("gauntlet-results")
+    fresh: bool = False
+    keep_adversarials: bool = True
+    expect: tuple[Expectation, ...] = field(default=())
+
+
+def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = None) -> Config:
+    """Read the config file that applies in `folder` and lay the options over it.
+
+    Without a file of the user, the default benchmark is taken. Where an option names what is paired (models, defenses,
+    attacks, data, samples, threat models), the groups of the file give way to one group of the options and the file's
+    top-level values. Raises ConfigError.
+    """
+    table = _read(folder, file)
+    given = {key: value for key, value in options.items() if value not in (None, (), [], "", False)}
+    _known(table, _TOP, "config")
+    if any(key in given for key in _PAIRING):
+        table = {key: value for key, value in table.items() if key != "group"}
+        if "model" in given:
+            # Weights and normalisation belong to the model they were written for.
+            table = {key: value for key, value in table.items() if key not in ("weights", "mean", "std")}
+        if "data" in given:
+            table.pop("samples", None)
+    merged = {**table, **given}
+    rows = merged.get("group") or [{}]
+    groups = []
+    for row in rows:
+        _known(row, _PAIRING, "group")
+        groups.append(_group({**{key: merged[key] for key in _PAIRING if key in merged}, **row}))
+    batch_size, seed = merged.get("batch_size", 256), merged.get("seed", 0)
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}")
+    return Config(
+        groups=tuple(groups),
+        seed=seed,
+        device=str(merged.get("device", "auto")),
+        batch_size=batch_size,
+        out=Path(merged.get("out", "gauntlet-results")),
+        fresh=bool(merged.get("fresh", False)),
+        keep_adversarials=not merged.get("no_adversarials", False),
+        expect=tuple(_expectation(row) for row in merged.get("expect", ())),
+    )
+
+
+def _read(folder: Path, file: str | None) -> dict[str, Any]:
+    if file is not None:
+        path = Path(file)
+        if not path.is_file():
+            raise ConfigError(f"config file {file!r} does not exist")
+        table = _toml(path)
+        return dict(table.get("tool", {}).get("gauntlet", {})) if path.name == "pyproject.toml" else table
+    if (folder / "gauntlet.toml").is_file():
+        return _toml(folder / "gauntlet.toml")
+    if (folder / "pyproject.toml").is_file():
+        table = _toml(folder / "pyproject.toml").get("tool", {})
+        if "gauntlet" in table:
+            return dict(table["gauntlet"])
+    return _toml(DEFAULT)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    unknown = [key for key in table if key not in keys]
+    if unknown:
+        raise ConfigError(f"unknown key {unknown[0]!r} in the {where}: use {', '.join(keys)}")
+
+
+def _group(row: Mapping[str, Any]) -> Group:
+    models = _list(row.get("model", "cnn.*"), "model")
+    numbers = {name: _floats(row.get(name), name) for name in ("mean", "std")}
+    if row.get("weights") and len(models) > 1:
+        raise ConfigError(f"weights={row['weights']!r} fit one model, but {len(models)} are named: {', '.join(models)}")
+    data = DataRef(str(row.get("data", "digits")), str(row["samples"]) if "samples" in row else None)
+    weights = str(row["weights"]) if row.get("weights") else None
+    return Group(
+        models=tuple(ModelRef(spec, weights, **numbers) for spec in models),
+        defenses=_list(row.get("defense", "none"), "defense"),
+        attacks=_list(row.get("attacks", "standard"), "attacks"),
+        threats=_list(row.get("threat") or default_threat(data.spec), "threat"),
+        data=data,
+    )
+
+
+def default_threat(data: str) -> str:
+    """The threat model where none is asked for: Linf 0.15 on the 8×8 digits, else the field's usual Linf 8/255."""
+    return "Linf:0.15" if data in ("digits", "digits-train") else "Linf:8/255"
+
+
+def _list(value: Any, name: str) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, Sequence) or not all(isinstance(one, str) for one in values):
+        raise ConfigError(f"{name}={value!r} must be a text or a list of texts")
+    found = tuple(part for one in values for part in split_list(one))
+    if not found:
+        raise ConfigError(f"{name}={value!r} names nothing")
+    return found
+
+
+def _floats(value: Any, name: str) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
+    try:
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}={value!r} must be numbers separated by commas, one for each channel") from None
+
+
+def _expectation(row: Mapping[str, Any]) -> Expectation:
+    _known(row, [one.name for one in fields(Expectation)], "expect table")
+    for name in ("min_clean", "min_robust", "max_robust"):
+        value = row.get(name)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise ConfigError(f"{name}={value!r} in an expect table must be a share in [0, 1]")
+    return Expectation(**row)

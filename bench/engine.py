@@ -1,0 +1,101 @@
+"""The local engine: walk a plan, run what the store does not hold, write the leaderboard."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gauntlet.bench.config import Config, Expectation
+from gauntlet.bench.device import choose_device
+from gauntlet.bench.plan import Cell, Plan, data_name
+from gauntlet.bench.provenance import device_name, now, versions
+from gauntlet.bench.runfile import Run, start_run
+from gauntlet.bench.runner import Progress, Settings, cell_error, run_cell
+from gauntlet.bench.workbench import Prepared, Workbench
+from gauntlet.leaderboard.markdown import RunContext
+from gauntlet.leaderboard.record import CellError, CellResult
+from gauntlet.leaderboard.statistics import Proportion
+from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.writers import WrittenFiles, write
+
+
+class Engine:
+    """One run on one device. Cells may be run in any order, by several processes on the same folder."""
+
+    def __init__(self, plan: Plan, config: Config, *, command: str | None = None, started: str | None = None) -> None:
+        self.config = config
+        self.settings = Settings(
+            choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
+        )
+        self.workbench = Workbench(self.settings.device)
+        self.run: Run = start_run(config.out, plan, self._context(plan, command, started))
+
+    def prepare(self, cell: Cell) -> Prepared | CellError:
+        """Load and key a cell; a failure (the model does not build, the data are wrong) is stored as its error."""
+        try:
+            prepared = self.workbench.prepare(cell)
+        except StoreError:
+            raise
+        except Exception as exception:
+            error = cell_error(cell, exception, self.settings.device)
+            self.run.store.write_error(cell.name, error)
+            return error
+        self.run.note_keys(cell, [(block.key, len(block.indices)) for block in prepared.blocks])
+        return prepared
+
+    def stored(self, prepared: Prepared) -> bool:
+        """Whether the store answers the whole cell, so that nothing is run."""
+        return not self.config.fresh and all(self.run.store.has(block.key) for block in prepared.blocks)
+
+    def execute(self, prepared: Prepared, progress: Progress | None = None) -> CellResult:
+        """Run what is missing of a prepared cell."""
+        return run_cell(prepared, self.run.store, self.settings, progress)
+
+    def cell(self, cell: Cell, progress: Progress | None = None) -> CellResult:
+        """Prepare and execute."""
+        prepared = self.prepare(cell)
+        if isinstance(prepared, CellError):
+            return CellResult(cell.info, (), prepared)
+        return self.execute(prepared, progress)
+
+    def _context(self, plan: Plan, command: str | None, started: str | None) -> RunContext:
+        return RunContext(
+            threat_models=tuple(dict.fromkeys(str(cell.threat) for cell in plan.cells)),
+            data=", ".join(dict.fromkeys(data_name(cell.data) for cell in plan.cells)),
+            versions=versions(),
+            device=device_name(self.settings.device),
+            seed=self.config.seed,
+            command=command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            run_path=str(self.config.out),
+            started=started or now(),
+        )
+
+
+def write_leaderboard(run: Run) -> tuple[WrittenFiles, list[CellResult]]:
+    """Compute the leaderboard from the store and write its files into the results folder."""
+    results = run.results()
+    return write(run.root, results, run.context), results
+
+
+def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[str]:
+    """A sentence for every expectation of the configuration that a finished cell does not meet."""
+    cell = result.cell
+    n = sum(len(block.samples) for block in result.blocks)
+    robust = Proportion(sum(int(block.samples.robust.sum()) for block in result.blocks), n).estimate
+    clean = Proportion(sum(int(block.samples.correct.sum()) for block in result.blocks), n).estimate
+    sentences = []
+    for one in expectations:
+        if not one.applies(cell.model, cell.defense, cell.attack, cell.threat):
+            continue
+        bounds: list[tuple[str, float, float | None, Callable[[float, float], bool]]] = [
+            ("clean accuracy", clean, one.min_clean, float.__lt__),
+            ("robust accuracy", robust, one.min_robust, float.__lt__),
+            ("robust accuracy", robust, one.max_robust, float.__gt__),
+        ]
+        for what, value, bound, fails in bounds:
+            if bound is not None and fails(value, float(bound)):
+                side = "below the expected minimum" if fails is float.__lt__ else "above the expected maximum"
+                sentences.append(f"{cell.title} {cell.threat}: {what} {value:.1%} is {side} {bound:.1%} (n={n})")
+    return sentences

@@ -1,0 +1,62 @@
+"""What a plan would cost: what the store holds already, and an estimate for the rest from one timed pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gauntlet.attacks.losses import ce
+from gauntlet.attacks.rule import Rule
+from gauntlet.bench.device import synchronised_time
+from gauntlet.bench.engine import Engine
+from gauntlet.bench.plan import Cell
+from gauntlet.bench.workbench import Prepared
+from gauntlet.leaderboard.record import CellError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A cell of a plan before it is run."""
+
+    title: str
+    n: int
+    stored: int
+    """Samples that the store answers."""
+    seconds: float | None
+    """At most, for the rest, if no sample is broken early; None where it is not known (whole attacks, errors)."""
+    error: str = ""
+
+
+def estimate(engine: Engine) -> list[Estimate]:
+    """One entry a cell. A pass of each model behind each defense is timed once."""
+    speeds: dict[tuple[object, str], float] = {}
+    return [_cell(engine, cell, speeds) for cell in engine.run.plan.cells]
+
+
+def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -> Estimate:
+    title = engine.run.plan.title(cell)
+    prepared = engine.prepare(cell)
+    if isinstance(prepared, CellError):
+        return Estimate(title, 0, 0, None, prepared.message)
+    n = len(prepared.data.labels)
+    stored = sum(len(block.indices) for block in prepared.blocks if engine.run.store.has(block.key))
+    if not isinstance(prepared.attack, Rule):
+        return Estimate(title, n, stored, None if stored < n else 0.0)
+    pair = (cell.model, str(cell.defense))
+    if stored < n and pair not in speeds:
+        speeds[pair] = _seconds_a_pass(prepared, engine.settings.device)
+    passes = prepared.attack.budget * prepared.attack.tries
+    return Estimate(title, n, stored, (n - stored) * passes * speeds.get(pair, 0.0))
+
+
+def _seconds_a_pass(prepared: Prepared, device: torch.device) -> float:
+    """Forward and backward for one image, from the second of two batches of up to 64."""
+    images, labels = prepared.data.images[:64].to(device), prepared.data.labels[:64].to(device)
+    model, seconds = prepared.defended.attack_view(), 0.0
+    for _ in range(2):
+        began = synchronised_time()
+        x = images.clone().requires_grad_()
+        torch.autograd.grad(ce(model(x), labels).sum(), x)
+        seconds = synchronised_time() - began
+    return seconds / len(images)

@@ -1,0 +1,134 @@
+"""What `gauntlet.evaluate` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.norms import limit
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.data.dataset import Data
+from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.record import CellResult, Flag
+from gauntlet.leaderboard.statistics import Proportion
+from gauntlet.leaderboard.worst_case import worst_case
+
+
+class CellFailedError(RuntimeError):
+    """An attack failed, so that no worst case can be given; the message names the attack and the reason."""
+
+
+class Accuracy(float):
+    """A share of correct samples, with its 95 % interval."""
+
+    n: int
+    """Samples."""
+    interval: tuple[float, float]
+    """95 %, Clopper-Pearson: of sampling only."""
+
+    def __new__(cls, proportion: Proportion) -> Accuracy:
+        """From a proportion."""
+        made = super().__new__(cls, proportion.estimate)
+        made.n, made.interval = proportion.n, proportion.interval
+        return made
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self:.1f} % [{100 * low:.1f}, {100 * high:.1f}] (n={self.n})"
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """One model under one threat model; per-sample fields are in the order of the images."""
+
+    threat: ThreatModel
+    clean_accuracy: Accuracy
+    robust_accuracy: Accuracy
+    """Worst case over the attacks: an upper bound of the truth."""
+    correct: Tensor
+    """bool (N,), when clean."""
+    robust: Tensor
+    """bool (N,), correct when clean and under every attack."""
+    adversarials: Tensor
+    """(N, C, H, W), the closest verified adversarial example inside eps, the clean image where there is none."""
+    distance: Tensor
+    """float64 (N,), measured distance of the example in the threat model's norm; infinite where there is none."""
+    flags: tuple[Flag, ...]
+    """What to know before trusting the figure."""
+    per_attack: pd.DataFrame = field(compare=False)
+    """A row an attack: robust accuracy, passes and seconds."""
+
+    def __repr__(self) -> str:
+        lines = [
+            f"threat model     {self.threat}",
+            f"clean accuracy   {self.clean_accuracy!r}",
+            f"robust accuracy  {self.robust_accuracy!r}, an upper bound: the worst case over {len(self.per_attack)} attacks",
+        ]
+        lines += [
+            f"  {row['attack']:<28} {100 * row['robust_accuracy']:5.1f} %   {row['seconds']:7.2f} s   "
+            f"{row['forwards_per_sample']:.1f}/{row['backwards_per_sample']:.1f} passes a sample"
+            for row in self.per_attack.to_dict("records")
+        ]
+        lines += [f"{flag.severity.upper()} {flag.name}: {flag.message}" for flag in self.flags]
+        return "\n".join(lines)
+
+
+def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: Data, threat: str) -> Evaluation:
+    """Bring the cells of one model together; `stored` are the same cells with their adversarial examples.
+
+    Raises CellFailedError where a cell failed.
+    """
+    for result in results:
+        if result.error is not None:
+            raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
+    worst = worst_case(results)
+    parsed = ThreatModel.parse(threat)
+    place = {name: row for row, name in enumerate(data.ids)}
+    adversarials, distance = data.images.clone(), np.full(len(data), np.inf)
+    for result in stored:
+        for block in result.blocks:
+            samples = block.samples
+            for row, image in enumerate(samples.adversarial):
+                at = place[str(samples.id[row])]
+                if image is not None and samples.distance[row] <= limit(parsed) and samples.distance[row] < distance[at]:
+                    distance[at] = samples.distance[row]
+                    adversarials[at] = torch.tensor(image)
+    correct = np.zeros(len(data), dtype=bool)
+    robust = np.zeros(len(data), dtype=bool)
+    for row, name in enumerate(worst.id):
+        robust[place[str(name)]] = bool(worst.robust[row])
+    for block in results[0].blocks:
+        for row, name in enumerate(block.samples.id):
+            correct[place[str(name)]] = bool(block.samples.correct[row])
+    n = len(data)
+    table = [
+        {
+            "attack": result.cell.attack,
+            "settings": result.cell.attack_spec,
+            "robust_accuracy": sum(int(block.samples.robust.sum()) for block in result.blocks) / n,
+            "n": cells.covered(result),
+            "seconds": cost.seconds,
+            "forwards_per_sample": cost.forwards_per_sample,
+            "backwards_per_sample": cost.backwards_per_sample,
+            "peak_memory_mib": cost.peak_memory_mib,
+            "candidates_rejected": cost.candidates_rejected,
+        }
+        for result in results
+        for cost in (cells.costs(result),)
+    ]
+    return Evaluation(
+        threat=parsed,
+        clean_accuracy=Accuracy(Proportion(int(correct.sum()), n)),
+        robust_accuracy=Accuracy(Proportion(int(robust.sum()), n)),
+        correct=torch.from_numpy(correct),
+        robust=torch.from_numpy(robust),
+        adversarials=adversarials,
+        distance=torch.from_numpy(distance),
+        flags=tuple(dict.fromkeys(flag for result in results for flag in cells.flags(result))),
+        per_attack=pd.DataFrame(table),
+    )

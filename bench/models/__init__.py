@@ -1,0 +1,1 @@
+"""Models: the registry with cards, the embedded zoo, and loading a model of the user."""

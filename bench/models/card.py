@@ -1,0 +1,55 @@
+"""What the registry knows of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # listing models must not import torch
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Where a model came from, how to feed it, and what it claims. Accuracies are shares in [0, 1]."""
+
+    name: str
+    """`architecture.recipe_data`."""
+    summary: str
+    """One line."""
+    architecture: str = ""
+    recipe: str = ""
+    """Training recipe that makes it again."""
+    data: str = ""
+    """Data that the claims were measured on."""
+    threat: str | None = None
+    """Threat model that it was trained for."""
+    source: str = ""
+    """Paper of the recipe."""
+    licence: str = ""
+    weights: str = ""
+    """File in the package."""
+    sha256: str = ""
+    """Of that file."""
+    clean: float | None = None
+    n: int = 0
+    """How many samples the claims were measured on."""
+    robust: float | None = None
+    """At `claim_threat`, under `claim_attack`."""
+    claim_threat: str = ""
+    claim_attack: str = ""
+    clean_tolerance: float = 0.0
+    """How far the clean accuracy of a model trained again, from any seed, may lie from `clean`."""
+    tolerance: float = 0.0
+    """The same for `robust`."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A registry entry: the card, and `build()`, which returns the model with its weights, in eval mode."""
+
+    card: ModelCard
+    build: Callable[[], nn.Module]
+    source: str = ""
+    """`module:object` of the network, where `build` is defined elsewhere: its file is part of the key of results."""

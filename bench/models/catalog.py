@@ -1,0 +1,10 @@
+"""The registered models. Listing the names imports neither torch nor the models' modules."""
+
+from __future__ import annotations
+
+from gauntlet.bench.models.card import ModelEntry
+from gauntlet.bench.registry import Registry
+
+MODELS: Registry[ModelEntry] = Registry("model")
+for _recipe in ("standard", "gauss", "fast", "pgd", "trades"):
+    MODELS.register(f"cnn.{_recipe}_digits", f"gauntlet.bench.models.zoo:{_recipe.upper()}")

@@ -1,0 +1,120 @@
+"""From a model's name, or a factory of the user's, to a classifier that can be evaluated."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gauntlet.bench.models.card import ModelCard, ModelEntry
+from gauntlet.bench.models.catalog import MODELS
+from gauntlet.bench.models.classifier import Classifier, ModelError
+from gauntlet.bench.models.digest import model_digest
+from gauntlet.bench.models.importing import import_object, source_digest
+from gauntlet.bench.models.weights import load_weights
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for evaluation, and what identifies it."""
+
+    name: str
+    module: Classifier
+    spec: str
+    weights: str | None
+    digest: str
+    """Of parameters and buffers, the normalisation included."""
+    source_digest: str
+    """Of the file that builds it; empty for a function typed in an interactive session."""
+    card: ModelCard | None = None
+
+
+def load_model(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: str = "cpu",
+) -> LoadedModel:
+    """Build a model: a registered name, `package.module:factory` or `path/to/file.py:factory`.
+
+    The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file that is loaded
+    with weights_only=True; they are loaded strictly, and the model is set to eval mode, since it is fresh from its
+    constructor. Without them its mode is left as the factory made it, and `check_model` refuses one in training mode:
+    a model that its author forgot to switch is not silently evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model. A registered model with other weights has no card.
+
+    Raises LookupError for an unknown name, and ModelError or ImportSpecError for all else.
+    """
+    card = None
+    if spec in MODELS:
+        entry = MODELS.get(spec)
+        # The card's claims are those of the shipped weights only.
+        card = entry.card if weights is None else None
+        model, digest = _built(spec, entry.build), _registered_digest(entry)
+    elif ":" in spec:
+        found = import_object(spec)
+        # A model made on import is shared by all who name it: other weights must not reach them.
+        shared = isinstance(found, nn.Module) and weights is not None
+        model, digest = _built(spec, copy.deepcopy(found) if shared else found), source_digest(spec)
+    elif spec.endswith(".py") or "/" in spec:
+        raise ModelError(f"model {spec!r} names a file only: add the function that builds the model, {spec}:NAME")
+    else:
+        MODELS.get(spec)  # raises, with near matches
+        raise AssertionError(spec)
+    if weights is not None:
+        load_weights(model, Path(weights))
+        model.eval()
+    module = Classifier(model, mean, std).to(device)
+    return LoadedModel(
+        name=spec,
+        module=module,
+        spec=spec,
+        weights=None if weights is None else str(weights),
+        digest=model_digest(module),
+        source_digest=digest,
+        card=card,
+    )
+
+
+def _registered_digest(entry: ModelEntry) -> str:
+    if entry.source:
+        return source_digest(entry.source)
+    build: Any = entry.build
+    while isinstance(build, functools.partial):
+        build = build.func
+    try:
+        file = inspect.getsourcefile(build if hasattr(build, "__code__") or inspect.isclass(build) else type(build))
+        return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()
+    except (OSError, TypeError):  # typed in an interactive session: the weights' digest is all there is
+        return ""
+
+
+def register_model(name: str, build: Callable[[], nn.Module], *, card: ModelCard | None = None) -> None:
+    """Add a model under a name of its own. `build()` returns it in eval mode. Raises ValueError for a taken name."""
+    MODELS.register(name, ModelEntry(card or ModelCard(name=name, summary="registered by the user"), build))
+
+
+def _built(spec: str, factory: object) -> nn.Module:
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise ModelError(
+            f"{spec!r} is a {type(factory).__name__}: name a function without arguments that returns the model"
+        )
+    try:
+        model = factory()
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"building {spec!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec!r} returned a {type(model).__name__}: return a torch.nn.Module")
+    return model

@@ -1,0 +1,153 @@
+"""The plan: configuration in, an ordered list of cells out. Pure, but for looking names up in the registries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gauntlet.attacks.card import AnyAttack, AttackEntry
+from gauntlet.attacks.settings import Named, parse_named
+from gauntlet.attacks.suites import SUITES, Member, suite_members
+from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.bench.config import Config, ConfigError, DataRef, Group, ModelRef
+from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
+from gauntlet.bench.registry import Registry
+from gauntlet.defenses.card import DefenseEntry
+from gauntlet.leaderboard.record import CellInfo
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model × defense × attack × threat model × data × seed, with all that is needed to run it."""
+
+    info: CellInfo
+    model: ModelRef
+    defense: Named
+    attack: Named
+    threat: ThreatModel
+    data: DataRef
+
+    @property
+    def name(self) -> str:
+        """Identity of the cell within a store, as a file name: what was asked, not what it gave."""
+        parts = (self.model, str(self.defense), self.info.attack_spec, str(self.threat), self.data, self.info.seed)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def make_attack(self) -> AnyAttack:
+        """The attack, configured by the threat model."""
+        return ATTACKS.get(self.attack.name).make(self.threat, **self.attack.keywords)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells in order, and why others that were asked for are not among them."""
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...] = ()
+
+    def title(self, cell: Cell) -> str:
+        """Readable, and unique within the plan: other threat models than the plan's first are named, and the data where
+        the same pairing is planned on several."""
+        title = cell.info.title
+        if cell.threat != self.cells[0].threat:
+            title += f" {cell.threat}"
+        twins = {one.data for one in self.cells if one.info.title == cell.info.title and one.threat == cell.threat}
+        return f"{title} on {cell.info.data}" if len(twins) > 1 else title
+
+
+def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Plan:
+    """All cells that `config` asks for, each once; `extra` has defenses beside the registered ones.
+
+    Raises ConfigError, ValueError and LookupError for names and settings.
+    """
+    cells: dict[str, Cell] = {}
+    skipped: list[str] = []
+    for group in config.groups:
+        for text in group.threats:
+            threat = ThreatModel.parse(text)
+            members = list(_members(group, threat.norm, skipped))
+            for model in _models(group):
+                for defense in group.defenses:
+                    for suite, member in members:
+                        cell = _cell(group, model, parse_named(defense), member, suite, threat, config.seed, extra)
+                        cells.setdefault(cell.name, cell)
+    if not cells:
+        raise ConfigError("the plan is empty: " + ("; ".join(skipped) or "no attack is named"))
+    return Plan(tuple(cells.values()), tuple(dict.fromkeys(skipped)))
+
+
+def data_name(ref: DataRef) -> str:
+    """How data is called in tables: the registered name or the file's name, and the selection."""
+    name = ref.spec if ":" in ref.spec else Path(ref.spec).name
+    return f"{name}[{ref.samples}]" if ref.samples else name
+
+
+def model_name(ref: ModelRef) -> str:
+    """How a model is called in tables: the registered name, or `file.factory`, with its weights' name where given."""
+    if ":" not in ref.spec:
+        return ref.spec
+    source, _, factory = ref.spec.rpartition(":")
+    name = f"{Path(source).stem if source.endswith('.py') else source}.{factory}"
+    return f"{name}@{Path(ref.weights).stem}" if ref.weights else name
+
+
+def _models(group: Group) -> Iterator[ModelRef]:
+    for ref in group.models:
+        if ":" in ref.spec:
+            yield ref
+            continue
+        for name in MODELS.expand(ref.spec):
+            yield ModelRef(name, ref.weights, ref.mean, ref.std)
+
+
+def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str, Member]]:
+    for text in group.attacks:
+        if text in SUITES:
+            found = suite_members(text, norm)
+            if not found:
+                skipped.append(f"suite {text!r} has no attack for {norm}")
+            yield from ((text, member) for member in found)
+            continue
+        named = parse_named(text)
+        for name in ATTACKS.expand(named.name):
+            entry: AttackEntry = ATTACKS.get(name)
+            if norm not in entry.card.norms:
+                skipped.append(f"attack {name!r} is for {', '.join(entry.card.norms)}, not for {norm}")
+                continue
+            spec = str(Named(name, named.settings))
+            yield "custom", Member(spec, spec)
+
+
+def _cell(
+    group: Group,
+    model: ModelRef,
+    defense: Named,
+    member: Member,
+    suite: str,
+    threat: ThreatModel,
+    seed: int,
+    extra: Registry[DefenseEntry] | None,
+) -> Cell:
+    attack = parse_named(member.spec)
+    entry = ATTACKS.get(attack.name)
+    built = entry.make(threat, **attack.keywords)
+    guard = extra.get(defense.name) if extra is not None and defense.name in extra else DEFENSES.get(defense.name)
+    guard.make(**defense.keywords)
+    info = CellInfo(
+        model=model_name(model),
+        defense=str(defense),
+        attack=member.label,
+        attack_spec=f"{attack.name}: {built!r}",
+        attack_kind=entry.card.kind,
+        norm=threat.norm,
+        eps=threat.eps,
+        threat=str(threat),
+        suite=suite,
+        data=data_name(group.data),
+        seed=seed,
+        minimum_norm=entry.card.minimum_norm,
+        randomised=guard.card.randomised,
+    )
+    return Cell(info, model, defense, attack, threat, group.data)

@@ -1,0 +1,99 @@
+"""The pytest plugin: `--gauntlet-…` options, one test a cell, and the leaderboard in the terminal summary.
+
+It is loaded by every pytest run of the environment, so it imports nothing heavy until a test asks for a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gauntlet.bench.options import OPTIONS
+
+if TYPE_CHECKING:
+    from gauntlet.bench.session import Session
+
+_SESSION = pytest.StashKey["Session"]()
+_STARTED = pytest.StashKey[str]()
+_PROPERTY = "gauntlet_run"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a run, as the command line has them."""
+    group = parser.getgroup("gauntlet", "adversarial-robustness benchmark")
+    for option in OPTIONS:
+        extra: dict[str, Any] = {"action": "store_true"} if option.flag else {"metavar": option.metavar}
+        if not option.flag:
+            extra |= {"action": "append", "default": []} if option.many else {"type": option.kind, "default": None}
+        group.addoption(f"--gauntlet-{option.name}", dest=f"gauntlet_{option.key}", help=option.help, **extra)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist: the workers share the controller's start, so that they agree on what was stored before."""
+    from gauntlet.bench.clock import now
+
+    started = node.config.stash.setdefault(_STARTED, now())
+    node.workerinput["gauntlet_started"] = started
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each cell of the plan."""
+    if "gauntlet_cell" in metafunc.fixturenames:
+        session = _session(metafunc.config)
+        metafunc.parametrize("gauntlet_cell", session.plan.cells)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """`model × defense × attack`, unescaped."""
+    return _session(config).title(val) if argname == "gauntlet_cell" else None
+
+
+@pytest.fixture(scope="session")
+def gauntlet(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """The benchmark session of this pytest run: it runs cells, and knows the plan and the results folder."""
+    session = _session(request.config)
+    yield session
+    session.close()
+
+
+def _session(config: pytest.Config) -> Session:
+    if _SESSION not in config.stash:
+        from gauntlet.bench.session import Session, SessionError
+
+        options = {option.key: config.getoption(f"gauntlet_{option.key}") for option in OPTIONS}
+        worker = getattr(config, "workerinput", {})
+        try:
+            config.stash[_SESSION] = Session(
+                options,
+                folder=config.rootpath if (config.rootpath / "gauntlet.toml").exists() else Path.cwd(),
+                command=" ".join(["pytest", *_quoted(config)]),
+                started=worker.get("gauntlet_started"),
+                workers=int(worker.get("workercount", 1)),
+            )
+        except SessionError as error:
+            raise pytest.UsageError(f"gauntlet: {error}") from error
+    return config.stash[_SESSION]
+
+
+def _quoted(config: pytest.Config) -> list[str]:
+    import shlex
+
+    worker = getattr(config, "workerinput", {})
+    arguments = worker.get("mainargv", ["pytest", *config.invocation_params.args])[1:]
+    return [shlex.quote(str(one)) for one in arguments]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the leaderboard from the store and show it; what ran is told by the reports, under pytest-xdist too."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    found = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == _PROPERTY}
+    for folder in sorted(found):
+        from gauntlet.bench.session import summary
+
+        terminalreporter.section("gauntlet leaderboard")
+        for line in summary(Path(folder)):
+            terminalreporter.write_line(line)

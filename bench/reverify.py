@@ -1,0 +1,184 @@
+"""Verifying a stored run again, from its files alone: models and data are built afresh, every example is measured anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gauntlet.attacks.norms import limit
+from gauntlet.bench.plan import Cell
+from gauntlet.bench.runfile import Run
+from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.workbench import Block, Prepared, Workbench
+from gauntlet.leaderboard.frames import read_cells
+from gauntlet.leaderboard.record import Record
+from gauntlet.leaderboard.store import StoreError
+
+BOUNDARY = 1e-4
+"""A flip of a prediction within this margin, relative to the largest logit, is rounding on other hardware."""
+
+
+@dataclass(frozen=True)
+class CellCheck:
+    """What verifying one cell found."""
+
+    title: str
+    n: int
+    robust_accuracy: float
+    """Share of robust samples, counted again from what was verified; NaN where nothing is stored."""
+    examples: int
+    """Adversarial examples measured."""
+    boundary: int
+    """Examples whose prediction flipped within the rounding margin: reported, not failures."""
+    failures: tuple[str, ...]
+    absent: str = ""
+    """Why there was nothing, or not everything, to verify."""
+
+
+def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None = None) -> Iterator[CellCheck]:
+    """Verify every cell of a run, in order. Files that are damaged or altered are failures of their cell."""
+    workbench = Workbench(device)
+    written = _written(run)
+    for cell in run.plan.cells:
+        yield _cell(run, workbench, cell, written)
+        if progress is not None:
+            progress()
+
+
+def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float]) -> CellCheck:
+    title = run.plan.title(cell)
+
+    def only(failure: str = "", absent: str = "") -> CellCheck:
+        return CellCheck(title, 0, float("nan"), 0, 0, (failure,) if failure else (), absent)
+
+    try:
+        keys = run.keys(cell)
+        error = run.store.read_error(cell.name)
+        if keys is None or not any(run.store.has(key) for key, _ in keys):
+            return only(absent=f"in error: {error.message}" if error else "not run yet")
+        prepared = workbench.prepare(cell)
+    except (StoreError, ValueError, LookupError, OSError, ImportError) as problem:
+        return only(failure=f"cannot be rebuilt: {problem}")
+    if [key for key, _ in keys] != [block.key for block in prepared.blocks]:
+        return only(
+            failure="the model, its weights, the data or the attack are not those of the stored results: their content hash "
+            "differs. Verify in the folder and with the files of the run"
+        )
+    failures: list[str] = []
+    examples = boundary = n = robust = 0
+    missing = kept_out = 0
+    for block in prepared.blocks:
+        if not run.store.has(block.key):
+            missing += 1
+            continue
+        try:
+            if not run.store.intact(block.key):
+                failures.append(f"{run.store.path(block.key)} was altered: its digest does not fit its content")
+                continue
+            record = run.store.read(block.key, adversarial=True)
+        except StoreError as problem:
+            failures.append(str(problem))
+            continue
+        found = _block(prepared, block, record, device=workbench.device)
+        failures += found.failures
+        examples, boundary = examples + found.examples, boundary + found.boundary
+        kept_out += found.not_kept
+        n, robust = n + len(record.samples), robust + found.robust
+    accuracy = robust / n if n else float("nan")
+    told = written.get(_identity(cell))
+    if told is not None and not missing and not failures and abs(told - accuracy) > 1e-9:
+        failures.append(f"cells.csv says robust accuracy {told:.4f}, the stored examples say {accuracy:.4f}")
+    absent = [f"{missing} of {len(prepared.blocks)} blocks not run yet"] if missing else []
+    absent += [f"{kept_out} examples were not kept (--no-adversarials)"] if kept_out else []
+    return CellCheck(title, n, accuracy, examples, boundary, tuple(failures), "; ".join(absent))
+
+
+@dataclass(frozen=True)
+class _Found:
+    failures: list[str]
+    examples: int
+    boundary: int
+    not_kept: int
+    robust: int
+
+
+def _block(prepared: Prepared, block: Block, record: Record, device: torch.device) -> _Found:
+    """Compare a block with the data, and measure its examples again."""
+    data, samples, cell = prepared.data, record.samples, prepared.cell
+    rows = list(block.indices)
+    ids = [data.ids[row] for row in rows]
+    if samples.id.tolist() != ids or samples.label.tolist() != data.labels[rows].tolist():
+        return _Found([f"block {record.key[:12]}: ids or labels are not those of the data"], 0, 0, 0, 0)
+    images, labels = data.images[rows].to(device), data.labels[rows].to(device)
+    verify = Verifier(
+        prepared.defended,
+        images,
+        labels,
+        ids,
+        cell.threat,
+        seed=cell.info.seed,
+        minimum_norm=cell.info.minimum_norm,
+        randomised=cell.info.randomised,
+    )
+    every = torch.arange(len(rows), device=device)
+    clean = verify.measure(images, every)
+    failures: list[str] = []
+    slack = BOUNDARY * float(verify.logits(images).abs().max())
+    flipped = np.flatnonzero(clean.prediction.numpy() != samples.clean_prediction)
+    clear = [row for row in flipped if abs(float(clean.margin[row])) > slack]
+    if clear and not cell.info.randomised:
+        failures.append(f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
+    held = [row for row, image in enumerate(samples.adversarial) if image is not None]
+    claimed = np.flatnonzero(~np.isnan(samples.distance))
+    not_kept = len(set(claimed.tolist()) - set(held))
+    lost = clean.wrong_share_scored.numpy() >= 0.5
+    # What was not kept cannot be measured: its verdict is taken as it is, and its number told.
+    lost[claimed] = ~samples.robust[claimed]
+    boundary = 0
+    if held:
+        points = torch.stack([torch.tensor(samples.adversarial[row]) for row in held]).to(images)
+        where = torch.tensor(held, device=device)
+        valid, again = verify.valid(points, where).cpu(), verify.measure(points, where)
+        for place, row in enumerate(held):
+            name, wrong, rounding = ids[row], bool(again.wrong_share_scored[place] >= 0.5), False
+            if not valid[place]:
+                failures.append(f"{name}: the stored example is outside the ball or the box, or not finite")
+            elif abs(float(again.distance[place]) - samples.distance[row]) > 1e-6:
+                failures.append(f"{name}: distance {float(again.distance[place]):.6g}, stored {samples.distance[row]:.6g}")
+            elif not wrong and not cell.info.randomised:
+                rounding = abs(float(again.margin[place])) <= slack
+                boundary += rounding
+                if not rounding:
+                    failures.append(f"{name}: the stored example is classified correctly")
+            if float(again.distance[place]) <= limit(cell.threat):
+                lost[row] = wrong or rounding
+            else:
+                lost[row] = bool(clean.wrong_share_scored[row] >= 0.5)
+    robust = samples.correct & ~lost
+    if (robust != samples.robust).any() and not failures:
+        failures.append(f"{ids[int(np.flatnonzero(robust != samples.robust)[0])]}: the stored verdict is not borne out")
+    return _Found(failures, len(held), boundary, not_kept, int(robust.sum()))
+
+
+def _written(run: Run) -> dict[str, float]:
+    """Robust accuracies in cells.csv, where it is the table of this run."""
+    path = run.root / "cells.csv"
+    if not path.is_file():
+        return {}
+    frame: pd.DataFrame = read_cells(path)
+    found = {}
+    for row in frame.to_dict("records"):
+        if row["status"] == "ok":
+            found["\0".join(str(row[name]) for name in _IDENTITY)] = float(row["robust_accuracy"])
+    return found
+
+
+_IDENTITY = ("model", "defense", "attack", "threat", "data", "seed")
+
+
+def _identity(cell: Cell) -> str:
+    return "\0".join(str(getattr(cell.info, name)) for name in _IDENTITY)

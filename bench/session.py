@@ -1,0 +1,129 @@
+"""What the pytest plugin drives: a plan, its engine, and one check a cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gauntlet.bench.config import load_config
+from gauntlet.bench.engine import Engine, missed, write_leaderboard
+from gauntlet.bench.plan import Cell, make_plan
+from gauntlet.bench.runfile import load_run
+from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.record import CellError, CellResult
+from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.table import rows
+from gauntlet.leaderboard.terminal import terminal_table
+
+
+class SessionError(ValueError):
+    """Options or configuration are wrong."""
+
+
+class Session:
+    """The benchmark of one pytest run. Raises SessionError where options or configuration are wrong."""
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        folder: Path,
+        command: str,
+        started: str | None = None,
+        workers: int = 1,
+    ) -> None:
+        try:
+            self.config = load_config(options, folder=folder, file=options.get("config"))
+            self.plan = make_plan(self.config)
+        except (ValueError, LookupError) as error:
+            raise SessionError(error.args[0] if error.args else str(error)) from error
+        self._threads = torch.get_num_threads()
+        if workers > 1:
+            # Workers that each take every core slow one another down.
+            torch.set_num_threads(max(1, self._threads // workers))
+        self._command, self._started = command, started
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Made with the first cell that is run, so that collecting tests writes nothing."""
+        if self._engine is None:
+            try:
+                self._engine = Engine(self.plan, self.config, command=self._command, started=self._started)
+            except ValueError as error:
+                raise pytest.UsageError(f"gauntlet: {error}") from error
+        return self._engine
+
+    def title(self, cell: Any) -> str:
+        """The test's id."""
+        return self.plan.title(cell)
+
+    def close(self) -> None:
+        """Undo what the session changed in this process."""
+        torch.set_num_threads(self._threads)
+
+    def check(self, cell: Cell, request: pytest.FixtureRequest) -> CellResult:
+        """Run a cell, timed by pytest-benchmark unless the store answers it; fail the test on errors and missed bounds."""
+        prepared = self.engine.prepare(cell)
+        if isinstance(prepared, CellError):
+            result = CellResult(cell.info, (), prepared)
+        elif self.engine.stored(prepared):
+            result = self.engine.execute(prepared)
+        else:
+            benchmark = request.getfixturevalue("benchmark")
+            benchmark.group = f"{cell.threat}"
+            result = benchmark.pedantic(self.engine.execute, args=(prepared,), rounds=1, iterations=1)
+            benchmark.extra_info.update(_extra(result))
+        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *_extra(result).items()):
+            request.node.user_properties.append((name, value))
+        if result.error is not None:
+            pytest.fail(f"{cell.info.title}: {result.error.kind}: {result.error.message}", pytrace=False)
+        if sentences := missed(result, self.config.expect):
+            pytest.fail("\n".join(sentences), pytrace=False)
+        return result
+
+
+def _extra(result: CellResult) -> dict[str, Any]:
+    """What is told beside the time; figures that are not there are left out, since JSON has no NaN."""
+    n = cells.covered(result)
+    cost = cells.costs(result)
+    robust = sum(int(block.samples.robust.sum()) for block in result.blocks)
+    found: dict[str, Any] = {
+        "n": n,
+        "robust_accuracy": robust / n if n else math.nan,
+        "forwards_per_sample": cost.forwards_per_sample,
+        "backwards_per_sample": cost.backwards_per_sample,
+        "peak_memory_mib": cost.peak_memory_mib,
+        "attack_seconds": cost.seconds,
+        "cached": all(block.cached for block in result.blocks) and n > 0,
+        "device": result.blocks[0].provenance.get("device", "") if result.blocks else "",
+        "flags": ", ".join(flag.name for flag in cells.flags(result)),
+    }
+    return {name: value for name, value in found.items() if not (isinstance(value, float) and math.isnan(value))}
+
+
+def summary(folder: Path) -> Iterator[str]:
+    """Write the leaderboard of the run in `folder`, and yield the lines that show it."""
+    try:
+        run = load_run(folder)
+        files, results = write_leaderboard(run)
+    except (StoreError, ValueError, OSError) as error:
+        yield f"ERROR: the leaderboard could not be written: {error}"
+        return
+    yield from terminal_table(rows(results)).splitlines()
+    stored = sum(all(block.cached for block in one.blocks) for one in results if one.blocks)
+    errors = sum(one.error is not None for one in results)
+    open_cells = sum(cells.status(one) == "unfinished" for one in results)
+    yield ""
+    yield (
+        f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), "
+        f"{errors} in error, {open_cells} not run"
+    )
+    for path in (files.leaderboard_csv, files.cells_csv, files.markdown):
+        yield f"written: {path}"
+    yield f"check every stored example again: gauntlet verify {run.root}"

@@ -1,0 +1,163 @@
+"""The verifier: no attack's own word counts. It judges every candidate again, on the original model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.losses import margin
+from gauntlet.attacks.norms import distance, limit
+from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.solver import Verdict
+from gauntlet.attacks.threat import ThreatModel
+
+VERSION = 1
+"""Rises when a judgement changes: it is part of the key of stored results."""
+COMPOSITIONS = (1, 16)
+"""Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
+DRAWS = 20
+"""Fresh draws of a randomised model for one judgement."""
+
+
+class NonFiniteLogitsError(RuntimeError):
+    """The model answered a valid image with NaN or infinite logits."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the original model makes of N images, tensors of length N on the CPU."""
+
+    prediction: Tensor
+    """int64; of randomised models the most frequent one."""
+    margin: Tensor
+    """float64, the label's logit minus the largest other one; of randomised models the mean over the draws."""
+    distance: Tensor
+    """float64, from the clean image in the threat model's norm."""
+    wrong_share: Tensor
+    """float64, of the draws that misclassify; 0 or 1 for a deterministic model."""
+    wrong_share_scored: Tensor
+    """The same on an independent second set of draws."""
+
+
+def fixed_batches(model: nn.Module, images: Tensor, size: int) -> Tensor:
+    """Logits (N, K), computed in batches of exactly `size`, without autocast and gradients."""
+    parts = []
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padding = part[:1].expand(size - len(part), *part.shape[1:])
+            parts.append(model(torch.cat([part, padding]))[: len(part)])
+    return torch.cat(parts)
+
+
+class Verifier:
+    """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
+
+    `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit.
+    `seconds` adds up the time spent here, so that it can be told from the attack's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        ids: Sequence[str],
+        threat: ThreatModel,
+        *,
+        seed: int,
+        minimum_norm: bool = False,
+        randomised: bool = False,
+    ) -> None:
+        self.model = model
+        self.images = images
+        self.labels = labels
+        self.ids = ids
+        self.threat = threat
+        self.minimum_norm = minimum_norm
+        self.randomised = randomised
+        self.seconds = 0.0
+        self._keys = {
+            purpose: sample_keys(seed, purpose, ids, images.device) for purpose in ("judge", "measure", "score")
+        }
+
+    def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verdict:
+        """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solver.Verify`."""
+        began = time.perf_counter()
+        valid = self.valid(points, samples)
+        wrong = torch.zeros_like(valid)
+        split = torch.zeros_like(valid)
+        rows = valid.nonzero().squeeze(1)
+        if len(rows):
+            where, chosen = samples[rows], points[rows]
+            if self.randomised:
+                share, _, _ = self._draw(chosen, where, "judge", attempt[rows])
+                wrong[rows] = share >= 0.5
+            else:
+                verdicts = torch.stack(
+                    [self.logits(chosen, size).argmax(1) != self.labels[where] for size in COMPOSITIONS]
+                )
+                wrong[rows] = verdicts.all(0)
+                split[rows] = verdicts.any(0) & ~verdicts.all(0)
+        verdict = Verdict(success=wrong, rejected=~valid, disagreement=split)
+        self.seconds += time.perf_counter() - began
+        return verdict
+
+    def valid(self, points: Tensor, samples: Tensor) -> Tensor:
+        """Finite, in the box, and inside the ball unless the attack seeks the minimum norm; bool (N,)."""
+        flat = points.flatten(1)
+        valid = flat.isfinite().all(1) & (flat >= 0).all(1) & (flat <= 1).all(1)
+        if not self.minimum_norm:
+            valid &= self._distance(points, samples) <= limit(self.threat)
+        return valid
+
+    def measure(self, points: Tensor, samples: Tensor) -> Measurement:
+        """Prediction, margin, distance and shares of wrong draws for points (N, C, H, W) of the samples (N,)."""
+        if not len(points):
+            empty = torch.zeros(0, dtype=torch.float64)
+            return Measurement(empty.to(torch.int64), empty, empty, empty, empty)
+        labels = self.labels[samples]
+        if self.randomised:
+            zero = torch.zeros_like(samples)
+            share, prediction, gap = self._draw(points, samples, "measure", zero)
+            scored, _, _ = self._draw(points, samples, "score", zero)
+        else:
+            logits = self.logits(points)
+            prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), labels)
+            share = scored = (prediction != labels).to(torch.float64)
+        measured = (prediction, gap, self._distance(points, samples), share, scored)
+        return Measurement(*(tensor.cpu() for tensor in measured))
+
+    def _distance(self, points: Tensor, samples: Tensor) -> Tensor:
+        return distance(points, self.images[samples], self.threat.norm)
+
+    def logits(self, points: Tensor, size: int = COMPOSITIONS[-1]) -> Tensor:
+        """Logits (N, K) of the original model in batches of `size`. Raises NonFiniteLogitsError."""
+        logits = fixed_batches(self.model, points, size)
+        self._check(logits)
+        return logits
+
+    def _draw(self, points: Tensor, samples: Tensor, purpose: str, attempt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        labels = self.labels[samples]
+        votes, gaps, wrong = [], [], torch.zeros(len(points), dtype=torch.float64, device=points.device)
+        for draw in range(DRAWS):
+            draws = Draws(self._keys[purpose][samples], attempt, torch.full_like(samples, draw))
+            with model_randomness(draws), torch.no_grad(), torch.autocast(points.device.type, enabled=False):
+                logits = self.model(points)
+            self._check(logits)
+            votes.append(logits.argmax(1))
+            gaps.append(margin(logits.to(torch.float64), labels))
+            wrong += votes[-1] != labels
+        return wrong / DRAWS, torch.stack(votes).mode(0).values, torch.stack(gaps).mean(0)
+
+    def _check(self, logits: Tensor) -> None:
+        bad = (~logits.isfinite().all(1)).sum().item()
+        if bad:
+            raise NonFiniteLogitsError(
+                f"the model answers {bad} of {len(logits)} valid images with NaN or infinite logits, so nothing can be "
+                "said of its robustness: look for a division by zero, a log of zero or an overflow in its forward"
+            )

@@ -1,0 +1,1 @@
+"""Defenses at inference (input transformations) and, in `training`, recipes that train robust models."""

@@ -1,0 +1,61 @@
+"""Gaussian noise on the input at inference, as in Cohen, Rosenfeld, Kolter (ICML 2019), with one draw a pass."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.random import active_draws
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+
+_TAG = 192
+"""Tells these numbers from those that an attack draws for the same sample and step."""
+
+
+class InputNoise(nn.Module):
+    """images + sigma · normal, clipped to [0, 1].
+
+    The noise is keyed where the caller provides draws (`gauntlet.attacks.random.model_randomness`): the same sample at
+    the same step gets the same noise in any batch. Without draws it comes from torch's global generator.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        """`sigma`: standard deviation of the noise."""
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Noisy images (N, C, H, W). Raises ValueError where the draws are for another number of samples."""
+        draws = active_draws()
+        if draws is None:
+            noise = torch.randn_like(images)
+        elif len(draws.keys) != len(images):
+            raise ValueError(f"draws for {len(draws.keys)} samples do not fit {len(images)} images: pass one key each")
+        else:
+            noise = draws.normal(images.shape[1:], tag=_TAG, dtype=images.dtype).to(images.device)
+        return (images + self.sigma * noise).clamp(0, 1)
+
+    def extra_repr(self) -> str:
+        """The standard deviation."""
+        return f"sigma={self.sigma:g}"
+
+
+def build(sigma: float = 0.1) -> InputNoise:
+    """`sigma`: standard deviation in units of the [0, 1] pixel range. Raises ValueError unless positive and finite."""
+    if not (isinstance(sigma, int | float) and math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma={sigma!r} must be a positive, finite number, in units of the [0, 1] pixel range")
+    return InputNoise(float(sigma))
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="input_noise",
+        summary="adds Gaussian noise, clipped to the box",
+        source="Cohen et al. 2019, arXiv 1902.02918 (one draw, no vote)",
+        differentiable=True,
+        randomised=True,
+    ),
+    build,
+)

@@ -1,0 +1,28 @@
+"""JPEG compression as a defense (Dziugaite et al. 2016; Das et al. 2017; Guo et al. 2018), as ART implements it."""
+
+from __future__ import annotations
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor, whole_number
+
+
+def build(quality: int = 50) -> ThroughNumpy:
+    """Compresses each image in memory with Pillow: three channels as RGB, others as one grey image a channel.
+
+    ART cuts values to 8 bits downwards instead of rounding them, so that even quality 100 darkens by up to 1/255.
+    """
+    whole_number("quality", quality, 1, 100)
+    jpeg = art_preprocessor("JpegCompression")
+    return ThroughNumpy(jpeg(clip_values=(0, 1.0), quality=quality, channels_first=True))
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="jpeg",
+        summary="JPEG compression and decompression",
+        source="Dziugaite et al. 2016, arXiv 1608.00853; Das et al. 2017, arXiv 1705.02900; ART JpegCompression",
+        differentiable=False,
+        randomised=False,
+    ),
+    build,
+)

@@ -1,0 +1,18 @@
+"""No defense: the images as they are."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="none",
+        summary="the images as they are",
+        source="the undefended baseline",
+        differentiable=True,
+        randomised=False,
+    ),
+    lambda: nn.Identity(),
+)

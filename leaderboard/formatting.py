@@ -1,0 +1,37 @@
+"""Figures as readers see them."""
+
+from __future__ import annotations
+
+import math
+
+from gauntlet.leaderboard.row import Row
+from gauntlet.leaderboard.statistics import Proportion
+
+NOTHING = "–"
+"""Stands where there is no figure."""
+
+
+def percent(share: Proportion) -> str:
+    """`72.9`, one decimal, without the sign."""
+    return f"{100 * share.estimate:.1f}" if share.n else NOTHING
+
+
+def with_interval(share: Proportion) -> str:
+    """`72.9 [69.7, 76.0]`, in percent, with the 95 % interval."""
+    if not share.n:
+        return NOTHING
+    low, high = share.interval
+    return f"{percent(share)} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def rank(row: Row) -> str:
+    """`1`, `1–3` where ranks 1 to 3 are possible, or `–`."""
+    if row.rank_interval is None:
+        return NOTHING
+    low, high = row.rank_interval
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def number(value: float, decimals: int = 1) -> str:
+    """A number, or `–` where there is none."""
+    return f"{value:.{decimals}f}" if math.isfinite(value) else NOTHING

@@ -1,0 +1,173 @@
+"""The leaderboard as a Markdown report with all that is needed to read and repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gauntlet.leaderboard import cells, formatting
+from gauntlet.leaderboard.escape import fenced
+from gauntlet.leaderboard.escape import markdown as safe
+from gauntlet.leaderboard.formatting import NOTHING
+from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.row import AttackEntry, Row
+
+_LONGEST_MESSAGE = 600
+
+READING = (
+    "Robust accuracy is the share of all n samples that are classified correctly clean and stay so under every attack "
+    "of the suite (the worst case per sample); n counts the samples that every attack covered. Shares are percent.",
+    "In brackets: the 95 % Clopper-Pearson interval. The interval covers sampling only; attacked accuracy "
+    "is an upper bound of the truth, since a stronger attack can only lower it.",
+    "Rank: 1 + the number of rows that are significantly better (two-sided exact McNemar test on the same samples, "
+    "Holm's correction over all pairs, alpha 0.05); a range ends at the number of ranked rows minus the rows that are "
+    "significantly worse. Rows marked – have no rank, for the reasons below.",
+    "Passes are forward / backward passes of all attacks together, a mean over the samples; s is the attacks' seconds.",
+)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a reader needs to know of the run beside its results; shown as given."""
+
+    threat_models: tuple[str, ...]
+    data: str
+    """A line: name, split, number of samples."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package to version."""
+    device: str = ""
+    seed: int = 0
+    command: str = ""
+    """The exact command that repeats the run."""
+    run_path: str = ""
+    """Where its records lie."""
+    started: str = ""
+    """ISO 8601 with the offset from UTC."""
+
+
+def report(rows: Sequence[Row], results: Sequence[CellResult], context: RunContext) -> str:
+    """The whole report. Names and messages are escaped: they render as themselves."""
+    parts = ["# Leaderboard", *_tables(rows)]
+    if not rows:
+        parts.append("No cells were run.")
+    parts += [
+        _section("How to read it", READING),
+        _section("Without rank", _unranked(rows)),
+        _section("Flags", _flags(rows)),
+        _section("Errors", _errors(results)),
+        _section("Setup", _setup(results, context)),
+    ]
+    if context.command:
+        parts += ["## Reproduce", fenced(context.command)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(title: str, items: Iterable[str]) -> str:
+    lines = [f"- {item}" for item in items]
+    return f"## {title}\n\n" + "\n".join(lines) if lines else ""
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    sections: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        sections.setdefault((row.threat, row.data, row.suite), []).append(row)
+    parts = []
+    for (threat, data, suite), members in sections.items():
+        parts.append(f"## {safe(threat)}\n\nData {safe(data)}, suite {safe(suite)}.")
+        parts.append(_table(members))
+        comparisons = len({row.comparison for row in members if row.rank is not None})
+        if comparisons > 1:
+            parts.append(
+                f"The ranks of this table are of {comparisons} separate comparisons: only rows on the same samples and "
+                "seeds are ranked against each other."
+            )
+    return parts
+
+
+def _table(rows: Sequence[Row]) -> str:
+    labels = list(dict.fromkeys(label for row in rows for label in row.attacks))
+    header = [
+        *("rank", "model", "defense", "clean", "robust (worst case)", "n"),
+        *map(safe, labels),
+        *("worst class", "s", "passes a sample", "peak MiB", "flags", "status"),
+    ]
+    left = {1, 2, len(header) - 2, len(header) - 1}
+    rule = [":--" if column in left else "--:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *(_line(row, labels) for row in rows)])
+
+
+def _line(row: Row, labels: Sequence[str]) -> list[str]:
+    weakest = row.worst_class
+    return [
+        formatting.rank(row),
+        safe(row.model),
+        safe(row.defense),
+        formatting.with_interval(row.clean),
+        formatting.with_interval(row.robust) + ("" if row.status == "ok" else " (incomplete)"),
+        str(row.robust.n),
+        *(_entry(row.attacks.get(label, "–")) for label in labels),
+        f"{weakest.label}: {formatting.with_interval(weakest.robust)}, n {weakest.robust.n}" if weakest else NOTHING,
+        formatting.number(row.seconds),
+        f"{formatting.number(row.forwards_per_sample)} / {formatting.number(row.backwards_per_sample)}",
+        formatting.number(row.peak_memory_mib, 0),
+        safe(", ".join(dict.fromkeys(flag.name for flag in row.flags))) or NOTHING,
+        row.status,
+    ]
+
+
+def _entry(entry: AttackEntry) -> str:
+    return entry if isinstance(entry, str) else formatting.with_interval(entry)
+
+
+def _where(row: Row) -> str:
+    return f"{row.title}, {row.threat}"
+
+
+def _unranked(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"**{safe(_where(row))}**: {' '.join(safe(reason, _LONGEST_MESSAGE) for reason in row.unranked)}"
+        for row in rows
+        if row.rank is None
+    ]
+
+
+def _flags(rows: Sequence[Row]) -> list[str]:
+    """Each sentence once, with the rows that it is about."""
+    about: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        for flag in row.flags:
+            about.setdefault((flag.name, flag.severity, flag.message), []).append(_where(row))
+    return [
+        f"**{safe(name)}** ({severity}; {safe('; '.join(places))}): {safe(message, _LONGEST_MESSAGE)}"
+        for (name, severity, message), places in about.items()
+    ]
+
+
+def _errors(results: Sequence[CellResult]) -> list[str]:
+    return [
+        f"**{safe(result.cell.title)}**, {safe(result.cell.threat)}, seed {result.cell.seed}: "
+        f"{safe(result.error.kind)}: {safe(result.error.message, _LONGEST_MESSAGE)}"
+        for result in results
+        if result.error is not None
+    ]
+
+
+def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
+    specs = dict.fromkeys((r.cell.threat, r.cell.attack, r.cell.attack_spec, r.cell.precision) for r in results)
+    devices = ", ".join(dict.fromkeys(name for result in results if (name := cells.device(result))))
+    facts = {
+        "Threat models": ", ".join(context.threat_models),
+        "Data": context.data,
+        "Device": context.device or devices,
+        "Seed": str(context.seed),
+        "Versions": ", ".join(f"{name} {version}" for name, version in context.versions.items()),
+        "Started": context.started,
+        "Records": context.run_path,
+    }
+    return [
+        *(f"{name}: {safe(text)}" for name, text in facts.items() if text),
+        *(
+            f"Attack {safe(label)} ({safe(threat)}, {safe(precision)}): {safe(spec, _LONGEST_MESSAGE)}"
+            for threat, label, spec, precision in specs
+        ),
+    ]

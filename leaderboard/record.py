@@ -1,0 +1,146 @@
+"""What running a cell gave: one type from the runner to the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["block", "warn"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something that a reader must know before trusting a figure."""
+
+    name: str
+    """Short and stable, for instance `non-differentiable-defense`."""
+    severity: Severity
+    """`block`: the row gets no rank. `warn`: shown only."""
+    message: str
+    """A sentence with the evidence and what to do next."""
+
+
+@dataclass(frozen=True)
+class CellInfo:
+    """What was asked of a cell, as plain fields; the same for all blocks of the cell."""
+
+    model: str
+    defense: str
+    """Registry name with settings, or `none`."""
+    attack: str
+    """The label in its suite, unique within the run for a row."""
+    attack_spec: str
+    """Name with all resolved settings."""
+    attack_kind: str
+    """`white-box`, `black-box` or `decision-based`."""
+    norm: str
+    eps: float
+    threat: str
+    """Canonical text of the threat model."""
+    suite: str
+    data: str
+    seed: int
+    precision: str = "float32"
+    minimum_norm: bool = False
+    randomised: bool = False
+
+    @property
+    def title(self) -> str:
+        """Readable and unique within a run of one threat model."""
+        return f"{self.model} × {self.defense} × {self.attack}"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Per-sample outcomes of a block or a cell, arrays of length N in the order of the plan."""
+
+    id: npt.NDArray[np.str_]
+    label: npt.NDArray[np.int64]
+    clean_prediction: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+    """On the adversarial example where one was found, else the clean prediction."""
+    robust: npt.NDArray[np.bool_]
+    """Correct when clean, and no verified adversarial example within eps."""
+    distance: npt.NDArray[np.float64]
+    """Measured distance of the verified example in the threat model's norm; NaN where there is none."""
+    margin: npt.NDArray[np.float64]
+    """Verified logit of the label minus the largest other one, at the example (else clean)."""
+    forwards: npt.NDArray[np.float64]
+    """Forward passes of the attack on this sample (a mean over the batch for whole attacks of other libraries)."""
+    backwards: npt.NDArray[np.float64]
+    steps: npt.NDArray[np.int64]
+    """Attack steps until the verified success; -1 where there was none."""
+    wrong_share: npt.NDArray[np.float64]
+    """Randomised models: share of fresh draws that misclassify the example (inside eps, else the clean image); else 0 or 1."""
+    wrong_share_scored: npt.NDArray[np.float64]
+    """The same on a second, independent set of draws, used for the score once the worst attack is chosen."""
+    adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]
+    """The verified example (C, H, W), None where there is none or where it was not kept."""
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Correct when clean, bool (N,)."""
+        return self.clean_prediction == self.label
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Costs and incidents of a block; they add up over a cell, except the peak."""
+
+    seconds: float
+    """The attack's alone."""
+    peak_memory_mib: float
+    candidates_rejected: int = 0
+    """Points an attack claimed that the verifier refused: outside the ball or the box, or not finite."""
+    disagreements: int = 0
+    """Candidates that were misclassified in one batch composition only: not counted as successes."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored block of a cell."""
+
+    key: str
+    """Content hash of everything that decides the outcome."""
+    cell: CellInfo
+    samples: Samples
+    stats: Stats
+    flags: tuple[Flag, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Commit, dirty flag, package versions, device, determinism flags, argv, time."""
+    cached: bool = False
+    """Answered from the store rather than run now."""
+    clean_logits: npt.NDArray[np.float64] | None = None
+    """(N, K) of a cell's first block, to notice on a hit that the model answers otherwise; None elsewhere."""
+
+
+@dataclass(frozen=True)
+class CellError:
+    """A cell, or a block of it, that failed: shown in the table, never counted as robust, tried again by the next run."""
+
+    cell: CellInfo
+    kind: str
+    """The exception's class."""
+    message: str
+    traceback: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All that is known of one cell of a run: its blocks in order, and the error if it did not finish."""
+
+    cell: CellInfo
+    blocks: tuple[Record, ...]
+    error: CellError | None = None
+    expected: int = 0
+    """Samples that the plan asks for; fewer in the blocks means that the cell is not finished."""

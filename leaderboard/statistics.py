@@ -1,0 +1,117 @@
+"""Shares with intervals, the exact McNemar test on paired outcomes, and Holm's correction for many tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+Alternative = Literal["two-sided", "greater", "less"]
+
+CONFIDENCE = 0.95
+"""Of every interval that is shown."""
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`successes` of `n` samples. Raises ValueError where they do not fit each other."""
+
+    successes: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.successes <= self.n:
+            raise ValueError(f"successes {self.successes!r} must lie between 0 and n {self.n!r}")
+
+    @classmethod
+    def of(cls, bits: npt.NDArray[np.bool_]) -> Proportion:
+        """The share of True in a bool array of any shape."""
+        return cls(int(np.count_nonzero(bits)), int(bits.size))
+
+    @property
+    def estimate(self) -> float:
+        """The share in 0..1; NaN where n is 0."""
+        return self.successes / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval (low, high)."""
+        return self.interval_at(CONFIDENCE)
+
+    def interval_at(self, confidence: float) -> tuple[float, float]:
+        """The two-sided Clopper-Pearson interval, in 0..1; (NaN, NaN) where n is 0.
+
+        Clopper and Pearson, Biometrika 26 (1934). Brown, Cai and DasGupta (Statistical Science 16, 2001) recommend
+        Wilson's interval, whose *mean* coverage is nearest to the nominal one. It is not used here because its coverage
+        falls below the nominal one near 0 and 1, where undefended models and clean accuracies lie: the least over p
+        at 95 % is 84 % for n = 100 and 92 % for n = 797. The exact interval covers at least 95 % everywhere, so that a
+        gate on its lower end keeps its promise; the price is 0.1 points of width at 73 % and n = 797.
+        """
+        if self.n == 0:
+            return math.nan, math.nan
+        low, high = _clopper_pearson(self.successes, self.n, confidence)
+        return low, high
+
+
+@lru_cache(maxsize=65536)
+def _clopper_pearson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The exact McNemar test of two sets of outcomes on the same samples."""
+
+    only_first: int
+    """Samples on which the first alone succeeds."""
+    only_second: int
+    alternative: Alternative
+    p_value: float
+    """1 where no sample tells the two apart."""
+
+
+def mcnemar(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], alternative: Alternative = "two-sided"
+) -> PairedTest:
+    """Exact McNemar test (McNemar, Psychometrika 12, 1947): a binomial test on the samples where the two differ.
+
+    `first` and `second` are bool (N,), same samples, same order. `greater` asks whether the first succeeds more often.
+    Raises ValueError where the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"first has shape {first.shape} and second {second.shape}: pair outcomes of the same samples")
+    only_first = int(np.count_nonzero(first & ~second))
+    only_second = int(np.count_nonzero(~first & second))
+    return PairedTest(only_first, only_second, alternative, _mcnemar_p(only_first, only_second, alternative))
+
+
+@lru_cache(maxsize=65536)
+def _mcnemar_p(only_first: int, only_second: int, alternative: Alternative) -> float:
+    discordant = only_first + only_second
+    if discordant == 0:
+        return 1.0
+    return float(binomtest(only_first, discordant, 0.5, alternative=alternative).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Holm's step-down adjusted p-values, in the order given (Holm, Scandinavian Journal of Statistics 6, 1979).
+
+    Reject where the adjusted value is below alpha: the chance of any false rejection is then at most alpha, whatever
+    the dependence between the tests (Holm-Šidák, a common default, needs assumptions on it). Raises ValueError for a
+    value outside 0..1.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
+        raise ValueError(f"p_values {p_values!r} must be a flat list of numbers in 0..1")
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

@@ -1,0 +1,105 @@
+"""The leaderboard's rows, computed from the results of a run's cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.frames import cells_frame, leaderboard_frame
+from gauntlet.leaderboard.ranks import ranks, unrank_reasons
+from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.row import AttackEntry, ClassAccuracy, Row
+from gauntlet.leaderboard.worst_case import WorstCase, row_key, worst_case
+
+__all__ = ["Row", "cells_frame", "leaderboard_frame", "rows"]
+
+
+def rows(results: Sequence[CellResult]) -> list[Row]:
+    """One row per model × defense × threat model, from the results of one run, in the order of the table.
+
+    Cells of different data or suites make rows of their own. Threat models stand in order of first appearance, then
+    data and suites likewise; within them ranked rows by rank and robust accuracy, then the others as they come. Raises
+    ValueError as `worst_case` does.
+    """
+    grouped: dict[tuple[str, ...], list[CellResult]] = {}
+    for result in results:
+        grouped.setdefault(row_key(result.cell), []).append(result)
+    unsorted = [_row(members) for members in grouped.values()]
+    ranked = [
+        replace(
+            row,
+            rank=rank.place if rank else None,
+            rank_interval=(rank.place, rank.worst) if rank else None,
+            unranked=unrank_reasons(row),
+        )
+        for row, rank in zip(unsorted, ranks(unsorted), strict=True)
+    ]
+    threats = list(dict.fromkeys(row.threat for row in ranked))
+    sections = list(dict.fromkeys((row.data, row.suite) for row in ranked))
+
+    def place(row: Row) -> tuple[int, int, float, float]:
+        section = threats.index(row.threat), sections.index((row.data, row.suite))
+        return *section, *((row.rank, -row.robust.estimate) if row.rank is not None else (math.inf, 0.0))
+
+    return sorted(ranked, key=place)
+
+
+def _row(members: list[CellResult]) -> Row:
+    cell = members[0].cell
+    worst = worst_case(members)
+    weakest = worst.weakest_class()
+    spent = [cells.costs(result) for result in members]
+    states = {cells.status(result) for result in members}
+    return Row(
+        model=cell.model,
+        defense=cell.defense,
+        threat=cell.threat,
+        norm=cell.norm,
+        eps=cell.eps,
+        data=cell.data,
+        suite=cell.suite,
+        seeds=tuple(sorted({result.cell.seed for result in members})),
+        status="error" if "error" in states else "unfinished" if "unfinished" in states else "ok",
+        clean=worst.clean if len(worst) else cells.clean_accuracy(max(members, key=cells.covered)),
+        robust=worst.accuracy,
+        attacks=_attacks(members),
+        worst_class=ClassAccuracy(*weakest) if weakest else None,
+        seconds=sum(cost.seconds for cost in spent),
+        forwards_per_sample=sum(cost.forwards_per_sample for cost in spent),
+        backwards_per_sample=sum(cost.backwards_per_sample for cost in spent),
+        peak_memory_mib=max((c.peak_memory_mib for c in spent if not math.isnan(c.peak_memory_mib)), default=math.nan),
+        flags=tuple(dict.fromkeys(flag for result in members for flag in cells.flags(result))),
+        attack_kinds=frozenset(result.cell.attack_kind for result in members if cells.status(result) == "ok"),
+        randomised=any(result.cell.randomised for result in members),
+        problems=tuple(text for result in members if (text := _problem(result))),
+        worst_case=worst,
+    )
+
+
+def _attacks(members: list[CellResult]) -> dict[str, AttackEntry]:
+    labels: dict[str, list[CellResult]] = {}
+    for result in members:
+        labels.setdefault(result.cell.attack, []).append(result)
+    return {label: _entry(seeds) for label, seeds in labels.items()}
+
+
+def _entry(seeds: list[CellResult]) -> AttackEntry:
+    states = {cells.status(result) for result in seeds}
+    if "error" in states:
+        return "error"
+    if "unfinished" in states:
+        return "–"
+    found: WorstCase = worst_case(seeds)
+    return found.accuracy
+
+
+def _problem(result: CellResult) -> str:
+    label = f"{result.cell.attack} (seed {result.cell.seed})"
+    if result.error is not None:
+        return f"Attack {label} failed: {result.error.kind}: {result.error.message}"
+    if cells.status(result) == "unfinished":
+        asked = f"of {result.expected} samples" if result.expected else "samples"
+        return f"Attack {label} is not finished: {cells.covered(result)} {asked}."
+    return ""

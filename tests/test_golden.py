@@ -1,0 +1,93 @@
+"""The output of every native rule, pinned: results in people's stores are found again by the rule's version."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from gauntlet.attacks.catalog import ATTACKS
+from gauntlet.attacks.norms import distance
+from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.settings import parse_named
+from gauntlet.attacks.solver import Task, solve
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.verifier import Verifier
+
+N, PIXELS, CLASSES = 8, 12, 4
+
+GOLDEN: dict[tuple[str, str], tuple[int, str, list[float], list[int]]] = {}
+
+
+class Fixed(nn.Module):
+    """A small network, its weights given by a formula, so that no generator of any library has a part in them."""
+
+    def __init__(self):
+        super().__init__()
+
+        def table(rows, columns, turn):
+            return torch.sin(turn * (1 + torch.arange(rows * columns, dtype=torch.float64))).view(rows, columns)
+
+        self.register_buffer("first", table(PIXELS, 10, 1.7))
+        self.register_buffer("second", table(10, CLASSES, 2.3))
+
+    def forward(self, images):
+        return torch.tanh((images - 0.5).flatten(1) @ self.first) @ self.second
+
+
+def output(spec, threat):
+    """The rule's version, verdicts as text, rounded distances of the examples, and forward passes of each sample."""
+    named = parse_named(spec)
+    module, _, attribute = ATTACKS[named.name].partition(":")
+    rule = getattr(importlib.import_module(module), attribute).make(threat, **named.keywords)
+    model = Fixed()
+    images = (0.5 + 0.5 * torch.cos(0.9 * torch.arange(N * PIXELS, dtype=torch.float64) ** 1.1)).view(N, 1, 3, 4)
+    labels, ids = model(images).argmax(1), [str(i) for i in range(N)]
+    verify = Verifier(model, images, labels, ids, threat, seed=0, minimum_norm=rule.minimum_norm)
+    task = Task(images, labels, ids, threat, 0, named.name)
+    outcomes = sorted(solve(rule, model, task, verify, batch_size=3), key=lambda outcome: outcome.sample)
+    sizes = [
+        float("inf")
+        if one.adversarial is None
+        else float(distance(one.adversarial[None], images[one.sample : one.sample + 1], "L2"))
+        for one in outcomes
+    ]
+    verdicts = "".join("." if size == float("inf") else "x" for size in sizes)
+    return rule.version, verdicts, [round(size, 5) for size in sizes], [int(one.forwards) for one in outcomes]
+
+
+CASES = [
+    ("fgsm", "Linf:0.2"),
+    ("fgsm", "L2:0.4"),
+    ("pgd(steps=5, restarts=2)", "Linf:0.2"),
+    ("pgd(steps=5)", "L2:0.4"),
+    ("pgd(steps=5, loss=cw, random_start=False)", "Linf:0.2"),
+    ("cw(search_steps=4, steps=25)", "L2:0.4"),
+]
+
+
+@pytest.mark.parametrize(("spec", "threat"), CASES)
+def test_a_native_rule_gives_what_its_version_gave(spec, threat):
+    assert output(spec, ThreatModel.parse(threat)) == GOLDEN[spec, threat], (
+        f"{spec} no longer gives what this version of the rule gave. If that is meant, raise `version` of the rule (results "
+        "that users have stored under the old version are then run again), and put the new output here; otherwise it is a bug"
+    )
+
+
+def test_every_native_rule_is_pinned():
+    native = set()
+    for name, lazy in ATTACKS.items():
+        module, _, attribute = lazy.partition(":")
+        if ".adapters." not in module:
+            native.add(name)
+            entry = getattr(importlib.import_module(module), attribute)
+            assert isinstance(entry.make(ThreatModel(entry.card.norms[0], 0.1)), Rule)
+    assert native == {parse_named(spec).name for spec, _ in CASES}
+
+
+def test_the_pinned_cases_have_both_verdicts():
+    for threat in ("Linf:0.2", "L2:0.4"):
+        verdicts = "".join(found[1] for (_, one), found in GOLDEN.items() if one == threat)
+        assert set(verdicts) == {".", "x"}
