@@ -87,7 +87,7 @@ class CW(Rule[State]):
     def step(self, state: State, oracle: Oracle) -> State:
         """One iteration of Adam; at the end of a search step, the next constant."""
         hinge = self._hinge()
-        logits, value, gradient = oracle.gradient(state.x, hinge)
+        logits, _, gradient = oracle.gradient(state.x, hinge)
         success = state.success | (cw(logits, oracle.labels) > self.confidence)
         total = 2 * (state.x - oracle.clean) + per_image(state.c.to(state.x.dtype), state.x) * gradient
         iteration = state.iteration + 1

@@ -21,7 +21,8 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
     delta = (a.to(torch.float64) - b.to(torch.float64)).flatten(1)
     if norm == "Linf":
         return delta.abs().amax(1)
-    return torch.linalg.vector_norm(delta, ord=2 if norm == "L2" else 1, dim=1)
+    size: Tensor = torch.linalg.vector_norm(delta, ord=2 if norm == "L2" else 1, dim=1)
+    return size
 
 
 def limit(threat: ThreatModel) -> float:

@@ -14,7 +14,6 @@ from gauntlet.attacks.random import Draws, model_randomness
 from gauntlet.attacks.slots import Slots
 from gauntlet.attacks.threat import ThreatModel
 
-
 _ROUNDING = 2.0**-20
 """Relative to the largest logit: far more than two batch compositions differ, far less than an attack can aim."""
 
@@ -110,6 +109,7 @@ class Oracle:
         rows = success.nonzero().squeeze(1)
         if len(rows):
             counted = counted._replace(
-                found=slots.found | success, point=slots.point.index_copy(0, rows, x.detach()[rows].to(slots.point.dtype))
+                found=slots.found | success,
+                point=slots.point.index_copy(0, rows, x.detach()[rows].to(slots.point.dtype)),
             )
         self.slots = counted

@@ -70,7 +70,7 @@ class Draws:
         key = ((self.keys & _MASK)[:, None], ((self.keys >> 32) & _MASK)[:, None])
         zero = torch.zeros_like(index)
         words = philox((index, self.step[:, None] + zero, self.restart[:, None] + zero, zero + tag), key)
-        return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :count]
+        return torch.stack(words, dim=-1).flatten(1)[:, :count]
 
     def uniform(self, shape: Sequence[int], tag: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform in [0, 1) with 24 random bits each, (N, *shape)."""
@@ -80,7 +80,8 @@ class Draws:
     def normal(self, shape: Sequence[int], tag: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal by the inverse distribution function in float64, (N, *shape)."""
         words = self.bits(math.prod(shape), tag).to(torch.float64)
-        return torch.special.ndtri((words + 0.5) / 2**32).to(dtype).view(len(self.keys), *shape)
+        values: Tensor = torch.special.ndtri((words + 0.5) / 2**32)
+        return values.to(dtype).view(len(self.keys), *shape)
 
     def integers(self, high: int, shape: Sequence[int], tag: int = 0) -> Tensor:
         """Integers in [0, high), int64 (N, *shape); the bias is below high / 2**32."""

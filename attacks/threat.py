@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -30,7 +30,9 @@ class ThreatModel:
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise ValueError(f"eps {self.eps!r} must be a positive, finite number, in units of the [0, 1] pixel range")
         if self.norm == "Linf" and self.eps > 1:
-            raise ValueError(f"eps {self.eps!r} covers more than the box [0, 1] in Linf: did you mean {self.eps:g}/255?")
+            raise ValueError(
+                f"eps {self.eps!r} covers more than the box [0, 1] in Linf: did you mean {self.eps:g}/255?"
+            )
 
     @classmethod
     def parse(cls, text: str | ThreatModel) -> ThreatModel:
@@ -51,7 +53,7 @@ class ThreatModel:
             raise ValueError(
                 f"eps {number.strip()!r} in threat model {text!r} is not a number: write 0.03 or 8/255"
             ) from None
-        return cls(cast(Norm, norm), eps)
+        return cls(norm, eps)
 
     def __str__(self) -> str:
         """Canonical text: whole 255ths as `Linf:8/255`, else the shortest decimal; `parse` reads it back exactly."""

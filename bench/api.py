@@ -24,8 +24,8 @@ from gauntlet.bench.models.classifier import Classifier, check_model
 from gauntlet.bench.models.digest import model_digest
 from gauntlet.bench.models.loading import LoadedModel
 from gauntlet.bench.plan import make_plan
-from gauntlet.bench.registry import Registry
 from gauntlet.bench.registries import DEFENSES
+from gauntlet.bench.registry import Registry
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.defended import is_differentiable, is_randomised
 
@@ -79,7 +79,9 @@ def evaluate(
         for key in extra.names():
             engine.workbench.put_defense(key, extra.get(key), transform_digest)
         results = [engine.cell(cell) for cell in engine.run.plan.cells]
-        return collect(results, [engine.run.result(cell, adversarial=True) for cell in engine.run.plan.cells], data, text)
+        return collect(
+            results, [engine.run.result(cell, adversarial=True) for cell in engine.run.plan.cells], data, text
+        )
 
 
 def _split(attacks: Sequence[str]) -> tuple[str, ...]:

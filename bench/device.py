@@ -24,7 +24,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is not understood: use auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; use auto or cpu")
+        raise ConfigError(
+            f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; use auto or cpu"
+        )
     return device
 
 

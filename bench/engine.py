@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from gauntlet.bench.clock import now
 from gauntlet.bench.config import Config, Expectation
 from gauntlet.bench.device import choose_device
 from gauntlet.bench.plan import Cell, Plan, data_name
-from gauntlet.bench.provenance import device_name, now, versions
+from gauntlet.bench.provenance import device_name, versions
 from gauntlet.bench.runfile import Run, start_run
 from gauntlet.bench.runner import Progress, Settings, cell_error, run_cell
 from gauntlet.bench.workbench import Prepared, Workbench

@@ -95,7 +95,11 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
             samples = block.samples
             for row, image in enumerate(samples.adversarial):
                 at = place[str(samples.id[row])]
-                if image is not None and samples.distance[row] <= limit(parsed) and samples.distance[row] < distance[at]:
+                if (
+                    image is not None
+                    and samples.distance[row] <= limit(parsed)
+                    and samples.distance[row] < distance[at]
+                ):
                     distance[at] = samples.distance[row]
                     adversarials[at] = torch.tensor(image)
     correct = np.zeros(len(data), dtype=bool)

@@ -23,8 +23,12 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("model", "Registered name (wildcards), package.module:factory or file.py:factory.", many=True, metavar="MODEL"),
-    Option("weights", "Weights for the model: .safetensors, or a torch file (loaded with weights_only).", metavar="FILE"),
+    Option(
+        "model", "Registered name (wildcards), package.module:factory or file.py:factory.", many=True, metavar="MODEL"
+    ),
+    Option(
+        "weights", "Weights for the model: .safetensors, or a torch file (loaded with weights_only).", metavar="FILE"
+    ),
     Option("mean", "Per-channel mean subtracted before the model, for instance 0.485,0.456,0.406.", metavar="M,…"),
     Option("std", "Per-channel standard deviation to divide by before the model.", metavar="S,…"),
     Option("defense", "Defense at inference, with settings like jpeg(quality=50).", many=True, metavar="DEFENSE"),

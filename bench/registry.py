@@ -35,7 +35,7 @@ class Registry(Generic[T]):
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
-            entry = cast(T, getattr(importlib.import_module(module), attribute))
+            entry = cast("T", getattr(importlib.import_module(module), attribute))
             self._entries[name] = entry
         return entry
 

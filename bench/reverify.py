@@ -148,7 +148,9 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
             if not valid[place]:
                 failures.append(f"{name}: the stored example is outside the ball or the box, or not finite")
             elif abs(float(again.distance[place]) - samples.distance[row]) > 1e-6:
-                failures.append(f"{name}: distance {float(again.distance[place]):.6g}, stored {samples.distance[row]:.6g}")
+                failures.append(
+                    f"{name}: distance {float(again.distance[place]):.6g}, stored {samples.distance[row]:.6g}"
+                )
             elif not wrong and not cell.info.randomised:
                 rounding = abs(float(again.margin[place])) <= slack
                 boundary += rounding

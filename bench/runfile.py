@@ -91,7 +91,9 @@ def load_run(path: Path) -> Run:
         try:
             folder = root / "runs" / json.loads((path / _LATEST).read_text())["run"]
         except FileNotFoundError:
-            raise RunError(f"{path} holds no run ({_LATEST} is missing): give the --out folder of `gauntlet run`") from None
+            raise RunError(
+                f"{path} holds no run ({_LATEST} is missing): give the --out folder of `gauntlet run`"
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path / _LATEST} is damaged ({error}): run the same command again") from error
     try:

@@ -268,4 +268,3 @@ def _check_same(fresh: Record, stored: Record) -> None:
             f"{fresh.cell.title}: {len(clear)} of {len(fresh.samples)} verdicts differ from the stored ones of the same key, "
             f"first at {fresh.samples.id[clear[0]]}: the stored block is kept; the model or the attack is not reproducible"
         )
-

@@ -86,7 +86,7 @@ class Samples:
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Correct when clean, bool (N,)."""
-        return self.clean_prediction == self.label
+        return np.equal(self.clean_prediction, self.label)
 
     def __len__(self) -> int:
         return len(self.id)

@@ -145,7 +145,9 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}. Free space or rights, and run the same command again") from error
+        raise StoreError(
+            f"cannot write {path}: {error}. Free space or rights, and run the same command again"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -171,7 +173,9 @@ def _to_table(record: Record) -> pa.Table:
     images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
     columns["adversarial"] = pa.array(images, pa.binary())
     logits = record.clean_logits
-    columns["clean_logits"] = pa.array([None] * len(samples) if logits is None else logits.tolist(), pa.list_(pa.float64()))
+    columns["clean_logits"] = pa.array(
+        [None] * len(samples) if logits is None else logits.tolist(), pa.list_(pa.float64())
+    )
     return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
 
 

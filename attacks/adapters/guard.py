@@ -66,7 +66,7 @@ def guarded(model: nn.Module, seed: int) -> Iterator[None]:
 @contextmanager
 def _generators(seed: int) -> Iterator[None]:
     cpu, legacy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

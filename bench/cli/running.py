@@ -45,7 +45,9 @@ def execute(options: Mapping[str, Any]) -> bool:
         overall = bars.add_task("cells", total=len(plan.cells))
         for cell in plan.cells:
             title = visible(plan.title(cell))
-            bar = bars.add_task(title, total=len(engine.workbench.data(cell.data).labels) if _loads(engine, cell) else None)
+            bar = bars.add_task(
+                title, total=len(engine.workbench.data(cell.data).labels) if _loads(engine, cell) else None
+            )
             result = engine.cell(cell, lambda count, bar=bar: bars.advance(bar, count))  # type: ignore[misc]
             bars.remove_task(bar)
             bars.advance(overall)

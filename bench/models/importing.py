@@ -52,7 +52,7 @@ def import_object(spec: str) -> Any:
     """The object that `package.module:name` or `path/to/file.py:name` names; `name` may be dotted.
 
     A module is looked for in the working folder first, as by `python -m`. A file that has changed since it was imported
-    is imported again. Raises ImportSpecError for a file, module or name that is not there, and for an import that fails
+    is imported again, with those beside it. Raises ImportSpecError for a file, module or name that is not there, and for an import that fails
     (the cause chained).
     """
     source, name = _parts(spec)
@@ -113,9 +113,10 @@ def _from_file(path: Path) -> ModuleType:
     name = _module_name(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     known = sys.modules.get(name)
-    if known is not None and _file_of(known) == path and _digests.get(path, digest) == digest:
+    changed = _digests.get(path, digest) != digest
+    others = _put_first(path.parent, fresh=changed)
+    if known is not None and _file_of(known) == path and not changed:
         return known
-    others = _put_first(path.parent)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -143,8 +144,8 @@ def _module_name(path: Path) -> str:
     return f"gauntlet_user_{path.stem}" if path.stem in _PROTECTED else path.stem
 
 
-def _put_first(folder: Path) -> list[str]:
-    """Make `folder` the first on the path, and forget modules that its own would be taken for.
+def _put_first(folder: Path, *, fresh: bool = False) -> list[str]:
+    """Make `folder` the first on the path, and forget modules that its own would be taken for; `fresh`: its own too.
 
     Returns the other users' folders that were put on the path before and are there still.
     """
@@ -159,7 +160,7 @@ def _put_first(folder: Path) -> list[str]:
     strangers = {
         root
         for root in _own_names(folder) - _PROTECTED
-        if root in sys.modules and folder not in _homes(sys.modules[root])
+        if root in sys.modules and (fresh or folder not in _homes(sys.modules[root]))
     }
     for name in [name for name in sys.modules if name.partition(".")[0] in strangers]:
         del sys.modules[name]

@@ -46,10 +46,11 @@ def load_model(
 ) -> LoadedModel:
     """Build a model: a registered name, `package.module:factory` or `path/to/file.py:factory`.
 
-    The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file that is loaded
-    with weights_only=True; they are loaded strictly, and the model is set to eval mode, since it is fresh from its
-    constructor. Without them its mode is left as the factory made it, and `check_model` refuses one in training mode:
-    a model that its author forgot to switch is not silently evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model. A registered model with other weights has no card.
+    The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is
+    loaded with weights_only=True; they are loaded strictly, and the model is set to eval mode, since it is fresh from
+    its constructor. Without them its mode is left as the factory made it, and `check_model` refuses one in training
+    mode: a model that its author forgot to switch is not silently evaluated in another state. `mean` and `std`, per
+    channel, normalise images in [0, 1] before the model. A registered model with other weights has no card.
 
     Raises LookupError for an unknown name, and ModelError or ImportSpecError for all else.
     """

@@ -2,7 +2,7 @@
 
 The figures are those of the shipped weights (seed 0) on the 797 test images, at Linf 0.15 under APGD-CE and APGD-T of
 20 steps. Beside them, in percent: with 100 steps, and mean ± standard deviation over seeds 0 to 2 with 20 steps, from
-which the tolerances are taken (3 to 4 standard deviations, since seed 0 has its own error).
+which the tolerances are taken (at least 3 standard deviations, since seed 0 has its own error).
 
     recipe     clean   robust   100 steps   clean, 3 seeds   robust, 3 seeds
     standard   97.4     6.9      6.9        97.0 ± 0.3        7.7 ± 1.2

@@ -77,7 +77,7 @@ def fit(
             model.train()
             loss = recipe.loss(model, images[chosen], labels[chosen], threat, noise)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(rows)
