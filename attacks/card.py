@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from gauntlet.attacks.threat import Norm, ThreatModel
@@ -58,4 +58,9 @@ class AttackEntry:
         try:
             return self.build(threat, **settings)
         except TypeError as error:
-            raise ValueError(f"settings {settings!r} do not fit attack {self.card.name!r}: {error}") from error
+            names = [one.name for one in fields(self.build(threat)) if one.name != "threat"]  # type: ignore[arg-type]
+            unknown = [name for name in settings if name not in names]
+            if not unknown:
+                raise ValueError(f"settings {settings!r} do not fit attack {self.card.name!r}: {error}") from error
+            has = f"has {', '.join(names)}" if names else "has no settings"
+            raise ValueError(f"attack {self.card.name!r} has no setting {unknown[0]!r}: it {has}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from gauntlet.bench.clock import now
 from gauntlet.bench.config import Config, Expectation
 from gauntlet.bench.device import choose_device
-from gauntlet.bench.plan import Cell, Plan, data_name
+from gauntlet.bench.plan import Cell, Plan
 from gauntlet.bench.provenance import device_name, versions
 from gauntlet.bench.runfile import Run, start_run
 from gauntlet.bench.runner import Progress, Settings, cell_error, run_cell
@@ -25,13 +25,24 @@ from gauntlet.leaderboard.writers import WrittenFiles, write
 class Engine:
     """One run on one device. Cells may be run in any order, by several processes on the same folder."""
 
-    def __init__(self, plan: Plan, config: Config, *, command: str | None = None, started: str | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        config: Config,
+        *,
+        command: str | None = None,
+        started: str | None = None,
+        dry: bool = False,
+    ) -> None:
+        """`dry`: only look, write nothing. Raises ConfigError for a device that is not there, StoreError."""
         self.config = config
         self.settings = Settings(
             choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
         )
         self.workbench = Workbench(self.settings.device)
-        self.run: Run = start_run(config.out, plan, self._context(plan, command, started))
+        self.dry = dry
+        context = self._context(plan, command, started)
+        self.run = Run(config.out, config.out, plan, context) if dry else start_run(config.out, plan, context)
 
     def prepare(self, cell: Cell) -> Prepared | CellError:
         """Load and key a cell; a failure (the model does not build, the data are wrong) is stored as its error."""
@@ -41,9 +52,11 @@ class Engine:
             raise
         except Exception as exception:
             error = cell_error(cell, exception, self.settings.device)
-            self.run.store.write_error(cell.name, error)
+            if not self.dry:
+                self.run.store.write_error(cell.name, error)
             return error
-        self.run.note_keys(cell, [(block.key, len(block.indices)) for block in prepared.blocks])
+        if not self.dry:
+            self.run.note_keys(cell, [(block.key, len(block.indices)) for block in prepared.blocks])
         return prepared
 
     def stored(self, prepared: Prepared) -> bool:
@@ -64,7 +77,7 @@ class Engine:
     def _context(self, plan: Plan, command: str | None, started: str | None) -> RunContext:
         return RunContext(
             threat_models=tuple(dict.fromkeys(str(cell.threat) for cell in plan.cells)),
-            data=", ".join(dict.fromkeys(data_name(cell.data) for cell in plan.cells)),
+            data=", ".join(dict.fromkeys(cell.info.data for cell in plan.cells)),
             versions=versions(),
             device=device_name(self.settings.device),
             seed=self.config.seed,

@@ -51,12 +51,12 @@ def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -
 
 
 def _seconds_a_pass(prepared: Prepared, device: torch.device) -> float:
-    """Forward and backward for one image, from the second of two batches of up to 64."""
+    """Forward and backward for one image, from the fastest of four batches of up to 64."""
     images, labels = prepared.data.images[:64].to(device), prepared.data.labels[:64].to(device)
-    model, seconds = prepared.defended.attack_view(), 0.0
-    for _ in range(2):
+    model, seconds = prepared.defended.attack_view(), []
+    for _ in range(4):
         began = synchronised_time()
         x = images.clone().requires_grad_()
         torch.autograd.grad(ce(model(x), labels).sum(), x)
-        seconds = synchronised_time() - began
-    return seconds / len(images)
+        seconds.append(synchronised_time() - began)
+    return min(seconds) / len(images)

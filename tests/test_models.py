@@ -235,7 +235,7 @@ def test_a_model_in_training_mode_is_refused(linear):
 def test_a_single_layer_in_training_mode_is_refused_by_name(linear, layer):
     model = nn.Sequential(linear, layer).eval()
     layer.train()
-    with pytest.raises(ModelError, match="^1 is in training mode"):
+    with pytest.raises(ModelError, match=r"^1 is in training mode"):
         check_model(Classifier(model), IMAGES)
 
 
@@ -491,9 +491,9 @@ def test_weights_that_were_tampered_with_are_refused(tmp_path):
     raw = bytearray((zoo.WEIGHTS / card.weights).read_bytes())
     raw[-1] ^= 1
     (tmp_path / card.weights).write_bytes(raw)
-    with pytest.raises(ModelError, match="is not the one shipped.*install the package again"):
+    with pytest.raises(ModelError, match=r"is not the one shipped.*install the package again"):
         zoo.build_zoo_model(card.weights, card.sha256, tmp_path)
-    with pytest.raises(ModelError, match="is not there.*install the package again"):
+    with pytest.raises(ModelError, match=r"is not there.*install the package again"):
         zoo.build_zoo_model("absent.safetensors", card.sha256, tmp_path)
 
 

@@ -198,7 +198,7 @@ def test_a_folder_or_an_unknown_model_is_refused_before_training(tmp_path):
 
 
 def robust_accuracy(model: nn.Module) -> float:
-    """As the cards' figures: right when clean, and after APGD-CE and APGD-T of 20 steps, each candidate checked here."""
+    """As the cards' figures: right when clean and after APGD-CE and APGD-T of 20 steps, each candidate checked."""
     data = load_data("digits")
     with torch.no_grad():
         robust = model(data.images).argmax(1) == data.labels
@@ -229,7 +229,8 @@ def test_the_zoos_robust_accuracy_is_the_cards(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_trained_again_from_another_seed_is_as_good_as_its_card_says(tmp_path, name):
-    result = train(name, seed=5, out=tmp_path / "w.safetensors")
+    # The tolerances were taken from seeds below 10: this one is new to them.
+    result = train(name, seed=11, out=tmp_path / "w.safetensors")
     card = MODELS.get(name).card
     assert result.clean == pytest.approx(card.clean, abs=card.clean_tolerance)
     model = load_model(name, weights=result.path).module.model

@@ -20,12 +20,12 @@ from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.record import CellResult
 
 
-def _engine(options: Mapping[str, Any]) -> Engine:
+def _engine(options: Mapping[str, Any], *, dry: bool = False) -> Engine:
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
     plan = make_plan(config)
     for reason in plan.skipped:
         click.echo(f"not planned: {reason}", err=True)
-    return Engine(plan, config)
+    return Engine(plan, config, dry=dry)
 
 
 def execute(options: Mapping[str, Any]) -> bool:
@@ -83,7 +83,7 @@ def _line(result: CellResult) -> str:
 
 def dry(options: Mapping[str, Any]) -> bool:
     """Show the plan, what is stored and an estimate."""
-    engine = _engine(options)
+    engine = _engine(options, dry=True)
     total, unknown, broken = 0.0, 0, 0
     for one in estimate(engine):
         if one.error:

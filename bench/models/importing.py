@@ -52,8 +52,8 @@ def import_object(spec: str) -> Any:
     """The object that `package.module:name` or `path/to/file.py:name` names; `name` may be dotted.
 
     A module is looked for in the working folder first, as by `python -m`. A file that has changed since it was imported
-    is imported again, with those beside it. Raises ImportSpecError for a file, module or name that is not there, and for an import that fails
-    (the cause chained).
+    is imported again, with those beside it. Raises ImportSpecError for a file, module or name that is not there, and
+    for an import that fails (the cause chained).
     """
     source, name = _parts(spec)
     found: Any = _module(source)

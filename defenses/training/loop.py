@@ -72,12 +72,12 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.peak_rate, total_steps=recipe.epochs * batches)
     for epoch in range(recipe.epochs):
         total = 0.0
-        for rows in torch.randperm(len(images), generator=shuffle).split(recipe.batch_size):
+        for rows in torch.randperm(len(images), generator=shuffle).split(recipe.batch_size):  # type: ignore[no-untyped-call]
             chosen = rows.to(images.device)
             model.train()
             loss = recipe.loss(model, images[chosen], labels[chosen], threat, noise)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(rows)
