@@ -11,6 +11,7 @@ from gauntlet.attacks.threat import Norm, ThreatModel
 if TYPE_CHECKING:  # listing attacks must not import torch
     from torch import Tensor, nn
 
+    from gauntlet.attacks.cascade import Cascade
     from gauntlet.attacks.rule import Rule
 
 Kind = Literal["white-box", "black-box", "decision-based"]
@@ -41,7 +42,7 @@ class AttackCard:
     """Seeks the smallest perturbation instead of any inside eps."""
 
 
-AnyAttack: TypeAlias = "Rule[Any] | WholeAttack"
+AnyAttack: TypeAlias = "Rule[Any] | Cascade | WholeAttack"
 
 
 @dataclass(frozen=True)

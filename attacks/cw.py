@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,8 +56,6 @@ class CW(Rule[State]):
     - The smallest misclassified point over all iterates is kept, whichever constant found it.
     """
 
-    minimum_norm: ClassVar[bool] = True
-
     search_steps: int = 9
     steps: int = 100
     lr: float = 0.02
@@ -70,6 +68,11 @@ class CW(Rule[State]):
         at_least("confidence", self.confidence, 0)
         positive("lr", self.lr)
         positive("c", self.c)
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def budget(self) -> int:
@@ -112,7 +115,8 @@ class CW(Rule[State]):
         high = torch.where(over & state.success, torch.minimum(state.high, state.c), state.high)
         low = torch.where(over & ~state.success, torch.maximum(state.low, state.c), state.low)
         between = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
-        fresh = per_image(over, state.x)
+        # The last search step's final iterate is kept, for the solver to evaluate.
+        fresh = per_image(over & (state.search + 1 < self.search_steps), state.x)
         return State(
             x=torch.where(fresh, clean, state.x),
             first=torch.where(fresh, 0, state.first),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.losses import Loss, margin
-from gauntlet.attacks.norms import distance
+from gauntlet.attacks.norms import distance, limit
 from gauntlet.attacks.random import Draws, model_randomness
 from gauntlet.attacks.slots import Slots
 from gauntlet.attacks.threat import ThreatModel
@@ -39,11 +39,14 @@ class Oracle:
     `slots` is replaced, never changed in place, as passes are counted and candidates noticed; the solver reads it back.
     """
 
-    def __init__(self, model: nn.Module, threat: ThreatModel, slots: Slots, *, minimum_norm: bool) -> None:
+    def __init__(
+        self, model: nn.Module, threat: ThreatModel, slots: Slots, *, minimum_norm: bool, roams: bool = False
+    ) -> None:
         self.model = model
         self.threat = threat
         self.slots = slots
         self.minimum_norm = minimum_norm
+        self.roams = roams
 
     @property
     def clean(self) -> Tensor:
@@ -98,14 +101,19 @@ class Oracle:
     def _notice(self, x: Tensor, logits: Tensor, backwards: int) -> None:
         slots = self.slots
         counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
+        # Logits that are not finite are no defence: the verifier looks at the point and says what is wrong.
+        broken = ~logits.isfinite().all(1)
         if self.minimum_norm:
             # The one candidate that is verified at the end must not fall to rounding: it needs a little room.
             room = _ROUNDING * logits.abs().amax(1)
             size = distance(x, slots.clean, self.threat.norm)
-            success = (margin(logits, slots.labels) < -room) & (size < slots.distance)
+            wrong = (margin(logits, slots.labels) < -room) | broken
+            success = wrong & (size < slots.distance)
             counted = counted._replace(distance=torch.where(success, size, slots.distance))
         else:
-            success = logits.argmax(1) != slots.labels
+            success = (logits.argmax(1) != slots.labels) | broken
+            if self.roams:
+                success &= distance(x, slots.clean, self.threat.norm) <= limit(self.threat)
         rows = success.nonzero().squeeze(1)
         if len(rows):
             counted = counted._replace(

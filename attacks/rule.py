@@ -25,8 +25,8 @@ class Rule(ABC, Generic[S]):
 
     version: ClassVar[int] = 1
     """Rises whenever the rule's output changes: it is part of the key of stored results."""
-    minimum_norm: ClassVar[bool] = False
-    """Whether the smallest perturbation is sought, whatever eps is."""
+    roams: ClassVar[bool] = False
+    """Whether points outside the ball are evaluated on the way: those are no candidates, rather than false claims."""
 
     @property
     @abstractmethod
@@ -34,9 +34,18 @@ class Rule(ABC, Generic[S]):
         """Calls of `step` for one slot, at most."""
 
     @property
+    def minimum_norm(self) -> bool:
+        """Whether the smallest perturbation is sought, whatever eps is."""
+        return False
+
+    @property
     def tries(self) -> int:
         """How often a sample that was not broken is started afresh, the first time counted."""
         return 1
+
+    def for_classes(self, classes: int) -> Rule[S]:
+        """The rule for a model of that many classes, where its settings ask for more than there are; else itself."""
+        return self
 
     @abstractmethod
     def start(self, oracle: Oracle) -> S:

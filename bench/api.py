@@ -58,6 +58,10 @@ def evaluate(
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
     (what was computed before is then in the store).
     """
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("evaluate needs gradients: call it outside torch.inference_mode()")
     data = _data(images, labels)
     target = choose_device(device)
     if not isinstance(model, nn.Module):
@@ -65,7 +69,8 @@ def evaluate(
     classifier = model if isinstance(model, Classifier) else Classifier(model)
     if any(tensor.device != target for tensor in (*classifier.parameters(), *classifier.buffers())):
         classifier = copy.deepcopy(classifier).to(target)
-    check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
+    with torch.random.fork_rng():
+        check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
     name, extra, transform_digest = _defense(defense, data, target)
     model_ref, data_ref = ModelRef(f"{_MEMORY}.{type(model).__name__}"), DataRef(data.spec or data.name)
     text = str(ThreatModel.parse(threat))

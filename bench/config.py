@@ -89,7 +89,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
     top-level values. Raises ConfigError.
     """
     table = _read(folder, file)
-    given = {key: value for key, value in options.items() if value not in (None, (), [], "", False)}
+    # A seed of 0 is given; it equals False.
+    given = {key: value for key, value in options.items() if value is not False and value not in (None, (), [], "")}
     _known(table, _TOP, "config")
     if any(key in given for key in _PAIRING):
         table = {key: value for key, value in table.items() if key != "group"}
@@ -99,24 +100,29 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         if "data" in given:
             table.pop("samples", None)
     merged = {**table, **given}
-    rows = merged.get("group") or [{}]
     groups = []
-    for row in rows:
+    for row in _tables(merged, "group") or [{}]:
         _known(row, _PAIRING, "group")
         groups.append(_group({**{key: merged[key] for key in _PAIRING if key in merged}, **row}))
     batch_size, seed = merged.get("batch_size", 256), merged.get("seed", 0)
     for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}")
+    for name in ("device", "out"):
+        if not isinstance(merged.get(name, ""), str | Path):
+            raise ConfigError(f"{name}={merged[name]!r} must be a text")
+    for name in ("fresh", "no_adversarials"):
+        if not isinstance(merged.get(name, False), bool):
+            raise ConfigError(f"{name}={merged[name]!r} must be true or false")
     return Config(
         groups=tuple(groups),
         seed=seed,
         device=str(merged.get("device", "auto")),
         batch_size=batch_size,
         out=Path(merged.get("out", "gauntlet-results")),
-        fresh=bool(merged.get("fresh", False)),
+        fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
-        expect=tuple(_expectation(row) for row in merged.get("expect", ())),
+        expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
     )
 
 
@@ -126,14 +132,28 @@ def _read(folder: Path, file: str | None) -> dict[str, Any]:
         if not path.is_file():
             raise ConfigError(f"config file {file!r} does not exist")
         table = _toml(path)
-        return dict(table.get("tool", {}).get("gauntlet", {})) if path.name == "pyproject.toml" else table
+        return _tool_table(table) or {} if path.name == "pyproject.toml" else table
     if (folder / "gauntlet.toml").is_file():
         return _toml(folder / "gauntlet.toml")
     if (folder / "pyproject.toml").is_file():
-        table = _toml(folder / "pyproject.toml").get("tool", {})
-        if "gauntlet" in table:
-            return dict(table["gauntlet"])
+        found = _tool_table(_toml(folder / "pyproject.toml"))
+        if found is not None:
+            return found
     return _toml(DEFAULT)
+
+
+def _tool_table(pyproject: Mapping[str, Any]) -> dict[str, Any] | None:
+    found = pyproject.get("tool", {}).get("gauntlet")
+    if found is not None and not isinstance(found, dict):
+        raise ConfigError(f"tool.gauntlet={found!r} in pyproject.toml must be a table: write [tool.gauntlet]")
+    return found
+
+
+def _tables(table: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = table.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise ConfigError(f"{name}={found!r} must be a list of tables: write [[{name}]]")
+    return found
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -192,6 +212,9 @@ def _floats(value: Any, name: str) -> tuple[float, ...] | None:
 
 def _expectation(row: Mapping[str, Any]) -> Expectation:
     _known(row, [one.name for one in fields(Expectation)], "expect table")
+    for name in ("model", "defense", "attack", "threat"):
+        if not isinstance(row.get(name, ""), str):
+            raise ConfigError(f"{name}={row[name]!r} in an expect table must be a text, with or without wildcards")
     for name in ("min_clean", "min_robust", "max_robust"):
         value = row.get(name)
         if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.losses import ce
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench.device import synchronised_time
@@ -41,12 +42,14 @@ def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -
         return Estimate(title, 0, 0, None, prepared.message)
     n = len(prepared.data.labels)
     stored = sum(len(block.indices) for block in prepared.blocks if engine.run.store.has(block.key))
-    if not isinstance(prepared.attack, Rule):
+    attack = prepared.attack
+    if not isinstance(attack, Rule | Cascade):
         return Estimate(title, n, stored, None if stored < n else 0.0)
     pair = (cell.model, str(cell.defense))
     if stored < n and pair not in speeds:
         speeds[pair] = _seconds_a_pass(prepared, engine.settings.device)
-    passes = prepared.attack.budget * prepared.attack.tries
+    rules = [attack] if isinstance(attack, Rule) else [stage.rule for stage in attack.stages]
+    passes = sum(rule.budget * rule.tries for rule in rules)
     return Estimate(title, n, stored, (n - stored) * passes * speeds.get(pair, 0.0))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,19 +31,25 @@ class Accuracy(float):
     """Samples."""
     interval: tuple[float, float]
     """95 %, Clopper-Pearson: of sampling only."""
+    _proportion: Proportion
 
     def __new__(cls, proportion: Proportion) -> Accuracy:
         """From a proportion."""
         made = super().__new__(cls, proportion.estimate)
         made.n, made.interval = proportion.n, proportion.interval
+        made._proportion = proportion
         return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        # What copying and pickling pass to __new__, which for a float would be the bare number.
+        return (self._proportion,)
 
     def __repr__(self) -> str:
         low, high = self.interval
         return f"{100 * self:.1f} % [{100 * low:.1f}, {100 * high:.1f}] (n={self.n})"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
     """One model under one threat model; per-sample fields are in the order of the images."""
 
@@ -60,7 +67,7 @@ class Evaluation:
     """float64 (N,), measured distance of the example in the threat model's norm; infinite where there is none."""
     flags: tuple[Flag, ...]
     """What to know before trusting the figure."""
-    per_attack: pd.DataFrame = field(compare=False)
+    per_attack: pd.DataFrame
     """A row an attack: robust accuracy, passes and seconds."""
 
     def __repr__(self) -> str:
@@ -86,26 +93,25 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
     for result in results:
         if result.error is not None:
             raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
-    worst = worst_case(results)
+    # Attacks of several suites, or of none, are one row here.
+    worst = worst_case([replace(result, cell=replace(result.cell, suite="")) for result in results])
     parsed = ThreatModel.parse(threat)
     place = {name: row for row, name in enumerate(data.ids)}
+    correct = np.zeros(len(data), dtype=bool)
+    robust = np.zeros(len(data), dtype=bool)
+    for row, name in enumerate(worst.id):
+        robust[place[str(name)]] = bool(worst.robust[row])
     adversarials, distance = data.images.clone(), np.full(len(data), np.inf)
     for result in stored:
         for block in result.blocks:
             samples = block.samples
             for row, image in enumerate(samples.adversarial):
                 at = place[str(samples.id[row])]
-                if (
-                    image is not None
-                    and samples.distance[row] <= limit(parsed)
-                    and samples.distance[row] < distance[at]
-                ):
+                # An example that fresh draws of a randomised model do not confirm is none.
+                counts = image is not None and not samples.robust[row] and not robust[at]
+                if counts and samples.distance[row] <= limit(parsed) and samples.distance[row] < distance[at]:
                     distance[at] = samples.distance[row]
                     adversarials[at] = torch.tensor(image)
-    correct = np.zeros(len(data), dtype=bool)
-    robust = np.zeros(len(data), dtype=bool)
-    for row, name in enumerate(worst.id):
-        robust[place[str(name)]] = bool(worst.robust[row])
     for block in results[0].blocks:
         for row, name in enumerate(block.samples.id):
             correct[place[str(name)]] = bool(block.samples.correct[row])

@@ -27,13 +27,15 @@ class Clean:
     measured: Measurement
     correct: Tensor
     """bool (N,), on the attack's device."""
+    classes: int
+    """How many logits the model gives."""
 
 
 def examine_clean(verify: Verifier) -> Clean:
     """Predictions on the clean images; those that are wrong cost no attack."""
     every = torch.arange(len(verify.labels), device=verify.labels.device)
     measured = verify.measure(verify.images, every)
-    return Clean(measured, measured.prediction.to(verify.labels.device) == verify.labels)
+    return Clean(measured, measured.prediction.to(verify.labels.device) == verify.labels, verify.classes)
 
 
 def block_record(
@@ -55,8 +57,10 @@ def block_record(
     steps = np.full(len(labels), -1, dtype=np.int64)
     images: list[np.ndarray | None] = [None] * len(labels)
     clean_prediction = prediction.copy()
+    stages = [""] * len(labels)
     for outcome in outcomes:
         at = outcome.sample - place.start
+        stages[at] = outcome.stage
         counts["forwards"][at], counts["backwards"][at] = outcome.forwards, outcome.backwards
         steps[at] = outcome.steps
     if broken:
@@ -84,6 +88,7 @@ def block_record(
         wrong_share=share,
         wrong_share_scored=scored,
         adversarial=images,
+        stage=tuple(stages) if any(stages) else (),
     )
     return result, _flags(outcomes)
 

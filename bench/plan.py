@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gauntlet.attacks.card import AnyAttack, AttackEntry
 from gauntlet.attacks.settings import Named, parse_named
@@ -16,6 +18,8 @@ from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
 from gauntlet.bench.registry import Registry
 from gauntlet.defenses.card import DefenseEntry
 from gauntlet.leaderboard.record import CellInfo
+
+R = TypeVar("R", ModelRef, DataRef)
 
 
 @dataclass(frozen=True)
@@ -48,22 +52,26 @@ class Plan:
     skipped: tuple[str, ...] = ()
 
     def title(self, cell: Cell) -> str:
-        """Readable, and unique within the plan: other threat models than the plan's first are named, and the data where
-        the same pairing is planned on several."""
+        """Readable, and unique within the plan: other threat models than the plan's first are named, and data and suite
+        where the same pairing is planned in several."""
         title = cell.info.title
         if cell.threat != self.cells[0].threat:
             title += f" {cell.threat}"
-        twins = {one.data for one in self.cells if one.info.title == cell.info.title and one.threat == cell.threat}
-        return f"{title} on {cell.info.data}" if len(twins) > 1 else title
+        twins = [one for one in self.cells if one.info.title == cell.info.title and one.threat == cell.threat]
+        if len({one.data for one in twins}) > 1:
+            title += f" on {cell.info.data}"
+        return f"{title} in {cell.info.suite}" if len({one.info.suite for one in twins}) > 1 else title
 
 
 def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Plan:
-    """All cells that `config` asks for, each once; `extra` has defenses beside the registered ones.
+    """All cells that `config` asks for, each once in a suite; `extra` has defenses beside the registered ones.
 
     Raises ConfigError, ValueError and LookupError for names and settings.
     """
-    cells: dict[str, Cell] = {}
+    cells: dict[tuple[str, str], Cell] = {}
     skipped: list[str] = []
+    models = _names((ref for group in config.groups for ref in _models(group)), model_name)
+    data = _names((group.data for group in config.groups), data_name)
     for group in config.groups:
         for text in group.threats:
             threat = ThreatModel.parse(text)
@@ -71,26 +79,44 @@ def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Pl
             for model in _models(group):
                 for defense in group.defenses:
                     for suite, member in members:
-                        cell = _cell(group, model, parse_named(defense), member, suite, threat, config.seed, extra)
-                        cells.setdefault(cell.name, cell)
+                        names = models[model], data[group.data]
+                        cell = _cell(
+                            group, model, names, parse_named(defense), member, suite, threat, config.seed, extra
+                        )
+                        cells.setdefault((cell.name, suite), cell)
     if not cells:
         raise ConfigError("the plan is empty: " + ("; ".join(skipped) or "no attack is named"))
     return Plan(tuple(cells.values()), tuple(dict.fromkeys(skipped)))
 
 
-def data_name(ref: DataRef) -> str:
-    """How data is called in tables: the registered name or the file's name, and the selection."""
-    name = ref.spec if ":" in ref.spec else Path(ref.spec).name
+def data_name(ref: DataRef, *, full: bool = False) -> str:
+    """How data is called in tables: the registered name or the file's name (`full`: its path), and the selection."""
+    name = ref.spec if full or ":" in ref.spec else Path(ref.spec).name
     return f"{name}[{ref.samples}]" if ref.samples else name
 
 
-def model_name(ref: ModelRef) -> str:
-    """How a model is called in tables: the registered name, or `file.factory`, with its weights' name where given."""
-    if ":" not in ref.spec:
-        return ref.spec
-    source, _, factory = ref.spec.rpartition(":")
-    name = f"{Path(source).stem if source.endswith('.py') else source}.{factory}"
-    return f"{name}@{Path(ref.weights).stem}" if ref.weights else name
+def model_name(ref: ModelRef, *, full: bool = False) -> str:
+    """How a model is called in tables: the registered name, or `file.factory`, with its weights' name where given.
+
+    `full` has the paths as they were written, and the normalisation.
+    """
+    name, weights = ref.spec, ref.weights
+    if not full:
+        weights = Path(weights).stem if weights else None
+        source, colon, factory = ref.spec.rpartition(":")
+        name = f"{Path(source).stem if source.endswith('.py') else source}.{factory}" if colon else name
+    if weights:
+        name += f"@{weights}"
+    if full and (ref.mean or ref.std):
+        name += f" mean={ref.mean} std={ref.std}"
+    return name
+
+
+def _names(refs: Iterable[R], name: Callable[..., str]) -> dict[R, str]:
+    """Names in tables that differ where what they name does: a row must not join two models."""
+    short = {ref: name(ref) for ref in refs}
+    times = Counter(short.values())
+    return {ref: text if times[text] == 1 else name(ref, full=True) for ref, text in short.items()}
 
 
 def _models(group: Group) -> Iterator[ModelRef]:
@@ -98,6 +124,8 @@ def _models(group: Group) -> Iterator[ModelRef]:
         if ":" in ref.spec:
             yield ref
             continue
+        if ref.spec.endswith(".py") or "/" in ref.spec:
+            raise ConfigError(f"model {ref.spec!r} names a file only: add the function that builds it, {ref.spec}:NAME")
         for name in MODELS.expand(ref.spec):
             yield ModelRef(name, ref.weights, ref.mean, ref.std)
 
@@ -123,6 +151,7 @@ def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str
 def _cell(
     group: Group,
     model: ModelRef,
+    names: tuple[str, str],
     defense: Named,
     member: Member,
     suite: str,
@@ -136,7 +165,7 @@ def _cell(
     guard = extra.get(defense.name) if extra is not None and defense.name in extra else DEFENSES.get(defense.name)
     guard.make(**defense.keywords)
     info = CellInfo(
-        model=model_name(model),
+        model=names[0],
         defense=str(defense),
         attack=member.label,
         attack_spec=f"{attack.name}: {built!r}",
@@ -145,7 +174,7 @@ def _cell(
         eps=threat.eps,
         threat=str(threat),
         suite=suite,
-        data=data_name(group.data),
+        data=names[1],
         seed=seed,
         minimum_norm=entry.card.minimum_norm,
         randomised=guard.card.randomised,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SESSION = pytest.StashKey["Session"]()
 _STARTED = pytest.StashKey[str]()
+_PROBLEM = pytest.StashKey[pytest.UsageError]()
 _PROPERTY = "gauntlet_run"
 
 
@@ -38,13 +39,30 @@ def pytest_configure_node(node: Any) -> None:
 
     started = node.config.stash.setdefault(_STARTED, now())
     node.workerinput["gauntlet_started"] = started
+    if any(node.config.getoption(f"gauntlet_{option.key}") not in (None, [], False) for option in OPTIONS):
+        # Workers cannot end the run with a usage error; here a wrong option does.
+        _session(node.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each cell of the plan."""
-    if "gauntlet_cell" in metafunc.fixturenames:
+    if "gauntlet_cell" not in metafunc.fixturenames:
+        return
+    try:
         session = _session(metafunc.config)
-        metafunc.parametrize("gauntlet_cell", session.plan.cells)
+    except pytest.UsageError as error:
+        if hasattr(metafunc.config, "workerinput"):
+            raise pytest.Collector.CollectError(str(error)) from None
+        # Raised here it would be an error of this file, and pytest would go on.
+        metafunc.config.stash[_PROBLEM] = error
+        return
+    metafunc.parametrize("gauntlet_cell", session.plan.cells)
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """Wrong options or configuration end the run as a usage error."""
+    if _PROBLEM in config.stash:
+        raise config.stash[_PROBLEM]
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
@@ -69,7 +87,7 @@ def _session(config: pytest.Config) -> Session:
         try:
             config.stash[_SESSION] = Session(
                 options,
-                folder=config.rootpath if (config.rootpath / "gauntlet.toml").exists() else Path.cwd(),
+                folder=_folder(config),
                 command=" ".join(["pytest", *_quoted(config)]),
                 started=worker.get("gauntlet_started"),
                 workers=int(worker.get("workercount", 1)),
@@ -79,12 +97,29 @@ def _session(config: pytest.Config) -> Session:
     return config.stash[_SESSION]
 
 
+def _folder(config: pytest.Config) -> Path:
+    """Where the configuration is looked for: the working folder, or pytest's root where that has no file for it."""
+    here = Path.cwd()
+    return here if any((here / name).is_file() for name in ("gauntlet.toml", "pyproject.toml")) else config.rootpath
+
+
 def _quoted(config: pytest.Config) -> list[str]:
     import shlex
 
     worker = getattr(config, "workerinput", {})
     arguments = worker.get("mainargv", ["pytest", *config.invocation_params.args])[1:]
     return [shlex.quote(str(one)) for one in arguments]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Where the store answered everything, nothing was timed: not saving times is then no warning."""
+    import warnings
+
+    with warnings.catch_warnings():
+        if _SESSION in session.config.stash:
+            warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -61,8 +61,9 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
         if keys is None or not any(run.store.has(key) for key, _ in keys):
             return only(absent=f"in error: {error.message}" if error else "not run yet")
         prepared = workbench.prepare(cell)
-    except (StoreError, ValueError, LookupError, OSError, ImportError) as problem:
-        return only(failure=f"cannot be rebuilt: {problem}")
+    except Exception as problem:
+        # A user's model and data may raise anything; the other cells can be verified all the same.
+        return only(failure=f"cannot be rebuilt: {_told(problem)}")
     if [key for key, _ in keys] != [block.key for block in prepared.blocks]:
         return only(
             failure="the model, its weights, the data or the attack are not those of the stored results: their content hash "
@@ -80,10 +81,13 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
                 failures.append(f"{run.store.path(block.key)} was altered: its digest does not fit its content")
                 continue
             record = run.store.read(block.key, adversarial=True)
+            found = _block(prepared, block, record, device=workbench.device)
         except StoreError as problem:
             failures.append(str(problem))
             continue
-        found = _block(prepared, block, record, device=workbench.device)
+        except Exception as problem:
+            failures.append(f"{run.store.path(block.key)} cannot be measured again: {_told(problem)}")
+            continue
         failures += found.failures
         examples, boundary = examples + found.examples, boundary + found.boundary
         kept_out += found.not_kept
@@ -111,8 +115,12 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     data, samples, cell = prepared.data, record.samples, prepared.cell
     rows = list(block.indices)
     ids = [data.ids[row] for row in rows]
-    if samples.id.tolist() != ids or samples.label.tolist() != data.labels[rows].tolist():
-        return _Found([f"block {record.key[:12]}: ids or labels are not those of the data"], 0, 0, 0, 0)
+    true = list(zip(ids, data.labels[rows].tolist(), strict=True))
+    stored = list(zip(samples.id.tolist(), samples.label.tolist(), strict=True))
+    if stored != true:
+        first = next((i for i, pair in enumerate(true) if i >= len(stored) or stored[i] != pair), len(true) - 1)
+        told = f"{ids[first]}: id or label of block {record.key[:12]} are not those of the data"
+        return _Found([told], 0, 0, 0, 0)
     images, labels = data.images[rows].to(device), data.labels[rows].to(device)
     verify = Verifier(
         prepared.defended,
@@ -164,6 +172,10 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     if (robust != samples.robust).any() and not failures:
         failures.append(f"{ids[int(np.flatnonzero(robust != samples.robust)[0])]}: the stored verdict is not borne out")
     return _Found(failures, len(held), boundary, not_kept, int(robust.sum()))
+
+
+def _told(problem: Exception) -> str:
+    return str(problem) if isinstance(problem, StoreError | ValueError) else f"{type(problem).__name__}: {problem}"
 
 
 def _written(run: Run) -> dict[str, float]:

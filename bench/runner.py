@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
+from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Outcome, Task, solve
+from gauntlet.attacks.solver import Meter, Outcome, Task, solve
 from gauntlet.bench.device import peak_memory, synchronised_time
 from gauntlet.bench.examine import Clean, block_record, examine_clean
 from gauntlet.bench.plan import Cell
@@ -55,15 +56,15 @@ def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Pro
     error = None
     try:
         _check_hit(prepared, found, settings)
-        for record in _attack(prepared, missing, settings) if missing else ():
-            fresh = record
-            if not settings.keep_adversarials:
-                nothing = [None] * len(record.samples)
-                fresh = replace(record, samples=replace(record.samples, adversarial=nothing))
-            if not store.write(fresh):
-                _check_same(fresh, store.read(record.key))
-            found[record.key] = fresh
-            tell(len(record.samples))
+        if missing:
+            # Closed on every way out, so that the model and the global generator are at once as they were.
+            with closing(_attack(prepared, missing, settings)) as records:
+                for attacked in records:
+                    record = attacked if settings.keep_adversarials else _without_examples(attacked)
+                    if not store.write(record):
+                        _check_same(record, store.read(record.key))
+                    found[record.key] = record
+                    tell(len(record.samples))
         store.clear_error(cell.name)
     except StoreError:
         raise
@@ -72,6 +73,11 @@ def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Pro
         store.write_error(cell.name, error)
     ordered = tuple(found[block.key] for block in prepared.blocks if block.key in found)
     return CellResult(cell.info, ordered, error, expected=len(prepared.data.labels))
+
+
+def _without_examples(record: Record) -> Record:
+    nothing = [None] * len(record.samples)
+    return replace(record, samples=replace(record.samples, adversarial=nothing))
 
 
 def cell_error(cell: Cell, exception: Exception, device: torch.device) -> CellError:
@@ -83,7 +89,7 @@ def cell_error(cell: Cell, exception: Exception, device: torch.device) -> CellEr
     return CellError(cell.info, type(exception).__name__, message, text, provenance(device))
 
 
-def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) -> Iterator[Record]:
+def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) -> Generator[Record]:
     """Attack the samples of the missing blocks, yielding each block's record as soon as its last sample is decided."""
     data, cell = prepared.data, prepared.cell
     chosen = [index for block in missing for index in block.indices]
@@ -105,17 +111,16 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
         at += len(block.indices)
     with _frozen(prepared.defended, cell.info.seed):
         clean = examine_clean(verify)
-        run = _run_rule if isinstance(prepared.attack, Rule) else _run_library
-        for number, outcomes, seconds, peak in run(prepared, verify, clean, places, settings):
+        run = _run_native if isinstance(prepared.attack, Rule | Cascade) else _run_library
+        for number, outcomes, stats in run(prepared, verify, clean, places, settings):
             block = missing[number]
             samples, flags = block_record(verify, clean, places[number], outcomes, cell.threat)
             yield Record(
                 key=block.key,
                 cell=cell.info,
                 samples=samples,
-                stats=Stats(
-                    seconds=seconds,
-                    peak_memory_mib=peak,
+                stats=replace(
+                    stats,
                     candidates_rejected=sum(outcome.rejected for outcome in outcomes),
                     disagreements=sum(outcome.disagreements for outcome in outcomes),
                 ),
@@ -125,16 +130,16 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
             )
 
 
-Finished = tuple[int, list[Outcome], float, float]
-"""A finished block: its number, the outcomes of its samples that were attacked, seconds, peak MiB."""
+Finished = tuple[int, list[Outcome], Stats]
+"""A finished block: its number, the outcomes of its samples that were attacked, and what they cost."""
 
 
-def _run_rule(
+def _run_native(
     prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
 ) -> Iterator[Finished]:
     """One solve over all blocks, so that the batch stays full across them."""
-    rule = prepared.attack
-    assert isinstance(rule, Rule)
+    attack = prepared.attack
+    assert isinstance(attack, Rule | Cascade)
     cell = prepared.cell
     right = clean.correct.nonzero().squeeze(1)
     where = right.tolist()
@@ -152,16 +157,19 @@ def _run_rule(
     for i in where:
         left[block_of[i]] += 1
     for number in (number for number, count in enumerate(left) if count == 0):
-        yield number, [], 0.0, 0.0
+        yield number, [], Stats(0.0, 0.0)
+    meter = Meter()
     with peak_memory(settings.device) as peak:
         began, judged = synchronised_time(), verify.seconds
         for outcome in solve(
-            rule,
+            attack if isinstance(attack, Rule) else attack.stages,
             prepared.defended.attack_view(),
             task,
             lambda points, samples, attempt: verify(points, right[samples], attempt),
             batch_size=settings.batch_size,
             verify_every=10 if cell.info.randomised else 1,
+            classes=clean.classes,
+            meter=meter,
         ):
             sample = where[outcome.sample]
             number = block_of[sample]
@@ -170,7 +178,7 @@ def _run_rule(
             if left[number] == 0:
                 seconds = synchronised_time() - began - (verify.seconds - judged)
                 peak.update()
-                yield number, outcomes[number], seconds, peak.mib
+                yield number, outcomes[number], Stats(seconds, peak.mib, occupancy=meter.occupancy)
                 began, judged = synchronised_time(), verify.seconds
 
 
@@ -179,11 +187,11 @@ def _run_library(
 ) -> Iterator[Finished]:
     """A whole attack, a block at a time: its result may depend on the batch, so the batch is always the block."""
     attack = prepared.attack
-    assert not isinstance(attack, Rule)
+    assert not isinstance(attack, Rule | Cascade)
     for number, place in enumerate(places):
         rows = torch.tensor([i for i in place if clean.correct[i]], dtype=torch.int64, device=settings.device)
         if not len(rows):
-            yield number, [], 0.0, 0.0
+            yield number, [], Stats(0.0, 0.0)
             continue
         seed = prepared.cell.info.seed
         with peak_memory(settings.device) as peak:
@@ -202,7 +210,6 @@ def _run_library(
                 adversarial=points[i].clone() if won else None,
                 forwards=forwards,
                 backwards=backwards,
-                steps=-1,
                 rejected=int(rejected[i]),
                 disagreements=int(split),
             )
@@ -210,7 +217,7 @@ def _run_library(
                 zip(rows.tolist(), verdict.success.tolist(), verdict.disagreement.tolist(), strict=True)
             )
         ]
-        yield number, outcomes, seconds, peak.mib
+        yield number, outcomes, Stats(seconds, peak.mib)
 
 
 @contextmanager

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from gauntlet.bench.config import load_config
+from gauntlet.bench.device import choose_device
 from gauntlet.bench.engine import Engine, missed, write_leaderboard
 from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.runfile import load_run
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.record import CellError, CellResult
 from gauntlet.leaderboard.store import StoreError
 from gauntlet.leaderboard.table import rows
@@ -40,6 +42,7 @@ class Session:
         try:
             self.config = load_config(options, folder=folder, file=options.get("config"))
             self.plan = make_plan(self.config)
+            choose_device(self.config.device)
         except (ValueError, LookupError) as error:
             raise SessionError(error.args[0] if error.args else str(error)) from error
         self._threads = torch.get_num_threads()
@@ -53,15 +56,12 @@ class Session:
     def engine(self) -> Engine:
         """Made with the first cell that is run, so that collecting tests writes nothing."""
         if self._engine is None:
-            try:
-                self._engine = Engine(self.plan, self.config, command=self._command, started=self._started)
-            except ValueError as error:
-                raise pytest.UsageError(f"gauntlet: {error}") from error
+            self._engine = Engine(self.plan, self.config, command=self._command, started=self._started)
         return self._engine
 
     def title(self, cell: Any) -> str:
-        """The test's id."""
-        return self.plan.title(cell)
+        """The test's id, in which every character shows."""
+        return visible(self.plan.title(cell))
 
     def close(self) -> None:
         """Undo what the session changed in this process."""
@@ -82,9 +82,9 @@ class Session:
         for name, value in (("gauntlet_run", str(self.engine.run.folder)), *_extra(result).items()):
             request.node.user_properties.append((name, value))
         if result.error is not None:
-            pytest.fail(f"{cell.info.title}: {result.error.kind}: {result.error.message}", pytrace=False)
+            pytest.fail(visible(f"{cell.info.title}: {result.error.kind}: {result.error.message}"), pytrace=False)
         if sentences := missed(result, self.config.expect):
-            pytest.fail("\n".join(sentences), pytrace=False)
+            pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
         return result
 
 

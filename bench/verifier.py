@@ -21,6 +21,8 @@ COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
 DRAWS = 20
 """Fresh draws of a randomised model for one judgement."""
+_TOGETHER = 64
+"""Images in one pass of a randomised model, at most: all of the data at once may not fit into memory."""
 
 
 class NonFiniteLogitsError(RuntimeError):
@@ -58,7 +60,8 @@ class Verifier:
     """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
 
     `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit.
-    `seconds` adds up the time spent here, so that it can be told from the attack's.
+    `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many logits the model
+    gave last, 0 before it was asked.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Verifier:
         self.minimum_norm = minimum_norm
         self.randomised = randomised
         self.seconds = 0.0
+        self.classes = 0
         self._keys = {
             purpose: sample_keys(seed, purpose, ids, images.device) for purpose in ("judge", "measure", "score")
         }
@@ -146,15 +150,23 @@ class Verifier:
         votes, gaps, wrong = [], [], torch.zeros(len(points), dtype=torch.float64, device=points.device)
         for draw in range(DRAWS):
             draws = Draws(self._keys[purpose][samples], attempt, torch.full_like(samples, draw))
-            with model_randomness(draws), torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-                logits = self.model(points)
+            logits = self._drawn_logits(points, draws)
             self._check(logits)
             votes.append(logits.argmax(1))
             gaps.append(margin(logits.to(torch.float64), labels))
             wrong += votes[-1] != labels
         return wrong / DRAWS, torch.stack(votes).mode(0).values, torch.stack(gaps).mean(0)
 
+    def _drawn_logits(self, points: Tensor, draws: Draws) -> Tensor:
+        parts = []
+        for rows in torch.arange(len(points), device=points.device).split(_TOGETHER):
+            some = Draws(draws.keys[rows], draws.restart[rows], draws.step[rows])
+            with model_randomness(some), torch.no_grad(), torch.autocast(points.device.type, enabled=False):
+                parts.append(self.model(points[rows]))
+        return torch.cat(parts)
+
     def _check(self, logits: Tensor) -> None:
+        self.classes = logits.shape[1]
         bad = (~logits.isfinite().all(1)).sum().item()
         if bad:
             raise NonFiniteLogitsError(

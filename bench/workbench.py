@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gauntlet.attacks.card import AnyAttack
+from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench import verifier
 from gauntlet.bench.config import DataRef, ModelRef
@@ -133,7 +134,7 @@ class Workbench:
 
 def _attack_version(cell: Cell, attack: AnyAttack) -> list[Any]:
     """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most)."""
-    if isinstance(attack, Rule):
+    if isinstance(attack, Rule | Cascade):
         return [attack.version]
     return [attack.version, _library_version(cell.attack.name), "batch: a block"]
 

@@ -82,6 +82,8 @@ class Samples:
     """The same on a second, independent set of draws, used for the score once the worst attack is chosen."""
     adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]
     """The verified example (C, H, W), None where there is none or where it was not kept."""
+    stage: Sequence[str] = ()
+    """Of a cascade, the stage that broke each sample, empty text where none did; no entries for other attacks."""
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -103,6 +105,8 @@ class Stats:
     """Points an attack claimed that the verifier refused: outside the ball or the box, or not finite."""
     disagreements: int = 0
     """Candidates that were misclassified in one batch composition only: not counted as successes."""
+    occupancy: float | None = None
+    """Share of the batch's slots that were filled, a mean over the cell's steps so far; None for whole attacks."""
 
 
 @dataclass(frozen=True)

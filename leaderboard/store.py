@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import uuid
@@ -62,7 +63,7 @@ class Store:
         """The block of that key; its examples only on demand. Raises StoreError where it is damaged or absent."""
         path = self.path(key)
         try:
-            wanted = ["id", *_COLUMNS, "clean_logits", *(["adversarial"] if adversarial else [])]
+            wanted = ["id", *_COLUMNS, "stage", "clean_logits", *(["adversarial"] if adversarial else [])]
             # The file is opened here: what is not there is then told apart from what is damaged.
             with path.open("rb") as file:
                 return _from_table(pq.read_table(file, columns=wanted), key, adversarial)
@@ -89,12 +90,15 @@ class Store:
         write_text(self.root / "errors" / f"{name}.json", text)
 
     def read_error(self, name: str) -> CellError | None:
-        """The latest failure of a cell, if any."""
+        """The latest failure of a cell, if any. Raises StoreError where its file is damaged."""
+        path = self.root / "errors" / f"{name}.json"
         try:
-            fields = json.loads((self.root / "errors" / f"{name}.json").read_text())
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            return CellError(**{**fields, "cell": CellInfo(**fields["cell"])})
         except FileNotFoundError:
             return None
-        return CellError(**{**fields, "cell": CellInfo(**fields["cell"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since."""
@@ -106,6 +110,7 @@ def samples_digest(samples: Samples) -> str:
     digest = hashlib.sha256("\0".join(samples.id.tolist()).encode())
     for name, dtype in _COLUMNS.items():
         digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).tobytes())
+    digest.update("\0".join(samples.stage).encode())
     for image in samples.adversarial:
         digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
@@ -171,6 +176,7 @@ def _to_table(record: Record) -> pa.Table:
     for name, dtype in _COLUMNS.items():
         columns[name] = pa.array(np.asarray(getattr(samples, name)), pa.type_for_alias(dtype))
     images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
+    columns["stage"] = pa.array(samples.stage or itertools.repeat(None, len(samples)), pa.string())
     columns["adversarial"] = pa.array(images, pa.binary())
     logits = record.clean_logits
     columns["clean_logits"] = pa.array(
@@ -184,7 +190,8 @@ def _from_table(table: pa.Table, key: str, adversarial: bool) -> Record:
     if fields["schema"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {fields['schema']} where {SCHEMA_VERSION} is expected")
     columns = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
-    logits = table["clean_logits"].to_pylist()
+    logits, stages = table["clean_logits"].to_pylist(), table["stage"].to_pylist()
+    stage = () if not stages or stages[0] is None else tuple(stages)
     images: list[Any] = [None] * table.num_rows
     if adversarial:
         images = [
@@ -194,7 +201,9 @@ def _from_table(table: pa.Table, key: str, adversarial: bool) -> Record:
     return Record(
         key=key,
         cell=CellInfo(**fields["cell"]),
-        samples=Samples(id=np.array(table["id"].to_pylist(), dtype=np.str_), adversarial=images, **columns),
+        samples=Samples(
+            id=np.array(table["id"].to_pylist(), dtype=np.str_), adversarial=images, stage=stage, **columns
+        ),
         stats=Stats(**fields["stats"]),
         flags=tuple(Flag(**flag) for flag in fields["flags"]),
         provenance=fields["provenance"],

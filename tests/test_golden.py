@@ -18,7 +18,45 @@ from gauntlet.bench.verifier import Verifier
 
 N, PIXELS, CLASSES = 8, 12, 4
 
-GOLDEN: dict[tuple[str, str], tuple[int, str, list[float], list[int]]] = {}
+INF = float("inf")
+GOLDEN: dict[tuple[str, str], tuple[int, str, list[float], list[int]]] = {
+    ("fgsm", "Linf:0.05"): (
+        1,
+        ".x.xx.x.",
+        [INF, 0.1615, INF, 0.17321, 0.17321, INF, 0.16279, INF],
+        [2, 2, 2, 2, 2, 2, 2, 2],
+    ),
+    ("fgsm", "L2:0.15"): (
+        1,
+        "xx.xx.x.",
+        [0.14655, 0.13053, INF, 0.15, 0.15, INF, 0.14116, INF],
+        [2, 2, 2, 2, 2, 2, 2, 2],
+    ),
+    ("pgd(steps=5, restarts=2)", "Linf:0.05"): (
+        1,
+        ".x.xx.x.",
+        [INF, 0.0991, INF, 0.16583, 0.16755, INF, 0.1136, INF],
+        [12, 2, 12, 5, 5, 12, 2, 12],
+    ),
+    ("pgd(steps=5)", "L2:0.15"): (
+        1,
+        ".x....x.",
+        [INF, 0.14538, INF, INF, INF, INF, 0.15, INF],
+        [6, 2, 6, 6, 6, 6, 2, 6],
+    ),
+    ("pgd(steps=5, loss=cw, random_start=False)", "Linf:0.05"): (
+        1,
+        "xx.xx.x.",
+        [0.07916, 0.08311, INF, 0.16153, 0.16583, INF, 0.08168, INF],
+        [2, 2, 6, 3, 3, 6, 2, 6],
+    ),
+    ("cw(search_steps=4, steps=25)", "L2:0.15"): (
+        1,
+        "xxxxxxxx",
+        [0.06655, 0.03052, 0.18626, 0.095, 0.14562, 0.44122, 0.01489, 0.28372],
+        [101, 101, 101, 101, 101, 101, 101, 101],
+    ),
+}
 
 
 class Fixed(nn.Module):
@@ -59,18 +97,21 @@ def output(spec, threat):
 
 
 CASES = [
-    ("fgsm", "Linf:0.2"),
-    ("fgsm", "L2:0.4"),
-    ("pgd(steps=5, restarts=2)", "Linf:0.2"),
-    ("pgd(steps=5)", "L2:0.4"),
-    ("pgd(steps=5, loss=cw, random_start=False)", "Linf:0.2"),
-    ("cw(search_steps=4, steps=25)", "L2:0.4"),
+    ("fgsm", "Linf:0.05"),
+    ("fgsm", "L2:0.15"),
+    ("pgd(steps=5, restarts=2)", "Linf:0.05"),
+    ("pgd(steps=5)", "L2:0.15"),
+    ("pgd(steps=5, loss=cw, random_start=False)", "Linf:0.05"),
+    ("cw(search_steps=4, steps=25)", "L2:0.15"),
 ]
 
 
 @pytest.mark.parametrize(("spec", "threat"), CASES)
 def test_a_native_rule_gives_what_its_version_gave(spec, threat):
-    assert output(spec, ThreatModel.parse(threat)) == GOLDEN[spec, threat], (
+    version, verdicts, sizes, forwards = output(spec, ThreatModel.parse(threat))
+    pinned = GOLDEN[spec, threat]
+    # Sines and cosines differ between machines by their last bit.
+    assert (version, verdicts, pytest.approx(sizes, abs=1e-4), forwards) == pinned, (
         f"{spec} no longer gives what this version of the rule gave. If that is meant, raise `version` of the rule (results "
         "that users have stored under the old version are then run again), and put the new output here; otherwise it is a bug"
     )
@@ -88,6 +129,6 @@ def test_every_native_rule_is_pinned():
 
 
 def test_the_pinned_cases_have_both_verdicts():
-    for threat in ("Linf:0.2", "L2:0.4"):
+    for threat in ("Linf:0.05", "L2:0.15"):
         verdicts = "".join(found[1] for (_, one), found in GOLDEN.items() if one == threat)
         assert set(verdicts) == {".", "x"}

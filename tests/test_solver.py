@@ -128,7 +128,9 @@ class Watched(PGD):
 
     def start(self, oracle):
         state = super().start(oracle)
-        for sample, restart, x in zip(oracle.slots.sample.tolist(), oracle.slots.restart.tolist(), state.x, strict=True):
+        for sample, restart, x in zip(
+            oracle.slots.sample.tolist(), oracle.slots.restart.tolist(), state.x, strict=True
+        ):
             self.starts[int(sample), int(restart)] = x
         return state
 
@@ -139,7 +141,6 @@ class Watched(PGD):
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=str)
 def test_starting_points_are_bitwise_the_same_in_any_batch(threat, task):
-    model, images, labels = task
     found = []
     for batch_size in (1, 3, 8, 256):
         rule = Watched(steps=1, restarts=3)
@@ -207,14 +208,17 @@ def test_a_broken_sample_is_not_evaluated_any_more_and_its_slot_is_refilled(task
 
 
 def test_steps_to_success_run_on_over_restarts(task):
-    found = run(PGD(steps=2, restarts=20), *task, LINF)
-    steps = [one.steps for one in found.values() if one.adversarial is not None]
-    assert any(step > 2 for step in steps)
-    assert all(1 <= step <= 40 for step in steps)
-    for one in found.values():
-        if one.adversarial is not None:
-            restarts = (one.steps - 1) // 2
-            assert restarts * 3 < one.forwards <= restarts * 3 + 3
+    rule = PGD(steps=2, restarts=20, step_size=0.2)
+    broken = [
+        one
+        for eps in (0.01, 0.02, 0.03, 0.04, 0.05)
+        for one in run(rule, *task, ThreatModel("Linf", eps)).values()
+        if one.adversarial is not None
+    ]
+    assert any(one.steps > 2 for one in broken)
+    for one in broken:
+        restarts = (one.steps - 1) // 2
+        assert restarts * 3 < one.forwards <= restarts * 3 + 3
 
 
 def test_more_restarts_break_no_fewer_samples(task):
@@ -250,8 +254,8 @@ def test_the_last_iterate_is_evaluated_even_where_an_earlier_candidate_is_refuse
             success = attempt >= 7
             return Verdict(success, ~success, ~success & success)
 
-    model, images, labels = task
-    wrong = (model(images).argsort(1)[:, 0]).clone()  # misclassified from the start: every iterate is a candidate
+    model, images, _ = task
+    wrong = model(images).argmin(1)  # misclassified from the start: every iterate is a candidate
     judge = LastOnly()
     found = run(PGD(steps=6), model, images, wrong, LINF, judge=judge)
     assert max(judge.seen) == 7
@@ -323,7 +327,9 @@ def test_pgd_moves_saturated_pixels(loss, offset, classes):
         found = run(PGD(steps=20, loss=loss), model, images, labels, threat)
         assert all(one.adversarial is not None for one in found.values()), threat
     for threat in too_small:
-        assert all(one.adversarial is None for one in run(PGD(steps=20, loss=loss), model, images, labels, threat).values())
+        assert all(
+            one.adversarial is None for one in run(PGD(steps=20, loss=loss), model, images, labels, threat).values()
+        )
 
 
 def test_fgsm_moves_saturated_pixels():
@@ -333,12 +339,11 @@ def test_fgsm_moves_saturated_pixels():
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (-1e3, 1.0), (0.0, 1e3), (0.0, 1e-2)])
-def test_cw_moves_saturated_pixels_by_the_smallest_amount(offset, scale, classes, dtype):
-    images, labels = saturated(dtype=dtype)
-    for one in run(CW(), Corner(offset, scale, classes), images, labels, L2).values():
+def test_cw_moves_saturated_pixels_by_the_smallest_amount(offset, scale, classes):
+    images, labels = saturated(dtype=torch.float32)
+    for one in run(CW(search_steps=7), Corner(offset, scale, classes), images, labels, L2).values():
         size = distance(one.adversarial[None], images[:1], "L2").item()
         # The nearest point of the boundary shares 0.5 between the two pixels.
         assert 0.5 / 2**0.5 - 1e-6 <= size <= 1.02 * 0.5 / 2**0.5 + 0.002
@@ -355,7 +360,10 @@ def test_a_class_that_is_never_predicted_is_no_obstacle():
             return torch.cat([two, torch.full_like(two[:, :1], -1e9)], dim=1)
 
     images, labels = saturated()
-    for rule, threat in ((PGD(steps=20), ThreatModel("Linf", 0.26)), (PGD(steps=20, loss="cw"), ThreatModel("L2", 0.4))):
+    for rule, threat in (
+        (PGD(steps=20), ThreatModel("Linf", 0.26)),
+        (PGD(steps=20, loss="cw"), ThreatModel("L2", 0.4)),
+    ):
         found = run(rule, Blind(), images, labels, threat)
         assert all(one.adversarial is not None for one in found.values())
 
@@ -373,7 +381,7 @@ def test_a_model_without_gradient_is_refused_with_the_way_out(task):
         def forward(self, x):
             return task[0](x.detach())
 
-    with pytest.raises(AttackError, match="no gradient reaches the input.*BPDA"):
+    with pytest.raises(AttackError, match=r"no gradient reaches the input.*BPDA"):
         run(PGD(steps=2), Detached(), *task[1:], LINF)
 
 

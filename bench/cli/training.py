@@ -22,7 +22,11 @@ def train_model(name: str, seed: int, out: Path) -> Iterator[str]:
 
         result = train(name, seed=seed, out=out, progress=tell)
     yield f"written: {out} (sha256 {result.sha256})"
-    claim = "" if result.expected is None else f", the card says {100 * result.expected:.1f} % ± {100 * result.tolerance:.0f}"
+    claim = (
+        ""
+        if result.expected is None
+        else f", the card says {100 * result.expected:.1f} % ± {100 * result.tolerance:.0f}"
+    )
     yield f"clean accuracy {100 * result.clean:.1f} % of {result.n} test images{claim}"
     threat = "Linf:0.15"
     yield f"attack it: gauntlet run --model gauntlet.bench.models.cnn:cnn --weights {out} --data digits --threat {threat}"

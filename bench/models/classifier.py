@@ -51,7 +51,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
         first = _first_floating(self.model)
-        x = images if first is None else images.to(first.dtype)
+        # A copy: a model that works in place must not change the data, nor the attack's iterates.
+        x = images.clone() if first is None else images.to(first.dtype, copy=True)
         for name, value in (("mean", self.mean), ("std", self.std)):
             if value is not None and value.shape[1] not in (1, x.shape[1]):
                 raise ModelError(f"{name} has {value.shape[1]} values, but the images have {x.shape[1]} channels")

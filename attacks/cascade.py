@@ -1,0 +1,32 @@
+"""A cascade: ONE attack made of stages. Each stage faces only what the stages before it left standing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gauntlet.attacks.solver import Stage
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Stages in order; which one broke a sample is recorded. No stage seeks the minimum norm: the first success ends it.
+
+    Raises ValueError for no stage, labels that are not unique, and a stage that seeks the minimum norm.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        labels = [stage.label for stage in self.stages]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"a cascade needs stages with labels of their own, not {labels!r}")
+        seekers = [stage.label for stage in self.stages if stage.rule.minimum_norm]
+        if seekers:
+            raise ValueError(
+                f"stage {seekers[0]!r} seeks the minimum norm: a cascade needs rules that stop inside the ball"
+            )
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The versions of the rules."""
+        return tuple(stage.rule.version for stage in self.stages)

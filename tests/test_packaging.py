@@ -1,0 +1,149 @@
+"""The package: what setuptools is told against what is there, what importing costs, and which way imports point."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import gauntlet
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("attacks", "defenses", "leaderboard", "bench")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
+MAY_IMPORT = {
+    "attacks": {"attacks"},
+    "leaderboard": {"leaderboard"},
+    "defenses": {"attacks", "defenses"},
+    "bench": {"attacks", "defenses", "bench", "leaderboard"},
+}
+"""Of our own: attacks ← defenses ← bench → leaderboard."""
+
+
+def folders():
+    """Every package below the rooms: its name in Python, and its folder."""
+    found = {}
+    for room in ROOMS:
+        for file in (ROOT / room).rglob("__init__.py"):
+            parts = file.parent.relative_to(ROOT).parts
+            name = "gauntlet" if parts == ("bench", "facade") else ".".join(("gauntlet", *parts))
+            found[name] = "/".join(parts)
+    return found
+
+
+def sources():
+    return [(room, file) for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imports(file):
+    """(module, level) of every import in a file, those inside functions and TYPE_CHECKING included."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((f"{node.module}.{alias.name}", node.level) for alias in node.names)
+
+
+def loaded(code, *names):
+    """Which of the names are in sys.modules after the code has run in a process of its own."""
+    code += f"\nimport sys\nsys.stderr.write(repr([name for name in {names!r} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stderr), done.stdout
+
+
+def test_both_lists_of_pyproject_name_every_package_on_disk():
+    assert folders() == SETUPTOOLS["package-dir"]
+    assert sorted(folders()) == SETUPTOOLS["packages"]
+
+
+def test_every_folder_with_modules_is_a_package():
+    for _, file in sources():
+        assert (file.parent / "__init__.py").is_file(), file.parent
+
+
+def test_files_that_are_no_modules_are_packaged():
+    files = {
+        file.relative_to(ROOT).as_posix()
+        for room in ROOMS
+        for file in (ROOT / room).rglob("*")
+        if file.suffix in (".toml", ".safetensors", ".typed")
+    }
+    packaged = {
+        file.relative_to(ROOT).as_posix()
+        for package, patterns in SETUPTOOLS["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / SETUPTOOLS["package-dir"][package]).glob(pattern)
+    }
+    assert files
+    assert files == packaged
+
+
+def test_the_licence_is_packaged():
+    assert PYPROJECT["project"]["license-files"] == ["LICENSE"]
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room):
+    for file in sorted((ROOT / room).rglob("*.py")):
+        for module, level in imports(file):
+            assert level == 0, f"{file} imports relatively"
+            top, _, rest = module.partition(".")
+            assert top not in ROOMS, f"{file} imports {module} by its folder's name"
+            if top == "gauntlet":
+                other = rest.partition(".")[0]
+                assert other in MAY_IMPORT[room], f"{file} imports {module}"
+
+
+def test_the_entry_points_are_there():
+    from importlib.metadata import entry_points
+
+    (command,) = entry_points(group="console_scripts", name="gauntlet")
+    assert callable(command.load())
+    (plugin,) = entry_points(group="pytest11", name="gauntlet")
+    assert plugin.value == "gauntlet.bench.plugin"
+
+
+def test_every_public_name_resolves():
+    assert gauntlet.__all__ == sorted(gauntlet.__all__)
+    for name in gauntlet.__all__:
+        found = getattr(gauntlet, name)
+        assert found.__doc__, name
+        assert found.__module__.startswith("gauntlet."), name
+    assert dir(gauntlet) == sorted(gauntlet.__all__)
+
+
+def test_a_name_that_is_not_public_is_refused_with_those_that_are():
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'.*evaluate"):
+        gauntlet.nothing  # noqa: B018
+
+
+HEAVY = ("torch", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "art", "torchattacks", "pytest", "rich")
+
+
+@pytest.mark.parametrize("code", ["import gauntlet; gauntlet.__all__; dir(gauntlet)", "import gauntlet.bench.plugin"])
+def test_importing_imports_nothing_heavy(code):
+    found, _ = loaded(code, *HEAVY)
+    # The plugin is loaded by pytest itself.
+    assert found == (["pytest"] if "plugin" in code else [])
+
+
+@pytest.mark.parametrize("kind", ["models", "suites", "data"])
+def test_listing_imports_nothing_heavy(kind):
+    code = f"from gauntlet.bench.cli.main import cli; cli.main(['list', '{kind}'], standalone_mode=False)"
+    found, shown = loaded(code, *HEAVY)
+    assert found == []
+    assert len(shown.splitlines()) >= 2
+
+
+@pytest.mark.parametrize("kind", ["models", "attacks", "defenses", "data"])
+def test_names_are_listed_without_importing_anything_heavy(kind):
+    found, shown = loaded(f"import gauntlet; print(*gauntlet.list_{kind}())", *HEAVY)
+    assert found == []
+    assert shown.split()
