@@ -56,8 +56,8 @@ class ThreatModel:
         return cls(norm, eps)
 
     def __str__(self) -> str:
-        """Canonical text: whole 255ths as `Linf:8/255`, else the shortest decimal; `parse` reads it back exactly."""
-        pixels = round(self.eps * 255)
-        if 0 < pixels <= 64 and pixels / 255 == self.eps:
+        """Canonical text: `Linf:8/255` for whole 255ths that are no short decimal (0.2 is); `parse` reads it back exactly."""
+        pixels, decimal = round(self.eps * 255), repr(self.eps)
+        if 0 < pixels <= 64 and pixels / 255 == self.eps and len(decimal) > len("0.0001"):
             return f"{self.norm}:{pixels}/255"
-        return f"{self.norm}:{self.eps!r}"
+        return f"{self.norm}:{decimal}"

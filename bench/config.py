@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gauntlet.attacks.settings import split_list
+from gauntlet.attacks.threat import ThreatModel
 
 DEFAULT = Path(__file__).with_name("default.toml")
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
@@ -79,6 +80,8 @@ class Config:
     fresh: bool = False
     keep_adversarials: bool = True
     expect: tuple[Expectation, ...] = field(default=())
+    narrowed: bool = False
+    """Options name what is paired, so that not every expectation of the file need apply."""
 
 
 def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = None) -> Config:
@@ -123,6 +126,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
+        narrowed=any(key in given for key in _PAIRING),
     )
 
 
@@ -219,4 +223,7 @@ def _expectation(row: Mapping[str, Any]) -> Expectation:
         value = row.get(name)
         if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
             raise ConfigError(f"{name}={value!r} in an expect table must be a share in [0, 1]")
-    return Expectation(**row)
+    if set(row.get("threat", "*")) & set("*?["):
+        return Expectation(**row)
+    # Written as in the tables, so that 0.1 and 1/10 mean the same.
+    return Expectation(**{**row, "threat": str(ThreatModel.parse(row["threat"]))})

@@ -86,6 +86,11 @@ def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Pl
                         cells.setdefault((cell.name, suite), cell)
     if not cells:
         raise ConfigError("the plan is empty: " + ("; ".join(skipped) or "no attack is named"))
+    for one in config.expect if not config.narrowed else ():
+        if not any(one.applies(c.info.model, c.info.defense, c.info.attack, c.info.threat) for c in cells.values()):
+            raise ConfigError(
+                f"{one!r} applies to no cell of the plan: it would never be checked; correct or remove it"
+            )
     return Plan(tuple(cells.values()), tuple(dict.fromkeys(skipped)))
 
 

@@ -96,7 +96,7 @@ def start_command(folder, *arguments, **environment):
 def run_command(folder, *arguments, **environment):
     """`gauntlet` with these arguments in a process of its own, waited for."""
     process = start_command(folder, *arguments, **environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

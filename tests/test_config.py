@@ -316,3 +316,21 @@ def test_names_in_tables_are_short():
     assert model_name(ModelRef("deep/in/model.py:build")) == "model.build"
     assert model_name(ModelRef("package.module:build", "deep/best.pt")) == "package.module.build@best"
     assert data_name(DataRef("deep/data.npz", "0:50")) == "data.npz[0:50]"
+
+
+def test_an_expectation_that_applies_to_no_cell_is_an_error_unless_options_narrow_the_run(tmp_path):
+    (tmp_path / "gauntlet.toml").write_text(
+        'model = ["cnn.fast_digits"]\nattacks = ["fgsm"]\n[[expect]]\nmodel = "cnn.fats_digits"\nmin_robust = 0.1\n'
+    )
+    with pytest.raises(ConfigError, match="cnn.fats_digits.*applies to no cell"):
+        make_plan(load_config({}, folder=tmp_path))
+    assert make_plan(load_config({"attacks": ["pgd"]}, folder=tmp_path)).cells
+
+
+def test_the_threat_model_of_an_expectation_may_be_written_in_any_form(tmp_path):
+    (tmp_path / "gauntlet.toml").write_text(
+        'threat = ["Linf:0.1"]\n[[expect]]\nthreat = "linf:1/10"\nmin_robust = 0.1\n'
+    )
+    config = load_config({}, folder=tmp_path)
+    assert config.expect[0].threat == "Linf:0.1"
+    assert make_plan(config).cells

@@ -72,7 +72,7 @@ class Reached:
     def wait(self, *processes):
         count = 0
         while count < len(processes):
-            ready, _, _ = select.select([self.file], [], [], 60)
+            ready, _, _ = select.select([self.file], [], [], 120)
             assert ready, "no process has come to the blocking call"
             got = os.read(self.file, 16)
             if not got:
@@ -117,7 +117,7 @@ def test_a_killed_and_then_interrupted_run_is_finished_by_the_same_command(whole
     killed = tiny.start_command(folder, *ARGUMENTS, TINY_BLOCK=str(int(0.7 * total_calls)))
     reached.wait(killed)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
     kept = files(folder)
     assert 3 <= len(kept) < FILES
@@ -125,7 +125,7 @@ def test_a_killed_and_then_interrupted_run_is_finished_by_the_same_command(whole
     interrupted = tiny.start_command(folder, *ARGUMENTS, TINY_BLOCK="12")
     reached.wait(interrupted)
     interrupted.send_signal(signal.SIGINT)
-    out, err = interrupted.communicate(timeout=60)
+    out, err = interrupted.communicate(timeout=120)
     reached.close()
     assert interrupted.returncode == 130
     assert "run the same command again to resume" in err
@@ -164,7 +164,7 @@ def test_two_processes_on_one_store_make_no_doubles_and_the_same_leaderboard(who
         racer.send_signal(signal.SIGUSR1)
     shown = []
     for racer in racers:
-        out, err = racer.communicate(timeout=60)
+        out, err = racer.communicate(timeout=120)
         assert racer.returncode == 0, err
         shown.append(out)
     reached.close()
