@@ -322,7 +322,7 @@ def test_an_expectation_that_applies_to_no_cell_is_an_error_unless_options_narro
     (tmp_path / "gauntlet.toml").write_text(
         'model = ["cnn.fast_digits"]\nattacks = ["fgsm"]\n[[expect]]\nmodel = "cnn.fats_digits"\nmin_robust = 0.1\n'
     )
-    with pytest.raises(ConfigError, match="cnn.fats_digits.*applies to no cell"):
+    with pytest.raises(ConfigError, match=r"cnn.fats_digits.*applies to no cell"):
         make_plan(load_config({}, folder=tmp_path))
     assert make_plan(load_config({"attacks": ["pgd"]}, folder=tmp_path)).cells
 

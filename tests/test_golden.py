@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.catalog import ATTACKS
 from gauntlet.attacks.norms import distance
 from gauntlet.attacks.rule import Rule
@@ -56,6 +57,78 @@ GOLDEN: dict[tuple[str, str], tuple[int, str, list[float], list[int]]] = {
         [0.06655, 0.03052, 0.18626, 0.095, 0.14562, 0.44122, 0.01489, 0.28372],
         [101, 101, 101, 101, 101, 101, 101, 101],
     ),
+    ("apgd(steps=9)", "Linf:0.05"): (
+        1,
+        "xx.xx.x.",
+        [0.15836, 0.1615, INF, 0.17321, 0.17321, INF, 0.16279, INF],
+        [2, 2, 10, 2, 2, 10, 2, 10],
+    ),
+    ("apgd(steps=9, loss=dlr)", "L2:0.15"): (
+        1,
+        "xx.xx.x.",
+        [0.1333, 0.14903, INF, 0.14362, 0.15, INF, 0.13797, INF],
+        [2, 2, 10, 2, 3, 10, 2, 10],
+    ),
+    ("apgd-t(steps=6, targets=2)", "Linf:0.05"): (
+        1,
+        "xx.xx.x.",
+        [0.15817, 0.1046, INF, 0.16153, 0.16253, INF, 0.15515, INF],
+        [3, 2, 16, 3, 4, 16, 3, 16],
+    ),
+    ("square(queries=40)", "Linf:0.05"): (
+        1,
+        "xx.x..x.",
+        [0.15817, 0.16896, INF, 0.16584, INF, INF, 0.12877, INF],
+        [16, 2, 40, 20, 40, 40, 1, 40],
+    ),
+    ("square(queries=40)", "L2:0.15"): (
+        1,
+        "xx.x..x.",
+        [0.15, 0.14118, INF, 0.15, INF, INF, 0.14488, INF],
+        [8, 3, 40, 18, 40, 40, 9, 40],
+    ),
+    ("noise(draws=20)", "Linf:0.05"): (
+        1,
+        ".x....x.",
+        [INF, 0.06402, INF, INF, INF, INF, 0.11985, INF],
+        [20, 2, 20, 20, 20, 20, 1, 20],
+    ),
+    ("hop_skip_jump(queries=120, probes=10)", "L2:0.15"): (
+        1,
+        "xxxxxxxx",
+        [0.07027, 0.03484, 0.20899, 0.19994, 0.15949, 0.39396, 0.01748, 0.30712],
+        [120, 120, 120, 120, 120, 120, 120, 120],
+    ),
+    ("fmn(steps=20)", "Linf:0.05"): (
+        1,
+        "xxxxxxxx",
+        [0.07143, 0.03337, 0.19525, 0.09368, 0.15794, 0.39715, 0.01662, 0.3065],
+        [21, 21, 21, 21, 21, 21, 21, 21],
+    ),
+    ("ddn(steps=20)", "L2:0.15"): (
+        1,
+        "xxxxxxxx",
+        [0.39615, 0.3959, 0.39608, 0.39622, 0.39622, 0.39606, 0.39589, 0.39612],
+        [21, 21, 21, 21, 21, 21, 21, 21],
+    ),
+    ("fab-t(steps=8, classes=2)", "Linf:0.05"): (
+        1,
+        "xxxxxxxx",
+        [0.0714, 0.03335, 0.19523, 0.09364, 0.15145, 0.34867, 0.01661, 0.30631],
+        [21, 21, 21, 21, 21, 24, 21, 21],
+    ),
+    ("fab(steps=8)", "L2:0.15"): (
+        1,
+        "xxxxxxxx",
+        [0.06432, 0.02857, 0.18592, 0.08576, 0.14498, 0.34242, 0.01477, 0.27636],
+        [35, 35, 35, 35, 34, 35, 35, 34],
+    ),
+    ("deepfool(steps=8)", "L2:0.15"): (
+        1,
+        "xxxxxxxx",
+        [0.06459, 0.02865, 0.20202, 0.09011, 0.15115, 0.38627, 0.01517, 0.27644],
+        [17, 11, 5, 5, 8, 5, 5, 17],
+    ),
 }
 
 
@@ -85,7 +158,9 @@ def output(spec, threat):
     labels, ids = model(images).argmax(1), [str(i) for i in range(N)]
     verify = Verifier(model, images, labels, ids, threat, seed=0, minimum_norm=rule.minimum_norm)
     task = Task(images, labels, ids, threat, 0, named.name)
-    outcomes = sorted(solve(rule, model, task, verify, batch_size=3), key=lambda outcome: outcome.sample)
+    outcomes = sorted(
+        solve(rule, model, task, verify, batch_size=3, classes=CLASSES), key=lambda outcome: outcome.sample
+    )
     sizes = [
         float("inf")
         if one.adversarial is None
@@ -103,6 +178,18 @@ CASES = [
     ("pgd(steps=5)", "L2:0.15"),
     ("pgd(steps=5, loss=cw, random_start=False)", "Linf:0.05"),
     ("cw(search_steps=4, steps=25)", "L2:0.15"),
+    ("apgd(steps=9)", "Linf:0.05"),
+    ("apgd(steps=9, loss=dlr)", "L2:0.15"),
+    ("apgd-t(steps=6, targets=2)", "Linf:0.05"),
+    ("square(queries=40)", "Linf:0.05"),
+    ("square(queries=40)", "L2:0.15"),
+    ("noise(draws=20)", "Linf:0.05"),
+    ("hop_skip_jump(queries=120, probes=10)", "L2:0.15"),
+    ("fmn(steps=20)", "Linf:0.05"),
+    ("ddn(steps=20)", "L2:0.15"),
+    ("fab-t(steps=8, classes=2)", "Linf:0.05"),
+    ("fab(steps=8)", "L2:0.15"),
+    ("deepfool(steps=8)", "L2:0.15"),
 ]
 
 
@@ -124,7 +211,12 @@ def test_every_native_rule_is_pinned():
         if ".adapters." not in module:
             native.add(name)
             entry = getattr(importlib.import_module(module), attribute)
-            assert isinstance(entry.make(ThreatModel(entry.card.norms[0], 0.1)), Rule)
+            attack = entry.make(ThreatModel(entry.card.norms[0], 0.1))
+            if isinstance(attack, Cascade):
+                # Its stages are rules; their versions stand in its key.
+                native.remove(name)
+            else:
+                assert isinstance(attack, Rule)
     assert native == {parse_named(spec).name for spec, _ in CASES}
 
 

@@ -83,7 +83,8 @@ def result(
     whole = samples(robust, **outcome)
     pieces = []
     for rows_ in np.array_split(np.arange(len(whole)), blocks) if len(whole) else []:
-        taken = {name: getattr(whole, name)[rows_] for name in Samples.__dataclass_fields__ if name != "adversarial"}
+        apart = ("adversarial", "stage")
+        taken = {name: getattr(whole, name)[rows_] for name in Samples.__dataclass_fields__ if name not in apart}
         pieces.append(
             Record(
                 key=f"k{len(pieces)}",

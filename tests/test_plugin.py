@@ -28,7 +28,8 @@ FAILING = "\n\ndef broken():\n    raise OSError('no weights here')\n"
 @pytest.fixture
 def user(pytester, tiny, monkeypatch):
     """A user's project: a model, data, and the two lines that bring the cells in."""
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
     tiny.write_project(pytester.path)
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
     pytester.makepyfile(test_robust=CELL)

@@ -1,0 +1,224 @@
+"""Auto-PGD: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks", ICML 2020."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.dlr import TARGETED, UNTARGETED
+from gauntlet.attacks.losses import Loss
+from gauntlet.attacks.norms import per_image, project, steepest
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.random import Draws
+from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.threat import ThreatModel
+
+_MOMENTUM = 0.75
+"""Share of the new step; the rest is the move before."""
+
+
+class State(NamedTuple):
+    """One ascent; leading dimension: the slot. Images are (N, C, H, W), all else (N,)."""
+
+    x: Tensor
+    """The iterate, not evaluated yet."""
+    before: Tensor
+    """The iterate that the last move started from, before it went back to the best point, if it did."""
+    x_best: Tensor
+    gradient_best: Tensor
+    target: Tensor
+    """int64, the class to reach; the label where the loss is untargeted."""
+    size: Tensor
+    """The present step size, in units of the images."""
+    best: Tensor
+    """float64, the largest loss."""
+    previous: Tensor
+    """float64, the loss of the iterate before."""
+    rises: Tensor
+    """int64, how often the loss rose since the last checkpoint."""
+    best_then: Tensor
+    """float64, `best` at the last checkpoint."""
+    halved: Tensor
+    """bool, whether the step was halved at the last checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(Rule[State]):
+    """Projected gradient ascent with momentum, whose step starts at 2 eps and is halved where the loss stops rising.
+
+    `steps`: gradient steps of one start; `restarts`: random starts, the first counted; `loss`: `ce`, `dlr`, `cw` (margin),
+    `log_odds`, or `ce_targeted`, `cw_targeted`, `dlr_targeted` (hyphens are read as underscores); `targets`: for targeted
+    losses, how many of the most likely wrong classes of the clean image are tried, each `restarts` times, at most all;
+    `eot`: passes over which the gradient is averaged, for randomised models; `rho`: the share of steps that must raise the
+    loss, or the step is halved. With few classes some losses are replaced, see their docstrings.
+
+    `ce` in float32 is blind where a model is so confident that the label's probability rounds to 1: that is the published
+    attack, and its failure there says nothing of robustness. `dlr` and `log_odds` do not saturate; without rounding and
+    with eot=1, `log_odds` makes the steps of `ce`.
+
+    Section 3 (algorithm 1) and section 4 of the paper and the authors' code (auto-attack, autopgd_base.py). As in the code,
+    and unlike the paper's condition 1, the first checkpoint compares the loss after the first step with 0 (`log_odds`:
+    with what stands for 0 there). Departures:
+    - A slot stops at its first verified success. The gradient at the last iterate, which nothing uses, is not computed.
+    - All targets are tried once before the first is tried again.
+    - With eot > 1 the loss, too, is the mean over the passes, not that of the last pass.
+    - L2 directions are normalised in float64, without 1e-12 in the denominator: tiny gradients move as far as others.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    loss: str = "ce"
+    targets: int = 9
+    eot: int = 1
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts", "targets", "eot"):
+            whole(name, getattr(self, name), 1)
+        positive("rho", self.rho)
+        if self.rho > 1:
+            raise ValueError(f"rho={self.rho!r} is a share of the steps: it must be at most 1")
+        object.__setattr__(self, "loss", self.loss.replace("-", "_") if isinstance(self.loss, str) else self.loss)
+        if self.loss not in UNTARGETED and self.loss not in TARGETED:
+            raise ValueError(f"loss {self.loss!r} is not known: use one of {', '.join([*UNTARGETED, *TARGETED])}")
+
+    @property
+    def budget(self) -> int:
+        """`steps`."""
+        return self.steps
+
+    @property
+    def tries(self) -> int:
+        """`restarts`, for a targeted loss times `targets`."""
+        return self.restarts * (self.targets if self.loss in TARGETED else 1)
+
+    def for_classes(self, classes: int) -> APGD:
+        """With no more targets than there are wrong classes."""
+        return replace(self, targets=min(self.targets, classes - 1)) if self.loss in TARGETED else self
+
+    def start(self, oracle: Oracle) -> State:
+        """A random point, and for a targeted loss the target, by one forward pass of the clean image."""
+        clean, labels = oracle.clean, oracle.labels
+        x = random_surface_point(clean, oracle.threat, oracle.draws)
+        target = self._target(oracle) if self.loss in TARGETED else labels
+        none = torch.zeros(labels.shape, dtype=torch.float64, device=clean.device)
+        lowest, count = none - math.inf, torch.zeros_like(labels)
+        size = torch.full(labels.shape, 2 * oracle.threat.eps, dtype=clean.dtype, device=clean.device)
+        return State(x, x, x, torch.zeros_like(x), target, size, lowest, none, count, lowest, ~count.bool())
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """Evaluate the iterate, halve the step at a checkpoint that asks for it, and move."""
+        clean, threat, done = oracle.clean, oracle.threat, oracle.slots.step
+        value, gradient = self._evaluate(state, oracle)
+        higher = value > state.best
+        best = torch.where(higher, value, state.best)
+        x_best = torch.where(per_image(higher, clean), state.x, state.x_best)
+        gradient_best = torch.where(per_image(higher, clean), gradient, state.gradient_best)
+        rises = state.rises + ((value > state.previous) & (done > 0))
+
+        period = torch.tensor(checkpoints(self.steps), device=clean.device)[done]
+        due = period > 0
+        halve = due & ((rises <= self.rho * period) | (~state.halved & (state.best_then >= best)))
+        size = torch.where(halve, state.size / 2, state.size)
+        x = torch.where(per_image(halve, clean), x_best, state.x)
+        gradient = torch.where(per_image(halve, clean), gradient_best, gradient)
+
+        share = per_image(torch.where(done > 0, _MOMENTUM, 1.0).to(x.dtype), x)
+        moved = project(x + per_image(size, x) * steepest(gradient, threat.norm), clean, threat)
+        moved = project(x + share * (moved - x) + (1 - share) * (x - state.before), clean, threat)
+        return State(
+            x=moved,
+            before=x,
+            x_best=x_best,
+            gradient_best=gradient_best,
+            target=state.target,
+            size=size,
+            best=best,
+            previous=torch.where(done > 0, value, -math.inf if self.loss == "log_odds" else 0.0),
+            rises=torch.where(due, 0, rises),
+            best_then=torch.where(due, best, state.best_then),
+            halved=torch.where(due, halve, state.halved),
+        )
+
+    def last(self, state: State) -> Tensor:
+        """The iterate after the step."""
+        return state.x
+
+    def _target(self, oracle: Oracle) -> Tensor:
+        wrong = oracle.logits(oracle.clean).scatter(1, oracle.labels[:, None], -torch.inf)
+        ranks = min(self.targets, wrong.shape[1] - 1)
+        return wrong.topk(ranks, dim=1).indices.gather(1, oracle.slots.restart[:, None] % ranks).squeeze(1)
+
+    def _evaluate(self, state: State, oracle: Oracle) -> tuple[Tensor, Tensor]:
+        """Mean loss (N,) in float64 and mean gradient of `eot` passes."""
+        passes = [oracle.gradient(state.x, self._loss(state.target)) for _ in range(self.eot)]
+        value = torch.stack([one.value.to(torch.float64) for one in passes]).mean(0)
+        return value, passes[0].gradient if self.eot == 1 else torch.stack([one.gradient for one in passes]).mean(0)
+
+    def _loss(self, target: Tensor) -> Loss:
+        if self.loss in UNTARGETED:
+            return UNTARGETED[self.loss]
+        return lambda logits, labels: TARGETED[self.loss](logits, labels, target)
+
+
+@lru_cache
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """For 0 … `steps` completed steps: how many were made since the last checkpoint where one is due there, else 0."""
+    period, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    due, at = [0] * (steps + 1), period
+    while at <= steps:
+        due[at] = period
+        period = max(period - shorter, least)
+        at += period
+    return tuple(due)
+
+
+def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:
+    """A point at distance eps, drawn as the authors do, then clipped to the box.
+
+    Linf: a uniform point of the cube, stretched until its largest coordinate is at eps. L2: uniform on the sphere.
+    """
+    if threat.norm == "Linf":
+        delta = 2 * draws.uniform(clean.shape[1:], tag, clean.dtype) - 1
+        delta = delta / per_image(delta.abs().flatten(1).amax(1).clamp_min(1e-12), delta)
+    else:
+        delta = steepest(draws.normal(clean.shape[1:], tag, clean.dtype), threat.norm)
+    return project(clean + threat.eps * delta, clean, threat)
+
+
+def build(threat: ThreatModel, **settings: int | float | str) -> APGD:
+    """APGD with those settings."""
+    return APGD(**settings)  # type: ignore[arg-type]
+
+
+def build_targeted(threat: ThreatModel, **settings: int | float | str) -> APGD:
+    """APGD with those settings and the targeted DLR loss, unless they name another."""
+    return APGD(**{"loss": "dlr_targeted", **settings})  # type: ignore[arg-type]
+
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="apgd",
+        summary="Auto-PGD: gradient ascent with momentum and a step that adapts itself",
+        source="Croce and Hein 2020, arXiv 2003.01690",
+        norms=("Linf", "L2"),
+    ),
+    build,
+)
+
+ENTRY_TARGETED = AttackEntry(
+    AttackCard(
+        name="apgd-t",
+        summary="Auto-PGD on the targeted DLR loss, towards each of the most likely wrong classes",
+        source="Croce and Hein 2020, arXiv 2003.01690",
+        norms=("Linf", "L2"),
+    ),
+    build_targeted,
+)

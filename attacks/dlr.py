@@ -1,0 +1,74 @@
+"""The losses that APGD ascends: untargeted (logits (N, K), labels (N,)) → (N,), targeted (logits, labels, targets (N,)) → (N,).
+
+The difference-of-logits-ratio losses are those of Croce and Hein, "Reliable evaluation of adversarial robustness with an
+ensemble of diverse parameter-free attacks", ICML 2020 (arXiv 2003.01690), section 4. A ratio of logits
+does not change when all logits are multiplied by a number, so such a model does not blind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from gauntlet.attacks.losses import LOSSES, Loss, cw
+
+TargetedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_TINY = 1e-12
+"""Keeps the ratio finite where the logits of the denominator are equal; the authors' value."""
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """(largest other logit − label's) / (largest − third largest): at most 0 while right, −1 at most confident.
+
+    With two classes there is no third logit: the margin loss `cw` takes its place, which there is `log_odds`.
+    """
+    if logits.shape[1] < 3:
+        return cw(logits, labels)
+    top = logits.topk(3, dim=1).values
+    return cw(logits, labels) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """log((1 − p) / p) for the label's probability p: cross-entropy on a scale on which it cannot saturate.
+
+    It rises strictly with cross-entropy, so it orders points alike and its gradient has the same direction; but where a
+    confident model's p rounds to 1 and the gradient of cross-entropy to 0, this one is still exact.
+    """
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def cw_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The target's logit minus the label's."""
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+
+
+def ce_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The logarithm of the target's probability."""
+    return -cross_entropy(logits, targets, reduction="none")
+
+
+def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """(target's logit − label's) / (largest − mean of the third and fourth largest).
+
+    With three classes there is no fourth logit, and with the third in its place the ratio were −1 everywhere for the least
+    likely target: below four classes `cw_targeted` takes its place. Its gradient never vanishes either, and APGD makes the
+    same steps when it is multiplied by a number.
+    """
+    if logits.shape[1] < 4:
+        return cw_targeted(logits, labels, targets)
+    top = logits.topk(4, dim=1).values
+    return cw_targeted(logits, labels, targets) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+
+
+UNTARGETED: dict[str, Loss] = {**LOSSES, "dlr": dlr, "log_odds": log_odds}
+TARGETED: dict[str, TargetedLoss] = {
+    "ce_targeted": ce_targeted,
+    "cw_targeted": cw_targeted,
+    "dlr_targeted": dlr_targeted,
+}

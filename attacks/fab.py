@@ -1,0 +1,235 @@
+"""FAB, FAB-T: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.box_projection import inner, move_to_hyperplane
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.losses import cw
+from gauntlet.attacks.nearest_class import Nearest, begin, look
+from gauntlet.attacks.norms import distance, per_image
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.rule import Rule, at_least, positive, whole
+from gauntlet.attacks.slots import put, select
+from gauntlet.attacks.threat import Norm, ThreatModel
+
+_FIRST_CUT = 0.995
+"""Where the final search looks first, as a share of the closest perturbation: iterates are seldom further beyond the boundary."""
+_SHORT = 0.05
+"""The final search stays away from the boundary that it computes by this share of what is left: rounding decides there."""
+
+
+class State(NamedTuple):
+    """One try, and the fields of `Nearest`; leading dimension: the slot."""
+
+    x: Tensor
+    iteration: Tensor
+    """int64: moves made, then passes of the final search."""
+    closer: Tensor
+    """bool, whether this try has found a closer misclassified point than those before."""
+    pulled: Tensor
+    """bool, whether x was misclassified and is pulled back, but not looked at yet (untargeted only)."""
+    order: Tensor
+    place: Tensor
+    away: Tensor
+    gap: Tensor
+    normal: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB(Rule[State]):
+    """Project onto the boundary of the linearised model, within the box, with a bias towards the clean image.
+
+    With d and d₀ the smallest moves of x and of the clean image onto the boundary's hyperplane, and
+    α = min(‖d‖ / (‖d‖ + ‖d₀‖), alpha_max), x ← clip((1 − α)(x + eta · d) + α(clean + eta · d₀)); a misclassified iterate is
+    then pulled back to clean + beta · (x − clean).
+
+    `targeted`: one boundary a try, of the n-th likeliest wrong class in the n-th try, one pass an iteration (FAB-T);
+    otherwise the nearest boundary, one pass for each class an iteration. `classes`: how many of the likeliest wrong classes
+    of the try's first point. `steps`: iterations of a try. `restarts`: rounds over all tries; those after the first start at
+    half the smaller of eps and the distance so far. `search_steps`: passes of the final search. `stop_inside`: stop at the
+    first success inside eps instead of seeking the smallest perturbation.
+
+    Departures from the paper (section 3, algorithm 1) and the authors' code:
+    - FAB-T makes one forward and backward pass an iteration, in place of two forward and one backward: where an iterate is
+      misclassified, the model is linearised there, and not at the point that it is pulled back to.
+    - The final search on the line to the clean image (in the paper's first code, not in AutoAttack's) takes the zero of the
+      linearised margin in place of the secant's, stays a little on the misclassified side of it, and is made only after a
+      try that found a closer point.
+    - Random starts rank their target classes at the start, not at the clean image.
+    - With more than `classes` + 1 classes, the untargeted attack looks at the likeliest ones only, not at all.
+    """
+
+    roams: ClassVar[bool] = True
+
+    targeted: bool = True
+    classes: int = 9
+    steps: int = 100
+    restarts: int = 1
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    search_steps: int = 3
+    stop_inside: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("classes", 1), ("steps", 1), ("restarts", 1), ("search_steps", 0)):
+            whole(name, getattr(self, name), least)
+        at_least("alpha_max", self.alpha_max, 0)
+        at_least("eta", self.eta, 1)
+        positive("beta", self.beta)
+        if self.alpha_max > 1 or self.beta > 1:
+            name = "alpha_max" if self.alpha_max > 1 else "beta"
+            raise ValueError(f"{name}={getattr(self, name)!r} must be at most 1: it is a share")
+        for name in ("targeted", "stop_inside"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Unless `stop_inside`."""
+        return not self.stop_inside
+
+    @property
+    def budget(self) -> int:
+        """Passes at most: of all iterations, and of the final search, which has nothing to do with `stop_inside`."""
+        return self.steps * (1 if self.targeted else self.classes + 1) + self._search_steps
+
+    @property
+    def tries(self) -> int:
+        """`restarts`, times the number of targets."""
+        return self.restarts * self._targets
+
+    @property
+    def _search_steps(self) -> int:
+        return 0 if self.stop_inside else self.search_steps
+
+    @property
+    def _targets(self) -> int:
+        return self.classes if self.targeted else 1
+
+    @property
+    def _looked_at(self) -> int:
+        return 1 if self.targeted else self.classes
+
+    def for_classes(self, classes: int) -> FAB:
+        """No more targets than there are wrong classes."""
+        return replace(self, classes=min(self.classes, classes - 1))
+
+    def start(self, oracle: Oracle) -> State:
+        """At the clean image in the first round, then at a random point."""
+        x = torch.where(per_image(oracle.slots.restart >= self._targets, oracle.clean), _random(oracle), oracle.clean)
+        nearest = begin(x, self._looked_at)
+        count = nearest.place
+        return State(x, count, count.bool(), count.bool(), *nearest)
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """One pass; after that for the last class, the move, or the next point of the final search."""
+        before = oracle.slots.distance
+        searching = state.iteration >= self.steps
+        rank = oracle.slots.restart % self._targets
+        logits, nearest = look(Nearest(*state[4:]), state.x, oracle, rank, searching)
+        closer = state.closer | (oracle.slots.distance < before)
+        wrong = cw(logits, oracle.labels) > 0
+        back = oracle.clean + self.beta * (state.x - oracle.clean)
+        # To look anew at the point that it is pulled back to costs one pass in ten, if all classes are looked at anyway.
+        pull = wrong & (nearest.place == 1) & ~state.pulled & ~searching & (not self.targeted)
+        nearest = nearest._replace(place=torch.where(pull, self._looked_at, nearest.place))
+        complete = (searching | (nearest.place >= self._looked_at)) & ~pull
+        x = torch.where(per_image(pull, back), back, state.x)
+        looked = State(x, state.iteration + complete, closer, pull | (state.pulled & ~complete), *nearest)
+        rows = (complete & ~searching).nonzero().squeeze(1)
+        if len(rows):
+            base = torch.where(per_image(wrong & self.targeted, back), back, state.x)[rows]
+            there, clean = select(looked, rows), oracle.clean[rows]
+            looked = put(looked, rows, there._replace(x=self._move(there, base, clean, oracle.threat.norm)))
+        if self.stop_inside:
+            return looked
+        point = _next_cut(looked, state.iteration == self.steps, oracle)
+        return looked._replace(x=torch.where(per_image(searching & closer, x), point, looked.x))
+
+    def _move(self, state: State, x: Tensor, clean: Tensor, norm: Norm) -> Tensor:
+        """From `x`, with the model linearised at `state.x`."""
+        # The same hyperplane seen from both: what the gap at state.x becomes there.
+        level = inner(state.normal, state.x) - state.gap
+        own = move_to_hyperplane(x, state.normal, level - inner(state.normal, x), norm)
+        first = move_to_hyperplane(clean, state.normal, level - inner(state.normal, clean), norm)
+        near, far = (distance(x + move, x, norm).clamp_min(1e-8) for move in (own, first))
+        alpha = per_image((near / (near + far)).clamp_max(self.alpha_max).to(x.dtype), x)
+        return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)
+
+    def last(self, state: State) -> Tensor:
+        """The iterate after the step."""
+        return state.x
+
+    def finished(self, state: State) -> Tensor:
+        """Tries that are over, or have nothing to refine."""
+        return (state.iteration >= self.steps + self._search_steps) | ((state.iteration >= self.steps) & ~state.closer)
+
+
+def _next_cut(state: State, first: Tensor, oracle: Oracle) -> Tensor:
+    """The next point of the final search, on the line from the clean image to the closest misclassified point so far.
+
+    `first`: slots whose `state.x` is not on that line yet. For the others, the zero of the linearised margin along it.
+    """
+    clean = oracle.clean
+    delta = state.x - clean
+    # The closest point's share of the line, where that of state.x is 1.
+    end = oracle.slots.distance / distance(state.x, clean, oracle.threat.norm)
+    slope = inner(state.normal, delta)
+    zero = 1 - state.gap.to(torch.float64) / slope
+    # Without a usable slope, back to the closest point, where nothing is lost.
+    zero = torch.where((zero > 0.5) & (zero < end), zero, end)
+    cut = torch.where(first, _FIRST_CUT, (zero + _SHORT * (end - zero)) / end).nan_to_num(1.0)
+    return (clean + per_image(cut.to(clean.dtype), clean) * (oracle.slots.point - clean)).clamp(0, 1)
+
+
+def _random(oracle: Oracle) -> Tensor:
+    """A point at half the smaller of eps and the distance so far from the clean image, clipped to the box."""
+    clean, norm = oracle.clean, oracle.threat.norm
+    if norm == "Linf":
+        direction = 2 * oracle.draws.uniform(clean.shape[1:], 0, clean.dtype) - 1
+    else:
+        direction = oracle.draws.normal(clean.shape[1:], 0, clean.dtype)
+    size = distance(clean + direction, clean, norm)
+    radius = oracle.slots.distance.clamp_max(oracle.threat.eps) / 2
+    return (clean + per_image((radius / size).to(clean.dtype), clean) * direction).clamp(0, 1)
+
+
+def build(threat: ThreatModel, **settings: int | float | bool) -> FAB:
+    """The untargeted FAB with those settings; eps plays a part in random starts, and with `stop_inside`."""
+    return FAB(targeted=False, **settings)  # type: ignore[arg-type]
+
+
+def build_targeted(threat: ThreatModel, **settings: int | float | bool) -> FAB:
+    """FAB-T with those settings; eps plays a part in random starts, and with `stop_inside`."""
+    return FAB(targeted=True, **settings)  # type: ignore[arg-type]
+
+
+_NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+_SOURCE = "Croce and Hein 2020, arXiv 1907.02044"
+ENTRY = AttackEntry(
+    AttackCard(
+        name="fab",
+        summary="smallest perturbation by projections onto the nearest boundary of the linearised model, within the box",
+        source=_SOURCE,
+        norms=_NORMS,
+        minimum_norm=True,
+    ),
+    build,
+)
+TARGETED = AttackEntry(
+    AttackCard(
+        name="fab-t",
+        summary="FAB towards one likely wrong class after another",
+        source=_SOURCE,
+        norms=_NORMS,
+        minimum_norm=True,
+    ),
+    build_targeted,
+)

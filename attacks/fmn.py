@@ -1,0 +1,116 @@
+"""FMN: Pintor et al., "Fast minimum-norm adversarial attacks through adaptive norm constraints", NeurIPS 2021."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.box_projection import dual_size, shrink_to_ball
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.losses import cw
+from gauntlet.attacks.norms import distance, per_image, steepest
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.threat import ThreatModel
+
+
+class State(NamedTuple):
+    """One search; leading dimension: the slot."""
+
+    x: Tensor
+    radius: Tensor
+    """float64, of the ball that the iterate is kept in; 0 at the start."""
+    best: Tensor
+    """float64, the smallest norm of a misclassified iterate; infinite before the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FMN(Rule[State]):
+    """x ← clip(project(x + α · ∇margin/‖∇margin‖₂, ball of radius r)), where r follows the boundary; both for each sample.
+
+    Before the first misclassified iterate, r is where the linearised model has its boundary: ‖x − clean‖ + |margin| / dual
+    norm of the gradient. After it, r shrinks by the factor 1 − γ at a misclassified iterate (and to the best norm so far, at
+    most) and grows by 1 + γ at the others. `steps`: iterations, a pass each; `step_size`: the first α, in pixels (L2 norm of
+    a step), decaying to a hundredth of it along a cosine; `gamma`: the first γ, decaying to 0.001 likewise. `stop_inside`:
+    stop at the first success inside eps instead of seeking the smallest perturbation.
+
+    Departures from the paper (section 2, algorithm 1) and the authors' code:
+    - Before the first misclassified iterate, r also grows by 1 + γ at every iterate, and never shrinks. By the paper's rule the
+      iterates near a flat boundary from the inside without ever crossing it, where the box takes a part of each step.
+    - It starts from the clean image: a start from a point of another class is not offered.
+    - The last iterate is evaluated as well.
+    """
+
+    roams: ClassVar[bool] = True
+
+    steps: int = 100
+    step_size: float = 1.0
+    gamma: float = 0.05
+    stop_inside: bool = False
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, 1)
+        positive("step_size", self.step_size)
+        positive("gamma", self.gamma)
+        if self.gamma >= 1:
+            raise ValueError(f"gamma={self.gamma!r} must be below 1: the radius is multiplied by 1 - gamma")
+        if not isinstance(self.stop_inside, bool):
+            raise ValueError(f"stop_inside={self.stop_inside!r} must be True or False")
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Unless `stop_inside`."""
+        return not self.stop_inside
+
+    @property
+    def budget(self) -> int:
+        """`steps`."""
+        return self.steps
+
+    def start(self, oracle: Oracle) -> State:
+        """At the clean image."""
+        zero = torch.zeros(len(oracle.labels), dtype=torch.float64, device=oracle.clean.device)
+        return State(oracle.clean, zero, zero + math.inf)
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """The radius first, then the iterate."""
+        clean, norm = oracle.clean, oracle.threat.norm
+        value, gradient = oracle.gradient(state.x, cw)[1:]
+        size = distance(state.x, clean, norm)
+        wrong = value > 0
+        best = torch.where(wrong, torch.minimum(state.best, size), state.best)
+        slope = dual_size(gradient, norm).clamp_min(torch.finfo(torch.float64).tiny)
+        ahead = size + value.abs().to(torch.float64) / slope
+        cosine = (1 + torch.cos(math.pi * oracle.slots.step.to(torch.float64) / self.steps)) / 2
+        gamma = 0.001 + (self.gamma - 0.001) * cosine
+        outside = torch.where(best.isinf(), torch.maximum(ahead, state.radius), state.radius) * (1 + gamma)
+        radius = torch.where(wrong, torch.minimum(state.radius * (1 - gamma), best), outside)
+        radius = torch.minimum(radius, distance(torch.where(clean < 0.5, 1.0, 0.0), clean, norm))
+        alpha = self.step_size * (0.01 + 0.99 * cosine)
+        moved = state.x - clean + per_image(alpha.to(clean.dtype), clean) * steepest(gradient, "L2")
+        return State((clean + shrink_to_ball(moved, radius, norm)).clamp(0, 1), radius, best)
+
+    def last(self, state: State) -> Tensor:
+        """The iterate after the step."""
+        return state.x
+
+
+def build(threat: ThreatModel, **settings: int | float | bool) -> FMN:
+    """FMN with those settings; eps plays a part with `stop_inside` only."""
+    return FMN(**settings)  # type: ignore[arg-type]
+
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="fmn",
+        summary="smallest perturbation by projected ascent of the margin in a ball that follows the boundary",
+        source="Pintor et al. 2021, arXiv 2102.12827",
+        norms=("Linf", "L2", "L1"),
+        minimum_norm=True,
+    ),
+    build,
+)

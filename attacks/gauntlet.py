@@ -1,0 +1,57 @@
+"""The `gauntlet` cascade: what AutoAttack finds, for a small part of its passes.
+
+Ideas and their sources: cheap attacks with diverse losses first, each facing only what is left (Croce and Hein 2020); margin
+losses on the likeliest targets first, few steps a target (Gowal et al. 2019, "An alternative surrogate loss for PGD-based
+adversarial testing", arXiv 1910.09338); a black-box probe, which does not mind masked gradients (Carlini et al. 2019,
+"On evaluating adversarial robustness", arXiv 1902.06705).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.solver import Stage
+from gauntlet.attacks.square import Square
+from gauntlet.attacks.threat import ThreatModel
+
+BUDGETS: dict[str, tuple[Stage, ...]] = {
+    "gauntlet:fast": (
+        Stage("margin", PGD(steps=10, loss="cw")),
+        Stage("targets", APGD(steps=15, loss="dlr-targeted", targets=4)),
+        Stage("probe", Square(queries=50)),
+    ),
+    "gauntlet": (
+        Stage("margin", PGD(steps=10, loss="cw")),
+        Stage("ce", APGD(steps=20)),
+        Stage("targets", APGD(steps=20, loss="dlr-targeted")),
+        Stage("deep", APGD(steps=40, loss="dlr-targeted", targets=2)),
+        Stage("probe", Square(queries=200)),
+    ),
+    "gauntlet:thorough": (
+        Stage("margin", PGD(steps=10, loss="cw")),
+        Stage("ce", APGD(steps=50)),
+        Stage("targets", APGD(steps=50, loss="dlr-targeted")),
+        Stage("deep", APGD(steps=100, loss="dlr-targeted", targets=4, restarts=2)),
+        Stage("probe", Square(queries=2000)),
+    ),
+}
+"""Stages by name; the measured trade-off is in docs/attacks.md."""
+
+
+def _entry(name: str, summary: str) -> AttackEntry:
+    def build(threat: ThreatModel) -> Cascade:
+        """The cascade has no settings: its budgets have names."""
+        return Cascade(BUDGETS[name])
+
+    made: Callable[..., Cascade] = build
+    card = AttackCard(name=name, summary=summary, source="this project; see attacks/gauntlet.py", norms=("Linf", "L2"))
+    return AttackEntry(card, made)
+
+
+FAST = _entry("gauntlet:fast", "cascade of about a fourth of gauntlet's passes")
+DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for less than a tenth of its passes")
+THOROUGH = _entry("gauntlet:thorough", "the same cascade with about four times its passes")

@@ -1,0 +1,225 @@
+"""HopSkipJump: Chen, Jordan, Wainwright, "HopSkipJumpAttack: a query-efficient decision-based attack", IEEE S&P 2020."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.norms import distance, per_image, steepest
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.random import Draws
+from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.threat import ThreatModel
+
+_START, _SEARCH, _PROBE, _STRIDE = range(4)
+"""What a slot's next query is for: a misclassified image, the boundary, the boundary's direction, the length of a step."""
+_MOST_PROBES = 10_000
+_MOST_STRIDES = 20
+"""Halvings of a step before it is given up: it is then a millionth of its first length."""
+
+
+class State(NamedTuple):
+    """Where each slot stands in its search; leading dimension: the slot. Real numbers are float64."""
+
+    x: Tensor
+    """The misclassified point nearest to the boundary; before there is one, the clean image."""
+    far: Tensor
+    """The misclassified point that the search for the boundary set out from."""
+    total: Tensor
+    """Sum of the probes' directions."""
+    voted: Tensor
+    """Sum of the directions, each with the sign of its answer; from the probes' end on, the direction of the step."""
+    votes: Tensor
+    """Sum of the answers, +1 for misclassified, −1 else."""
+    phase: Tensor
+    """int64, one of the four above."""
+    made: Tensor
+    """int64, queries made in this phase."""
+    iteration: Tensor
+    """int64, from 1."""
+    low: Tensor
+    high: Tensor
+    """What the binary search has narrowed: share of the way to `far` (L2), radius (Linf)."""
+    length: Tensor
+    """Length of a probe or of the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump(Rule[State]):
+    """From a misclassified image to the boundary by bisection, along it by steps whose direction is estimated from labels.
+
+    `queries`: forward passes of one sample and restart, all made unless `stop_inside` ends the search at the first point
+    inside eps; `restarts`: fresh starts, the first counted, from which other classes may be met; `probes`: directions asked
+    in the first iteration, √t times as many in the t-th, 10,000 at most; `gamma` scales the search's tolerance,
+    gamma · d^(−3/2) for L2 and gamma · d^(−2) for Linf, and the probes' length (d: number of pixels). Only the predicted
+    label is used.
+
+    Algorithm 2 of the paper, untargeted, with the step by geometric progression. Departures from it and the authors' code:
+    - The budget is queries, not iterations, and each is counted, those that look for the first image included.
+    - That image is uniform noise, in turn of single pixels and of blocks, grey and black-and-white: on many models all
+      uniform noise belongs to one class. It is not blended before the first bisection, as in the paper.
+    - The bisection is no finer than the images' precision resolves. A step that never succeeds is given up.
+    - The closest point of all queries is the result, not the last iterate.
+    """
+
+    roams: ClassVar[bool] = True
+
+    queries: int = 5000
+    restarts: int = 1
+    probes: int = 100
+    gamma: float = 1.0
+    stop_inside: bool = False
+
+    def __post_init__(self) -> None:
+        whole("queries", self.queries, 1)
+        whole("restarts", self.restarts, 1)
+        whole("probes", self.probes, 1)
+        positive("gamma", self.gamma)
+        if not isinstance(self.stop_inside, bool):
+            raise ValueError(f"stop_inside={self.stop_inside!r} must be True or False")
+
+    @property
+    def budget(self) -> int:
+        """`queries`."""
+        return self.queries
+
+    @property
+    def tries(self) -> int:
+        """`restarts`."""
+        return self.restarts
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Unless `stop_inside`."""
+        return not self.stop_inside
+
+    def start(self, oracle: Oracle) -> State:
+        """No misclassified image is known."""
+        x = oracle.clean
+        count, zero = torch.zeros_like(oracle.labels), torch.zeros_like(x)
+        real = torch.zeros(count.shape, dtype=torch.float64, device=x.device)
+        return State(x, x, zero, zero, real, count + _START, count, count + 1, real, real, real)
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """One query of each slot, whatever its phase."""
+        direction = self._directions(state, oracle)
+        point = self._query(state, direction, oracle)
+        wrong = oracle.logits(point).argmax(1) != oracle.labels
+        # The box cuts probes short: what was asked is what counts.
+        asked = (point - state.x) / per_image(state.length.clamp_min(1e-30), point).to(point.dtype)
+        return self._answered(state, point, asked, wrong, oracle)
+
+    def last(self, state: State) -> None:
+        """Every point is evaluated in its step."""
+        return
+
+    def _directions(self, state: State, oracle: Oracle) -> Tensor:
+        """Noise in the box for slots that start, unit vectors for those that probe, 0 for the others."""
+        shape, dtype, draws = oracle.clean.shape[1:], oracle.clean.dtype, oracle.draws
+        found = torch.zeros_like(oracle.clean)
+        for phase in (_START, _PROBE):
+            rows = (state.phase == phase).nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            mine = Draws(draws.keys[rows], draws.restart[rows], draws.step[rows])
+            if phase == _START:
+                value = _blocks(mine.uniform(shape, dtype=dtype), state.made[rows])
+            elif oracle.threat.norm == "L2":
+                value = steepest(mine.normal(shape, dtype=dtype), "L2")
+            else:
+                value = steepest(2 * mine.uniform(shape, dtype=dtype) - 1, "L2")
+            found = found.index_copy(0, rows, value)
+        return found
+
+    def _query(self, state: State, direction: Tensor, oracle: Oracle) -> Tensor:
+        clean, phase = oracle.clean, per_image(state.phase, oracle.clean)
+        middle = per_image((state.low + state.high) / 2, clean).to(clean.dtype)
+        if oracle.threat.norm == "L2":
+            between = clean + middle * (state.far - clean)
+        else:
+            between = torch.minimum(torch.maximum(state.far, clean - middle), clean + middle)
+        along = torch.where(phase == _PROBE, direction, state.voted)
+        moved = state.x + per_image(state.length, clean).to(clean.dtype) * along
+        return torch.where(phase == _START, direction, torch.where(phase == _SEARCH, between, moved)).clamp(0, 1)
+
+    def _answered(self, state: State, point: Tensor, asked: Tensor, wrong: Tensor, oracle: Oracle) -> State:
+        """The state after the answers to a query of each slot."""
+        phase, clean, norm = state.phase, oracle.clean, oracle.threat.norm
+        pixels, count, middle = clean[0].numel(), state.made + 1, (state.low + state.high) / 2
+        answer = 2 * wrong.to(torch.float64) - 1
+
+        searching, probing, striding = phase == _SEARCH, phase == _PROBE, phase == _STRIDE
+        x = torch.where(per_image(searching & wrong, point), point, state.x)
+        low = torch.where(searching & ~wrong, middle, state.low)
+        high = torch.where(searching & wrong, middle, state.high)
+        probe = torch.where(per_image(probing, asked), asked, 0)
+        total, voted = state.total + probe, state.voted + probe * per_image(answer, probe).to(probe.dtype)
+        votes = state.votes + torch.where(probing, answer, 0)
+        length = torch.where(striding & ~wrong, state.length / 2, state.length)
+
+        # A misclassified image was found, or no step leads to one: back to the boundary.
+        stuck = striding & ~wrong & (count >= _MOST_STRIDES)
+        search = ((phase == _START) | striding) & wrong | stuck
+        x = torch.where(per_image(search & wrong, point), point, x)
+        far = torch.where(per_image(search, x), x, state.far)
+        low = torch.where(search, 0, low)
+        high = torch.where(search, 1 if norm == "L2" else distance(far, clean, norm), high)
+        iteration = state.iteration + (search & striding)
+
+        # The boundary was reached: probe around it.
+        tolerance = self.gamma * pixels ** (-1.5 if norm == "L2" else -2)
+        halvings = max(1, math.ceil(-math.log2(max(tolerance, 4 * torch.finfo(clean.dtype).eps))))
+        probe_now = searching & (count >= halvings)
+        first = iteration == 1
+        reach = tolerance * (math.sqrt(pixels) if norm == "L2" else pixels) * distance(far, clean, norm)
+        length = torch.where(probe_now, torch.where(first, 0.1, reach), length)
+        total = torch.where(per_image(probe_now, total), 0, total)
+        voted = torch.where(per_image(probe_now, voted), 0, voted)
+        votes = torch.where(probe_now, 0, votes)
+
+        # All were asked: the step.
+        wanted = (self.probes * iteration.to(torch.float64).sqrt()).floor().clamp_max(_MOST_PROBES)
+        stride = probing & (count >= wanted)
+        mean = per_image(votes / count, total).to(total.dtype)
+        # Where all answers are the same, the mean of the directions is what is left.
+        estimate = torch.where(mean.abs() == 1, mean * total, voted - mean * total)
+        voted = torch.where(per_image(stride, voted), steepest(estimate, norm), voted)
+        length = torch.where(stride, distance(x, clean, norm) / iteration.sqrt(), length)
+
+        phase = torch.where(search, _SEARCH, torch.where(probe_now, _PROBE, torch.where(stride, _STRIDE, phase)))
+        count = torch.where(search | probe_now | stride, 0, count)
+        return State(x, far, total, voted, votes, phase, count, iteration, low, high, length)
+
+
+def _blocks(noise: Tensor, attempt: Tensor) -> Tensor:
+    """Noise (N, C, H, W) in blocks of 1, 2, 4, 8 pixels, by the attempt (N,); every second round of four in black and white."""
+    side = 2 ** (attempt % 4)
+    rows, columns = (
+        torch.arange(size, device=noise.device) // side[:, None] * side[:, None] for size in noise.shape[2:]
+    )
+    slot = torch.arange(len(noise), device=noise.device)[:, None, None]
+    blocks = noise.movedim(1, 3)[slot, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+    return torch.where(per_image(attempt // 4 % 2 == 1, blocks), blocks.round(), blocks)
+
+
+def build(threat: ThreatModel, **settings: int | float | bool) -> HopSkipJump:
+    """HopSkipJump with those settings; eps plays no part unless `stop_inside`."""
+    return HopSkipJump(**settings)  # type: ignore[arg-type]
+
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="hop_skip_jump",
+        summary="smallest perturbation from predicted labels alone, along the boundary",
+        source="Chen et al. 2020, arXiv 1904.02144",
+        norms=("Linf", "L2"),
+        kind="decision-based",
+        minimum_norm=True,
+    ),
+    build,
+)

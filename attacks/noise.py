@@ -1,0 +1,83 @@
+"""Random points of the ball: the least that any attack must beat, and a check on those that find less."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.norms import random_point
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.rule import Rule, whole
+from gauntlet.attacks.threat import ThreatModel
+
+
+class State(NamedTuple):
+    """Nothing is remembered from draw to draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Rule[State]):
+    """`draws` random points, one forward pass each, clipped to the box, until one is misclassified.
+
+    Points are uniform in the ball; with `corners` (Linf only) every pixel is moved by eps, up or down. Random search as a
+    baseline and sanity check: Carlini et al., "On evaluating adversarial robustness", arXiv 1902.06705, section 4.
+    """
+
+    draws: int = 100
+    corners: bool = False
+
+    def __post_init__(self) -> None:
+        whole("draws", self.draws, 1)
+        if not isinstance(self.corners, bool):
+            raise ValueError(f"corners={self.corners!r} must be True or False")
+
+    @property
+    def budget(self) -> int:
+        """`draws`."""
+        return self.draws
+
+    def start(self, oracle: Oracle) -> State:
+        """Nothing to prepare."""
+        return State()
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """One random point."""
+        clean, eps = oracle.clean, oracle.threat.eps
+        if self.corners:
+            # One random bit a pixel: 32 pixels take one word.
+            pixels = math.prod(clean.shape[1:])
+            bit = torch.arange(pixels, device=clean.device)
+            up = oracle.draws.bits(-(-pixels // 32), 0)[:, bit // 32] >> bit % 32 & 1
+            point = torch.where(up.view(clean.shape) > 0, clean + eps, clean - eps).clamp(0, 1)
+        else:
+            point = random_point(clean, oracle.threat, oracle.draws)
+        oracle.logits(point)
+        return state
+
+    def last(self, state: State) -> None:
+        """Every point is evaluated in its step."""
+        return
+
+
+def build(threat: ThreatModel, **settings: int | bool) -> Noise:
+    """Noise with those settings. Raises ValueError for `corners` in another norm than Linf."""
+    rule = Noise(**settings)  # type: ignore[arg-type]
+    if rule.corners and threat.norm != "Linf":
+        raise ValueError(f"corners=True is for Linf, whose ball has corners, not for {threat.norm}: leave it out")
+    return rule
+
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="noise",
+        summary="random points of the ball",
+        source="Carlini et al. 2019, arXiv 1902.06705",
+        norms=("Linf", "L2"),
+        kind="black-box",
+    ),
+    build,
+)

@@ -1,0 +1,231 @@
+"""Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search", ECCV 2020."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.losses import margin
+from gauntlet.attacks.norms import per_image
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.random import Draws
+from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.square_shapes import Schedule, bump, schedule
+from gauntlet.attacks.threat import ThreatModel
+
+_AHEAD = 16
+"""Steps whose random words are drawn together: the generator takes nearly as long for the words of one step."""
+_START, _STEPS = 0, 1
+"""Tags of the draws."""
+_TINY = 1e-12
+
+
+class State(NamedTuple):
+    """The best point so far, and the moves of the next steps: leading dimensions the slot, for moves also the step ahead.
+
+    A move has one window (Linf) or two (L2).
+    """
+
+    x: Tensor
+    margin: Tensor
+    """float64, of `x`; infinite before the first query."""
+    drawn: Tensor
+    """int64, the step that the first of the moves is for."""
+    level: Tensor
+    """int64, of the schedule; 0: evaluate `x` itself."""
+    corner: Tensor
+    """int64 (…, 2 · windows), row and column of each window."""
+    rows: Tensor
+    """bool (…, windows, H), the rows of each window."""
+    columns: Tensor
+    """bool (…, windows, W)."""
+    signs: Tensor
+    """±1 (…, C + 1): one a channel, and L2's orientation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(Rule[State]):
+    """Random search: a square at a random place is changed by as much as eps allows, and kept where the margin falls.
+
+    `queries`: forward passes, the one at the starting point counted; `restarts`: fresh starts, the first counted; `p_init`:
+    the share of an image's pixels in the first squares, in (0, 1]; `rescale`: whether its halvings, laid down for 10,000
+    queries, are compressed to `queries` (the paper; the default is AutoAttack's choice for its 5,000 queries).
+    Linf starts from vertical stripes of ±eps and sets squares to ±eps, a sign for each channel (Algorithm 2). L2 starts
+    from a grid of small bumps and moves the mass of a second window into a bump in the first (Algorithm 3).
+
+    Departures from the paper (section 3) and from the authors' and AutoAttack's code:
+    - Corners are drawn from all places where the square fits, as the paper says; both codes leave out the last row and
+      column. Each sample has squares, signs and orientations of its own; AutoAttack's code shares them in a batch.
+    - An Linf square that would change nothing takes the opposite signs (the authors' code draws until something changes).
+    - The L2 mass of the windows is counted for each channel, as in the paper; AutoAttack's code adds the channels up.
+    - Squares never exceed the image, and the tiles of the L2 start are centred, for any height and width.
+    """
+
+    queries: int = 5000
+    restarts: int = 1
+    p_init: float = 0.8
+    rescale: bool = False
+
+    def __post_init__(self) -> None:
+        whole("queries", self.queries, 1)
+        whole("restarts", self.restarts, 1)
+        positive("p_init", self.p_init)
+        if self.p_init > 1:
+            raise ValueError(f"p_init={self.p_init!r} is a share of the pixels: it must not exceed 1")
+        if not isinstance(self.rescale, bool):
+            raise ValueError(f"rescale={self.rescale!r} must be True or False")
+
+    @property
+    def budget(self) -> int:
+        """`queries`."""
+        return self.queries
+
+    @property
+    def tries(self) -> int:
+        """`restarts`."""
+        return self.restarts
+
+    def start(self, oracle: Oracle) -> State:
+        """Stripes or tiles; the first step evaluates them."""
+        x = _stripes(oracle) if oracle.threat.norm == "Linf" else _tiles(oracle)
+        unknown = torch.full(oracle.labels.shape, math.inf, dtype=torch.float64, device=x.device)
+        return State(x, unknown, oracle.draws.step, *_moves(self._schedule(oracle), oracle))
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """One query; the point is kept where it has the smaller margin."""
+        ahead = oracle.draws.step - state.drawn
+        if bool((ahead >= _AHEAD).any()):
+            # Moves belong to steps, whenever they are drawn: all slots are supplied at once.
+            state = State(state.x, state.margin, oracle.draws.step, *_moves(self._schedule(oracle), oracle))
+            ahead = torch.zeros_like(ahead)
+        slot = torch.arange(len(ahead), device=ahead.device)
+        rows, columns, signs = (field[slot, ahead] for field in state[-3:])
+        windows = rows[..., None] & columns[:, :, None]
+        if oracle.threat.norm == "Linf":
+            new = _flat_square(state.x, windows, signs, oracle)
+        else:
+            level, corner = state.level[slot, ahead], state.corner[slot, ahead]
+            pattern = _pattern(self._schedule(oracle).bumps, level, corner, signs[:, -1] > 0, oracle.clean)
+            new = _bumped(state.x, windows, signs, pattern, oracle)
+            new = torch.where(per_image(level == 0, new), state.x, new)
+        reached = margin(oracle.logits(new), oracle.labels).to(torch.float64)
+        better = reached < state.margin
+        x = torch.where(per_image(better, new), new, state.x)
+        return state._replace(x=x, margin=torch.where(better, reached, state.margin))
+
+    def last(self, state: State) -> None:
+        """Every point is evaluated in its step."""
+        return
+
+    def _schedule(self, oracle: Oracle) -> Schedule:
+        clean, odd = oracle.clean, oracle.threat.norm == "L2"
+        pace = 10_000 / self.queries if self.rescale else 1.0
+        return schedule(self.queries, self.p_init, pace, tuple(clean.shape[2:]), odd, clean.dtype, clean.device)
+
+
+def _moves(squares: Schedule, oracle: Oracle) -> tuple[Tensor, ...]:
+    """Level, corner, rows, columns and signs of each slot's next steps."""
+    draws, (n, channels, height, width) = oracle.draws, oracle.clean.shape
+    steps = draws.step[:, None] + torch.arange(_AHEAD, device=draws.step.device)
+    corners = 2 if oracle.threat.norm == "Linf" else 4
+    count = corners + -(-(channels + 1) // 32)
+    many = Draws(draws.keys.repeat_interleave(_AHEAD), draws.restart.repeat_interleave(_AHEAD), steps.flatten())
+    words = many.bits(count, _STEPS).view(n, _AHEAD, count)
+    # Steps beyond the last one are drawn, never made.
+    level = squares.level[steps.clamp_max(len(squares.level) - 1)]
+    side = squares.sides[level][..., None]
+    length = torch.tensor([height, width] * (corners // 2), device=words.device)
+    corner = words[..., :corners] * (length - side + 1) >> 32
+
+    def covered(first: Tensor, size: int) -> Tensor:
+        offset = torch.arange(size, device=first.device) - first[..., None]
+        return (offset >= 0) & (offset < side[..., None])
+
+    rows, columns = covered(corner[..., 0::2], height), covered(corner[..., 1::2], width)
+    return level, corner, rows, columns, _signs(words[..., corners:], channels + 1, oracle.clean.dtype)
+
+
+def _signs(words: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """±1 from the bits of `words` (…, k), (…, count)."""
+    bit = torch.arange(count, device=words.device)
+    return (2 * (words[..., bit // 32] >> bit % 32 & 1) - 1).to(dtype)
+
+
+def _stripes(oracle: Oracle) -> Tensor:
+    clean = oracle.clean
+    count = clean.shape[1] * clean.shape[3]
+    signs = _signs(oracle.draws.bits(-(-count // 32), _START), count, clean.dtype)
+    return (clean + oracle.threat.eps * signs.view(len(clean), clean.shape[1], 1, -1)).clamp(0, 1)
+
+
+def _flat_square(x: Tensor, windows: Tensor, signs: Tensor, oracle: Oracle) -> Tensor:
+    change = oracle.threat.eps * signs[:, :-1, None, None]
+    new = torch.where(windows, (oracle.clean + change).clamp_(0, 1), x)
+    change = torch.where(per_image((new == x).flatten(1).all(1), x), -change, change)
+    return torch.where(windows, (oracle.clean + change).clamp_(0, 1), x)
+
+
+def _tiles(oracle: Oracle) -> Tensor:
+    clean = oracle.clean
+    n, channels, height, width = clean.shape
+    side = max(min(height // 5, width), 1)
+    rows, columns = height // side, width // side
+    count = rows * columns * (channels + 1)
+    bits = _signs(oracle.draws.bits(-(-count // 32), _START), count, clean.dtype)
+    bits = bits.view(n, channels + 1, rows, columns, 1, 1)
+    tile = bump(side).to(clean)
+    tiles = bits[:, 1:] * torch.where(bits[:, :1] > 0, tile.T, tile)
+    grid = tiles.transpose(3, 4).reshape(n, channels, rows * side, columns * side)
+    top, left = (height - rows * side) // 2, (width - columns * side) // 2
+    delta = torch.zeros_like(clean)
+    delta[:, :, top : top + rows * side, left : left + columns * side] = grid
+    return _on_the_sphere(delta, oracle)
+
+
+def _bumped(x: Tensor, windows: Tensor, signs: Tensor, pattern: Tensor, oracle: Oracle) -> Tensor:
+    """What Algorithm 3 makes of `x`: the norm of both windows, and what is unused of eps, goes into the first."""
+    delta, first, either = x - oracle.clean, windows[:, :1].to(x.dtype), windows[:, :1] | windows[:, 1:]
+    squares = delta.square()
+    unused = (oracle.threat.eps**2 - squares.sum((1, 2, 3), keepdim=True)).clamp_min(0)
+    available = ((squares * either).sum((2, 3), keepdim=True) + unused / x.shape[1]).sqrt()
+    old = delta / ((squares * first).sum((2, 3), keepdim=True).sqrt() + _TINY)
+    new = (pattern * signs[:, :-1, None, None] + old) * first
+    size = new.square().sum((2, 3), keepdim=True).sqrt() + _TINY
+    return _on_the_sphere(torch.where(either, new * (available / size), delta), oracle)
+
+
+def _pattern(bumps: Tensor, level: Tensor, corner: Tensor, turned: Tensor, like: Tensor) -> Tensor:
+    """The bump of each slot's size at its place, (N, 1, H, W); anything outside the square."""
+    side = bumps.shape[-1]
+    grid = torch.arange(max(like.shape[2:]), device=like.device)
+    row, column = ((grid[: like.shape[2 + i]] - corner[:, i, None]).clamp(0, side - 1) for i in (0, 1))
+    row = (row + (2 * level + turned)[:, None] * side) * side
+    return torch.take(bumps, row[:, :, None] + column[:, None, :])[:, None]
+
+
+def _on_the_sphere(delta: Tensor, oracle: Oracle) -> Tensor:
+    """The image with the perturbation scaled to length eps, then clipped to the box."""
+    size = delta.square().sum((1, 2, 3), keepdim=True).sqrt() + _TINY
+    return (oracle.clean + delta * (oracle.threat.eps / size)).clamp_(0, 1)
+
+
+def build(threat: ThreatModel, **settings: int | float | bool) -> Square:
+    """Square Attack with those settings."""
+    return Square(**settings)  # type: ignore[arg-type]
+
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="square",
+        summary="random search over square patches, by logits alone",
+        source="Andriushchenko et al. 2020, arXiv 1912.00049",
+        norms=("Linf", "L2"),
+        kind="black-box",
+    ),
+    build,
+)

@@ -1,0 +1,162 @@
+"""What is proven about a ReLU network without search: lower bounds of its margins over an Linf ball.
+
+Interval bounds as in Gowal et al., "On the effectiveness of interval bound propagation for training verifiably robust
+models" (2018, arXiv 1810.12715), and backward linear bounds of Zhang et al., "Efficient neural network robustness
+certification with general activation functions" (CROWN, NeurIPS 2018, arXiv 1811.00866), all in float64 on the CPU. The
+ball is cut with the box [0, 1], so the region of every sample is itself a box.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.defenses.relu_network import Network, network
+
+Method = Literal["crown", "ibp"]
+Interval = tuple[Tensor, Tensor]
+_ELEMENTS = 2**18
+"""Float64 numbers of one chunk of backward rows: 2 MiB stay in the cache, which is 3 times faster than 128 MiB."""
+
+
+def margin_bounds(
+    model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, method: Method = "crown", batch_size: int = 256
+) -> Tensor:
+    """Lower bounds of logit[label] - logit[j] over the Linf ball of radius `eps` and the box, float64 (N, K).
+
+    A row whose entries are all positive proves its sample robust; the label's own entry is infinite. `model`: nested
+    `nn.Sequential` of Linear, Conv2d, ReLU, Flatten, Identity and Dropout (taken as in eval mode), which is not changed.
+    `images` (N, …) in [0, 1] and `labels` (N,). `method`: `ibp`, or the tighter `crown`, which takes the better of the
+    two wherever both are known. Rounding in float64 is not accounted for (about 1e-13 of the logits' size).
+
+    Raises ValueError for other layers and for bad arguments.
+    """
+    if method not in ("crown", "ibp"):
+        raise ValueError(f"method {method!r} is not known: use crown or ibp")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r} must be at least 1")
+    images, labels = checked(images, labels)
+    net = network(model, images)
+    check_labels(labels, net.widths[-1])
+    parts = []
+    for rows in torch.arange(len(labels)).split(batch_size):
+        box = region(images[rows], eps)
+        parts.append(margins_below(net, box, hidden_bounds(net, box, method), labels[rows], method))
+    return torch.cat(parts) if parts else torch.zeros(0, net.widths[-1], dtype=torch.float64)
+
+
+def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on the CPU, images in float64. Raises ValueError for pixels outside [0, 1] and for other shapes."""
+    images, labels = images.detach().to("cpu", torch.float64), labels.detach().cpu()
+    if images.ndim < 2 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"images have shape {tuple(images.shape)} and labels {tuple(labels.shape)}: give (N, …) and (N,)"
+        )
+    outside = ~((images >= 0) & (images <= 1)).flatten(1).all(1)
+    if outside.any():
+        raise ValueError(
+            f"images[{int(outside.nonzero()[0])}] has pixels outside [0, 1]: the box is part of the region"
+        )
+    return images, labels
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise ValueError unless all are classes of the network."""
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels have dtype {labels.dtype}: give whole numbers, as int64")
+    bad = (labels < 0) | (labels >= classes)
+    if bad.any():
+        index = int(bad.nonzero()[0])
+        raise ValueError(f"labels[{index}] = {int(labels[index])} is outside 0..{classes - 1}, the model's classes")
+
+
+def region(images: Tensor, eps: float) -> Interval:
+    """Smallest and largest pixels of each sample's region, (N, D) each."""
+    eps = ThreatModel("Linf", eps).eps
+    flat = images.flatten(1)
+    return (flat - eps).clamp_min(0), (flat + eps).clamp_max(1)
+
+
+def hidden_bounds(net: Network, box: Interval, method: Method = "crown") -> list[Interval]:
+    """Bounds of the inputs of each ReLU over the region, (N, width) each."""
+    found: list[Interval] = []
+    low, high = box
+    for k, stage in enumerate(net.stages[:-1]):
+        if k:
+            low, high = low.relu(), high.relu()
+        for affine in stage:
+            centre, radius = affine.push((low + high) / 2) + affine.bias, affine.spread((high - low) / 2)
+            low, high = centre - radius, centre + radius
+        if k and method == "crown":
+            low, high = _tightened(net, k, box, found, low, high)
+        found.append((low, high))
+    return found
+
+
+def _tightened(net: Network, k: int, box: Interval, found: list[Interval], low: Tensor, high: Tensor) -> Interval:
+    """Backward bounds of those ReLUs of stage `k` that the interval bounds leave unstable."""
+    low, high = low.clone(), high.clone()
+    sample, unit = ((low < 0) & (high > 0)).nonzero().unbind(1)
+    for place in torch.arange(len(sample)).split(_rows_at_once(net)):
+        s, u = sample[place], unit[place]
+        row = torch.zeros(len(s), net.widths[k + 1], dtype=torch.float64)
+        row[torch.arange(len(s)), u] = 1
+        low[s, u] = torch.maximum(low[s, u], _below(net, k, row, s, box, found))
+        high[s, u] = torch.minimum(high[s, u], -_below(net, k, -row, s, box, found))
+    return low, high
+
+
+def margins_below(
+    net: Network, box: Interval, hidden: list[Interval], labels: Tensor, method: Method = "crown"
+) -> Tensor:
+    """Lower bounds of logit[label] - logit[j], (N, K); the label's own entry is infinite."""
+    n, classes = len(labels), net.widths[-1]
+    sample = torch.arange(n).repeat_interleave(classes)
+    other = torch.arange(classes).repeat(n)
+    bounds = torch.empty(n * classes, dtype=torch.float64)
+    for place in torch.arange(n * classes).split(_rows_at_once(net)):
+        s, j = sample[place], other[place]
+        row = torch.zeros(len(s), classes, dtype=torch.float64)
+        row[torch.arange(len(s)), labels[s]] = 1
+        row[torch.arange(len(s)), j] -= 1
+        best = _below(net, len(net.stages) - 1, row, s, box, hidden, intervals=True)
+        if method == "crown":
+            best = torch.maximum(best, _below(net, len(net.stages) - 1, row, s, box, hidden))
+        bounds[place] = best
+    return bounds.view(n, classes).scatter(1, labels[:, None], torch.inf)
+
+
+def _rows_at_once(net: Network) -> int:
+    return max(1, _ELEMENTS // max(net.widths))
+
+
+def _below(
+    net: Network, k: int, row: Tensor, sample: Tensor, box: Interval, hidden: list[Interval], *, intervals: bool = False
+) -> Tensor:
+    """A lower bound of row · (outputs of stage k) over the sample's region, for P rows of the samples (P,).
+
+    Backwards, each ReLU is replaced by the line below or above it that the row's sign asks for (CROWN, section 3.2, with
+    the adaptive lower line: slope 1 where the larger part of the interval is positive, else 0). `intervals`: stop before
+    the first ReLU met and take its interval.
+    """
+    constant = torch.zeros(len(row), dtype=torch.float64)
+    for stage in range(k, -1, -1):
+        for affine in reversed(net.stages[stage]):
+            constant = constant + row @ affine.bias
+            row = affine.pull(row)
+        if stage == 0:
+            break
+        low, high = (bound[sample] for bound in hidden[stage - 1])
+        if intervals:
+            box, sample = (low.relu(), high.relu()), torch.arange(len(row))
+            break
+        below, above = low.clamp_max(0), high.clamp_min(0)
+        slope = above / (above - below).clamp_min(torch.finfo(torch.float64).tiny)
+        positive, negative = row.clamp_min(0), row.clamp_max(0)
+        constant = constant - (negative * slope * below).sum(1)
+        row = positive * (high > -low) + negative * slope
+    low, high = (bound[sample] for bound in box)
+    return constant + (row * (low + high) / 2).sum(1) - (row.abs() * (high - low) / 2).sum(1)

@@ -1,0 +1,248 @@
+"""Square Attack: what it asks, what it finds, and that it finds no less than another library's."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import gauntlet
+from gauntlet.attacks.norms import distance
+from gauntlet.attacks.solver import Task, Verdict, solve
+from gauntlet.attacks.square import ENTRY, Square
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.verifier import Verifier
+
+BOTH = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6)]
+
+
+class Never:
+    """A verifier that refuses everything."""
+
+    def __call__(self, points, samples, attempt):
+        no = torch.zeros(len(points), dtype=torch.bool)
+        return Verdict(no, no, no)
+
+
+class Spy(nn.Module):
+    """Keeps every batch of points and its logits."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.points, self.logits = model, [], []
+
+    def forward(self, x):
+        self.points.append(x.clone())
+        self.logits.append(self.model(x))
+        return self.logits[-1].clone()
+
+
+class Difference(nn.Module):
+    """Class 0 wins where the last pixel exceeds the first by more than a half; further classes never win."""
+
+    def __init__(self, classes=2):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        gap = flat[:, -1] - flat[:, 0] - 0.5
+        return torch.stack([gap, *(-gap - 0.1 * k for k in range(self.classes - 1))], dim=1)
+
+
+def attacked(rule, model, images, labels, threat, *, judge=None, seed=0, ids=None, **options):
+    """Outcomes by id, every verified example inside the ball and the box."""
+    ids = ids or [f"sample {i}" for i in range(len(labels))]
+    task = Task(images, labels, ids, threat, seed, "test")
+    judge = judge or Verifier(model, images, labels, ids, threat, seed=0)
+    found = {ids[one.sample]: one for one in solve(rule, model, task, judge, **options)}
+    assert found.keys() == set(ids)
+    for i, name in enumerate(ids):
+        assert found[name].rejected == 0
+        if (point := found[name].adversarial) is not None:
+            assert 0 <= point.min() <= point.max() <= 1
+            assert distance(point[None], images[i : i + 1], threat.norm) <= threat.eps + 2e-6
+    return found
+
+
+def robust(found):
+    return sum(one.adversarial is None for one in found.values())
+
+
+@pytest.fixture(scope="module", params=[(2, 6, 6), (3, 5, 3)], ids=str)
+def task(request):
+    generator = torch.Generator().manual_seed(4)
+    pixels = math.prod(request.param)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 20), nn.Tanh(), nn.Linear(20, 3))
+    model = model.double().requires_grad_(False).eval()
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
+    images = torch.rand(13, *request.param, generator=generator, dtype=torch.float64)
+    images[::3] = images[::3].round()
+    return model, images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.06), ThreatModel("L2", 0.3)], ids=str)
+def test_verdicts_counts_and_examples_do_not_depend_on_the_batch(threat, task):
+    model, images, labels = task
+    rule = Square(queries=45, restarts=2)
+    whole = attacked(rule, *task, threat)
+    assert 0 < robust(whole) < len(labels)
+    order = torch.tensor([9, 2, 11, 0, 5, 7, 3])
+    part = {"images": images[order], "labels": labels[order], "ids": [f"sample {i}" for i in order.tolist()]}
+    runs = [attacked(rule, *task, threat, batch_size=size) for size in (1, 3)]
+    for other in (*runs, attacked(rule, model, threat=threat, batch_size=4, **part)):
+        for name, one in other.items():
+            same = whole[name]
+            assert (one.forwards, one.backwards, one.steps) == (same.forwards, same.backwards, same.steps)
+            assert (one.adversarial is None) == (same.adversarial is None)
+            if one.adversarial is not None:
+                torch.testing.assert_close(one.adversarial, same.adversarial, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("threat", BOTH, ids=str)
+def test_a_sample_that_nothing_breaks_costs_exactly_the_queries(threat, task):
+    for one in attacked(Square(queries=7, restarts=3), *task, threat, judge=Never()).values():
+        assert (one.forwards, one.backwards, one.steps) == (21, 0, -1)
+
+
+def followed(images, threat, queries, rescale=False):
+    """Of one sample at a time: the best point so far and the query, for all queries."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 3)).to(images.dtype)
+    with torch.no_grad():
+        model[1].weight.copy_(torch.sin(torch.arange(model[1].weight.numel())).view_as(model[1].weight))
+    spy = Spy(model.requires_grad_(False))
+    labels = model(images).argmax(1)
+    attacked(Square(queries=queries, rescale=rescale), spy, images, labels, threat, judge=Never())
+    for i in range(len(images)):
+        best, least = spy.points[0][i], math.inf
+        for points, logits in zip(spy.points, spy.logits, strict=True):
+            yield best, points[i]
+            gap = logits[i, labels[i]] - logits[i].index_fill(0, labels[i], -math.inf).max()
+            if gap < least:
+                best, least = points[i], gap
+
+
+def box_of(changed):
+    """First and last row and column of what changed, (H, W) bool."""
+    rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+    return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12)])
+def test_every_linf_query_sets_one_square_of_the_best_point_to_plus_or_minus_eps(shape, rescale):
+    images = 0.3 + 0.4 * torch.rand(4, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    queries, sides, corners = 250, set(), set()
+    for i, (best, query) in enumerate(followed(images, ThreatModel("Linf", 0.1), queries, rescale)):
+        delta = query - images[i // queries]
+        assert torch.allclose(delta.abs(), torch.full_like(delta, 0.1))
+        update = i % queries - 1
+        if update < 0:
+            assert torch.equal(delta.sign(), delta.sign()[:, :1].expand_as(delta))
+            continue
+        changed = (query != best).any(0)
+        assert changed.any(), "a query that asks nothing new is wasted"
+        top, bottom, left, right = box_of(changed)
+        progress = int(update / queries * 10_000) if rescale else update
+        halvings = sum(progress > at for at in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+        side = max(round(math.sqrt(0.8 / 2**halvings * shape[1] * shape[2])), 1)
+        assert max(bottom - top, right - left) < min(side, *shape[1:])
+        sides.add(side)
+        corners |= {("row", bottom), ("column", right)}
+    assert len(sides) >= (5 if rescale else 4)
+    assert {("row", shape[1] - 1), ("column", shape[2] - 1)} <= corners
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12)])
+def test_every_l2_query_has_length_eps_and_changes_two_windows_only(shape):
+    images = 0.3 + 0.4 * torch.rand(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    queries, eps = 120, 0.2
+    for i, (best, query) in enumerate(followed(images, ThreatModel("L2", eps), queries)):
+        old, new = (point - images[i // queries] for point in (best, query))
+        assert new.square().sum().sqrt() == pytest.approx(eps, abs=1e-9)
+        update = i % queries - 1
+        if update > 50:
+            side = max(round(math.sqrt(0.2 * shape[1] * shape[2])), 3) | 1
+            changed = ((new - old).abs() > 1e-7).any(0)
+            assert changed.sum() <= 2 * side**2
+            assert changed.any()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saturated_pixels_move_and_the_exact_distance_is_kept(classes, dtype):
+    images = torch.full((6, 1, 5, 6), 0.5, dtype=dtype)
+    images[:, 0, 0, 0], images[:, 0, -1, -1] = 0.0, 1.0
+    model, labels = Difference(classes), torch.zeros(6, dtype=torch.int64)
+    # Each of two pixels must move by a quarter (L2: 0.354, but bumps of 3×3 pixels do not come close).
+    for near, far in (("Linf:0.26", "Linf:0.24"), ("L2:1", "L2:0.35")):
+        assert robust(attacked(Square(queries=400), model, images, labels, ThreatModel.parse(near))) == 0, near
+        assert robust(attacked(Square(queries=400), model, images, labels, ThreatModel.parse(far))) == 6, far
+
+
+def test_a_two_class_linear_sample_breaks_where_its_exact_distance_allows():
+    generator = torch.Generator().manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).double().requires_grad_(False)
+    model[1].weight.copy_(torch.randn(2, 36, generator=generator, dtype=torch.float64))
+    images = 0.4 + 0.2 * torch.rand(40, 1, 6, 6, generator=generator, dtype=torch.float64)
+    model[1].bias.copy_(-(model[1].weight @ images.flatten(1).mean(0)))
+    logits = model(images)
+    labels, across = logits.argmax(1), model[1].weight[0] - model[1].weight[1]
+    gap = (logits[:, 0] - logits[:, 1]).abs()
+    for norm, dual in (("Linf", across.abs().sum()), ("L2", across.norm())):
+        exact = gap / dual
+        eps = float(exact.median())
+        found = attacked(Square(queries=1500), model, images, labels, ThreatModel(norm, eps))
+        broken = torch.tensor([found[f"sample {i}"].adversarial is not None for i in range(40)])
+        assert not broken[exact > eps * (1 + 1e-5)].any()
+        reach = {"Linf": 0.98, "L2": 0.75}[norm]
+        assert broken[exact < reach * eps].all(), norm
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 7), (1, 2, 2), (1, 4, 3), (40, 3, 3)], ids=str)
+@pytest.mark.parametrize("threat", BOTH, ids=str)
+def test_images_of_any_shape_are_searched(shape, threat):
+    images = torch.full((3, *shape), 0.5)
+    points = [query for _, query in followed(images, threat, 20)]
+    assert all(point.isfinite().all() for point in points)
+    assert len({tuple(point.flatten().tolist()) for point in points}) > 1
+
+
+@pytest.mark.parametrize(("threat", "name"), [("Linf:0.15", "cnn.standard_digits"), ("L2:0.5", "cnn.trades_digits")])
+def test_it_leaves_no_more_samples_than_torchattacks_over_five_seeds(threat, name):
+    from torchattacks import Square as Foreign
+
+    threat, data = ThreatModel.parse(threat), gauntlet.load_data("digits")
+    model = gauntlet.load_model(name).module.requires_grad_(False).eval()
+    right = (model(data.images[:110]).argmax(1) == data.labels[:110]).nonzero().squeeze(1)
+    images, labels = data.images[right], data.labels[right]
+    native, foreign = [], []
+    for seed in range(5):
+        native.append(robust(attacked(Square(queries=250), model, images, labels, threat, seed=seed)))
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            other = Foreign(model, threat.norm, threat.eps, n_queries=250, seed=seed, resc_schedule=False)
+            foreign.append(int((model(other(images, labels)).argmax(1) == labels).sum()))
+    assert 10 < min(native) < max(foreign) < len(labels)
+    assert max(native) <= max(foreign), (native, foreign)
+    assert sum(native) <= sum(foreign), (native, foreign)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"queries": 0}, "queries=0"),
+        ({"restarts": 1.5}, "restarts=1.5"),
+        ({"p_init": 0.0}, "p_init=0.0"),
+        ({"p_init": 1.2}, "p_init=1.2"),
+        ({"rescale": 1}, "rescale=1"),
+        ({"steps": 5}, "steps"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ENTRY.make(ThreatModel("Linf", 0.1), **settings)
