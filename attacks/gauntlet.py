@@ -28,7 +28,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("ce", APGD(steps=10)),
         # All targets: on an undefended model the class that breaks a sample is often none of the likeliest.
         Stage("targets", APGD(steps=12, loss="dlr_targeted")),
-        Stage("margins", APGD(steps=50, loss="cw_targeted", targets=4)),
+        Stage("margins", APGD(steps=40, loss="cw_targeted", targets=4)),
         Stage("deep", APGD(steps=50, loss="dlr_targeted", targets=1)),
         Stage("probe", Square(queries=50)),
     ),

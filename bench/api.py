@@ -77,7 +77,7 @@ def evaluate(
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)
     with TemporaryDirectory(prefix="gauntlet-") as scratch:
-        config = Config((group,), seed, str(target), 256 if batch_size is None else batch_size, Path(store or scratch))
+        config = Config((group,), seed, str(target), batch_size, Path(store or scratch))
         engine = Engine(make_plan(config, extra), config, command="gauntlet.evaluate(…)")
         engine.workbench.put_data(data_ref, data)
         engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))

@@ -75,7 +75,8 @@ class Config:
     groups: tuple[Group, ...]
     seed: int = 0
     device: str = "auto"
-    batch_size: int = 256
+    batch_size: int | None = None
+    """Samples attacked at once; None: by the size of an image."""
     out: Path = Path("gauntlet-results")
     fresh: bool = False
     keep_adversarials: bool = True
@@ -107,8 +108,10 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
     for row in _tables(merged, "group") or [{}]:
         _known(row, _PAIRING, "group")
         groups.append(_group({**{key: merged[key] for key in _PAIRING if key in merged}, **row}))
-    batch_size, seed = merged.get("batch_size", 256), merged.get("seed", 0)
+    batch_size, seed = merged.get("batch_size"), merged.get("seed", 0)
     for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if value is None and name == "batch_size":
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}")
     for name in ("device", "out"):

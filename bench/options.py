@@ -38,7 +38,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("threat", "Threat model NORM:EPS, for instance Linf:8/255; may be repeated.", many=True, metavar="THREAT"),
     Option("seed", "Seed of the attacks' random numbers (default 0).", metavar="N", kind=int),
     Option("device", "auto, cpu, cuda or cuda:1 (default auto: a GPU where there is one).", metavar="DEVICE"),
-    Option("batch-size", "Samples attacked at once (default 256).", metavar="N", kind=int),
+    Option(
+        "batch-size", "Samples attacked at once (default: by the size of an image, 32 to 1024).", metavar="N", kind=int
+    ),
     Option("out", "Folder of the results (default gauntlet-results).", metavar="FOLDER"),
     Option("config", "Config file; else gauntlet.toml, or [tool.gauntlet] of pyproject.toml.", metavar="FILE"),
     Option("fresh", "Run every cell again, also what the store holds, and compare.", flag=True),

@@ -37,9 +37,14 @@ class Settings:
     """How to run cells, none of which changes their outcome."""
 
     device: torch.device
-    batch_size: int = 256
+    batch_size: int | None = None
+    """None: by the size of an image."""
     fresh: bool = False
     keep_adversarials: bool = True
+
+    def slots(self, image: torch.Tensor) -> int:
+        """Samples attacked at once, for images like this (C, H, W): about a million pixels, 32 to 1024 samples."""
+        return self.batch_size or max(32, min(1024, 2**20 // image.numel()))
 
 
 def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Progress | None = None) -> CellResult:
@@ -166,7 +171,7 @@ def _run_native(
             prepared.defended.attack_view(),
             task,
             lambda points, samples, attempt: verify(points, right[samples], attempt),
-            batch_size=settings.batch_size,
+            batch_size=settings.slots(verify.images[0]),
             verify_every=10 if cell.info.randomised else 1,
             classes=clean.classes,
             meter=meter,

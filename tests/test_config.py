@@ -41,7 +41,7 @@ def test_without_a_file_the_default_benchmark_is_planned(tmp_path):
     read = config(tmp_path)
     assert [group.data.spec for group in read.groups] == ["digits"] * len(read.groups)
     assert {cell.info.model for cell in make_plan(read).cells} >= {"cnn.standard_digits", "cnn.trades_digits"}
-    assert (read.seed, read.batch_size, read.device, str(read.out)) == (0, 256, "auto", "gauntlet-results")
+    assert (read.seed, read.batch_size, read.device, str(read.out)) == (0, None, "auto", "gauntlet-results")
     assert (read.fresh, read.keep_adversarials, read.expect) == (False, True, ())
 
 
