@@ -1,0 +1,107 @@
+"""Cascades: who reaches which stage, what is counted, and the `gauntlet` cascade against the exact truth."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from gauntlet.attacks.autoattack import build as autoattack
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.catalog import ATTACKS
+from gauntlet.attacks.cw import CW
+from gauntlet.attacks.fgsm import FGSM
+from gauntlet.attacks.gauntlet import BUDGETS
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.solver import Meter, Stage, Task, solve
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.verifier import Verifier
+from gauntlet.defenses.exact import exact_linf
+from gauntlet.defenses.training.catalog import RECIPES
+from gauntlet.defenses.training.loop import fit
+
+LINF = ThreatModel("Linf", 0.15)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A ReLU network 64-16-10, trained by FGSM with random start, and the test digits that it classifies correctly."""
+    train, test = load_data("digits-train"), load_data("digits")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    recipe = dataclasses.replace(RECIPES["fast"], epochs=15)
+    fit(model, train.images, train.labels, recipe, threat=LINF, seed=0)
+    model.requires_grad_(False)
+    right = (model(test.images).argmax(1) == test.labels).nonzero().squeeze(1).tolist()
+    return model, test.images[right], test.labels[right], [test.ids[row] for row in right]
+
+
+def run(network, attack, batch_size=256, meter=None):
+    model, images, labels, ids = network
+    verify = Verifier(model, images, labels, ids, LINF, seed=0)
+    task = Task(images, labels, ids, LINF, 0, "cascade")
+    found = solve(attack, model, task, verify, batch_size=batch_size, classes=10, meter=meter)
+    return sorted(found, key=lambda outcome: outcome.sample)
+
+
+def test_a_later_stage_faces_what_the_earlier_ones_left_and_counts_add_up(network):
+    stages = (Stage("fgsm", FGSM()), Stage("pgd", PGD(steps=5)))
+    outcomes = run(network, stages)
+    assert {one.stage for one in outcomes} == {"fgsm", "pgd", ""}
+    for one in outcomes:
+        assert (one.adversarial is None) == (one.stage == "")
+        if one.stage == "fgsm":
+            assert one.forwards <= 2
+        if one.stage == "":
+            assert (one.forwards, one.backwards, one.steps) == (2 + 6, 1 + 5, -1)
+
+
+def test_verdicts_stages_and_counts_do_not_depend_on_the_batch_size(network):
+    few = tuple(part[:40] for part in network[1:])
+    small = (network[0].double(), few[0].double(), *few[1:])
+    stages = (Stage("fgsm", FGSM()), Stage("pgd", PGD(steps=4, restarts=2)), Stage("margin", PGD(steps=3, loss="cw")))
+
+    def facts(batch_size):
+        return [(one.sample, one.stage, one.forwards, one.backwards) for one in run(small, stages, batch_size)]
+
+    whole = facts(40)
+    network[0].float()
+    assert len({stage for _, stage, _, _ in whole}) > 2
+    network[0].double()
+    assert facts(1) == facts(7) == whole
+    network[0].float()
+
+
+def test_the_batch_is_fuller_with_refilling_than_a_batch_that_only_shrinks(network):
+    meter = Meter()
+    run(network, PGD(steps=20), 64, meter)
+    shrinking = Meter()
+    run(network, PGD(steps=20), len(network[1]), shrinking)
+    assert shrinking.occupancy < meter.occupancy <= 1
+
+
+@pytest.mark.parametrize("stages", [(), (Stage("a", FGSM()), Stage("a", PGD())), (Stage("cw", CW()),)])
+def test_a_cascade_without_stages_with_equal_labels_or_with_a_minimum_norm_stage_is_refused(stages):
+    with pytest.raises(ValueError, match="cascade needs"):
+        Cascade(stages)
+
+
+def test_every_gauntlet_budget_is_registered_as_a_cascade():
+    assert set(BUDGETS) == {name for name in ATTACKS if name.startswith("gauntlet")}
+
+
+def test_gauntlet_breaks_nothing_proven_robust_and_misses_at_most_a_hundredth_more_than_autoattack(network):
+    model, images, labels, _ = network
+    exact = exact_linf(model, images, labels, LINF.eps)
+    missed = {}
+    for name, stages in (("gauntlet", BUDGETS["gauntlet"]), ("autoattack", autoattack(LINF).stages)):
+        broken = torch.tensor([one.adversarial is not None for one in run(network, stages)])
+        assert not (broken & exact.robust).any()
+        missed[name] = int((exact.broken & ~broken).sum())
+    breakable = int(exact.broken.sum())
+    assert breakable > 200
+    assert missed["gauntlet"] <= missed["autoattack"] + 0.01 * breakable
