@@ -83,7 +83,7 @@ class Oracle:
                 raise AttackError(
                     "no gradient reaches the input: the model (or a defense inside it) detaches it or is not "
                     "differentiable. Register that part as a defense that is not differentiable, so that it is attacked "
-                    "by BPDA, or use a black-box attack such as torchattacks.Square"
+                    "by BPDA, or use a black-box attack such as square"
                 )
             (gradient,) = torch.autograd.grad(value.sum(), x)
         x, logits = x.detach(), logits.detach()
