@@ -1,4 +1,4 @@
-"""The `gauntlet` cascade: what AutoAttack finds, for a small part of its passes.
+"""The `gauntlet` cascade: nearly what AutoAttack finds, for a small part of its passes (measured in docs/attacks.md).
 
 Ideas and their sources: cheap attacks with diverse losses first, each facing only what is left (Croce and Hein 2020); margin
 losses on the likeliest targets first, few steps a target (Gowal et al. 2019, "An alternative surrogate loss for PGD-based
@@ -54,6 +54,6 @@ def _entry(name: str, summary: str) -> AttackEntry:
     return AttackEntry(card, build)
 
 
-FAST = _entry("gauntlet:fast", "cascade of about a fourth of gauntlet's passes")
-DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for less than a tenth of its passes")
+FAST = _entry("gauntlet:fast", "cascade of a fifth to a third of gauntlet's passes")
+DEFAULT = _entry("gauntlet", "cascade that finds nearly what AutoAttack finds, for about a tenth of its passes")
 THOROUGH = _entry("gauntlet:thorough", "the same cascade with about five times its passes")
