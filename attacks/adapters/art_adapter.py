@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -95,6 +95,28 @@ class ArtPGD(ArtAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArtAutoPGD(ArtAttack):
+    """Auto-PGD on cross-entropy from one start; the first step is 2 eps, as published."""
+
+    steps: int = 100
+
+    def generate(self, estimator: Any, x: Any, y: Any) -> Any:
+        """The best points."""
+        attack = _evasion().AutoProjectedGradientDescent(
+            estimator,
+            norm=self.order,
+            eps=self.threat.eps,
+            eps_step=2 * self.threat.eps,
+            max_iter=self.steps,
+            nb_random_init=1,
+            batch_size=len(x),
+            loss_type="cross_entropy",
+            verbose=False,
+        )
+        return attack.generate(x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArtCarliniL2(ArtAttack):
     """Carlini and Wagner's L2 attack with a line search: `search_steps` constants, `steps` iterations each.
 
@@ -156,6 +178,8 @@ class ArtAutoAttack(ArtAttack):
     APGD is 2 eps, as published. Where `eps` bounds Linf, DeepFool still seeks small L2 distances.
     """
 
+    version: ClassVar[int] = 2
+
     steps: int = 100
     restarts: int = 1
     queries: int = 5000
@@ -166,7 +190,7 @@ class ArtAutoAttack(ArtAttack):
         if estimator.nb_classes < 3:
             raise ValueError(f"art.AutoAttack needs at least 3 classes for its DLR loss, not {estimator.nb_classes}")
         library("multiprocess", "multiprocess")
-        ball = {"norm": self.order, "eps": self.threat.eps, "eps_step": self.threat.eps}
+        ball = {"norm": self.order, "eps": self.threat.eps, "eps_step": 2 * self.threat.eps}
         apgd = {"max_iter": self.steps, "nb_random_init": self.restarts, "batch_size": len(x), "verbose": False}
         stages = [
             _evasion().AutoProjectedGradientDescent(estimator, **ball, **apgd, loss_type=loss)
@@ -280,6 +304,12 @@ PROJECTED_GRADIENT_DESCENT = _entry(
     ArtPGD,
     "projected gradient descent from random starts",
     "Madry et al. 2018, arXiv 1706.06083",
+)
+AUTO_PGD = _entry(
+    "AutoProjectedGradientDescent",
+    ArtAutoPGD,
+    "PGD that adapts its step, on cross-entropy",
+    "Croce and Hein 2020, arXiv 2003.01690",
 )
 CARLINI_L2 = _entry(
     "CarliniL2Method",

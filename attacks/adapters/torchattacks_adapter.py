@@ -88,6 +88,20 @@ class TorchattacksAPGDT(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TorchattacksFAB(Whole):
+    """Targeted FAB (Croce and Hein 2020), `targets` classes at most (official: 9), 100 steps each (library: 10)."""
+
+    steps: int = 100
+    targets: int = 9
+
+    def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Broken samples' candidates; the clean image elsewhere."""
+        classes = count_classes(model, images, least=2, attack="torchattacks.FAB")
+        budget = {"steps": self.steps, "n_classes": min(self.targets + 1, classes), "multi_targeted": True}
+        return _result(_torchattacks().FAB(model, **_ball(self, seed), **budget), images, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TorchattacksSquare(Whole):
     """Square Attack (Andriushchenko et al. 2020); `rescale` stretches its schedule to `queries`."""
 
@@ -255,6 +269,9 @@ FGSM = _entry(
 PGD = _entry("PGD", TorchattacksPGD, "projected gradient descent, one start", "Madry et al. 2018, arXiv 1706.06083")
 APGD = _entry("APGD", TorchattacksAPGD, "PGD that adapts its step, loss ce or dlr", _CROCE)
 APGDT = _entry("APGDT", TorchattacksAPGDT, "targeted Auto-PGD on the DLR loss", _CROCE)
+FAB = _entry(
+    "FAB", TorchattacksFAB, "smallest step to the boundary of each target", "Croce and Hein 2020, arXiv 1907.02044"
+)
 AUTOATTACK = _entry("AutoAttack", TorchattacksAutoAttack, "APGD-CE, APGD-T, FAB-T and Square in a row", _CROCE)
 SQUARE = _entry(
     "Square",

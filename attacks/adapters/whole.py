@@ -101,7 +101,10 @@ def count_classes(model: nn.Module, images: Tensor, *, least: int, attack: str) 
     with torch.no_grad():
         classes = int(model(images[:1]).shape[-1])
     if classes < least:
-        raise ValueError(f"{attack} needs at least {least} classes, and the model has {classes}: use another attack")
+        why = " (towards a class, any model has two: that one and the rest)" if classes == 2 else ""
+        raise ValueError(
+            f"{attack} needs at least {least} classes, and the model has {classes}{why}: use another attack"
+        )
     return classes
 
 

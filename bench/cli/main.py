@@ -107,6 +107,34 @@ def train(name: str, seed: int, out: Path | None) -> None:
         click.echo(line)
 
 
+@cli.command(epilog=EPILOG)
+@click.argument("rows", nargs=-1)
+@click.option("--model", default="cnn.pgd_digits", show_default=True, help="A model as `run` takes it.")
+@click.option("--data", default="digits", show_default=True, help="Data as `run` takes them.")
+@click.option("--samples", help="The first so many samples (default: all).")
+@click.option(
+    "--peers", default="*", help="Libraries to compare with, a pattern such as torchattacks.", metavar="PATTERN"
+)
+@click.option("--rounds", default=5, show_default=True, help="Each with a seed of its own.")
+@click.option("--batch-size", default=256, show_default=True, help="For everybody.")
+@click.option("--threads", default=1, show_default=True, help="Of the CPU.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.", metavar="DEVICE")
+@click.option("--linf", default=0.15, show_default=True, help="eps of the rows in Linf.")
+@click.option("--l2", default=0.8, show_default=True, help="eps of the rows in L2.")
+@click.option(
+    "--out", default="gauntlet-speed", show_default=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+def speed(out: Path, **options: Any) -> None:
+    """Measure our attacks beside those of the installed libraries on the same work.
+
+    ROWS are patterns such as 'PGD*'; all rows without any, which takes about an hour.
+    """
+    from gauntlet.bench.speed.run import Setup, compare_speed
+
+    click.echo(compare_speed(Setup(**options), out, lambda line: click.echo(line, err=True)))
+    click.echo(f"written: {out / 'speed.md'}, {out / 'speed.csv'}")
+
+
 def main() -> None:
     """Run the command line; expected errors are one line, not a traceback."""
     try:

@@ -1,0 +1,142 @@
+"""All participants of a row, round by round: each round has a seed of its own and gives everybody one turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from statistics import median
+
+import torch
+from torch import nn
+
+from gauntlet.attacks.card import AnyAttack
+from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.settings import parse_named
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.speed.measure import Bare, Measured, Work, bare_passes, measure
+from gauntlet.bench.speed.rows import Row
+
+OURS = "gauntlet"
+
+
+@dataclass(frozen=True)
+class Participant:
+    """An attack that takes part in a row, and the form of the model that it is given."""
+
+    name: str
+    """The library."""
+    spec: str
+    form: str
+    """Empty for the model itself, else how it was converted."""
+    attack: AnyAttack
+    model: nn.Module
+    minimum_norm: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One measurement."""
+
+    row: str
+    participant: str
+    form: str
+    seed: int
+    measured: Measured
+    bare: Bare
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a participant's turns come to."""
+
+    participant: str
+    form: str
+    seconds: float
+    """Median over the rounds."""
+    forwards: float
+    """A sample, mean over the rounds."""
+    backwards: float
+    robust: tuple[float, float]
+    """The lowest and the highest robust accuracy over the rounds."""
+    median: float
+    """Median distance, median over the rounds."""
+    overhead: float
+    """Seconds over those of the bare passes that were really made, minus 1, median over the rounds."""
+    bare: float
+    """Seconds over those of the bare passes of the row's full budget for every sample, median over the rounds."""
+
+
+def participants(
+    row: Row,
+    work: Work,
+    threat: ThreatModel,
+    forms: dict[str, nn.Module],
+    peers: str,
+    missing: Callable[[str, str], None],
+) -> list[Participant]:
+    """Ours on the first form, and every peer that fits the pattern `peers` and can be imported, on every form.
+
+    `forms`: forms of the model by name, the one that our attacks take first. `missing(spec, reason)` hears of the peers
+    that cannot run.
+    """
+    found = [_participant(OURS, row.ours, threat, next(iter(forms.items())))]
+    for spec in row.peers:
+        library = spec.partition(".")[0]
+        if not fnmatchcase(library, peers):
+            continue
+        for form in sorted(forms.items()):
+            one = _participant(library, spec, threat, form)
+            try:
+                # A batch of two says whether the library can be imported and has this attack for this model.
+                one.attack(one.model, work.images[:2], work.labels[:2], 0)  # type: ignore[operator]
+            except (ImportError, ValueError) as error:
+                missing(spec, str(error))
+                break
+            found.append(one)
+    return found
+
+
+def _participant(name: str, spec: str, threat: ThreatModel, form: tuple[str, nn.Module]) -> Participant:
+    named = parse_named(spec)
+    entry = ATTACKS.get(named.name)
+    attack = entry.make(threat, **named.keywords)
+    least = attack.minimum_norm if isinstance(attack, Rule) else entry.card.minimum_norm
+    return Participant(name, spec, form[0], attack, form[1], least)
+
+
+def rounds(row: Row, found: list[Participant], work: Work, threat: ThreatModel, count: int) -> Iterator[Turn]:
+    """`count` rounds. The bare passes are measured in every round, beside what is compared with them."""
+    for seed in range(count):
+        bare = bare_passes(work)
+        # Everybody is first now and then, so that a drift of the machine's speed favours nobody.
+        for one in found[seed % len(found) :] + found[: seed % len(found)]:
+            with torch.random.fork_rng():
+                measured = measure(one.attack, work, one.model, threat, seed, minimum_norm=one.minimum_norm)
+            yield Turn(row.name, one.name, one.form, seed, measured, bare)
+
+
+def summary(row: Row, turns: list[Turn], work: Work) -> list[Line]:
+    """A line a participant, ours first."""
+    lines, count = [], len(work.ids)
+    for name, form in dict.fromkeys((turn.participant, turn.form) for turn in turns):
+        mine = [turn for turn in turns if (turn.participant, turn.form) == (name, form)]
+        robust = [int(turn.measured.standing.sum()) / work.total for turn in mine]
+        made = [turn.bare.seconds(turn.measured.forwards, turn.measured.backwards) for turn in mine]
+        budget = [turn.bare.seconds(row.passes[0] * count, row.passes[1] * count) for turn in mine]
+        seconds = [turn.measured.seconds for turn in mine]
+        lines.append(
+            Line(
+                participant=name,
+                form=form,
+                seconds=median(seconds),
+                forwards=sum(turn.measured.forwards for turn in mine) / len(mine) / count,
+                backwards=sum(turn.measured.backwards for turn in mine) / len(mine) / count,
+                robust=(min(robust), max(robust)),
+                median=median(turn.measured.median for turn in mine),
+                overhead=median(a / b for a, b in zip(seconds, made, strict=True)) - 1,
+                bare=median(a / b for a, b in zip(seconds, budget, strict=True)),
+            )
+        )
+    return sorted(lines, key=lambda line: (line.participant != OURS, line.form, line.seconds))

@@ -1,0 +1,142 @@
+"""One participant on one row: seconds, passes as counted from outside, and what the verifier leaves standing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.card import AnyAttack
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.losses import ce
+from gauntlet.attacks.norms import distance, limit
+from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.solver import Task, solve
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.device import synchronised_time
+from gauntlet.bench.verifier import Verifier
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every participant attacks: images (N, C, H, W) in [0, 1] that the model, with frozen parameters, gets right."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    ids: Sequence[str]
+    classes: int
+    total: int
+    """All samples, those that are wrong when clean counted: robust accuracy is a share of these."""
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of an attack."""
+
+    seconds: float
+    """Of the attack alone, without the verification."""
+    forwards: int
+    """Images that went through the model, as its wrapper counted them."""
+    backwards: int
+    standing: Tensor
+    """bool (N,), samples without a verified adversarial example inside the ball."""
+    median: float
+    """Of the verified distances, in the norm; infinite where fewer than half are broken."""
+
+
+class Counted(nn.Module):
+    """Counts the images that pass forwards and backwards through a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Starts at 0."""
+        super().__init__()
+        self.model = model
+        self.forwards = 0
+        self.backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The model's logits."""
+        count = len(images)
+        self.forwards += count
+        logits: Tensor = self.model(images)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: self._back(count))
+        return logits
+
+    def _back(self, count: int) -> None:
+        self.backwards += count
+
+
+def measure(
+    attack: AnyAttack, work: Work, attacked: nn.Module, threat: ThreatModel, seed: int, *, minimum_norm: bool
+) -> Measured:
+    """Run an attack of ours or of a library once, on `attacked`; what it found is judged on the original model.
+
+    `minimum_norm`: the attack seeks the smallest distance; samples with one above eps stand.
+    """
+    verify = Verifier(work.model, work.images, work.labels, work.ids, threat, seed=seed, minimum_norm=minimum_norm)
+    counted = Counted(attacked)
+    native = isinstance(attack, Rule | Cascade)
+    began = synchronised_time()
+    points, found = (_native if native else _library)(attack, work, counted, threat, seed, verify)
+    seconds = synchronised_time() - began - verify.seconds
+    if not native:
+        every = torch.arange(len(points), device=points.device)
+        found = verify(points, every, torch.zeros_like(every)).success
+    far = torch.where(found.to(points.device), distance(points, work.images, threat.norm), torch.inf)
+    return Measured(seconds, counted.forwards, counted.backwards, far > limit(threat), far.median().item())
+
+
+def _native(
+    attack: Any, work: Work, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
+) -> tuple[Tensor, Tensor]:
+    task = Task(work.images, work.labels, work.ids, threat, seed, "speed")
+    points, found = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
+    stages = attack.stages if isinstance(attack, Cascade) else attack
+    for outcome in solve(stages, model, task, verify, batch_size=work.batch_size, classes=work.classes):
+        if outcome.adversarial is not None:
+            points[outcome.sample], found[outcome.sample] = outcome.adversarial, True
+    return points, found
+
+
+def _library(
+    attack: Any, work: Work, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
+) -> tuple[Tensor, Tensor]:
+    parts = [
+        attack(model, images, labels, seed)
+        for images, labels in zip(work.images.split(work.batch_size), work.labels.split(work.batch_size), strict=True)
+    ]
+    return torch.cat(parts), torch.zeros(len(work.ids), dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Seconds of one image in a full batch: forward alone, and forward with the gradient with respect to the input."""
+
+    forward: float
+    both: float
+
+    def seconds(self, forwards: float, backwards: float) -> float:
+        """Of so many passes."""
+        return self.forward * (forwards - backwards) + self.both * backwards
+
+
+def bare_passes(work: Work, repeats: int = 5) -> Bare:
+    """The passes alone, on the model with frozen parameters: the fastest of `repeats`."""
+    images, labels = work.images[: work.batch_size], work.labels[: work.batch_size]
+    alone, both = [], []
+    for _ in range(repeats):
+        began = synchronised_time()
+        with torch.no_grad():
+            work.model(images)
+        alone.append(synchronised_time() - began)
+        began = synchronised_time()
+        x = images.clone().requires_grad_()
+        torch.autograd.grad(ce(work.model(x), labels).sum(), x)
+        both.append(synchronised_time() - began)
+    return Bare(min(alone) / len(images), min(both) / len(images))

@@ -1,0 +1,116 @@
+"""The comparison as a Markdown table and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+
+import pandas as pd
+
+from gauntlet.bench.speed.compare import OURS, Line, Turn
+from gauntlet.bench.speed.rows import Row
+
+NOTE = (
+    "Seconds are the attack's alone, medians over the rounds; every round has another seed. Ratios: to the fastest peer on the "
+    "same form of the model, and to the bare passes of the full budget (gradients with respect to the input, frozen "
+    "parameters). Passes are a sample's, counted by a wrapper of the model. Robust accuracy is what our verifier leaves "
+    "standing of all samples, lowest to highest over the rounds."
+)
+
+
+def ratios(lines: Sequence[Line]) -> dict[str, float]:
+    """For each form of the model: our seconds over the fastest peer's that was given that form."""
+    (ours,) = (line for line in lines if line.participant == OURS)
+    fastest: dict[str, float] = {}
+    for line in lines:
+        if line.participant != OURS:
+            fastest[line.form] = min(fastest.get(line.form, line.seconds), line.seconds)
+    return {form: ours.seconds / seconds for form, seconds in fastest.items()}
+
+
+def markdown(row: Row, lines: Sequence[Line], title: str) -> str:
+    """One row's table; `title` says model, data and threat model."""
+    fastest = ratios(lines)
+    head = [
+        f"### {row.name}: {title}",
+        "",
+        "| attack | model as | seconds | × fastest peer | × bare budget | over own passes | forwards | backwards "
+        "| robust % | median distance |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    (ours,) = (line for line in lines if line.participant == OURS)
+    body = [_table_line(line, {form: ours.seconds / value for form, value in fastest.items()}) for line in lines]
+    said = "; ".join(f"{value:.2f} × the fastest peer ({form or 'original model'})" for form, value in fastest.items())
+    return "\n".join([*head, *body, "", f"Ours: {said}." if said else "No peer could run.", ""])
+
+
+def _table_line(line: Line, fastest: dict[str, float]) -> str:
+    shares = [
+        f"{line.seconds / fastest[form]:.2f}" for form in fastest if line.participant == OURS or form == line.form
+    ]
+    low, high = (f"{100 * value:.1f}" for value in line.robust)
+    cells = [
+        line.participant,
+        line.form or "it is",
+        f"{line.seconds:.3g}",
+        " / ".join(shares) or "–",
+        f"{line.bare:.2f}",
+        f"{100 * line.overhead:+.0f} %",
+        f"{line.forwards:.1f}",
+        f"{line.backwards:.1f}",
+        low if low == high else f"{low} to {high}",
+        f"{line.median:.4g}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def overview(found: Iterable[tuple[Row, Sequence[Line]]]) -> str:
+    """One line a row: our ratio to the fastest peer, and both robust accuracies."""
+    out = [
+        "| attack | × fastest peer | × fastest peer, same form | passes, ours / fastest peer's | robust %, ours | peers |"
+    ]
+    out.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for row, lines in found:
+        (ours,) = (line for line in lines if line.participant == OURS)
+        peers = [line for line in lines if line.participant != OURS]
+        by_form = ratios(lines)
+        original = [line for line in peers if not line.form]
+        quickest = min(original or peers, key=lambda line: line.seconds, default=None)
+        passes = (
+            "–"
+            if quickest is None
+            else f"{(ours.forwards + ours.backwards) / (quickest.forwards + quickest.backwards):.3f}"
+        )
+        best = [line.robust for line in peers]
+        cells = [
+            row.name,
+            *(f"{by_form[form]:.2f}" if form in by_form else "–" for form in ("", ours.form)),
+            passes,
+            _span([ours.robust]),
+            _span(best) if best else "–",
+        ]
+        out.append(f"| {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def _span(ranges: Sequence[tuple[float, float]]) -> str:
+    low, high = min(one[0] for one in ranges), max(one[1] for one in ranges)
+    return f"{100 * low:.1f}" if low == high else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def table(turns: Iterable[Turn]) -> pd.DataFrame:
+    """One line a turn."""
+    return pd.DataFrame(
+        [
+            {
+                "row": turn.row,
+                "participant": turn.participant,
+                "form": turn.form,
+                "seed": turn.seed,
+                **asdict(replace(turn.measured, standing=int(turn.measured.standing.sum()))),
+                "bare_forward_s": turn.bare.forward,
+                "bare_both_s": turn.bare.both,
+            }
+            for turn in turns
+        ]
+    )

@@ -1,0 +1,113 @@
+"""What is compared: each attack of ours, and the same attack at the same budget in other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gauntlet.attacks.threat import Norm
+
+
+@dataclass(frozen=True)
+class Row:
+    """One attack, by specs as `gauntlet run --attacks` takes them."""
+
+    name: str
+    norm: Norm
+    ours: str
+    peers: tuple[str, ...]
+    passes: tuple[int, int]
+    """Forward and backward passes of the full budget for one sample that no step breaks."""
+
+
+ROWS = (
+    Row("FGSM", "Linf", "fgsm", ("torchattacks.FGSM", "foolbox.FGSM", "art.FastGradientMethod"), (1, 1)),
+    Row(
+        "PGD-40 Linf",
+        "Linf",
+        "pgd(steps=40)",
+        (
+            "torchattacks.PGD(steps=40)",
+            "foolbox.PGD(steps=40)",
+            "adv_lib.PGD(steps=40)",
+            "art.ProjectedGradientDescent(steps=40)",
+        ),
+        (40, 40),
+    ),
+    Row(
+        "PGD-40 L2",
+        "L2",
+        "pgd(steps=40)",
+        ("torchattacks.PGD(steps=40)", "foolbox.PGD(steps=40)", "art.ProjectedGradientDescent(steps=40)"),
+        (40, 40),
+    ),
+    Row(
+        "APGD-CE 50",
+        "Linf",
+        "apgd(steps=50)",
+        (
+            "torchattacks.APGD(steps=50)",
+            "pyautoattack.APGD(steps=50)",
+            "adv_lib.APGD(steps=50)",
+            "art.AutoProjectedGradientDescent(steps=50)",
+        ),
+        (50, 50),
+    ),
+    Row(
+        "APGD-T 9x50",
+        "Linf",
+        "apgd-t(steps=50)",
+        ("torchattacks.APGDT(steps=50)", "pyautoattack.APGDT(steps=50)", "adv_lib.APGDT(steps=50)"),
+        (450, 450),
+    ),
+    Row(
+        "FAB-T 9x50",
+        "Linf",
+        "fab-t(steps=50, stop_inside=True)",
+        ("torchattacks.FAB(steps=50)", "pyautoattack.FAB(steps=50)", "adv_lib.FAB(steps=50)"),
+        (450, 450),
+    ),
+    Row(
+        "Square 1000",
+        "Linf",
+        "square(queries=1000)",
+        (
+            "torchattacks.Square(queries=1000, rescale=False)",
+            "pyautoattack.Square(queries=1000)",
+            "art.SquareAttack(queries=1000)",
+        ),
+        (1000, 0),
+    ),
+    Row(
+        "C&W 9x100",
+        "L2",
+        "cw(search_steps=9, steps=100)",
+        (
+            "torchattacks.CW(search_steps=9, steps=100)",
+            "foolbox.CarliniWagner(search_steps=9, steps=100, lr=0.02, initial_c=0.1)",
+            "adv_lib.CarliniWagner(search_steps=9, steps=100, lr=0.02, initial_c=0.1)",
+            "art.CarliniL2Method(search_steps=9, steps=100)",
+        ),
+        (900, 900),
+    ),
+    Row(
+        "gauntlet / AutoAttack",
+        "Linf",
+        "gauntlet",
+        ("pyautoattack.AutoAttack", "torchattacks.AutoAttack"),
+        (100 + 900 + 900 + 5000, 100 + 900 + 900),
+    ),
+)
+
+
+def chosen_rows(patterns: tuple[str, ...]) -> tuple[Row, ...]:
+    """Rows whose name fits one of the patterns (shell wildcards, case ignored); all without any.
+
+    Raises ValueError that lists the names where a pattern fits none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in ROWS):
+            raise ValueError(f"no row fits {pattern!r}: there are {', '.join(row.name for row in ROWS)}")
+    return tuple(
+        row for row in ROWS if not patterns or any(fnmatchcase(row.name.lower(), one.lower()) for one in patterns)
+    )

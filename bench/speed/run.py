@@ -1,0 +1,102 @@
+"""The whole comparison: load, run row by row, write after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.device import choose_device
+from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.speed.compare import Line, Turn, participants, rounds, summary
+from gauntlet.bench.speed.measure import Work
+from gauntlet.bench.speed.report import NOTE, markdown, overview, table
+from gauntlet.bench.speed.rows import Row, chosen_rows
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured, and how."""
+
+    model: str
+    data: str
+    samples: str | None = None
+    rows: tuple[str, ...] = ()
+    """Patterns of rows; all without any."""
+    peers: str = "*"
+    """A pattern of libraries."""
+    rounds: int = 5
+    batch_size: int = 256
+    threads: int = 1
+    device: str = "auto"
+    linf: float = 0.15
+    l2: float = 0.8
+
+
+def compare_speed(setup: Setup, out: Path, tell: Tell) -> str:
+    """Run the comparison, write `speed.md` and `speed.csv` (a line for each turn) to `out` after each row; the Markdown.
+
+    Raises ValueError for bad arguments, LookupError for unknown names.
+    """
+    rows = chosen_rows(setup.rows)
+    for name in ("rounds", "batch_size", "threads"):
+        if getattr(setup, name) < 1:
+            raise ValueError(f"{name.replace('_', '-')}={getattr(setup, name)} must be at least 1")
+    torch.set_num_threads(setup.threads)
+    work = _work(setup)
+    out.mkdir(parents=True, exist_ok=True)
+    turns: list[Turn] = []
+    done: list[tuple[Row, Sequence[Line]]] = []
+    parts: list[str] = []
+    text = ""
+    for row in rows:
+        threat = ThreatModel("Linf", setup.linf) if row.norm == "Linf" else ThreatModel("L2", setup.l2)
+        found = participants(
+            row, work, threat, {"": work.model}, setup.peers, lambda spec, why: tell(f"{spec} is left out: {why}")
+        )
+        mine = []
+        for turn in rounds(row, found, work, threat, setup.rounds):
+            mine.append(turn)
+            tell(
+                f"{row.name} round {turn.seed + 1}/{setup.rounds} {turn.participant}: {turn.measured.seconds:.2f} s, "
+                f"{int(turn.measured.standing.sum())} of {work.total} standing"
+            )
+        turns += mine
+        lines = summary(row, mine, work)
+        done.append((row, lines))
+        parts.append(markdown(row, lines, f"{setup.model}, {setup.data}, {threat}"))
+        text = "\n".join([_head(setup, work), overview(done), "", NOTE, "", *parts])
+        (out / "speed.md").write_text(text, encoding="utf-8")
+        table(turns).to_csv(out / "speed.csv", index=False, lineterminator="\n")
+    return text
+
+
+def _work(setup: Setup) -> Work:
+    device = choose_device(setup.device)
+    data = load_data(setup.data, samples=setup.samples)
+    model: nn.Module = load_model(setup.model, device=str(device)).module.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    images, labels = data.images.to(device), data.labels.to(device)
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in images.split(setup.batch_size)])
+    right = (logits.argmax(1) == labels).nonzero().squeeze(1)
+    if not len(right):
+        raise ValueError(f"model {setup.model!r} is wrong on all {len(labels)} images of {setup.data!r}")
+    ids = [data.ids[i] for i in right.tolist()]
+    return Work(model, images[right], labels[right], ids, logits.shape[1], len(labels), setup.batch_size)
+
+
+def _head(setup: Setup, work: Work) -> str:
+    device = torch.cuda.get_device_name(work.images.device) if work.images.is_cuda else f"{setup.threads} CPU thread(s)"
+    return (
+        f"# Speed beside the peers\n\n{setup.model} on {work.total} images of {setup.data}, {len(work.ids)} right when clean; "
+        f"{device}, torch {torch.__version__}, batch {setup.batch_size}, {setup.rounds} round(s).\n"
+    )

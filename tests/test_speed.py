@@ -1,0 +1,119 @@
+"""The comparison with other libraries: what is counted, judged and written."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from gauntlet.attacks.fgsm import FGSM
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.cli.main import cli
+from gauntlet.bench.speed.compare import Line
+from gauntlet.bench.speed.measure import Bare, Counted, Work, measure
+from gauntlet.bench.speed.report import overview, ratios
+from gauntlet.bench.speed.rows import ROWS
+
+LINF = ThreatModel("Linf", 0.1)
+
+
+@pytest.fixture
+def work():
+    """A linear model of two classes whose margins are 1 to 20 hundredths of a unit, and 20 images of 2x2 pixels."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    model[1].weight.data = torch.tensor([[0.5] * 4, [-0.5] * 4]) / 4
+    model[1].bias.data = torch.tensor([-0.25, 0.25])
+    images = (0.5 + torch.arange(1, 21) / 100).view(20, 1, 1, 1).expand(20, 1, 2, 2).contiguous()
+    labels = torch.zeros(20, dtype=torch.int64)
+    return Work(
+        model.requires_grad_(False).eval(), images, labels, [f"s{i}" for i in range(20)], 2, total=40, batch_size=8
+    )
+
+
+def test_what_stands_is_what_the_closed_form_says(work):
+    measured = measure(PGD(steps=5), work, work.model, LINF, 0, minimum_norm=False)
+    # An image at 0.5 + d is broken by a change of d: ten are nearer than 0.1, and the one at 0.1 ties.
+    assert measured.standing.tolist()[:9] == [False] * 9
+    assert measured.standing.tolist()[10:] == [True] * 10
+    assert measured.seconds > 0
+
+
+class Sequence(nn.Module):
+    """Counts calls apart from the wrapper."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x):
+        self.images += len(x)
+        return self.model(x)
+
+
+def test_passes_are_counted_from_outside(work):
+    spy = Sequence(work.model)
+    measured = measure(FGSM(), work, spy, LINF, 0, minimum_norm=False)
+    assert measured.forwards == spy.images == 40
+    assert measured.backwards == 20
+
+
+def test_a_backward_pass_counts_the_images_of_its_forward_pass(work):
+    counted = Counted(work.model)
+    x = work.images[:3].clone().requires_grad_()
+    torch.autograd.grad(counted(x).sum(), x)
+    counted(work.images[:5])
+    assert (counted.forwards, counted.backwards) == (8, 3)
+
+
+def test_bare_passes_add_up():
+    assert Bare(forward=1.0, both=3.0).seconds(10, 4) == 6 + 12
+
+
+def line(participant, seconds, form=""):
+    return Line(participant, form, seconds, 10, 10, (0.5, 0.6), 0.1, 0.0, 1.0)
+
+
+def test_ratios_are_to_the_fastest_peer_of_each_form():
+    lines = [line("gauntlet", 1.0), line("a", 2.0), line("b", 4.0), line("a", 1.25, "fast")]
+    assert ratios(lines) == {"": 0.5, "fast": 0.8}
+    assert "| 0.50 |" in overview([(ROWS[0], lines)])
+
+
+def test_the_command_compares_with_what_is_installed_and_writes_each_turn(tmp_path):
+    arguments = ["speed", "fgsm", "PGD-40 L*2", "--samples=40", "--rounds=2", f"--out={tmp_path}"]
+    done = CliRunner().invoke(cli, [*arguments, "--peers=t*"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    turns = pd.read_csv(tmp_path / "speed.csv", keep_default_na=False)
+    assert set(turns["participant"]) == {"gauntlet", "torchattacks"}
+    assert len(turns) == 2 * 2 * 2
+    assert (turns["standing"] <= 40).all()
+    ours = turns[(turns["row"] == "FGSM") & (turns["participant"] == "gauntlet")]
+    theirs = turns[(turns["row"] == "FGSM") & (turns["participant"] == "torchattacks")]
+    assert ours["standing"].tolist() == theirs["standing"].tolist()
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert "### FGSM: cnn.pgd_digits, digits, Linf:0.15" in text
+    assert "### PGD-40 L2: cnn.pgd_digits, digits, L2:0.8" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nonsense"], "no row fits 'nonsense'"), (["--rounds=0"], "rounds=0"), (["--threads=0"], "threads=0")],
+)
+def test_wrong_arguments_are_named(arguments, message, tmp_path):
+    done = CliRunner().invoke(cli, ["speed", *arguments, f"--out={tmp_path}"])
+    assert isinstance(done.exception, ValueError)
+    assert message in str(done.exception)
+
+
+def test_every_row_names_attacks_that_exist():
+    from gauntlet.attacks.settings import parse_named
+    from gauntlet.bench.registries import ATTACKS
+
+    for row in ROWS:
+        for spec in (row.ours, *row.peers):
+            named = parse_named(spec)
+            threat = ThreatModel(row.norm, 0.1)
+            assert ATTACKS.get(named.name).make(threat, **named.keywords) is not None
