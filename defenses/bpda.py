@@ -5,20 +5,10 @@ A defense g that keeps images close to what they were, g(x) ≈ x, is replaced b
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-
-class _Identity(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, transformed: Tensor) -> Tensor:
-        return transformed.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
+from gauntlet.attacks.straight_through import with_identity_gradient
 
 
 class StraightThrough(nn.Module):
@@ -40,8 +30,7 @@ class StraightThrough(nn.Module):
                 f"the defense maps {tuple(images.shape)} {images.dtype} to {tuple(transformed.shape)} "
                 f"{transformed.dtype}: the identity cannot stand in for its gradient; attack it without gradients"
             )
-        result: Tensor = _Identity.apply(images, transformed)  # type: ignore[no-untyped-call]
-        return result
+        return with_identity_gradient(images, transformed)
 
 
 def straight_through(transform: nn.Module) -> StraightThrough:
