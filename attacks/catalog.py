@@ -7,6 +7,9 @@ from gauntlet.attacks.adapters.catalog import ADAPTERS
 ATTACKS: dict[str, str] = {
     "fgsm": "gauntlet.attacks.fgsm:ENTRY",
     "pgd": "gauntlet.attacks.pgd:ENTRY",
+    "mi-fgsm": "gauntlet.attacks.mi_fgsm:ENTRY",
+    "di-fgsm": "gauntlet.attacks.mi_fgsm:DIVERSE",
+    "ti-fgsm": "gauntlet.attacks.mi_fgsm:SMOOTHED",
     "cw": "gauntlet.attacks.cw:ENTRY",
     "apgd": "gauntlet.attacks.apgd:ENTRY",
     "apgd-t": "gauntlet.attacks.apgd:ENTRY_TARGETED",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from gauntlet.attacks.norms import distance, limit
 from gauntlet.attacks.random import Draws, model_randomness
 from gauntlet.attacks.slots import Slots
 from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.towards import towards
 
 _ROUNDING = 2.0**-20
 """Relative to the largest logit: far more than two batch compositions differ, far less than an attack can aim."""
@@ -26,7 +28,7 @@ class Gradient(NamedTuple):
     """One forward and backward pass."""
 
     logits: Tensor
-    """(N, K), detached."""
+    """(N, K), detached; (N, 2) towards a class."""
     value: Tensor
     """(N,), the loss."""
     gradient: Tensor
@@ -35,6 +37,9 @@ class Gradient(NamedTuple):
 
 class Oracle:
     """The passes that a rule may make on the slots of the batch.
+
+    Where the threat model has a target, rules are shown the problem of two classes that `towards` makes of it, all labels 0:
+    every rule attacks towards a class, and none knows of it.
 
     `slots` is replaced, never changed in place, as passes are counted and candidates noticed; the solver reads it back.
     """
@@ -55,8 +60,8 @@ class Oracle:
 
     @property
     def labels(self) -> Tensor:
-        """True labels, int64 (N,)."""
-        return self.slots.labels
+        """True labels, int64 (N,); 0 towards a class."""
+        return torch.zeros_like(self.slots.labels) if self.threat.target else self.slots.labels
 
     @property
     def draws(self) -> Draws:
@@ -64,20 +69,27 @@ class Oracle:
         return Draws(self.slots.keys, self.slots.restart, self.slots.step)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, K) at `x`: one forward pass."""
+        """Logits (N, K) at `x`, (N, 2) towards a class: one forward pass."""
         with torch.no_grad(), self._randomness():
-            logits = self._forward(x)
-        self._notice(x, logits, backwards=0)
+            full = self._forward(x)
+        logits = self._shown(full)
+        self._notice(x, full, logits, backwards=0)
         return logits
 
-    def gradient(self, x: Tensor, loss: Loss) -> Gradient:
+    def gradient(self, x: Tensor, loss: Loss, *, through: Callable[[Tensor], Tensor] | None = None) -> Gradient:
         """Logits, loss and the loss's gradient at `x`: one forward and one backward pass.
+
+        `through`: a differentiable transformation (N, C, H, W) → (N, C, H, W) behind which the model is evaluated, all
+        three results included. What the model says of a transformed point is no evidence about `x`: candidates are noticed
+        only where the transformation left the point as it was.
 
         Raises AttackError where no gradient reaches the input.
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad(), self._randomness():
-            logits = self._forward(x)
+            seen = x if through is None else through(x)
+            full = self._forward(seen)
+            logits = self._shown(full)
             value = loss(logits, self.labels)
             if not value.requires_grad:
                 raise AttackError(
@@ -87,7 +99,8 @@ class Oracle:
                 )
             (gradient,) = torch.autograd.grad(value.sum(), x)
         x, logits = x.detach(), logits.detach()
-        self._notice(x, logits, backwards=1)
+        plain = True if through is None else (seen.detach() == x).flatten(1).all(1)
+        self._notice(x, full.detach(), logits, backwards=1, plain=plain)
         return Gradient(logits, value.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0))
 
     def _randomness(self) -> AbstractContextManager[None]:
@@ -98,20 +111,24 @@ class Oracle:
         logits: Tensor = self.model(x)
         return logits
 
-    def _notice(self, x: Tensor, logits: Tensor, backwards: int) -> None:
-        slots = self.slots
+    def _shown(self, full: Tensor) -> Tensor:
+        return towards(full, self.slots.targets) if self.threat.target else full
+
+    def _notice(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
+        """`full` are the model's logits, `logits` those that the rule is shown; `plain`: where they are those of `x`."""
+        slots, labels = self.slots, self.labels
         counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
         # Logits that are not finite are no defence: the verifier looks at the point and says what is wrong.
-        broken = ~logits.isfinite().all(1)
+        broken = ~full.isfinite().all(1)
         if self.minimum_norm:
             # The one candidate that is verified at the end must not fall to rounding: it needs a little room.
-            room = _ROUNDING * logits.abs().amax(1)
+            room = _ROUNDING * full.abs().amax(1)
             size = distance(x, slots.clean, self.threat.norm)
-            wrong = (margin(logits, slots.labels) < -room) | broken
-            success = wrong & (size < slots.distance)
+            wrong = (margin(logits, labels) < -room) | broken
+            success = wrong & (size < slots.distance) & plain
             counted = counted._replace(distance=torch.where(success, size, slots.distance))
         else:
-            success = (logits.argmax(1) != slots.labels) | broken
+            success = ((logits.argmax(1) != labels) | broken) & plain
             if self.roams:
                 success &= distance(x, slots.clean, self.threat.norm) <= limit(self.threat)
         rows = success.nonzero().squeeze(1)

@@ -17,6 +17,8 @@ class Slots(NamedTuple):
     """int64, the sample's index in the task."""
     clean: Tensor
     labels: Tensor
+    targets: Tensor
+    """int64, the class to reach; the label where any other class will do."""
     keys: Tensor
     """int64, key of the attack's random numbers."""
     model_keys: Tensor
@@ -29,20 +31,24 @@ class Slots(NamedTuple):
     found: Tensor
     """bool, whether `point` is waiting for verification."""
     point: Tensor
-    """The candidate: the latest misclassified point, or, for minimum-norm rules, the closest one so far."""
+    """The candidate: the latest misclassified point (as the target, where there is one), or, for minimum-norm rules, the
+    closest one so far."""
     distance: Tensor
     """float64, of `point`; infinite before the first success of a minimum-norm rule."""
     rejected: Tensor
     disagreements: Tensor
 
 
-def new_slots(sample: Tensor, clean: Tensor, labels: Tensor, keys: Tensor, model_keys: Tensor) -> Slots:
+def new_slots(
+    sample: Tensor, clean: Tensor, labels: Tensor, targets: Tensor, keys: Tensor, model_keys: Tensor
+) -> Slots:
     """Slots at their start, with nothing counted and nothing found."""
     zero = torch.zeros_like(sample)
     return Slots(
         sample,
         clean,
         labels,
+        targets,
         keys,
         model_keys,
         restart=zero,

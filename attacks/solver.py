@@ -33,7 +33,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Task:
-    """The samples to attack: images (N, C, H, W) in [0, 1] and labels (N,) on the model's device, with unique ids."""
+    """The samples to attack: images (N, C, H, W) in [0, 1] and labels (N,) on the model's device, with unique ids.
+
+    Raises ValueError where `targets` and the threat model's target do not go together, or a target is the sample's label.
+    """
 
     images: Tensor
     labels: Tensor
@@ -42,6 +45,16 @@ class Task:
     seed: int
     purpose: str
     """Names the attack in the keys of its random numbers."""
+    targets: Tensor | None = None
+    """int64 (N,), the class that each sample is to be moved to, as `threat.targets` gives them; None: any other class."""
+
+    def __post_init__(self) -> None:
+        if (self.targets is None) != (not self.threat.target):
+            given = "no targets are" if self.targets is None else "targets are"
+            raise ValueError(f"{given} given for threat model {self.threat}: give threat.targets(labels, classes)")
+        if self.targets is not None and bool((self.targets == self.labels).any()):
+            first = self.ids[int((self.targets == self.labels).nonzero()[0])]
+            raise ValueError(f"sample {first} has its target as label: nothing is to be attacked there, leave it out")
 
 
 @dataclass(frozen=True)
@@ -131,11 +144,12 @@ def solve(
 
     `model` maps images to logits and has frozen parameters. `verify_every`: candidates are verified at these steps and at
     the end of a restart only (a randomised model offers a candidate almost every step, and verifying it costs many draws).
-    `classes`: how many the model has, for rules that must know.
+    `classes`: how many the model has, for rules that must know; towards a class, rules see two.
     """
     whole("batch_size", batch_size, 1)
     meter = meter or Meter()
     meter.batch_size = batch_size
+    classes = 2 if task.threat.target else classes
     lanes = [_lane(stage, task, classes) for stage in ([Stage("", attack)] if isinstance(attack, Rule) else attack)]
     lanes[0].waiting.extend(range(len(task.ids)))
     outcomes = [Outcome(sample) for sample in range(len(task.ids))]
@@ -188,7 +202,8 @@ def _fill(lane: _Lane, model: nn.Module, task: Task, batch_size: int) -> None:
     if not count:
         return
     rows = torch.tensor([lane.waiting.popleft() for _ in range(count)], device=task.images.device)
-    fresh = new_slots(rows, task.images[rows], task.labels[rows], lane.keys[rows], lane.model_keys[rows])
+    targets = task.labels if task.targets is None else task.targets
+    fresh = new_slots(rows, task.images[rows], task.labels[rows], targets[rows], lane.keys[rows], lane.model_keys[rows])
     slots, begun = _begin(lane, model, task, fresh)
     if lane.slots is None:
         lane.slots, lane.state = slots, begun

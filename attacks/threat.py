@@ -1,26 +1,36 @@
-"""The threat model: which perturbations an attacker may make."""
+"""The threat model: which perturbations an attacker may make, and what for."""
 
 from __future__ import annotations
 
 import math
+import operator
+import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, SupportsIndex, get_args
+
+if TYPE_CHECKING:  # reading a configuration must not import torch
+    from torch import Tensor
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
+NEXT = "next"
+"""The target that is another class for each label."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ThreatModel:
     """All images within `eps` of the clean one in `norm`, inside the box [0, 1].
 
-    `eps` is in units of the [0, 1] pixel range. Raises ValueError for an unknown norm or an eps that is not a positive,
-    finite number.
+    `eps` is in units of the [0, 1] pixel range. `target` is the adversary's goal (Carlini et al. 2019, arXiv 1902.06705,
+    section 2.2): empty, any class but the label; a class number as text; or `next`, the class after the label, modulo the
+    number of classes. Raises ValueError for an unknown norm, an eps that is not a positive, finite number, or a target
+    that is none of these, TypeError for a target that is neither text nor a whole number.
     """
 
     norm: Norm
     eps: float
+    target: str = ""
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -33,13 +43,16 @@ class ThreatModel:
             raise ValueError(
                 f"eps {self.eps!r} covers more than the box [0, 1] in Linf: did you mean {self.eps:g}/255?"
             )
+        object.__setattr__(self, "target", _goal(self.target))
 
     @classmethod
     def parse(cls, text: str | ThreatModel) -> ThreatModel:
-        """Read `Linf:8/255`, `L2:0.5` (norm, colon, number or fraction); a ThreatModel is returned as it is."""
+        """Read `Linf:8/255`, `L2:0.5:target=3`, `L2:0.5:target=next` (norm, colon, number or fraction, and the goal, if
+        it is one class); a ThreatModel is returned as it is."""
         if isinstance(text, ThreatModel):
             return text
-        name, colon, number = text.partition(":")
+        name, colon, rest = text.partition(":")
+        number, goal_follows, goal = rest.partition(":")
         norms = {norm.lower(): norm for norm in NORMS}
         norm = norms.get(name.strip().lower())
         if not colon or norm is None:
@@ -53,11 +66,51 @@ class ThreatModel:
             raise ValueError(
                 f"eps {number.strip()!r} in threat model {text!r} is not a number: write 0.03 or 8/255"
             ) from None
-        return cls(norm, eps)
+        key, _, target = (part.strip() for part in goal.partition("="))
+        if goal_follows and (key.lower() != "target" or not target):
+            raise ValueError(
+                f"goal {goal.strip()!r} in threat model {text!r} is not understood: write target=CLASS or target={NEXT}, "
+                "for instance Linf:8/255:target=3"
+            )
+        return cls(norm, eps, target)
+
+    def targets(self, labels: Tensor, classes: int) -> Tensor:
+        """The class that each sample is to be moved to, int64 (N,), of `labels` (N,) and a model of that many classes.
+
+        The label itself where the attack is untargeted: any other class will do then. Under a target, a sample of that very
+        label cannot be attacked. Raises ValueError where the model has no such class.
+        """
+        if not self.target:
+            return labels
+        if self.target == NEXT:
+            return (labels + 1) % classes
+        target = int(self.target)
+        if target >= classes:
+            raise ValueError(
+                f"target {target} of threat model {self} is not a class of the model, which has {classes}: "
+                f"use 0 to {classes - 1}, or {NEXT}"
+            )
+        return labels.new_full(labels.shape, target)
+
+    def __repr__(self) -> str:
+        # Part of the keys of stored results: an untargeted model is written as before there were targets.
+        goal = f", target={self.target!r}" if self.target else ""
+        return f"ThreatModel(norm={self.norm!r}, eps={self.eps!r}{goal})"
 
     def __str__(self) -> str:
-        """Canonical text: `Linf:8/255` for whole 255ths that are no short decimal (0.2 is); `parse` reads it back exactly."""
+        """Canonical text, which `parse` reads back exactly: `Linf:8/255` for whole 255ths that are no short decimal (0.2
+        is), then the goal, `:target=3`, if there is one."""
         pixels, decimal = round(self.eps * 255), repr(self.eps)
         if 0 < pixels <= 64 and pixels / 255 == self.eps and len(decimal) > len("0.0001"):
-            return f"{self.norm}:{pixels}/255"
-        return f"{self.norm}:{decimal}"
+            decimal = f"{pixels}/255"
+        return f"{self.norm}:{decimal}" + (f":target={self.target}" if self.target else "")
+
+
+def _goal(target: str | SupportsIndex) -> str:
+    """`target` as it is written everywhere."""
+    text = target.strip().lower() if isinstance(target, str) else str(operator.index(target))
+    if re.fullmatch("[0-9]+", text):
+        return str(int(text))
+    if text not in ("", NEXT):
+        raise ValueError(f"target {target!r} is not understood: give the number of a class, such as 3, or {NEXT}")
+    return text

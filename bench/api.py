@@ -49,7 +49,8 @@ def evaluate(
 
     `model`: any module in eval mode that takes images in [0, 1] and returns logits (N, K), as a tensor, or as a tuple, a
     dict or an object with `.logits` that holds them. `images` (N, C, H, W) in [0, 1] and `labels` (N,): tensors or
-    arrays; or a Dataset, a DataLoader or a `Data` as `images` alone. `threat`: a threat model or its text. `attacks`: a
+    arrays; or a Dataset, a DataLoader or a `Data` as `images` alone. `threat`: a threat model or its text, with
+    `:target=3` or `:target=next` for attacks towards that class, or the one after the label. `attacks`: a
     suite, an attack or a list, with settings as `"pgd(steps=100, restarts=5)"`. `defense`: a registered name, or a module
     from images to images, whose differentiability and randomness are measured. `device`: `auto` takes a GPU where there is
     one, and works on a copy of the model if it lies elsewhere. `store`: a results folder; what it holds of this model,
@@ -62,7 +63,7 @@ def evaluate(
         raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
     if torch.is_inference_mode_enabled():
         raise ValueError("evaluate needs gradients: call it outside torch.inference_mode()")
-    data = _data(images, labels)
+    parsed, data = ThreatModel.parse(threat), _data(images, labels)
     target = choose_device(device)
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}: give a torch.nn.Module, a function wrapped in one")
@@ -71,9 +72,12 @@ def evaluate(
         classifier = copy.deepcopy(classifier).to(target)
     with torch.random.fork_rng():
         check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
+        if parsed.target:
+            with torch.no_grad():
+                parsed.targets(data.labels, classifier(data.images[:1].to(target)).shape[1])
     name, extra, transform_digest = _defense(defense, data, target)
     model_ref, data_ref = ModelRef(f"{_MEMORY}.{type(model).__name__}"), DataRef(data.spec or data.name)
-    text = str(ThreatModel.parse(threat))
+    text = str(parsed)
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)
     with TemporaryDirectory(prefix="gauntlet-") as scratch:

@@ -15,6 +15,7 @@ from gauntlet.attacks.norms import limit
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.data.dataset import Data
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.formatting import meaning
 from gauntlet.leaderboard.record import CellResult, Flag
 from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.worst_case import worst_case
@@ -60,7 +61,7 @@ class Evaluation:
     correct: Tensor
     """bool (N,), when clean."""
     robust: Tensor
-    """bool (N,), correct when clean and under every attack."""
+    """bool (N,), correct when clean and under every attack (towards a class: not taken for it under any)."""
     adversarials: Tensor
     """(N, C, H, W), the closest verified adversarial example inside eps, the clean image where there is none."""
     distance: Tensor
@@ -73,6 +74,7 @@ class Evaluation:
     def __repr__(self) -> str:
         lines = [
             f"threat model     {self.threat}",
+            *filter(None, [meaning(str(self.threat))]),
             f"clean accuracy   {self.clean_accuracy!r}",
             f"robust accuracy  {self.robust_accuracy!r}, an upper bound: the worst case over {len(self.per_attack)} attacks",
         ]

@@ -25,17 +25,23 @@ class Clean:
     """The clean samples as the verifier sees them."""
 
     measured: Measurement
-    correct: Tensor
-    """bool (N,), on the attack's device."""
+    attacked: Tensor
+    """bool (N,), on the attack's device: who has to face the attack. Right when clean, and not of the target's class."""
     classes: int
     """How many logits the model gives."""
 
 
 def examine_clean(verify: Verifier) -> Clean:
-    """Predictions on the clean images; those that are wrong cost no attack."""
+    """Predictions on the clean images; those that are wrong cost no attack, and those of the target's class neither.
+
+    Raises ValueError where the model does not have the class that the threat model names as target.
+    """
     every = torch.arange(len(verify.labels), device=verify.labels.device)
     measured = verify.measure(verify.images, every)
-    return Clean(measured, measured.prediction.to(verify.labels.device) == verify.labels, verify.classes)
+    attacked = measured.prediction.to(verify.labels.device) == verify.labels
+    if verify.threat.target:
+        attacked = attacked & (verify.threat.targets(verify.labels, verify.classes) != verify.labels)
+    return Clean(measured, attacked, verify.classes)
 
 
 def block_record(

@@ -35,7 +35,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("attacks", "A suite, or attacks with settings like pgd(steps=100).", many=True, metavar="ATTACKS"),
     Option("data", "Registered data, FILE.npz, a folder of images by class, or module:function.", metavar="DATA"),
     Option("samples", "Which samples: 500 (the first), 0:500, or ids.txt (an id a line).", metavar="SAMPLES"),
-    Option("threat", "Threat model NORM:EPS, for instance Linf:8/255; may be repeated.", many=True, metavar="THREAT"),
+    Option(
+        "threat",
+        "Threat model NORM:EPS[:target=CLASS|next], for instance Linf:8/255; may be repeated.",
+        many=True,
+        metavar="THREAT",
+    ),
     Option("seed", "Seed of the attacks' random numbers (default 0).", metavar="N", kind=int),
     Option("device", "auto, cpu, cuda or cuda:1 (default auto: a GPU where there is one).", metavar="DEVICE"),
     Option(

@@ -135,9 +135,12 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     every = torch.arange(len(rows), device=device)
     clean = verify.measure(images, every)
     failures: list[str] = []
-    slack = BOUNDARY * float(verify.logits(images).abs().max())
+    logits = verify.logits(images)
+    slack = BOUNDARY * float(logits.abs().max())
+    best = logits.topk(2, dim=1).values
+    lead = (best[:, 0] - best[:, 1]).cpu().numpy()
     flipped = np.flatnonzero(clean.prediction.numpy() != samples.clean_prediction)
-    clear = [row for row in flipped if abs(float(clean.margin[row])) > slack]
+    clear = [row for row in flipped if lead[row] > slack]
     if clear and not cell.info.randomised:
         failures.append(f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
     held = [row for row, image in enumerate(samples.adversarial) if image is not None]
@@ -147,6 +150,7 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     # What was not kept cannot be measured: its verdict is taken as it is, and its number told.
     lost[claimed] = ~samples.robust[claimed]
     boundary = 0
+    harmless = f"not classified as its target ({cell.threat})" if cell.threat.target else "classified correctly"
     if held:
         points = torch.stack([torch.tensor(samples.adversarial[row]) for row in held]).to(images)
         where = torch.tensor(held, device=device)
@@ -163,7 +167,7 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
                 rounding = abs(float(again.margin[place])) <= slack
                 boundary += rounding
                 if not rounding:
-                    failures.append(f"{name}: the stored example is classified correctly")
+                    failures.append(f"{name}: the stored example is {harmless}")
             if float(again.distance[place]) <= limit(cell.threat):
                 lost[row] = wrong or rounding
             else:

@@ -73,7 +73,7 @@ class Run:
 
 def start_run(root: Path, plan: Plan, context: RunContext) -> Run:
     """Write the plan into `root` and make it the latest run there. Raises StoreError."""
-    cells = [dataclasses.asdict(cell) for cell in plan.cells]
+    cells = [_fields(cell) for cell in plan.cells]
     digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / "runs" / digest
     record = {"cells": cells, "skipped": plan.skipped, "context": dataclasses.asdict(context)}
@@ -103,6 +103,14 @@ def load_run(path: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / 'run.json'} is missing or damaged ({error}): run the same command again") from error
     return Run(root, folder, Plan(cells, tuple(record["skipped"])), context)
+
+
+def _fields(cell: Cell) -> dict[str, Any]:
+    fields = dataclasses.asdict(cell)
+    if not cell.threat.target:
+        # An untargeted plan is written, and its folder named, as before there were targets.
+        del fields["threat"]["target"]
+    return fields
 
 
 def _cell(fields: dict[str, Any]) -> Cell:

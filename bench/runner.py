@@ -146,15 +146,17 @@ def _run_native(
     attack = prepared.attack
     assert isinstance(attack, Rule | Cascade)
     cell = prepared.cell
-    right = clean.correct.nonzero().squeeze(1)
-    where = right.tolist()
+    rows = clean.attacked.nonzero().squeeze(1)
+    where = rows.tolist()
+    labels = verify.labels[rows]
     task = Task(
-        verify.images[right],
-        verify.labels[right],
+        verify.images[rows],
+        labels,
         [verify.ids[i] for i in where],
         cell.threat,
         cell.info.seed,
         cell.attack.name,
+        cell.threat.targets(labels, clean.classes) if cell.threat.target else None,
     )
     block_of = [number for number, place in enumerate(places) for _ in place]
     outcomes: list[list[Outcome]] = [[] for _ in places]
@@ -170,7 +172,7 @@ def _run_native(
             attack if isinstance(attack, Rule) else attack.stages,
             prepared.defended.attack_view(),
             task,
-            lambda points, samples, attempt: verify(points, right[samples], attempt),
+            lambda points, samples, attempt: verify(points, rows[samples], attempt),
             batch_size=settings.slots(verify.images[0]),
             verify_every=10 if cell.info.randomised else 1,
             classes=clean.classes,
@@ -194,15 +196,16 @@ def _run_library(
     attack = prepared.attack
     assert not isinstance(attack, Rule | Cascade)
     for number, place in enumerate(places):
-        rows = torch.tensor([i for i in place if clean.correct[i]], dtype=torch.int64, device=settings.device)
+        rows = torch.tensor([i for i in place if clean.attacked[i]], dtype=torch.int64, device=settings.device)
         if not len(rows):
             yield number, [], Stats(0.0, 0.0)
             continue
-        seed = prepared.cell.info.seed
+        seed, labels, threat = prepared.cell.info.seed, verify.labels[rows], prepared.cell.threat
+        targets = threat.targets(labels, clean.classes) if threat.target else None
         with peak_memory(settings.device) as peak:
             began = synchronised_time()
             points, forwards, backwards = run_whole(
-                attack, prepared.defended.attack_view(), verify.images[rows], verify.labels[rows], seed
+                attack, prepared.defended.attack_view(), verify.images[rows], labels, seed, targets
             )
             seconds = synchronised_time() - began
         verdict = verify(points, rows, torch.zeros_like(rows))

@@ -36,11 +36,13 @@ class Measurement:
     prediction: Tensor
     """int64; of randomised models the most frequent one."""
     margin: Tensor
-    """float64, the label's logit minus the largest other one; of randomised models the mean over the draws."""
+    """float64, negative where the attack has what it wants: the label's logit minus the largest other one; towards another
+    class, the largest other logit minus the target's. Of randomised models the mean over the draws."""
     distance: Tensor
     """float64, from the clean image in the threat model's norm."""
     wrong_share: Tensor
-    """float64, of the draws that misclassify; 0 or 1 for a deterministic model."""
+    """float64, of the draws that misclassify, as the target where it is another class than the label; 0 or 1 for a
+    deterministic model."""
     wrong_share_scored: Tensor
     """The same on an independent second set of draws."""
 
@@ -59,7 +61,8 @@ def fixed_batches(model: nn.Module, images: Tensor, size: int) -> Tensor:
 class Verifier:
     """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
 
-    `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit.
+    `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit. Where the
+    threat model has a target, a success is a prediction of that class, and of a randomised model a majority of them.
     `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many logits the model
     gave last, 0 before it was asked.
     """
@@ -102,9 +105,7 @@ class Verifier:
                 share, _, _ = self._draw(chosen, where, "judge", attempt[rows])
                 wrong[rows] = share >= 0.5
             else:
-                verdicts = torch.stack(
-                    [self.logits(chosen, size).argmax(1) != self.labels[where] for size in COMPOSITIONS]
-                )
+                verdicts = torch.stack([self._won(self.logits(chosen, size), where)[0] for size in COMPOSITIONS])
                 wrong[rows] = verdicts.all(0)
                 split[rows] = verdicts.any(0) & ~verdicts.all(0)
         verdict = Verdict(success=wrong, rejected=~valid, disagreement=split)
@@ -124,17 +125,25 @@ class Verifier:
         if not len(points):
             empty = torch.zeros(0, dtype=torch.float64)
             return Measurement(empty.to(torch.int64), empty, empty, empty, empty)
-        labels = self.labels[samples]
         if self.randomised:
             zero = torch.zeros_like(samples)
             share, prediction, gap = self._draw(points, samples, "measure", zero)
             scored, _, _ = self._draw(points, samples, "score", zero)
         else:
             logits = self.logits(points)
-            prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), labels)
-            share = scored = (prediction != labels).to(torch.float64)
+            won, gap = self._won(logits, samples)
+            prediction, share = logits.argmax(1), won.to(torch.float64)
+            scored = share
         measured = (prediction, gap, self._distance(points, samples), share, scored)
         return Measurement(*(tensor.cpu() for tensor in measured))
+
+    def _won(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the prediction is what the attack wants, bool (N,), and the margin by which it is not, float64 (N,)."""
+        labels = self.labels[samples]
+        targets = self.threat.targets(labels, logits.shape[1])
+        prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), targets)
+        away = targets == labels
+        return torch.where(away, prediction != labels, prediction == targets), torch.where(away, gap, -gap)
 
     def _distance(self, points: Tensor, samples: Tensor) -> Tensor:
         return distance(points, self.images[samples], self.threat.norm)
@@ -146,15 +155,15 @@ class Verifier:
         return logits
 
     def _draw(self, points: Tensor, samples: Tensor, purpose: str, attempt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        labels = self.labels[samples]
         votes, gaps, wrong = [], [], torch.zeros(len(points), dtype=torch.float64, device=points.device)
         for draw in range(DRAWS):
             draws = Draws(self._keys[purpose][samples], attempt, torch.full_like(samples, draw))
             logits = self._drawn_logits(points, draws)
             self._check(logits)
             votes.append(logits.argmax(1))
-            gaps.append(margin(logits.to(torch.float64), labels))
-            wrong += votes[-1] != labels
+            won, gap = self._won(logits, samples)
+            gaps.append(gap)
+            wrong += won
         return wrong / DRAWS, torch.stack(votes).mode(0).values, torch.stack(gaps).mean(0)
 
     def _drawn_logits(self, points: Tensor, draws: Draws) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.card import WholeAttack
+from gauntlet.attacks.towards import Towards
 
 
 class Counting(nn.Module):
@@ -30,16 +31,29 @@ class Counting(nn.Module):
 
 
 def run_whole(
-    attack: WholeAttack, model: nn.Module, images: Tensor, labels: Tensor, seed: int
+    attack: WholeAttack, model: nn.Module, images: Tensor, labels: Tensor, seed: int, targets: Tensor | None = None
 ) -> tuple[Tensor, float, float]:
     """Candidates (N, C, H, W), and the mean forward and backward passes for an image.
 
-    Raises RuntimeError where the attack returns something that is not one candidate for each image.
+    With `targets` (N,), none of them the label, the samples of each target are attacked together, on the problem of two
+    classes that `gauntlet.attacks.towards` makes of the model: the library's attack need not know of targets. Raises
+    RuntimeError where the attack returns something that is not one candidate for each image.
     """
     counting = Counting(model).eval()
-    candidates = attack(counting, images, labels, seed)
+    if targets is None:
+        candidates = _candidates(attack, counting, images, labels, seed)
+    else:
+        candidates = images.clone()
+        for target in targets.unique().tolist():
+            rows = (targets == target).nonzero().squeeze(1)
+            view, label = Towards(counting, target), torch.zeros_like(labels[rows])
+            candidates[rows] = _candidates(attack, view, images[rows], label, seed)
+    return candidates, counting.forwards / len(images), counting.backwards / len(images)
+
+
+def _candidates(attack: WholeAttack, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+    candidates = attack(model, images, labels, seed)
     if not isinstance(candidates, torch.Tensor) or candidates.shape != images.shape:
         shape = tuple(candidates.shape) if isinstance(candidates, torch.Tensor) else type(candidates).__name__
         raise RuntimeError(f"{attack!r} returned {shape} where images of shape {tuple(images.shape)} were attacked")
-    candidates = candidates.detach().to(images)
-    return candidates, counting.forwards / len(images), counting.backwards / len(images)
+    return candidates.detach().to(images)

@@ -11,6 +11,16 @@ NOTHING = "–"
 """Stands where there is no figure."""
 
 
+def meaning(threat: str) -> str:
+    """What robust means where the threat model's text names a target; empty where it does not."""
+    _, named, target = threat.partition(":target=")
+    if not named:
+        return ""
+    goal = "the class after its label" if target == "next" else f"class {target}"
+    stands = "" if target == "next" else " (which a sample of that class cannot be)"
+    return f"Targeted: robust means classified correctly clean and not moved to {goal}{stands} by any attack."
+
+
 def percent(share: Proportion) -> str:
     """`72.9`, one decimal, without the sign."""
     return f"{100 * share.estimate:.1f}" if share.n else NOTHING

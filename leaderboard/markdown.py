@@ -73,7 +73,8 @@ def _tables(rows: Sequence[Row]) -> list[str]:
         sections.setdefault((row.threat, row.data, row.suite), []).append(row)
     parts = []
     for (threat, data, suite), members in sections.items():
-        parts.append(f"## {safe(threat)}\n\nData {safe(data)}, suite {safe(suite)}.")
+        about = f"Data {safe(data)}, suite {safe(suite)}. {safe(formatting.meaning(threat))}".rstrip()
+        parts.append(f"## {safe(threat)}\n\n{about}")
         parts.append(_table(members))
         comparisons = len({row.comparison for row in members if row.rank is not None})
         if comparisons > 1:

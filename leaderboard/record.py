@@ -42,7 +42,7 @@ class CellInfo:
     norm: str
     eps: float
     threat: str
-    """Canonical text of the threat model."""
+    """Canonical text of the threat model, which ends in `:target=…` where the attack is towards a class."""
     suite: str
     data: str
     seed: int
@@ -66,18 +66,20 @@ class Samples:
     prediction: npt.NDArray[np.int64]
     """On the adversarial example where one was found, else the clean prediction."""
     robust: npt.NDArray[np.bool_]
-    """Correct when clean, and no verified adversarial example within eps."""
+    """Correct when clean, and no verified adversarial example within eps (towards a class: none that is taken for it)."""
     distance: npt.NDArray[np.float64]
     """Measured distance of the verified example in the threat model's norm; NaN where there is none."""
     margin: npt.NDArray[np.float64]
-    """Verified logit of the label minus the largest other one, at the example (else clean)."""
+    """Verified, at the example (else clean), negative where the attack succeeds: logit of the label minus the largest other
+    one; towards another class than the label, the largest other logit minus the target's."""
     forwards: npt.NDArray[np.float64]
     """Forward passes of the attack on this sample (a mean over the batch for whole attacks of other libraries)."""
     backwards: npt.NDArray[np.float64]
     steps: npt.NDArray[np.int64]
     """Attack steps until the verified success; -1 where there was none."""
     wrong_share: npt.NDArray[np.float64]
-    """Randomised models: share of fresh draws that misclassify the example (inside eps, else the clean image); else 0 or 1."""
+    """Randomised models: share of fresh draws that misclassify the example (inside eps, else the clean image), towards a
+    class, as that class; else 0 or 1."""
     wrong_share_scored: npt.NDArray[np.float64]
     """The same on a second, independent set of draws, used for the score once the worst attack is chosen."""
     adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]

@@ -28,7 +28,12 @@ def terminal_table(rows: Sequence[Row]) -> str:
     sections: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         sections.setdefault((row.threat, row.data, row.suite), []).append(row)
-    return "\n\n".join(_table(" · ".join(map(visible, key)), members) for key, members in sections.items())
+    return "\n\n".join(_table(_title(key), members) for key, members in sections.items())
+
+
+def _title(section: tuple[str, str, str]) -> str:
+    line, sentence = " · ".join(map(visible, section)), visible(formatting.meaning(section[0]))
+    return f"{line}\n{sentence}" if sentence else line
 
 
 def _table(title: str, rows: Sequence[Row]) -> str:

@@ -33,6 +33,30 @@ GOLDEN: dict[tuple[str, str], tuple[int, str, list[float], list[int]]] = {
         [0.14655, 0.13053, INF, 0.15, 0.15, INF, 0.14116, INF],
         [2, 2, 2, 2, 2, 2, 2, 2],
     ),
+    ("mi-fgsm(steps=5)", "Linf:0.05"): (
+        1,
+        ".x.xx.x.",
+        [INF, 0.06658, INF, 0.13856, 0.17321, INF, 0.03464, INF],
+        [6, 3, 6, 5, 6, 6, 2, 6],
+    ),
+    ("mi-fgsm(steps=5)", "L2:0.15"): (
+        1,
+        "xx.xx.x.",
+        [0.1466, 0.055, INF, 0.11999, 0.14979, INF, 0.03, INF],
+        [6, 3, 6, 5, 6, 6, 2, 6],
+    ),
+    ("di-fgsm(steps=5)", "L2:0.15"): (
+        1,
+        "xx.x..x.",
+        [0.13461, 0.07792, INF, 0.14289, INF, INF, 0.05571, INF],
+        [6, 4, 6, 6, 6, 6, 3, 6],
+    ),
+    ("ti-fgsm(steps=5)", "Linf:0.05"): (
+        1,
+        ".x....x.",
+        [INF, 0.08679, INF, INF, INF, INF, 0.03464, INF],
+        [6, 4, 6, 6, 6, 6, 2, 6],
+    ),
     ("pgd(steps=5, restarts=2)", "Linf:0.05"): (
         1,
         ".x.xx.x.",
@@ -172,6 +196,10 @@ def output(spec, threat):
 
 
 CASES = [
+    ("mi-fgsm(steps=5)", "Linf:0.05"),
+    ("mi-fgsm(steps=5)", "L2:0.15"),
+    ("di-fgsm(steps=5)", "L2:0.15"),
+    ("ti-fgsm(steps=5)", "Linf:0.05"),
     ("fgsm", "Linf:0.05"),
     ("fgsm", "L2:0.15"),
     ("pgd(steps=5, restarts=2)", "Linf:0.05"),

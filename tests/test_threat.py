@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gauntlet.attacks.cw import CW
+from gauntlet.attacks.deepfool import ENTRY as DEEPFOOL_ENTRY
 from gauntlet.attacks.fgsm import ENTRY as FGSM_ENTRY
 from gauntlet.attacks.pgd import ENTRY as PGD_ENTRY
 from gauntlet.attacks.pgd import PGD
@@ -172,4 +173,4 @@ def test_a_setting_of_the_wrong_type_is_refused():
 
 def test_an_attack_is_refused_for_a_norm_that_it_does_not_know():
     with pytest.raises(ValueError, match="Linf, L2"):
-        PGD_ENTRY.make(ThreatModel("L1", 1.0))
+        DEEPFOOL_ENTRY.make(ThreatModel("L1", 1.0))

@@ -1,0 +1,44 @@
+"""Input diversity: Xie et al., "Improving transferability of adversarial examples with input diversity", CVPR 2019."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.norms import per_image
+from gauntlet.attacks.random import Draws
+
+
+def diversify(x: Tensor, draws: Draws, *, probability: float, least: float, tag: int = 0) -> Tensor:
+    """Each image (N, C, H, W), with `probability`, shrunk to a random size at a random place on black; else as it is.
+
+    `least`: the smallest size, as a share of the image's sides, between 0 and 1. A side of n pixels becomes one of the
+    whole numbers from ⌊least · n⌋ (at most n − 1) to n − 1, all equally likely, the other side in proportion; then every
+    place in the frame is equally likely. Shrinking is bilinear, with pixels' centres aligned. Each image has draws of its
+    own. Differentiable in `x`; the images that are left alone are returned bit by bit.
+
+    Departures from section 3.3 and the authors' code (cihangxie/DI-2-FGSM): they enlarge 299 pixels to 299–329, repeating
+    pixels, on a frame of 330, which only a network that takes any size can see; here, as in torchattacks, the frame is the
+    image, whose content has the same share of it. Theirs fills with 0 in images of [-1, 1], mid-grey, here it is black.
+    Theirs draws once for the whole batch, and never the last place in the frame, so that a frame with one pixel to spare
+    leaves no choice: for digits of 8 pixels the attack would not be random.
+    """
+    chance, scale, down, across = draws.uniform((4,), tag, torch.float64).unbind(1)
+    rows = _placing(x.shape[2], least, scale, down).to(x.dtype)
+    columns = _placing(x.shape[3], least, scale, across).to(x.dtype)
+    # Matrix products, since the backward pass of grid_sample adds in an order that varies on a GPU.
+    moved = rows[:, None] @ x @ columns[:, None].mT
+    return torch.where(per_image(chance < probability, x), moved, x)
+
+
+def _placing(length: int, least: float, scale: Tensor, place: Tensor) -> Tensor:
+    """Matrices (N, length, length) that shrink a side and put it somewhere in the frame, for uniform draws (N,)."""
+    smallest = max(1, min(int(least * length), length - 1))
+    side = smallest + (scale * (length - smallest)).floor()
+    offset = (place * (length - side + 1)).floor()
+    pixel = torch.arange(length, dtype=scale.dtype, device=scale.device)
+    row = pixel - offset[:, None]
+    source = ((row + 0.5) * (length / side)[:, None] - 0.5).clamp(0, length - 1)
+    weights = (1 - (source[:, :, None] - pixel).abs()).clamp_min(0)
+    inside = (row >= 0) & (row < side[:, None])
+    return weights * inside[:, :, None]
