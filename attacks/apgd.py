@@ -11,14 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.apgd_l1 import APGDL1
+from gauntlet.attacks.ascent import likely_target, loss_name, mean_pass
 from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.dlr import TARGETED, UNTARGETED
-from gauntlet.attacks.losses import Loss
+from gauntlet.attacks.dlr import TARGETED
 from gauntlet.attacks.norms import per_image, project, steepest
 from gauntlet.attacks.oracle import Oracle
 from gauntlet.attacks.random import Draws
 from gauntlet.attacks.rule import Rule, positive, whole
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.threat import Norm, ThreatModel
 
 _MOMENTUM = 0.75
 """Share of the new step; the rest is the move before."""
@@ -85,9 +86,7 @@ class APGD(Rule[State]):
         positive("rho", self.rho)
         if self.rho > 1:
             raise ValueError(f"rho={self.rho!r} is a share of the steps: it must be at most 1")
-        object.__setattr__(self, "loss", self.loss.replace("-", "_") if isinstance(self.loss, str) else self.loss)
-        if self.loss not in UNTARGETED and self.loss not in TARGETED:
-            raise ValueError(f"loss {self.loss!r} is not known: use one of {', '.join([*UNTARGETED, *TARGETED])}")
+        object.__setattr__(self, "loss", loss_name(self.loss))
 
     @property
     def budget(self) -> int:
@@ -107,7 +106,7 @@ class APGD(Rule[State]):
         """A random point, and for a targeted loss the target, by one forward pass of the clean image."""
         clean, labels = oracle.clean, oracle.labels
         x = random_surface_point(clean, oracle.threat, oracle.draws)
-        target = self._target(oracle) if self.loss in TARGETED else labels
+        target = likely_target(oracle, self.targets) if self.loss in TARGETED else labels
         none = torch.zeros(labels.shape, dtype=torch.float64, device=clean.device)
         lowest, count = none - math.inf, torch.zeros_like(labels)
         size = torch.full(labels.shape, 2 * oracle.threat.eps, dtype=clean.dtype, device=clean.device)
@@ -116,7 +115,7 @@ class APGD(Rule[State]):
     def step(self, state: State, oracle: Oracle) -> State:
         """Evaluate the iterate, halve the step at a checkpoint that asks for it, and move."""
         clean, threat, done = oracle.clean, oracle.threat, oracle.slots.step
-        value, gradient = self._evaluate(state, oracle)
+        value, gradient = mean_pass(oracle, state.x, self.loss, state.target, self.eot)
         higher = value > state.best
         best = torch.where(higher, value, state.best)
         x_best = torch.where(per_image(higher, clean), state.x, state.x_best)
@@ -151,22 +150,6 @@ class APGD(Rule[State]):
         """The iterate after the step."""
         return state.x
 
-    def _target(self, oracle: Oracle) -> Tensor:
-        wrong = oracle.logits(oracle.clean).scatter(1, oracle.labels[:, None], -torch.inf)
-        ranks = min(self.targets, wrong.shape[1] - 1)
-        return wrong.topk(ranks, dim=1).indices.gather(1, oracle.slots.restart[:, None] % ranks).squeeze(1)
-
-    def _evaluate(self, state: State, oracle: Oracle) -> tuple[Tensor, Tensor]:
-        """Mean loss (N,) in float64 and mean gradient of `eot` passes."""
-        passes = [oracle.gradient(state.x, self._loss(state.target)) for _ in range(self.eot)]
-        value = torch.stack([one.value.to(torch.float64) for one in passes]).mean(0)
-        return value, passes[0].gradient if self.eot == 1 else torch.stack([one.gradient for one in passes]).mean(0)
-
-    def _loss(self, target: Tensor) -> Loss:
-        if self.loss in UNTARGETED:
-            return UNTARGETED[self.loss]
-        return lambda logits, labels: TARGETED[self.loss](logits, labels, target)
-
 
 @lru_cache
 def checkpoints(steps: int) -> tuple[int, ...]:
@@ -193,22 +176,25 @@ def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: 
     return project(clean + threat.eps * delta, clean, threat)
 
 
-def build(threat: ThreatModel, **settings: int | float | str) -> APGD:
-    """APGD with those settings."""
-    return APGD(**settings)  # type: ignore[arg-type]
+def build(threat: ThreatModel, **settings: int | float | str) -> APGD | APGDL1:
+    """APGD with those settings; in L1, the algorithm that is made for it."""
+    rule = APGDL1 if threat.norm == "L1" else APGD
+    return rule(**settings)  # type: ignore[arg-type]
 
 
-def build_targeted(threat: ThreatModel, **settings: int | float | str) -> APGD:
+def build_targeted(threat: ThreatModel, **settings: int | float | str) -> APGD | APGDL1:
     """APGD with those settings and the targeted DLR loss, unless they name another."""
-    return APGD(**{"loss": "dlr_targeted", **settings})  # type: ignore[arg-type]
+    return build(threat, **{"loss": "dlr_targeted", **settings})
 
 
+_NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+_SOURCE = "Croce and Hein 2020, arXiv 2003.01690; L1: 2021, arXiv 2103.01208"
 ENTRY = AttackEntry(
     AttackCard(
         name="apgd",
-        summary="Auto-PGD: gradient ascent with momentum and a step that adapts itself",
-        source="Croce and Hein 2020, arXiv 2003.01690",
-        norms=("Linf", "L2"),
+        summary="Auto-PGD: gradient ascent with momentum (L1: with sparse steps) and a step that adapts itself",
+        source=_SOURCE,
+        norms=_NORMS,
     ),
     build,
 )
@@ -217,8 +203,8 @@ ENTRY_TARGETED = AttackEntry(
     AttackCard(
         name="apgd-t",
         summary="Auto-PGD on the targeted DLR loss, towards each of the most likely wrong classes",
-        source="Croce and Hein 2020, arXiv 2003.01690",
-        norms=("Linf", "L2"),
+        source=_SOURCE,
+        norms=_NORMS,
     ),
     build_targeted,
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.apgd_l1 import APGDL1
 from gauntlet.attacks.card import AttackCard, AttackEntry
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.fab import FAB
-from gauntlet.attacks.rule import whole
+from gauntlet.attacks.rule import Rule, whole
 from gauntlet.attacks.solver import Stage
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.threat import Norm, ThreatModel
 
 VERSIONS = ("standard", "rand")
 
@@ -18,28 +22,37 @@ def build(threat: ThreatModel, *, version: str = "standard", steps: int = 100, q
     """The standard ensemble: APGD-CE, APGD-T and FAB-T with 9 targets, Square, each on what the others left standing.
 
     `version="rand"`, for randomised models: APGD-CE and APGD-DLR on the mean gradient over 20 draws. `steps` and `queries`
-    are the authors' by default; other values are no longer AutoAttack. Departures of the stages are in their docstrings;
-    the random numbers are ours, so figures agree with the official ones within their spread over seeds.
+    are the authors' by default; other values are no longer AutoAttack. In L1 (Croce and Hein, "Mind the box", ICML 2021), as
+    in their code: L1-APGD with three radii, from 5 starts and towards 5 targets, and one radius with `rand`. Departures of
+    the stages are in their docstrings; the random numbers are ours, so figures agree with the official ones within their
+    spread over seeds.
     """
     whole("steps", steps, 1)
     whole("queries", queries, 1)
     if version not in VERSIONS:
         raise ValueError(f"version={version!r} is not known: use one of {', '.join(VERSIONS)}")
+    first, second = _ascents(threat.norm, version, steps)
     if version == "rand":
-        return Cascade(
-            (
-                Stage("apgd-ce", APGD(steps=steps, eot=20)),
-                Stage("apgd-dlr", APGD(steps=steps, loss="dlr", eot=20)),
-            )
-        )
+        return Cascade((Stage("apgd-ce", first), Stage("apgd-dlr", second)))
     return Cascade(
         (
-            Stage("apgd-ce", APGD(steps=steps)),
-            Stage("apgd-t", APGD(steps=steps, loss="dlr-targeted")),
+            Stage("apgd-ce", first),
+            Stage("apgd-t", second),
             Stage("fab-t", FAB(steps=steps, stop_inside=True)),
             Stage("square", Square(queries=queries)),
         )
     )
+
+
+def _ascents(norm: Norm, version: str, steps: int) -> tuple[Rule[Any], Rule[Any]]:
+    if norm == "L1":
+        if version == "rand":
+            first = APGDL1(steps=steps, eot=20, multi_eps=False)
+            return first, replace(first, loss="dlr")
+        return APGDL1(steps=steps, restarts=5), APGDL1(steps=steps, loss="dlr_targeted", targets=5)
+    if version == "rand":
+        return APGD(steps=steps, eot=20), APGD(steps=steps, loss="dlr", eot=20)
+    return APGD(steps=steps), APGD(steps=steps, loss="dlr_targeted")
 
 
 ENTRY = AttackEntry(
@@ -47,7 +60,7 @@ ENTRY = AttackEntry(
         name="autoattack",
         summary="the standard ensemble: APGD-CE, APGD-T, FAB-T, Square",
         source="Croce and Hein 2020, arXiv 2003.01690; fra31/auto-attack",
-        norms=("Linf", "L2"),
+        norms=("Linf", "L2", "L1"),
     ),
     build,
 )

@@ -76,7 +76,7 @@ ENTRY = AttackEntry(
         name="noise",
         summary="random points of the ball",
         source="Carlini et al. 2019, arXiv 1902.06705",
-        norms=("Linf", "L2"),
+        norms=("Linf", "L2", "L1"),
         kind="black-box",
     ),
     build,

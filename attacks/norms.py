@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.l1_ball import project_l1
 from gauntlet.attacks.random import Draws
 from gauntlet.attacks.threat import Norm, ThreatModel
 
@@ -38,7 +39,7 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 def project(x: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
     """A point of the ball and the box near `x`.
 
-    Exact for Linf. For L2 the perturbation is scaled into the ball and then clipped to the box: clipping moves each pixel
+    Exact for Linf and L1. For L2 the perturbation is scaled into the ball and then clipped to the box: clipping moves each pixel
     towards its clean value, so the point stays in the ball, though it need not be the closest one of the intersection.
     """
     if threat.norm == "Linf":
@@ -47,11 +48,14 @@ def project(x: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
         size = distance(x, clean, "L2").clamp_min(torch.finfo(torch.float64).tiny)
         scale = (threat.eps / size).clamp_max(1).to(x.dtype)
         return torch.clamp(clean + (x - clean) * per_image(scale, x), 0, 1)
-    raise NotImplementedError(f"projection for norm {threat.norm!r}")
+    return project_l1(x, clean, torch.full((len(x),), threat.eps, dtype=torch.float64, device=x.device))
 
 
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
-    """The direction of steepest ascent of unit length in the norm: the sign for Linf, the normalised gradient for L2."""
+    """The direction of steepest ascent of unit length in the norm: the sign for Linf, the normalised gradient for L2.
+
+    Raises NotImplementedError for L1, where it would change a single pixel: attacks there use `l1_ball.sparse_ascent`.
+    """
     if norm == "Linf":
         return gradient.sign()
     if norm == "L2":
@@ -59,7 +63,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
         size = torch.linalg.vector_norm(gradient.flatten(1).to(torch.float64), dim=1)
         unit = gradient.to(torch.float64) / per_image(torch.where(size > 0, size, 1.0), gradient)
         return unit.to(gradient.dtype)
-    raise NotImplementedError(f"steepest direction for norm {norm!r}")
+    raise NotImplementedError(f"the steepest direction in {norm} is a single pixel: use l1_ball.sparse_ascent instead")
 
 
 def random_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:
@@ -72,5 +76,9 @@ def random_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0)
         radius = draws.uniform((), tag + 1, torch.float64) ** (1 / math.prod(shape))
         delta = direction * per_image(threat.eps * radius, clean).to(clean.dtype)
     else:
-        raise NotImplementedError(f"random start for norm {threat.norm!r}")
+        # Signs and exponential sizes, relative to their sum and one size more, fill the ball evenly. Never 0 or ±1.
+        uniform = 2 * draws.uniform(shape, tag, torch.float64) - 1 + 2.0**-24
+        sizes, slack = -torch.log1p(-uniform.abs()), -torch.log1p(-draws.uniform((), tag + 1, torch.float64))
+        share = threat.eps / (sizes.flatten(1).sum(1) + slack)
+        delta = (uniform.sign() * sizes * per_image(share, clean)).to(clean.dtype)
     return project(clean + delta, clean, threat)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from gauntlet.attacks.losses import Loss, margin
 from gauntlet.attacks.norms import distance, limit
 from gauntlet.attacks.random import Draws, model_randomness
+from gauntlet.attacks.signs import nearness
 from gauntlet.attacks.slots import Slots
+from gauntlet.attacks.straight_through import Backward, backward_mode
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.attacks.towards import towards
 
@@ -45,13 +47,24 @@ class Oracle:
     """
 
     def __init__(
-        self, model: nn.Module, threat: ThreatModel, slots: Slots, *, minimum_norm: bool, roams: bool = False
+        self,
+        model: nn.Module,
+        threat: ThreatModel,
+        slots: Slots,
+        *,
+        minimum_norm: bool,
+        roams: bool = False,
+        watch: bool = False,
+        backward: Backward = "true",
     ) -> None:
+        """`watch`: keep the signs of `gauntlet.attacks.signs`; `backward`: what passes gradients back."""
         self.model = model
         self.threat = threat
         self.slots = slots
         self.minimum_norm = minimum_norm
         self.roams = roams
+        self.watch = watch
+        self.backward = backward
 
     @property
     def clean(self) -> Tensor:
@@ -68,6 +81,11 @@ class Oracle:
         """The attack's random numbers at the present restart and step of each slot."""
         return Draws(self.slots.keys, self.slots.restart, self.slots.step)
 
+    def clean_logits(self) -> Tensor:
+        """Logits (N, K) of the clean images, (N, 2) towards a class: one forward pass where they are not known yet."""
+        known = self.slots.clean_logits
+        return self._shown(known) if known.shape[1] else self.logits(self.clean)
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) at `x`, (N, 2) towards a class: one forward pass."""
         with torch.no_grad(), self._randomness():
@@ -83,14 +101,17 @@ class Oracle:
         three results included. What the model says of a transformed point is no evidence about `x`: candidates are noticed
         only where the transformation left the point as it was.
 
-        Raises AttackError where no gradient reaches the input.
+        Raises AttackError where no gradient reaches the input; where signs are kept it is 0, and a sign.
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad(), self._randomness():
             seen = x if through is None else through(x)
-            full = self._forward(seen)
+            with backward_mode(self.backward):
+                full = self._forward(seen)
             logits = self._shown(full)
             value = loss(logits, self.labels)
+            if not value.requires_grad and self.watch:
+                value = value + 0 * x.flatten(1).sum(1)
             if not value.requires_grad:
                 raise AttackError(
                     "no gradient reaches the input: the model (or a defense inside it) detaches it or is not "
@@ -101,7 +122,11 @@ class Oracle:
         x, logits = x.detach(), logits.detach()
         plain = True if through is None else (seen.detach() == x).flatten(1).all(1)
         self._notice(x, full.detach(), logits, backwards=1, plain=plain)
-        return Gradient(logits, value.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0))
+        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        if self.watch:
+            vanished = self.slots.vanished + ~gradient.flatten(1).any(1)
+            self.slots = self.slots._replace(vanished=vanished)
+        return Gradient(logits, value.detach(), gradient)
 
     def _randomness(self) -> AbstractContextManager[None]:
         # The count of passes as step: a randomised model never sees the same draws twice.
@@ -128,9 +153,13 @@ class Oracle:
             success = wrong & (size < slots.distance) & plain
             counted = counted._replace(distance=torch.where(success, size, slots.distance))
         else:
-            success = ((logits.argmax(1) != labels) | broken) & plain
+            inside = torch.as_tensor(plain, device=x.device)
             if self.roams:
-                success &= distance(x, slots.clean, self.threat.norm) <= limit(self.threat)
+                inside = inside & (distance(x, slots.clean, self.threat.norm) <= limit(self.threat))
+            success = ((logits.argmax(1) != labels) | broken) & inside
+            if self.watch:
+                near = torch.where(inside, nearness(logits, labels, full), torch.inf)
+                counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))
         rows = success.nonzero().squeeze(1)
         if len(rows):
             counted = counted._replace(

@@ -12,6 +12,7 @@ from gauntlet.attacks.losses import named_loss
 from gauntlet.attacks.norms import project, random_point, steepest
 from gauntlet.attacks.oracle import Oracle
 from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.threat import ThreatModel
 
 
@@ -76,17 +77,18 @@ class PGD(Rule[State]):
         return state.x
 
 
-def build(threat: ThreatModel, **settings: int | float | str | bool | None) -> PGD:
-    """PGD with those settings."""
-    return PGD(**settings)  # type: ignore[arg-type]
+def build(threat: ThreatModel, **settings: int | float | str | bool | None) -> PGD | SLIDE:
+    """PGD with those settings; in L1, where steepest ascent would move a pixel at a time, its sparse variant SLIDE."""
+    rule = SLIDE if threat.norm == "L1" else PGD
+    return rule(**settings)  # type: ignore[arg-type]
 
 
 ENTRY = AttackEntry(
     AttackCard(
         name="pgd",
         summary="projected gradient ascent from random starts",
-        source="Madry et al. 2018, arXiv 1706.06083",
-        norms=("Linf", "L2"),
+        source="Madry et al. 2018, arXiv 1706.06083; L1: Tramèr and Boneh 2019, arXiv 1904.13000",
+        norms=("Linf", "L2", "L1"),
     ),
     build,
 )

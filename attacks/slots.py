@@ -19,6 +19,8 @@ class Slots(NamedTuple):
     labels: Tensor
     targets: Tensor
     """int64, the class to reach; the label where any other class will do."""
+    clean_logits: Tensor
+    """(N, K), the model's logits of `clean`; (N, 0) where they are not known."""
     keys: Tensor
     """int64, key of the attack's random numbers."""
     model_keys: Tensor
@@ -37,10 +39,20 @@ class Slots(NamedTuple):
     """float64, of `point`; infinite before the first success of a minimum-norm rule."""
     rejected: Tensor
     disagreements: Tensor
+    nearness: Tensor
+    """The least over the points that were evaluated inside the ball, see `signs.nearness`; infinite where nobody looks."""
+    vanished: Tensor
+    """int64, gradients that were zero or not finite; 0 where nobody looks."""
 
 
 def new_slots(
-    sample: Tensor, clean: Tensor, labels: Tensor, targets: Tensor, keys: Tensor, model_keys: Tensor
+    sample: Tensor,
+    clean: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    clean_logits: Tensor,
+    keys: Tensor,
+    model_keys: Tensor,
 ) -> Slots:
     """Slots at their start, with nothing counted and nothing found."""
     zero = torch.zeros_like(sample)
@@ -49,6 +61,7 @@ def new_slots(
         clean,
         labels,
         targets,
+        clean_logits,
         keys,
         model_keys,
         restart=zero,
@@ -60,6 +73,8 @@ def new_slots(
         distance=torch.full(sample.shape, torch.inf, dtype=torch.float64, device=sample.device),
         rejected=zero,
         disagreements=zero,
+        nearness=torch.full(sample.shape, torch.inf, device=sample.device),
+        vanished=zero,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gauntlet.attacks.card import AttackCard, AttackEntry
 from gauntlet.attacks.losses import margin
-from gauntlet.attacks.norms import per_image
+from gauntlet.attacks.norms import per_image, project
 from gauntlet.attacks.oracle import Oracle
 from gauntlet.attacks.random import Draws
 from gauntlet.attacks.rule import Rule, positive, whole
@@ -28,7 +28,7 @@ _TINY = 1e-12
 class State(NamedTuple):
     """The best point so far, and the moves of the next steps: leading dimensions the slot, for moves also the step ahead.
 
-    A move has one window (Linf) or two (L2).
+    A move has one window (Linf) or two (L2, L1).
     """
 
     x: Tensor
@@ -45,7 +45,7 @@ class State(NamedTuple):
     columns: Tensor
     """bool (…, windows, W)."""
     signs: Tensor
-    """±1 (…, C + 1): one a channel, and L2's orientation."""
+    """±1 (…, C + 1): one a channel, and the orientation of a bump."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,8 @@ class Square(Rule[State]):
     the share of an image's pixels in the first squares, in (0, 1]; `rescale`: whether its halvings, laid down for 10,000
     queries, are compressed to `queries` (the paper; the default is AutoAttack's choice for its 5,000 queries).
     Linf starts from vertical stripes of ±eps and sets squares to ±eps, a sign for each channel (Algorithm 2). L2 starts
-    from a grid of small bumps and moves the mass of a second window into a bump in the first (Algorithm 3).
+    from a grid of small bumps and moves the mass of a second window into a bump in the first (Algorithm 3). L1 does the same
+    with bumps of its own and the exact projection in place of scaling and clipping (Croce and Hein, ICML 2021, section 4).
 
     Departures from the paper (section 3) and from the authors' and AutoAttack's code:
     - Corners are drawn from all places where the square fits, as the paper says; both codes leave out the last row and
@@ -123,9 +124,9 @@ class Square(Rule[State]):
         return
 
     def _schedule(self, oracle: Oracle) -> Schedule:
-        clean, odd = oracle.clean, oracle.threat.norm == "L2"
+        clean, norm = oracle.clean, oracle.threat.norm
         pace = 10_000 / self.queries if self.rescale else 1.0
-        return schedule(self.queries, self.p_init, pace, tuple(clean.shape[2:]), odd, clean.dtype, clean.device)
+        return schedule(self.queries, self.p_init, pace, tuple(clean.shape[2:]), norm, clean.dtype, clean.device)
 
 
 def _moves(squares: Schedule, oracle: Oracle) -> tuple[Tensor, ...]:
@@ -178,25 +179,34 @@ def _tiles(oracle: Oracle) -> Tensor:
     count = rows * columns * (channels + 1)
     bits = _signs(oracle.draws.bits(-(-count // 32), _START), count, clean.dtype)
     bits = bits.view(n, channels + 1, rows, columns, 1, 1)
-    tile = bump(side).to(clean)
+    tile = bump(side, oracle.threat.norm).to(clean)
     tiles = bits[:, 1:] * torch.where(bits[:, :1] > 0, tile.T, tile)
     grid = tiles.transpose(3, 4).reshape(n, channels, rows * side, columns * side)
     top, left = (height - rows * side) // 2, (width - columns * side) // 2
     delta = torch.zeros_like(clean)
     delta[:, :, top : top + rows * side, left : left + columns * side] = grid
-    return _on_the_sphere(delta, oracle)
+    return _within(delta, oracle)
 
 
 def _bumped(x: Tensor, windows: Tensor, signs: Tensor, pattern: Tensor, oracle: Oracle) -> Tensor:
     """What Algorithm 3 makes of `x`: the norm of both windows, and what is unused of eps, goes into the first."""
     delta, first, either = x - oracle.clean, windows[:, :1].to(x.dtype), windows[:, :1] | windows[:, 1:]
-    squares = delta.square()
-    unused = (oracle.threat.eps**2 - squares.sum((1, 2, 3), keepdim=True)).clamp_min(0)
-    available = ((squares * either).sum((2, 3), keepdim=True) + unused / x.shape[1]).sqrt()
-    old = delta / ((squares * first).sum((2, 3), keepdim=True).sqrt() + _TINY)
+    power = 1 if oracle.threat.norm == "L1" else 2
+    # Sums of `mass` are norms to that power.
+    mass = delta.abs() if power == 1 else delta.square()
+    unused = (oracle.threat.eps**power - mass.sum((1, 2, 3), keepdim=True)).clamp_min(0)
+    available = _root((mass * either).sum((2, 3), keepdim=True) + unused / x.shape[1], power)
+    old = delta / (_root((mass * first).sum((2, 3), keepdim=True), power) + _TINY)
     new = (pattern * signs[:, :-1, None, None] + old) * first
-    size = new.square().sum((2, 3), keepdim=True).sqrt() + _TINY
-    return _on_the_sphere(torch.where(either, new * (available / size), delta), oracle)
+    size = _root((new.abs() if power == 1 else new.square()).sum((2, 3), keepdim=True), power) + _TINY
+    if power == 1:
+        # As in AutoAttack's code: each channel is given as much as all of them may have, and the projection decides.
+        available = available * x.shape[1]
+    return _within(torch.where(either, new * (available / size), delta), oracle)
+
+
+def _root(mass: Tensor, power: int) -> Tensor:
+    return mass if power == 1 else mass.sqrt()
 
 
 def _pattern(bumps: Tensor, level: Tensor, corner: Tensor, turned: Tensor, like: Tensor) -> Tensor:
@@ -208,8 +218,10 @@ def _pattern(bumps: Tensor, level: Tensor, corner: Tensor, turned: Tensor, like:
     return torch.take(bumps, row[:, :, None] + column[:, None, :])[:, None]
 
 
-def _on_the_sphere(delta: Tensor, oracle: Oracle) -> Tensor:
-    """The image with the perturbation scaled to length eps, then clipped to the box."""
+def _within(delta: Tensor, oracle: Oracle) -> Tensor:
+    """The image with the perturbation: for L2 scaled to length eps and clipped to the box, for L1 the nearest allowed one."""
+    if oracle.threat.norm == "L1":
+        return project(oracle.clean + delta, oracle.clean, oracle.threat)
     size = delta.square().sum((1, 2, 3), keepdim=True).sqrt() + _TINY
     return (oracle.clean + delta * (oracle.threat.eps / size)).clamp_(0, 1)
 
@@ -223,8 +235,8 @@ ENTRY = AttackEntry(
     AttackCard(
         name="square",
         summary="random search over square patches, by logits alone",
-        source="Andriushchenko et al. 2020, arXiv 1912.00049",
-        norms=("Linf", "L2"),
+        source="Andriushchenko et al. 2020, arXiv 1912.00049; L1: Croce and Hein 2021, arXiv 2103.01208",
+        norms=("Linf", "L2", "L1"),
         kind="black-box",
     ),
     build,

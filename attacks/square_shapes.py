@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.threat import Norm
+
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Updates of 10,000 after which the share of changed pixels is halved: section 5 of the paper."""
 
@@ -22,17 +24,25 @@ class Schedule(NamedTuple):
     sides: Tensor
     """int64 (levels,), ascending; 0 at level 0, the step that evaluates the starting point."""
     bumps: Tensor
-    """(levels, 2, S, S): `bump(side)` of each level, upright and transposed, in a canvas of the largest side."""
+    """(levels, 2, S, S): `bump` of each level's side, upright and transposed, in a canvas of the largest side."""
 
 
 @lru_cache(maxsize=32)
 def schedule(
-    queries: int, p_init: float, pace: float, size: tuple[int, ...], odd: bool, dtype: torch.dtype, device: torch.device
+    queries: int,
+    p_init: float,
+    pace: float,
+    size: tuple[int, ...],
+    norm: Norm,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Schedule:
     """Squares that cover the share `p_init` of an image of `size` (H, W) at first, and half of it after each halving.
 
-    `pace`: updates of the schedule that one query counts for; `odd`: sides are odd and, where the image is, at least 3.
+    `pace`: updates of the schedule that one query counts for. Except for Linf, sides are odd and, where the image is, at
+    least 3.
     """
+    odd = norm != "Linf"
     sides, largest = [0], min(size)
     for update in range(queries - 1):
         share = p_init / 2 ** bisect_left(_HALVINGS, int(update * pace))
@@ -41,27 +51,29 @@ def schedule(
     levels, level = torch.unique(torch.tensor(sides), return_inverse=True)
     bumps = torch.zeros(len(levels), 2, max(sides), max(sides), dtype=dtype)
     for place, side in enumerate(levels.tolist()):
-        bumps[place, 0, :side, :side] = bump(side)
-        bumps[place, 1, :side, :side] = bump(side).T
+        bumps[place, 0, :side, :side] = bump(side, norm)
+        bumps[place, 1, :side, :side] = bump(side, norm).T
     return Schedule(level.to(device), levels.to(device), bumps.to(device))
 
 
-def bump(side: int) -> Tensor:
-    """The L2 update (side, side), float64, of unit norm: concentric steps, and below them others of the opposite sign.
+def bump(side: int, norm: Norm = "L2") -> Tensor:
+    """The update (side, side), float64, of norm 1: concentric steps, and below them others of the opposite sign.
 
-    Section 3.4 of the paper, equation 2: η for the upper side // 2 rows, −η for the rest.
+    Section 3.4 of the paper, equation 2: η for the upper side // 2 rows, −η for the rest. For L1, section 4 of Croce and
+    Hein 2021 (arXiv 2103.01208) and AutoAttack's code: steps that fall as the fourth power, not the second.
     """
-    both = torch.cat([_steps(side // 2, side), -_steps(side - side // 2, side)])
-    return _unit(both)
+    both = torch.cat([_steps(side // 2, side, norm), -_steps(side - side // 2, side, norm)])
+    return _unit(both, norm)
 
 
-def _steps(height: int, width: int) -> Tensor:
-    heights = 1 / torch.arange(1, max(height, width) // 2 + 2, dtype=torch.float64) ** 2
+def _steps(height: int, width: int, norm: Norm) -> Tensor:
+    power = 4 if norm == "L1" else 2
+    heights = 1 / torch.arange(1, max(height, width) // 2 + 2, dtype=torch.float64) ** power
     rows, columns = (torch.arange(n).sub(n // 2).abs() for n in (height, width))
     steps = heights.flip(0).cumsum(0).flip(0)[torch.maximum(rows[:, None], columns[None, :])]
-    return _unit(steps)
+    return _unit(steps, norm)
 
 
-def _unit(shape: Tensor) -> Tensor:
-    unit: Tensor = shape / torch.linalg.vector_norm(shape).clamp_min(1e-12)
+def _unit(shape: Tensor, norm: Norm) -> Tensor:
+    unit: Tensor = shape / torch.linalg.vector_norm(shape, ord=1 if norm == "L1" else 2).clamp_min(1e-12)
     return unit

@@ -19,6 +19,7 @@ SUITES: dict[str, dict[Norm, tuple[Member, ...]]] = {
     "quick": {
         "Linf": (Member("fgsm", "fgsm"), Member("pgd-10", "pgd(steps=10)")),
         "L2": (Member("fgsm", "fgsm"), Member("pgd-10", "pgd(steps=10)")),
+        "L1": (Member("pgd-10", "pgd(steps=10)"), Member("apgd-10", "apgd(steps=10)")),
     },
     "standard": {
         "Linf": (
@@ -27,6 +28,11 @@ SUITES: dict[str, dict[Norm, tuple[Member, ...]]] = {
             Member("pgd-cw", "pgd(steps=40, loss=cw)"),
         ),
         "L2": (Member("pgd", "pgd(steps=40, restarts=2)"), Member("cw", "cw")),
+        "L1": (
+            Member("pgd", "pgd(steps=40, restarts=2)"),
+            Member("apgd", "apgd(steps=40)"),
+            Member("apgd-t", "apgd-t(steps=20, targets=4)"),
+        ),
     },
 }
 

@@ -15,6 +15,9 @@ from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Measurement, Verifier
 from gauntlet.leaderboard.record import Flag, Samples
 
+_MASKED = 0.05
+"""Share of the attacked samples of a block from which on masked gradients are reported."""
+
 
 class VerificationError(RuntimeError):
     """An example that was counted as a success does not hold when it is measured once more: the result is not stored."""
@@ -112,6 +115,26 @@ def _confirm(verify: Verifier, again: Measurement, points: Tensor, samples: Tens
 
 
 def _flags(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    return (*_refused(outcomes), *_masked(outcomes))
+
+
+def _masked(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    widened = [outcome.widened for outcome in outcomes if outcome.widened]
+    # One or two of a hundred show the sign on sound models, too: their gradients came near, a random step nearer.
+    if len(widened) < max(3, _MASKED * len(outcomes)):
+        return ()
+    return (
+        Flag(
+            "masked-gradients",
+            "warn",
+            f"for {len(widened)} of {len(outcomes)} attacked samples gradients vanished, or a probe without gradients came "
+            f"nearer than all of them: they were attacked through substitutes and by search as well, {sum(widened):.0f} "
+            "passes more. Do not trust figures of gradient attacks alone here",
+        ),
+    )
+
+
+def _refused(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
     refused = sum(outcome.rejected > 0 for outcome in outcomes)
     if not refused:
         return ()

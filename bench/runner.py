@@ -128,6 +128,8 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
                     stats,
                     candidates_rejected=sum(outcome.rejected for outcome in outcomes),
                     disagreements=sum(outcome.disagreements for outcome in outcomes),
+                    widened=sum(outcome.widened > 0 for outcome in outcomes),
+                    widened_passes=sum(outcome.widened for outcome in outcomes),
                 ),
                 flags=(*prepared.flags, *flags),
                 provenance=provenance(settings.device),
@@ -157,6 +159,7 @@ def _run_native(
         cell.info.seed,
         cell.attack.name,
         cell.threat.targets(labels, clean.classes) if cell.threat.target else None,
+        None if clean.measured.logits is None else clean.measured.logits[rows],
     )
     block_of = [number for number, place in enumerate(places) for _ in place]
     outcomes: list[list[Outcome]] = [[] for _ in places]
@@ -185,7 +188,8 @@ def _run_native(
             if left[number] == 0:
                 seconds = synchronised_time() - began - (verify.seconds - judged)
                 peak.update()
-                yield number, outcomes[number], Stats(seconds, peak.mib, occupancy=meter.occupancy)
+                costs = Stats(seconds, peak.mib, occupancy=meter.occupancy, halved=meter.halved)
+                yield number, outcomes[number], costs
                 began, judged = synchronised_time(), verify.seconds
 
 

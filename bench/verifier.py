@@ -45,6 +45,8 @@ class Measurement:
     deterministic model."""
     wrong_share_scored: Tensor
     """The same on an independent second set of draws."""
+    logits: Tensor | None = None
+    """(N, K), on the model's device; None for randomised models."""
 
 
 def fixed_batches(model: nn.Module, images: Tensor, size: int) -> Tensor:
@@ -125,6 +127,7 @@ class Verifier:
         if not len(points):
             empty = torch.zeros(0, dtype=torch.float64)
             return Measurement(empty.to(torch.int64), empty, empty, empty, empty)
+        logits = None
         if self.randomised:
             zero = torch.zeros_like(samples)
             share, prediction, gap = self._draw(points, samples, "measure", zero)
@@ -134,8 +137,8 @@ class Verifier:
             won, gap = self._won(logits, samples)
             prediction, share = logits.argmax(1), won.to(torch.float64)
             scored = share
-        measured = (prediction, gap, self._distance(points, samples), share, scored)
-        return Measurement(*(tensor.cpu() for tensor in measured))
+        size = self._distance(points, samples)
+        return Measurement(prediction.cpu(), gap.cpu(), size.cpu(), share.cpu(), scored.cpu(), logits)
 
     def _won(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Where the prediction is what the attack wants, bool (N,), and the margin by which it is not, float64 (N,)."""

@@ -109,6 +109,12 @@ class Stats:
     """Candidates that were misclassified in one batch composition only: not counted as successes."""
     occupancy: float | None = None
     """Share of the batch's slots that were filled, a mean over the cell's steps so far; None for whole attacks."""
+    halved: int = 0
+    """How often memory had run out by then, and the batch was halved."""
+    widened: int = 0
+    """Samples whose gradients looked masked, so that stages which need none were added."""
+    widened_passes: float = 0.0
+    """Forward and backward passes of those stages, summed over the samples."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from gauntlet.attacks.solver import Task, Verdict, solve
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Verifier
 
-LINF, L2 = ThreatModel("Linf", 0.2), ThreatModel("L2", 0.7)
+LINF, L2, L1 = ThreatModel("Linf", 0.2), ThreatModel("L2", 0.7), ThreatModel("L1", 7.0)
 CASES = [
     pytest.param(Noise(draws=30), LINF, id="uniform-Linf"),
     pytest.param(Noise(draws=30, corners=True), LINF, id="corners-Linf"),
     pytest.param(Noise(draws=30), L2, id="uniform-L2"),
+    pytest.param(Noise(draws=30), L1, id="uniform-L1"),
 ]
 
 
@@ -84,7 +85,7 @@ def test_corners_move_every_pixel_by_eps_each_way_about_half_the_time(task):
     assert abs(up.mean(0)[inner].mean() - 0.5) < 0.01
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.2), ("L2", 0.4)])
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.2), ("L2", 0.4), ("L1", 0.4)])
 def test_uniform_points_fill_the_ball_as_their_volume_does(norm, eps):
     images = torch.full((400, 1, 2, 2), 0.5, dtype=torch.float64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double().requires_grad_(False)

@@ -28,8 +28,10 @@ def work():
     """A trained network and the first digits that it gets right."""
     model = gauntlet.load_model("cnn.pgd_digits").module.requires_grad_(False).eval()
     data = gauntlet.load_data("digits")
-    right = (model(data.images).argmax(1) == data.labels).nonzero().squeeze(1)[:COUNT]
-    return Work(model, data.images[right], data.labels[right], [data.ids[i] for i in right], 10, COUNT, COUNT)
+    logits = model(data.images)
+    right = (logits.argmax(1) == data.labels).nonzero().squeeze(1)[:COUNT]
+    ids = [data.ids[i] for i in right]
+    return Work(model, data.images[right], data.labels[right], ids, logits[right], COUNT, COUNT)
 
 
 def standing(work, spec, threat, seed):

@@ -7,16 +7,18 @@ import warnings
 
 import pytest
 import torch
+from pyautoattack.square import SquareAttack
 from torch import nn
 
 import gauntlet
 from gauntlet.attacks.norms import distance
 from gauntlet.attacks.solver import Task, Verdict, solve
 from gauntlet.attacks.square import ENTRY, Square
+from gauntlet.attacks.square_shapes import bump
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Verifier
 
-BOTH = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6)]
+ALL = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 2.0)]
 
 
 class Never:
@@ -85,7 +87,7 @@ def task(request):
     return model, images, model(images).argmax(1)
 
 
-@pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.06), ThreatModel("L2", 0.3)], ids=str)
+@pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.06), ThreatModel("L2", 0.3), ThreatModel("L1", 1.2)], ids=str)
 def test_verdicts_counts_and_examples_do_not_depend_on_the_batch(threat, task):
     model, images, labels = task
     rule = Square(queries=45, restarts=2)
@@ -103,7 +105,7 @@ def test_verdicts_counts_and_examples_do_not_depend_on_the_batch(threat, task):
                 torch.testing.assert_close(one.adversarial, same.adversarial, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("threat", BOTH, ids=str)
+@pytest.mark.parametrize("threat", ALL, ids=str)
 def test_a_sample_that_nothing_breaks_costs_exactly_the_queries(threat, task):
     for one in attacked(Square(queries=7, restarts=3), *task, threat, judge=Never()).values():
         assert (one.forwards, one.backwards, one.steps) == (21, 0, -1)
@@ -172,14 +174,40 @@ def test_every_l2_query_has_length_eps_and_changes_two_windows_only(shape):
             assert changed.any()
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12)])
+@pytest.mark.parametrize("eps", [0.5, 6.0])
+def test_every_l1_query_lies_in_the_ball_and_the_box_and_uses_most_of_eps(shape, eps):
+    images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images[0] = images[0].round()
+    queries, sizes, seen = 120, [], set()
+    for i, (_, query) in enumerate(followed(images, ThreatModel("L1", eps), queries)):
+        assert 0 <= query.min() <= query.max() <= 1
+        sizes.append(float((query - images[i // queries]).abs().sum()))
+        seen.add(tuple(query.flatten().tolist()))
+    assert max(sizes) <= eps * (1 + 1e-12)
+    # With one channel, what the box takes away of a bump is missing; with three, there is mostly enough.
+    assert sum(size > 0.95 * eps for size in sizes) > (0.9 if shape[0] == 3 else 0) * len(sizes)
+    assert min(sizes) > 0.3 * eps
+    assert len(seen) > 0.7 * len(sizes)
+
+
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
+def test_a_bump_has_norm_one_and_its_lower_part_the_opposite_sign(norm, side):
+    shape = bump(side, norm)
+    assert float(torch.linalg.vector_norm(shape, ord=1 if norm == "L1" else 2)) == pytest.approx(1)
+    assert (shape[: side // 2] > 0).all()
+    assert (shape[side // 2 :] < 0).all()
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_saturated_pixels_move_and_the_exact_distance_is_kept(classes, dtype):
     images = torch.full((6, 1, 5, 6), 0.5, dtype=dtype)
     images[:, 0, 0, 0], images[:, 0, -1, -1] = 0.0, 1.0
     model, labels = Difference(classes), torch.zeros(6, dtype=torch.int64)
-    # Each of two pixels must move by a quarter (L2: 0.354, but bumps of 3×3 pixels do not come close).
-    for near, far in (("Linf:0.26", "Linf:0.24"), ("L2:1", "L2:0.35")):
+    # Each of two pixels must move by a quarter (L2: 0.354, but bumps of 3×3 pixels do not come close), L1: both by a half.
+    for near, far in (("Linf:0.26", "Linf:0.24"), ("L2:1", "L2:0.35"), ("L1:3", "L1:0.49")):
         assert robust(attacked(Square(queries=400), model, images, labels, ThreatModel.parse(near))) == 0, near
         assert robust(attacked(Square(queries=400), model, images, labels, ThreatModel.parse(far))) == 6, far
 
@@ -193,18 +221,18 @@ def test_a_two_class_linear_sample_breaks_where_its_exact_distance_allows():
     logits = model(images)
     labels, across = logits.argmax(1), model[1].weight[0] - model[1].weight[1]
     gap = (logits[:, 0] - logits[:, 1]).abs()
-    for norm, dual in (("Linf", across.abs().sum()), ("L2", across.norm())):
+    for norm, dual in (("Linf", across.abs().sum()), ("L2", across.norm()), ("L1", across.abs().max())):
         exact = gap / dual
         eps = float(exact.median())
         found = attacked(Square(queries=1500), model, images, labels, ThreatModel(norm, eps))
         broken = torch.tensor([found[f"sample {i}"].adversarial is not None for i in range(40)])
         assert not broken[exact > eps * (1 + 1e-5)].any()
-        reach = {"Linf": 0.98, "L2": 0.75}[norm]
+        reach = {"Linf": 0.98, "L2": 0.75, "L1": 0.5}[norm]
         assert broken[exact < reach * eps].all(), norm
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 7), (1, 2, 2), (1, 4, 3), (40, 3, 3)], ids=str)
-@pytest.mark.parametrize("threat", BOTH, ids=str)
+@pytest.mark.parametrize("threat", ALL, ids=str)
 def test_images_of_any_shape_are_searched(shape, threat):
     images = torch.full((3, *shape), 0.5)
     points = [query for _, query in followed(images, threat, 20)]
@@ -230,6 +258,21 @@ def test_it_leaves_no_more_samples_than_torchattacks_over_five_seeds(threat, nam
     assert 10 < min(native) < max(foreign) < len(labels)
     assert max(native) <= max(foreign), (native, foreign)
     assert sum(native) <= sum(foreign), (native, foreign)
+
+
+def test_in_l1_it_leaves_no_more_samples_than_the_authors_code_over_three_seeds():
+    threat, data = ThreatModel("L1", 2.0), gauntlet.load_data("digits")
+    model = gauntlet.load_model("cnn.pgd_digits").module.requires_grad_(False).eval()
+    right = (model(data.images[:110]).argmax(1) == data.labels[:110]).nonzero().squeeze(1)
+    images, labels = data.images[right], data.labels[right]
+    native, foreign = [], []
+    for seed in range(3):
+        native.append(robust(attacked(Square(queries=200), model, images, labels, threat, seed=seed)))
+        with torch.random.fork_rng():
+            other = SquareAttack(model, norm="L1", eps=2.0, n_queries=200, seed=seed, resc_schedule=False)
+            foreign.append(int((model(other.perturb(images, labels)).argmax(1) == labels).sum()))
+    assert 10 < min(native) < max(foreign) < len(labels)
+    assert max(native) <= min(foreign), (native, foreign)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gauntlet.attacks.straight_through import StraightThroughMode
+from gauntlet.attacks.straight_through import LeakyMode, StraightThroughMode
 
 OPERATIONS = {
     "round": lambda x: x.round(),
@@ -67,3 +67,11 @@ def test_nothing_is_changed_without_gradients():
     with StraightThroughMode(), torch.no_grad():
         assert torch.equal(x.round(), torch.round(x))
         assert not x.detach().requires_grad
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True), torch.relu, lambda x: x.relu(), functional.relu])
+def test_a_unit_that_is_off_passes_on_a_share_of_the_gradient(relu):
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    value, found = gradient(lambda x: relu(1 * x), x, LeakyMode(slope=0.25))
+    assert torch.equal(value, x.clamp_min(0))
+    assert torch.equal(found, torch.arange(1.0, 5) * torch.where(x > 0, 1.0, 0.25))

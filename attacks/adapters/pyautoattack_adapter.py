@@ -37,7 +37,8 @@ class Official(Whole):
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.square.n_queries = queries
         if self.threat.norm == "L1":
-            # The package's `standard` version in L1.
+            # Three radii, as in the package's `standard` version, which in L1 has 5 starts and 5 targets besides.
+            attack.apgd.n_iter_orig = attack.apgd_targeted.n_iter_orig = steps
             attack.apgd.use_largereps = attack.apgd_targeted.use_largereps = True
         with _traced():
             points, _ = attack.run_standard_evaluation(images, labels, batch_size=len(images))

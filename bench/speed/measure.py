@@ -28,7 +28,8 @@ class Work:
     images: Tensor
     labels: Tensor
     ids: Sequence[str]
-    classes: int
+    logits: Tensor
+    """(N, K), of the images."""
     total: int
     """All samples, those that are wrong when clean counted: robust accuracy is a share of these."""
     batch_size: int
@@ -95,10 +96,10 @@ def measure(
 def _native(
     attack: Any, work: Work, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
 ) -> tuple[Tensor, Tensor]:
-    task = Task(work.images, work.labels, work.ids, threat, seed, "speed")
+    task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
     points, found = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
     stages = attack.stages if isinstance(attack, Cascade) else attack
-    for outcome in solve(stages, model, task, verify, batch_size=work.batch_size, classes=work.classes):
+    for outcome in solve(stages, model, task, verify, batch_size=work.batch_size, classes=work.logits.shape[1]):
         if outcome.adversarial is not None:
             points[outcome.sample], found[outcome.sample] = outcome.adversarial, True
     return points, found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -107,7 +107,7 @@ def table(turns: Iterable[Turn]) -> pd.DataFrame:
                 "participant": turn.participant,
                 "form": turn.form,
                 "seed": turn.seed,
-                **asdict(replace(turn.measured, standing=int(turn.measured.standing.sum()))),
+                **{**asdict(turn.measured), "standing": int(turn.measured.standing.sum())},
                 "bare_forward_s": turn.bare.forward,
                 "bare_both_s": turn.bare.both,
             }

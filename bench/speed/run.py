@@ -91,7 +91,7 @@ def _work(setup: Setup) -> Work:
     if not len(right):
         raise ValueError(f"model {setup.model!r} is wrong on all {len(labels)} images of {setup.data!r}")
     ids = [data.ids[i] for i in right.tolist()]
-    return Work(model, images[right], labels[right], ids, logits.shape[1], len(labels), setup.batch_size)
+    return Work(model, images[right], labels[right], ids, logits[right], len(labels), setup.batch_size)
 
 
 def _head(setup: Setup, work: Work) -> str:

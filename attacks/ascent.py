@@ -1,0 +1,39 @@
+"""What both Auto-PGDs, `apgd` and `apgd_l1`, share: losses by name, the class to reach, and the mean of several passes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.dlr import TARGETED, UNTARGETED
+from gauntlet.attacks.losses import Loss
+from gauntlet.attacks.oracle import Oracle
+
+
+def loss_name(name: str) -> str:
+    """`name` with hyphens read as underscores. Raises ValueError that lists the losses where there is none of that name."""
+    known = name.replace("-", "_") if isinstance(name, str) else name
+    if known not in UNTARGETED and known not in TARGETED:
+        raise ValueError(f"loss {known!r} is not known: use one of {', '.join([*UNTARGETED, *TARGETED])}")
+    return known
+
+
+def likely_target(oracle: Oracle, targets: int) -> Tensor:
+    """The class to reach, int64 (N,), by one forward pass of the clean image: the likeliest `targets` wrong classes in turn,
+    one a try of each slot."""
+    wrong = oracle.clean_logits().scatter(1, oracle.labels[:, None], -torch.inf)
+    ranks = min(targets, wrong.shape[1] - 1)
+    return wrong.topk(ranks, dim=1).indices.gather(1, oracle.slots.restart[:, None] % ranks).squeeze(1)
+
+
+def mean_pass(oracle: Oracle, x: Tensor, loss: str, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean loss (N,) in float64 and mean gradient (N, C, H, W) at `x` of `count` passes; `target` (N,) for targeted losses."""
+    passes = [oracle.gradient(x, _towards(loss, target)) for _ in range(count)]
+    value = torch.stack([one.value.to(torch.float64) for one in passes]).mean(0)
+    return value, passes[0].gradient if count == 1 else torch.stack([one.gradient for one in passes]).mean(0)
+
+
+def _towards(loss: str, target: Tensor) -> Loss:
+    if loss in UNTARGETED:
+        return UNTARGETED[loss]
+    return lambda logits, labels: TARGETED[loss](logits, labels, target)

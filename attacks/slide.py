@@ -1,0 +1,86 @@
+"""SLIDE: Tramèr and Boneh, "Adversarial training and robustness for multiple perturbations", NeurIPS 2019. `pgd` in L1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.l1_ball import sparse_ascent
+from gauntlet.attacks.losses import named_loss
+from gauntlet.attacks.norms import project, random_point
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.rule import Rule, positive, whole
+
+
+class State(NamedTuple):
+    """The iterate, (N, C, H, W)."""
+
+    x: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLIDE(Rule[State]):
+    """x ← project(x + step_size · eps · direction(∇ loss(x))), from a uniformly random point of the L1 ball.
+
+    The direction has L1 length 1, along the signs of the gradient's largest entries: the share `share` of all, in (0, 1]. What
+    is best depends on eps: the paper tunes it, cleverhans takes 0.01. `apgd` finds it by itself and is the stronger attack.
+    `steps`, `restarts`, `step_size` (a share of eps), `loss` and `random_start` are those of PGD.
+
+    Section 3 of the paper (arXiv 1904.13000) and cleverhans' `sparse_l1_descent`. Departures:
+    - Entries at the edge of the box that would leave it are passed over, an option of cleverhans that is off there.
+    - The projection is the exact one onto the ball and the box; they project onto the ball, then clip.
+    - It stops at a sample's first verified success, and evaluates every iterate, the last one included.
+    """
+
+    steps: int = 40
+    restarts: int = 1
+    step_size: float | None = None
+    share: float = 0.02
+    loss: str = "ce"
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, 1)
+        whole("restarts", self.restarts, 1)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
+        positive("share", self.share)
+        if self.share > 1:
+            raise ValueError(f"share={self.share!r} is a share of an image's entries: it must not exceed 1")
+        named_loss(self.loss)
+        if not isinstance(self.random_start, bool):
+            raise ValueError(f"random_start={self.random_start!r} must be True or False")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts > 1 needs random_start=True: from the clean image every restart is the same")
+
+    @property
+    def budget(self) -> int:
+        """`steps`."""
+        return self.steps
+
+    @property
+    def tries(self) -> int:
+        """`restarts`."""
+        return self.restarts
+
+    def start(self, oracle: Oracle) -> State:
+        """A random point of the ball, or the clean image."""
+        return State(random_point(oracle.clean, oracle.threat, oracle.draws) if self.random_start else oracle.clean)
+
+    def step(self, state: State, oracle: Oracle) -> State:
+        """One projected, sparse step."""
+        x, threat = state.x, oracle.threat
+        size = threat.eps * (2.5 / self.steps if self.step_size is None else self.step_size)
+        gradient = oracle.gradient(x, named_loss(self.loss)).gradient
+        free = torch.where(gradient > 0, x < 1, x > 0)
+        count = math.ceil(self.share * math.prod(x.shape[1:]))
+        direction = sparse_ascent(torch.where(free, gradient, 0.0), torch.full_like(oracle.labels, count))
+        return State(project(x + size * direction, oracle.clean, threat))
+
+    def last(self, state: State) -> Tensor:
+        """The iterate after the step."""
+        return state.x
