@@ -122,12 +122,14 @@ class APGD(Rule[State]):
         gradient_best = torch.where(per_image(higher, clean), gradient, state.gradient_best)
         rises = state.rises + ((value > state.previous) & (done > 0))
 
-        period = torch.tensor(checkpoints(self.steps), device=clean.device)[done]
+        period = _periods(self.steps, clean.device)[done]
         due = period > 0
         halve = due & ((rises <= self.rho * period) | (~state.halved & (state.best_then >= best)))
-        size = torch.where(halve, state.size / 2, state.size)
-        x = torch.where(per_image(halve, clean), x_best, state.x)
-        gradient = torch.where(per_image(halve, clean), gradient_best, gradient)
+        x, size = state.x, state.size
+        if bool(halve.any()):
+            size = torch.where(halve, size / 2, size)
+            x = torch.where(per_image(halve, clean), x_best, x)
+            gradient = torch.where(per_image(halve, clean), gradient_best, gradient)
 
         share = per_image(torch.where(done > 0, _MOMENTUM, 1.0).to(x.dtype), x)
         moved = project(x + per_image(size, x) * steepest(gradient, threat.norm), clean, threat)
@@ -161,6 +163,11 @@ def checkpoints(steps: int) -> tuple[int, ...]:
         period = max(period - shorter, least)
         at += period
     return tuple(due)
+
+
+@lru_cache
+def _periods(steps: int, device: torch.device) -> Tensor:
+    return torch.tensor(checkpoints(steps), device=device)
 
 
 def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:

@@ -51,14 +51,15 @@ def _together(weight: Tensor, room: Tensor, needed: Tensor, norm: Norm) -> Tenso
     # Pixels without weight never move: they stop at once, and gain nothing.
     stop = torch.where(moving, room / torch.where(moving, speed, 1.0), 0.0)
     rate = weight * speed
-    order = stop.argsort(dim=1)
-    stop_sorted, rate_sorted = stop.gather(1, order), rate.gather(1, order)
-    stopped = (rate_sorted * stop_sorted).cumsum(1)
+    stop_sorted, order = stop.sort(dim=1)
+    rate_sorted = rate.gather(1, order)
+    gain = rate_sorted * stop_sorted
+    stopped = gain.cumsum(1)
     # Summed from the end rather than subtracted: what is left must not be rounding.
     left = rate_sorted.flip(1).cumsum(1).flip(1)
-    gained = stopped - rate_sorted * stop_sorted + stop_sorted * left
+    gained = stopped - gain + stop_sorted * left
     first = torch.searchsorted(gained, needed).clamp_max(weight.shape[1] - 1)
-    before = stopped.gather(1, first) - (rate_sorted * stop_sorted).gather(1, first)
+    before = (stopped - gain).gather(1, first)
     slope = left.gather(1, first)
     level = torch.where(slope > 0, (needed - before) / torch.where(slope > 0, slope, 1.0), 0.0)
     reachable = needed <= gained[:, -1:]

@@ -143,8 +143,13 @@ class FAB(Rule[State]):
         complete = (searching | (nearest.place >= self._looked_at)) & ~pull
         x = torch.where(per_image(pull, back), back, state.x)
         looked = State(x, state.iteration + complete, closer, pull | (state.pulled & ~complete), *nearest)
-        rows = (complete & ~searching).nonzero().squeeze(1)
-        if len(rows):
+        moves = complete & ~searching
+        rows = moves.nonzero().squeeze(1)
+        if len(rows) == len(moves):
+            # The usual case of FAB-T, without copying the state twice.
+            base = torch.where(per_image(wrong & self.targeted, back), back, state.x)
+            looked = looked._replace(x=self._move(looked, base, oracle.clean, oracle.threat.norm))
+        elif len(rows):
             base = torch.where(per_image(wrong & self.targeted, back), back, state.x)[rows]
             there, clean = select(looked, rows), oracle.clean[rows]
             looked = put(looked, rows, there._replace(x=self._move(there, base, clean, oracle.threat.norm)))
@@ -157,8 +162,10 @@ class FAB(Rule[State]):
         """From `x`, with the model linearised at `state.x`."""
         # The same hyperplane seen from both: what the gap at state.x becomes there.
         level = inner(state.normal, state.x) - state.gap
-        own = move_to_hyperplane(x, state.normal, level - inner(state.normal, x), norm)
-        first = move_to_hyperplane(clean, state.normal, level - inner(state.normal, clean), norm)
+        # Both in one batch: on small images most of the time goes into the calls, not into the numbers.
+        ends, normals = torch.cat([x, clean]), torch.cat([state.normal, state.normal])
+        gain = torch.cat([level, level]) - inner(normals, ends)
+        own, first = move_to_hyperplane(ends, normals, gain, norm).split(len(x))
         near, far = (distance(x + move, x, norm).clamp_min(1e-8) for move in (own, first))
         alpha = per_image((near / (near + far)).clamp_max(self.alpha_max).to(x.dtype), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)

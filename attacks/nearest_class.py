@@ -54,17 +54,20 @@ def look(
     away = torch.where(anew, torch.inf, nearest.away)
     skipped = torch.zeros_like(place) if rank is None else rank
 
-    def ranked(logits: Tensor, labels: Tensor) -> Tensor:
-        return logits.detach().scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
-
-    def classes(logits: Tensor, labels: Tensor) -> Tensor:
-        columns = skipped[:, None] + torch.arange(nearest.order.shape[1], device=labels.device)
-        first = ranked(logits, labels).gather(1, columns.clamp_max(logits.shape[1] - 2))
-        return torch.where(nearest.order < 0, first, nearest.order)
+    # Ranking costs as much as all the rest together, and is needed in a slot's first pass only.
+    ranking = bool((nearest.order < 0).any()) or bool(free.any())
+    order = nearest.order
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        target = classes(logits, labels).gather(1, place[:, None])
-        target = torch.where(free[:, None], ranked(logits, labels)[:, :1], target)
+        nonlocal order
+        target = place[:, None]
+        if ranking:
+            likely = logits.detach().scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+            columns = skipped[:, None] + torch.arange(order.shape[1], device=labels.device)
+            order = torch.where(order < 0, likely.gather(1, columns.clamp_max(logits.shape[1] - 2)), order)
+            target = torch.where(free[:, None], likely[:, :1], order.gather(1, target))
+        else:
+            target = order.gather(1, target)
         return (logits.gather(1, target) - logits.gather(1, labels[:, None])).squeeze(1)
 
     logits, gap, gradient = oracle.gradient(x, loss)
@@ -73,7 +76,7 @@ def look(
     distance = torch.where(slope > 0, gap.abs().to(torch.float64) / torch.where(slope > 0, slope, 1.0), torch.inf)
     nearer = (distance < away) | (place == 0) | free
     return logits, Nearest(
-        order=classes(logits, oracle.labels),
+        order=order,
         place=place + 1,
         away=torch.where(nearer, distance, away),
         gap=torch.where(nearer, gap, nearest.gap),

@@ -167,7 +167,8 @@ def _stripes(oracle: Oracle) -> Tensor:
 def _flat_square(x: Tensor, windows: Tensor, signs: Tensor, oracle: Oracle) -> Tensor:
     change = oracle.threat.eps * signs[:, :-1, None, None]
     new = torch.where(windows, (oracle.clean + change).clamp_(0, 1), x)
-    change = torch.where(per_image((new == x).flatten(1).all(1), x), -change, change)
+    still = (new - x).abs().flatten(1).amax(1) == 0
+    change = torch.where(per_image(still, x), -change, change)
     return torch.where(windows, (oracle.clean + change).clamp_(0, 1), x)
 
 
