@@ -165,7 +165,8 @@ class FAB(Rule[State]):
         # Both in one batch: on small images most of the time goes into the calls, not into the numbers.
         ends, normals = torch.cat([x, clean]), torch.cat([state.normal, state.normal])
         gain = torch.cat([level, level]) - inner(normals, ends)
-        own, first = move_to_hyperplane(ends, normals, gain, norm).split(len(x))
+        moves = move_to_hyperplane(ends, normals, gain, norm)
+        own, first = moves[: len(x)], moves[len(x) :]
         near, far = (distance(x + move, x, norm).clamp_min(1e-8) for move in (own, first))
         alpha = per_image((near / (near + far)).clamp_max(self.alpha_max).to(x.dtype), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)

@@ -20,9 +20,10 @@ least. The automatic choice looks at device, layers and work an image alone, nev
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,8 @@ class Lighter:
     """Images to logits, parameters frozen; the model itself where nothing was chosen, else a snapshot of its weights."""
     form: str
     """Such as `bf16+channels_last+folded`; empty where nothing was chosen. It decides rounding, so it belongs in a key."""
+    full: Lighter | None = None
+    """The same form in float32, for what an attack in low precision left standing; None where this one is in float32."""
 
 
 def lighter(
@@ -81,7 +84,7 @@ def lighter(
         raise ValueError("example is empty: pass a few images (N, C, H, W) to compare the forms on")
     few = example[:_FEW].detach()
     logits, work = _measured(model, few)
-    gradient = _gradient(model, few)
+    gradient = functools.cache(lambda: _gradient(model, few))
     chosen = Lighter(model, "")
 
     def take(label: str, convert: Callable[[nn.Module], nn.Module | None], bound: float) -> None:
@@ -90,7 +93,7 @@ def lighter(
         if form is not None:
             chosen = Lighter(form, f"{label}+{chosen.form}".strip("+"))
 
-    if fold is not False:
+    if fold is not False and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
         take("folded", lambda form: fold_batch_norm(form, few), SAME)
     convolves = few.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
     if convolves and (layout or (layout is None and work >= LAYOUT_WORK)):
@@ -100,7 +103,12 @@ def lighter(
     dtype = PRECISIONS[precision or "float32"]
     # Autocast leaves float64 as it is, and would be wrongly named.
     if dtype is not None and all(one.dtype == torch.float32 for one in model.parameters()):
+        before = chosen
         take(_SHORT[dtype], lambda form: LowPrecision(form, dtype), SIMILAR)
+        if isinstance(chosen.module, LowPrecision):
+            # Without autocast its copy is the form in float32: weights are not kept twice.
+            full = Lighter(chosen.module.model, before.form) if before.form else before
+            chosen = replace(chosen, full=full)
     return chosen
 
 
@@ -155,6 +163,17 @@ class LowPrecision(nn.Module):
         return _hooked(logits.float(), shrink) if scaled else logits.float()
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Without TF32, which rounds float32 convolutions on CUDA to 10 bits unless told otherwise."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
 def _hooked(x: Tensor, hook: Callable[[Tensor], Tensor]) -> Tensor:
     """`x` under another name, whose gradient passes through `hook`; a hook on `x` itself would outlive the pass."""
     alias = x.view_as(x)
@@ -197,7 +216,7 @@ def _measured(model: nn.Module, few: Tensor) -> tuple[Tensor, float]:
 def _compared(model: nn.Module, few: Tensor) -> Iterator[Tensor]:
     """The images for a pass that leaves no trace and draws the same random numbers every time."""
     keys = sample_keys(0, "compare forms", [str(index) for index in range(len(few))], few.device)
-    with guarded(model, 0), model_randomness(Draws.start(keys)):
+    with full_float32(), guarded(model, 0), model_randomness(Draws.start(keys)):
         yield few.clone()
 
 
@@ -221,7 +240,7 @@ def _converted(
     convert: Callable[[nn.Module], nn.Module | None],
     few: Tensor,
     logits: Tensor,
-    gradient: Tensor | None,
+    gradient: Callable[[], Tensor | None],
     bound: float,
 ) -> nn.Module | None:
     """The converted model if it answers `few` as `logits` and `gradient` say, else None."""
@@ -232,9 +251,9 @@ def _converted(
             if form is None:
                 return None
             difference = (_logits(form, few) - logits).abs().max()
-            received = _gradient(form, few)
+            wanted, received = gradient(), _gradient(form, few)
         except Exception:
             return None
-    kept = gradient is None or (received is not None and bool((received.isfinite() | ~gradient.isfinite()).all()))
+    kept = wanted is None or (received is not None and bool((received.isfinite() | ~wanted.isfinite()).all()))
     # Written so that NaN is refused.
     return form.requires_grad_(False) if kept and bool(difference <= bound * logits.abs().max()) else None

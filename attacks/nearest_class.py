@@ -62,7 +62,9 @@ def look(
         nonlocal order
         target = place[:, None]
         if ranking:
-            likely = logits.detach().scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+            likely = (
+                logits.detach().scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+            )
             columns = skipped[:, None] + torch.arange(order.shape[1], device=labels.device)
             order = torch.where(order < 0, likely.gather(1, columns.clamp_max(logits.shape[1] - 2)), order)
             target = torch.where(free[:, None], likely[:, :1], order.gather(1, target))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.threat import ThreatModel
-from gauntlet.bench.config import Config, DataRef, Group, ModelRef
+from gauntlet.bench.config import Config, DataRef, Group, ModelRef, known_precision
 from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.dataset import Data
 from gauntlet.bench.device import choose_device
@@ -42,6 +42,7 @@ def evaluate(
     defense: str | nn.Module | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int | None = None,
     store: str | Path | None = None,
 ) -> Evaluation:
@@ -53,7 +54,9 @@ def evaluate(
     `:target=3` or `:target=next` for attacks towards that class, or the one after the label. `attacks`: a
     suite, an attack or a list, with settings as `"pgd(steps=100, restarts=5)"`. `defense`: a registered name, or a module
     from images to images, whose differentiability and randomness are measured. `device`: `auto` takes a GPU where there is
-    one, and works on a copy of the model if it lies elsewhere. `store`: a results folder; what it holds of this model,
+    one, and works on a copy of the model if it lies elsewhere. `precision`: the form of the model that native attacks see,
+    `auto` (a faster one where it pays), `float32` (the model as it is), `bfloat16` or, on CUDA, `float16`; what they find is
+    always verified on the model itself (docs/attacks.md). `store`: a results folder; what it holds of this model,
     data and settings is not run again.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
@@ -81,7 +84,14 @@ def evaluate(
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)
     with TemporaryDirectory(prefix="gauntlet-") as scratch:
-        config = Config((group,), seed, str(target), batch_size, Path(store or scratch))
+        config = Config(
+            (group,),
+            seed=seed,
+            device=str(target),
+            batch_size=batch_size,
+            precision=known_precision(precision),
+            out=Path(store or scratch),
+        )
         engine = Engine(make_plan(config, extra), config, command="gauntlet.evaluate(…)")
         engine.workbench.put_data(data_ref, data)
         engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))

@@ -14,7 +14,9 @@ from gauntlet.attacks.threat import ThreatModel
 
 DEFAULT = Path(__file__).with_name("default.toml")
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
-_TOP = (*_PAIRING, "seed", "device", "batch_size", "out", "fresh", "no_adversarials", "group", "expect")
+_TOP = (*_PAIRING, "seed", "device", "precision", "batch_size", "out", "fresh", "no_adversarials", "group", "expect")
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 class ConfigError(ValueError):
@@ -77,6 +79,8 @@ class Config:
     device: str = "auto"
     batch_size: int | None = None
     """Samples attacked at once; None: by the size of an image."""
+    precision: str = "auto"
+    """One of `PRECISIONS`: the form of the model that native attacks see."""
     out: Path = Path("gauntlet-results")
     fresh: bool = False
     keep_adversarials: bool = True
@@ -125,6 +129,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         seed=seed,
         device=str(merged.get("device", "auto")),
         batch_size=batch_size,
+        precision=known_precision(merged.get("precision", "auto")),
         out=Path(merged.get("out", "gauntlet-results")),
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
@@ -195,6 +200,13 @@ def _group(row: Mapping[str, Any]) -> Group:
 def default_threat(data: str) -> str:
     """The threat model where none is asked for: Linf 0.15 on the 8×8 digits, else the field's usual Linf 8/255."""
     return "Linf:0.15" if data in ("digits", "digits-train") else "Linf:8/255"
+
+
+def known_precision(value: Any) -> str:
+    """`value` if it is one of `PRECISIONS`. Raises ConfigError."""
+    if value not in PRECISIONS:
+        raise ConfigError(f"precision={value!r} is not known: use one of {', '.join(PRECISIONS)}")
+    return str(value)
 
 
 def _list(value: Any, name: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gauntlet.bench.clock import now
-from gauntlet.bench.config import Config, Expectation
+from gauntlet.bench.config import Config, ConfigError, Expectation
 from gauntlet.bench.device import choose_device
 from gauntlet.bench.plan import Cell, Plan
 from gauntlet.bench.provenance import device_name, versions
@@ -34,12 +34,16 @@ class Engine:
         started: str | None = None,
         dry: bool = False,
     ) -> None:
-        """`dry`: only look, write nothing. Raises ConfigError for a device that is not there, StoreError."""
+        """`dry`: only look, write nothing. Raises ConfigError for a device or precision that is not there, StoreError."""
         self.config = config
         self.settings = Settings(
             choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
         )
-        self.workbench = Workbench(self.settings.device)
+        if config.precision == "float16" and self.settings.device.type != "cuda":
+            raise ConfigError(
+                f"precision='float16' is for CUDA, but the device is {self.settings.device}: use auto, bfloat16 or float32"
+            )
+        self.workbench = Workbench(self.settings.device, config.precision)
         self.dry = dry
         context = self._context(plan, command, started)
         self.run = Run(config.out, config.out, plan, context) if dry else start_run(config.out, plan, context)

@@ -122,6 +122,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         {
             "attack": result.cell.attack,
             "settings": result.cell.attack_spec,
+            "precision": cells.precision(result),
             "robust_accuracy": sum(int(block.samples.robust.sum()) for block in result.blocks) / n,
             "n": cells.covered(result),
             "seconds": cost.seconds,

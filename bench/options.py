@@ -44,6 +44,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", "Seed of the attacks' random numbers (default 0).", metavar="N", kind=int),
     Option("device", "auto, cpu, cuda or cuda:1 (default auto: a GPU where there is one).", metavar="DEVICE"),
     Option(
+        "precision",
+        "Form of the model that native attacks see: auto (a faster one where it pays), float32 (the model as it is), "
+        "bfloat16 or float16; verified is always on the model itself (default auto).",
+        metavar="PRECISION",
+    ),
+    Option(
         "batch-size", "Samples attacked at once (default: by the size of an image, 32 to 1024).", metavar="N", kind=int
     ),
     Option("out", "Folder of the results (default gauntlet-results).", metavar="FOLDER"),

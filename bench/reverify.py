@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
         error = run.store.read_error(cell.name)
         if keys is None or not any(run.store.has(key) for key, _ in keys):
             return only(absent=f"in error: {error.message}" if error else "not run yet")
-        prepared = workbench.prepare(cell)
+        prepared = workbench.prepare(cell, recorded=_precision(run, [key for key, _ in keys]))
     except Exception as problem:
         # A user's model and data may raise anything; the other cells can be verified all the same.
         return only(failure=f"cannot be rebuilt: {_told(problem)}")
@@ -99,6 +100,15 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
     absent = [f"{missing} of {len(prepared.blocks)} blocks not run yet"] if missing else []
     absent += [f"{kept_out} examples were not kept (--no-adversarials)"] if kept_out else []
     return CellCheck(title, n, accuracy, examples, boundary, tuple(failures), "; ".join(absent))
+
+
+def _precision(run: Run, keys: Sequence[str]) -> str | None:
+    """The form that was attacked, from the first block that can be read: this device might choose another."""
+    for key in keys:
+        if run.store.has(key):
+            with suppress(StoreError):
+                return run.store.read(key).cell.precision
+    return None
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.lighter import full_float32
 from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Meter, Outcome, Task, solve
+from gauntlet.attacks.solver import Meter, Outcome, Task
 from gauntlet.bench.device import peak_memory, synchronised_time
 from gauntlet.bench.examine import Clean, block_record, examine_clean
+from gauntlet.bench.finishing import solve_lighter
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.provenance import provenance
 from gauntlet.bench.verifier import Verifier
@@ -43,8 +45,12 @@ class Settings:
     keep_adversarials: bool = True
 
     def slots(self, image: torch.Tensor) -> int:
-        """Samples attacked at once, for images like this (C, H, W): about a million pixels, 32 to 1024 samples."""
-        return self.batch_size or max(32, min(1024, 2**20 // image.numel()))
+        """Samples attacked at once, for images like this (C, H, W): about a million pixels, 32 samples at least.
+
+        At most 1,024 on a GPU; on a CPU 384, beyond which small networks fall out of its caches.
+        """
+        most = 1024 if self.device.type == "cuda" else 384
+        return self.batch_size or max(32, min(most, 2**20 // image.numel()))
 
 
 def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Progress | None = None) -> CellResult:
@@ -171,9 +177,9 @@ def _run_native(
     meter = Meter()
     with peak_memory(settings.device) as peak:
         began, judged = synchronised_time(), verify.seconds
-        for outcome in solve(
+        for outcome in solve_lighter(
             attack if isinstance(attack, Rule) else attack.stages,
-            prepared.defended.attack_view(),
+            prepared.light,
             task,
             lambda points, samples, attempt: verify(points, rows[samples], attempt),
             batch_size=settings.slots(verify.images[0]),
@@ -236,16 +242,13 @@ def _run_library(
 def _frozen(model: nn.Module, seed: int) -> Iterator[None]:
     """No parameter gradients, a seeded global generator for models that draw from it, and both as before afterwards."""
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
-        with torch.random.fork_rng():
+        with full_float32(), torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         for parameter, needed in wanted:
             parameter.requires_grad_(needed)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from gauntlet.attacks.card import AnyAttack
 from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.lighter import Lighter, lighter
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench import verifier
 from gauntlet.bench.config import DataRef, ModelRef
@@ -26,7 +27,7 @@ from gauntlet.defenses.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.defended import DefendedModel
 from gauntlet.leaderboard.record import SCHEMA_VERSION, Flag
 
-_MODELS_KEPT = 2
+_MODELS_KEPT = _FORMS_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Prepared:
     defended: DefendedModel
     card: DefenseCard
     attack: AnyAttack
+    light: Lighter
+    """The form of `defended` that the attack runs on."""
     blocks: tuple[Block, ...]
     flags: tuple[Flag, ...]
 
@@ -53,10 +56,13 @@ class Prepared:
 class Workbench:
     """Loads what cells name, on one device, and remembers it. Objects in memory are laid on it by `put_…`."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, precision: str = "auto") -> None:
+        """`precision`: one of `gauntlet.bench.config.PRECISIONS`."""
         self.device = device
+        self.precision = precision
         self._data: dict[DataRef, Data] = {}
         self._models: dict[ModelRef, LoadedModel] = {}
+        self._forms: dict[tuple[ModelRef, str, DataRef], Lighter | None] = {}
         self._flags: dict[tuple[ModelRef, DataRef], tuple[Flag, ...]] = {}
         self._digests: dict[tuple[DataRef, int], str] = {}
         self._pinned: set[ModelRef] = set()
@@ -92,8 +98,12 @@ class Workbench:
             )
         return self._models[ref]
 
-    def prepare(self, cell: Cell) -> Prepared:
-        """Load what the cell names, check the model, and compute the keys of its blocks."""
+    def prepare(self, cell: Cell, *, recorded: str | None = None) -> Prepared:
+        """Load what the cell names, check the model, choose the form that is attacked, and compute the keys of the blocks.
+
+        The prepared cell's precision is that form. `recorded`: the precision of stored results that are to be found again,
+        perhaps made on another device; then no form is made, and no attack can be run.
+        """
         data, model = self.data(cell.data), self.model(cell.model)
         entry, digest = self._defenses.get(cell.defense.name) or (DEFENSES.get(cell.defense.name), "")
         transform = entry.make(**cell.defense.keywords).to(self.device)
@@ -101,6 +111,9 @@ class Workbench:
             model.module, transform, differentiable=entry.card.differentiable, randomised=entry.card.randomised
         ).eval()
         attack = cell.make_attack()
+        flags = (*self._check(cell, data, model), *_defense_flags(entry.card))
+        light = Lighter(defended, "") if recorded else self._light(cell, data, defended, attack)
+        cell = replace(cell, info=replace(cell.info, precision=recorded or light.form or "float32"))
         what = {
             "schema": SCHEMA_VERSION,
             "verifier": verifier.VERSION,
@@ -116,8 +129,25 @@ class Workbench:
             Block(_key({**what, "data": self._digest(cell.data, data, number, indices)}), indices)
             for number, indices in enumerate(blocks(data))
         )
-        flags = (*self._check(cell, data, model), *_defense_flags(entry.card))
-        return Prepared(cell, data, defended, entry.card, attack, found, flags)
+        return Prepared(cell, data, defended, entry.card, attack, light, found, flags)
+
+    def _light(self, cell: Cell, data: Data, defended: DefendedModel, attack: AnyAttack) -> Lighter:
+        view = defended.attack_view()
+        # Libraries are compared on the model as it is; of a randomised one, equal draws of few images say little.
+        native = isinstance(attack, Rule | Cascade) and not cell.info.randomised
+        if not native or self.precision == "float32":
+            return Lighter(view, "")
+        triple = (cell.model, str(cell.defense), cell.data)
+        if triple not in self._forms:
+            # Low precision costs a second attack on what it leaves standing: it is for those who ask for it.
+            wanted = "float32" if self.precision == "auto" else self.precision
+            found = lighter(view, data.images[:8].to(self.device), precision=wanted)
+            self._forms[triple] = found if found.form else None
+            for old in [one for one, form in self._forms.items() if form is not None][:-_FORMS_KEPT]:
+                del self._forms[old]
+        light = self._forms[triple] or Lighter(view, "")
+        # Low precision moves the boundary, and with it the distances that these attacks measure.
+        return light.full or light if cell.info.minimum_norm else light
 
     def _digest(self, ref: DataRef, data: Data, number: int, indices: Sequence[int]) -> str:
         if (ref, number) not in self._digests:

@@ -131,6 +131,11 @@ def flags(result: CellResult) -> tuple[Flag, ...]:
     return tuple(dict.fromkeys(flag for block in result.blocks for flag in block.flags))
 
 
+def precision(result: CellResult) -> str:
+    """The form of the model that was attacked, as the blocks say; what was planned where there are none."""
+    return ", ".join(dict.fromkeys(block.cell.precision for block in result.blocks)) or result.cell.precision
+
+
 def device(result: CellResult) -> str:
     """The device that the provenance names, empty where it names none."""
     sources = [block.provenance for block in result.blocks]

@@ -146,6 +146,7 @@ def _cell(result: CellResult) -> dict[str, Any]:
     error = result.error
     return {
         **dataclasses.asdict(result.cell),
+        "precision": cells.precision(result),
         "status": cells.status(result),
         "error": f"{error.kind}: {error.message}" if error else "",
         "n": robust.n,

@@ -154,7 +154,7 @@ def _errors(results: Sequence[CellResult]) -> list[str]:
 
 
 def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
-    specs = dict.fromkeys((r.cell.threat, r.cell.attack, r.cell.attack_spec, r.cell.precision) for r in results)
+    specs = dict.fromkeys((r.cell.threat, r.cell.attack, r.cell.attack_spec, cells.precision(r)) for r in results)
     devices = ", ".join(dict.fromkeys(name for result in results if (name := cells.device(result))))
     facts = {
         "Threat models": ", ".join(context.threat_models),

@@ -47,6 +47,7 @@ class CellInfo:
     data: str
     seed: int
     precision: str = "float32"
+    """The form of the model that was attacked: `float32` as it is, else such as `bf16+channels_last+folded`."""
     minimum_norm: bool = False
     randomised: bool = False
 

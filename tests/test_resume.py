@@ -139,8 +139,8 @@ def test_a_killed_and_then_interrupted_run_is_finished_by_the_same_command(whole
     assert "(stored)" in done.stderr
     assert len(files(folder)) == FILES
     assert files(folder).items() >= kept.items()
-    # The check of the model, and the clean logits of the first block of each cell, are all that is seen again.
-    again = 64 + 2 * 112
+    # The check of the model, its size, and the clean logits of the first block of each cell, are all that is seen again.
+    again = 64 + 8 + 2 * 112
     assert calls(folder)[1] - before <= total_images - images_attacked(folder, kept) + again
     assert set(files(folder)) == set(files(whole))
     for one, other in zip(figures(folder), figures(whole), strict=True):

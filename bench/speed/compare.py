@@ -109,12 +109,12 @@ def _participant(name: str, spec: str, threat: ThreatModel, form: tuple[str, nn.
 def rounds(row: Row, found: list[Participant], work: Work, threat: ThreatModel, count: int) -> Iterator[Turn]:
     """`count` rounds. The bare passes are measured in every round, beside what is compared with them."""
     for seed in range(count):
-        bare = bare_passes(work)
+        bare = {one.form: bare_passes(work, one.model) for one in found}
         # Everybody is first now and then, so that a drift of the machine's speed favours nobody.
         for one in found[seed % len(found) :] + found[: seed % len(found)]:
             with torch.random.fork_rng():
                 measured = measure(one.attack, work, one.model, threat, seed, minimum_norm=one.minimum_norm)
-            yield Turn(row.name, one.name, one.form, seed, measured, bare)
+            yield Turn(row.name, one.name, one.form, seed, measured, bare[one.form])
 
 
 def summary(row: Row, turns: list[Turn], work: Work) -> list[Line]:
@@ -134,7 +134,7 @@ def summary(row: Row, turns: list[Turn], work: Work) -> list[Line]:
                 forwards=sum(turn.measured.forwards for turn in mine) / len(mine) / count,
                 backwards=sum(turn.measured.backwards for turn in mine) / len(mine) / count,
                 robust=(min(robust), max(robust)),
-                median=median(turn.measured.median for turn in mine),
+                median=median(turn.measured.distance for turn in mine),
                 overhead=median(a / b for a, b in zip(seconds, made, strict=True)) - 1,
                 bare=median(a / b for a, b in zip(seconds, budget, strict=True)),
             )

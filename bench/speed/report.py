@@ -107,7 +107,8 @@ def table(turns: Iterable[Turn]) -> pd.DataFrame:
                 "participant": turn.participant,
                 "form": turn.form,
                 "seed": turn.seed,
-                **{**asdict(turn.measured), "standing": int(turn.measured.standing.sum())},
+                **asdict(turn.measured),
+                "standing": int(turn.measured.standing.sum()),
                 "bare_forward_s": turn.bare.forward,
                 "bare_both_s": turn.bare.both,
             }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from gauntlet.attacks.lighter import lighter
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.device import choose_device
@@ -49,8 +50,17 @@ def compare_speed(setup: Setup, out: Path, tell: Tell) -> str:
     for name in ("rounds", "batch_size", "threads"):
         if getattr(setup, name) < 1:
             raise ValueError(f"{name.replace('_', '-')}={getattr(setup, name)} must be at least 1")
+    threads = torch.get_num_threads()
     torch.set_num_threads(setup.threads)
+    try:
+        return _compare(setup, rows, out, tell)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compare(setup: Setup, rows: Sequence[Row], out: Path, tell: Tell) -> str:
     work = _work(setup)
+    forms = _forms(work)
     out.mkdir(parents=True, exist_ok=True)
     turns: list[Turn] = []
     done: list[tuple[Row, Sequence[Line]]] = []
@@ -59,7 +69,7 @@ def compare_speed(setup: Setup, out: Path, tell: Tell) -> str:
     for row in rows:
         threat = ThreatModel("Linf", setup.linf) if row.norm == "Linf" else ThreatModel("L2", setup.l2)
         found = participants(
-            row, work, threat, {"": work.model}, setup.peers, lambda spec, why: tell(f"{spec} is left out: {why}")
+            row, work, threat, forms, setup.peers, lambda spec, why: tell(f"{spec} is left out: {why}")
         )
         mine = []
         for turn in rounds(row, found, work, threat, setup.rounds):
@@ -92,6 +102,12 @@ def _work(setup: Setup) -> Work:
         raise ValueError(f"model {setup.model!r} is wrong on all {len(labels)} images of {setup.data!r}")
     ids = [data.ids[i] for i in right.tolist()]
     return Work(model, images[right], labels[right], ids, logits[right], len(labels), setup.batch_size)
+
+
+def _forms(work: Work) -> dict[str, nn.Module]:
+    """The form that our attacks choose in float32, and the model as it is, which is the same where none pays."""
+    light = lighter(work.model, work.images[:8], precision="float32")
+    return {light.form: light.module, "": work.model}
 
 
 def _head(setup: Setup, work: Work) -> str:

@@ -1,0 +1,77 @@
+"""An attack on a faster form of the model; what low precision leaves standing is attacked again in float32."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from gauntlet.attacks.lighter import Lighter
+from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.solver import Meter, Outcome, Stage, Task, Verify, solve
+
+
+def solve_lighter(
+    attack: Rule[Any] | Sequence[Stage],
+    light: Lighter,
+    task: Task,
+    verify: Verify,
+    *,
+    batch_size: int,
+    verify_every: int,
+    classes: int,
+    meter: Meter,
+) -> Iterator[Outcome]:
+    """`solve` on a form of the model; an outcome is yielded as soon as it is known.
+
+    Where the form is in low precision, no sample stands before the same attack, from the same random numbers, has failed on
+    `light.full` too: it may lose an example to rounding only. An outcome then has the costs of both.
+    """
+    run = functools.partial(
+        solve, attack, batch_size=batch_size, verify_every=verify_every, classes=classes, meter=meter
+    )
+    if light.full is None:
+        yield from run(light.module, task, verify)
+        return
+    standing: list[Outcome] = []
+    for outcome in run(light.module, task, verify):
+        if outcome.adversarial is not None:
+            yield outcome
+            continue
+        standing.append(outcome)
+        # A full batch at once: blocks are stored as the attack goes on.
+        if len(standing) == batch_size:
+            yield from _finish(run, light.full, task, verify, standing)
+            standing = []
+    if standing:
+        yield from _finish(run, light.full, task, verify, standing)
+
+
+def _finish(
+    run: Callable[..., Iterator[Outcome]], full: Lighter, task: Task, verify: Verify, standing: Sequence[Outcome]
+) -> Iterator[Outcome]:
+    rows = torch.tensor([one.sample for one in standing], device=task.images.device)
+    left = replace(
+        task,
+        images=task.images[rows],
+        labels=task.labels[rows],
+        ids=[task.ids[one.sample] for one in standing],
+        targets=None if task.targets is None else task.targets[rows],
+        clean_logits=None if task.clean_logits is None else task.clean_logits[rows],
+    )
+    for outcome in run(full.module, left, lambda points, samples, attempt: verify(points, rows[samples], attempt)):
+        yield _both(standing[outcome.sample], outcome)
+
+
+def _both(low: Outcome, full: Outcome) -> Outcome:
+    """The end of the second attack with the costs and incidents of both."""
+    sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "widened", "vanished")
+    return replace(
+        full,
+        sample=low.sample,
+        nearest={kind: min(low.near(kind), full.near(kind)) for kind in low.nearest | full.nearest},
+        **{name: getattr(low, name) + getattr(full, name) for name in sums},
+    )
