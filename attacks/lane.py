@@ -192,7 +192,7 @@ def halve(lane: Lane, limit: int) -> None:
     """Take out of the batch what exceeds `limit`: those slots wait, with all that they have reached."""
     if lane.running is not None and size(lane.running.slots) > limit:
         rest, lane.running = _split(lane.running, limit)
-        lane.parked = rest if lane.parked is None else _merge(lane.parked, rest) if rest else lane.parked
+        lane.parked = _merge(lane.parked, rest)
 
 
 def departures(leaving: Leaving) -> Iterator[tuple[dict[str, Any], bool]]:

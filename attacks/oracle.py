@@ -148,7 +148,9 @@ class Oracle:
         broken = ~full.sum(1).isfinite()
         if self.minimum_norm:
             # The one candidate that is verified at the end must not fall to rounding: it needs a little room.
-            room = _ROUNDING * full.abs().amax(1)
+            # Where two logits are near 0 on the boundary, rounding is still that of the clean image's.
+            scale = torch.cat([full, slots.clean_logits], dim=1).abs().amax(1)
+            room = _ROUNDING * scale
             size = distance(x, slots.clean, self.threat.norm)
             wrong = (margin(logits, labels) < -room) | broken
             success = wrong & (size < slots.distance) & plain
@@ -159,7 +161,7 @@ class Oracle:
                 inside = inside & (distance(x, slots.clean, self.threat.norm) <= limit(self.threat))
             success = ((logits.argmax(1) != labels) | broken) & inside
             if self.watch:
-                near = torch.where(inside, nearness(logits, labels, full), torch.inf)
+                near = torch.where(inside, nearness(logits, self._shown(slots.clean_logits), labels), torch.inf)
                 counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))
         rows = success.nonzero().squeeze(1)
         if len(rows):

@@ -16,14 +16,15 @@ from gauntlet.attacks.losses import margin
 from gauntlet.attacks.task import Outcome
 
 
-def nearness(shown: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-    """Margin as a share of the logits' range, (N,): at most 1, 0 on the boundary, negative beyond.
+def nearness(logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
+    """Margin as a share of that of the clean image, (N,): 1 where nothing is gained, 0 on the boundary, negative beyond.
 
-    `shown` (N, K) and `labels` (N,) are what the margin is taken of, `logits` (N, K) the model's own. It does not change when
-    logits are multiplied by a number or shifted. Infinite where it is not a number.
+    `logits` (N, K) of the points, `clean` (N, K) of the clean images. It does not change when logits are multiplied by a number
+    or shifted. Infinite where it is not a number, or the clean image is on the boundary or beyond.
     """
-    share = margin(shown, labels) / (logits.amax(1) - logits.amin(1))
-    return torch.where(share.isfinite(), share, torch.inf)
+    room = margin(clean, labels)
+    share = margin(logits, labels) / room
+    return torch.where(share.isfinite() & (room > 0), share, torch.inf)
 
 
 class Sign(Protocol):
@@ -36,13 +37,13 @@ class Sign(Protocol):
 
 @dataclass(frozen=True)
 class Near:
-    """Some attack came nearer to another class than `below`, a share of the logits' range."""
+    """Some attack left less than the share `below` of the clean image's margin."""
 
     below: float
 
     def __call__(self, outcome: Outcome) -> bool:
         """Over all stages so far."""
-        return outcome.near("gradient", "probe") < self.below
+        return outcome.near("gradient", "substitute", "probe") < self.below
 
 
 @dataclass(frozen=True)
@@ -55,5 +56,5 @@ class Masked:
 
     def __call__(self, outcome: Outcome) -> bool:
         """False before any gradient was taken."""
-        vanished = outcome.backwards > 0 and 2 * outcome.vanished >= outcome.backwards
+        vanished = outcome.gradients > 0 and 2 * outcome.vanished >= outcome.gradients
         return vanished or outcome.near("probe") < outcome.near("gradient")

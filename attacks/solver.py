@@ -9,12 +9,14 @@ finished, and blocks stored, as early as full batches allow. Where memory runs o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gauntlet.attacks.lane import Job, Lane, Leaving, Stage, close, departures, fill, halve, new_lane, size, step, turn
+from gauntlet.attacks.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.rule import Rule, whole
 from gauntlet.attacks.signs import Masked
 from gauntlet.attacks.task import Meter, Outcome, Task, Verdict, Verify
@@ -45,18 +47,20 @@ def solve(
     classes = 2 if task.threat.target else classes
     lanes = [new_lane(stage, task, classes) for stage in stages]
     watch = any(stage.when is not None for stage in stages)
-    job = Job(model, task, verify, verify_every, watch)
-    lanes[0].waiting.extend(range(len(task.ids)))
     outcomes = [Outcome(sample) for sample in range(len(task.ids))]
     limit = batch_size
+    if watch and task.clean_logits is None:
+        logits, limit = _clean_logits(model, task, limit, meter)
+        task = replace(task, clean_logits=logits)
+        for one in outcomes:
+            one.forwards = 1
+    job = Job(model, task, verify, verify_every, watch)
+    lanes[0].waiting.extend(range(len(task.ids)))
     while (lane := _next(lanes, limit)) is not None:
         try:
             leaving = _advance(lane, job, limit, meter)
         except RuntimeError as error:
-            if limit == 1 or not _out_of_memory(error):
-                raise
-            limit //= 2
-            meter.halved += 1
+            limit = _halved(limit, error, meter)
             for one in lanes:
                 halve(one, limit)
             continue
@@ -66,6 +70,22 @@ def solve(
                 yield outcome
             else:
                 following.waiting.append(outcome.sample)
+
+
+def _clean_logits(model: nn.Module, task: Task, limit: int, meter: Meter) -> tuple[Tensor, int]:
+    """Logits (N, K) of the clean images, which signs are measured by, and the batch size that they fitted into."""
+    keys = sample_keys(task.seed, f"clean under {task.purpose}", task.ids, task.images.device)
+    parts: list[Tensor] = []
+    at = 0
+    while at < len(keys):
+        some = slice(at, at + limit)
+        try:
+            with torch.no_grad(), model_randomness(Draws.start(keys[some])):
+                parts.append(model(task.images[some]))
+            at += limit
+        except RuntimeError as error:
+            limit = _halved(limit, error, meter)
+    return torch.cat(parts), limit
 
 
 def _next(lanes: Sequence[Lane], limit: int) -> Lane | None:
@@ -92,6 +112,14 @@ def _following(lanes: Sequence[Lane], outcome: Outcome) -> Lane | None:
     return next((lane for lane in lanes if lane.stage.when is None or lane.stage.when(outcome)), None)
 
 
+def _halved(limit: int, error: RuntimeError, meter: Meter) -> int:
+    """Half the batch, where memory ran out; any other error, and that of a single image, is raised again."""
+    if limit == 1 or not _out_of_memory(error):
+        raise error
+    meter.halved += 1
+    return limit // 2
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
     """torch has a class for the GPU only; for the CPU there is nothing but the text."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -110,11 +138,15 @@ def _settle(outcomes: list[Outcome], lane: Lane, leaving: Leaving) -> Iterator[t
         outcome.backwards += counts["backwards"]
         outcome.rejected += counts["rejected"]
         outcome.disagreements += counts["disagreements"]
-        outcome.vanished += counts["vanished"]
         outcome.taken += counts["restart"] * lane.stage.rule.budget + counts["step"]
         if isinstance(lane.stage.when, Masked):
             outcome.widened += passes
-        kind = "gradient" if counts["backwards"] else "probe"
+        kind = "probe"
+        if counts["backwards"]:
+            own = lane.stage.backward == "true"
+            kind = "gradient" if own else "substitute"
+            outcome.gradients += counts["backwards"] if own else 0
+            outcome.vanished += counts["vanished"] if own else 0
         outcome.nearest[kind] = min(outcome.near(kind), counts["nearness"])
         if won:
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), lane.stage.label

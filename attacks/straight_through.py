@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 _STEPS: frozenset[Callable[..., Any]] = frozenset(
     getattr(where, name) for where in (torch, Tensor) for name in ("round", "floor", "ceil", "trunc", "fix", "sign")
 )
+_OUTSIDE: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
 _CUTS: frozenset[Callable[..., Any]] = frozenset({torch.detach, Tensor.detach})
 _SATURATING: frozenset[Callable[..., Any]] = frozenset(
     {torch.softmax, Tensor.softmax, functional.softmax, torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh}
@@ -29,6 +30,8 @@ _SATURATING: frozenset[Callable[..., Any]] = frozenset(
 _RELU: frozenset[Callable[..., Any]] = frozenset(
     {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_}
 )
+
+_IN_PLACE: frozenset[Callable[..., Any]] = frozenset({torch.relu_, Tensor.relu_, functional.relu_})
 
 Backward: TypeAlias = Literal["true", "through", "leaky"]
 """The model's own gradients, `StraightThroughMode`, or `LeakyMode`."""
@@ -70,6 +73,9 @@ class StraightThroughMode(TorchFunctionMode):
         x = args[0] if args else settings.get("input")
         if not isinstance(x, Tensor) or not x.requires_grad or not torch.is_grad_enabled():
             return func(*args, **settings)
+        if func in _OUTSIDE:
+            # What goes on outside torch has no gradient; a detached tensor, which is let through below, could go there.
+            return func(x.detach(), *args[1:], **settings)
         if func in _CUTS:
             return x
         if func in _STEPS or (func in _SATURATING and x.dim() == 2):
@@ -93,7 +99,7 @@ class _Leaky(torch.autograd.Function):
 
 
 class LeakyMode(TorchFunctionMode):
-    """Within it, ReLU units that are off pass on `slope` of the gradient; an in-place ReLU makes a copy."""
+    """Within it, ReLU units that are off pass on `slope` of the gradient."""
 
     def __init__(self, slope: float = 0.5) -> None:
         """With 0.5, what broke most in our measurements on small networks (docs/attacks.md)."""
@@ -110,8 +116,10 @@ class LeakyMode(TorchFunctionMode):
         """Call `func`, or the leaky ReLU in its place."""
         settings = kwargs or {}
         if func in _RELU and torch.is_grad_enabled():
-            x = args[0] if args else settings["input"]
-            return _Leaky.apply(x, self.slope)  # type: ignore[no-untyped-call]
+            x: Tensor = args[0] if args else settings["input"]
+            result = _Leaky.apply(x, self.slope)  # type: ignore[no-untyped-call]
+            in_place = func in _IN_PLACE or settings.get("inplace") or args[1:2] == (True,)
+            return x.copy_(result) if in_place else result
         return func(*args, **settings)
 
 

@@ -77,10 +77,13 @@ class Outcome:
     """Label of the stage that broke it; empty without success."""
     widened: float = 0
     """Forward and backward passes of stages that were run because the gradients looked masked."""
+    gradients: int = 0
+    """The model's own gradients that were taken."""
     vanished: int = 0
-    """Gradients that were zero everywhere, or not finite."""
+    """Those of them that were zero everywhere, or not finite."""
     nearest: dict[str, float] = field(default_factory=dict)
-    """How near to another class stages with and without gradients came (`gradient`, `probe`), see `signs.nearness`."""
+    """How near to another class stages came that go by the model's own gradients (`gradient`), by others (`substitute`), or by
+    none (`probe`), see `signs.nearness`."""
 
     @property
     def steps(self) -> int:

@@ -8,36 +8,41 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks.autoattack import build as autoattack
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.catalog import ATTACKS
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.gauntlet import BUDGETS
+from gauntlet.attacks.losses import margin
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solver import Meter, Stage, Task, solve
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.verifier import Verifier
-from gauntlet.defenses.exact import exact_linf
+from gauntlet.defenses.exact import exact_linf, worst_margin
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 
 LINF = ThreatModel("Linf", 0.15)
 
 
-@pytest.fixture(scope="module")
-def network():
-    """A ReLU network 64-16-10, trained by FGSM with random start, and the test digits that it classifies correctly."""
+def trained(recipe, epochs=None):
+    """A ReLU network 64-16-10, and the test digits that it classifies correctly."""
     train, test = load_data("digits-train"), load_data("digits")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
-    recipe = dataclasses.replace(RECIPES["fast"], epochs=15)
-    fit(model, train.images, train.labels, recipe, threat=LINF, seed=0)
+    chosen = RECIPES[recipe] if epochs is None else dataclasses.replace(RECIPES[recipe], epochs=epochs)
+    fit(model, train.images, train.labels, chosen, threat=LINF, seed=0)
     model.requires_grad_(False)
     right = (model(test.images).argmax(1) == test.labels).nonzero().squeeze(1).tolist()
     return model, test.images[right], test.labels[right], [test.ids[row] for row in right]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Trained by FGSM with random start, not to the end: gradients still say little."""
+    return trained("fast", epochs=15)
 
 
 def run(network, attack, batch_size=256, meter=None):
@@ -94,14 +99,41 @@ def test_every_gauntlet_budget_is_registered_as_a_cascade():
     assert set(BUDGETS) == {name for name in ATTACKS if name.startswith("gauntlet")}
 
 
-def test_gauntlet_breaks_nothing_proven_robust_and_misses_at_most_a_hundredth_more_than_autoattack(network):
-    model, images, labels, _ = network
+@pytest.fixture(scope="module", params=["fast, 15 epochs", "fast", "pgd"])
+def decided(request):
+    """A network with its images, and the exact verdicts on them."""
+    recipe, _, epochs = request.param.partition(", ")
+    made = request.getfixturevalue("network") if epochs else trained(recipe)
+    model, images, labels, _ = made
     exact = exact_linf(model, images, labels, LINF.eps)
-    missed = {}
-    for name, stages in (("gauntlet", BUDGETS["gauntlet"]), ("autoattack", autoattack(LINF).stages)):
-        broken = torch.tensor([one.adversarial is not None for one in run(network, stages)])
-        assert not (broken & exact.robust).any()
-        missed[name] = int((exact.broken & ~broken).sum())
-    breakable = int(exact.broken.sum())
-    assert breakable > 200
-    assert missed["gauntlet"] <= missed["autoattack"] + 0.01 * breakable
+    assert exact.broken.sum() > 200
+    assert exact.robust.sum() > 50
+    return made, exact
+
+
+def missed(decided, attack):
+    """Bool (N,), breakable samples that the attack leaves standing; none that is proven robust may fall."""
+    network, exact = decided
+    broken = torch.tensor([one.adversarial is not None for one in run(network, attack)])
+    assert not (broken & exact.robust).any()
+    return exact.broken & ~broken
+
+
+def test_gauntlet_misses_at_most_one_breakable_sample_in_two_hundred_and_only_at_the_very_boundary(decided):
+    (model, images, labels, _), exact = decided
+    left = missed(decided, BUDGETS["gauntlet"])
+    assert left.sum() <= 0.005 * exact.broken.sum()
+    worst = worst_margin(model, images[left], labels[left], LINF.eps)
+    assert (worst.upper > -0.01).all()
+    # The model that is attacked works in float32: there, too, the witness is all but on the boundary.
+    witness = worst.point.to(images.dtype).view_as(images[left])
+    assert (margin(model(witness), labels[left]) > -0.01).all()
+
+
+def test_cheaper_attacks_miss_more_than_that(decided):
+    """Else the claim about `gauntlet` would be one about these networks."""
+    _, exact = decided
+    plain = missed(decided, PGD(steps=40)).sum()
+    fast = missed(decided, BUDGETS["gauntlet:fast"]).sum()
+    assert plain > 0.02 * exact.broken.sum()
+    assert fast <= 0.02 * exact.broken.sum() < plain
