@@ -52,8 +52,8 @@ def solve(
     if watch and task.clean_logits is None:
         logits, limit = _clean_logits(model, task, limit, meter)
         task = replace(task, clean_logits=logits)
-        for one in outcomes:
-            one.forwards = 1
+        for outcome in outcomes:
+            outcome.forwards = 1
     job = Job(model, task, verify, verify_every, watch)
     lanes[0].waiting.extend(range(len(task.ids)))
     while (lane := _next(lanes, limit)) is not None:

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 _STEPS: frozenset[Callable[..., Any]] = frozenset(
     getattr(where, name) for where in (torch, Tensor) for name in ("round", "floor", "ceil", "trunc", "fix", "sign")
 )
-_OUTSIDE: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
+_OUTSIDE: frozenset[Callable[..., Any]] = frozenset(getattr(Tensor, name) for name in ("numpy", "__array__"))
 _CUTS: frozenset[Callable[..., Any]] = frozenset({torch.detach, Tensor.detach})
 _SATURATING: frozenset[Callable[..., Any]] = frozenset(
     {torch.softmax, Tensor.softmax, functional.softmax, torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh}
