@@ -29,8 +29,10 @@ def likely_target(oracle: Oracle, targets: int) -> Tensor:
 def mean_pass(oracle: Oracle, x: Tensor, loss: str, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean loss (N,) in float64 and mean gradient (N, C, H, W) at `x` of `count` passes; `target` (N,) for targeted losses."""
     passes = [oracle.gradient(x, _towards(loss, target)) for _ in range(count)]
-    value = torch.stack([one.value.to(torch.float64) for one in passes]).mean(0)
-    return value, passes[0].gradient if count == 1 else torch.stack([one.gradient for one in passes]).mean(0)
+    values = [one.value.to(torch.float64) for one in passes]
+    if count == 1:
+        return values[0], passes[0].gradient
+    return torch.stack(values).mean(0), torch.stack([one.gradient for one in passes]).mean(0)
 
 
 def _towards(loss: str, target: Tensor) -> Loss:

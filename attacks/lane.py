@@ -23,6 +23,9 @@ from gauntlet.attacks.slots import Slots, join, new_slots, select
 from gauntlet.attacks.straight_through import Backward
 from gauntlet.attacks.task import Task, Verify
 
+_RESTING = 4
+"""Batches of slots that may rest between two restarts before no new sample begins: they take memory, too."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -118,14 +121,18 @@ def fill(lane: Lane, job: Job, limit: int) -> None:
         lane.parked, back = _split(lane.parked, free)
         lane.running = _merge(lane.running, back)
         free -= size(back.slots)
-    rested = None if lane.resting is None else select(lane.resting, _rows(lane.resting)[:free])
-    fresh = [lane.waiting[i] for i in range(min(free - size(rested), len(lane.waiting)))]
+    # New samples first: if each kept its slot for all its restarts, the last few would have a batch to themselves.
+    crowded = size(lane.resting) >= _RESTING * limit
+    new = 0 if crowded else min(free, len(lane.waiting))
+    rested = None if lane.resting is None else select(lane.resting, _rows(lane.resting)[: free - new])
+    new = min(free - size(rested), len(lane.waiting))
+    fresh = [lane.waiting[i] for i in range(new)]
     if not fresh and not size(rested):
         return
     slots = rested
     if fresh:
-        new = _new(lane, job.task, torch.tensor(fresh, device=job.task.images.device))
-        slots = new if slots is None else join(slots, new)
+        begun = _new(lane, job.task, torch.tensor(fresh, device=job.task.images.device))
+        slots = begun if slots is None else join(slots, begun)
     assert slots is not None
     oracle = _oracle(lane, job, slots)
     state = lane.stage.rule.start(oracle)
@@ -138,7 +145,7 @@ def fill(lane: Lane, job: Job, limit: int) -> None:
     lane.running = _merge(lane.running, Batch(oracle.slots, state))
 
 
-def step(lane: Lane, job: Job) -> Leaving:
+def step(lane: Lane, job: Job) -> Leaving | None:
     """One step of the batch. Broken slots leave the lane, those that have spent their steps go to `closing`."""
     rule = lane.stage.rule
     assert lane.running is not None
@@ -155,7 +162,7 @@ def step(lane: Lane, job: Job) -> Leaving:
     out = broken | ended
     if not bool(out.any()):
         lane.running = Batch(slots, state)
-        return select(slots, _rows(slots)[:0]), broken[:0]
+        return None
     after = Batch(slots, state)
     lane.running = _pick(after, ~out)
     lane.closing = _merge(lane.closing, _pick(after, ended & ~broken))

@@ -94,7 +94,7 @@ def _next(lanes: Sequence[Lane], limit: int) -> Lane | None:
     return next(full, None) or next((lane for lane in lanes if lane.load), None)
 
 
-def _advance(lane: Lane, job: Job, limit: int, meter: Meter) -> Leaving:
+def _advance(lane: Lane, job: Job, limit: int, meter: Meter) -> Leaving | None:
     if turn(lane, job, limit) == "close":
         return close(lane, job, limit)
     fill(lane, job, limit)
@@ -128,8 +128,10 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def _settle(outcomes: list[Outcome], lane: Lane, leaving: Leaving) -> Iterator[tuple[Outcome, bool]]:
+def _settle(outcomes: list[Outcome], lane: Lane, leaving: Leaving | None) -> Iterator[tuple[Outcome, bool]]:
     """Add what a stage cost to its samples' outcomes; yield each sample that leaves, and whether it is broken."""
+    if leaving is None:
+        return
     slots, _ = leaving
     for counts, won in departures(leaving):
         outcome = outcomes[counts["sample"]]
