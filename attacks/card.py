@@ -1,4 +1,4 @@
-"""What the registry knows of an attack, and the two kinds of attack that the runner can execute."""
+"""What the registry knows of an attack, and the kinds of attack that the runner can execute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # listing attacks must not import torch
     from gauntlet.attacks.cascade import Cascade
     from gauntlet.attacks.rule import Rule
 
-Kind = Literal["white-box", "black-box", "decision-based"]
+Kind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate"]
 
 
 class WholeAttack(Protocol):
@@ -25,6 +25,12 @@ class WholeAttack(Protocol):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K)."""
         ...
+
+
+class Deferred(Protocol):
+    """Stands for what can only be made, or run, once the model and its results so far are known."""
+
+    version: ClassVar[int]
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class AttackCard:
     """Seeks the smallest perturbation instead of any inside eps."""
 
 
-AnyAttack: TypeAlias = "Rule[Any] | Cascade | WholeAttack"
+AnyAttack: TypeAlias = "Rule[Any] | Cascade | WholeAttack | Deferred"
 
 
 @dataclass(frozen=True)

@@ -25,5 +25,7 @@ ATTACKS: dict[str, str] = {
     "gauntlet:fast": "gauntlet.attacks.gauntlet:FAST",
     "gauntlet": "gauntlet.attacks.gauntlet:DEFAULT",
     "gauntlet:thorough": "gauntlet.attacks.gauntlet:THOROUGH",
+    "naive": "gauntlet.attacks.naive:ENTRY",
+    "adaptive": "gauntlet.attacks.adaptive:ENTRY",
     **ADAPTERS,
 }

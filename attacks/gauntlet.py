@@ -28,16 +28,16 @@ from gauntlet.attacks.square import Square
 from gauntlet.attacks.threat import Norm, ThreatModel
 
 # For samples with masked gradients, beside a wider black-box search: gradients go straight through what has none.
-_THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through")
+_THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", way="bpda")
 _LEAKY = Stage("leaky", PGD(steps=20, loss="cw"), Near(0.3), "leaky")
 
 BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet:fast": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("targets", APGD(steps=12, loss="dlr_targeted", targets=4)),
-        Stage("probe", Square(queries=30)),
+        Stage("probe", Square(queries=30), way="black-box"),
         _THROUGH,
-        Stage("wide", Square(queries=300), Masked()),
+        Stage("wide", Square(queries=300), Masked(), way="black-box"),
         _LEAKY,
         Stage("close", APGD(steps=50), Near(0.02)),
     ),
@@ -46,29 +46,29 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("ce", APGD(steps=10)),
         # All targets: on an undefended model the class that breaks a sample is often none of the likeliest.
         Stage("targets", APGD(steps=10, loss="dlr_targeted")),
-        Stage("probe", Square(queries=50)),
+        Stage("probe", Square(queries=50), way="black-box"),
         _THROUGH,
-        Stage("wide", Square(queries=1000), Masked()),
+        Stage("wide", Square(queries=1000), Masked(), way="black-box"),
         # From here on the budget goes to those that are nearly broken, the more the nearer they are.
         _LEAKY,
         Stage("margins", APGD(steps=30, loss="cw_targeted", targets=3), Near(0.1)),
         Stage("close", APGD(steps=100, restarts=4), Near(0.03)),
         Stage("closer", APGD(steps=100, loss="dlr_targeted", targets=5), Near(0.02)),
-        Stage("edge", Square(queries=1500), Near(0.005)),
+        Stage("edge", Square(queries=1500), Near(0.005), way="black-box"),
     ),
     "gauntlet:thorough": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("ce", APGD(steps=30)),
         Stage("targets", APGD(steps=20, loss="dlr_targeted")),
-        Stage("probe", Square(queries=200)),
+        Stage("probe", Square(queries=200), way="black-box"),
         _THROUGH,
-        Stage("wide", Square(queries=5000), Masked()),
+        Stage("wide", Square(queries=5000), Masked(), way="black-box"),
         _LEAKY,
         Stage("margins", APGD(steps=50, loss="cw_targeted"), Near(0.3)),
         Stage("close", APGD(steps=100, restarts=5), Near(0.15)),
         Stage("closer", APGD(steps=100, loss="dlr_targeted", restarts=2), Near(0.15)),
         Stage("boundary", FAB(steps=30, classes=3, stop_inside=True), Near(0.15)),
-        Stage("edge", Square(queries=5000), Near(0.06)),
+        Stage("edge", Square(queries=5000), Near(0.06), way="black-box"),
     ),
 }
 """Stages by name; the measured trade-off is in docs/attacks.md."""
@@ -77,17 +77,20 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
 def _entry(name: str, summary: str) -> AttackEntry:
     def build(threat: ThreatModel) -> Cascade:
         """The cascade has no settings: its budgets have names."""
-        if threat.norm != "L1":
-            return Cascade(BUDGETS[name])
-        return Cascade(tuple(_in_l1(stage) for stage in BUDGETS[name]))
+        return Cascade(tuple(in_norm(stage, threat.norm) for stage in BUDGETS[name]))
 
     norms: tuple[Norm, ...] = ("Linf", "L2", "L1")
     card = AttackCard(name=name, summary=summary, source="this project; see attacks/gauntlet.py", norms=norms)
     return AttackEntry(card, build)
 
 
-def _in_l1(stage: Stage) -> Stage:
-    """The stage with the ascent made for L1. Ascents end farther from the boundary there, so that more samples count as near."""
+def in_norm(stage: Stage, norm: Norm) -> Stage:
+    """The stage as it is for Linf and L2; in L1 with the ascent made for it.
+
+    Ascents end farther from the boundary there, so that more samples count as near.
+    """
+    if norm != "L1":
+        return stage
     rule, when = stage.rule, stage.when
     if isinstance(when, Near):
         when = Near(4 * when.below)

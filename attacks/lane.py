@@ -8,8 +8,8 @@ Which samples are together changes no result.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -32,13 +32,17 @@ class Stage:
     """A rule in a cascade, and what it is called in records.
 
     `when`: the sign that a sample must show for the stage to face it; None: every sample that is left. `backward`: what
-    passes gradients back through the model (`straight_through.backward_mode`).
+    passes gradients back through the model (`straight_through.backward_mode`). `view`: the name of the module that the rule
+    is shown in place of the model, such as the undefended twin; empty: the model. `way`: what kind of attack it is, see
+    `gauntlet.attacks.adaptive`.
     """
 
     label: str
     rule: Rule[Any]
     when: Sign | None = None
     backward: Backward = "true"
+    view: str = ""
+    way: str = "white-box"
 
 
 class Batch(NamedTuple):
@@ -58,6 +62,10 @@ class Job:
     verify_every: int
     watch: bool
     """Whether any stage asks for signs."""
+    views: Mapping[str, nn.Module] = field(default_factory=dict)
+    """What stages are shown in place of the model, by name."""
+    rejects: bool = False
+    """Whether the model's last output is the rejection."""
 
 
 @dataclass
@@ -99,7 +107,7 @@ def new_lane(stage: Stage, task: Task, classes: int | None) -> Lane:
     purpose = f"{task.purpose} {stage.label}".strip()
     device = task.images.device
     return Lane(
-        Stage(stage.label, rule, stage.when, stage.backward),
+        replace(stage, rule=rule),
         sample_keys(task.seed, purpose, task.ids, device),
         sample_keys(task.seed, f"model under {purpose}", task.ids, device),
     )
@@ -228,7 +236,17 @@ def _new(lane: Lane, task: Task, rows: Tensor) -> Slots:
 def _oracle(lane: Lane, job: Job, slots: Slots) -> Oracle:
     rule, watch = lane.stage.rule, job.watch
     ways = {"minimum_norm": rule.minimum_norm, "roams": rule.roams}
-    return Oracle(job.model, job.task.threat, slots, **ways, watch=watch, backward=lane.stage.backward)
+    view = job.views[lane.stage.view] if lane.stage.view else None
+    return Oracle(
+        job.model if view is None else view,
+        job.task.threat,
+        slots,
+        **ways,
+        watch=watch,
+        backward=lane.stage.backward,
+        judge=None if view is None else job.model,
+        rejects=job.rejects,
+    )
 
 
 def _rows(slots: Slots) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gauntlet.attacks.losses import Loss, margin
 from gauntlet.attacks.norms import distance, limit
 from gauntlet.attacks.random import Draws, model_randomness
+from gauntlet.attacks.rejecting import reduced
 from gauntlet.attacks.signs import nearness
 from gauntlet.attacks.slots import Slots
 from gauntlet.attacks.straight_through import Backward, backward_mode
@@ -41,7 +42,8 @@ class Oracle:
     """The passes that a rule may make on the slots of the batch.
 
     Where the threat model has a target, rules are shown the problem of two classes that `towards` makes of it, all labels 0:
-    every rule attacks towards a class, and none knows of it.
+    every rule attacks towards a class, and none knows of it. The same holds for models that may reject an image, of which
+    they are shown the problem of K classes that `gauntlet.attacks.rejecting` makes.
 
     `slots` is replaced, never changed in place, as passes are counted and candidates noticed; the solver reads it back.
     """
@@ -56,8 +58,15 @@ class Oracle:
         roams: bool = False,
         watch: bool = False,
         backward: Backward = "true",
+        judge: nn.Module | None = None,
+        rejects: bool = False,
     ) -> None:
-        """`watch`: keep the signs of `gauntlet.attacks.signs`; `backward`: what passes gradients back."""
+        """`watch`: keep the signs of `gauntlet.attacks.signs`; `backward`: what passes gradients back.
+
+        `judge`: the model that is attacked, where `model` is a view that stands in for it: rules are shown the view, and each
+        point is put to the judge as well, by one more forward pass. `rejects`: the attacked model has an output more, the
+        rejection; a view of it has none.
+        """
         self.model = model
         self.threat = threat
         self.slots = slots
@@ -65,6 +74,8 @@ class Oracle:
         self.roams = roams
         self.watch = watch
         self.backward = backward
+        self.judge = judge
+        self.rejects = rejects
 
     @property
     def clean(self) -> Tensor:
@@ -84,14 +95,14 @@ class Oracle:
     def clean_logits(self) -> Tensor:
         """Logits (N, K) of the clean images, (N, 2) towards a class: one forward pass where they are not known yet."""
         known = self.slots.clean_logits
-        return self._shown(known) if known.shape[1] else self.logits(self.clean)
+        return self._judged(known) if known.shape[1] else self.logits(self.clean)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) at `x`, (N, 2) towards a class: one forward pass."""
         with torch.no_grad(), self._randomness():
             full = self._forward(x)
         logits = self._shown(full)
-        self._notice(x, full, logits, backwards=0)
+        self._put(x, full, logits, backwards=0)
         return logits
 
     def gradient(self, x: Tensor, loss: Loss, *, through: Callable[[Tensor], Tensor] | None = None) -> Gradient:
@@ -121,7 +132,7 @@ class Oracle:
             (gradient,) = torch.autograd.grad(value.sum(), x)
         x, logits = x.detach(), logits.detach()
         plain = True if through is None else (seen.detach() == x).flatten(1).all(1)
-        self._notice(x, full.detach(), logits, backwards=1, plain=plain)
+        self._put(x, full.detach(), logits, backwards=1, plain=plain)
         gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
         if self.watch:
             vanished = self.slots.vanished + (gradient.abs().flatten(1).amax(1) == 0)
@@ -137,7 +148,23 @@ class Oracle:
         return logits
 
     def _shown(self, full: Tensor) -> Tensor:
-        return towards(full, self.slots.targets) if self.threat.target else full
+        """What the rule is shown of the outputs of `model`."""
+        return self._judged(full) if self.judge is None or self.threat.target else full
+
+    def _judged(self, full: Tensor) -> Tensor:
+        """The problem that outputs of the attacked model are."""
+        if self.threat.target:
+            return towards(full, self.slots.targets)
+        return reduced(full, self.slots.labels) if self.rejects else full
+
+    def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
+        """Notice what the attacked model says of `x`: `full`, unless `model` is a view of it."""
+        if self.judge is not None:
+            with torch.no_grad(), self._randomness():
+                full = self.judge(x)
+            logits, plain = self._judged(full), True
+            self.slots = self.slots._replace(forwards=self.slots.forwards + 1)
+        self._notice(x, full, logits, backwards, plain)
 
     def _notice(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """`full` are the model's logits, `logits` those that the rule is shown; `plain`: where they are those of `x`."""
@@ -161,7 +188,7 @@ class Oracle:
                 inside = inside & (distance(x, slots.clean, self.threat.norm) <= limit(self.threat))
             success = ((logits.argmax(1) != labels) | broken) & inside
             if self.watch:
-                near = torch.where(inside, nearness(logits, self._shown(slots.clean_logits), labels), torch.inf)
+                near = torch.where(inside, nearness(logits, self._judged(slots.clean_logits), labels), torch.inf)
                 counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))
         rows = success.nonzero().squeeze(1)
         if len(rows):

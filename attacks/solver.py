@@ -8,7 +8,7 @@ finished, and blocks stored, as early as full batches allow. Where memory runs o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +34,15 @@ def solve(
     verify_every: int = 1,
     classes: int | None = None,
     meter: Meter | None = None,
+    views: Mapping[str, nn.Module] | None = None,
+    rejects: bool = False,
 ) -> Iterator[Outcome]:
     """Run a rule, or the stages of a cascade, on every sample of `task`, yielding each outcome as soon as it is known.
 
     `model` maps images to logits and has frozen parameters. `verify_every`: candidates are verified at these steps and at
     the end of a restart only (a randomised model offers a candidate almost every step, and verifying it costs many draws).
-    `classes`: how many the model has, for rules that must know; towards a class, rules see two.
+    `classes`: how many the model has, for rules that must know; towards a class, rules see two. `views`: the modules that
+    stages may be shown in place of the model, by name. `rejects`: the model has an output more, see `attacks.rejecting`.
     """
     whole("batch_size", batch_size, 1)
     meter = meter or Meter()
@@ -54,7 +57,7 @@ def solve(
         task = replace(task, clean_logits=logits)
         for outcome in outcomes:
             outcome.forwards = 1
-    job = Job(model, task, verify, verify_every, watch)
+    job = Job(model, task, verify, verify_every, watch, views or {}, rejects)
     lanes[0].waiting.extend(range(len(task.ids)))
     while (lane := _next(lanes, limit)) is not None:
         try:
@@ -145,7 +148,7 @@ def _settle(outcomes: list[Outcome], lane: Lane, leaving: Leaving | None) -> Ite
             outcome.widened += passes
         kind = "probe"
         if counts["backwards"]:
-            own = lane.stage.backward == "true"
+            own = lane.stage.backward == "true" and not lane.stage.view
             kind = "gradient" if own else "substitute"
             outcome.gradients += counts["backwards"] if own else 0
             outcome.vanished += counts["vanished"] if own else 0

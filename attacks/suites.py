@@ -21,6 +21,21 @@ SUITES: dict[str, dict[Norm, tuple[Member, ...]]] = {
         "L2": (Member("fgsm", "fgsm"), Member("pgd-10", "pgd(steps=10)")),
         "L1": (Member("pgd-10", "pgd(steps=10)"), Member("apgd-10", "apgd(steps=10)")),
     },
+    "adaptive": {
+        "Linf": (
+            Member("naive", "naive"),
+            Member("adaptive", "adaptive"),
+            Member("replay", "replay"),
+            Member("certificate", "certificate"),
+        ),
+        "L2": (
+            Member("naive", "naive"),
+            Member("adaptive", "adaptive"),
+            Member("replay", "replay"),
+            Member("certificate", "certificate"),
+        ),
+        "L1": (Member("adaptive", "adaptive"), Member("replay", "replay")),
+    },
     "standard": {
         "Linf": (
             Member("fgsm", "fgsm"),

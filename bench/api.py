@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.threat import ThreatModel
-from gauntlet.bench.config import Config, DataRef, Group, ModelRef, known_precision
+from gauntlet.bench.config import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef, known
 from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.dataset import Data
 from gauntlet.bench.device import choose_device
@@ -43,6 +43,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    checks: str = "default",
     batch_size: int | None = None,
     store: str | Path | None = None,
 ) -> Evaluation:
@@ -56,7 +57,8 @@ def evaluate(
     from images to images, whose differentiability and randomness are measured. `device`: `auto` takes a GPU where there is
     one, and works on a copy of the model if it lies elsewhere. `precision`: the form of the model that native attacks see,
     `auto` (a faster one where it pays), `float32` (the model as it is), `bfloat16` or, on CUDA, `float16`; what they find is
-    always verified on the model itself (docs/attacks.md). `store`: a results folder; what it holds of this model,
+    always verified on the model itself (docs/attacks.md). `checks` of what attacks can be fooled by (docs/trust.md): `default`,
+    `all`, also those that run attacks of their own, or `none`. `store`: a results folder; what it holds of this model,
     data and settings is not run again.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
@@ -89,7 +91,8 @@ def evaluate(
             seed=seed,
             device=str(target),
             batch_size=batch_size,
-            precision=known_precision(precision),
+            precision=known("precision", precision, PRECISIONS),
+            checks=known("checks", checks, CHECKS),
             out=Path(store or scratch),
         )
         engine = Engine(make_plan(config, extra), config, command="gauntlet.evaluate(…)")

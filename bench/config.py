@@ -14,8 +14,10 @@ from gauntlet.attacks.threat import ThreatModel
 
 DEFAULT = Path(__file__).with_name("default.toml")
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
-_TOP = (*_PAIRING, "seed", "device", "precision", "batch_size", "out", "fresh", "no_adversarials", "group", "expect")
+_RUN = ("seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")
+_TOP = (*_PAIRING, *_RUN, "group", "expect")
 
+CHECKS = ("default", "all", "none")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -81,6 +83,8 @@ class Config:
     """Samples attacked at once; None: by the size of an image."""
     precision: str = "auto"
     """One of `PRECISIONS`: the form of the model that native attacks see."""
+    checks: str = "default"
+    """One of `CHECKS`: of what attacks can be fooled by."""
     out: Path = Path("gauntlet-results")
     fresh: bool = False
     keep_adversarials: bool = True
@@ -129,7 +133,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         seed=seed,
         device=str(merged.get("device", "auto")),
         batch_size=batch_size,
-        precision=known_precision(merged.get("precision", "auto")),
+        precision=known("precision", merged.get("precision", "auto"), PRECISIONS),
+        checks=known("checks", merged.get("checks", "default"), CHECKS),
         out=Path(merged.get("out", "gauntlet-results")),
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
@@ -202,10 +207,10 @@ def default_threat(data: str) -> str:
     return "Linf:0.15" if data in ("digits", "digits-train") else "Linf:8/255"
 
 
-def known_precision(value: Any) -> str:
-    """`value` if it is one of `PRECISIONS`. Raises ConfigError."""
-    if value not in PRECISIONS:
-        raise ConfigError(f"precision={value!r} is not known: use one of {', '.join(PRECISIONS)}")
+def known(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """The value of a setting that is one of a few. Raises ConfigError."""
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r} is not known: use one of {', '.join(choices)}")
     return str(value)
 
 

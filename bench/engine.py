@@ -10,15 +10,18 @@ from pathlib import Path
 from gauntlet.bench.clock import now
 from gauntlet.bench.config import Config, ConfigError, Expectation
 from gauntlet.bench.device import choose_device
+from gauntlet.bench.executing import Settings
 from gauntlet.bench.plan import Cell, Plan
 from gauntlet.bench.provenance import device_name, versions
 from gauntlet.bench.runfile import Run, start_run
-from gauntlet.bench.runner import Progress, Settings, cell_error, run_cell
+from gauntlet.bench.runner import Progress, cell_error, run_cell
 from gauntlet.bench.workbench import Prepared, Workbench
+from gauntlet.leaderboard.bracket import CERTIFICATE, bracket
 from gauntlet.leaderboard.markdown import RunContext
 from gauntlet.leaderboard.record import CellError, CellResult
 from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.store import Store, StoreError
+from gauntlet.leaderboard.worst_case import row_key, worst_case
 from gauntlet.leaderboard.writers import WrittenFiles, write
 
 
@@ -43,7 +46,7 @@ class Engine:
             raise ConfigError(
                 f"precision='float16' is for CUDA, but the device is {self.settings.device}: use auto, bfloat16 or float32"
             )
-        self.workbench = Workbench(self.settings.device, config.precision)
+        self.workbench = Workbench(self.settings.device, config.precision, config.checks, Store(config.out))
         self.dry = dry
         context = self._context(plan, command, started)
         self.run = Run(config.out, config.out, plan, context) if dry else start_run(config.out, plan, context)
@@ -77,6 +80,15 @@ class Engine:
         if isinstance(prepared, CellError):
             return CellResult(cell.info, (), prepared)
         return self.execute(prepared, progress)
+
+    def alarms(self, cell: Cell) -> list[str]:
+        """A sentence where the store holds a sample of the cell's row that is both certified and broken."""
+        row = [one for one in self.run.plan.cells if row_key(one.info) == row_key(cell.info)]
+        if not any(one.info.attack_kind == CERTIFICATE for one in row):
+            return []
+        results = [self.run.result(one) for one in row]
+        found = bracket(results, worst_case(results))
+        return [f"{cell.info.title}: {found.alarm}"] if found is not None and found.alarm else []
 
     def _context(self, plan: Plan, command: str | None, started: str | None) -> RunContext:
         return RunContext(

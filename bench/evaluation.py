@@ -15,8 +15,10 @@ from gauntlet.attacks.norms import limit
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.data.dataset import Data
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.bracket import bracket
+from gauntlet.leaderboard.crosschecks import cross_flags
 from gauntlet.leaderboard.formatting import meaning
-from gauntlet.leaderboard.record import CellResult, Flag
+from gauntlet.leaderboard.record import DRAWS, CellResult, Flag
 from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.worst_case import worst_case
 
@@ -62,6 +64,11 @@ class Evaluation:
     """bool (N,), when clean."""
     robust: Tensor
     """bool (N,), correct when clean and under every attack (towards a class: not taken for it under any)."""
+    success: Tensor
+    """float64 (N,), the probability that the worst example is misclassified: 0 or 1 for a deterministic model, of a
+    randomised one the share of fresh draws that had no part in choosing it."""
+    success_interval: Tensor
+    """float64 (N, 2), its 95 % Clopper-Pearson interval; of a deterministic model the value itself."""
     adversarials: Tensor
     """(N, C, H, W), the closest verified adversarial example inside eps, the clean image where there is none."""
     distance: Tensor
@@ -96,13 +103,21 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         if result.error is not None:
             raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
     # Attacks of several suites, or of none, are one row here.
-    worst = worst_case([replace(result, cell=replace(result.cell, suite="")) for result in results])
+    together = [replace(result, cell=replace(result.cell, suite="")) for result in results]
+    worst, crossed = worst_case(together), cross_flags(together)
+    proven = bracket(together, worst)
+    if proven is not None and proven.alarm:
+        raise CellFailedError(proven.alarm)
     parsed = ThreatModel.parse(threat)
     place = {name: row for row, name in enumerate(data.ids)}
     correct = np.zeros(len(data), dtype=bool)
     robust = np.zeros(len(data), dtype=bool)
+    success = np.zeros(len(data))
     for row, name in enumerate(worst.id):
         robust[place[str(name)]] = bool(worst.robust[row])
+        success[place[str(name)]] = worst.success[row]
+    random = any(result.cell.randomised for result in results)
+    ends = [Proportion(round(DRAWS * one), DRAWS).interval if random else (one, one) for one in success.tolist()]
     adversarials, distance = data.images.clone(), np.full(len(data), np.inf)
     for result in stored:
         for block in result.blocks:
@@ -140,8 +155,10 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         robust_accuracy=Accuracy(Proportion(int(robust.sum()), n)),
         correct=torch.from_numpy(correct),
         robust=torch.from_numpy(robust),
+        success=torch.from_numpy(success),
+        success_interval=torch.tensor(ends, dtype=torch.float64).view(-1, 2),
         adversarials=adversarials,
         distance=torch.from_numpy(distance),
-        flags=tuple(dict.fromkeys(flag for result in results for flag in cells.flags(result))),
+        flags=tuple(dict.fromkeys([*(flag for result in results for flag in cells.flags(result)), *crossed])),
         per_attack=pd.DataFrame(table),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from gauntlet.attacks.lighter import Lighter
 from gauntlet.attacks.rule import Rule
@@ -24,6 +25,8 @@ def solve_lighter(
     verify_every: int,
     classes: int,
     meter: Meter,
+    views: Mapping[str, nn.Module] | None = None,
+    rejects: bool = False,
 ) -> Iterator[Outcome]:
     """`solve` on a form of the model; an outcome is yielded as soon as it is known.
 
@@ -31,7 +34,14 @@ def solve_lighter(
     `light.full` too: it may lose an example to rounding only. An outcome then has the costs of both.
     """
     run = functools.partial(
-        solve, attack, batch_size=batch_size, verify_every=verify_every, classes=classes, meter=meter
+        solve,
+        attack,
+        batch_size=batch_size,
+        verify_every=verify_every,
+        classes=classes,
+        meter=meter,
+        views=views,
+        rejects=rejects,
     )
     if light.full is None:
         yield from run(light.module, task, verify)

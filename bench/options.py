@@ -50,6 +50,11 @@ OPTIONS: tuple[Option, ...] = (
         metavar="PRECISION",
     ),
     Option(
+        "checks",
+        "Of what attacks can be fooled by: default, all (also those that run attacks of their own) or none.",
+        metavar="CHECKS",
+    ),
+    Option(
         "batch-size", "Samples attacked at once (default: by the size of an image, 32 to 1024).", metavar="N", kind=int
     ),
     Option("out", "Folder of the results (default gauntlet-results).", metavar="FOLDER"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,14 +52,16 @@ class Plan:
     skipped: tuple[str, ...] = ()
 
     def title(self, cell: Cell) -> str:
-        """Readable, and unique within the plan: other threat models than the plan's first are named, and data and suite
-        where the same pairing is planned in several."""
+        """Readable, and unique within the plan: other threat models than the plan's first are named, and data, seed and
+        suite where the same pairing is planned in several."""
         title = cell.info.title
         if cell.threat != self.cells[0].threat:
             title += f" {cell.threat}"
         twins = [one for one in self.cells if one.info.title == cell.info.title and one.threat == cell.threat]
         if len({one.data for one in twins}) > 1:
             title += f" on {cell.info.data}"
+        if len({one.info.seed for one in twins}) > 1:
+            title += f" (seed {cell.info.seed})"
         return f"{title} in {cell.info.suite}" if len({one.info.suite for one in twins}) > 1 else title
 
 
@@ -71,19 +73,23 @@ def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Pl
     cells: dict[tuple[str, str], Cell] = {}
     skipped: list[str] = []
     models = _names((ref for group in config.groups for ref in _models(group)), model_name)
-    data = _names((group.data for group in config.groups), data_name)
+    guards = {text: _guard(text, extra) for group in config.groups for text in group.defenses}
+    data = _names((_data(group, guards[text]) for group in config.groups for text in group.defenses), data_name)
     for group in config.groups:
         for text in group.threats:
             threat = ThreatModel.parse(text)
             members = list(_members(group, threat.norm, skipped))
             for model in _models(group):
                 for defense in group.defenses:
+                    guard, ref = guards[defense], _data(group, guards[defense])
                     for suite, member in members:
-                        names = models[model], data[group.data]
-                        cell = _cell(
-                            group, model, names, parse_named(defense), member, suite, threat, config.seed, extra
-                        )
+                        if not _applies(member, guard, threat.norm):
+                            continue
+                        names = models[model], data[ref]
+                        cell = _cell(ref, model, names, parse_named(defense), guard, member, suite, threat, config.seed)
                         cells.setdefault((cell.name, suite), cell)
+    # Replays come last: they try what the others have found.
+    ordered = sorted(cells.values(), key=lambda cell: cell.attack.name == "replay")
     if not cells:
         raise ConfigError("the plan is empty: " + ("; ".join(skipped) or "no attack is named"))
     for one in config.expect if not config.narrowed else ():
@@ -91,7 +97,7 @@ def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Pl
             raise ConfigError(
                 f"{one!r} applies to no cell of the plan: it would never be checked; correct or remove it"
             )
-    return Plan(tuple(cells.values()), tuple(dict.fromkeys(skipped)))
+    return Plan(tuple(ordered), tuple(dict.fromkeys(skipped)))
 
 
 def data_name(ref: DataRef, *, full: bool = False) -> str:
@@ -153,22 +159,40 @@ def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str
             yield "custom", Member(spec, spec)
 
 
+def _guard(text: str, extra: Registry[DefenseEntry] | None) -> DefenseEntry:
+    """The entry of a defense, whose settings are tried."""
+    defense = parse_named(text)
+    found = extra.get(defense.name) if extra is not None and defense.name in extra else DEFENSES.get(defense.name)
+    found.make(**defense.keywords)
+    return found
+
+
+def _data(group: Group, guard: DefenseEntry) -> DataRef:
+    """The group's data; of a defense that takes long its first few samples, unless the group says how many."""
+    few = guard.card.samples
+    return group.data if few is None or group.data.samples is not None else replace(group.data, samples=str(few))
+
+
+def _applies(member: Member, guard: DefenseEntry, norm: Norm) -> bool:
+    """A certificate is planned where one may be computed."""
+    entry = ATTACKS.get(parse_named(member.spec).name)
+    return entry.card.kind != "certificate" or norm in guard.card.certificates
+
+
 def _cell(
-    group: Group,
+    data: DataRef,
     model: ModelRef,
     names: tuple[str, str],
     defense: Named,
+    guard: DefenseEntry,
     member: Member,
     suite: str,
     threat: ThreatModel,
     seed: int,
-    extra: Registry[DefenseEntry] | None,
 ) -> Cell:
     attack = parse_named(member.spec)
     entry = ATTACKS.get(attack.name)
     built = entry.make(threat, **attack.keywords)
-    guard = extra.get(defense.name) if extra is not None and defense.name in extra else DEFENSES.get(defense.name)
-    guard.make(**defense.keywords)
     info = CellInfo(
         model=names[0],
         defense=str(defense),
@@ -184,4 +208,4 @@ def _cell(
         minimum_norm=entry.card.minimum_norm,
         randomised=guard.card.randomised,
     )
-    return Cell(info, model, defense, attack, threat, group.data)
+    return Cell(info, model, defense, attack, threat, data)

@@ -17,5 +17,8 @@ DEFENSES: Registry[DefenseEntry] = Registry("defense")
 
 for _name, _entry in _ATTACKS.items():
     ATTACKS.register(_name, _entry)
+# These need results that are stored, or proofs.
+ATTACKS.register("replay", "gauntlet.bench.replay:ENTRY")
+ATTACKS.register("certificate", "gauntlet.bench.certifying:ENTRY")
 for _name, _lazy in _DEFENSES.items():
     DEFENSES.register(_name, _lazy)

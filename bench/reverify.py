@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 
 from gauntlet.attacks.norms import limit
 from gauntlet.bench.plan import Cell
+from gauntlet.bench.replay import Replay
 from gauntlet.bench.runfile import Run
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Block, Prepared, Workbench
@@ -65,6 +66,10 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
     except Exception as problem:
         # A user's model and data may raise anything; the other cells can be verified all the same.
         return only(failure=f"cannot be rebuilt: {_told(problem)}")
+    if isinstance(prepared.attack, Replay) and len(keys) == len(prepared.blocks):
+        # Since then the folder may hold more examples than the replay tried.
+        recorded = [Block(key, block.indices) for (key, _), block in zip(keys, prepared.blocks, strict=True)]
+        prepared = replace(prepared, blocks=tuple(recorded))
     if [key for key, _ in keys] != [block.key for block in prepared.blocks]:
         return only(
             failure="the model, its weights, the data or the attack are not those of the stored results: their content hash "

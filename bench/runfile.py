@@ -57,7 +57,12 @@ class Run:
         blocks = tuple(
             self._marked(self.store.read(key, adversarial=adversarial)) for key, _ in keys if self.store.has(key)
         )
-        return CellResult(cell.info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
+        # What is known of the model only once the cell is prepared, the blocks say.
+        measured = blocks[0].cell if blocks else cell.info
+        info = dataclasses.replace(
+            cell.info, randomised=measured.randomised, ways=measured.ways, precision=measured.precision
+        )
+        return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
 
     def results(self) -> list[CellResult]:
         """Every cell of the plan, in order."""

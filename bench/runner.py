@@ -5,26 +5,29 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
+from gauntlet.attacks.card import AnyAttack
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.lighter import full_float32
 from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Meter, Outcome, Task
-from gauntlet.bench.device import peak_memory, synchronised_time
-from gauntlet.bench.examine import Clean, block_record, examine_clean
-from gauntlet.bench.finishing import solve_lighter
+from gauntlet.bench.certifying import Certificate, run_certificate
+from gauntlet.bench.examine import block_record, examine_clean
+from gauntlet.bench.executing import Execute, Settings, run_library, run_native
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.provenance import provenance
+from gauntlet.bench.replay import Replay
+from gauntlet.bench.replaying import run_replay
 from gauntlet.bench.verifier import Verifier
-from gauntlet.bench.whole import run_whole
 from gauntlet.bench.workbench import Block, Prepared
-from gauntlet.leaderboard.record import CellError, CellResult, Record, Stats
+from gauntlet.leaderboard.record import CellError, CellResult, Flag, Record
 from gauntlet.leaderboard.store import Store, StoreError
+
+__all__ = ["Settings", "run_cell"]
 
 Progress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""
@@ -32,25 +35,6 @@ Progress = Callable[[int], None]
 
 class StoredResultError(RuntimeError):
     """What the store holds for these keys is not what the model now answers, or what the attack now gives."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run cells, none of which changes their outcome."""
-
-    device: torch.device
-    batch_size: int | None = None
-    """None: by the size of an image."""
-    fresh: bool = False
-    keep_adversarials: bool = True
-
-    def slots(self, image: torch.Tensor) -> int:
-        """Samples attacked at once, for images like this (C, H, W): about a million pixels, 32 samples at least.
-
-        At most 1,024 on a GPU; on a CPU 384, beyond which small networks fall out of its caches.
-        """
-        most = 1024 if self.device.type == "cuda" else 384
-        return self.batch_size or max(32, min(most, 2**20 // image.numel()))
 
 
 def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Progress | None = None) -> CellResult:
@@ -115,127 +99,56 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
         seed=cell.info.seed,
         minimum_norm=cell.info.minimum_norm,
         randomised=cell.info.randomised,
+        rejects=prepared.defended.rejects,
     )
     places, at = [], 0
     for block in missing:
         places.append(range(at, at + len(block.indices)))
         at += len(block.indices)
     with _frozen(prepared.defended, cell.info.seed):
+        shown = _together(prepared.flags, prepared.check())
         clean = examine_clean(verify)
-        run = _run_native if isinstance(prepared.attack, Rule | Cascade) else _run_library
-        for number, outcomes, stats in run(prepared, verify, clean, places, settings):
-            block = missing[number]
-            samples, flags = block_record(verify, clean, places[number], outcomes, cell.threat)
+        for done in _executor(prepared.attack)(prepared, verify, clean, places, settings):
+            block, place, outcomes = missing[done.number], places[done.number], done.outcomes
+            samples, flags = block_record(verify, clean, place, outcomes, cell.threat)
+            proven = done.certified
             yield Record(
                 key=block.key,
                 cell=cell.info,
-                samples=samples,
+                samples=samples if proven is None else replace(samples, certified=proven.cpu().numpy()),
                 stats=replace(
-                    stats,
+                    done.stats,
                     candidates_rejected=sum(outcome.rejected for outcome in outcomes),
                     disagreements=sum(outcome.disagreements for outcome in outcomes),
                     widened=sum(outcome.widened > 0 for outcome in outcomes),
                     widened_passes=sum(outcome.widened for outcome in outcomes),
                 ),
-                flags=(*prepared.flags, *flags),
+                flags=(*shown, *flags),
                 provenance=provenance(settings.device),
-                clean_logits=_clean_logits(prepared, verify, places[number], block),
+                clean_logits=_clean_logits(prepared, verify, place, block),
             )
 
 
-Finished = tuple[int, list[Outcome], Stats]
-"""A finished block: its number, the outcomes of its samples that were attacked, and what they cost."""
+_SAME = {
+    "non-differentiable-defense": {"unavailable-gradients", "zero-gradient", "finite-differences"},
+    "randomised-defense": {"randomised-model"},
+}
+"""What a declared defense's flag says, and the checks that find just that."""
 
 
-def _run_native(
-    prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
-) -> Iterator[Finished]:
-    """One solve over all blocks, so that the batch stays full across them."""
-    attack = prepared.attack
-    assert isinstance(attack, Rule | Cascade)
-    cell = prepared.cell
-    rows = clean.attacked.nonzero().squeeze(1)
-    where = rows.tolist()
-    labels = verify.labels[rows]
-    task = Task(
-        verify.images[rows],
-        labels,
-        [verify.ids[i] for i in where],
-        cell.threat,
-        cell.info.seed,
-        cell.attack.name,
-        cell.threat.targets(labels, clean.classes) if cell.threat.target else None,
-        None if clean.measured.logits is None else clean.measured.logits[rows],
-    )
-    block_of = [number for number, place in enumerate(places) for _ in place]
-    outcomes: list[list[Outcome]] = [[] for _ in places]
-    left = [0] * len(places)
-    for i in where:
-        left[block_of[i]] += 1
-    for number in (number for number, count in enumerate(left) if count == 0):
-        yield number, [], Stats(0.0, 0.0)
-    meter = Meter()
-    with peak_memory(settings.device) as peak:
-        began, judged = synchronised_time(), verify.seconds
-        for outcome in solve_lighter(
-            attack if isinstance(attack, Rule) else attack.stages,
-            prepared.light,
-            task,
-            lambda points, samples, attempt: verify(points, rows[samples], attempt),
-            batch_size=settings.slots(verify.images[0]),
-            verify_every=10 if cell.info.randomised else 1,
-            classes=clean.classes,
-            meter=meter,
-        ):
-            sample = where[outcome.sample]
-            number = block_of[sample]
-            outcomes[number].append(replace(outcome, sample=sample))
-            left[number] -= 1
-            if left[number] == 0:
-                seconds = synchronised_time() - began - (verify.seconds - judged)
-                peak.update()
-                costs = Stats(seconds, peak.mib, occupancy=meter.occupancy, halved=meter.halved)
-                yield number, outcomes[number], costs
-                began, judged = synchronised_time(), verify.seconds
+def _together(declared: Sequence[Flag], found: Sequence[Flag]) -> tuple[Flag, ...]:
+    """What is declared, and what checks found besides."""
+    names = {flag.name for flag in declared}
+    said = names.union(*(_SAME.get(name, set()) for name in names))
+    return (*declared, *(flag for flag in found if flag.name not in said))
 
 
-def _run_library(
-    prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
-) -> Iterator[Finished]:
-    """A whole attack, a block at a time: its result may depend on the batch, so the batch is always the block."""
-    attack = prepared.attack
-    assert not isinstance(attack, Rule | Cascade)
-    for number, place in enumerate(places):
-        rows = torch.tensor([i for i in place if clean.attacked[i]], dtype=torch.int64, device=settings.device)
-        if not len(rows):
-            yield number, [], Stats(0.0, 0.0)
-            continue
-        seed, labels, threat = prepared.cell.info.seed, verify.labels[rows], prepared.cell.threat
-        targets = threat.targets(labels, clean.classes) if threat.target else None
-        with peak_memory(settings.device) as peak:
-            began = synchronised_time()
-            points, forwards, backwards = run_whole(
-                attack, prepared.defended.attack_view(), verify.images[rows], labels, seed, targets
-            )
-            seconds = synchronised_time() - began
-        verdict = verify(points, rows, torch.zeros_like(rows))
-        # An unmoved image is an attack that found nothing, not one that cheated.
-        claimed = (points != verify.images[rows]).flatten(1).any(1)
-        rejected = (verdict.rejected & claimed).tolist()
-        outcomes = [
-            Outcome(
-                sample=sample,
-                adversarial=points[i].clone() if won else None,
-                forwards=forwards,
-                backwards=backwards,
-                rejected=int(rejected[i]),
-                disagreements=int(split),
-            )
-            for i, (sample, won, split) in enumerate(
-                zip(rows.tolist(), verdict.success.tolist(), verdict.disagreement.tolist(), strict=True)
-            )
-        ]
-        yield number, outcomes, Stats(seconds, peak.mib)
+def _executor(attack: AnyAttack) -> Execute:
+    if isinstance(attack, Rule | Cascade):
+        return run_native
+    if isinstance(attack, Replay):
+        return run_replay
+    return run_certificate if isinstance(attack, Certificate) else run_library
 
 
 @contextmanager
@@ -267,7 +180,9 @@ def _check_hit(prepared: Prepared, found: dict[str, Record], settings: Settings)
     indices = list(prepared.blocks[0].indices)
     images, labels = prepared.data.images[indices].to(settings.device), prepared.data.labels[indices]
     ids = [prepared.data.ids[index] for index in indices]
-    verify = Verifier(prepared.defended, images, labels.to(settings.device), ids, prepared.cell.threat, seed=0)
+    rejects = prepared.defended.rejects
+    labels = labels.to(settings.device)
+    verify = Verifier(prepared.defended, images, labels, ids, prepared.cell.threat, seed=0, rejects=rejects)
     now = verify.logits(images).to(torch.float64).cpu().numpy()
     scale = float(np.abs(record.clean_logits).max())
     if not np.allclose(now, record.clean_logits, rtol=0, atol=1e-3 * scale):

@@ -83,7 +83,7 @@ class Session:
             request.node.user_properties.append((name, value))
         if result.error is not None:
             pytest.fail(visible(f"{cell.info.title}: {result.error.kind}: {result.error.message}"), pytrace=False)
-        if sentences := missed(result, self.config.expect):
+        if sentences := [*missed(result, self.config.expect), *self.engine.alarms(cell)]:
             pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
         return result
 
@@ -124,6 +124,6 @@ def summary(folder: Path) -> Iterator[str]:
         f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), "
         f"{errors} in error, {open_cells} not run"
     )
-    for path in (files.leaderboard_csv, files.cells_csv, files.markdown):
+    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown):
         yield f"written: {path}"
     yield f"check every stored example again: gauntlet verify {run.root}"

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from gauntlet.attacks.losses import margin
 from gauntlet.attacks.norms import distance, limit
 from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.rejecting import reduced
 from gauntlet.attacks.solver import Verdict
 from gauntlet.attacks.threat import ThreatModel
+from gauntlet.leaderboard.record import DRAWS
 
 VERSION = 1
 """Rises when a judgement changes: it is part of the key of stored results."""
 COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
-DRAWS = 20
-"""Fresh draws of a randomised model for one judgement."""
 _TOGETHER = 64
 """Images in one pass of a randomised model, at most: all of the data at once may not fit into memory."""
 
@@ -64,7 +64,8 @@ class Verifier:
     """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
 
     `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit. Where the
-    threat model has a target, a success is a prediction of that class, and of a randomised model a majority of them.
+    threat model has a target, a success is a prediction of that class, and of a randomised model a majority of them. Where the
+    model `rejects` (`gauntlet.attacks.rejecting`), a rejected image is no success, and clean not correct; its prediction is -1.
     `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many logits the model
     gave last, 0 before it was asked.
     """
@@ -80,6 +81,7 @@ class Verifier:
         seed: int,
         minimum_norm: bool = False,
         randomised: bool = False,
+        rejects: bool = False,
     ) -> None:
         self.model = model
         self.images = images
@@ -88,6 +90,7 @@ class Verifier:
         self.threat = threat
         self.minimum_norm = minimum_norm
         self.randomised = randomised
+        self.rejects = rejects
         self.seconds = 0.0
         self.classes = 0
         self._keys = {
@@ -135,7 +138,7 @@ class Verifier:
         else:
             logits = self.logits(points)
             won, gap = self._won(logits, samples)
-            prediction, share = logits.argmax(1), won.to(torch.float64)
+            prediction, share = self.predictions(logits), won.to(torch.float64)
             scored = share
         size = self._distance(points, samples)
         return Measurement(prediction.cpu(), gap.cpu(), size.cpu(), share.cpu(), scored.cpu(), logits)
@@ -143,9 +146,11 @@ class Verifier:
     def _won(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Where the prediction is what the attack wants, bool (N,), and the margin by which it is not, float64 (N,)."""
         labels = self.labels[samples]
-        targets = self.threat.targets(labels, logits.shape[1])
-        prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), targets)
+        targets = self.threat.targets(labels, self.classes)
         away = targets == labels
+        if self.rejects and not self.threat.target:
+            logits = reduced(logits, labels)
+        prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), targets)
         return torch.where(away, prediction != labels, prediction == targets), torch.where(away, gap, -gap)
 
     def _distance(self, points: Tensor, samples: Tensor) -> Tensor:
@@ -163,7 +168,7 @@ class Verifier:
             draws = Draws(self._keys[purpose][samples], attempt, torch.full_like(samples, draw))
             logits = self._drawn_logits(points, draws)
             self._check(logits)
-            votes.append(logits.argmax(1))
+            votes.append(self.predictions(logits))
             won, gap = self._won(logits, samples)
             gaps.append(gap)
             wrong += won
@@ -177,8 +182,16 @@ class Verifier:
                 parts.append(self.model(points[rows]))
         return torch.cat(parts)
 
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Classes, int64 (N,), of outputs (N, K); of (N, K + 1) where the model rejects, with -1 for a rejection."""
+        found = outputs.argmax(1)
+        if not self.rejects:
+            return found
+        # As large as the largest class: rejected.
+        return torch.where(outputs[:, -1] >= outputs[:, :-1].amax(1), -1, found)
+
     def _check(self, logits: Tensor) -> None:
-        self.classes = logits.shape[1]
+        self.classes = logits.shape[1] - self.rejects
         bad = (~logits.isfinite().all(1)).sum().item()
         if bad:
             raise NonFiniteLogitsError(

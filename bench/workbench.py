@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
+from gauntlet.attacks.adaptive import BENEATH, TWIN, Adaptive, Pipeline
 from gauntlet.attacks.card import AnyAttack
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.lighter import Lighter, lighter
+from gauntlet.attacks.naive import Naive
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench import verifier
+from gauntlet.bench.checks.catalog import flags, run_checks
+from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.data.dataset import Data, block_digest, blocks
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.models.classifier import check_model
 from gauntlet.bench.models.loading import LoadedModel, load_model
 from gauntlet.bench.plan import Cell
+from gauntlet.bench.probing import Profile, profile
 from gauntlet.bench.provenance import package_version
 from gauntlet.bench.registries import DEFENSES
+from gauntlet.bench.replay import Replay, Shelf, digest
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.defended import DefendedModel
+from gauntlet.defenses.defended import DefendedModel, defend
 from gauntlet.leaderboard.record import SCHEMA_VERSION, Flag
+from gauntlet.leaderboard.store import Store
 
 _MODELS_KEPT = _FORMS_KEPT = 2
+_CHECKED = 500
+"""Samples that checks see at most."""
+_ASKING = ("adaptive", "naive", "certificate", "replay")
+"""Attacks that depend on what is measured of the pipeline: those of one suite must agree on whether it is random."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,13 @@ class Prepared:
     card: DefenseCard
     attack: AnyAttack
     light: Lighter
-    """The form of `defended` that the attack runs on."""
+    """The form of `defended` that native attacks run on."""
+    victim: nn.Module
+    """What whole attacks are given."""
+    check: Callable[[], tuple[Flag, ...]]
+    """Runs the checks that were asked for; they are remembered, and only run where the store does not answer."""
+    views: Mapping[str, nn.Module]
+    """What stages of adaptive attacks are shown in its place, by name."""
     blocks: tuple[Block, ...]
     flags: tuple[Flag, ...]
 
@@ -56,13 +75,19 @@ class Prepared:
 class Workbench:
     """Loads what cells name, on one device, and remembers it. Objects in memory are laid on it by `put_…`."""
 
-    def __init__(self, device: torch.device, precision: str = "auto") -> None:
-        """`precision`: one of `gauntlet.bench.config.PRECISIONS`."""
+    def __init__(
+        self, device: torch.device, precision: str = "auto", checks: str = "default", store: Store | None = None
+    ) -> None:
+        """`precision` and `checks`: see `gauntlet.bench.config.Config`; `store`: where replays find their examples."""
         self.device = device
         self.precision = precision
+        self.checks = checks
+        self._checked: dict[tuple[object, ...], tuple[Flag, ...]] = {}
         self._data: dict[DataRef, Data] = {}
         self._models: dict[ModelRef, LoadedModel] = {}
         self._forms: dict[tuple[ModelRef, str, DataRef], Lighter | None] = {}
+        self._profiles: dict[tuple[ModelRef, str, DataRef], tuple[Profile, bool]] = {}
+        self._shelf = None if store is None else Shelf(store)
         self._flags: dict[tuple[ModelRef, DataRef], tuple[Flag, ...]] = {}
         self._digests: dict[tuple[DataRef, int], str] = {}
         self._pinned: set[ModelRef] = set()
@@ -105,13 +130,14 @@ class Workbench:
         perhaps made on another device; then no form is made, and no attack can be run.
         """
         data, model = self.data(cell.data), self.model(cell.model)
-        entry, digest = self._defenses.get(cell.defense.name) or (DEFENSES.get(cell.defense.name), "")
-        transform = entry.make(**cell.defense.keywords).to(self.device)
-        defended = DefendedModel(
-            model.module, transform, differentiable=entry.card.differentiable, randomised=entry.card.randomised
-        ).eval()
-        attack = cell.make_attack()
-        flags = (*self._check(cell, data, model), *_defense_flags(entry.card))
+        entry, content = self._defenses.get(cell.defense.name) or (DEFENSES.get(cell.defense.name), "")
+        defended = defend(model.module, entry, cell.defense.keywords).to(self.device).eval()
+        shown = self._check(cell, data, model)
+        looked, masked = self._look(cell, data, defended, entry.card)
+        randomised = defended.randomised = defended.randomised or (looked is not None and looked.randomised)
+        shown = (*shown, *_defense_flags(entry.card, randomised))
+        attack = self._chosen(cell, data, defended, masked=masked)
+        cell = replace(cell, info=replace(cell.info, randomised=randomised, ways=_ways(cell, attack, defended)))
         light = Lighter(defended, "") if recorded else self._light(cell, data, defended, attack)
         cell = replace(cell, info=replace(cell.info, precision=recorded or light.form or "float32"))
         what = {
@@ -119,17 +145,74 @@ class Workbench:
             "verifier": verifier.VERSION,
             "model": [model.digest, model.source_digest, _factory(cell.model.spec)],
             "normalisation": [cell.model.mean, cell.model.std],
-            "defense": [str(cell.defense), entry.version, _library_version(entry.card.source), digest],
-            "attack": [cell.info.attack_spec, *_attack_version(cell, attack)],
+            "defense": [str(cell.defense), entry.version, _library_version(entry.card.source), content],
+            "attack": [cell.info.attack_spec, *_attack_version(cell, attack), repr(attack)],
             "threat": str(cell.threat),
             "seed": cell.info.seed,
             "precision": cell.info.precision,
+            **({} if self.checks == "default" else {"checks": self.checks}),
         }
         found = tuple(
-            Block(_key({**what, "data": self._digest(cell.data, data, number, indices)}), indices)
+            Block(
+                _key({**what, "data": self._digest(cell.data, data, number, indices), **_tried(attack, data, indices)}),
+                indices,
+            )
             for number, indices in enumerate(blocks(data))
         )
-        return Prepared(cell, data, defended, entry.card, attack, light, found, flags)
+        victim = _victim(attack, defended, looked)
+        check = partial(self._run_checks, cell, data, defended, entry.card, attack, victim)
+        return Prepared(cell, data, defended, entry.card, attack, light, victim, check, _views(defended), found, shown)
+
+    def _run_checks(
+        self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard, attack: AnyAttack, victim: nn.Module
+    ) -> tuple[Flag, ...]:
+        """The flags of a pair, once; the checks of an attack's strength for each attack."""
+        if self.checks == "none":
+            return ()
+        every = self.checks == "all" and not isinstance(attack, Replay) and cell.info.attack_kind != "certificate"
+        pair = (cell.model, str(cell.defense), cell.data, cell.threat, cell.info.seed, cell.attack if every else None)
+        if pair not in self._checked:
+            most = 2 if card.samples is not None else _CHECKED
+            subject = Subject(
+                defended,
+                data.images[:most].to(self.device),
+                data.labels[:most].to(self.device),
+                data.ids[:most],
+                cell.threat,
+                card=card,
+                seed=cell.info.seed,
+                classes=data.classes,
+                attack=attack if every else None,
+                victim=victim if every else None,
+            )
+            self._checked[pair] = tuple(flags(run_checks(subject, "all" if every else "cheap")))
+        return self._checked[pair]
+
+    def _look(self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard) -> tuple[Profile | None, bool]:
+        """The pipeline's profile, and whether gradients are of no use to attacks that know its card.
+
+        Other attacks than those that depend on it take the card's word, so that what is stored costs no passes.
+        """
+        if cell.attack.name not in _ASKING:
+            return None, False
+        triple = (cell.model, str(cell.defense), cell.data)
+        if triple not in self._profiles:
+            count = 16 if card.samples is None else 2
+            few, labels = data.images[:count].to(self.device), data.labels[:count].to(self.device)
+            found = profile(defended, few, labels)
+            known = found if defended.differentiable else profile(defended.attack_view(), few, labels)
+            self._profiles[triple] = found, known.gradients != "useful"
+        return self._profiles[triple]
+
+    def _chosen(self, cell: Cell, data: Data, defended: DefendedModel, *, masked: bool) -> AnyAttack:
+        """The attack, with what depends on the pipeline, or on what is stored, put in."""
+        attack = cell.make_attack()
+        if isinstance(attack, Adaptive):
+            defense = {"beneath": defended.beneath is not None, "twin": defended.twin is not None}
+            return attack.against(Pipeline(masked=masked, randomised=defended.randomised, **defense))
+        if isinstance(attack, Replay) and self._shelf is not None:
+            return self._shelf.load(attack, cell.info, data.ids)
+        return attack
 
     def _light(self, cell: Cell, data: Data, defended: DefendedModel, attack: AnyAttack) -> Lighter:
         view = defended.attack_view()
@@ -162,6 +245,38 @@ class Workbench:
         return self._flags[pair]
 
 
+def _ways(cell: Cell, attack: AnyAttack, defended: DefendedModel) -> dict[str, str]:
+    """In which way each stage attacks."""
+
+    def known(way: str) -> str:
+        if defended.differentiable or way not in ("white-box", "eot"):
+            return way
+        return "bpda" if way == "white-box" else f"bpda+{way}"
+
+    if isinstance(attack, Cascade):
+        return {stage.label: known(stage.way) for stage in attack.stages}
+    averaged = defended.randomised and getattr(attack, "eot", 1) > 1
+    return {"": known("eot" if averaged else cell.info.attack_kind)}
+
+
+def _victim(attack: AnyAttack, defended: DefendedModel, looked: Profile | None) -> nn.Module:
+    """What a whole attack is given: the naive one does not know of BPDA, and takes the twin where nothing has a gradient."""
+    if not isinstance(attack, Naive):
+        return defended.attack_view()
+    unreached = looked is not None and looked.gradients == "none"
+    return defended.twin if unreached and defended.twin is not None else defended
+
+
+def _views(defended: DefendedModel) -> dict[str, nn.Module]:
+    found = {BENEATH: defended.beneath, TWIN: defended.twin}
+    return {name: view for name, view in found.items() if view is not None}
+
+
+def _tried(attack: AnyAttack, data: Data, indices: Sequence[int]) -> dict[str, str]:
+    """The examples that a replay tries of a block."""
+    return {"examples": digest(attack, [data.ids[index] for index in indices])} if isinstance(attack, Replay) else {}
+
+
 def _attack_version(cell: Cell, attack: AnyAttack) -> list[Any]:
     """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most)."""
     if isinstance(attack, Rule | Cascade):
@@ -187,24 +302,27 @@ def _key(what: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _defense_flags(card: DefenseCard) -> list[Flag]:
-    flags = []
+def _defense_flags(card: DefenseCard, randomised: bool) -> list[Flag]:
+    found = []
     if not card.differentiable:
-        flags.append(
+        found.append(
             Flag(
                 "non-differentiable-defense",
-                "warn",
-                "non-differentiable defense: gradient attack was run by straight-through (BPDA); the figure is an upper "
-                "bound, unranked until BPDA, a black-box attack and transfer have been run",
+                "block",
+                "autograd gives no useful gradient through the defense: an attack that takes its word finds nothing. Only "
+                "attacks by BPDA, by transfer and without gradients say something of it",
+                needs=("bpda", "transfer", "black-box"),
             )
         )
-    if card.randomised:
-        flags.append(
+    if randomised:
+        hidden = "" if card.randomised else ", though nothing was declared"
+        found.append(
             Flag(
                 "randomised-defense",
                 "block",
-                "randomised defense: the attack saw one draw a step; the figure is an upper bound, unranked until an "
-                "attack on the expectation over draws (EOT) has been run",
+                f"the model answers the same image differently{hidden}: an attack that sees one draw a step aims at noise. Only "
+                "attacks on the expectation over draws (EOT) say something of it",
+                needs=("eot",),
             )
         )
-    return flags
+    return found

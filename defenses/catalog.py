@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 DEFENSES: dict[str, str] = {
-    "none": "gauntlet.defenses.none:ENTRY",
-    "bit_depth": "gauntlet.defenses.bit_depth:ENTRY",
-    "input_noise": "gauntlet.defenses.input_noise:ENTRY",
-    "jpeg": "gauntlet.defenses.jpeg:ENTRY",
-    "median": "gauntlet.defenses.median:ENTRY",
+    name: f"gauntlet.defenses.{name}:ENTRY"
+    for name in (
+        "none",
+        # on the input
+        "bit_depth",
+        "input_noise",
+        "jpeg",
+        "median",
+        "random_resize_pad",
+        "thermometer",
+        "total_variation",
+        # on the output
+        "class_labels",
+        "high_confidence",
+        "output_noise",
+        "reverse_sigmoid",
+        "rounded",
+        "scaled",
+        # around the model
+        "confidence_detector",
+        "ensemble",
+        "purify",
+        "smoothing",
+        "squeeze_detector",
+    )
 }

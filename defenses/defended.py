@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from gauntlet.attacks.adapters.guard import guarded
 from gauntlet.attacks.random import Draws, model_randomness, sample_keys
 from gauntlet.defenses.bpda import straight_through
+from gauntlet.defenses.card import DefenseEntry
 
 _SAMPLES = 8
 """How many images a measurement looks at."""
@@ -18,36 +20,96 @@ _PASSES = 8
 
 
 class DefendedModel(nn.Module):
-    """Logits of `model` on transformed images.
+    """Logits of `model` behind a defense: transformed images, transformed outputs, or both.
 
-    `differentiable` and `randomised` say what the transformation is: from its card, or measured by `is_differentiable`
-    and `is_randomised`.
+    `differentiable` and `randomised` say what the defense is: from its card, or measured by `is_differentiable` and
+    `is_randomised`. `substitute`: what BPDA takes the gradient of, in place of an input defense that has none. `rejects`: the
+    last output is the rejection, see `gauntlet.attacks.rejecting`. `twin`: the undefended model, None where there is no
+    defense.
     """
 
-    def __init__(self, model: nn.Module, transform: nn.Module, *, differentiable: bool, randomised: bool) -> None:
-        """Puts `transform` in front of `model`."""
+    def __init__(
+        self,
+        model: nn.Module,
+        transform: nn.Module | None = None,
+        *,
+        differentiable: bool,
+        randomised: bool,
+        output: nn.Module | None = None,
+        substitute: nn.Module | None = None,
+        rejects: bool = False,
+        twin: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.transform = transform
+        self.transform = transform or nn.Identity()
+        self.output = output or nn.Identity()
+        self.substitute = substitute
         self.differentiable = differentiable
         self.randomised = randomised
+        self.rejects = rejects
+        # Not registered: its parameters are the model's.
+        self._twin = (twin,)
         # A module is born in training mode; this one follows what it wraps.
         self.training = model.training
 
+    @property
+    def twin(self) -> nn.Module | None:
+        """The undefended model."""
+        return self._twin[0]
+
+    @property
+    def beneath(self) -> nn.Module | None:
+        """The pipeline without its output defense: what it gives out before that; None where there is none."""
+        if isinstance(self.output, nn.Identity):
+            return None
+        return DefendedModel(self.model, self.transform, differentiable=True, randomised=self.randomised)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, C, H, W) in [0, 1]."""
-        logits: Tensor = self.model(self.transform(images))
+        """Logits (N, K), or (N, K + 1) where it rejects, of images (N, C, H, W) in [0, 1]."""
+        logits: Tensor = self.output(self.model(self.transform(images)))
         return logits
 
-    def attack_view(self) -> nn.Module:
+    def attack_view(self) -> DefendedModel:
         """What gradient attacks receive: itself, or the same function with BPDA's gradient.
 
-        The view shares model and transformation, and its outputs are the same bit for bit.
+        The view shares model and defense, and its outputs are the same bit for bit, but for a defense around the model that
+        brings a view of its own.
         """
-        if self.differentiable:
+        own = getattr(self.model, "attack_view", None)
+        if self.differentiable and own is None:
             return self
-        transform = straight_through(self.transform)
-        return DefendedModel(self.model, transform, differentiable=True, randomised=self.randomised)
+        bridged = not self.differentiable
+        return DefendedModel(
+            own() if own is not None else self.model,
+            straight_through(self.transform, self.substitute) if bridged and _acts(self.transform) else self.transform,
+            output=straight_through(self.output) if bridged and _acts(self.output) else self.output,
+            differentiable=True,
+            randomised=self.randomised,
+            rejects=self.rejects,
+            twin=self.twin,
+        )
+
+
+def _acts(part: nn.Module) -> bool:
+    return not isinstance(part, nn.Identity)
+
+
+def defend(model: nn.Module, entry: DefenseEntry, settings: Mapping[str, Any] | None = None) -> DefendedModel:
+    """`model` (images to logits) behind a registered defense, in the model's mode. Raises ValueError for its settings."""
+    card, made = entry.card, entry.make(**(settings or {}))
+    twin = None if card.name == "none" else model
+    facts: dict[str, Any] = {
+        "differentiable": card.differentiable,
+        "randomised": card.randomised,
+        "rejects": card.rejects,
+        "twin": twin,
+    }
+    if card.kind == "input":
+        return DefendedModel(model, made, substitute=entry.make_substitute(**(settings or {})), **facts)
+    if card.kind == "output":
+        return DefendedModel(model, output=made, **facts)
+    return DefendedModel(made(model), **facts)
 
 
 def is_differentiable(transform: nn.Module, images: Tensor) -> bool:

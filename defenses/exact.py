@@ -10,17 +10,20 @@ stay open; beyond that most samples run into the time limit.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
 from gauntlet.attacks.losses import margin
-from gauntlet.defenses.bounds import Interval, check_labels, checked, hidden_bounds, margins_below, region
-from gauntlet.defenses.relu_network import Network, double, network
-from gauntlet.defenses.relu_program import Array, Program, dense, program
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.defenses.bounds import Interval, check_labels, checked, hidden_bounds, margins_below
+from gauntlet.defenses.relu_network import Network, double
+from gauntlet.defenses.relu_program import Array, Program, dense, minimise, program
+from gauntlet.defenses.relu_reader import network
+from gauntlet.defenses.relu_region import Region, region
 
 TOLERANCE = 1e-6
 """A margin counts as positive only beyond this, times the most that one variable moves it where that is above 1.
@@ -74,19 +77,27 @@ class Margins:
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
-    """What is known so far; `lower`, `point` and `upper` are improved in place."""
+class Search:
+    """What is known so far of N samples; `lower`, `point` and `upper` are improved in place."""
 
-    model: nn.Module
+    model: Callable[[Tensor], Tensor]
+    """Logits (N, K) in float64 of images of `shape`."""
     net: Network
     shape: torch.Size
     labels: Tensor
-    box: Interval
+    ball: Region
     hidden: list[Interval]
     matrices: list[tuple[Array, Array]]
-    lower: Tensor  # (N, K), of logit[label] - logit[j]
-    point: Tensor  # (N, D), where the smallest margin was met
-    upper: Tensor  # (N,), that margin
+    need: Tensor
+    """(N, K): what a bound of logit[label] - logit[j] must exceed, besides the tolerance of the search."""
+    tolerance: float
+    """Of a search, times the most that one variable moves the margin where that is above 1."""
+    lower: Tensor
+    """(N, K), of logit[label] - logit[j]."""
+    point: Tensor
+    """(N, D), where the smallest margin was met."""
+    upper: Tensor
+    """(N,), that margin."""
 
 
 def exact_linf(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 10.0) -> Verdicts:
@@ -100,7 +111,18 @@ def exact_linf(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, 
     Raises ValueError for layers that are not supported, for networks too large to write out, and for bad arguments.
     """
     search = _start(model, images, labels, eps, time_limit)
-    proven, broken = search.lower > TOLERANCE, _misclassified(search)
+    proven, broken, searched = decide(search, search.lower > TOLERANCE, time_limit)
+    witness = images.detach().to("cpu", torch.float64).clone()
+    witness[broken] = search.point.view(search.shape)[broken]
+    return Verdicts(proven.all(1) & ~broken, broken, witness, _least(search), search.upper, searched)
+
+
+def decide(search: Search, proven: Tensor, time_limit: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which pairs of sample and class are proven, bool (N, K), which samples are broken, and which were searched, (N,).
+
+    `proven`: what bounds have proven already. A short attack goes first.
+    """
+    proven, broken = proven.clone(), _misclassified(search)
     _attack(search, (~proven & ~broken[:, None]).nonzero())
     broken = _misclassified(search)
     searched = ~broken & ~proven.all(1)
@@ -110,10 +132,7 @@ def exact_linf(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, 
             if not proven[i, j] and not broken[i]:
                 proven[i, j] = _minimise(search, written, i, j, deadline)
                 broken[i] = _misclassified(search, slice(i, i + 1))[0]
-    clean = images.detach().to("cpu", torch.float64)
-    witness = clean.clone()
-    witness[broken] = search.point.view(search.shape)[broken]
-    return Verdicts(proven.all(1) & ~broken, broken, witness, _least(search), search.upper, searched)
+    return proven, broken, searched
 
 
 def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 60.0) -> Margins:
@@ -131,35 +150,55 @@ def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *
     return Margins(_least(search), search.upper, search.point.view(search.shape))
 
 
-def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> _Search:
+def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> Search:
     """Bounds, and the clean images."""
     if not time_limit > 0:
         raise ValueError(f"time_limit={time_limit!r} must be positive, in seconds")
     images, labels = checked(images, labels)
-    net = network(model, images)
+    wide = double(model)
+    net = network(wide, images)
     check_labels(labels, net.widths[-1])
-    box = region(images, eps)
+    ball = region(images, "Linf", ThreatModel("Linf", eps).eps)
     parts, lower = [], []
     for rows in torch.arange(len(labels)).split(_BATCH):
-        here = (box[0][rows], box[1][rows])
+        here = ball[rows]
         parts.append(hidden_bounds(net, here))
         lower.append(margins_below(net, here, parts[-1], labels[rows]))
     hidden = [
         (torch.cat([low for low, _ in layer]), torch.cat([high for _, high in layer]))
         for layer in zip(*parts, strict=True)
     ]
-    point, upper = images.flatten(1).clone(), torch.full((len(labels),), torch.inf, dtype=torch.float64)
+    found = torch.cat(lower) if lower else torch.zeros(0, net.widths[-1], dtype=torch.float64)
+    return start_search(wide, net, images, labels, ball, hidden, found, need=torch.zeros_like(found))
+
+
+def start_search(
+    model: Callable[[Tensor], Tensor],
+    net: Network,
+    images: Tensor,
+    labels: Tensor,
+    ball: Region,
+    hidden: list[Interval],
+    lower: Tensor,
+    *,
+    need: Tensor,
+    tolerance: float = TOLERANCE,
+) -> Search:
+    """A search that knows the clean images (N, …), in float64, and bounds. Raises ValueError for networks too large."""
     matrices = [dense(net, k) for k in range(len(net.stages))]
-    search = _Search(double(model), net, images.shape, labels, box, hidden, matrices, torch.cat(lower), point, upper)
+    point, upper = images.flatten(1).clone(), torch.full((len(labels),), torch.inf, dtype=torch.float64)
+    search = Search(
+        model, net, images.shape, labels, ball, hidden, matrices, need, tolerance, lower.clone(), point, upper
+    )
     _meet(search, torch.arange(len(labels)), point.clone())
     return search
 
 
-def _attack(search: _Search, pairs: Tensor) -> None:
+def _attack(search: Search, pairs: Tensor) -> None:
     """For each pair (sample, class), a descent of the one margin by sign steps that shrink: it spares most searches."""
     for some in pairs.split(_PAIRS):
         sample, other = some.unbind(1)
-        low, high, label = search.box[0][sample], search.box[1][sample], search.labels[sample]
+        low, high, label = search.ball.low[sample], search.ball.high[sample], search.labels[sample]
         x = search.point[sample]
         for step in range(_STEPS):
             x.requires_grad_()
@@ -172,7 +211,7 @@ def _attack(search: _Search, pairs: Tensor) -> None:
             _meet(search, sample, x)
 
 
-def _meet(search: _Search, rows: Tensor, x: Tensor) -> None:
+def _meet(search: Search, rows: Tensor, x: Tensor) -> None:
     """Keep each sample's point of the smallest margin, computed by the model itself, among `x` and what was met before."""
     with torch.no_grad():
         found = margin(search.model(x.view(-1, *search.shape[1:])), search.labels[rows])
@@ -182,23 +221,23 @@ def _meet(search: _Search, rows: Tensor, x: Tensor) -> None:
     search.point[rows[better]] = x[better]
 
 
-def _misclassified(search: _Search, rows: slice = slice(None)) -> Tensor:
+def _misclassified(search: Search, rows: slice = slice(None)) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = search.model(search.point[rows].view(-1, *search.shape[1:]))
+        logits = search.model(search.point[rows].view(-1, *search.shape[1:]))
     return logits.argmax(1) != search.labels[rows]
 
 
-def _least(search: _Search) -> Tensor:
+def _least(search: Search) -> Tensor:
     """The bounds of all classes together; a point that was met is never below them but by rounding."""
     return torch.minimum(search.lower.amin(1), search.upper)
 
 
-def _write(search: _Search, i: int) -> Program:
-    (low, high), hidden = search.box, [(low[i].numpy(), high[i].numpy()) for low, high in search.hidden]
-    return program(search.matrices, (low[i].numpy(), high[i].numpy()), hidden)
+def _write(search: Search, i: int) -> Program:
+    hidden = [(low[i].numpy(), high[i].numpy()) for low, high in search.hidden]
+    return program(search.matrices, (search.ball.low[i].numpy(), search.ball.high[i].numpy()), hidden)
 
 
-def _minimise(search: _Search, written: Program, i: int, j: int, deadline: float, cutoff: float | None = None) -> bool:
+def _minimise(search: Search, written: Program, i: int, j: int, deadline: float, cutoff: float | None = None) -> bool:
     """Minimise logit[label] - logit[j] in the region of sample `i`; return whether it is proven to be positive.
 
     Points above `cutoff` do not interest: by default above what counts as positive.
@@ -208,16 +247,10 @@ def _minimise(search: _Search, written: Program, i: int, j: int, deadline: float
         return False
     objective, offset = written.map[label] - written.map[j], float(written.offset[label] - written.offset[j])
     scale = max(float(np.abs(objective).max()), np.finfo(float).tiny)
-    threshold = TOLERANCE * max(1.0, scale)
+    threshold = float(search.need[i, j]) + search.tolerance * max(1.0, scale)
     limit = threshold if cutoff is None else cutoff
     row, side = objective / scale, (limit - offset) / scale
-    result = milp(
-        row,
-        integrality=written.integer,
-        bounds=Bounds(0, 1),
-        constraints=LinearConstraint(np.vstack([written.a, row]), -np.inf, np.append(written.b, side)),
-        options={"time_limit": left, "mip_rel_gap": 0.0},
-    )
+    result = minimise(row, side, written, left)
     bound = -np.inf
     if result.status == _INFEASIBLE:
         bound = limit
@@ -225,7 +258,7 @@ def _minimise(search: _Search, written: Program, i: int, j: int, deadline: float
         bound = float(result.mip_dual_bound) * scale + offset
     search.lower[i, j] = max(float(search.lower[i, j]), bound)
     if result.x is not None:
-        low, high = search.box[0][i], search.box[1][i]
+        low, high = search.ball.low[i], search.ball.high[i]
         share = torch.from_numpy(np.asarray(result.x[: len(low)])).clamp(0, 1)
         _meet(search, torch.tensor([i]), (low + (high - low) * share).clamp(low, high)[None])
     return bool(bound >= threshold)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.random import active_draws
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
-
-_TAG = 192
-"""Tells these numbers from those that an attack draws for the same sample and step."""
+from gauntlet.defenses.checks import number
+from gauntlet.defenses.randomness import INPUT_NOISE, draws_for
 
 
 class InputNoise(nn.Module):
@@ -28,13 +23,7 @@ class InputNoise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Noisy images (N, C, H, W). Raises ValueError where the draws are for another number of samples."""
-        draws = active_draws()
-        if draws is None:
-            noise = torch.randn_like(images)
-        elif len(draws.keys) != len(images):
-            raise ValueError(f"draws for {len(draws.keys)} samples do not fit {len(images)} images: pass one key each")
-        else:
-            noise = draws.normal(images.shape[1:], tag=_TAG, dtype=images.dtype).to(images.device)
+        noise = draws_for(images).normal(images.shape[1:], tag=INPUT_NOISE, dtype=images.dtype)
         return (images + self.sigma * noise).clamp(0, 1)
 
     def extra_repr(self) -> str:
@@ -44,8 +33,7 @@ class InputNoise(nn.Module):
 
 def build(sigma: float = 0.1) -> InputNoise:
     """`sigma`: standard deviation in units of the [0, 1] pixel range. Raises ValueError unless positive and finite."""
-    if not (isinstance(sigma, int | float) and math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"sigma={sigma!r} must be a positive, finite number, in units of the [0, 1] pixel range")
+    number("sigma", sigma)
     return InputNoise(float(sigma))
 
 

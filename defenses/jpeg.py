@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor, whole_number
+from gauntlet.defenses.checks import whole_number
+from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor
 
 
 def build(quality: int = 50) -> ThroughNumpy:

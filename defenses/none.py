@@ -13,6 +13,7 @@ ENTRY = DefenseEntry(
         source="the undefended baseline",
         differentiable=True,
         randomised=False,
+        certificates=("Linf", "L2"),
     ),
     lambda: nn.Identity(),
 )

@@ -1,16 +1,23 @@
-"""ReLU networks read from `nn.Sequential` for the bounds and the exact solver: affine maps in float64 on the CPU."""
+"""ReLU networks for the bounds and the exact solver: affine maps in float64 on the CPU, and the layers that they come from."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.nn.grad import conv2d_input
+
+_UNDERFLOW = 2.0**-96
+"""More than the terms of a sum lose together where products are too small for float32."""
+_OVERFLOW = 2.0**126
+
+
+class UnsupportedModelError(ValueError):
+    """No bound can be computed for this model; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +32,10 @@ class Affine:
     """Rows times W, (P, outputs) → (P, inputs)."""
     bias: Tensor
     """(outputs,)."""
+    constants: Tensor
+    """(outputs,): the sizes of what is added up to the bias."""
+    rounding: float
+    """The model's own rounding in this map: its result is off by at most this times (|W| |x| + constants)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,55 +50,42 @@ class Network:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of flat images (N, D)."""
+        return self.values(x)[-1]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """What each stage gives for flat images (N, D): the inputs of each ReLU, then the logits."""
+        found: list[Tensor] = []
         for k, stage in enumerate(self.stages):
             x = x.relu() if k else x
             for affine in stage:
                 x = affine.push(x) + affine.bias
-        return x
+            found.append(x)
+        return found
 
 
-def network(model: nn.Module, images: Tensor) -> Network:
-    """Read the layers of `model` for images (N, …), and compare both on them.
+def forward_error(net: Network, highs: Sequence[Tensor]) -> Tensor:
+    """How far the logits that the model computes can be from those of `net`, float64 (N, K), wherever `highs` hold.
 
-    Raises ValueError for a layer that is not supported, and where the model computes something else than its layers say.
+    `highs`: upper bounds of the values of the images, (N, D), which are at least 0, and of the inputs of each ReLU. A running
+    error analysis (Higham 2002, section 3.3): each map adds its rounding, times the sizes that it sums up, and passes on the
+    errors before it by the sizes of its weights. Where a ReLU stays 0, so does its error. Infinite where float32 may overflow.
+
+    The bounds of `gauntlet.defenses.bounds` are themselves computed in float64, by sums over the same paths: what they are
+    off by is added. A sum has at most as many terms as there are values in all layers, and the bounds of a layer hang on
+    those of all before it, so that errors may double from one to the next.
     """
-    shape = tuple(images.shape[1:])
-    stages: list[list[Affine]] = [[]]
-    widths = [math.prod(shape)]
-    for name, layer in _layers(model, ""):
-        if isinstance(layer, nn.ReLU):
-            widths.append(math.prod(shape))
-            stages.append([])
-        elif isinstance(layer, nn.Flatten):
-            if layer.start_dim != 1 or layer.end_dim not in (-1, len(shape)):
-                raise ValueError(f"layer {name} ({layer}) does not flatten whole samples: use nn.Flatten()")
-            shape = (math.prod(shape),)
-        elif isinstance(layer, nn.Linear):
-            if shape != (layer.in_features,):
-                raise ValueError(f"layer {name} ({layer}) is given shape {shape}: put nn.Flatten() before it")
-            stages[-1].append(_linear(layer))
-            shape = (layer.out_features,)
-        elif isinstance(layer, nn.Conv2d):
-            affine, shape = _convolution(name, layer, shape)
-            stages[-1].append(affine)
-        elif not isinstance(layer, nn.Identity | nn.Dropout):
-            raise ValueError(
-                f"layer {name} ({type(layer).__name__}) is not supported: give an nn.Sequential of Linear, Conv2d, ReLU, "
-                "Flatten, Identity and Dropout, out of any wrapper (fold normalisations into the layers beside them)"
-            )
-    if len(shape) != 1 or shape[0] < 2:
-        raise ValueError(f"the model gives shape {shape} a sample: logits (N, K) of at least 2 classes are needed")
-    net = Network(tuple(map(tuple, stages)), (*widths, math.prod(shape)))
-    _compare(net, model, images[:16])
-    return net
-
-
-def _layers(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    if not isinstance(model, nn.Sequential):
-        yield path or "model", model
-        return
-    for name, child in model.named_children():
-        yield from _layers(child, f"{path}.{name}" if path else name)
+    terms = sum(net.widths) + sum(len(affine.bias) + 32 for stage in net.stages for affine in stage)
+    own = 2.0 ** (len(net.stages) - 52) * terms
+    error, unsafe = torch.zeros_like(highs[0]), torch.zeros(len(highs[0]), dtype=torch.bool)
+    for stage, high in zip(net.stages, highs, strict=True):
+        error = torch.where(high + error > 0, error, 0.0)
+        size = high.relu()
+        for affine in stage:
+            spread, error = affine.spread(torch.cat([size, error])).chunk(2)
+            size = spread + affine.constants
+            error = error + (affine.rounding + own) * (size + error) + _UNDERFLOW
+            unsafe |= ~(size + error < _OVERFLOW).all(1)
+    return (error * (1 + 1e-6)).masked_fill(unsafe[:, None], torch.inf)
 
 
 def double(model: nn.Module) -> nn.Module:
@@ -95,56 +93,71 @@ def double(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).to("cpu", torch.float64).requires_grad_(False).eval()
 
 
-def _compare(net: Network, model: nn.Module, images: Tensor) -> None:
-    # Catches hooks, subclasses with a forward of their own, and mistakes in the reading of layers.
-    with torch.no_grad():
-        read, true = net(images.flatten(1)), double(model)(images)
-    if read.shape != true.shape or not torch.allclose(read, true, rtol=1e-9, atol=1e-9):
-        raise ValueError(
-            "the model computes something else than its layers, read as nn.Sequential, say: look for hooks, layers with a "
-            "forward of their own, and weights that are not finite"
-        )
+def linear(weight: Tensor, bias: Tensor | None, rounding: float) -> Affine:
+    """`weight` (outputs, inputs)."""
+    weight = as_double(weight)
+    size, added = weight.abs(), _bias(bias, len(weight))
+    return Affine(
+        lambda x: x @ weight.T, lambda r: r @ size.T, lambda rows: rows @ weight, added, added.abs(), rounding
+    )
 
 
-def _linear(layer: nn.Linear) -> Affine:
-    weight = layer.weight.detach().to("cpu", torch.float64)
-    size, bias = weight.abs(), _bias(layer.bias, len(weight))
-    return Affine(lambda x: x @ weight.T, lambda r: r @ size.T, lambda rows: rows @ weight, bias)
+def convolution(
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: tuple[list[int], list[int], list[int], int],
+    shapes: tuple[torch.Size, torch.Size],
+    rounding: float,
+) -> Affine:
+    """`geometry`: stride, padding, dilation and groups; `shapes`: (C, H, W) of one sample before and after."""
+    weight, (before, after) = as_double(weight), shapes
+    size, (stride, padding, dilation, groups) = weight.abs(), geometry
+
+    def push(x: Tensor, kernel: Tensor = weight) -> Tensor:
+        return conv2d(x.view(-1, *before), kernel, None, stride, padding, dilation, groups).flatten(1)
+
+    def pull(rows: Tensor) -> Tensor:
+        gradient = rows.reshape(-1, *after)
+        found = conv2d_input([len(rows), *before], weight, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
+        return torch.as_tensor(found).flatten(1)
+
+    added = _bias(bias, len(weight)).repeat_interleave(after[1:].numel())
+    return Affine(push, lambda r: push(r, size), pull, added, added.abs(), rounding)
+
+
+def diagonal(scale: Tensor, bias: Tensor, constants: Tensor, rounding: float) -> Affine:
+    """`scale`, `bias` and `constants` of each value, (D,)."""
+    scale = as_double(scale)
+    size = scale.abs()
+    return Affine(
+        lambda x: x * scale,
+        lambda r: r * size,
+        lambda rows: rows * scale,
+        as_double(bias),
+        as_double(constants),
+        rounding,
+    )
+
+
+def averages(function: Callable[[Tensor], Tensor], before: torch.Size, outputs: int, rounding: float) -> Affine:
+    """A linear function of images (N, *before) whose weights are all at least 0, such as average pooling."""
+
+    def push(x: Tensor) -> Tensor:
+        return function(x.view(-1, *before)).flatten(1)
+
+    def pull(rows: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = torch.zeros(len(rows), before.numel(), dtype=torch.float64, requires_grad=True)
+            return torch.autograd.grad(push(x), x, rows)[0]
+
+    zero = torch.zeros(outputs, dtype=torch.float64)
+    return Affine(push, push, pull, zero, zero, rounding)
+
+
+def as_double(tensor: Tensor) -> Tensor:
+    """Without gradient, float64, on the CPU."""
+    return tensor.detach().to("cpu", torch.float64)
 
 
 def _bias(bias: Tensor | None, count: int) -> Tensor:
-    return torch.zeros(count, dtype=torch.float64) if bias is None else bias.detach().to("cpu", torch.float64)
-
-
-def _convolution(name: str, layer: nn.Conv2d, shape: tuple[int, ...]) -> tuple[Affine, tuple[int, ...]]:
-    if len(shape) != 3 or shape[0] != layer.in_channels:
-        raise ValueError(f"layer {name} ({layer}) is given shape {shape}: it needs ({layer.in_channels}, H, W)")
-    padding = layer.padding
-    if isinstance(padding, str):
-        wanted = [
-            d * (k - 1) if padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
-        ]
-        if any(one % 2 for one in wanted):
-            raise ValueError(f"layer {name} ({layer}) pads unevenly: give its padding as numbers")
-        padding = (wanted[0] // 2, wanted[1] // 2)
-    if layer.padding_mode != "zeros" and any(padding):
-        raise ValueError(f"layer {name} ({layer}) pads with {layer.padding_mode!r}: only zeros are supported")
-    weight = layer.weight.detach().to("cpu", torch.float64)
-    size = weight.abs()
-    stride, dilation, groups = layer.stride, layer.dilation, layer.groups
-
-    def push(x: Tensor, kernel: Tensor = weight) -> Tensor:
-        return conv2d(x.view(-1, *shape), kernel, None, stride, padding, dilation, groups).flatten(1)
-
-    sides = [
-        (shape[1 + i] + 2 * padding[i] - dilation[i] * (layer.kernel_size[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
-    ]
-    out = (layer.out_channels, *sides)
-
-    def pull(rows: Tensor) -> Tensor:
-        gradient = rows.view(-1, *out)
-        found = conv2d_input([len(rows), *shape], weight, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
-        return torch.as_tensor(found).flatten(1)
-
-    bias = _bias(layer.bias, layer.out_channels).repeat_interleave(math.prod(sides))
-    return Affine(push, lambda r: push(r, size), pull, bias), out
+    return torch.zeros(count, dtype=torch.float64) if bias is None else as_double(bias)

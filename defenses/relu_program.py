@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from gauntlet.defenses.relu_network import Network
 
 Array: TypeAlias = NDArray[np.float64]
 _ENTRIES = 2**26
+_STDOUT = 1
+_silence = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +33,11 @@ class Program:
     """1 for the binaries, else 0."""
     map: Array
     offset: Array
+
+
+def fits(net: Network) -> bool:
+    """Whether every stage of the network can be written out by `dense`."""
+    return all(inputs * outputs <= _ENTRIES for inputs, outputs in itertools.pairwise(net.widths))
 
 
 def dense(net: Network, k: int) -> tuple[Array, Array]:
@@ -77,3 +89,35 @@ def program(
         value[both], constant[both] = above[:, None] * out, 0
     weight, bias = matrices[-1]
     return Program(np.concatenate(a), np.concatenate(b), integer, weight @ value, weight @ constant + bias)
+
+
+def minimise(row: Array, side: float, written: Program, seconds: float) -> Any:
+    """The least row @ v over a program's points with row @ v <= side: the result of scipy's `milp`, solved by HiGHS."""
+    constraints = LinearConstraint(np.vstack([written.a, row]), -np.inf, np.append(written.b, side))
+    with _quiet():
+        return milp(
+            row,
+            integrality=written.integer,
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"time_limit": seconds, "mip_rel_gap": 0.0},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without standard output: HiGHS prints from C++ at times, whatever it is told."""
+    with _silence:
+        try:
+            kept = os.dup(_STDOUT)
+        except OSError:  # closed, as in some services
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, _STDOUT)
+            yield
+        finally:
+            os.dup2(kept, _STDOUT)
+            os.close(nowhere)
+            os.close(kept)

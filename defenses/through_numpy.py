@@ -1,4 +1,4 @@
-"""Preprocessors of the Adversarial Robustness Toolbox as modules from images to images."""
+"""Preprocessors of the Adversarial Robustness Toolbox as modules from images to images, and where its classes are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Preprocessor = Callable[[Any], tuple[Any, Any]]
+Postprocessor = Callable[[Any], Any]
 
 
 class ThroughNumpy(nn.Module):
@@ -43,16 +44,20 @@ class ThroughNumpy(nn.Module):
 
 
 def art_preprocessor(name: str) -> Callable[..., Preprocessor]:
-    """The class of ART of that name, imported here because ART takes seconds. Raises ImportError with the way out."""
+    """The preprocessor of ART of that name. Raises ImportError with the way out."""
+    return _art("preprocessor", name)
+
+
+def art_postprocessor(name: str) -> Callable[..., Postprocessor]:
+    """The postprocessor of ART of that name. Raises ImportError with the way out."""
+    return _art("postprocessor", name)
+
+
+def _art(kind: str, name: str) -> Callable[..., Any]:
+    # Imported here because ART takes seconds.
     try:
-        module = importlib.import_module("art.defences.preprocessor")
+        module = importlib.import_module(f"art.defences.{kind}")
     except ImportError as error:
         raise ImportError(f"cannot import ART ({error}): run `pip install adversarial-robustness-toolbox`") from error
-    kind: Callable[..., Preprocessor] = getattr(module, name)
-    return kind
-
-
-def whole_number(name: str, value: object, least: int, most: int) -> None:
-    """Raise ValueError that names the setting, unless it is an int from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name}={value!r} must be a whole number from {least} to {most}")
+    found: Callable[..., Any] = getattr(module, name)
+    return found

@@ -131,6 +131,17 @@ def flags(result: CellResult) -> tuple[Flag, ...]:
     return tuple(dict.fromkeys(flag for block in result.blocks for flag in block.flags))
 
 
+def ways(result: CellResult) -> frozenset[str]:
+    """In which ways the cell attacks, as its blocks say."""
+    return frozenset(way for block in result.blocks for ways in block.cell.ways.values() for way in ways.split("+"))
+
+
+def certified(result: CellResult) -> int | None:
+    """How many samples are proven robust; None where nothing was to be proven."""
+    proven = [block.samples.certified for block in result.blocks if block.samples.certified is not None]
+    return sum(int(one.sum()) for one in proven) if proven else None
+
+
 def precision(result: CellResult) -> str:
     """The form of the model that was attacked, as the blocks say; what was planned where there are none."""
     return ", ".join(dict.fromkeys(block.cell.precision for block in result.blocks)) or result.cell.precision

@@ -34,6 +34,21 @@ def with_interval(share: Proportion) -> str:
     return f"{percent(share)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def robust(row: Row) -> str:
+    """The worst case, after what the naive attack alone reports: `96.7 → 7.3 [5.6, 9.3]`."""
+    before = f"{percent(row.naive)} → " if row.naive is not None else ""
+    return before + with_interval(row.robust)
+
+
+def certified(row: Row) -> str:
+    """`78.8 (12 open)`, `~51.7 (40 open)` of a proof with high probability; `–` where nothing was to be proven."""
+    if row.bracket is None:
+        return NOTHING
+    sign = "~" if row.bracket.probabilistic else ""
+    still = f" ({row.bracket.open} open)" if row.bracket.open else ""
+    return f"{sign}{percent(row.bracket.certified)}{still}"
+
+
 def rank(row: Row) -> str:
     """`1`, `1–3` where ranks 1 to 3 are possible, or `–`."""
     if row.rank_interval is None:

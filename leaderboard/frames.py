@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.per_class import class_gap, per_class
 from gauntlet.leaderboard.record import CellResult
 from gauntlet.leaderboard.row import Row
 from gauntlet.leaderboard.statistics import Proportion
@@ -33,6 +34,12 @@ LEADERBOARD_DTYPES: Final[Mapping[str, str]] = {
     "robust_accuracy": _NUMBER,
     "robust_low": _NUMBER,
     "robust_high": _NUMBER,
+    "naive_accuracy": _NUMBER,
+    "naive_low": _NUMBER,
+    "naive_high": _NUMBER,
+    "certified_accuracy": _NUMBER,
+    "open": _COUNT,
+    "ways": _TEXT,
     "clean_n": _COUNT,
     "clean_accuracy": _NUMBER,
     "clean_low": _NUMBER,
@@ -41,6 +48,10 @@ LEADERBOARD_DTYPES: Final[Mapping[str, str]] = {
     "worst_class": _COUNT,
     "worst_class_n": _COUNT,
     "worst_class_robust_accuracy": _NUMBER,
+    "best_class": _COUNT,
+    "class_gap": _NUMBER,
+    "class_gap_p": _NUMBER,
+    "class_gap_to_mean": _NUMBER,
     "seconds": _NUMBER,
     "forwards_per_sample": _NUMBER,
     "backwards_per_sample": _NUMBER,
@@ -80,6 +91,8 @@ CELL_DTYPES: Final[Mapping[str, str]] = {
     "candidates_rejected": _COUNT,
     "disagreements": _COUNT,
     "median_distance": _NUMBER,
+    "certified": _COUNT,
+    "ways": _TEXT,
     "cached": _BIT,
     "flags": _TEXT,
     "device": _TEXT,
@@ -99,7 +112,7 @@ def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
     means over them; `median_distance` is over the samples that the attack broke; `error` is the exception's class and
     message.
     """
-    return _frame([_cell(result) for result in results], CELL_DTYPES)
+    return typed_frame([_cell(result) for result in results], CELL_DTYPES)
 
 
 def leaderboard_frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -109,27 +122,28 @@ def leaderboard_frame(rows: Sequence[Row]) -> pd.DataFrame:
     for. `robust_accuracy` of a row whose `status` is not `ok` is over the samples that all its attacks have covered.
     """
     labels = dict.fromkeys(attack_column(label) for row in rows for label in row.attacks)
-    return _frame([_line(row) for row in rows], {**LEADERBOARD_DTYPES, **dict.fromkeys(labels, _NUMBER)})
+    return typed_frame([_line(row) for row in rows], {**LEADERBOARD_DTYPES, **dict.fromkeys(labels, _NUMBER)})
 
 
 def read_leaderboard(path: Path) -> pd.DataFrame:
     """`leaderboard.csv` with the types that it was written with."""
-    return _read(path, LEADERBOARD_DTYPES)
+    return read_frame(path, LEADERBOARD_DTYPES)
 
 
 def read_cells(path: Path) -> pd.DataFrame:
     """`cells.csv` with the types that it was written with."""
-    return _read(path, CELL_DTYPES)
+    return read_frame(path, CELL_DTYPES)
 
 
-def _frame(lines: list[dict[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+def typed_frame(lines: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """A table with exactly these columns and types; a number that a line lacks is empty."""
     columns = {
         name: pd.Series([_value(line, name, dtype) for line in lines], dtype=dtype) for name, dtype in dtypes.items()
     }
     return pd.DataFrame(columns)
 
 
-def _value(line: dict[str, Any], name: str, dtype: str) -> Any:
+def _value(line: Mapping[str, Any], name: str, dtype: str) -> Any:
     if dtype == _TEXT:
         return _storable(line[name])
     return line.get(name, pd.NA if dtype == _COUNT else float("nan"))
@@ -157,6 +171,8 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "robust_high": high,
         **dataclasses.asdict(cells.costs(result)),
         "median_distance": cells.median_distance(result),
+        "certified": pd.NA if (proven := cells.certified(result)) is None else proven,
+        "ways": " ".join(sorted(cells.ways(result))),
         "cached": bool(result.blocks) and all(block.cached for block in result.blocks),
         "flags": "; ".join(dict.fromkeys(flag.name for flag in cells.flags(result))),
         "device": cells.device(result),
@@ -168,6 +184,7 @@ def _line(row: Row) -> dict[str, Any]:
     plain = [field.name for field in dataclasses.fields(row) if field.name in LEADERBOARD_DTYPES]
     robust_low, robust_high = row.robust.interval
     clean_low, clean_high = row.clean.interval
+    gap = class_gap(per_class(row.worst_case))
     line = {name: getattr(row, name) for name in plain} | {
         "seeds": " ".join(map(str, row.seeds)),
         "rank": pd.NA if row.rank is None else row.rank,
@@ -177,6 +194,12 @@ def _line(row: Row) -> dict[str, Any]:
         "robust_accuracy": row.robust.estimate,
         "robust_low": robust_low,
         "robust_high": robust_high,
+        "naive_accuracy": row.naive.estimate if row.naive else float("nan"),
+        "naive_low": row.naive.interval[0] if row.naive else float("nan"),
+        "naive_high": row.naive.interval[1] if row.naive else float("nan"),
+        "certified_accuracy": row.bracket.certified.estimate if row.bracket else float("nan"),
+        "open": row.bracket.open if row.bracket else pd.NA,
+        "ways": " ".join(sorted(row.ways)),
         "clean_n": row.clean.n,
         "clean_accuracy": row.clean.estimate,
         "clean_low": clean_low,
@@ -185,6 +208,10 @@ def _line(row: Row) -> dict[str, Any]:
         "worst_class": row.worst_class.label if row.worst_class else pd.NA,
         "worst_class_n": row.worst_class.robust.n if row.worst_class else pd.NA,
         "worst_class_robust_accuracy": row.worst_class.robust.estimate if row.worst_class else float("nan"),
+        "best_class": gap.best.label if gap else pd.NA,
+        "class_gap": gap.difference if gap else float("nan"),
+        "class_gap_p": gap.p_value if gap else float("nan"),
+        "class_gap_to_mean": gap.below_mean if gap else float("nan"),
         "flags": "; ".join(dict.fromkeys(flag.name for flag in row.flags)),
         "unranked": " ".join(row.unranked),
     }
@@ -193,7 +220,8 @@ def _line(row: Row) -> dict[str, Any]:
     }
 
 
-def _read(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
+def read_frame(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """A CSV file with those types; a column that is not named holds numbers."""
     # As text first: a model may be called NA or null, and pandas 2 rounds decimals unless told otherwise.
     texts = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     lines = texts.to_dict("records")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gauntlet.leaderboard import cells, formatting
+from gauntlet.leaderboard.class_tables import classes_section, gap_text
 from gauntlet.leaderboard.escape import fenced
 from gauntlet.leaderboard.escape import markdown as safe
 from gauntlet.leaderboard.formatting import NOTHING
@@ -19,6 +20,9 @@ READING = (
     "of the suite (the worst case per sample); n counts the samples that every attack covered. Shares are percent.",
     "In brackets: the 95 % Clopper-Pearson interval. The interval covers sampling only; attacked accuracy "
     "is an upper bound of the truth, since a stronger attack can only lower it.",
+    "Before an arrow: what the naive attack alone reports, PGD by autograd through whatever is there. Certified: the share "
+    "proven robust, so that certified ≤ truth ≤ robust; “open” are samples neither certified nor broken, and ~ marks a "
+    "proof that holds with high probability only (randomized smoothing).",
     "Rank: 1 + the number of rows that are significantly better (two-sided exact McNemar test on the same samples, "
     "Holm's correction over all pairs, alpha 0.05); a range ends at the number of ranked rows minus the rows that are "
     "significantly worse. Rows marked – have no rank, for the reasons below.",
@@ -53,6 +57,7 @@ def report(rows: Sequence[Row], results: Sequence[CellResult], context: RunConte
     parts += [
         _section("How to read it", READING),
         _section("Without rank", _unranked(rows)),
+        classes_section(rows),
         _section("Flags", _flags(rows)),
         _section("Errors", _errors(results)),
         _section("Setup", _setup(results, context)),
@@ -88,7 +93,7 @@ def _tables(rows: Sequence[Row]) -> list[str]:
 def _table(rows: Sequence[Row]) -> str:
     labels = list(dict.fromkeys(label for row in rows for label in row.attacks))
     header = [
-        *("rank", "model", "defense", "clean", "robust (worst case)", "n"),
+        *("rank", "model", "defense", "clean", "certified", "robust (worst case)", "n"),
         *map(safe, labels),
         *("worst class", "s", "passes a sample", "peak MiB", "flags", "status"),
     ]
@@ -104,10 +109,13 @@ def _line(row: Row, labels: Sequence[str]) -> list[str]:
         safe(row.model),
         safe(row.defense),
         formatting.with_interval(row.clean),
-        formatting.with_interval(row.robust) + ("" if row.status == "ok" else " (incomplete)"),
+        formatting.certified(row),
+        formatting.robust(row) + ("" if row.status == "ok" else " (incomplete)"),
         str(row.robust.n),
         *(_entry(row.attacks.get(label, "–")) for label in labels),
-        f"{weakest.label}: {formatting.with_interval(weakest.robust)}, n {weakest.robust.n}" if weakest else NOTHING,
+        f"{weakest.label}: {formatting.with_interval(weakest.robust)}, n {weakest.robust.n}{gap_text(row)}"
+        if weakest
+        else NOTHING,
         formatting.number(row.seconds),
         f"{formatting.number(row.forwards_per_sample)} / {formatting.number(row.backwards_per_sample)}",
         formatting.number(row.peak_memory_mib, 0),

@@ -13,16 +13,6 @@ from gauntlet.leaderboard.statistics import holm, mcnemar
 ALPHA = 0.05
 """Chance of any false "better" among all pairs of one comparison."""
 
-NON_DIFFERENTIABLE = "non-differentiable-defense"
-RANDOMISED = "randomised-defense"
-
-_ADAPTIVE = {
-    "white-box": "a white-box attack by BPDA",
-    "black-box": "a black-box attack",
-    "transfer": "a transfer attack (none exists yet)",
-}
-"""Kinds of attack that a non-differentiable defense must have faced before it is ranked."""
-
 
 @dataclass(frozen=True)
 class Rank:
@@ -39,20 +29,13 @@ def unrank_reasons(row: Row) -> tuple[str, ...]:
     reasons = list(row.problems)
     if not row.problems and row.robust.n == 0:
         reasons.append("No sample was covered by every attack of the row.")
-    names = {flag.name for flag in row.flags}
-    if NON_DIFFERENTIABLE in names:
-        missing = [text for kind, text in _ADAPTIVE.items() if kind not in row.attack_kinds]
-        if missing:
-            reasons.append(
-                f"The defense is not differentiable: before it is ranked it must also face {' and '.join(missing)}."
-            )
-    reasons += [
-        flag.message
-        for flag in row.flags
-        if flag.severity == "block" and flag.name not in (NON_DIFFERENTIABLE, RANDOMISED)
-    ]
-    if row.randomised or RANDOMISED in names:
-        reasons.append("The defense is randomised: a rank needs attacks by expectation over its randomness (EOT).")
+    for flag in row.flags:
+        if flag.stands(row.ways):
+            missing = [way for way in flag.needs if way not in row.ways]
+            lifted = f" (no rank before attacks by {', '.join(missing)}: --attacks adaptive)" if missing else ""
+            reasons.append(f"{flag.message}{lifted}")
+    if row.randomised and "eot" not in row.ways and not any("eot" in flag.needs for flag in row.flags):
+        reasons.append("The model is randomised: a rank needs attacks on the expectation over its draws (EOT).")
     return tuple(dict.fromkeys(reasons))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+DRAWS = 20
+"""Fresh draws of a randomised model for one judgement of the verifier."""
 
 Severity = Literal["block", "warn"]
 
@@ -19,11 +22,28 @@ class Flag:
     """Something that a reader must know before trusting a figure."""
 
     name: str
-    """Short and stable, for instance `non-differentiable-defense`."""
+    """Short and stable, for instance `zero-gradient`."""
     severity: Severity
-    """`block`: the row gets no rank. `warn`: shown only."""
+    """`block`: the row gets no rank, unless attacks by all ways that `needs` names have been run. `warn`: shown only."""
     message: str
     """A sentence with the evidence and what to do next."""
+    needs: tuple[str, ...] = ()
+    """Ways of attack (see `CellInfo.ways`) after which a block no longer stands; empty: it always stands."""
+    evidence: tuple[tuple[str, float], ...] = ()
+    """Figures by name."""
+    samples: tuple[str, ...] = ()
+    """Ids of samples that show it, the first few."""
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Flag:
+        """A flag from its stored fields."""
+        evidence = tuple((str(name), float(value)) for name, value in fields.get("evidence", ()))
+        rest = {name: tuple(fields.get(name, ())) for name in ("needs", "samples")}
+        return cls(fields["name"], fields["severity"], fields["message"], evidence=evidence, **rest)
+
+    def stands(self, ways: Collection[str]) -> bool:
+        """Whether it keeps a row that was attacked in these ways from being ranked."""
+        return self.severity == "block" and not (self.needs and set(self.needs) <= set(ways))
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class CellInfo:
     attack_spec: str
     """Name with all resolved settings."""
     attack_kind: str
-    """`white-box`, `black-box` or `decision-based`."""
+    """`white-box`, `black-box`, `decision-based`, `transfer`, `naive` or `certificate`."""
     norm: str
     eps: float
     threat: str
@@ -50,6 +70,9 @@ class CellInfo:
     """The form of the model that was attacked: `float32` as it is, else such as `bf16+channels_last+folded`."""
     minimum_norm: bool = False
     randomised: bool = False
+    ways: Mapping[str, str] = field(default_factory=dict)
+    """In which way each stage attacks, by its label (of an attack without stages, the empty text): `white-box`, `bpda`, `eot`,
+    `beneath` (an output defense), `transfer` or `black-box`. Known once the cell is prepared."""
 
     @property
     def title(self) -> str:
@@ -87,6 +110,8 @@ class Samples:
     """The verified example (C, H, W), None where there is none or where it was not kept."""
     stage: Sequence[str] = ()
     """Of a cascade, the stage that broke each sample, empty text where none did; no entries for other attacks."""
+    certified: npt.NDArray[np.bool_] | None = None
+    """Of a certificate: no point of the ball is misclassified, by proof; None for attacks."""
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:

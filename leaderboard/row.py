@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gauntlet.leaderboard.bracket import Bracket
 from gauntlet.leaderboard.cells import Status
 from gauntlet.leaderboard.record import Flag
 from gauntlet.leaderboard.statistics import Proportion
@@ -46,6 +47,10 @@ class Row:
     """By label, in the order of the plan; several seeds of one attack are taken as its worst case."""
     worst_class: ClassAccuracy | None
     """In the worst case over the attacks; None where no sample was covered by all."""
+    naive: Proportion | None
+    """Robust accuracy under the naive attack alone; None where there was none, or it has not finished."""
+    bracket: Bracket | None
+    """None where nothing was to be proven."""
     seconds: float
     """Of all attacks together."""
     forwards_per_sample: float
@@ -53,8 +58,8 @@ class Row:
     backwards_per_sample: float
     peak_memory_mib: float
     flags: tuple[Flag, ...]
-    attack_kinds: frozenset[str]
-    """Kinds of attack that finished."""
+    ways: frozenset[str]
+    """Ways of attack that finished, see `CellInfo.ways`."""
     randomised: bool
     problems: tuple[str, ...]
     """A sentence for each cell that failed or is not finished."""

@@ -63,10 +63,12 @@ class Store:
         """The block of that key; its examples only on demand. Raises StoreError where it is damaged or absent."""
         path = self.path(key)
         try:
-            wanted = ["id", *_COLUMNS, "stage", "clean_logits", *(["adversarial"] if adversarial else [])]
+            wanted = ["id", *_COLUMNS, "stage", "certified", "clean_logits", *(["adversarial"] if adversarial else [])]
             # The file is opened here: what is not there is then told apart from what is damaged.
             with path.open("rb") as file:
-                return _from_table(pq.read_table(file, columns=wanted), key, adversarial)
+                # Without threads of its own: a process that ends right after pyarrow used some aborts at times.
+                table = pq.ParquetFile(file, pre_buffer=False).read(columns=wanted, use_threads=False)
+                return _from_table(table, key, adversarial)
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: run the same command again to compute it") from None
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
@@ -74,11 +76,26 @@ class Store:
                 f"{path} is damaged ({error}): delete it and run the same command again to compute it afresh"
             ) from error
 
+    def stored_keys(self) -> list[str]:
+        """The keys of all stored blocks, sorted."""
+        return sorted(path.stem for path in (self.root / "store").glob("??/*.parquet"))
+
+    def info(self, key: str) -> CellInfo:
+        """What was asked of the cell that a block is of. Raises StoreError where it is damaged or absent."""
+        return CellInfo(**self._fields(key)["cell"])
+
     def intact(self, key: str) -> bool:
         """Whether the content of the block is what was written, by its digest."""
-        record = self.read(key, adversarial=True)
-        stored = json.loads(pq.read_schema(self.path(key)).metadata[_METADATA])
+        record, stored = self.read(key, adversarial=True), self._fields(key)
         return bool(stored["digest"] == samples_digest(record.samples) and stored["key"] == key)
+
+    def _fields(self, key: str) -> dict[str, Any]:
+        """What is stored of a block beside its columns. Raises StoreError."""
+        try:
+            found = json.loads(pq.read_schema(self.path(key)).metadata[_METADATA])
+            return {name: found[name] for name in ("cell", "digest", "key")}
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{self.path(key)} is damaged or missing ({error}): delete it and run again") from error
 
     def size(self, key: str) -> int:
         """Bytes on disk."""
@@ -111,6 +128,8 @@ def samples_digest(samples: Samples) -> str:
     for name, dtype in _COLUMNS.items():
         digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).tobytes())
     digest.update("\0".join(samples.stage).encode())
+    if samples.certified is not None:
+        digest.update(samples.certified.tobytes())
     for image in samples.adversarial:
         digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
@@ -176,6 +195,8 @@ def _to_table(record: Record) -> pa.Table:
     for name, dtype in _COLUMNS.items():
         columns[name] = pa.array(np.asarray(getattr(samples, name)), pa.type_for_alias(dtype))
     images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
+    proven = samples.certified
+    columns["certified"] = pa.array([None] * len(samples) if proven is None else proven.tolist(), pa.bool_())
     columns["stage"] = pa.array(samples.stage or itertools.repeat(None, len(samples)), pa.string())
     columns["adversarial"] = pa.array(images, pa.binary())
     logits = record.clean_logits
@@ -192,6 +213,8 @@ def _from_table(table: pa.Table, key: str, adversarial: bool) -> Record:
     columns = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
     logits, stages = table["clean_logits"].to_pylist(), table["stage"].to_pylist()
     stage = () if not stages or stages[0] is None else tuple(stages)
+    proven = table["certified"].to_pylist()
+    certified = None if not proven or proven[0] is None else np.array(proven, dtype=np.bool_)
     images: list[Any] = [None] * table.num_rows
     if adversarial:
         images = [
@@ -202,10 +225,14 @@ def _from_table(table: pa.Table, key: str, adversarial: bool) -> Record:
         key=key,
         cell=CellInfo(**fields["cell"]),
         samples=Samples(
-            id=np.array(table["id"].to_pylist(), dtype=np.str_), adversarial=images, stage=stage, **columns
+            id=np.array(table["id"].to_pylist(), dtype=np.str_),
+            adversarial=images,
+            stage=stage,
+            certified=certified,
+            **columns,
         ),
         stats=Stats(**fields["stats"]),
-        flags=tuple(Flag(**flag) for flag in fields["flags"]),
+        flags=tuple(Flag.read(flag) for flag in fields["flags"]),
         provenance=fields["provenance"],
         clean_logits=None if not len(logits) or logits[0] is None else np.array(logits, dtype=np.float64),
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.bracket import CERTIFICATE, bracket
+from gauntlet.leaderboard.crosschecks import cross_flags
 from gauntlet.leaderboard.frames import cells_frame, leaderboard_frame
 from gauntlet.leaderboard.ranks import ranks, unrank_reasons
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.record import CellInfo, CellResult
 from gauntlet.leaderboard.row import AttackEntry, ClassAccuracy, Row
+from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.worst_case import WorstCase, row_key, worst_case
 
 __all__ = ["Row", "cells_frame", "leaderboard_frame", "rows"]
@@ -26,7 +29,7 @@ def rows(results: Sequence[CellResult]) -> list[Row]:
     grouped: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         grouped.setdefault(row_key(result.cell), []).append(result)
-    unsorted = [_row(members) for members in grouped.values()]
+    unsorted = [_row(members, _siblings(members[0].cell, grouped)) for members in grouped.values()]
     ranked = [
         replace(
             row,
@@ -46,12 +49,27 @@ def rows(results: Sequence[CellResult]) -> list[Row]:
     return sorted(ranked, key=place)
 
 
-def _row(members: list[CellResult]) -> Row:
+def _siblings(cell: CellInfo, grouped: Mapping[tuple[str, ...], list[CellResult]]) -> list[CellResult]:
+    """Cells of the rows that differ from the cell's in eps alone."""
+
+    def but_eps(one: CellInfo) -> tuple[str, ...]:
+        goal = one.threat.partition(":target=")[2]
+        return one.model, one.defense, one.norm, goal, one.data, one.suite
+
+    others = (members for members in grouped.values() if members[0].cell.eps != cell.eps)
+    return [result for members in others for result in members if but_eps(result.cell) == but_eps(cell)]
+
+
+def _row(members: list[CellResult], siblings: Sequence[CellResult]) -> Row:
     cell = members[0].cell
     worst = worst_case(members)
     weakest = worst.weakest_class()
     spent = [cells.costs(result) for result in members]
     states = {cells.status(result) for result in members}
+    proven = bracket(members, worst)
+    alarms = [proven.alarm] if proven is not None and proven.alarm else []
+    if alarms:
+        states.add("error")
     return Row(
         model=cell.model,
         defense=cell.defense,
@@ -66,14 +84,20 @@ def _row(members: list[CellResult]) -> Row:
         robust=worst.accuracy,
         attacks=_attacks(members),
         worst_class=ClassAccuracy(*weakest) if weakest else None,
+        naive=_naive(members),
+        bracket=proven,
         seconds=sum(cost.seconds for cost in spent),
         forwards_per_sample=sum(cost.forwards_per_sample for cost in spent),
         backwards_per_sample=sum(cost.backwards_per_sample for cost in spent),
         peak_memory_mib=max((c.peak_memory_mib for c in spent if not math.isnan(c.peak_memory_mib)), default=math.nan),
-        flags=tuple(dict.fromkeys(flag for result in members for flag in cells.flags(result))),
-        attack_kinds=frozenset(result.cell.attack_kind for result in members if cells.status(result) == "ok"),
+        flags=tuple(
+            dict.fromkeys(
+                [*(flag for result in members for flag in cells.flags(result)), *cross_flags(members, siblings)]
+            )
+        ),
+        ways=frozenset(way for result in members if cells.status(result) == "ok" for way in cells.ways(result)),
         randomised=any(result.cell.randomised for result in members),
-        problems=tuple(text for result in members if (text := _problem(result))),
+        problems=(*alarms, *(text for result in members if (text := _problem(result)))),
         worst_case=worst,
     )
 
@@ -81,8 +105,15 @@ def _row(members: list[CellResult]) -> Row:
 def _attacks(members: list[CellResult]) -> dict[str, AttackEntry]:
     labels: dict[str, list[CellResult]] = {}
     for result in members:
-        labels.setdefault(result.cell.attack, []).append(result)
+        if result.cell.attack_kind != CERTIFICATE:
+            labels.setdefault(result.cell.attack, []).append(result)
     return {label: _entry(seeds) for label, seeds in labels.items()}
+
+
+def _naive(members: list[CellResult]) -> Proportion | None:
+    found = [result for result in members if result.cell.attack_kind == "naive"]
+    entry = _entry(found) if found else None
+    return entry if isinstance(entry, Proportion) else None
 
 
 def _entry(seeds: list[CellResult]) -> AttackEntry:

@@ -12,8 +12,8 @@ from gauntlet.leaderboard.row import Row
 WIDTH = 100
 """Columns that a table tries to fit."""
 
-_HEADER = ("rank", "model", "defense", "clean %", "robust % [95 %]", "n", "worst attack", "s")
-_NAMES = (1, 2, 6)
+_HEADER = ("rank", "model", "defense", "clean %", "proven %", "robust % [95 %]", "n", "worst attack", "s")
+_NAMES = (1, 2, 7)
 """Columns that may be cut."""
 _LEAST = 12
 """Width below which a name is not cut."""
@@ -52,7 +52,8 @@ def _line(row: Row) -> tuple[str, ...]:
         visible(row.model),
         visible(row.defense),
         formatting.percent(row.clean),
-        formatting.with_interval(row.robust),
+        formatting.percent(row.bracket.certified) if row.bracket else formatting.NOTHING,
+        formatting.robust(row),
         str(row.robust.n),
         row.status.upper() if row.status != "ok" else visible(row.worst_attack or formatting.NOTHING),
         formatting.number(row.seconds),
@@ -64,7 +65,7 @@ def _aligned(line: tuple[str, ...], widths: Sequence[int]) -> str:
     for column, (text, width) in enumerate(zip(line, widths, strict=True)):
         shown = _cut(text, width)
         blanks = " " * (width - _width(shown))
-        cells.append(shown + blanks if column in (*_NAMES, 4) else blanks + shown)
+        cells.append(shown + blanks if column in (*_NAMES, 5) else blanks + shown)
     return "  ".join(cells).rstrip()
 
 

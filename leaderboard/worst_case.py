@@ -26,6 +26,9 @@ class WorstCase:
     correct: npt.NDArray[np.bool_]
     """When clean."""
     robust: npt.NDArray[np.bool_]
+    success: npt.NDArray[np.float64]
+    """Share of the scoring draws in which the worst example is misclassified: 0 or 1 for a deterministic model. An estimate
+    of the probability, from `record.DRAWS` draws."""
     complete: bool
     """Whether every cell of the row finished; otherwise the figure must not be compared with others."""
 
@@ -72,20 +75,22 @@ def worst_case(results: Sequence[CellResult]) -> WorstCase:
     first = matched[0]
     robust: npt.NDArray[np.bool_]
     if any(result.cell.randomised for result in results):
-        robust = _randomised(matched)
+        robust, success = _randomised(matched)
     else:
         robust = np.logical_and.reduce([found.robust for found in matched])
+        success = (~robust).astype(np.float64)
     complete = all(status(result) == "ok" for result in results)
-    return WorstCase(first.id, first.label, first.correct, robust, complete)
+    return WorstCase(first.id, first.label, first.correct, robust, success, complete)
 
 
-def _randomised(cells: list[Outcomes]) -> npt.NDArray[np.bool_]:
+def _randomised(cells: list[Outcomes]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     chosen = np.stack([found.wrong_share for found in cells]).argmax(0)
     scored = np.stack([found.wrong_share_scored for found in cells])
     correct = np.stack([found.correct for found in cells])
     sample = np.arange(len(chosen))
-    robust: npt.NDArray[np.bool_] = correct[chosen, sample] & majority_right(scored[chosen, sample])
-    return robust
+    success: npt.NDArray[np.float64] = scored[chosen, sample]
+    robust: npt.NDArray[np.bool_] = correct[chosen, sample] & majority_right(success)
+    return robust, success
 
 
 def _on_common_samples(cells: list[Outcomes], results: Sequence[CellResult]) -> list[Outcomes]:

@@ -1,4 +1,4 @@
-"""The files of a leaderboard: leaderboard.csv, cells.csv and leaderboard.md, written whole or not at all."""
+"""The files of a leaderboard: leaderboard.csv, cells.csv, classes.csv and leaderboard.md, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gauntlet.leaderboard.class_tables import classes_frame
 from gauntlet.leaderboard.escape import spreadsheet
 from gauntlet.leaderboard.frames import cells_frame, leaderboard_frame
 from gauntlet.leaderboard.markdown import RunContext, report
@@ -18,7 +19,7 @@ from gauntlet.leaderboard.record import CellResult
 from gauntlet.leaderboard.table import rows
 from gauntlet.leaderboard.terminal import terminal_table
 
-__all__ = ["RunContext", "WrittenFiles", "csv_text", "terminal_table", "write"]
+__all__ = ["RunContext", "WrittenFiles", "csv_text", "replace_files", "terminal_table", "write"]
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,29 @@ class WrittenFiles:
 
     leaderboard_csv: Path
     cells_csv: Path
+    classes_csv: Path
     markdown: Path
 
 
 def write(folder: Path, results: Sequence[CellResult], context: RunContext) -> WrittenFiles:
-    """Write the three files into `folder`, which is made where it does not exist.
+    """Write the four files into `folder`, which is made where it does not exist.
 
     The CSV files hold the tables of `frames`, accuracies as shares in 0..1: text as `string`, counts and ranks as
-    `Int64`, other numbers as `float64`, yes or no as `bool`, an empty field for no value; `frames.read_leaderboard` and
-    `frames.read_cells` give the same types back. Text is passed through `escape.spreadsheet`.
+    `Int64`, other numbers as `float64`, yes or no as `bool`, an empty field for no value; `frames.read_leaderboard`,
+    `frames.read_cells` and `class_tables.read_classes` give the same types back. Text is passed through `escape.spreadsheet`.
 
-    Each file is written beside its place, flushed to the disk, and moved there once all three are whole. Raises OSError
+    Each file is written beside its place, flushed to the disk, and moved there once all of them are whole. Raises OSError
     that names the file; where it could not be written (a full disk, a missing right) all old files are as they were.
     """
     table = rows(results)
-    files = WrittenFiles(folder / "leaderboard.csv", folder / "cells.csv", folder / "leaderboard.md")
-    _replace(
+    names = ("leaderboard.csv", "cells.csv", "classes.csv", "leaderboard.md")
+    files = WrittenFiles(*(folder / name for name in names))
+    replace_files(
         {
-            files.leaderboard_csv: csv_text(leaderboard_frame(table)),
-            files.cells_csv: csv_text(cells_frame(results)),
-            files.markdown: report(table, results, context),
+            files.leaderboard_csv: csv_text(leaderboard_frame(table)).encode(),
+            files.cells_csv: csv_text(cells_frame(results)).encode(),
+            files.classes_csv: csv_text(classes_frame(table)).encode(),
+            files.markdown: report(table, results, context).encode(),
         }
     )
     return files
@@ -60,15 +64,16 @@ def csv_text(frame: pd.DataFrame) -> str:
     return str(safe.rename(columns=spreadsheet).to_csv(index=False, lineterminator="\n"))
 
 
-def _replace(texts: Mapping[Path, str]) -> None:
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files so that all are replaced or none, folders included. Raises OSError that names the file."""
     staged: dict[Path, Path] = {}
-    path = next(iter(texts))
+    path = next(iter(contents))
     try:
-        for path, text in texts.items():
+        for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
             with staged[path].open("xb") as file:
-                file.write(text.encode("utf-8"))
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         for path, temporary in staged.items():

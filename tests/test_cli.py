@@ -78,7 +78,7 @@ def test_show_lists_every_cell(finished, call, monkeypatch):
 def test_leaderboard_writes_the_files_again_from_the_store(finished, call, monkeypatch):
     monkeypatch.chdir(finished[0])
     before = {path.name: path.read_text(encoding="utf-8") for path in Path("out").glob("*.csv")}
-    assert len(before) == 2
+    assert len(before) == 3
     for name in before:
         (Path("out") / name).unlink()
     assert call("leaderboard", "out").returncode == 0
@@ -89,8 +89,8 @@ def test_the_installed_command_answers(tmp_path):
     script = Path(sys.executable).with_name("gauntlet")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == f"gauntlet, version {version('robust-gauntlet')}"
-    done = subprocess.run([script, "list", "models", "cnn.[pt]*"], capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cnn.pgd_digits", "cnn.trades_digits"]
+    done = subprocess.run([script, "list", "models", "cnn.[ft]*"], capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cnn.fast_digits", "cnn.trades_digits"]
 
 
 def test_a_reader_that_leaves_early_is_no_traceback(finished, tiny):
@@ -144,9 +144,9 @@ def test_threat_models_may_be_repeated_and_lists_split(project, call):
 
 def test_models_and_attacks_may_have_wildcards(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = ("--model=cnn.[pt]*", "--data=digits", "--samples=10", "--attacks=fgs?", "--out=out")
+    arguments = ("--model=cnn.[ft]*", "--data=digits", "--samples=10", "--attacks=fgs?", "--out=out")
     assert call("run", *arguments).returncode == 0
-    assert cells()["model"].tolist() == ["cnn.pgd_digits", "cnn.trades_digits"]
+    assert cells()["model"].tolist() == ["cnn.fast_digits", "cnn.trades_digits"]
     assert cells()["attack"].tolist() == ["fgsm", "fgsm"]
     assert cells()["threat"].tolist() == ["Linf:0.15"] * 2
 

@@ -221,8 +221,8 @@ def test_every_model_meets_every_defense_attack_and_threat_model_in_that_order()
 
 
 def test_a_wildcard_stands_for_all_models_of_its_pattern_sorted():
-    made = plan(["cnn.[pt]*_digits"], attacks=["fgsm"])
-    assert [cell.info.model for cell in made.cells] == ["cnn.pgd_digits", "cnn.trades_digits"]
+    made = plan(["cnn.[ft]*_digits"], attacks=["fgsm"])
+    assert [cell.info.model for cell in made.cells] == ["cnn.fast_digits", "cnn.trades_digits"]
 
 
 def test_what_is_asked_twice_is_planned_once():

@@ -15,19 +15,23 @@ from torch import nn
 from gauntlet.attacks.random import Draws, model_randomness, sample_keys
 from gauntlet.defenses.bpda import straight_through
 from gauntlet.defenses.catalog import DEFENSES
-from gauntlet.defenses.defended import DefendedModel, is_differentiable, is_randomised
-
-NAMES = sorted(DEFENSES)
-ART = {
-    "bit_depth": ("FeatureSqueezing", {"bit_depth": 3, "clip_values": (0, 1)}),
-    "jpeg": ("JpegCompression", {"quality": 50, "clip_values": (0, 1.0), "channels_first": True}),
-    "median": ("SpatialSmoothing", {"window_size": 3, "channels_first": True}),
-}
+from gauntlet.defenses.defended import DefendedModel, defend, is_differentiable, is_randomised
 
 
 def entry(name):
     module, _, attribute = DEFENSES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+NAMES = sorted(DEFENSES)
+INPUTS = [name for name in NAMES if entry(name).card.kind == "input"]
+OUTPUTS = [name for name in NAMES if entry(name).card.kind == "output"]
+ART = {
+    "bit_depth": ("FeatureSqueezing", {"bit_depth": 3, "clip_values": (0, 1)}),
+    "jpeg": ("JpegCompression", {"quality": 50, "clip_values": (0, 1.0), "channels_first": True}),
+    "median": ("SpatialSmoothing", {"window_size": 3, "channels_first": True}),
+}
+CLASSES = 4
 
 
 def images(shape, dtype=torch.float32, seed=0):
@@ -41,7 +45,17 @@ def keyed(ids, step=0, seed=0):
     return model_randomness(draws.at(step=torch.full_like(draws.step, step)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def linear(shape, dtype=torch.float32):
+    """A model of four classes that is sure of most images."""
+    layer = nn.Linear(math.prod(shape), CLASSES).to(dtype)
+    weight = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.zero_()
+    return nn.Sequential(nn.Flatten(), layer).eval()
+
+
+@pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(2, 1, 8, 8), (3, 3, 7, 5), (1, 3, 32, 32), (2, 2, 9, 1), (0, 1, 8, 8)])
 def test_a_defense_keeps_shape_dtype_range_and_its_input(name, dtype, shape):
@@ -55,6 +69,64 @@ def test_a_defense_keeps_shape_dtype_range_and_its_input(name, dtype, shape):
         assert out.max() <= 1
         out.add_(1) if name != "none" else None
         assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(0, 1, 8, 8), (1, 3, 32, 32), (5, 1, 8, 8), (2, 3, 9, 7)])
+def test_a_defended_model_answers_every_batch_with_finite_scores_and_keeps_the_images(name, dtype, shape):
+    model, card = linear(shape[1:], dtype), entry(name).card
+    before = images(shape, dtype) if shape[0] else torch.zeros(shape, dtype=dtype)
+    given = before.clone()
+    defended = defend(model, entry(name)).eval()
+    for one in (defended, defended.attack_view()):
+        with torch.no_grad():
+            out = one(given)
+        assert out.shape == (shape[0], CLASSES + card.rejects)
+        assert out.dtype == dtype
+        assert out.isfinite().all()
+        assert torch.equal(given, before)
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_defended_model_says_of_a_sample_the_same_in_any_batch_of_the_same_draws(name):
+    defended, given = defend(linear((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
+    with torch.no_grad():
+        with keyed(list("abcde"), step=3):
+            together, again = defended(given), defended(given)
+        with keyed(["d", "b"], step=3):
+            others = defended(given[[3, 1]])
+    assert torch.equal(together, again)
+    torch.testing.assert_close(others, together[[3, 1]])
+    assert torch.equal(others.argmax(1), together[[3, 1]].argmax(1))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if entry(name).card.randomised])
+def test_a_randomised_defense_draws_anew_at_another_step_and_leaves_global_generators_alone(name):
+    defended, given = defend(linear((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    with torch.no_grad():
+        with keyed(list("abcde"), step=1):
+            first = defended(given)
+        with keyed(list("abcde"), step=2):
+            second = defended(given)
+        with keyed(["a", "b"]), pytest.raises(ValueError, match="2 samples do not fit"):
+            defended(given)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if entry(name).card.randomised])
+def test_a_randomised_defense_without_draws_follows_the_global_generator_of_torch(name):
+    defended, given = defend(linear((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        first, second = defended(given), defended(given)
+        torch.manual_seed(1)
+        assert torch.equal(defended(given), first)
+    assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", sorted(ART))
@@ -96,39 +168,30 @@ def test_noise_has_the_standard_deviation_that_was_asked_for():
     assert out.mean().item() == pytest.approx(0.5, abs=1e-3)
 
 
-def test_noise_under_draws_is_a_function_of_the_sample_and_the_step_alone():
-    noise, given = entry("input_noise").make(), images((3, 1, 6, 6))
-    with keyed(["a", "b", "c"]):
-        together, again = noise(given), noise(given)
-    with keyed(["c"]):
-        alone = noise(given[2:])
-    with keyed(["a", "b", "c"], step=1):
-        later = noise(given)
-    assert torch.equal(together, again)
-    assert torch.equal(together[2:], alone)
-    assert not torch.equal(together, later)
-    with keyed(["a", "b"]), pytest.raises(ValueError, match="2 samples do not fit 3 images"):
-        noise(given)
-
-
-def test_noise_without_draws_comes_from_the_global_generator():
-    noise, given = entry("input_noise").make(), images((1, 1, 6, 6))
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        first, second = noise(given), noise(given)
-        torch.manual_seed(1)
-        assert torch.equal(noise(given), first)
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_measured_of_a_defense_is_what_its_card_says(name):
+    card = entry(name).card
+    defense = entry(name).make() if card.kind == "input" else defend(linear((1, 8, 8)), entry(name)).eval()
+    state = torch.get_rng_state()
+    with keyed(["other"]):
+        # Of the detector, the answer to the image itself has a gradient, and that to the squeezed one has none.
+        assert is_differentiable(defense, images((20, 1, 8, 8))) is (card.differentiable or name == "squeeze_detector")
+        assert is_randomised(defense, images((20, 1, 8, 8))) is card.randomised
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_measured_of_a_defense_is_what_its_card_says(name):
-    defense, card = entry(name).make(), entry(name).card
-    state = torch.get_rng_state()
-    with keyed(["other"]):
-        assert is_differentiable(defense, images((20, 1, 8, 8))) is card.differentiable
-        assert is_randomised(defense, images((20, 1, 8, 8))) is card.randomised
-    assert torch.equal(torch.get_rng_state(), state)
+def test_what_gradient_attacks_receive_has_a_gradient_for_every_image(name):
+    view = defend(linear((1, 8, 8)), entry(name)).attack_view()
+    point = (0.4 + 0.2 * images((6, 1, 8, 8))).requires_grad_()
+    with keyed(list("abcdef")):
+        outputs = view(point)
+    labels = outputs[:, :CLASSES].argmin(1)
+    (gradient,) = torch.autograd.grad(outputs.gather(1, labels[:, None]).sum(), point)
+    assert gradient.isfinite().all()
+    there = gradient.flatten(1).abs().amax(1) > 0
+    # Noise below zero is cut off, and so is the gradient.
+    assert there.any() if name == "output_noise" else there.all()
 
 
 class Changed(nn.Module):
@@ -170,7 +233,63 @@ def test_an_error_of_the_defense_itself_is_not_taken_for_a_missing_gradient():
         is_randomised(nn.Identity(), torch.zeros(0, 1, 4, 4))
 
 
-@pytest.mark.parametrize("name", ["bit_depth", "jpeg", "median"])
+def test_a_median_has_the_values_of_art_and_a_gradient_of_its_own():
+    for window in (1, 2, 3, 5):
+        given = images((3, 2, 9, 6), torch.float64)
+        assert torch.equal(
+            entry("median").make_substitute(window=window)(given), entry("median").make(window=window)(given)
+        )
+    point = images((1, 1, 5, 5)).requires_grad_()
+    middle = entry("median").make_substitute()(point)[0, 0, 2, 2]
+    (gradient,) = torch.autograd.grad(middle, point)
+    assert gradient.sum() == 1
+    assert point[gradient == 1] == middle
+
+
+def test_a_thermometer_decoded_has_the_levels_of_arts_code():
+    given = images((2, 3, 5, 4))
+    kind = importlib.import_module("art.defences.preprocessor").ThermometerEncoding
+    code, _ = kind((0.0, 1.0), num_space=6, channels_first=True)(given.numpy().copy())
+    ones = torch.from_numpy(code).view(2, 3, 6, 5, 4).sum(2)
+    out = entry("thermometer").make(levels=6)(given)
+    torch.testing.assert_close(out, (ones - 1) / 5)
+    assert (out - given).abs().max() <= 1 / 6
+    assert (out[0, 0, 0, 0], out[0, 0, -1, -1]) == (0, 1)
+
+
+def test_total_variation_is_arts_on_each_image_with_its_channels_last():
+    given = images((2, 3, 9, 6))
+    kind = importlib.import_module("art.defences.preprocessor").TotalVarMin
+    smooth = entry("total_variation").make(lamb=0.5)
+    with keyed(["a", "b"]):
+        out = smooth(given)
+    # All pixels kept: nothing is left to chance.
+    almost = 1 - 1e-9
+    expected, _ = kind(prob=almost, lamb=0.5, clip_values=(0.0, 1.0))(given.permute(0, 2, 3, 1).numpy())
+    certain = entry("total_variation").make(prob=almost, lamb=0.5)(given)
+    torch.testing.assert_close(certain, torch.from_numpy(expected).permute(0, 3, 1, 2))
+
+    def roughness(x):
+        return (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum()).item()
+
+    assert roughness(out) < 0.7 * roughness(given)
+
+
+def test_resizing_shrinks_to_every_size_at_every_place_and_keeps_some_images_whole():
+    given = torch.ones(400, 1, 8, 8)
+    with keyed([str(index) for index in range(400)]):
+        out = entry("random_resize_pad").make(least=0.75)(given)
+    rows = (out[:, 0] > 0).any(2)
+    sides = rows.sum(1)
+    assert sorted(sides.unique().tolist()) == [6, 7, 8]
+    share = [(sides == side).float().mean().item() for side in (6, 7, 8)]
+    assert share == pytest.approx([1 / 3] * 3, abs=0.09)
+    first = rows.to(torch.int64).argmax(1)[sides == 6]
+    assert sorted(first.unique().tolist()) == [0, 1, 2]
+    assert torch.equal(((out == 0) | (out - 1).abs().lt(1e-6)), torch.ones_like(out, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["bit_depth", "jpeg", "thermometer"])
 def test_bpda_gives_the_gradient_of_the_model_at_the_transformed_image(name):
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     transform, given = entry(name).make(), images((3, 1, 8, 8))
@@ -185,11 +304,13 @@ def test_bpda_gives_the_gradient_of_the_model_at_the_transformed_image(name):
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*INPUTS, *OUTPUTS])
 def test_the_forward_pass_of_bpda_is_the_defense_bit_for_bit(name):
     transform, given = entry(name).make(), images((3, 3, 9, 9))
+    if name in OUTPUTS:
+        given = 20 * given.flatten(1)
     with keyed(["a", "b", "c"]):
-        out = straight_through(transform)(given.clone().requires_grad_())
+        out = straight_through(transform, entry(name).make_substitute())(given.clone().requires_grad_())
         assert torch.equal(out, transform(given))
     assert out.requires_grad
 
@@ -220,6 +341,32 @@ def test_the_attack_view_of_a_differentiable_defense_is_the_model_itself():
         ("median", {"window": 0}, "window=0"),
         ("input_noise", {"sigma": -0.1}, "sigma=-0.1"),
         ("input_noise", {"sigma": math.nan}, "sigma=nan"),
+        ("random_resize_pad", {"least": 1.5}, "least=1.5"),
+        ("thermometer", {"levels": 1}, "levels=1"),
+        ("total_variation", {"prob": 0}, "prob=0"),
+        ("total_variation", {"lamb": -1.0}, "lamb=-1.0"),
+        ("total_variation", {"norm": 3}, "norm=3"),
+        ("total_variation", {"max_iter": 0}, "max_iter=0"),
+        ("scaled", {"factor": 0}, "factor=0"),
+        ("reverse_sigmoid", {"beta": "much"}, "beta='much'"),
+        ("reverse_sigmoid", {"gamma": 0}, "gamma=0"),
+        ("rounded", {"decimals": 0}, "decimals=0"),
+        ("high_confidence", {"cutoff": 1.0}, "cutoff=1.0"),
+        ("output_noise", {"scale": math.inf}, "scale=inf"),
+        ("confidence_detector", {"confidence": 1}, "confidence=1"),
+        ("squeeze_detector", {"threshold": 2}, "threshold=2"),
+        ("squeeze_detector", {"bits": 0}, "bits=0"),
+        ("squeeze_detector", {"window": 0}, "window=0"),
+        ("ensemble", {"shift": -1}, "shift=-1"),
+        ("ensemble", {"flip": 1}, "flip=1"),
+        ("ensemble", {"combine": "mean"}, "combine='mean'"),
+        ("purify", {"steps": 0}, "steps=0"),
+        ("purify", {"step_size": -0.1}, "step_size=-0.1"),
+        ("smoothing", {"sigma": 0}, "sigma=0"),
+        ("smoothing", {"alpha": 1}, "alpha=1"),
+        ("smoothing", {"n": 0}, "n=0"),
+        ("smoothing", {"n0": 2.5}, "n0=2.5"),
+        ("smoothing", {"attack_draws": 0}, "attack_draws=0"),
         ("none", {"colour": 1}, "colour"),
         ("jpeg", {"colour": 1}, "colour"),
     ],

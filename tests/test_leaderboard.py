@@ -83,7 +83,7 @@ def result(
     whole = samples(robust, **outcome)
     pieces = []
     for rows_ in np.array_split(np.arange(len(whole)), blocks) if len(whole) else []:
-        apart = ("adversarial", "stage")
+        apart = ("adversarial", "stage", "certified")
         taken = {name: getattr(whole, name)[rows_] for name in Samples.__dataclass_fields__ if name not in apart}
         pieces.append(
             Record(
@@ -343,7 +343,7 @@ def test_a_flag_on_one_block_of_one_attack_is_a_flag_of_the_row():
 
 
 def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
-    flag = Flag("randomised-defense", "block", "Draws differ.")
+    flag = Flag("randomised-defense", "block", "EOT is needed.", needs=("eot",))
     for flags in ((), (flag,)):
         (row,) = rows([result(bits(20, 10), info(randomised=True), flags=flags)])
         assert row.rank is None
@@ -352,29 +352,37 @@ def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
 
 
 @pytest.mark.parametrize(
-    ("kinds", "missing"),
+    ("ways", "missing"),
     [
-        (("white-box",), ("black-box", "transfer")),
-        (("black-box",), ("BPDA", "transfer")),
-        (("white-box", "black-box"), ("transfer",)),
-        (("white-box", "decision-based"), ("black-box", "transfer")),
+        (("white-box",), ("bpda", "black-box", "transfer")),
+        (("bpda",), ("black-box", "transfer")),
+        (("black-box",), ("bpda", "transfer")),
+        (("bpda+eot", "black-box"), ("transfer",)),
     ],
 )
-@pytest.mark.parametrize("severity", ["block", "warn"])
-def test_a_non_differentiable_row_says_which_attacks_it_still_needs(kinds, missing, severity):
-    flag = Flag("non-differentiable-defense", severity, "Not differentiable.")
-    table = rows([result(bits(20, 10), info(attack=kind, attack_kind=kind), flags=[flag]) for kind in kinds])
+def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(ways, missing):
+    flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
+    table = rows([result(bits(20, 10), info(attack=way, ways={"": way}), flags=[flag]) for way in ways])
     (reason,) = unrank_reasons(table[0])
-    for word in ("BPDA", "black-box", "transfer"):
-        assert (word in reason) == (word in missing)
+    asked = reason.partition("before attacks by ")[2]
+    for word in ("bpda", "black-box", "transfer"):
+        assert (word in asked) == (word in missing)
 
 
-def test_a_non_differentiable_row_is_ranked_once_all_kinds_of_attack_have_finished():
-    flag = Flag("non-differentiable-defense", "block", "Not differentiable.")
-    cells = [info(attack=kind, attack_kind=kind) for kind in ("white-box", "black-box", "transfer")]
+def test_a_blocked_row_is_ranked_once_it_has_been_attacked_in_all_ways():
+    flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
+    cells = [info(attack=way, ways={"": way}) for way in ("bpda", "black-box", "transfer")]
     assert rows([result(bits(20, 10), cell, flags=[flag]) for cell in cells])[0].rank == 1
     unfinished = [result(bits(20, 10), cell, flags=[flag], expected=20 + (cell is cells[2])) for cell in cells]
     assert "transfer" in " ".join(rows(unfinished)[0].unranked)
+
+
+@pytest.mark.parametrize("flag", [Flag("planted", "block", "Missed.", needs=()), Flag("planted", "block", "Missed.")])
+def test_a_block_that_no_attack_lifts_stands(flag):
+    every = {way: way for way in ("white-box", "bpda", "eot", "beneath", "transfer", "black-box")}
+    (row,) = rows([result(bits(20, 10), info(ways=every), flags=[flag])])
+    assert row.rank is None
+    assert "Missed." in row.unranked[0]
 
 
 def test_threat_models_stand_in_order_of_first_appearance_and_unranked_rows_last():
@@ -493,7 +501,8 @@ def test_the_terminal_table_fits_100_columns_and_keeps_both_ends_of_a_long_name(
 def test_writing_again_replaces_the_files_and_leaves_nothing_beside_them(tmp_path):
     write(tmp_path, planted(), CONTEXT)
     files = write(tmp_path, planted()[:2], CONTEXT)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.csv", "leaderboard.csv", "leaderboard.md"]
+    names = ["cells.csv", "classes.csv", "leaderboard.csv", "leaderboard.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert read_leaderboard(files.leaderboard_csv)["model"].tolist() == ["net"]
 
 
@@ -601,8 +610,8 @@ def test_a_report_of_hostile_names_and_messages_has_no_link_no_html_and_no_extra
     children = [child for token in tokens for child in token.children or []]
     kinds = {token.type for token in tokens} | {child.type for child in children}
     assert not kinds & {"html_block", "html_inline", "link_open", "image", "code_inline", "em_open", "s_open"}
-    assert len([token for token in tokens if token.type == "td_open"]) == 13
-    assert len([token for token in tokens if token.type == "th_open"]) == 13
+    assert len([token for token in tokens if token.type == "td_open"]) == 14
+    assert len([token for token in tokens if token.type == "th_open"]) == 14
     assert len([token for token in tokens if token.type == "fence"]) == 1
     headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
     assert headings[2:] == ["How to read it", "Without rank", "Flags", "Errors", "Setup", "Reproduce"]

@@ -461,7 +461,8 @@ def test_a_registered_model_is_loaded_by_name(linear, monkeypatch):
 
 # --- the zoo ---
 
-ZOO = ["cnn.fast_digits", "cnn.gauss_digits", "cnn.pgd_digits", "cnn.standard_digits", "cnn.trades_digits"]
+RECIPES = ("awp", "fast", "gauss", "ibp", "mart", "pgd", "pgd_l2", "standard", "trades")
+ZOO = [f"cnn.{recipe}_digits" for recipe in RECIPES]
 
 
 def test_listing_names_and_cards_imports_no_torch():
@@ -513,6 +514,9 @@ def test_the_zoo_is_small_and_every_card_is_filled():
         assert card.tolerance > 0
         assert card.claim_attack
         assert card.licence
+        assert abs(card.clean - card.clean_over_seeds.mean) <= card.clean_tolerance
+        assert abs(card.robust - card.robust_over_seeds.mean) <= card.tolerance
+        assert min(card.clean_over_seeds.n, card.robust_over_seeds.n) >= 3
 
 
 # --- published networks, where their files are at hand ---

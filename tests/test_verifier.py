@@ -20,7 +20,8 @@ from gauntlet.attacks.solver import Outcome, Task, solve
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.evaluation import CellFailedError
 from gauntlet.bench.examine import VerificationError, block_record, examine_clean
-from gauntlet.bench.verifier import DRAWS, NonFiniteLogitsError, Verifier
+from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier
+from gauntlet.leaderboard.record import DRAWS
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.2)
 N = 6

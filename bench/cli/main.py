@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ EPILOG = (
 )
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a run to a command."""
-    for option in reversed(OPTIONS):
+def run_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
+    """Add the options of a run to a command, all `without` some."""
+    for option in reversed([one for one in OPTIONS if one.name not in without]):
         if option.flag:
             command = click.option(f"--{option.name}", is_flag=True, help=option.help)(command)
             continue
@@ -49,6 +50,32 @@ def run(dry_run: bool, **options: Any) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
+@cli.command(epilog=EPILOG)
+@partial(run_options, without=("attacks", "out"))
+@click.option(
+    "--attack", required=True, help="One attack, with the settings that stay: 'pgd(loss=cw)'.", metavar="ATTACK"
+)
+@click.option(
+    "--over",
+    multiple=True,
+    required=True,
+    help="A setting and its values, or eps; may be repeated.",
+    metavar="NAME=V,V…",
+)
+@click.option("--seeds", default=1, show_default=True, help="So many seeds, from --seed on; their worst case counts.")
+@click.option("--out", default="gauntlet-sweep", show_default=True, help="Folder of the results.", metavar="FOLDER")
+def sweep(attack: str, over: tuple[str, ...], seeds: int, **options: Any) -> None:
+    """Show where robust accuracy stops falling as an attack's settings grow.
+
+    One model, one defense and one threat model; the same command again resumes. For instance: gauntlet sweep --model
+    cnn.trades_digits --attack pgd --over steps=5,10,20,40,80
+    """
+    from gauntlet.bench.cli.sweeping import sweep as run_sweep
+
+    if not run_sweep(options, attack, over, seeds):
+        raise SystemExit(EXIT_FAILED)
+
+
 @cli.command("list", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(["models", "attacks", "suites", "defenses", "data"]))
 @click.argument("pattern", default="*")
@@ -66,11 +93,24 @@ def list_(kind: str, pattern: str) -> None:
 
 @cli.command(epilog=EPILOG)
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-def show(folder: Path) -> None:
-    """Show a run: its leaderboard, and every cell with its state."""
-    from gauntlet.bench.cli.reading import show_run
+@click.option("--pictures", is_flag=True, help="Write pictures of every row to RUN/pictures (needs matplotlib).")
+@click.option("--sample", help="Show what became of one sample, by its id.", metavar="ID")
+@click.option("--model", default="*", help="Models for --pictures and --sample, a pattern such as 'cnn.*'.")
+@click.option("--defense", default="*", help="Defenses for --pictures and --sample, a pattern.")
+@click.option("--attack", default="*", help="Attacks for --pictures and --sample, a pattern.")
+def show(folder: Path, pictures: bool, sample: str | None, **patterns: str) -> None:
+    """Show a run: its leaderboard, and every cell with its state; or one sample; or draw pictures."""
+    from gauntlet.bench.cli.reading import draw_run, show_run, show_sample
+    from gauntlet.bench.gallery import Patterns
 
-    for line in show_run(folder):
+    chosen = Patterns(**patterns)
+    if sample is None and not pictures and chosen != Patterns():
+        raise click.UsageError("--model, --defense and --attack narrow --pictures and --sample: add one of these")
+    if sample is not None:
+        lines = show_sample(folder, sample, chosen, pictures=pictures)
+    else:
+        lines = draw_run(folder, chosen) if pictures else show_run(folder)
+    for line in lines:
         click.echo(line)
 
 
@@ -96,14 +136,65 @@ def verify(folder: Path, device: str) -> None:
 
 
 @cli.command(epilog=EPILOG)
-@click.argument("name")
-@click.option("--seed", default=0, show_default=True, help="Seed of initial weights, batches and attacks.")
-@click.option("--out", type=click.Path(path_type=Path), help="Weights file to write (default NAME.safetensors).")
-def train(name: str, seed: int, out: Path | None) -> None:
-    """Train a model of the embedded zoo again."""
-    from gauntlet.bench.cli.training import train_model
+@click.option("--model", help="A model as `run` takes it.", metavar="MODEL")
+@click.option("--weights", help="Weights for the model.", metavar="FILE")
+@click.option("--mean", help="Per-channel mean subtracted before the model.", metavar="M,…")
+@click.option("--std", help="Per-channel standard deviation to divide by before the model.", metavar="S,…")
+@click.option("--defense", default="none", show_default=True, help="Defense, with settings like jpeg(quality=50).")
+@click.option("--data", default="digits", show_default=True, help="Data as `run` takes them.", metavar="DATA")
+@click.option("--samples", default="200", show_default=True, help="Which samples, as `run` takes them.")
+@click.option("--threat", help="Threat model, for instance Linf:8/255.", metavar="THREAT")
+@click.option("--attack", default="adaptive", show_default=True, help="The attack whose figure is put to the test.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the attacks and checks.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.", metavar="DEVICE")
+@click.option(
+    "--matrix",
+    is_flag=True,
+    help="Instead: every check on the zoo, all defenses and hidden masks; results kept in --out.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Report to write, in Markdown.")
+def diagnose(matrix: bool, out: Path | None, **options: Any) -> None:
+    """Run every check on one model behind one defense: can the number be trusted?
 
-    for line in train_model(name, seed, out or Path(f"{name}.safetensors")):
+    Attacks it naively and adaptively, at half of eps, and without the defense, and prints a report. Exit code 1 where a
+    blocking check fires that no attack has answered.
+    """
+    from gauntlet.bench.cli.diagnosing import diagnose_pair, print_matrix
+
+    if matrix:
+        print_matrix(options, out or Path("gauntlet-results"))
+        return
+    if not diagnose_pair(options, out):
+        raise SystemExit(EXIT_FAILED)
+
+
+@cli.command(epilog=EPILOG)
+@click.argument("name", required=False)
+@click.option("--recipe", help="standard, gauss, fast, pgd, pgd_l2, trades, mart, awp or ibp.", metavar="RECIPE")
+@click.option("--model", help="file.py:factory, package.module:factory, or a model of the zoo.", metavar="MODEL")
+@click.option("--mean", help="Per-channel mean subtracted before the model.", metavar="M,…")
+@click.option("--std", help="Per-channel standard deviation to divide by before the model.", metavar="S,…")
+@click.option("--data", help="Data to train on, as `run` takes them.", metavar="DATA")
+@click.option("--test", help="Data for the accuracies at the end (default: the held-out part).", metavar="DATA")
+@click.option("--threat", help="Threat model, for instance Linf:8/255 or L2:0.5.", metavar="THREAT")
+@click.option("--epochs", type=int, help="Default: the recipe's.")
+@click.option("--batch-size", type=int, help="Default: the recipe's.")
+@click.option("--lr", type=float, help="Highest learning rate (default: the recipe's).")
+@click.option("--seed", default=0, show_default=True, help="Seed of initial weights, batches and attacks.")
+@click.option("--hold-out", type=float, help="Share not trained on, by which the best epoch is chosen.")
+@click.option("--precision", help="auto (default: bfloat16 on GPUs), float32 or bfloat16.", metavar="PRECISION")
+@click.option("--device", help="auto (default), cpu, cuda or cuda:1.", metavar="DEVICE")
+@click.option("--out", type=click.Path(path_type=Path), help="Weights to write (for a NAME: NAME.safetensors).")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint that a killed training left beside --out.")
+def train(name: str | None, **options: Any) -> None:
+    """Train a model by a published recipe.
+
+    NAME is a model of the embedded zoo, made again as its card says. Without it --recipe, --model, --data, --threat and
+    --out train any network on any data.
+    """
+    from gauntlet.bench.cli.training import make_job, train_model
+
+    for line in train_model(make_job(name, options)):
         click.echo(line)
 
 

@@ -1,18 +1,25 @@
-"""`gauntlet show`, `leaderboard` and `verify`: what is read from a stored run."""
+"""`gauntlet show`, its pictures, `leaderboard` and `verify`: what is read from a stored run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import click
+import numpy as np
 
 from gauntlet.bench.device import choose_device
 from gauntlet.bench.engine import write_leaderboard
+from gauntlet.bench.gallery import Drawn, Gallery, NoPictureError, Patterns, sample_path
+from gauntlet.bench.plan import Cell
 from gauntlet.bench.reverify import reverify
 from gauntlet.bench.runfile import load_run
 from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.formatting import with_interval
+from gauntlet.leaderboard.record import DRAWS, CellResult
+from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.table import rows
 from gauntlet.leaderboard.terminal import terminal_table
 
@@ -42,8 +49,80 @@ def show_run(folder: Path) -> Iterator[str]:
 def write_files(folder: Path) -> Iterator[str]:
     """Write the leaderboard's files again, and name them."""
     files, _ = write_leaderboard(load_run(folder))
-    for path in (files.leaderboard_csv, files.cells_csv, files.markdown):
+    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown):
         yield f"written: {path}"
+
+
+def draw_run(folder: Path, patterns: Patterns) -> Iterator[str]:
+    """Write the pictures of every row that the patterns choose, a line each; what cannot be drawn says why."""
+    gallery = Gallery(load_run(folder))
+    for row in gallery.rows(patterns):
+        yield visible(row.title)
+        for drawn in gallery.draw(row):
+            yield f"  {_told(drawn)}"
+
+
+def show_sample(folder: Path, sample: str, patterns: Patterns, *, pictures: bool) -> Iterator[str]:
+    """What became of one sample, a line for each cell that the patterns choose, and its pictures where wanted.
+
+    Raises NoPictureError where no such cell has the sample.
+    """
+    gallery = Gallery(load_run(folder))
+    seen = False
+    for row in gallery.rows(patterns):
+        lines = [line for cell in row.cells for line in _sample_lines(cell, gallery.result(cell), sample)]
+        if not lines:
+            continue
+        seen = True
+        yield visible(row.title)
+        yield from (f"  {line}" for line in lines)
+        if pictures:
+            drawn = gallery.draw_sample(row, sample)
+            yield "  no picture: no attack found an example" if drawn is None else f"  {_told(drawn)}"
+        elif sample_path(row, sample).is_file():
+            yield f"  picture: {sample_path(row, sample)}"
+    if not seen:
+        raise NoPictureError(
+            f"sample {sample!r} is in no finished block of these cells: ids are those of the data, such as "
+            f"{_some_ids(gallery)}; correct --sample"
+        )
+
+
+def _sample_lines(cell: Cell, result: CellResult, sample: str) -> Iterator[str]:
+    for block in result.blocks:
+        found = block.samples
+        for row in np.flatnonzero(found.id == sample).tolist():
+            clean, label = int(found.clean_prediction[row]), int(found.label[row])
+            parts = [f"label {label}", f"clean {clean}" if clean != label else "clean right"]
+            if np.isnan(found.distance[row]):
+                parts.append("not attacked" if clean != label else "no example found")
+            else:
+                parts.append(f"adversarial {int(found.prediction[row])} at {cell.info.norm} {found.distance[row]:.4g}")
+                parts[-1] += " (beyond eps)" if found.robust[row] else ""
+            parts.append("robust" if found.robust[row] else "not robust")
+            parts.append(f"margin {found.margin[row]:.4g}")
+            if found.stage and found.stage[row]:
+                parts.append(f"broken by stage {found.stage[row]}")
+            if cell.info.randomised:
+                wrong = Proportion(round(DRAWS * float(found.wrong_share_scored[row])), DRAWS)
+                parts.append(f"wrong in {with_interval(wrong)} % of {DRAWS} fresh draws")
+            parts.append(f"{found.forwards[row]:.0f} + {found.backwards[row]:.0f} passes")
+            seed = f" (seed {cell.info.seed})" if cell.info.seed else ""
+            yield f"{visible(cell.info.attack)}{seed}: {', '.join(map(visible, parts))}"
+
+
+def _some_ids(gallery: Gallery) -> str:
+    ids = (
+        str(name)
+        for cell in gallery.run.plan.cells
+        for block in gallery.result(cell).blocks
+        for name in block.samples.id
+    )
+    return ", ".join(repr(name) for name in islice(dict.fromkeys(ids), 3)) or "(nothing is stored yet)"
+
+
+def _told(drawn: Drawn) -> str:
+    return f"not drawn: {drawn.path.name}: {visible(drawn.missing)}" if drawn.missing else f"written: {drawn.path}"
 
 
 def verify_run(folder: Path, device: str) -> bool:

@@ -54,7 +54,7 @@ def execute(options: Mapping[str, Any]) -> bool:
             bars.console.print(f"{title}: {_line(result)}", markup=False, highlight=False, soft_wrap=True)
             if result.error is not None:
                 problems.append(f"{title}: {result.error.kind}: {result.error.message}")
-            problems += missed(result, engine.config.expect)
+            problems += [*missed(result, engine.config.expect), *engine.alarms(cell)]
     click.echo()
     for line in summary(engine.run.folder):
         click.echo(line)
@@ -93,7 +93,7 @@ def dry(options: Mapping[str, Any]) -> bool:
         if one.seconds is None:
             unknown += 1
         total += one.seconds or 0.0
-        cost = "of unknown cost (whole attack of a library)" if one.seconds is None else f"at most {one.seconds:.1f} s"
+        cost = "of unknown cost (an attack that runs whole)" if one.seconds is None else f"at most {one.seconds:.1f} s"
         state = "stored" if one.stored == one.n else f"{one.stored} of {one.n} stored, the rest {cost}"
         click.echo(f"{visible(one.title)}: {state}")
     click.echo(f"{len(engine.run.plan.cells)} cells, at most {total:.0f} s in all, {unknown} cells of unknown cost")

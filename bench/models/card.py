@@ -10,6 +10,15 @@ if TYPE_CHECKING:  # listing models must not import torch
     from torch import nn
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation of an accuracy over `n` trainings that differ in their seed; shares in [0, 1]."""
+
+    mean: float
+    deviation: float
+    n: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """Where a model came from, how to feed it, and what it claims. Accuracies are shares in [0, 1]."""
@@ -39,6 +48,10 @@ class ModelCard:
     """At `claim_threat`, under `claim_attack`."""
     claim_threat: str = ""
     claim_attack: str = ""
+    certified: float | None = None
+    """Proven robust at `claim_threat`, by interval bounds; None where these prove nothing worth telling."""
+    clean_over_seeds: Spread | None = None
+    robust_over_seeds: Spread | None = None
     clean_tolerance: float = 0.0
     """How far the clean accuracy of a model trained again, from any seed, may lie from `clean`."""
     tolerance: float = 0.0

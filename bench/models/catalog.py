@@ -6,5 +6,5 @@ from gauntlet.bench.models.card import ModelEntry
 from gauntlet.bench.registry import Registry
 
 MODELS: Registry[ModelEntry] = Registry("model")
-for _recipe in ("standard", "gauss", "fast", "pgd", "trades"):
+for _recipe in ("standard", "gauss", "fast", "pgd", "trades", "mart", "awp", "ibp", "pgd_l2"):
     MODELS.register(f"cnn.{_recipe}_digits", f"gauntlet.bench.models.zoo:{_recipe.upper()}")

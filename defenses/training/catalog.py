@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gauntlet.defenses.training import fast, gauss, pgd, standard, trades
-from gauntlet.defenses.training.loop import Recipe
+from gauntlet.defenses.training import awp, fast, gauss, ibp, mart, pgd, pgd_l2, standard, trades
+from gauntlet.defenses.training.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in (standard, gauss, fast, pgd, trades)}
+RECIPES: dict[str, Recipe] = {
+    module.RECIPE.name: module.RECIPE for module in (standard, gauss, fast, pgd, trades, mart, awp, ibp, pgd_l2)
+}

@@ -8,10 +8,12 @@ from torch.nn.functional import cross_entropy
 
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.defenses.training.inner import ascend, uniform_start
-from gauntlet.defenses.training.loop import Recipe
+from gauntlet.defenses.training.recipe import Recipe
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+def loss(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator, done: float = 1.0
+) -> Tensor:
     """Cross-entropy after one FGSM step of 1.25 eps from a random start (algorithm 3)."""
     start = uniform_start(x, threat, generator)
     adversarial = ascend(
@@ -23,6 +25,7 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator:
 RECIPE = Recipe(
     name="fast",
     summary="FGSM with random start",
-    source="Wong, Rice, Kolter 2020, arXiv 2001.03994; Adam in place of SGD, no early stopping",
+    source="Wong, Rice, Kolter 2020, arXiv 2001.03994; Adam in place of SGD",
     loss=loss,
+    safeguard=True,
 )

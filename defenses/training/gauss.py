@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gauntlet.attacks.threat import ThreatModel
-from gauntlet.defenses.training.loop import Recipe
+from gauntlet.defenses.training.recipe import Recipe
 
 SIGMA = 0.25
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+def loss(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator, done: float = 1.0
+) -> Tensor:
     """Cross-entropy on images with Gaussian noise of standard deviation 0.25, not clipped."""
     noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return cross_entropy(model(x + SIGMA * noise), y)

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.threat import ThreatModel
+from gauntlet.defenses.training.checkpoint import read_checkpoint, write_checkpoint
+from gauntlet.defenses.training.course import Course, begin
+from gauntlet.defenses.training.holdout import measure
+from gauntlet.defenses.training.recipe import Recipe
+
+FALL = 0.2
+"""How far robust accuracy on a training batch may fall in an epoch, as in locuslab/fast_adversarial (train_fgsm.py)."""
+
+Precision = Literal["float32", "bfloat16"]
 
 
-class TrainingLoss(Protocol):
-    """The loss of a recipe on one batch."""
+@dataclass(frozen=True)
+class Epoch:
+    """What is reported after each epoch."""
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
-    ) -> Tensor:
-        """Scalar loss for images (N, C, H, W) in [0, 1] and labels (N,); random numbers come from `generator`."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train: the loss, and the settings of Adam with a one-cycle learning rate (Smith and Topin 2018)."""
-
-    name: str
-    summary: str
-    source: str
-    """Paper, and what departs from it."""
-    loss: TrainingLoss
-    adversarial: bool = True
-    """Whether it trains against a threat model."""
-    epochs: int = 60
-    batch_size: int = 100
-    peak_rate: float = 2e-3
-    weight_decay: float = 5e-4
+    done: int
+    total: int
+    loss: float
+    """Mean over the samples."""
+    robust: float | None = None
+    """Accuracy after PGD of 10 steps on the held-out samples, a share; None without them."""
 
 
-Progress = Callable[[int, int, float], None]
-"""Called after each epoch with (epochs done, epochs in all, mean loss)."""
+@dataclass(frozen=True)
+class Fitted:
+    """How a training ended."""
+
+    epoch: int
+    """The epoch whose weights the model has."""
+    stopped: str = ""
+    """Why it ended before its last epoch; empty where it did not."""
+
+
+Progress = Callable[[Epoch], None]
 
 
 def fit(
@@ -52,41 +58,152 @@ def fit(
     *,
     threat: ThreatModel,
     seed: int,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    precision: Precision = "float32",
+    checkpoint: Path | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> Fitted:
     """Train `model` in place on images (N, C, H, W) in [0, 1] and labels (N,), and leave it in eval mode.
 
-    Batches and all random numbers of the recipe come from generators of `seed`, so that the same seed gives the same
-    weights on the same machine at one number of threads; the model's initial weights are the caller's, and dropout,
-    where the model has it, draws from torch's global generator. Raises ValueError for no samples, labels
-    that are not as many as the images, and a loss that is not finite.
+    It is trained on the device of its parameters, to which images are brought batch by batch; `precision` bfloat16
+    computes under autocast. With `held_out` images and labels it gets the weights of the epoch that is most robust on them
+    (Rice et al. 2020, arXiv 2002.11569), or most accurate, if the recipe is not adversarial. Where a recipe has a safeguard
+    and robust accuracy collapses, training ends with the weights of before.
+
+    After each epoch everything is written to `checkpoint`; where that file is there, training goes on from it, and ends
+    with the same weights as without a break. Batches and all random numbers of the recipe come from generators of `seed`,
+    so that the same seed gives the same weights on the same machine at one number of threads; the model's initial
+    weights are the caller's, and dropout, where the model has it, draws from torch's global generator.
+
+    Raises ValueError for no samples, labels that are not as many as the images, a threat model that the recipe is not
+    made for, a checkpoint of another training, and a loss that is not finite.
     """
+    check(images, labels, recipe, threat)
+    first = next(model.parameters(), None)
+    device = images.device if first is None else first.device
+    steps = recipe.epochs * -(-len(images) // recipe.batch_size)
+    course = begin(model, device, recipe, steps=steps, seed=seed)
+    identity = _identity(model, images, labels, recipe, threat, seed, precision, held_out) if checkpoint else {}
+    if checkpoint is not None and checkpoint.exists():
+        course.restore(read_checkpoint(checkpoint, identity))
+    while course.epoch < recipe.epochs and not course.stopped:
+        mean, batch = _train_epoch(course, images, labels, recipe, threat, precision)
+        robust = None
+        if recipe.safeguard:
+            course.stopped = _collapse(course, *batch, threat, seed)
+        if held_out is not None and not course.stopped:
+            found = measure(model, *held_out, threat, seed=seed, batch_size=recipe.batch_size, device=device)
+            robust = found.robust / found.n
+            score = robust if recipe.adversarial else found.clean / found.n
+            if score > course.kept_score:
+                course.keep(score)
+        elif recipe.safeguard and not course.stopped:
+            course.keep(course.watched)
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, course.state(), identity)
+        if progress is not None:
+            progress(Epoch(course.epoch, recipe.epochs, mean, robust))
+    if course.kept:
+        model.load_state_dict(course.kept)
+    model.eval()
+    return Fitted(course.kept_epoch or course.epoch, course.stopped)
+
+
+def check(images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel) -> None:
+    """Raise ValueError for what `fit` cannot train with."""
     if not len(images):
         raise ValueError("images is empty: give at least one image to train on")
     if len(images) != len(labels):
         raise ValueError(f"labels has {len(labels)} entries for {len(images)} images: give one label an image")
-    shuffle = torch.Generator().manual_seed(seed)
-    noise = torch.Generator(images.device).manual_seed(seed + 1)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay)
-    batches = -(-len(images) // recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.peak_rate, total_steps=recipe.epochs * batches)
-    for epoch in range(recipe.epochs):
-        total = 0.0
-        for rows in torch.randperm(len(images), generator=shuffle).split(recipe.batch_size):  # type: ignore[no-untyped-call]
-            chosen = rows.to(images.device)
-            model.train()
-            loss = recipe.loss(model, images[chosen], labels[chosen], threat, noise)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            total += float(loss.detach()) * len(rows)
-        mean = total / len(images)
-        if not math.isfinite(mean):
-            raise ValueError(
-                f"the loss of recipe {recipe.name!r} is {mean} in epoch {epoch + 1}: lower "
-                f"peak_rate={recipe.peak_rate:g}, or look for NaN in the images"
-            )
-        if progress is not None:
-            progress(epoch + 1, recipe.epochs, mean)
-    model.eval()
+    if threat.norm == "L1" or recipe.norm not in (None, threat.norm):
+        raise ValueError(
+            f"threat {threat} does not fit recipe {recipe.name!r}: it trains against {recipe.norm or 'Linf and L2'}"
+        )
+    if threat.target:
+        raise ValueError(f"threat {threat} has a target: training is against any wrong class, leave the target out")
+
+
+def _train_epoch(
+    course: Course, images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel, precision: Precision
+) -> tuple[float, tuple[Tensor, Tensor]]:
+    """One pass over the samples: the mean loss, and the first batch."""
+    model, total = course.model, 0.0
+    batches = torch.randperm(len(images), generator=course.shuffle).split(recipe.batch_size)  # type: ignore[no-untyped-call]
+    steps = recipe.epochs * len(batches)
+    for number, rows in enumerate(batches, course.epoch * len(batches)):
+        chosen = rows.to(images.device)
+        x, y = images[chosen].to(course.device), labels[chosen].to(course.device)
+        model.train()
+        with _computing(model, course.device, precision):
+            loss = recipe.loss(model, x, y, threat, course.noise, number / steps)
+        course.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        course.optimiser.step()
+        course.schedule.step()
+        total += float(loss.detach()) * len(rows)
+    course.epoch += 1
+    mean = total / len(images)
+    if not math.isfinite(mean):
+        raise ValueError(
+            f"the loss of recipe {recipe.name!r} is {mean} in epoch {course.epoch}: lower "
+            f"peak_rate={recipe.peak_rate:g}, or look for NaN in the images"
+        )
+    first = batches[0].to(images.device)
+    return mean, (images[first], labels[first])
+
+
+def _collapse(course: Course, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> str:
+    """What to say where PGD suddenly breaks a training batch (catastrophic overfitting); else nothing."""
+    found = measure(course.model, x, y, threat, seed=seed, batch_size=len(x), device=course.device)
+    before, course.watched = course.watched, found.robust / found.n
+    if course.watched >= before - FALL:
+        return ""
+    return (
+        f"catastrophic overfitting in epoch {course.epoch}: on a training batch, accuracy after PGD fell from "
+        f"{before:.0%} to {course.watched:.0%}; the weights are those of before"
+    )
+
+
+@contextmanager
+def _computing(model: nn.Module, device: torch.device, precision: Precision) -> Iterator[None]:
+    """Within it the model computes in `precision`; its logits are float32, for the losses."""
+    if precision == "float32":
+        yield
+        return
+    hook = model.register_forward_hook(lambda _module, _inputs, logits: logits.float())
+    try:
+        # No cache: older versions of torch use what was cast while gradients were off again where they are on.
+        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+    finally:
+        hook.remove()
+
+
+def _identity(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    threat: ThreatModel,
+    seed: int,
+    precision: Precision,
+    held_out: tuple[Tensor, Tensor] | None,
+) -> dict[str, str]:
+    """What must be the same for a checkpoint to be gone on with."""
+    data = hashlib.sha256()
+    for part in (images, labels, *(held_out or ())):
+        data.update(part.detach().cpu().contiguous().numpy().tobytes())
+    shapes = repr({name: tuple(one.shape) for name, one in model.state_dict().items()})
+    return {
+        "model": hashlib.sha256(shapes.encode()).hexdigest(),
+        "recipe": recipe.name,
+        "epochs": str(recipe.epochs),
+        "batch_size": str(recipe.batch_size),
+        "peak_rate": str(recipe.peak_rate),
+        "weight_decay": str(recipe.weight_decay),
+        "threat": str(threat),
+        "seed": str(seed),
+        "precision": precision,
+        "held_out": str(0 if held_out is None else len(held_out[0])),
+        "data": data.hexdigest(),
+    }

@@ -8,12 +8,14 @@ from torch.nn.functional import cross_entropy
 
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.defenses.training.inner import ascend, uniform_start
-from gauntlet.defenses.training.loop import Recipe
+from gauntlet.defenses.training.recipe import Recipe
 
 STEPS = 10
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+def loss(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator, done: float = 1.0
+) -> Tensor:
     """Cross-entropy at the end of 10 steps of PGD of 2.5 eps / 10 from a random start."""
     point = uniform_start(x, threat, generator)
     for _ in range(STEPS):

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gauntlet.attacks.threat import ThreatModel
-from gauntlet.defenses.training.loop import Recipe
+from gauntlet.defenses.training.recipe import Recipe
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+def loss(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator, done: float = 1.0
+) -> Tensor:
     """Cross-entropy on the clean images."""
     return cross_entropy(model(x), y)
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.defenses.training.inner import ascend, evaluating
-from gauntlet.defenses.training.loop import Recipe
+from gauntlet.defenses.training.recipe import Recipe
 
 STEPS = 10
 BETA = 6.0
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-    """CE(f(x), y) + beta · KL(f(x) ‖ f(x')), where x' maximises the same divergence (algorithm 1 and eq. 5).
+def loss(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator, done: float = 1.0
+) -> Tensor:
+    """CE(f(x), y) + beta · KL(f(x) ‖ f(x')), where x' maximises the same divergence (algorithm 1 and eq. 5)."""
+    return trade_off(model, x, farthest(model, x, threat, generator), y)
 
-    As in the authors' code (yaodongyu/TRADES, trades.py): x' starts at x with normal noise of 0.001, since the gradient
-    of the divergence is zero at x itself, and is made in eval mode; the divergence is a mean over the batch
-    (`batchmean`), and its gradient flows through both predictions.
+
+def farthest(model: nn.Module, x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+    """The point of the ball whose prediction differs most from that at x, by 10 steps of 2.5 eps / 10.
+
+    As in the authors' code (yaodongyu/TRADES, trades.py) it starts at x with normal noise of 0.001, since the gradient
+    of the divergence is zero at x itself, and is made in eval mode.
     """
     with evaluating(model):
         with torch.no_grad():
@@ -33,6 +41,11 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator:
                 2.5 * threat.eps / STEPS,
                 threat,
             )
+    return point
+
+
+def trade_off(model: Callable[[Tensor], Tensor], x: Tensor, point: Tensor, y: Tensor) -> Tensor:
+    """The loss at a given x': the divergence is a mean over the batch, and its gradient flows through both predictions."""
     logits = model(x)
     divergence = kl_div(log_softmax(model(point), dim=1), softmax(logits, dim=1), reduction="batchmean")
     return cross_entropy(logits, y) + BETA * divergence

@@ -1,0 +1,101 @@
+"""Adaptive attacks: stages chosen by what is known of the pipeline that is attacked.
+
+"On adaptive attacks to adversarial example defenses" (Tramèr, Carlini, Brendel, Madry, NeurIPS 2020, arXiv 2002.08347) and
+"Obfuscated gradients give a false sense of security" (Athalye, Carlini, Wagner, ICML 2018, arXiv 1802.00420): attack what the
+defense does, by true gradients where they exist, by BPDA where they do not, by the expectation over random draws (EOT) where
+there are some, beneath a defense of the output, by transfer from the undefended model, and always without gradients, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.gauntlet import BUDGETS, in_norm
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.signs import Masked
+from gauntlet.attacks.solver import Stage
+from gauntlet.attacks.square import Square
+from gauntlet.attacks.threat import Norm, ThreatModel
+
+BENEATH, TWIN = "beneath", "twin"
+"""Views that a stage may be shown: the pipeline without its output defense, and the model without any."""
+DRAWS = 8
+"""Passes over which a gradient is averaged against random draws."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What is known of what is attacked."""
+
+    masked: bool = False
+    """Gradients vanish, or do not exist, where nothing was declared, or in spite of BPDA."""
+    randomised: bool = False
+    beneath: bool = False
+    """It has an output defense."""
+    twin: bool = False
+    """It has a defense."""
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Stands for the cascade that is chosen once the pipeline has been looked at."""
+
+    norm: Norm
+
+    version: ClassVar[int] = 1
+
+    def against(self, pipeline: Pipeline) -> Cascade:
+        """The cascade. Of an undefended model whose gradients are useful it is `gauntlet`."""
+        usual = BUDGETS["gauntlet"]
+        first, rest = (_EXPECTATION, ()) if pipeline.randomised else (usual[:3], usual[3:])
+        suspicious = pipeline.masked or pipeline.twin or pipeline.randomised
+        stages = [
+            *(_BENEATH if pipeline.beneath else ()),
+            *first,
+            *(_THROUGH if pipeline.masked else ()),
+            *(_TRANSFER if pipeline.twin else ()),
+            *([Stage("square", Square(queries=1000), way="black-box")] if suspicious else ()),
+            *(stage for stage in rest if not (suspicious and isinstance(stage.when, Masked))),
+        ]
+        return Cascade(tuple(in_norm(stage, self.norm) for stage in stages))
+
+
+_BENEATH = (
+    Stage("beneath", PGD(steps=20, loss="cw"), view=BENEATH, way="beneath"),
+    Stage("beneath-targets", APGD(steps=10, loss="dlr_targeted"), view=BENEATH, way="beneath"),
+)
+_EXPECTATION = (
+    Stage("eot-ce", APGD(steps=20, eot=DRAWS), way="eot"),
+    Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=3, eot=DRAWS), way="eot"),
+)
+_THROUGH = (
+    Stage("through", PGD(steps=20, loss="cw"), None, "through", way="bpda"),
+    Stage("through-targets", APGD(steps=20, loss="cw_targeted"), None, "through", way="bpda"),
+)
+# Its iterates go on where the twin is wrong already: what is far beyond its boundary is more likely to be beyond the other's.
+_TRANSFER = (
+    Stage("transfer", PGD(steps=20, loss="cw"), view=TWIN, way="transfer"),
+    Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, way="transfer"),
+)
+
+_NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+
+
+def build(threat: ThreatModel) -> Adaptive:
+    """It has no settings: what it does is chosen by what is attacked."""
+    return Adaptive(threat.norm)
+
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="adaptive",
+        summary="gauntlet, with BPDA, EOT, transfer and search as the defense needs them",
+        source="Tramèr et al. 2020, arXiv 2002.08347; Athalye et al. 2018, arXiv 1802.00420",
+        norms=_NORMS,
+    ),
+    build,
+)

@@ -1,0 +1,69 @@
+"""What an attacker reports who does not ask how the defense works: PGD by autograd through whatever is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.norms import project, steepest
+from gauntlet.attacks.rule import whole
+from gauntlet.attacks.threat import Norm, ThreatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naive:
+    """PGD on the cross-entropy from a random start, the last iterate taken, as libraries have it: Madry et al. 2018, section 2.
+
+    Its figure is what the leaderboard shows beside that of adaptive attacks. It is given the pipeline as it is, without BPDA
+    and with one draw a step of what is random; where autograd reaches no input, the undefended model, and its examples are
+    put to the defended one. Where there is no gradient at all, it stops at its start. `steps` of 2.5 eps / steps.
+    """
+
+    threat: ThreatModel
+    steps: int = 40
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, 1)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K)."""
+        size = 2.5 * self.threat.eps / self.steps
+        with guarded(model, seed):
+            noise = 2 * torch.rand_like(images) - 1
+            point = project(images + self.threat.eps * noise, images, self.threat)
+            for _ in range(self.steps):
+                point = point.detach().requires_grad_()
+                loss = cross_entropy(model(point), labels, reduction="sum")
+                if not loss.requires_grad:
+                    break
+                (gradient,) = torch.autograd.grad(loss, point)
+                ahead = point.detach() + size * steepest(torch.nan_to_num(gradient), self.threat.norm)
+                point = project(ahead, images, self.threat)
+        return point.detach()
+
+
+def build(threat: ThreatModel, *, steps: int = 40) -> Naive:
+    """The attack for that threat model. Raises ValueError for bad settings."""
+    return Naive(threat=threat, steps=steps)
+
+
+_NORMS: tuple[Norm, ...] = ("Linf", "L2")
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="naive",
+        summary="PGD by autograd through whatever is there, for comparison",
+        source="Madry et al. 2018, arXiv 1706.06083",
+        norms=_NORMS,
+        kind="naive",
+    ),
+    build,
+)

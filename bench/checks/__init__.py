@@ -1,0 +1,1 @@
+"""Checks of an evaluation: can its number be trusted?"""

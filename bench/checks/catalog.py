@@ -1,0 +1,205 @@
+"""All checks, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from gauntlet.bench.checks import effort, gradients, model, outcomes, planted, strength
+from gauntlet.bench.checks.subject import Finding, Subject, not_applicable
+from gauntlet.leaderboard.record import Flag
+
+Cost = Literal["cheap", "expensive"]
+Which = Literal["cheap", "all"]
+
+AUTOATTACK = "Croce and Hein 2020 (AutoAttack's checks), arXiv 2003.01690"
+CARLINI = "Carlini et al. 2019, arXiv 1902.06705"
+PINTOR = "Pintor et al. 2022, arXiv 2106.09947"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check: its name (that of its flag), the rule in a line, who proposed it, and what it costs.
+
+    `cheap` ones are run for every pair of model and defense, on at most 64 samples (but for `randomised-model`, which passes
+    every batch); `expensive` ones, which run attacks, where they are asked for.
+    """
+
+    name: str
+    rule: str
+    source: str
+    cost: Cost
+    run: Callable[[Subject], Finding]
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "eval-mode", "every module is in eval mode, outputs are finite numbers", "RobustBench", "cheap", model.eval_mode
+    ),
+    Check(
+        "randomised-model",
+        "5 passes over each batch: as many are right, normalised outputs within 1e-4",
+        AUTOATTACK,
+        "cheap",
+        model.randomised_model,
+    ),
+    Check("probabilities", "outputs are not distributions", AUTOATTACK, "cheap", model.probabilities),
+    Check("few-classes", "ratio losses need 3 classes, targeted ones 4", AUTOATTACK, "cheap", model.few_classes),
+    Check(
+        "unavailable-gradients",
+        "the gradient can be computed, and has an entry that is not zero",
+        PINTOR,
+        "cheap",
+        gradients.unavailable_gradients,
+    ),
+    Check(
+        "zero-gradient",
+        "for every loss, no sample's gradient at the attack's start is zero or not finite",
+        f"{AUTOATTACK}; ART",
+        "cheap",
+        gradients.zero_gradient,
+    ),
+    Check(
+        "finite-differences",
+        "autograd agrees with finite differences along random directions, at the scale of an attack's steps",
+        "this project",
+        "cheap",
+        gradients.finite_differences,
+    ),
+    Check(
+        "optimisation-at-test-time",
+        "the forward pass does not call autograd",
+        AUTOATTACK,
+        "cheap",
+        gradients.optimisation_at_test_time,
+    ),
+    Check(
+        "unstable-predictions",
+        "mean relative change of the margin over 100 draws within ±4/255",
+        PINTOR,
+        "cheap",
+        gradients.unstable_predictions,
+    ),
+    Check(
+        "unbounded-attack",
+        "with eps = the whole box every sample breaks",
+        f"{CARLINI}; {PINTOR}",
+        "expensive",
+        strength.unbounded_attack,
+    ),
+    Check(
+        "obfuscation",
+        "PGD of 100 steps at full range leaves no more than chance",
+        "Adversarial Robustness Toolbox",
+        "expensive",
+        strength.obfuscation,
+    ),
+    Check(
+        "undefended-twin",
+        "the model without its defense breaks",
+        CARLINI,
+        "expensive",
+        strength.undefended_twin,
+    ),
+    Check(
+        "frozen-randomness",
+        "with one draw frozen the pipeline breaks",
+        CARLINI,
+        "expensive",
+        strength.frozen_randomness,
+    ),
+    Check(
+        "planted-example",
+        "the attack finds an example that is hidden in every ball",
+        "Zimmermann et al. 2022, arXiv 2206.13991",
+        "expensive",
+        planted.planted_example,
+    ),
+    Check("converged", "twice the steps and a restart more break no more", CARLINI, "expensive", effort.converged),
+    Check(
+        "incomplete-optimisation",
+        "the last 10 steps gain at most 5 % of the clean margin",
+        PINTOR,
+        "expensive",
+        effort.incomplete_optimisation,
+    ),
+    Check(
+        "random-noise",
+        "10,000 random points break nothing that the attack left",
+        CARLINI,
+        "expensive",
+        effort.random_noise,
+    ),
+    Check(
+        "transfer-failure",
+        "share of the twin's examples that get another label from the pipeline",
+        PINTOR,
+        "expensive",
+        strength.transfer_failure,
+    ),
+    Check(
+        "silent-success",
+        "a library's attack returns the example that it passed through",
+        PINTOR,
+        "expensive",
+        outcomes.silent_success,
+    ),
+    Check(
+        "black-box-beats-white-box",
+        "attacks without gradients break nothing that gradients left, sample by sample",
+        f"{AUTOATTACK}; {CARLINI}",
+        "cheap",
+        outcomes.black_box_beats_white_box,
+    ),
+    Check(
+        "single-step-beats-iterative",
+        "one step breaks nothing that many steps left, sample by sample",
+        CARLINI,
+        "cheap",
+        outcomes.single_step_beats_iterative,
+    ),
+    Check("rises-with-eps", "robust accuracy does not rise with eps", CARLINI, "cheap", outcomes.rises_with_eps),
+    Check(
+        "above-chance-at-grey",
+        "at Linf 0.5 no more stand than the most frequent class has",
+        CARLINI,
+        "cheap",
+        outcomes.above_chance_at_grey,
+    ),
+    Check(
+        "invalid-candidates",
+        "the attack proposes finite points of the box and the ball",
+        "this project",
+        "cheap",
+        outcomes.invalid_candidates,
+    ),
+    Check(
+        "8-bit-survival",
+        "share of the examples that hold after rounding to 8 bits",
+        "this project",
+        "cheap",
+        outcomes.survival_of_rounding,
+    ),
+)
+
+
+def run_checks(subject: Subject, which: Which = "cheap") -> list[Finding]:
+    """What each check finds, in the order of `CHECKS`; `cheap` leaves the expensive ones out.
+
+    Checks of outcomes look at `subject.row` and do not apply without it.
+    """
+    return [run_check(check, subject) for check in CHECKS if which == "all" or check.cost == "cheap"]
+
+
+def run_check(check: Check, subject: Subject) -> Finding:
+    """What a check finds. One that fails says so: it must not take a result with it that the attack has given."""
+    try:
+        return check.run(subject)
+    except Exception as error:
+        return not_applicable(check.name, f"The check failed: {type(error).__name__}: {error}")
+
+
+def flags(findings: Iterable[Finding]) -> tuple[Flag, ...]:
+    """What the record is to say of them."""
+    return tuple(finding.flag for finding in findings if finding.flag is not None)

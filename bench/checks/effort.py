@@ -1,0 +1,132 @@
+"""Checks of an attack's effort: whether more steps, or blind guessing, find what it did not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.norms import random_point
+from gauntlet.attacks.random import Draws, model_randomness
+from gauntlet.attacks.rejecting import reduced
+from gauntlet.attacks.rule import Rule
+from gauntlet.bench.checks.running import Course, attacked, harder, standing
+from gauntlet.bench.checks.strength import NO_ATTACK, left_by
+from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
+
+NOISE_DRAWS = 10_000
+NOISE_DRAWS_SLOW = 200
+"""Of defenses that take long."""
+_NOISE_SAMPLES = 32
+_NOISE_TOGETHER = 64
+"""Draws of a sample in one pass."""
+_TESTED = 48
+LAST_STEPS = 10
+IMPROVEMENT = 0.05
+"""Of the clean margin, in the last steps: more, and the attack was stopped too early."""
+MORE = 0.002
+"""Share of the samples by which another figure may differ; at least `LEAST` samples."""
+LEAST = 3
+
+
+def converged(subject: Subject) -> Finding:
+    """Twice the steps and one restart more break no more samples (Carlini et al. 2019)."""
+    name = "converged"
+    few = subject.few(_TESTED).right
+    if not isinstance(subject.attack, Rule | Cascade) or not len(few.labels):
+        return not_applicable(name, "Only attacks of this project can be asked for more steps.")
+    before, after = left_by(few, subject.attack), left_by(few, harder(subject.attack))
+    more, count = int((before & ~after).sum()), len(few.labels)
+    figures = {"more": more, "standing": int(before.sum()), "samples": count}
+    told = f"Twice the steps and a restart more break {more} more of {int(before.sum())} that stand ({count} samples)"
+    if more < _at_least(count):
+        return passed(name, f"{told}.", **figures)
+    return fired(
+        name,
+        "warn",
+        f"{told}: the attack was stopped too early. Raise its steps until nothing changes.",
+        evidence=figures,
+        samples=few.named(before & ~after),
+    )
+
+
+def incomplete_optimisation(subject: Subject) -> Finding:
+    """The last 10 steps bring no sample nearer by more than 0.05 of its clean margin (Pintor et al. 2022, indicator 5)."""
+    name, few = "incomplete-optimisation", subject.few(_TESTED).right
+    if not isinstance(subject.attack, Rule | Cascade) or subject.randomised or not len(few.labels):
+        return not_applicable(name, "Steps are watched of attacks of this project, on models that are not randomised.")
+    course = Course()
+    left = standing(attacked(few, course.watch(subject.attack)), few.labels.device)
+    going = torch.tensor([_improves(course.nearest.get(row, [1.0])) for row in range(len(left))], device=left.device)
+    early = left & going
+    count, rest = int(early.sum()), int(left.sum())
+    figures = {"still_improving": count, "standing": rest}
+    told = f"For {count} of {rest} samples that stand, the last {LAST_STEPS} steps gained more than {100 * IMPROVEMENT:.0f} %"
+    if count < max(LEAST, 0.05 * rest):
+        return passed(name, f"{told} of the clean margin.", **figures)
+    return fired(
+        name,
+        "warn",
+        f"{told} of the clean margin: the attack was stopped on its way. Raise its steps.",
+        evidence=figures,
+        samples=few.named(early),
+    )
+
+
+def random_noise(subject: Subject) -> Finding:
+    """10,000 random draws in the ball break nothing that the attack did not (Carlini et al. 2019)."""
+    name, few = "random-noise", subject.few(_NOISE_SAMPLES).right
+    if subject.attack is None or not len(few.labels):
+        return not_applicable(name, NO_ATTACK)
+    left = left_by(few, subject.attack)
+    rows = left.nonzero().squeeze(1)
+    rest = few.of(rows)
+    draws = NOISE_DRAWS_SLOW if subject.slow else NOISE_DRAWS
+    found = torch.zeros_like(rest.labels, dtype=torch.bool)
+    if len(rows):
+        found = _broken_by_noise(rest, draws)
+    figures = {"broken_by_noise": int(found.sum()), "standing": len(rows), "draws": draws}
+    told = f"{draws:,} random points of the ball break {int(found.sum())} of {len(rows)} samples that the attack left"
+    if not found.any():
+        return passed(name, f"{told}.", **figures)
+    return fired(
+        name,
+        "block",
+        f"{told}: blind guessing does better than the attack. Use another one: --attacks adaptive.",
+        evidence=figures,
+        samples=rest.named(found),
+    )
+
+
+def _broken_by_noise(subject: Subject, count: int) -> Tensor:
+    """Who falls to random points, bool (N,): many draws of a sample in one pass, and what is wrong put to the verifier."""
+    images, labels = subject.images, subject.labels
+    every = torch.arange(len(labels), device=labels.device)
+    verify = subject.verifier(subject.threat)
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    draws = subject.draws("random noise")
+    with guarded(subject.pipeline, subject.seed), torch.no_grad():
+        for first in range(0, count, _NOISE_TOGETHER):
+            rows = every[~found].repeat(min(_NOISE_TOGETHER, count - first))
+            if not len(rows):
+                break
+            number = first + torch.arange(len(rows), device=rows.device) // int((~found).sum())
+            own = Draws(draws.keys[rows], torch.zeros_like(rows), number)
+            points = random_point(images[rows], subject.threat, own)
+            with model_randomness(own):
+                outputs = subject.pipeline(points)
+            logits = reduced(outputs, labels[rows]) if subject.pipeline.rejects else outputs
+            wrong = (logits.argmax(1) != labels[rows]).nonzero().squeeze(1)
+            if len(wrong):
+                won = verify(points[wrong], rows[wrong], number[wrong]).success
+                found[rows[wrong][won]] = True
+    return found
+
+
+def _improves(path: list[float]) -> bool:
+    return len(path) > 1 and path[-min(LAST_STEPS + 1, len(path))] - path[-1] > IMPROVEMENT
+
+
+def _at_least(count: int) -> float:
+    return max(LEAST, MORE * count)

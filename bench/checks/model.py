@@ -1,0 +1,95 @@
+"""Checks of the pipeline itself: what it answers, and whether twice the same."""
+
+from __future__ import annotations
+
+import torch
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.bench import probing
+from gauntlet.bench.checks.subject import (
+    FEW,
+    Finding,
+    Subject,
+    fired,
+    not_applicable,
+    passed,
+    reported,
+    without_gradients,
+)
+from gauntlet.bench.models.classifier import ModelError, check_model
+
+
+def eval_mode(subject: Subject) -> Finding:
+    """A model, or any of its modules, in training mode; or outputs that are no logits (RobustBench warns of the first)."""
+    name, few = "eval-mode", subject.few(8)
+    try:
+        with torch.random.fork_rng():
+            check_model(subject.pipeline, few.images, few.labels, subject.classes or None)
+    except ModelError as error:
+        return fired(name, "block", f"The model cannot be evaluated as it is: {error}.")
+    return passed(name, "Every module is in eval mode, and the outputs are finite numbers, one a class.")
+
+
+def randomised_model(subject: Subject) -> Finding:
+    """Five passes over the same batch differ, of any batch that is evaluated (AutoAttack's checks look at the first)."""
+    name = "randomised-model"
+    worst, moved, differ = 0.0, 0, torch.zeros(len(subject.labels), dtype=torch.bool)
+    with guarded(subject.pipeline, 0):
+        for rows in torch.arange(len(subject.labels), device=subject.labels.device).split(FEW):
+            gap, predictions = probing.spread(subject.pipeline, subject.images[rows])
+            right = (predictions == subject.labels[rows]).sum(1)
+            worst, moved = max(worst, gap), max(moved, int(right.max() - right.min()))
+            differ[rows.cpu()] = (predictions != predictions[0]).any(0).cpu()
+    figures = {"largest_gap": worst, "correct_differs_by": moved, "predictions_differ": int(differ.sum())}
+    told = (
+        f"{probing.PASSES} passes over each of {len(subject.labels)} images: normalised outputs are up to {worst:.2g} apart, and "
+        f"{figures['predictions_differ']} predictions change"
+    )
+    if worst <= probing.GAP and not moved:
+        return passed(name, f"{told}.", **figures)
+    hidden = "" if subject.card is not None and subject.card.randomised else " Declare it as randomised."
+    return fired(
+        name,
+        "block",
+        f"{told}: an attack that sees one draw a step aims at noise. Attack the expectation over draws (EOT): "
+        f"--attacks adaptive.{hidden}",
+        needs=("eot",),
+        evidence=figures,
+        samples=subject.named(differ),
+    )
+
+
+def probabilities(subject: Subject) -> Finding:
+    """Every row of outputs is a distribution (AutoAttack's checks): gradients vanish where the model is confident."""
+    name, few = "probabilities", subject.few()
+    try:
+        with torch.random.fork_rng():
+            flags = check_model(subject.pipeline, few.images)
+    except ModelError as error:
+        return not_applicable(name, f"The model cannot be evaluated: {error}.")
+    if not flags:
+        return passed(name, "The outputs are logits.")
+    needs = without_gradients(subject)
+    return fired(
+        name,
+        "block",
+        "The outputs are probabilities, not logits: gradients of losses vanish where it is confident, and attacks look weak. "
+        f"Return what goes into the softmax, or attack by {' and '.join(needs)}: --attacks adaptive.",
+        needs=needs,
+    )
+
+
+def few_classes(subject: Subject) -> Finding:
+    """Losses by ratio of logits need three classes, towards a class four (AutoAttack); what takes their place is said."""
+    name = "few-classes"
+    with guarded(subject.pipeline, 0), torch.no_grad():
+        classes = subject.pipeline(subject.images[:1]).shape[1] - subject.pipeline.rejects
+    if classes >= 4:
+        return passed(name, f"{classes} classes: every loss is defined.", classes=classes)
+    what = "dlr is replaced by the margin, and " if classes < 3 else ""
+    return reported(
+        name,
+        f"{classes} classes: {what}targeted losses by ratio are replaced by differences of two logits; at most {classes - 1} "
+        "targets.",
+        classes=classes,
+    )

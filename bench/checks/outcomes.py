@@ -1,0 +1,164 @@
+"""Checks of what attacks gave: of the results of a row's cells, and of the examples in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.norms import distance, limit
+from gauntlet.attacks.rule import Rule
+from gauntlet.bench.checks.running import in_ball
+from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported
+from gauntlet.bench.whole import run_whole
+from gauntlet.leaderboard import cells, crosschecks
+from gauntlet.leaderboard.record import CellResult, Flag
+
+
+def black_box_beats_white_box(subject: Subject) -> Finding:
+    """See `gauntlet.leaderboard.crosschecks`."""
+    return _crossed("black-box-beats-white-box", subject, crosschecks.black_box_beats_white_box)
+
+
+def single_step_beats_iterative(subject: Subject) -> Finding:
+    """See `gauntlet.leaderboard.crosschecks`."""
+    return _crossed("single-step-beats-iterative", subject, crosschecks.single_step_beats_iterative)
+
+
+def above_chance_at_grey(subject: Subject) -> Finding:
+    """See `gauntlet.leaderboard.crosschecks`."""
+    if subject.threat.norm != "Linf" or subject.threat.eps < crosschecks.GREY:
+        return not_applicable("above-chance-at-grey", f"For Linf from {crosschecks.GREY:g} on.")
+    return _crossed("above-chance-at-grey", subject, crosschecks.above_chance_at_grey)
+
+
+def rises_with_eps(subject: Subject) -> Finding:
+    """See `gauntlet.leaderboard.crosschecks`."""
+    name = "rises-with-eps"
+    smaller = [one for one in subject.siblings if one.cell.eps < subject.threat.eps]
+    if not smaller:
+        return not_applicable(name, "Nothing was attacked at a smaller eps.")
+    return _crossed(name, subject, lambda row: crosschecks.rises_with_eps(row, smaller))
+
+
+def invalid_candidates(subject: Subject) -> Finding:
+    """The verifier refused none of the attack's points: finite, in the box, in the ball by a few units in the last place."""
+    name = "invalid-candidates"
+    if not subject.row:
+        return not_applicable(name, "No cell has been run.")
+    refused = sum(cells.costs(result).candidates_rejected for result in subject.row)
+    if not refused:
+        return passed(name, "Every point that was claimed is finite, in the box and in the ball.")
+    return fired(
+        name,
+        "warn",
+        f"{refused} points that were claimed are outside the ball or the box, or not finite: they were refused, and the figure "
+        "may overstate robustness. Correct the attack.",
+        evidence={"refused": refused},
+    )
+
+
+def survival_of_rounding(subject: Subject) -> Finding:
+    """The share of the examples that stay in the ball and misclassified once they are stored as 8-bit images."""
+    name = "8-bit-survival"
+    found: dict[str, np.ndarray] = {}
+    for result in subject.row:
+        for block in result.blocks:
+            pairs = zip(block.samples.id.tolist(), block.samples.adversarial, strict=True)
+            found.update({one: image for one, image in pairs if image is not None and one not in found})
+    rows = [row for row, one in enumerate(subject.ids) if one in found]
+    if not rows:
+        return not_applicable(name, "No example was kept.")
+    own = subject.of(torch.tensor(rows, dtype=torch.int64, device=subject.labels.device))
+    points = torch.stack([torch.tensor(found[one]) for one in own.ids]).to(own.images)
+    every = torch.arange(len(rows), device=own.labels.device)
+    rounded = (points * 255).round() / 255
+    with guarded(own.pipeline, 0):
+        held = own.verifier(own.threat)(rounded, every, torch.zeros_like(every)).success
+        # Rounding may leave the ball by half a level; towards the clean image it cannot.
+        inward = own.images + (points - own.images).sign() * ((points - own.images).abs() * 255).floor() / 255
+        held |= own.verifier(own.threat)(inward.clamp(0, 1), every, torch.zeros_like(every)).success
+    share = float(held.double().mean())
+    return reported(
+        name,
+        f"{100 * share:.0f} % of {len(rows)} examples hold as 8-bit images, rounded to the nearest level or inwards.",
+        share=share,
+        examples=len(rows),
+    )
+
+
+def silent_success(subject: Subject) -> Finding:
+    """A library's attack passed through a success and returned something else (Pintor et al. 2022, indicator 2).
+
+    Attacks of this project cannot: the oracle notices every point that they evaluate.
+    """
+    name, attack = "silent-success", subject.attack
+    if attack is None or isinstance(attack, Rule | Cascade):
+        return not_applicable(name, "Attacks of this project keep every success that they pass through.")
+    few = subject.few().right
+    if not len(few.labels):
+        return not_applicable(name, "No sample is right when clean.")
+    known = in_ball(attack, few.threat)
+    watcher = _Watcher(few.view if few.victim is None else few.victim, few)
+    every = torch.arange(len(few.labels), device=few.labels.device)
+    with guarded(few.pipeline, few.seed):
+        points, _, _ = run_whole(known, watcher, few.images, few.labels, few.seed)
+        won = few.verifier(few.threat)(points, every, torch.zeros_like(every)).success
+        candidates = watcher.seen.nonzero().squeeze(1)
+        held = torch.zeros_like(won)
+        if len(candidates):
+            judged = few.verifier(few.threat)(watcher.points[candidates], candidates, torch.zeros_like(candidates))
+            held[candidates] = judged.success
+    lost = held & ~won
+    count = int(lost.sum())
+    figures = {"lost": count, "samples": len(won)}
+    if not count:
+        return passed(name, f"Of {len(won)} samples none was broken on the way and lost.", **figures)
+    return fired(
+        name,
+        "warn",
+        f"The attack passed through examples of {count} of {len(won)} samples and returned points that fail. Take its best "
+        "point rather than its last one.",
+        evidence=figures,
+        samples=few.named(lost),
+    )
+
+
+class _Watcher(nn.Module):
+    """A model that remembers, for each sample, a misclassified point of its ball that it was asked about."""
+
+    def __init__(self, model: nn.Module, subject: Subject) -> None:
+        super().__init__()
+        self.model = model
+        self.clean = subject.images
+        self.labels = subject.labels
+        self.threat = subject.threat
+        self.seen = torch.zeros_like(subject.labels, dtype=torch.bool)
+        self.points = subject.images.clone()
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.model(images)
+        with torch.no_grad():
+            asked = images.detach().to(self.clean.dtype)
+            rows = torch.cdist(asked.flatten(1), self.clean.flatten(1), p=torch.inf).argmin(1)
+            inside = distance(asked, self.clean[rows], self.threat.norm) <= limit(self.threat)
+            for at in (inside & (outputs.argmax(1) != self.labels[rows])).nonzero().squeeze(1).tolist():
+                self.seen[rows[at]] = True
+                self.points[rows[at]] = asked[at]
+        return outputs
+
+
+def _crossed(name: str, subject: Subject, check: Callable[[Sequence[CellResult]], Flag | None]) -> Finding:
+    row = [result for result in subject.row if cells.status(result) == "ok"]
+    if not row:
+        return not_applicable(name, "No cell has been run.")
+    flag = check(row)
+    if flag is None:
+        labels = ", ".join(dict.fromkeys(result.cell.attack for result in row))
+        return passed(name, f"Nothing of the kind in the results of {labels}.")
+    return Finding(name, "fired", f"{flag.message}.", flag.evidence, flag)

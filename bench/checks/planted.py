@@ -1,0 +1,222 @@
+"""An example is hidden in every ball, and the attack has to find it.
+
+Zimmermann, Brendel, Tramèr and Carlini, "Increasing confidence in adversarial robustness evaluations", NeurIPS 2022 (arXiv
+2206.13991): the last layer gives way, for each sample, to a linear readout of the same features that tells a hidden point of
+the ball from points around the clean image. All before that layer stays, and all behind it (the paper drops what is behind):
+what hides the gradient of the model hides that of the readout. So an example is there by construction, and an attack that
+does not find it would not have found the model's own either.
+
+Departures from the paper: the readout interpolates in closed form (of least norm) instead of being trained; it has the
+scale of the model's own margin, and as many classes as the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.norms import distance, project, random_point, steepest
+from gauntlet.attacks.random import Draws
+from gauntlet.attacks.rejecting import reduced
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.checks.running import attacked, standing
+from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
+
+SAMPLES = 32
+AROUND = 15
+"""Random points of the ball, beside the clean image, that stay on the label's side."""
+REACH = 0.5
+"""By how much the hidden point is beyond the boundary, as a share of the clean margin."""
+FOUND = 0.95
+"""Of the hidden examples, the share that an attack must find."""
+
+
+class NoReadoutError(ValueError):
+    """No layer was found that could give way to a readout."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """What takes the layer's place: for sample i, features f → the logit weight_i · f + offset_i of its hidden class."""
+
+    layer: nn.Module
+    clean: Tensor
+    """(N, C, H, W): a point belongs to the sample whose clean image is the nearest, in the norm of the threat model."""
+    weight: Tensor
+    """(N, F)."""
+    offset: Tensor
+    """(N,), zero on the boundary to the label, whose logit is 0."""
+    labels: Tensor
+    hidden: Tensor
+    """int64 (N,), the class that the hidden point has."""
+    others: Tensor
+    """(N,), the logit of all other classes."""
+    threat: ThreatModel
+    columns: int
+    """Outputs of the layer."""
+
+    def which(self, points: Tensor) -> Tensor:
+        """The samples, int64 (M,), that points (M, C, H, W) belong to."""
+        with torch.no_grad():
+            order = {"Linf": torch.inf, "L2": 2.0, "L1": 1.0}[self.threat.norm]
+            return torch.cdist(points.detach().flatten(1), self.clean.flatten(1), p=order).argmin(1)
+
+    def logits(self, features: Tensor, rows: Tensor) -> Tensor:
+        """(M, columns) for features (M, …) of points of the samples at `rows`."""
+        value = (features.flatten(1) * self.weight[rows]).sum(1) + self.offset[rows]
+        blank = self.others[rows][:, None].expand(-1, self.columns)
+        label = torch.zeros_like(value)[:, None]
+        return blank.scatter(1, self.labels[rows][:, None], label).scatter(
+            1, self.hidden[rows][:, None], value[:, None]
+        )
+
+
+class Planted(nn.Module):
+    """A model, with the readout in place of its layer while it runs."""
+
+    def __init__(self, model: nn.Module, readout: Readout) -> None:
+        super().__init__()
+        self.model = model
+        self.readout = readout
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs of the changed model."""
+        rows = self.readout.which(images)
+
+        def replace(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return self.readout.logits(given[0], rows)
+
+        handle = self.readout.layer.register_forward_hook(replace)
+        try:
+            outputs: Tensor = self.model(images)
+        finally:
+            handle.remove()
+        return outputs
+
+
+def planted_example(subject: Subject) -> Finding:
+    """The attack finds an example that is hidden in the ball of every sample."""
+    name, few = "planted-example", subject.right.few(SAMPLES)
+    if subject.attack is None:
+        return not_applicable(name, "No attack is given.")
+    few = _apart(few)
+    try:
+        readout, points = plant(few)
+    except NoReadoutError as error:
+        return not_applicable(name, str(error))
+    model = Planted(few.pipeline, readout)
+    every = torch.arange(len(few.labels), device=few.labels.device)
+    with guarded(model, 0):
+        verify = few.verifier(few.threat, model)
+        there = verify(points, every, torch.zeros_like(every)).success
+        clean = verify.measure(few.images, every).prediction.to(few.labels.device) == few.labels
+    rows = (there & clean).nonzero().squeeze(1)
+    if len(rows) < 3:
+        return not_applicable(name, f"Of {len(few.labels)} samples only {len(rows)} could be given a hidden example.")
+    chosen = few.of(rows)
+    left = standing(attacked(chosen, subject.attack, wrap=lambda one: Planted(one, readout)), few.labels.device)
+    missed, count = int(left.sum()), len(rows)
+    figures = {"missed": missed, "planted": count}
+    if missed <= (1 - FOUND) * count:
+        return passed(name, f"The attack finds {count - missed} of {count} hidden examples.", **figures)
+    return fired(
+        name,
+        "block",
+        f"In {missed} of {count} balls the attack misses an example that was hidden there (a linear readout of the last "
+        "layer's features): it cannot be said to find the model's own. Use another attack: --attacks adaptive.",
+        evidence=figures,
+        samples=chosen.named(left),
+    )
+
+
+def plant(subject: Subject) -> tuple[Readout, Tensor]:
+    """The readout for the subject's samples, and the hidden points (N, C, H, W). Raises NoReadoutError."""
+    images, threat = subject.images, subject.threat
+    draws = subject.draws("planted example")
+    hidden_points = _far(images, threat, draws)
+    around = [random_point(images, threat, draws.at(step=torch.full_like(draws.step, i + 1))) for i in range(AROUND)]
+    with guarded(subject.pipeline, 0), torch.no_grad():
+        outputs = subject.pipeline(images)
+        layer, columns = _last_layer(subject, outputs)
+        features = torch.stack([_features(subject, layer, points) for points in (hidden_points, images, *around)], 1)
+    logits = reduced(outputs, subject.labels) if subject.pipeline.rejects else outputs
+    top = logits.scatter(1, subject.labels[:, None], -torch.inf)
+    scale = (logits.gather(1, subject.labels[:, None]).squeeze(1) - top.amax(1)).double().clamp_min(1e-3)
+    values = -torch.ones(features.shape[:2], dtype=torch.float64, device=images.device)
+    values[:, 0] = REACH
+    lift = torch.cat([features.double(), torch.ones_like(features[..., :1]).double()], 2)
+    solution = (torch.linalg.pinv(lift) @ (values * scale[:, None])[..., None]).squeeze(2)
+    readout = Readout(
+        layer=layer,
+        clean=images,
+        weight=solution[:, :-1].to(images.dtype),
+        offset=solution[:, -1].to(images.dtype),
+        labels=subject.labels,
+        hidden=top.argmax(1),
+        others=-3 * scale.to(images.dtype),
+        threat=threat,
+        columns=columns,
+    )
+    return readout, hidden_points
+
+
+def _far(images: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+    """A random point on the surface of the ball, inside the box."""
+    noise = draws.normal(images.shape[1:], 3, images.dtype)
+    if threat.norm == "L1":
+        size = noise.flatten(1).abs().sum(1).view(-1, *[1] * (images.dim() - 1))
+        return project(images + threat.eps * noise / size, images, threat)
+    return project(images + threat.eps * steepest(noise, threat.norm), images, threat)
+
+
+def _apart(subject: Subject) -> Subject:
+    """Only samples whose balls do not touch, so that every point of a ball tells whose it is."""
+    chosen: list[int] = []
+    for row in range(len(subject.labels)):
+        others = subject.images[chosen]
+        gaps = distance(others, subject.images[row].expand_as(others), subject.threat.norm) if chosen else None
+        if gaps is None or float(gaps.min()) > 2 * subject.threat.eps:
+            chosen.append(row)
+    return subject.of(torch.tensor(chosen, dtype=torch.int64, device=subject.labels.device))
+
+
+def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
+    """The linear layer that runs last, once a pass and with a row an image; where there is none, the whole network.
+
+    And how many outputs it has.
+    """
+    calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = []
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((layer, tuple(given[0].shape), tuple(output.shape)))
+
+    linear = [module for module in subject.pipeline.modules() if isinstance(module, nn.Linear)]
+    handles = [module.register_forward_hook(note) for module in linear]
+    try:
+        subject.pipeline(subject.images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    wanted, classes = len(subject.labels), outputs.shape[1] - subject.pipeline.rejects
+    once = [one for one in calls if sum(other[0] is one[0] for other in calls) == 1]
+    for layer, given, output in reversed(once):
+        if len(given) == 2 and given[0] == wanted and output == (wanted, classes):
+            return layer, classes
+    if subject.pipeline.rejects:
+        raise NoReadoutError("The pipeline rejects, and no linear layer gives its classes: nothing can be planted.")
+    return subject.pipeline.model, outputs.shape[1]
+
+
+def _features(subject: Subject, layer: nn.Module, points: Tensor) -> Tensor:
+    """What the layer is given, (N, F)."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda module, given, output: seen.append(given[0].flatten(1)))
+    try:
+        subject.pipeline(points)
+    finally:
+        handle.remove()
+    return seen[-1]

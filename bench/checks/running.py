@@ -1,0 +1,173 @@
+"""How checks run attacks: by the same solver and judge as cells, on the samples that are right when clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.adaptive import BENEATH, TWIN
+from gauntlet.attacks.card import AnyAttack, WholeAttack
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.solver import Outcome, Stage, Task, solve
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.checks.subject import Subject
+from gauntlet.bench.whole import run_whole
+
+BATCH = 256
+Wrap = Callable[[nn.Module], nn.Module]
+"""What is put around the pipeline and everything that stands in for it: the same function, changed on purpose."""
+
+
+def attacked(
+    subject: Subject, attack: AnyAttack, *, threat: ThreatModel | None = None, wrap: Wrap = lambda model: model
+) -> list[Outcome]:
+    """Attack the subject's samples, all of which must be right when clean: an outcome each, in their order.
+
+    Stages of a cascade that are shown what the subject does not have (a twin, where there is no defense) are left out.
+    `threat`: another threat model than the subject's. `wrap`: see `Wrap`; successes are those of the wrapped pipeline.
+    """
+    threat = replace(threat or subject.threat, target="")
+    model = wrap(subject.pipeline)
+    verify = subject.verifier(threat, model)
+    every = torch.arange(len(subject.labels), device=subject.labels.device)
+    with guarded(model, subject.seed):
+        if not isinstance(attack, Rule | Cascade):
+            known = in_ball(attack, threat)
+            victim = wrap(subject.view if subject.victim is None else subject.victim)
+            points, forwards, backwards = run_whole(known, victim, subject.images, subject.labels, subject.seed)
+            won = verify(points, every, torch.zeros_like(every)).success.tolist()
+            return [Outcome(i, points[i].clone() if one else None, forwards, backwards) for i, one in enumerate(won)]
+        task = Task(subject.images, subject.labels, subject.ids, threat, subject.seed, "check")
+        stand_ins = views(subject)
+        stages = [Stage("", attack)] if isinstance(attack, Rule) else attack.stages
+        found = solve(
+            [stage for stage in stages if not stage.view or stage.view in stand_ins],
+            wrap(subject.view),
+            task,
+            verify,
+            batch_size=BATCH,
+            verify_every=10 if subject.randomised else 1,
+            classes=_classes(subject, model),
+            views={name: wrap(view) for name, view in stand_ins.items()},
+            rejects=subject.pipeline.rejects,
+        )
+        return sorted(found, key=lambda outcome: outcome.sample)
+
+
+def in_ball(attack: AnyAttack, threat: ThreatModel) -> WholeAttack:
+    """An attack of a library for that threat model, which it holds itself. Raises TypeError for what is no attack yet."""
+    if not callable(attack):
+        raise TypeError(f"{attack!r} stands for an attack that is chosen later: give the one that was chosen")
+    known: Any = attack
+    found: WholeAttack = replace(known, threat=threat) if hasattr(known, "threat") else known
+    return found
+
+
+def standing(outcomes: list[Outcome], device: torch.device | str = "cpu") -> Tensor:
+    """Whom the attack left standing, bool (N,)."""
+    return torch.tensor([outcome.adversarial is None for outcome in outcomes], dtype=torch.bool, device=device)
+
+
+def views(subject: Subject) -> dict[str, nn.Module]:
+    """What stages may be shown in place of the pipeline."""
+    found = {BENEATH: subject.pipeline.beneath, TWIN: subject.pipeline.twin}
+    return {name: view for name, view in found.items() if view is not None}
+
+
+def whole_box(threat: ThreatModel, images: Tensor) -> ThreatModel:
+    """The ball of that norm around any image that holds the whole box [0, 1]."""
+    pixels = images[0].numel()
+    return ThreatModel(threat.norm, {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[threat.norm])
+
+
+def harder(attack: AnyAttack) -> AnyAttack:
+    """The attack with twice the steps or queries and one restart more, as far as it has such settings."""
+    if isinstance(attack, Cascade):
+        return Cascade(tuple(replace(stage, rule=_harder(stage.rule)) for stage in attack.stages))
+    found: AnyAttack = _harder(attack)
+    return found
+
+
+def _harder(rule: Any) -> Any:
+    names = rule.__dataclass_fields__
+    changes = {name: 2 * getattr(rule, name) for name in ("steps", "queries", "draws") if name in names}
+    random_start = getattr(rule, "random_start", True)
+    if "restarts" in names and random_start:
+        changes["restarts"] = rule.restarts + 1
+    return replace(rule, **changes) if changes else rule
+
+
+@dataclass
+class Course:
+    """How near an attack had come to each sample after each of its steps: margins as shares of the clean margin."""
+
+    nearest: dict[int, list[float]] = field(default_factory=dict)
+
+    def watch(self, attack: Rule[Any] | Cascade) -> Cascade:
+        """The attack, with every step noted. Nearness is kept where some stage asks for signs."""
+        stages = attack.stages if isinstance(attack, Cascade) else (Stage("", attack),)
+        watched = [replace(stage, rule=_Watched(stage.rule, self), when=stage.when or _always) for stage in stages]
+        return Cascade(tuple(watched))
+
+    def note(self, oracle: Oracle) -> None:
+        """What each slot has reached, or reached before, in this stage or an earlier one."""
+        pairs = zip(oracle.slots.sample.tolist(), oracle.slots.nearness.tolist(), strict=True)
+        for sample, value in pairs:
+            path = self.nearest.setdefault(sample, [1.0])
+            path.append(min(path[-1], value))
+
+
+def _always(outcome: Outcome) -> bool:
+    return True
+
+
+class _Watched(Rule[Any]):
+    """A rule, and somebody who takes notes."""
+
+    def __init__(self, rule: Rule[Any], course: Course) -> None:
+        self.rule = rule
+        self.course = course
+        self.roams = rule.roams  # type: ignore[misc]
+
+    @property
+    def budget(self) -> int:
+        return self.rule.budget
+
+    @property
+    def minimum_norm(self) -> bool:
+        return self.rule.minimum_norm
+
+    @property
+    def tries(self) -> int:
+        return self.rule.tries
+
+    def for_classes(self, classes: int) -> Rule[Any]:
+        return _Watched(self.rule.for_classes(classes), self.course)
+
+    def start(self, oracle: Oracle) -> Any:
+        return self.rule.start(oracle)
+
+    def step(self, state: Any, oracle: Oracle) -> Any:
+        after = self.rule.step(state, oracle)
+        self.course.note(oracle)
+        return after
+
+    def last(self, state: Any) -> Tensor | None:
+        return self.rule.last(state)
+
+    def finished(self, state: Any) -> Tensor | None:
+        return self.rule.finished(state)
+
+
+def _classes(subject: Subject, model: nn.Module) -> int:
+    if subject.classes:
+        return subject.classes
+    with torch.no_grad():
+        return int(model(subject.images[:1]).shape[1]) - subject.pipeline.rejects

@@ -1,0 +1,181 @@
+"""Checks of the attack: on problems of which it is known that they can be solved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.card import AnyAttack
+from gauntlet.attacks.oracle import AttackError
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.random import Draws, model_randomness
+from gauntlet.attacks.slide import SLIDE
+from gauntlet.bench.checks.running import attacked, standing, whole_box
+from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
+from gauntlet.defenses.defended import DefendedModel
+
+_FROZEN_SAMPLES = 8
+NO_ATTACK = "No attack is given."
+
+
+def unbounded_attack(subject: Subject) -> Finding:
+    """With eps = the whole box every sample breaks (Carlini et al. 2019, section 4; Pintor et al. 2022)."""
+    name, few = "unbounded-attack", subject.few().right
+    if subject.attack is None or not len(few.labels):
+        return not_applicable(name, NO_ATTACK)
+    left = left_by(few, subject.attack, everything=True)
+    return _must_break(
+        name,
+        few,
+        left,
+        "with eps = the whole box",
+        "an image of another class is inside that ball, so the attack is broken, or blind here. Use another attack: "
+        "--attacks adaptive.",
+    )
+
+
+def obfuscation(subject: Subject) -> Finding:
+    """PGD of 100 steps of eps/50 at full range leaves less than chance (ART's check of gradient obfuscation)."""
+    name, few = "obfuscation", subject.few().right
+    classes = _classes(subject)
+    if not len(few.labels):
+        return not_applicable(name, "No sample is right when clean.")
+    rule: AnyAttack = PGD(steps=100, step_size=1 / 50) if few.threat.norm != "L1" else SLIDE(steps=100)
+    try:
+        left = left_by(few, rule, everything=True)
+    except AttackError:
+        return not_applicable(name, "There are no gradients, see unavailable-gradients.")
+    share, count = float(left.double().mean()), len(few.labels)
+    figures = {"accuracy": share, "chance": 1 / classes, "samples": count}
+    told = (
+        f"PGD of 100 steps at full range leaves {100 * share:.1f} % of {count} samples (chance: {100 / classes:.1f} %)"
+    )
+    if share <= 1 / classes:
+        return passed(name, f"{told}.", **figures)
+    return fired(
+        name,
+        "block",
+        f"{told}: the gradients do not lead out of the class, so figures of gradient attacks mean little. Attack by BPDA, other "
+        "losses and without gradients: --attacks adaptive.",
+        needs=without_gradients(subject),
+        evidence=figures,
+        samples=few.named(left),
+    )
+
+
+def undefended_twin(subject: Subject) -> Finding:
+    """The same model without the defense breaks under the attack; otherwise the attack is broken (Carlini et al. 2019)."""
+    name, twin = "undefended-twin", subject.pipeline.twin
+    if twin is None or subject.attack is None:
+        return not_applicable(name, "There is no defense to take away." if twin is None else NO_ATTACK)
+    bare = replace(subject, pipeline=DefendedModel(twin, differentiable=True, randomised=False), victim=None)
+    few = bare.few().right
+    at_eps = int(left_by(few, subject.attack).sum())
+    left = left_by(few, subject.attack, everything=True)
+    return _must_break(
+        name,
+        few,
+        left,
+        f"of the undefended model, in the whole box (at eps it leaves {at_eps})",
+        "the attack is broken before any defense is asked. Use another one.",
+        standing_at_eps=at_eps,
+    )
+
+
+def frozen_randomness(subject: Subject) -> Finding:
+    """With one draw frozen, a randomised defense is an ordinary model, and must fall (Carlini et al. 2019)."""
+    name = "frozen-randomness"
+    if not subject.randomised or subject.attack is None:
+        return not_applicable(name, "The pipeline is not randomised." if subject.attack else NO_ATTACK)
+    frozen = replace(
+        subject,
+        pipeline=DefendedModel(
+            Frozen(subject.view), differentiable=True, randomised=False, rejects=subject.pipeline.rejects
+        ),
+        victim=None,
+    )
+    few = frozen.few(_FROZEN_SAMPLES).right
+    if not len(few.labels):
+        return not_applicable(name, "No sample is right under the frozen draw.")
+    left = left_by(few, subject.attack, everything=True)
+    return _must_break(
+        name,
+        few,
+        left,
+        "of the pipeline with one draw frozen, in the whole box",
+        "it is not the randomness that keeps the attack from finding anything: its gradients are of no use. "
+        "Use another attack.",
+    )
+
+
+def transfer_failure(subject: Subject) -> Finding:
+    """Examples of a surrogate, here the undefended twin, get another label from the target (Pintor et al. 2022, indicator 4)."""
+    name, twin = "transfer-failure", subject.pipeline.twin
+    if twin is None:
+        return not_applicable(name, "There is no surrogate: the pipeline has no defense.")
+    bare = replace(subject, pipeline=DefendedModel(twin, differentiable=True, randomised=False), victim=None)
+    few = bare.few().right
+    rule: AnyAttack = PGD(steps=20, loss="cw") if few.threat.norm != "L1" else SLIDE(steps=20, loss="cw")
+    broken = [outcome for outcome in attacked(few, rule) if outcome.adversarial is not None]
+    points = (
+        torch.stack([one.adversarial for one in broken if one.adversarial is not None]) if broken else few.images[:0]
+    )
+    rows = torch.tensor([one.sample for one in broken], dtype=torch.int64, device=few.labels.device)
+    if not broken:
+        return not_applicable(name, "No example of the undefended model was found.")
+    judged = replace(subject, images=few.images, labels=few.labels, ids=few.ids).verifier(subject.threat)
+    with guarded(subject.pipeline, 0), torch.no_grad():
+        theirs = twin(points).argmax(1).cpu()
+        ours = judged.measure(points, rows).prediction
+    failed = int((theirs != ours).sum())
+    return reported(
+        name,
+        f"{failed} of {len(broken)} examples of the undefended model get another label from the defended one: an attack by "
+        "transfer alone is lost on them.",
+        failed=failed,
+        examples=len(broken),
+    )
+
+
+class Frozen(nn.Module):
+    """A randomised model with one and the same draw for every image, whatever the batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs of images (N, C, H, W), an image a pass: where numbers come from torch's generator, a row decides them."""
+        key = torch.zeros(1, dtype=torch.int64, device=images.device)
+        rows = []
+        for image in images.split(1):
+            with torch.random.fork_rng(devices=[]), model_randomness(Draws.start(key)):
+                torch.manual_seed(0)
+                rows.append(self.model(image))
+        return torch.cat(rows)
+
+
+def left_by(subject: Subject, attack: AnyAttack, *, everything: bool = False) -> Tensor:
+    """Who of the subject's samples stands, bool (N,)."""
+    threat = whole_box(subject.threat, subject.images) if everything else None
+    return standing(attacked(subject, attack, threat=threat), subject.labels.device)
+
+
+def _must_break(name: str, subject: Subject, left: Tensor, where: str, means: str, **figures: float) -> Finding:
+    count = int(left.sum())
+    told = f"The attack leaves {count} of {len(left)} samples standing {where}"
+    figures = {"standing": count, "samples": len(left), **figures}
+    if not count:
+        return passed(name, f"{told}.", **figures)
+    return fired(name, "block", f"{told}: {means}", evidence=figures, samples=subject.named(left))
+
+
+def _classes(subject: Subject) -> int:
+    if subject.classes:
+        return subject.classes
+    with torch.no_grad():
+        return int(subject.pipeline(subject.images[:1]).shape[1]) - subject.pipeline.rejects

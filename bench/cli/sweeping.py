@@ -1,0 +1,145 @@
+"""`gauntlet sweep`: an attack over its settings, through the same plan, engine and store as a run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from gauntlet.bench.config import Config, load_config
+from gauntlet.bench.engine import Engine
+from gauntlet.bench.plan import Cell, Plan, make_plan
+from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.sweep import Axis, Point, SweepError, grid, parse_axis, settings_text
+from gauntlet.bench.sweep_report import sweep_figure, sweep_frame, sweep_markdown
+from gauntlet.bench.sweep_verdicts import Outcome, verdicts
+from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.formatting import with_interval
+from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
+from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.worst_case import worst_case
+from gauntlet.leaderboard.writers import csv_text, replace_files
+
+
+def sweep(options: Mapping[str, Any], attack: str, over: Sequence[str], seeds: int) -> bool:
+    """Run the sweep, print its verdicts, and write sweep.csv, sweep.md and sweep.png; False where a cell failed."""
+    axes = [parse_axis(text) for text in over]
+    if seeds < 1:
+        raise SweepError(f"--seeds {seeds} must be at least 1")
+    ATTACKS.get(attack.partition("(")[0].strip())
+    config = _config(options, attack, axes)
+    points = grid(attack, config.groups[0].threats[0], axes)
+    plan = _plan(config, points, seeds)
+    engine = Engine(plan, config)
+    results: dict[str, CellResult] = {}
+    for cell in plan.cells:
+        results[cell.name] = engine.cell(cell)
+        click.echo(_progress(cell, results[cell.name], seeds), err=True)
+    outcomes, failures = [], []
+    for point in points:
+        members = [results[cell.name] for cell in plan.cells if _is_of(cell, point)]
+        failures += [f"{settings_text(point)}: {one.error.kind}: {one.error.message}" for one in members if one.error]
+        if all(cells.status(one) == "ok" for one in members):
+            outcomes.append(_outcome(point, members))
+    info = plan.cells[0].info
+    threats = " to ".join(dict.fromkeys((points[0].threat, points[-1].threat)))
+    title = f"{attack} on {info.model} × {info.defense}, {threats}, {info.data}"
+    for line in _report(config.out, title, outcomes, axes, failures):
+        click.echo(line)
+    for failure in failures:
+        click.echo(f"PROBLEM {visible(failure)}", err=True)
+    return not failures
+
+
+def _config(options: Mapping[str, Any], attack: str, axes: Sequence[Axis]) -> Config:
+    """The configuration of the sweep's group; the threat model may lack its eps where eps is swept."""
+    given = {**options, "attacks": (attack,)}
+    eps = next((axis.values[0] for axis in axes if axis.name == "eps"), None)
+    if eps is not None:
+        given["threat"] = tuple(text if ":" in text else f"{text}:{eps!r}" for text in options.get("threat") or ())
+    config = load_config(given, folder=Path.cwd(), file=options.get("config"))
+    group = config.groups[0]
+    for name, found in (("threat", group.threats), ("defense", group.defenses), ("model", group.models)):
+        if len(found) > 1:
+            raise SweepError(f"--{name} names {len(found)}, but a sweep is of one: name one {name}")
+    return config
+
+
+def _plan(config: Config, points: Sequence[Point], seeds: int) -> Plan:
+    """The cells of all points and seeds, in that order."""
+    group = config.groups[0]
+    found: dict[tuple[str, int], Cell] = {}
+    for point in points:
+        one = replace(group, attacks=(point.attack,), threats=(point.threat,))
+        for seed in range(config.seed, config.seed + seeds):
+            made = make_plan(replace(config, groups=(one,), seed=seed, expect=()))
+            models = {cell.info.model for cell in made.cells}
+            if len(models) > 1:
+                raise SweepError(f"--model {group.models[0].spec!r} names {len(models)} models: a sweep is of one")
+            found.update({(cell.name, seed): cell for cell in made.cells})
+    return Plan(tuple(found.values()))
+
+
+def _is_of(cell: Cell, point: Point) -> bool:
+    return cell.info.attack == point.attack and cell.info.threat == point.threat
+
+
+def _outcome(point: Point, members: Sequence[CellResult]) -> Outcome:
+    worst = worst_case(members)
+    costs = [cells.costs(one) for one in members]
+    return Outcome(
+        point=point,
+        correct=np.asarray(worst.correct),
+        robust=np.asarray(worst.robust),
+        by_seed=tuple(cells.robust_accuracy(one) for one in members),
+        forwards=sum(one.forwards_per_sample for one in costs),
+        backwards=sum(one.backwards_per_sample for one in costs),
+        seconds=sum(one.seconds for one in costs),
+    )
+
+
+def _report(
+    folder: Path, title: str, outcomes: Sequence[Outcome], axes: Sequence[Axis], failures: Sequence[str]
+) -> Iterator[str]:
+    width = max((len(settings_text(one.point)) for one in outcomes), default=0)
+    yield visible(title)
+    for one in outcomes:
+        name = f"{visible(settings_text(one.point)):<{width}}"
+        passes = f"{one.forwards:.1f}/{one.backwards:.1f} passes a sample"
+        yield f"{name}  robust {with_interval(one.accuracy)} % of {len(one.robust)}, {passes}"
+    found = verdicts(outcomes, axes)
+    for verdict in found:
+        yield visible(verdict.sentence)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    files = {
+        folder / "sweep.csv": csv_text(sweep_frame(outcomes, axes)).encode(),
+        folder / "sweep.md": sweep_markdown(title, outcomes, found, failures, command).encode(),
+    }
+    missing = ""
+    if outcomes:
+        try:
+            files[folder / "sweep.png"] = png(sweep_figure(title, outcomes, axes))
+        except PicturesMissingError as error:
+            missing = str(error)
+    replace_files(files)
+    for path in files:
+        yield f"written: {path}"
+    if missing:
+        yield f"not drawn: {folder / 'sweep.png'}: {missing}"
+
+
+def _progress(cell: Cell, result: CellResult, seeds: int) -> str:
+    name = visible(f"{cell.info.attack} {cell.info.threat}") + (f" seed {cell.info.seed}" if seeds > 1 else "")
+    if result.error is not None:
+        return f"{name}: ERROR {visible(result.error.message)}"
+    stored = " (stored)" if all(block.cached for block in result.blocks) else ""
+    return (
+        f"{name}: robust {with_interval(cells.robust_accuracy(result))} %, {cells.costs(result).seconds:.1f} s{stored}"
+    )

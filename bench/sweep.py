@@ -1,0 +1,118 @@
+"""Sweeps over an attack's settings: which combinations to run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gauntlet.attacks.settings import Named, Setting, parse_named
+from gauntlet.attacks.threat import ThreatModel
+
+EPS = "eps"
+"""The name under which the threat model's eps is swept."""
+_MOST = 500
+
+Kind = Literal["budget", "choice", "eps"]
+
+
+class SweepError(ValueError):
+    """What was asked for cannot be swept; the message names the option and the way out."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting and the values that it takes, at least two; whole numbers ascend."""
+
+    name: str
+    values: tuple[Setting, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """`budget`: whole numbers, of which more is more work (steps, restarts, queries); `eps`; else a `choice`."""
+        if self.name == EPS:
+            return "eps"
+        whole = all(isinstance(value, int) and not isinstance(value, bool) for value in self.values)
+        return "budget" if whole else "choice"
+
+
+def parse_axis(text: str) -> Axis:
+    """Read `steps=5,10,20` or `loss=ce,cw`; values of eps may be fractions. Raises SweepError."""
+    name, equals, rest = text.partition("=")
+    name, words = name.strip(), [word.strip() for word in rest.split(",") if word.strip()]
+    try:
+        if not equals or not name.isidentifier():
+            raise ValueError
+        if name == EPS:
+            values: list[Setting] = [ThreatModel.parse(f"L2:{word}").eps for word in words]
+        else:
+            values = [parse_named(f"attack({name}={word})").keywords[name] for word in words]
+    except (ValueError, KeyError):
+        raise SweepError(f"--over {text!r} is not understood: write NAME=VALUE,VALUE such as steps=5,10,20") from None
+    if len(set(values)) < len(values) or len(values) < 2:
+        raise SweepError(f"--over {text!r} needs at least two values, each once")
+    numbers = all(isinstance(value, int | float) for value in values)
+    return Axis(name, tuple(sorted(values)) if numbers else tuple(values))  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values: what is run for it."""
+
+    setting: tuple[tuple[str, Setting], ...]
+    """In the order of the axes."""
+    attack: str
+    threat: str
+
+    @property
+    def values(self) -> dict[str, Setting]:
+        """Setting by name."""
+        return dict(self.setting)
+
+
+def grid(attack: str, threat: str, axes: Sequence[Axis]) -> list[Point]:
+    """All combinations of the axes' values, the last axis fastest. Raises SweepError, and ValueError for bad texts.
+
+    `attack`: one attack, with the settings that stay as they are; `threat`: its eps gives way to an axis `eps`, and may then
+    be left out.
+    """
+    named = parse_named(attack)
+    names = [axis.name for axis in axes]
+    if not names:
+        raise SweepError("nothing to sweep: add --over NAME=VALUE,VALUE such as --over steps=5,10,20")
+    for name in names:
+        if names.count(name) > 1:
+            raise SweepError(f"--over {name} is given twice: write all of its values in one")
+        if name in named.keywords:
+            raise SweepError(f"{name!r} is both in --attack {attack!r} and in --over: leave it out of one")
+    number = 1
+    for axis in axes:
+        number *= len(axis.values)
+    if number > _MOST:
+        raise SweepError(f"--over asks for {number} settings, more than {_MOST}: give fewer values")
+    points = []
+    for values in itertools.product(*(axis.values for axis in axes)):
+        chosen = dict(zip(names, values, strict=True))
+        settings = {**named.keywords, **{name: value for name, value in chosen.items() if name != EPS}}
+        points.append(
+            Point(
+                tuple(chosen.items()),
+                str(Named(named.name, tuple(sorted(settings.items())))),
+                _threat(threat, chosen.get(EPS)),
+            )
+        )
+    return points
+
+
+def _threat(text: str, eps: Setting | None) -> str:
+    norm, _, rest = text.partition(":")
+    if eps is None:
+        return str(ThreatModel.parse(text))
+    _, goal_follows, goal = rest.partition(":")
+    return str(ThreatModel.parse(f"{norm}:{eps!r}{goal_follows}{goal}"))
+
+
+def settings_text(point: Point) -> str:
+    """`steps=5, restarts=2`."""
+    return ", ".join(f"{name}={value}" for name, value in point.setting)

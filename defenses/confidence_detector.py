@@ -1,0 +1,40 @@
+"""Rejects what the model is not sure of: Hendrycks and Gimpel, "A baseline for detecting misclassified examples", ICLR 2017."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.checks import number
+from gauntlet.defenses.detector import Detected
+
+
+class Unsure(nn.Module):
+    """−log of the largest probability: the same order as the paper's, with a gradient where that saturates."""
+
+    def forward(self, model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
+        """(N,), 0 or more."""
+        return -logits.log_softmax(1).amax(1)
+
+
+def build(confidence: float = 0.5) -> Callable[[nn.Module], Detected]:
+    """Rejects where the largest probability is `confidence`, between 0 and 1, or less."""
+    number("confidence", confidence, 0, 1)
+    return lambda model: Detected(model, Unsure(), -math.log(confidence))
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="confidence_detector",
+        summary="rejects where the largest probability is small",
+        source="Hendrycks and Gimpel 2017, arXiv 1610.02136",
+        differentiable=True,
+        randomised=False,
+        kind="model",
+        rejects=True,
+    ),
+    build,
+)

@@ -1,0 +1,27 @@
+"""Only high confidences are given out: probabilities below a cutoff become 0, as ART implements it."""
+
+from __future__ import annotations
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.checks import number
+from gauntlet.defenses.output import OnProbabilities, through_art
+from gauntlet.defenses.through_numpy import art_postprocessor
+
+
+def build(cutoff: float = 0.25) -> OnProbabilities:
+    """`cutoff`: the least probability that is given out. Where all are below it, all are 0: the first class is predicted."""
+    number("cutoff", cutoff, 0, 1)
+    return through_art(art_postprocessor("HighConfidence")(cutoff=cutoff))
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="high_confidence",
+        summary="probabilities below a cutoff become 0",
+        source="ART HighConfidence",
+        differentiable=False,
+        randomised=False,
+        kind="output",
+    ),
+    build,
+)

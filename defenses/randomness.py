@@ -1,0 +1,33 @@
+"""Where randomised defenses take their numbers from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.random import Draws, active_draws
+
+# Tags tell these numbers from those that an attack draws for the same sample and step.
+INPUT_NOISE, RESIZE_PAD, TOTAL_VARIATION, OUTPUT_NOISE, SELECTION, ESTIMATION, EXPECTATION = range(192, 199)
+
+
+def draws_for(batch: Tensor) -> Draws:
+    """The draws for the rows of a batch, on its device.
+
+    Those that the caller provides (`gauntlet.attacks.random.model_randomness`): then the same sample at the same step gets
+    the same numbers in any batch. Where nobody provides any, keys come from torch's global generator.
+    Raises ValueError where the draws are for another number of samples.
+    """
+    draws = active_draws()
+    if draws is None:
+        keys = torch.randint(2**63 - 1, (len(batch),), dtype=torch.int64)
+        return Draws.start(keys.to(batch.device))
+    if len(draws.keys) != len(batch):
+        raise ValueError(f"draws for {len(draws.keys)} samples do not fit a batch of {len(batch)}: pass one key each")
+    return Draws(*(part.to(batch.device) for part in (draws.keys, draws.restart, draws.step)))
+
+
+def child_keys(draws: Draws, count: int, tag: int) -> Tensor:
+    """Keys of `count` independent streams for each sample, int64 (N, count): for what needs many draws at one step."""
+    low, high = draws.bits(2 * count, tag).view(len(draws.keys), count, 2).unbind(2)
+    return low | (high >> 1) << 32

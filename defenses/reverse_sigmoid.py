@@ -1,0 +1,46 @@
+"""Reverse sigmoid: Lee et al., "Defending against machine learning model stealing attacks using deceptive perturbations", 2018.
+
+Made against the stealing of models: it adds to each probability what a sigmoid of its logit, turned around, gives, so that
+confident answers look less confident, and the slope of the output no longer points where the probability rises.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.checks import number
+from gauntlet.defenses.output import OnProbabilities
+
+_CLIP = 1e-9
+"""ART's. In float32 its upper end rounds to 1, so that the logit is infinite and the gradient NaN; here it is float64."""
+
+
+def build(beta: float = 1.0, gamma: float = 0.1) -> OnProbabilities:
+    """p ← normalised clip(p − beta · (sigmoid(gamma · logit(p)) − 1/2)), equations 3 and 4, as ART's ReverseSigmoid.
+
+    `beta`: size; `gamma`: how fast it grows with confidence. Needs two classes at least.
+    """
+    number("beta", beta)
+    number("gamma", gamma)
+
+    def change(p: Tensor) -> Tensor:
+        inner = p.clamp(_CLIP, 1 - _CLIP)
+        perturbed = (p - beta * (torch.sigmoid(gamma * torch.logit(inner)) - 0.5)).clamp(0, 1)
+        return perturbed / perturbed.sum(1, keepdim=True)
+
+    return OnProbabilities(change)
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="reverse_sigmoid",
+        summary="adds a reverse sigmoid to the probabilities",
+        source="Lee et al. 2018, arXiv 1806.00054; as ART ReverseSigmoid",
+        differentiable=True,
+        randomised=False,
+        kind="output",
+    ),
+    build,
+)

@@ -1,0 +1,26 @@
+"""Rounded probabilities: what is given out has a few decimals (Tramèr et al., USENIX Security 2016, section 7)."""
+
+from __future__ import annotations
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.checks import whole_number
+from gauntlet.defenses.output import OnProbabilities
+
+
+def build(decimals: int = 3) -> OnProbabilities:
+    """`decimals` are kept, as by ART's Rounded. Autograd's gradient is zero everywhere."""
+    whole_number("decimals", decimals, 1, 15)
+    return OnProbabilities(lambda p: p.round(decimals=decimals))
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="rounded",
+        summary="probabilities rounded to a few decimals",
+        source="Tramèr et al. 2016, arXiv 1609.02943; as ART Rounded",
+        differentiable=False,
+        randomised=False,
+        kind="output",
+    ),
+    build,
+)

@@ -1,0 +1,49 @@
+"""Logits times a constant: no defense at all, and yet it fools attacks that follow gradients of the cross-entropy.
+
+The softmax saturates, and in float32 the gradient is exactly zero: the simplest case of what defensive distillation did
+(Papernot et al., IEEE S&P 2016, with a temperature of 100; broken by Carlini and Wagner 2016, arXiv 1607.04311, section 4).
+Predictions and exact robustness are those of the model. It is here to test attacks and checks with.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.checks import number
+
+
+class Scaled(nn.Module):
+    """Logits times `factor`."""
+
+    def __init__(self, factor: float) -> None:
+        """`factor`: what to multiply by."""
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Scaled logits (N, K)."""
+        return self.factor * logits
+
+    def extra_repr(self) -> str:
+        """The factor."""
+        return f"factor={self.factor:g}"
+
+
+def build(factor: float = 1000.0) -> Scaled:
+    """`factor`: what to multiply the logits by, up to 1e6."""
+    number("factor", factor, 0, 1e6 + 1)
+    return Scaled(float(factor))
+
+
+ENTRY = DefenseEntry(
+    DefenseCard(
+        name="scaled",
+        summary="logits times a constant, so that the softmax saturates (planted)",
+        source="Carlini and Wagner 2016, arXiv 1607.04311, section 4",
+        differentiable=True,
+        randomised=False,
+        kind="output",
+    ),
+    build,
+)

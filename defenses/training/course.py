@@ -1,0 +1,85 @@
+"""All that changes while a model is trained, so that it can be written down and gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.defenses.training.recipe import Recipe
+
+
+@dataclass
+class Course:
+    """A training under way."""
+
+    model: nn.Module
+    device: torch.device
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    shuffle: torch.Generator
+    """Order of the samples."""
+    noise: torch.Generator
+    """The recipe's random numbers, on the model's device."""
+    epoch: int = 0
+    """Epochs done."""
+    watched: float = 0.0
+    """Robust accuracy on a training batch after the last epoch, where the recipe has a safeguard."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Weights and buffers of the best epoch so far, where one is chosen."""
+    kept_epoch: int = 0
+    kept_score: float = -1.0
+    """Its accuracy on held-out samples."""
+    stopped: str = ""
+    """Why training ended before its last epoch."""
+
+    def keep(self, score: float) -> None:
+        """Remember the weights as they are now."""
+        self.kept = {name: one.detach().to("cpu", copy=True) for name, one in self.model.state_dict().items()}
+        self.kept_epoch, self.kept_score = self.epoch, score
+
+    def state(self) -> dict[str, Any]:
+        """Tensors, numbers and texts only, torch's global generators included: dropout draws from them."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generators": {"shuffle": self.shuffle.get_state(), "noise": self.noise.get_state()},
+            "cpu": torch.get_rng_state(),
+            "gpu": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "plain": {name: getattr(self, name) for name in _PLAIN},
+            "kept": self.kept,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what `state` returned once, of a course begun in the same way."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.shuffle.set_state(state["generators"]["shuffle"])
+        self.noise.set_state(state["generators"]["noise"])
+        torch.set_rng_state(state["cpu"])
+        if state["gpu"] is not None:
+            torch.cuda.set_rng_state(state["gpu"], self.device)
+        for name, value in state["plain"].items():
+            setattr(self, name, value)
+        self.kept = state["kept"]
+
+
+_PLAIN = ("epoch", "watched", "kept_epoch", "kept_score", "stopped")
+
+
+def begin(model: nn.Module, device: torch.device, recipe: Recipe, *, steps: int, seed: int) -> Course:
+    """A course of `steps` steps with Adam and a one-cycle learning rate, before its first."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay)
+    return Course(
+        model=model,
+        device=device,
+        optimiser=optimiser,
+        schedule=torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.peak_rate, total_steps=steps),
+        shuffle=torch.Generator().manual_seed(seed),
+        noise=torch.Generator(device).manual_seed(seed + 1),
+    )

@@ -1,0 +1,87 @@
+"""Samples that training does not see, and robust accuracy on them: how robust overfitting is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.defenses.training.inner import ascend, evaluating, uniform_start
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of `n` samples, how many are right when clean, and how many of those still after PGD."""
+
+    clean: int
+    robust: int
+    n: int
+
+
+def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (int64) of the samples to train on and of those to hold out: a random `share` of every class.
+
+    Raises ValueError for a share outside (0, 1), and where it leaves no sample on one of the two sides.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"hold-out {share!r} must be a share of the training samples between 0 and 1, such as 0.1")
+    generator = torch.Generator().manual_seed(seed)
+    held = []
+    for label in labels.cpu().unique():
+        rows = (labels.cpu() == label).nonzero()[:, 0]
+        order = torch.randperm(len(rows), generator=generator)
+        held.append(rows[order[: round(share * len(rows))]])
+    out = torch.cat(held).sort().values
+    keep = torch.ones(len(labels), dtype=torch.bool)
+    keep[out] = False
+    if not len(out) or not keep.any():
+        raise ValueError(
+            f"hold-out {share!r} of {len(labels)} samples leaves {int(keep.sum())} to train on and {len(out)} out"
+        )
+    return keep.nonzero()[:, 0], out
+
+
+def measure(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    batch_size: int = 250,
+    device: torch.device | None = None,
+) -> Accuracy:
+    """Accuracy on clean images (N, C, H, W) in [0, 1] and after PGD: 10 steps of eps / 4, one random start.
+
+    The model is in eval mode meanwhile; random numbers come from `seed` alone, drawn on `device` (default: the images').
+    It is an upper bound, good for comparing epochs; what a model withstands is for `gauntlet run` to find out.
+    """
+    place = images.device if device is None else device
+    generator = torch.Generator(place).manual_seed(seed)
+    clean = robust = 0
+    with evaluating(model):
+        for some, theirs in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            x, y = some.to(place), theirs.to(place)
+            right = _right(model, x, y)
+            point = uniform_start(x, threat, generator)
+            for _ in range(STEPS):
+                point = ascend(point, x, _cross_entropy_at(model, y), 2.5 * threat.eps / STEPS, threat)
+            clean += int(right.sum())
+            robust += int((right & _right(model, point, y)).sum())
+    return Accuracy(clean, robust, len(labels))
+
+
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        prediction: Tensor = model(x).argmax(1)
+    return prediction == y
+
+
+def _cross_entropy_at(model: nn.Module, y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda at: cross_entropy(model(at), y, reduction="sum")

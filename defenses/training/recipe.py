@@ -1,0 +1,60 @@
+"""What a recipe is: the loss on one batch, and how it is minimised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.threat import Norm, ThreatModel
+
+
+class TrainingLoss(Protocol):
+    """The loss of a recipe on one batch."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        generator: torch.Generator,
+        done: float = 1.0,
+    ) -> Tensor:
+        """Scalar loss for images (N, C, H, W) in [0, 1] and labels (N,).
+
+        Random numbers come from `generator`; `done` is the share of the training steps that are over, in [0, 1), for
+        losses with a schedule.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: the loss, and the settings of Adam with a one-cycle learning rate (Smith and Topin 2018)."""
+
+    name: str
+    summary: str
+    source: str
+    """Paper, and what departs from it."""
+    loss: TrainingLoss
+    adversarial: bool = True
+    """Whether it trains against a threat model."""
+    norm: Norm | None = None
+    """The only norm of threat models that it is made for, where there is one."""
+    layers: bool = False
+    """Whether the loss looks into the model, which must then be a plain `nn.Sequential`."""
+    safeguard: bool = False
+    """Whether training ends where robust accuracy on training samples collapses between two epochs."""
+    epochs: int = 60
+    batch_size: int = 100
+    peak_rate: float = 2e-3
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be trained with."""
+        for name in ("epochs", "batch_size", "peak_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be above 0")

@@ -1,0 +1,1 @@
+"""Pictures of stored results: pure functions from records to matplotlib figures, and PNG bytes of them."""

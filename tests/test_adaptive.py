@@ -1,0 +1,300 @@
+"""Adaptive attacks: chosen by what is measured of a pipeline, shown beside what a naive attacker reports."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gauntlet
+from gauntlet.attacks.adaptive import Adaptive, Pipeline
+from gauntlet.attacks.gauntlet import BUDGETS
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.solver import Stage, Task, Verdict, solve
+from gauntlet.attacks.square import Square
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.cli.running import execute
+from gauntlet.bench.config import load_config
+from gauntlet.bench.engine import Engine, write_leaderboard
+from gauntlet.bench.plan import make_plan
+from gauntlet.defenses.certify import Certificates
+from gauntlet.leaderboard.frames import read_leaderboard
+
+LINF = ThreatModel("Linf", 0.15)
+
+
+class Behind(nn.Module):
+    """A model with a defense in its forward that nobody declared."""
+
+    def __init__(self, model, before=None, after=None):
+        super().__init__()
+        self.model, self.before, self.after = model, before or nn.Identity(), after or nn.Identity()
+        self.eval()
+
+    def forward(self, x):
+        return self.after(self.model(self.before(x)))
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+MASKED = {
+    "logits x 1000": {"after": Function(lambda logits: 1000 * logits)},
+    "rounded softmax": {"after": Function(lambda logits: (10 * logits.softmax(1)).round() / 10)},
+    "bit depth": {"before": Function(lambda x: (3 * x).round() / 3)},
+    "detached": {"before": Function(lambda x: x.detach() + 0 * x)},
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = gauntlet.load_data("digits", samples="50")
+    return data.images, data.labels
+
+
+@pytest.fixture(scope="module")
+def standard():
+    return gauntlet.load_model("cnn.standard_digits").module
+
+
+def figures(result):
+    return {row["attack"]: row["robust_accuracy"] for row in result.per_attack.to_dict("records")}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_defense_that_nobody_declared_fools_the_naive_attack_and_not_the_adaptive_one(name, digits, standard):
+    model = Behind(standard, **MASKED[name])
+    found = figures(gauntlet.evaluate(model, *digits, threat=LINF, attacks=["naive", "adaptive"]))
+    assert found["naive"] > (0.85 if name != "bit depth" else 0.5)
+    assert found["adaptive"] < 0.5
+    naive = gauntlet.evaluate(model, *digits, threat=LINF, attacks="naive")
+    assert any(flag.stands({"naive"}) for flag in naive.flags)
+
+
+def test_of_an_honest_undefended_model_adaptive_is_gauntlet_and_no_flag_blocks(digits):
+    model = gauntlet.load_model("cnn.trades_digits").module
+    adaptive = gauntlet.evaluate(model, *digits, threat=LINF, attacks="adaptive")
+    usual = gauntlet.evaluate(model, *digits, threat=LINF, attacks="gauntlet")
+    assert not [flag for flag in adaptive.flags if flag.severity == "block"]
+    assert abs(float(adaptive.robust_accuracy) - float(usual.robust_accuracy)) <= 0.01
+    assert Adaptive("Linf").against(Pipeline()).stages == BUDGETS["gauntlet"]
+
+
+def ways(pipeline):
+    return {stage.way for stage in Adaptive("Linf").against(pipeline).stages}
+
+
+def test_the_stages_are_those_that_the_pipeline_needs():
+    assert "transfer" not in ways(Pipeline())
+    assert "black-box" in ways(Pipeline())
+    assert {"transfer", "black-box"} <= ways(Pipeline(twin=True))
+    assert {"beneath", "transfer"} <= ways(Pipeline(twin=True, beneath=True))
+    assert "white-box" not in ways(Pipeline(randomised=True))
+    assert "eot" in ways(Pipeline(randomised=True))
+    first = Adaptive("Linf").against(Pipeline(masked=True)).stages[3]
+    assert (first.backward, first.when) == ("through", None)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_every_norm_has_a_cascade_for_every_pipeline(norm):
+    for bits in range(16):
+        flags = {
+            name: bool(bits >> place & 1) for place, name in enumerate(("masked", "randomised", "beneath", "twin"))
+        }
+        assert Adaptive(norm).against(Pipeline(**flags)).stages
+
+
+def test_undeclared_randomness_is_measured_attacked_by_expectation_and_flagged(digits, standard):
+    model = Behind(standard, before=Function(lambda x: (x + 0.1 * torch.randn_like(x)).clamp(0, 1)))
+    result = gauntlet.evaluate(model, *digits, threat=LINF, attacks="adaptive")
+    (flag,) = [flag for flag in result.flags if flag.name == "randomised-defense"]
+    assert flag.needs == ("eot",)
+    assert not flag.stands({"eot"})
+    assert flag.stands({"white-box"})
+    assert float(result.robust_accuracy) < 0.5
+
+
+# What a stage is shown, and what judges it
+
+
+class Linear(nn.Module):
+    """Two classes: the second beyond a hyperplane."""
+
+    def __init__(self, weight, bias=0.0):
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x):
+        score = x.flatten(1) @ self.weight + self.bias
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+
+def verdict(model, rejects=False):
+    def verify(points, samples, attempt):
+        outputs = model(points)
+        won = outputs.argmax(1) == 1
+        return Verdict(won, torch.zeros_like(won), torch.zeros_like(won))
+
+    return verify
+
+
+def run(model, rule, *, view=None, images=None, rejects=False):
+    images = torch.full((4, 1, 2, 2), 0.5) if images is None else images
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    ids = [str(i) for i in range(len(images))]
+    task = Task(images, labels, ids, ThreatModel("Linf", 0.1), 0, "t", clean_logits=model(images))
+    stages = [Stage("only", rule, view="shown" if view is not None else "")]
+    views = {} if view is None else {"shown": view}
+    found = solve(stages, model, task, verdict(model), classes=2, views=views, rejects=rejects)
+    return sorted(found, key=lambda one: one.sample)
+
+
+def test_a_view_gives_the_gradients_and_the_model_itself_the_verdict_each_pass_counted():
+    ones, opposite = torch.ones(4), -torch.ones(4)
+    # The model breaks beyond +0.3 in all; its view points there, or the other way.
+    model = Linear(ones, -2.3)
+    helpful = run(model, PGD(steps=5, random_start=False), view=Linear(ones, -2.0))
+    assert all(one.adversarial is not None for one in helpful)
+    misled = run(model, PGD(steps=5, random_start=False), view=Linear(opposite, 2.0))
+    assert all(one.adversarial is None for one in misled)
+    plain = run(model, PGD(steps=5, random_start=False, loss="cw"))
+    assert all(one.adversarial is not None for one in plain)
+    # Five gradients and the last point: each of the six is put to the model as well.
+    assert {(one.forwards, one.backwards) for one in misled} == {(12, 5)}
+
+
+class Rejecting(nn.Module):
+    """The same, and everything whose mean leaves the band is rejected."""
+
+    def __init__(self, model, band):
+        super().__init__()
+        self.model, self.band = model, band
+
+    def forward(self, x):
+        logits = self.model(x)
+        excess = (x.flatten(1).mean(1) - 0.5).abs() - self.band
+        return torch.cat([logits, (logits.amax(1) + 10 * excess)[:, None]], 1)
+
+
+def test_an_example_must_pass_the_detector_to_count():
+    model = Linear(torch.tensor([1.0, -1.0, 1.0, -1.0]), -0.2)
+    loud = Linear(torch.ones(4), -2.2)
+    found = run(Rejecting(model, 0.02), PGD(steps=20), rejects=True)
+    assert all(one.adversarial is not None for one in found), "it can be reached without moving the mean"
+    stopped = run(Rejecting(loud, 0.02), PGD(steps=20), rejects=True)
+    assert all(one.adversarial is None for one in stopped), "a move of the mean by 0.05 is rejected"
+    assert all(one.adversarial is None for one in run(Rejecting(loud, 0.02), Square(queries=50), rejects=True))
+
+
+def test_a_rejected_clean_image_is_not_correct_and_a_rejected_example_is_no_success(digits, standard, tmp_path):
+    rows = {}
+    for text in ("none", "confidence_detector"):
+        config = load_config(
+            {
+                "model": ["cnn.standard_digits"],
+                "defense": [text],
+                "attacks": ["pgd(steps=10)"],
+                "threat": ["Linf:0.15"],
+                "samples": "100",
+                "out": str(tmp_path / text),
+            },
+            folder=tmp_path,
+        )
+        engine = Engine(make_plan(config), config)
+        (result,) = [engine.cell(cell) for cell in engine.run.plan.cells]
+        assert result.error is None, result.error
+        rows[text] = result.blocks[0].samples
+    plain, guarded = rows["none"], rows["confidence_detector"]
+    assert set(guarded.clean_prediction[guarded.clean_prediction != plain.clean_prediction]) <= {-1}
+    assert not guarded.correct[guarded.clean_prediction == -1].any()
+    broken = guarded.correct & ~guarded.robust
+    assert (guarded.prediction[broken] >= 0).all()
+
+
+# The suite
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("suite")
+    options = {
+        "model": ["cnn.standard_digits", "cnn.ibp_digits"],
+        "defense": ["none", "bit_depth"],
+        "attacks": ["adaptive"],
+        "threat": ["Linf:0.15"],
+        "samples": "40",
+        "out": str(root),
+    }
+    config = load_config(options, folder=root)
+    engine = Engine(make_plan(config), config)
+    results = [engine.cell(cell) for cell in engine.run.plan.cells]
+    return root, options, engine, results
+
+
+def test_replays_come_last_and_certificates_only_where_one_may_be_computed(folder):
+    _, _, engine, results = folder
+    names = [(cell.info.defense, cell.info.attack) for cell in engine.run.plan.cells]
+    assert [attack for _, attack in names[-4:]] == ["replay"] * 4
+    assert {defense for defense, attack in names if attack == "certificate"} == {"none"}
+    assert all(result.error is None for result in results)
+
+
+def test_a_second_run_is_answered_from_the_store_replays_included(folder):
+    root, options, _, first = folder
+    config = load_config(options, folder=root)
+    again = Engine(make_plan(config), config)
+    results = [again.cell(cell) for cell in again.run.plan.cells]
+    assert all(block.cached for result in results for block in result.blocks)
+    assert [len(one.blocks) for one in results] == [len(one.blocks) for one in first]
+
+
+def test_a_replay_breaks_with_examples_of_other_rows_which_hold_when_verified(folder):
+    _, _, _engine, results = folder
+    replayed = [one for one in results if one.cell.attack == "replay" and one.cell.model == "cnn.standard_digits"]
+    broken = {
+        one.cell.defense: sum(int((b.samples.correct & ~b.samples.robust).sum()) for b in one.blocks)
+        for one in replayed
+    }
+    assert broken["none"] > 10
+    assert broken["bit_depth"] > 10
+    assert all(b.samples.backwards.sum() == 0 for one in replayed for b in one.blocks)
+    ids = [str(name) for b in replayed[0].blocks for name in b.samples.id]
+    assert len(set(ids)) == 40
+
+
+def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
+    _, _, engine, _ = folder
+    files, _ = write_leaderboard(engine.run)
+    table = read_leaderboard(files.leaderboard_csv).set_index(["model", "defense"])
+    ibp = table.loc[("cnn.ibp_digits", "none")]
+    assert ibp["certified_accuracy"] <= ibp["robust_accuracy"] <= ibp["naive_accuracy"]
+    assert ibp["open"] == round(40 * (ibp["robust_accuracy"] - ibp["certified_accuracy"]))
+    assert table.loc[("cnn.standard_digits", "bit_depth"), "ways"] == "black-box bpda naive transfer"
+    text = files.markdown.read_text()
+    assert " → " in text
+    assert "certified" in text
+
+
+def test_a_certificate_that_an_example_refutes_makes_the_run_fail(tmp_path, monkeypatch, capsys):
+    def boast(model, images, labels, threat, *, time_limit):
+        every = torch.ones(len(labels), dtype=torch.bool)
+        return Certificates(every, images, ~every, ("ibp",) * len(labels), {})
+
+    monkeypatch.setattr("gauntlet.bench.certifying.certify", boast)
+    options = {
+        "model": ["cnn.standard_digits"],
+        "attacks": ["pgd(steps=5)", "certificate"],
+        "threat": ["Linf:0.15"],
+        "samples": "20",
+        "out": str(tmp_path),
+    }
+    assert execute(options) is False
+    printed = capsys.readouterr()
+    assert "CONTRADICTION" in printed.err
+    assert "ERROR" in printed.out

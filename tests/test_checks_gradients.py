@@ -1,0 +1,275 @@
+"""Checks of the pipeline and its gradients: each fires on a planted fault and is silent on honest models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gauntlet
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.checks import gradients, masks, model
+from gauntlet.bench.checks.catalog import CHECKS, flags, run_checks
+from gauntlet.bench.checks.subject import Subject
+from gauntlet.bench.registries import DEFENSES
+from gauntlet.defenses.defended import DefendedModel, defend
+
+LINF = ThreatModel("Linf", 0.15)
+HONEST = ["cnn.standard_digits", "cnn.trades_digits", "linear"]
+
+
+def linear():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+def network(name):
+    return linear() if name == "linear" else gauntlet.load_model(name).module
+
+
+def subject(module, count=48, *, threat=LINF, randomised=False, labels=None, **options):
+    data = gauntlet.load_data("digits")
+    pipeline = module
+    if not isinstance(module, DefendedModel):
+        pipeline = DefendedModel(module.eval(), differentiable=True, randomised=randomised).eval()
+    images = data.images[:count]
+    if labels is None:
+        with torch.no_grad():
+            labels = data.labels[:count] if not isinstance(module, nn.Sequential) else module(images).argmax(1)
+    return Subject(pipeline, images, labels, list(data.ids[:count]), threat, **options)
+
+
+def defended(name, **settings):
+    entry = DEFENSES.get(name)
+    return defend(network("cnn.standard_digits"), entry, settings).eval()
+
+
+def masked(name):
+    return subject(getattr(masks, name)(), randomised=name == "noisy_input")
+
+
+def fired(findings):
+    return {finding.check for finding in findings if finding.result == "fired"}
+
+
+@pytest.mark.parametrize("threat", ["Linf:0.15", "Linf:8/255", "L2:0.8", "L1:4"])
+@pytest.mark.parametrize("name", HONEST)
+def test_the_cheap_checks_are_silent_on_an_honest_model(name, threat):
+    findings = run_checks(subject(network(name), threat=ThreatModel.parse(threat)))
+    assert fired(findings) == set()
+    assert flags(findings) == ()
+
+
+@pytest.mark.parametrize("name", gauntlet.list_models("cnn.*"))
+def test_the_cheap_checks_are_silent_on_every_model_of_the_zoo(name):
+    assert fired(run_checks(subject(network(name), 64))) == set()
+
+
+HIDDEN = {
+    "scaled_logits": {"zero-gradient"},
+    "rounded_softmax": {"unavailable-gradients", "zero-gradient", "finite-differences"},
+    "softmax": {"probabilities"},
+    "quantised_input": {"unavailable-gradients", "zero-gradient", "finite-differences"},
+    "detached_input": {"unavailable-gradients"},
+    "noisy_input": {"randomised-model"},
+    "optimising": {"optimisation-at-test-time"},
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_is_hidden_in_a_forward_pass_is_noticed(name):
+    findings = run_checks(masked(name))
+    found = fired(findings)
+    assert HIDDEN[name] <= found
+    # Rounded probabilities seldom add up to 1: the check of distributions may or may not fire there.
+    assert found <= HIDDEN[name] | {"probabilities", "finite-differences"}
+    for finding in findings:
+        assert finding.flag is None or finding.flag.name == finding.check
+
+
+def test_every_mask_is_put_to_the_test():
+    assert set(HIDDEN) == set(masks.MASKS)
+
+
+def test_a_finding_that_fires_says_what_to_do_and_names_figures_and_samples():
+    (flag,) = flags([gradients.zero_gradient(masked("scaled_logits"))])
+    assert flag.severity == "block"
+    assert flag.needs == ("bpda", "black-box")
+    assert dict(flag.evidence)["ce"] > 0.5
+    assert dict(flag.evidence)["cw"] == 0
+    assert len(flag.samples) == 5
+    assert "digits/" in flag.samples[0]
+    assert "--attacks adaptive" in flag.message
+    assert flag.stands(["white-box"])
+    assert not flag.stands(["bpda", "black-box"])
+
+
+def test_behind_a_declared_defense_only_transfer_as_well_lifts_the_block():
+    (flag,) = flags([gradients.unavailable_gradients(subject(defended("bit_depth")))])
+    assert flag.needs == ("bpda", "black-box", "transfer")
+    assert "as its card declares" in flag.message
+
+
+def test_a_gradient_that_is_not_finite_is_as_bad_as_none():
+    class Infinite(nn.Module):
+        def forward(self, images):
+            # Its derivative at the border of the box, where most pixels lie, is infinite.
+            return torch.cat([images.flatten(1), 1e-9 * images.clamp_min(0).sqrt().flatten(1)], 1)[:, 54:74]
+
+    data = gauntlet.load_data("digits")
+    labels = data.images[:48].flatten(1)[:, 54:64].argmax(1)
+    found = gradients.zero_gradient(subject(Infinite(), labels=labels))
+    assert found.result == "fired"
+
+
+def test_finite_differences_agree_with_autograd_on_a_linear_model_to_rounding():
+    one = subject(linear())
+    apart = gradients.disagreement(one, one.pipeline)
+    assert apart.max() < 1e-3
+
+
+def test_a_gradient_of_the_wrong_sign_is_noticed_by_finite_differences_alone():
+    class Turned(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return -gradient
+
+    base = network("cnn.trades_digits")
+    turned = masks.Masked(base, before=Turned.apply)
+    assert fired(run_checks(subject(turned))) == {"finite-differences"}
+    one = subject(turned)
+    assert gradients.disagreement(one, one.pipeline).mean() > 1.5
+
+
+def test_the_gradient_of_bpda_is_reported_where_the_pipeline_has_none():
+    found = gradients.finite_differences(subject(defended("median")))
+    assert found.result == "reported"
+    assert found.flag is None
+    assert 0.1 < dict(found.evidence)["bpda_disagreement"] < 0.9
+
+
+def test_the_gradients_of_a_randomised_pipeline_are_judged_by_their_mean():
+    class Shaken(nn.Module):
+        """Every other pass gives no gradient at all."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+            self.eval()
+
+        def forward(self, images):
+            return self.inner(images if torch.rand(()) < 0.5 else images.detach() + 0 * images)
+
+    one = subject(Shaken(network("cnn.trades_digits")), randomised=True)
+    assert gradients.zero_gradient(one).result == "passed"
+    assert gradients.unavailable_gradients(one).result == "passed"
+
+
+def test_randomness_in_a_later_batch_is_noticed_too():
+    class Late(nn.Module):
+        """Random for images that are bright, which come last."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+            self.eval()
+
+        def forward(self, images):
+            logits = self.inner(images)
+            bright = images.flatten(1).mean(1, keepdim=True) > 0.9
+            return torch.where(bright, logits + torch.rand_like(logits), logits)
+
+    data = gauntlet.load_data("digits")
+    images = torch.cat([data.images[:128], torch.ones(1, 1, 8, 8)])
+    labels = torch.cat([data.labels[:128], torch.zeros(1, dtype=torch.int64)])
+    pipeline = DefendedModel(Late(network("cnn.trades_digits")), differentiable=True, randomised=False).eval()
+    found = model.randomised_model(Subject(pipeline, images, labels, [str(i) for i in range(129)], LINF))
+    assert found.result == "fired"
+    assert found.flag.needs == ("eot",)
+
+
+def test_a_randomised_model_that_agrees_with_itself_by_accident_of_labels_is_noticed_by_its_outputs():
+    class Whisper(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+            self.eval()
+
+        def forward(self, images):
+            logits = self.inner(images)
+            return logits + 1e-2 * torch.randn_like(logits)
+
+    found = model.randomised_model(subject(Whisper(network("cnn.trades_digits"))))
+    assert found.result == "fired"
+    assert dict(found.evidence)["predictions_differ"] == 0
+
+
+def test_a_module_in_training_mode_blocks():
+    pipeline = DefendedModel(
+        nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)).eval(), differentiable=True, randomised=False
+    ).eval()
+    pipeline.model[1].train()
+    found = model.eval_mode(subject(pipeline))
+    assert found.result == "fired"
+    assert found.flag.severity == "block"
+    assert found.flag.needs == ()
+    assert "training mode" in found.sentence
+
+
+def test_probabilities_of_a_declared_defense_can_be_attacked_beneath_it():
+    found = model.probabilities(subject(defended("reverse_sigmoid")))
+    assert found.flag.needs == ("beneath", "black-box", "transfer")
+    assert model.probabilities(masked("softmax")).flag.needs == ("bpda", "black-box")
+
+
+@pytest.mark.parametrize(("classes", "result"), [(2, "reported"), (3, "reported"), (4, "passed")])
+def test_too_few_classes_for_a_loss_are_said(classes, result):
+    few = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval()
+    assert model.few_classes(subject(few)).result == result
+
+
+def test_optimisation_at_test_time_asks_for_transfer_where_there_is_a_twin():
+    assert gradients.optimisation_at_test_time(masked("optimising")).flag.needs == ("bpda", "black-box")
+    found = gradients.optimisation_at_test_time(subject(defended("purify")))
+    assert found.flag.needs == ("transfer", "black-box")
+    # What was hooked is as before.
+    assert torch.autograd.grad.__module__ == "torch.autograd"
+
+
+def test_predictions_are_the_less_stable_the_coarser_the_input():
+    def change(before):
+        found = gradients.unstable_predictions(subject(masks.Masked(network("cnn.standard_digits"), before)))
+        assert found.result == "reported"
+        assert found.flag is None
+        return dict(found.evidence)["mean_relative_change"]
+
+    assert change(lambda x: x) < 0.05
+    assert change(lambda x: x + 0.3 * (40 * x).sin()) > 2 * change(lambda x: x)
+
+
+def test_the_checks_leave_model_and_random_numbers_as_they_were():
+    one = masked("noisy_input")
+    before = torch.get_rng_state()
+    run_checks(one)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in one.pipeline.parameters())
+
+
+def test_the_checks_have_names_of_their_own():
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+
+
+def test_a_check_that_fails_says_so_and_takes_nothing_with_it():
+    class Failing(nn.Module):
+        def forward(self, images):
+            raise RuntimeError("no")
+
+    findings = run_checks(subject(Failing(), labels=torch.zeros(48, dtype=torch.int64)))
+    assert len(findings) > 5
+    assert any("The check failed: RuntimeError: no" in finding.sentence for finding in findings)

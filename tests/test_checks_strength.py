@@ -1,0 +1,214 @@
+"""Checks of attacks: broken ones are caught on problems that can be solved, sound ones pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import gauntlet
+from gauntlet.attacks.adaptive import Adaptive, Pipeline
+from gauntlet.attacks.noise import Noise
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.checks import effort, masks, outcomes, planted, strength
+from gauntlet.bench.checks.running import attacked, whole_box
+from gauntlet.bench.checks.subject import Subject
+from gauntlet.bench.registries import DEFENSES
+from gauntlet.defenses.defended import DefendedModel, defend
+
+LINF = ThreatModel("Linf", 0.15)
+THREATS = {"Linf": LINF, "L2": ThreatModel("L2", 0.8), "L1": ThreatModel("L1", 4)}
+
+
+def linear():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+def subject(name, attack, *, defense="none", threat=LINF, count=24, **settings):
+    data = gauntlet.load_data("digits")
+    module = (
+        getattr(masks, name)()
+        if name in masks.MASKS
+        else linear()
+        if name == "linear"
+        else gauntlet.load_model(name).module
+    )
+    entry = DEFENSES.get(defense)
+    pipeline = defend(module, entry, settings).eval()
+    images = data.images[:count]
+    with torch.no_grad():
+        labels = module(images).argmax(1) if name == "linear" else data.labels[:count]
+    return Subject(pipeline, images, labels, list(data.ids[:count]), threat, card=entry.card, attack=attack)
+
+
+def adaptive(norm="Linf", **known):
+    return Adaptive(norm).against(Pipeline(**known))
+
+
+class Lazy(PGD):
+    """A step of no length, from the clean image."""
+
+    def step(self, state, oracle):
+        super().step(state, oracle)
+        return state
+
+
+LAZY = Lazy(random_start=False)
+
+STRONG = [strength.unbounded_attack, planted.planted_example, strength.obfuscation]
+
+
+@pytest.mark.parametrize("norm", THREATS)
+@pytest.mark.parametrize("name", ["cnn.standard_digits", "cnn.trades_digits", "linear"])
+def test_sound_attacks_on_honest_models_pass(name, norm):
+    one = subject(name, adaptive(norm), threat=THREATS[norm])
+    for check in STRONG:
+        found = check(one)
+        assert found.result == "passed", found.sentence
+
+
+@pytest.mark.parametrize("name", ["cnn.standard_digits", "cnn.trades_digits"])
+def test_a_sound_attack_has_converged_and_noise_finds_no_more(name):
+    one = subject(name, PGD(steps=100, loss="cw"), count=16)
+    for check in (effort.converged, effort.incomplete_optimisation, effort.random_noise):
+        found = check(one)
+        assert found.result == "passed", found.sentence
+
+
+@pytest.mark.parametrize("check", [strength.unbounded_attack, planted.planted_example, effort.random_noise])
+def test_an_attack_that_takes_no_step_is_caught(check):
+    found = check(subject("cnn.standard_digits", LAZY, threat=ThreatModel("Linf", 0.3)))
+    assert found.result == "fired"
+    assert found.flag.severity == "block"
+    assert found.flag.needs == ()
+    assert found.flag.samples
+    assert found.flag.evidence
+
+
+def test_an_attack_that_takes_no_step_is_caught_on_the_twin():
+    found = strength.undefended_twin(subject("cnn.standard_digits", LAZY, defense="bit_depth"))
+    assert found.result == "fired"
+    sound = subject("cnn.standard_digits", PGD(), defense="bit_depth")
+    assert strength.undefended_twin(sound).result == "passed"
+    assert strength.undefended_twin(subject("cnn.standard_digits", LAZY)).result == "not applicable"
+
+
+@pytest.mark.parametrize("check", [strength.unbounded_attack, strength.obfuscation, planted.planted_example])
+@pytest.mark.parametrize("name", ["scaled_logits", "rounded_softmax", "quantised_input"])
+def test_pgd_is_caught_where_gradients_are_masked(name, check):
+    assert check(subject(name, PGD())).result == "fired"
+
+
+@pytest.mark.parametrize("name", ["scaled_logits", "rounded_softmax", "quantised_input"])
+def test_the_adaptive_attack_passes_where_gradients_are_masked(name):
+    one = subject(name, adaptive(masked=True))
+    assert strength.unbounded_attack(one).result == "passed"
+    assert planted.planted_example(one).result == "passed"
+
+
+def test_a_hidden_example_is_one_and_the_images_stay_right():
+    one = subject("cnn.trades_digits", PGD()).right
+    readout, points = planted.plant(one)
+    model = planted.Planted(one.pipeline, readout)
+    assert ((points - one.images).abs().amax((1, 2, 3)) <= LINF.eps + 1e-6).all()
+    assert ((points >= 0) & (points <= 1)).all()
+    with torch.no_grad():
+        assert (model(points).argmax(1) == readout.hidden).all()
+        assert (model(one.images).argmax(1) == one.labels).all()
+        # The network itself is as before.
+        assert (one.pipeline(points).argmax(1) == one.labels).double().mean() > 0.8
+
+
+def test_an_example_can_be_hidden_in_a_network_without_linear_layers():
+    class Norms(nn.Module):
+        def forward(self, images):
+            return -torch.cdist(images.flatten(1), torch.eye(10, 64))
+
+    data = gauntlet.load_data("digits")
+    pipeline = DefendedModel(Norms(), differentiable=True, randomised=False).eval()
+    labels = pipeline(data.images[:24]).argmax(1)
+    one = Subject(pipeline, data.images[:24], labels, list(data.ids[:24]), LINF, attack=PGD(loss="cw"))
+    assert planted.planted_example(one).result == "passed"
+    assert planted.planted_example(replace(one, attack=LAZY)).result == "fired"
+
+
+def test_too_few_steps_are_noticed():
+    hasty = PGD(steps=5, step_size=0.05, random_start=False)
+    assert effort.converged(subject("cnn.standard_digits", hasty, count=48)).result == "fired"
+    found = effort.incomplete_optimisation(subject("cnn.standard_digits", hasty, count=48))
+    assert found.result == "fired"
+    assert found.flag.severity == "warn"
+
+
+def test_a_randomised_defense_with_a_frozen_draw_falls_to_a_sound_attack_only():
+    sound = subject("cnn.standard_digits", PGD(), defense="input_noise", sigma=0.1)
+    assert strength.frozen_randomness(sound).result == "passed"
+    assert strength.frozen_randomness(replace(sound, attack=LAZY)).result == "fired"
+    assert strength.frozen_randomness(subject("cnn.standard_digits", PGD())).result == "not applicable"
+
+
+def test_a_frozen_model_gives_the_same_answer_in_every_batch():
+    frozen = strength.Frozen(masks.noisy_input())
+    images = gauntlet.load_data("digits").images[:6]
+    whole = frozen(images)
+    assert torch.equal(whole, frozen(images))
+    torch.testing.assert_close(frozen(images[3:5]), whole[3:5])
+
+
+def test_examples_that_do_not_transfer_are_counted():
+    found = strength.transfer_failure(subject("cnn.standard_digits", PGD(), defense="median"))
+    assert found.result == "reported"
+    figures = dict(found.evidence)
+    assert 0 < figures["failed"] < figures["examples"]
+    assert strength.transfer_failure(subject("cnn.standard_digits", PGD())).result == "not applicable"
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """Finds examples by PGD, and returns the clean images, or the examples."""
+
+    threat: ThreatModel
+    forgets: bool
+    version: ClassVar[int] = 1
+
+    def __call__(self, model, images, labels, seed):
+        point = images.clone()
+        for _ in range(10):
+            point = point.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(model(point), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, point)
+            moved = point.detach() + 0.05 * gradient.sign()
+            point = torch.clamp(images + (moved - images).clamp(-self.threat.eps, self.threat.eps), 0, 1)
+        return images.clone() if self.forgets else point.detach()
+
+
+def test_an_attack_that_discards_its_best_point_is_caught():
+    found = outcomes.silent_success(subject("cnn.standard_digits", Forgetful(LINF, True)))
+    assert found.result == "fired"
+    assert dict(found.evidence)["lost"] > 10
+    assert outcomes.silent_success(subject("cnn.standard_digits", Forgetful(LINF, False))).result == "passed"
+    assert outcomes.silent_success(subject("cnn.standard_digits", PGD())).result == "not applicable"
+
+
+def test_a_library_attack_is_given_the_ball_that_a_check_asks_for():
+    one = subject("cnn.standard_digits", Forgetful(LINF, False)).right
+    box = whole_box(LINF, one.images)
+    assert box == ThreatModel("Linf", 1)
+    wide = sum(outcome.adversarial is not None for outcome in attacked(one, one.attack, threat=box))
+    assert wide > sum(outcome.adversarial is not None for outcome in attacked(one, one.attack))
+
+
+def test_the_whole_box_is_reached_in_every_norm():
+    images = torch.zeros(1, 3, 4, 4)
+    assert [whole_box(THREATS[norm], images).eps for norm in ("Linf", "L2", "L1")] == [1, 48**0.5, 48]
+
+
+def test_blind_guessing_is_no_attack_that_passes():
+    found = planted.planted_example(subject("cnn.trades_digits", Noise(draws=50)))
+    assert found.result == "fired"

@@ -1,0 +1,132 @@
+"""`gauntlet diagnose`: a report on one pair, and its exit code."""
+
+from __future__ import annotations
+
+import pytest
+from markdown_it import MarkdownIt
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench import matrix as matrices
+from gauntlet.bench.checks.catalog import CHECKS
+from gauntlet.bench.checks.masks import MASKS
+from gauntlet.bench.config import DataRef, ModelRef
+from gauntlet.bench.diagnose import DiagnosisError, Request, diagnose
+from gauntlet.bench.diagnosis_report import report
+from gauntlet.bench.registries import DEFENSES, MODELS
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch):
+    """Ten thousand draws are for those who wait."""
+    monkeypatch.setattr("gauntlet.bench.checks.effort.NOISE_DRAWS", 200)
+
+
+def request(model="cnn.standard_digits", defense="none", attack="pgd(steps=20)", samples="20", threat="Linf:0.15"):
+    return Request(
+        ModelRef(model), defense, DataRef("digits", samples), ThreatModel.parse(threat), attack, device="cpu"
+    )
+
+
+def test_an_honest_model_is_given_a_clean_bill_and_every_check_is_shown():
+    found = diagnose(request(attack="adaptive"))
+    text = report(found, "gauntlet diagnose --model cnn.standard_digits")
+    assert found.standing == ()
+    assert "Nothing was found that speaks against this number" in text
+    assert "upper bound" in text
+    for check in CHECKS:
+        assert f"| {check.name} |" in text
+    assert "gauntlet diagnose --model cnn.standard_digits" in text
+    assert "adaptive at eps 0.075" in text
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert html.count("<table>") == 3
+    assert {row.count("<td>") for row in html.split("<tr>") if "<td>" in row} == {3, 5}
+
+
+def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
+    mask = "gauntlet.bench.checks.masks:rounded_softmax"
+    fooled = diagnose(request(mask, attack="naive"))
+    names = {flag.name for flag in fooled.standing}
+    assert {"unavailable-gradients", "zero-gradient", "planted-example", "unbounded-attack"} <= names
+    text = report(fooled, "…")
+    assert "This number cannot be trusted" in text
+    assert "Answered by attacks by bpda (not run)" in text
+
+
+@pytest.mark.slow
+def test_the_adaptive_attack_answers_what_masked_gradients_set_off():
+    answered = diagnose(request("gauntlet.bench.checks.masks:rounded_softmax", attack="adaptive", samples="12"))
+    assert {"unavailable-gradients", "zero-gradient"}.isdisjoint(flag.name for flag in answered.standing)
+    assert "bpda (run)" in report(answered, "…")
+
+
+def test_the_twin_of_a_defense_is_attacked_and_declared_is_set_beside_measured():
+    found = diagnose(request(defense="bit_depth(bits=2)"))
+    assert [result.cell.defense for result in found.twin] == ["none"]
+    assert found.card.name == "bit_depth"
+    assert found.profile.gradients == "none"
+    text = report(found, "…")
+    assert "| useful gradients | no | none |" in text
+    assert "on the model without the defense" in text
+
+
+def test_the_command_prints_and_writes_the_report_and_fails_where_a_check_blocks(call, tmp_path):
+    ask = ("--data", "digits", "--samples", "12", "--device", "cpu")
+    good = call("diagnose", "--model", "cnn.standard_digits", "--attack", "pgd(steps=40)", *ask)
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.startswith("# Diagnosis of cnn.")
+    assert "attack " in good.stderr
+    assert "check planted-example" in good.stderr
+    out = tmp_path / "report.md"
+    bad = call(
+        "diagnose", "--model", "gauntlet.bench.checks.masks:detached_input", "--attack", "naive", *ask, "--out", out
+    )
+    assert bad.returncode == 1
+    assert "cannot be trusted" in out.read_text(encoding="utf-8")
+    assert "--threat Linf:0.15" in out.read_text(encoding="utf-8")
+    assert "Not run: " in out.read_text(encoding="utf-8"), "a single step cannot be made without gradients"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no model is named"),
+        (("--model", "cnn.standard_digits", "--threat", "Linf:0.1:target=3"), "untargeted"),
+        (("--model", "cnn.standard_digits", "--mean", "a"), "mean='a'"),
+        (("--model", "cnn.standard_digit"), "did you mean"),
+        (("--model", "cnn.standard_digits", "--attack", "replay"), "searches for examples"),
+    ],
+)
+def test_a_wrong_question_is_refused_with_the_way_out(call, arguments, message):
+    done = call("diagnose", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_an_attack_that_fails_is_named():
+    with pytest.raises(DiagnosisError, match="failed: ModelError"):
+        diagnose(request("gauntlet.bench.checks.masks:Ascending"))
+
+
+def test_the_matrix_has_a_line_for_every_honest_model_every_defense_and_every_mask():
+    pairs = matrices.pairs()
+    assert [pair.model for pair in pairs if pair.defense == "none" and ":" not in pair.model] == MODELS.names(
+        "cnn.*_digits"
+    )
+    assert {pair.defense for pair in pairs} == set(DEFENSES.names())
+    assert sum(":" in pair.model for pair in pairs) == len(MASKS)
+
+
+@pytest.mark.slow
+def test_a_line_of_the_matrix_tells_fired_answered_and_naive_apart(monkeypatch, tmp_path):
+    chosen = [
+        matrices.Pair("honest", "cnn.standard_digits"),
+        matrices.Pair("hidden", "gauntlet.bench.checks.masks:rounded_softmax"),
+    ]
+    monkeypatch.setattr(matrices, "pairs", lambda: chosen)
+    lines = list(matrices.matrix("12", "Linf:0.15", 0, "cpu", tmp_path, lambda line: None))
+    columns = {check.name: 4 + place for place, check in enumerate(CHECKS)}
+    honest, hidden = ([part.strip() for part in line.strip("|").split("|")] for line in lines[-2:])
+    assert len(honest) == len(hidden) == 4 + len(CHECKS)
+    assert honest[columns["zero-gradient"]] == "·"
+    assert hidden[columns["zero-gradient"]] == "a"
+    assert hidden[columns["planted-example"]] == "n"
