@@ -14,7 +14,7 @@ from typing import ClassVar
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.card import AttackCard, AttackEntry
 from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.gauntlet import BUDGETS, in_norm
+from gauntlet.attacks.gauntlet import budget, in_norm
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.signs import Masked
 from gauntlet.attacks.solver import Stage
@@ -50,18 +50,31 @@ class Adaptive:
 
     def against(self, pipeline: Pipeline) -> Cascade:
         """The cascade. Of an undefended model whose gradients are useful it is `gauntlet`."""
-        usual = BUDGETS["gauntlet"]
-        first, rest = (_EXPECTATION, ()) if pipeline.randomised else (usual[:3], usual[3:])
+        usual = budget("gauntlet", self.norm)
+        after = 1 + max(place for place, stage in enumerate(usual) if stage.label in ("targets", "along"))
+        first = tuple(in_norm(stage, self.norm) for stage in _EXPECTATION) if pipeline.randomised else usual[:after]
+        rest = () if pipeline.randomised else usual[after:]
         suspicious = pipeline.masked or pipeline.twin or pipeline.randomised
-        stages = [
-            *(_BENEATH if pipeline.beneath else ()),
-            *first,
+        before = _BENEATH if pipeline.beneath else ()
+        more = (
             *(_THROUGH if pipeline.masked else ()),
             *(_TRANSFER if pipeline.twin else ()),
-            *([Stage("square", Square(queries=1000), way="black-box")] if suspicious else ()),
-            *(stage for stage in rest if not (suspicious and isinstance(stage.when, Masked))),
+            *((_SEARCH,) if suspicious else ()),
+        )
+        stages = [
+            *(in_norm(stage, self.norm) for stage in before),
+            *first,
+            *(in_norm(stage, self.norm) for stage in more),
+            # What is done for all samples need not be done for those with a sign once more.
+            *(stage for stage in rest if not (isinstance(stage.when, Masked) and _done(stage, pipeline))),
         ]
-        return Cascade(tuple(in_norm(stage, self.norm) for stage in stages))
+        return Cascade(tuple(stages))
+
+
+def _done(stage: Stage, pipeline: Pipeline) -> bool:
+    if stage.way == "bpda":
+        return pipeline.masked
+    return pipeline.masked or pipeline.twin or pipeline.randomised
 
 
 _BENEATH = (
@@ -69,8 +82,9 @@ _BENEATH = (
     Stage("beneath-targets", APGD(steps=10, loss="dlr_targeted"), view=BENEATH, way="beneath"),
 )
 _EXPECTATION = (
+    Stage("eot-margin", APGD(steps=30, loss="cw", eot=DRAWS), way="eot"),
     Stage("eot-ce", APGD(steps=20, eot=DRAWS), way="eot"),
-    Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=3, eot=DRAWS), way="eot"),
+    Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=5, eot=DRAWS), way="eot"),
 )
 _THROUGH = (
     Stage("through", PGD(steps=20, loss="cw"), None, "through", way="bpda"),
@@ -78,9 +92,11 @@ _THROUGH = (
 )
 # Its iterates go on where the twin is wrong already: what is far beyond its boundary is more likely to be beyond the other's.
 _TRANSFER = (
-    Stage("transfer", PGD(steps=20, loss="cw"), view=TWIN, way="transfer"),
+    Stage("transfer", PGD(steps=40, loss="cw"), view=TWIN, way="transfer"),
     Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, way="transfer"),
 )
+
+_SEARCH = Stage("square", Square(queries=1000), way="black-box")
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 

@@ -37,8 +37,6 @@ from gauntlet.leaderboard.record import SCHEMA_VERSION, Flag
 from gauntlet.leaderboard.store import Store
 
 _MODELS_KEPT = _FORMS_KEPT = 2
-_CHECKED = 500
-"""Samples that checks see at most."""
 _ASKING = ("adaptive", "naive", "certificate", "replay")
 """Attacks that depend on what is measured of the pipeline: those of one suite must agree on whether it is random."""
 
@@ -172,7 +170,7 @@ class Workbench:
         every = self.checks == "all" and not isinstance(attack, Replay) and cell.info.attack_kind != "certificate"
         pair = (cell.model, str(cell.defense), cell.data, cell.threat, cell.info.seed, cell.attack if every else None)
         if pair not in self._checked:
-            most = 2 if card.samples is not None else _CHECKED
+            most = len(data) if card.samples is None else 2
             subject = Subject(
                 defended,
                 data.images[:most].to(self.device),
@@ -201,7 +199,7 @@ class Workbench:
             few, labels = data.images[:count].to(self.device), data.labels[:count].to(self.device)
             found = profile(defended, few, labels)
             known = found if defended.differentiable else profile(defended.attack_view(), few, labels)
-            self._profiles[triple] = found, known.gradients != "useful"
+            self._profiles[triple] = found, known.gradients != "useful" or found.takes_gradients
         return self._profiles[triple]
 
     def _chosen(self, cell: Cell, data: Data, defended: DefendedModel, *, masked: bool) -> AnyAttack:

@@ -9,6 +9,8 @@ from torch import nn
 import gauntlet
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.gauntlet import BUDGETS
+from gauntlet.attacks.naive import build as build_naive
+from gauntlet.attacks.norms import distance, limit
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solver import Stage, Task, Verdict, solve
 from gauntlet.attacks.square import Square
@@ -54,7 +56,7 @@ MASKED = {
 
 @pytest.fixture(scope="module")
 def digits():
-    data = gauntlet.load_data("digits", samples="50")
+    data = gauntlet.load_data("digits", samples="30")
     return data.images, data.labels
 
 
@@ -63,18 +65,14 @@ def standard():
     return gauntlet.load_model("cnn.standard_digits").module
 
 
-def figures(result):
-    return {row["attack"]: row["robust_accuracy"] for row in result.per_attack.to_dict("records")}
-
-
 @pytest.mark.parametrize("name", MASKED)
 def test_a_defense_that_nobody_declared_fools_the_naive_attack_and_not_the_adaptive_one(name, digits, standard):
     model = Behind(standard, **MASKED[name])
-    found = figures(gauntlet.evaluate(model, *digits, threat=LINF, attacks=["naive", "adaptive"]))
+    result = gauntlet.evaluate(model, *digits, threat=LINF, attacks="naive, adaptive")
+    found = {row["attack"]: row["robust_accuracy"] for row in result.per_attack.to_dict("records")}
     assert found["naive"] > (0.85 if name != "bit depth" else 0.5)
     assert found["adaptive"] < 0.5
-    naive = gauntlet.evaluate(model, *digits, threat=LINF, attacks="naive")
-    assert any(flag.stands({"naive"}) for flag in naive.flags)
+    assert any(flag.stands({"naive"}) for flag in result.flags)
 
 
 def test_of_an_honest_undefended_model_adaptive_is_gauntlet_and_no_flag_blocks(digits):
@@ -118,6 +116,27 @@ def test_undeclared_randomness_is_measured_attacked_by_expectation_and_flagged(d
     assert not flag.stands({"eot"})
     assert flag.stands({"white-box"})
     assert float(result.robust_accuracy) < 0.5
+
+
+@pytest.mark.parametrize("threat", [LINF, ThreatModel("L2", 0.5)])
+def test_the_naive_attack_ends_at_the_worst_corner_of_a_linear_model_and_stays_inside(threat):
+    torch.manual_seed(0)
+    weight, images = torch.randn(16), 0.3 + 0.4 * torch.rand(5, 1, 4, 4)
+    model, labels = Linear(weight), torch.zeros(5, dtype=torch.int64)
+    points = build_naive(threat)(model, images, labels, seed=0)
+    step = weight.sign() if threat.norm == "Linf" else weight / weight.norm()
+    best = (images + threat.eps * step.view(1, 1, 4, 4)).clamp(0, 1)
+    gained, most = ((one - images).flatten(1) @ weight for one in (points, best))
+    assert (gained > 0.97 * most).all()
+    assert (distance(points, images, threat.norm) <= limit(threat)).all()
+    assert torch.equal(points, build_naive(threat)(model, images, labels, seed=0))
+
+
+def test_the_naive_attack_stops_at_its_start_where_no_gradient_is():
+    images = torch.full((2, 1, 4, 4), 0.5)
+    blind = Behind(Linear(torch.ones(16)), before=Function(torch.Tensor.detach))
+    points = build_naive(LINF)(blind, images, torch.zeros(2, dtype=torch.int64), seed=0)
+    assert 0 < (points - images).abs().max() <= LINF.eps + 1e-7
 
 
 # What a stage is shown, and what judges it
@@ -220,17 +239,25 @@ def test_a_rejected_clean_image_is_not_correct_and_a_rejected_example_is_no_succ
 # The suite
 
 
+PLAN = """
+attacks = "adaptive"
+threat = "Linf:0.15"
+samples = "20"
+
+[[group]]
+model = ["cnn.standard_digits"]
+defense = ["none", "bit_depth"]
+
+[[group]]
+model = ["cnn.ibp_digits"]
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("suite")
-    options = {
-        "model": ["cnn.standard_digits", "cnn.ibp_digits"],
-        "defense": ["none", "bit_depth"],
-        "attacks": ["adaptive"],
-        "threat": ["Linf:0.15"],
-        "samples": "40",
-        "out": str(root),
-    }
+    (root / "gauntlet.toml").write_text(PLAN)
+    options = {"out": str(root / "results")}
     config = load_config(options, folder=root)
     engine = Engine(make_plan(config), config)
     results = [engine.cell(cell) for cell in engine.run.plan.cells]
@@ -240,7 +267,7 @@ def folder(tmp_path_factory):
 def test_replays_come_last_and_certificates_only_where_one_may_be_computed(folder):
     _, _, engine, results = folder
     names = [(cell.info.defense, cell.info.attack) for cell in engine.run.plan.cells]
-    assert [attack for _, attack in names[-4:]] == ["replay"] * 4
+    assert [attack for _, attack in names[-3:]] == ["replay"] * 3
     assert {defense for defense, attack in names if attack == "certificate"} == {"none"}
     assert all(result.error is None for result in results)
 
@@ -261,11 +288,11 @@ def test_a_replay_breaks_with_examples_of_other_rows_which_hold_when_verified(fo
         one.cell.defense: sum(int((b.samples.correct & ~b.samples.robust).sum()) for b in one.blocks)
         for one in replayed
     }
-    assert broken["none"] > 10
-    assert broken["bit_depth"] > 10
+    assert broken["none"] > 5
+    assert broken["bit_depth"] > 5
     assert all(b.samples.backwards.sum() == 0 for one in replayed for b in one.blocks)
     ids = [str(name) for b in replayed[0].blocks for name in b.samples.id]
-    assert len(set(ids)) == 40
+    assert len(set(ids)) == 20
 
 
 def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
@@ -274,7 +301,7 @@ def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
     table = read_leaderboard(files.leaderboard_csv).set_index(["model", "defense"])
     ibp = table.loc[("cnn.ibp_digits", "none")]
     assert ibp["certified_accuracy"] <= ibp["robust_accuracy"] <= ibp["naive_accuracy"]
-    assert ibp["open"] == round(40 * (ibp["robust_accuracy"] - ibp["certified_accuracy"]))
+    assert ibp["open"] == round(20 * (ibp["robust_accuracy"] - ibp["certified_accuracy"]))
     assert table.loc[("cnn.standard_digits", "bit_depth"), "ways"] == "black-box bpda naive transfer"
     text = files.markdown.read_text()
     assert " → " in text
