@@ -276,7 +276,15 @@ def linear(weight):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["torchattacks.CW", "torchattacks.DeepFool", "art.CarliniL2Method", "art.DeepFool"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchattacks.CW",
+        "torchattacks.DeepFool",
+        pytest.param("art.CarliniL2Method", marks=pytest.mark.slow),
+        "art.DeepFool",
+    ],
+)
 @pytest.mark.parametrize("offset", [0.0, -50.0])
 def test_minimum_norm_attacks_come_close_to_the_exact_distance_of_a_linear_model(name, offset):
     generator = torch.Generator().manual_seed(1)

@@ -8,6 +8,8 @@ from torch import nn
 
 import gauntlet
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(5)
 STEPS, EPS = 10, 0.1
 NATIVE, OTHERS = "pgd", ("torchattacks.PGD", "art.ProjectedGradientDescent")

@@ -15,6 +15,8 @@ from gauntlet.attacks.solver import Task, Verdict, solve
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Verifier
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder(nn.Module):
     """A model that keeps every batch that it was shown."""

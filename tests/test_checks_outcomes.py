@@ -186,6 +186,7 @@ def ran(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn.standard_digits", "cnn.trades_digits"])
 def test_real_results_of_honest_models_are_silent(ran, model):
     large, small = ran(model, "Linf:0.15").row, ran(model, "Linf:0.1").row

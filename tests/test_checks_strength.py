@@ -73,6 +73,7 @@ def test_sound_attacks_on_honest_models_pass(name, norm):
         assert found.result == "passed", found.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn.standard_digits", "cnn.trades_digits"])
 def test_a_sound_attack_has_converged_and_noise_finds_no_more(name):
     one = subject(name, PGD(steps=100, loss="cw"), count=16)

@@ -27,6 +27,7 @@ def request(model="cnn.standard_digits", defense="none", attack="pgd(steps=20)",
     )
 
 
+@pytest.mark.slow
 def test_an_honest_model_is_given_a_clean_bill_and_every_check_is_shown():
     found = diagnose(request(attack="adaptive"))
     text = report(found, "gauntlet diagnose --model cnn.standard_digits")

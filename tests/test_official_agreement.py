@@ -13,6 +13,8 @@ from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.measure import Work, measure
 
+pytestmark = pytest.mark.slow
+
 COUNT = 150
 PAIRS = {
     "apgd": ("apgd(steps=20)", "pyautoattack.APGD(steps=20)"),

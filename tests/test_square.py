@@ -241,6 +241,7 @@ def test_images_of_any_shape_are_searched(shape, threat):
 
 
 @pytest.mark.parametrize(("threat", "name"), [("Linf:0.15", "cnn.standard_digits"), ("L2:0.5", "cnn.trades_digits")])
+@pytest.mark.slow
 def test_it_leaves_no_more_samples_than_torchattacks_over_five_seeds(threat, name):
     from torchattacks import Square as Foreign
 
@@ -260,6 +261,7 @@ def test_it_leaves_no_more_samples_than_torchattacks_over_five_seeds(threat, nam
     assert sum(native) <= sum(foreign), (native, foreign)
 
 
+@pytest.mark.slow
 def test_in_l1_it_leaves_no_more_samples_than_the_authors_code_over_three_seeds():
     threat, data = ThreatModel("L1", 2.0), gauntlet.load_data("digits")
     model = gauntlet.load_model("cnn.pgd_digits").module.requires_grad_(False).eval()
