@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
-from gauntlet.attacks.adaptive import BENEATH, TWIN, Adaptive, Pipeline
+from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.card import AnyAttack
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.lighter import Lighter, lighter
-from gauntlet.attacks.naive import Naive
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench import verifier
+from gauntlet.bench.adapting import defense_flags, victim, views, ways
 from gauntlet.bench.checks.catalog import flags, run_checks
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.data.dataset import Data, block_digest, blocks
 from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.keys import attack_version, factory, key, library_version, tried
 from gauntlet.bench.models.classifier import check_model
 from gauntlet.bench.models.loading import LoadedModel, load_model
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.probing import Profile, profile
-from gauntlet.bench.provenance import package_version
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.bench.replay import Replay, Shelf, digest
+from gauntlet.bench.replay import Replay, Shelf
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.defended import DefendedModel, defend
 from gauntlet.leaderboard.record import SCHEMA_VERSION, Flag
@@ -133,18 +130,18 @@ class Workbench:
         shown = self._check(cell, data, model)
         looked, masked = self._look(cell, data, defended, entry.card)
         randomised = defended.randomised = defended.randomised or (looked is not None and looked.randomised)
-        shown = (*shown, *_defense_flags(entry.card, randomised))
+        shown = (*shown, *defense_flags(entry.card, randomised))
         attack = self._chosen(cell, data, defended, masked=masked)
-        cell = replace(cell, info=replace(cell.info, randomised=randomised, ways=_ways(cell, attack, defended)))
+        cell = replace(cell, info=replace(cell.info, randomised=randomised, ways=ways(cell, attack, defended)))
         light = Lighter(defended, "") if recorded else self._light(cell, data, defended, attack)
         cell = replace(cell, info=replace(cell.info, precision=recorded or light.form or "float32"))
         what = {
             "schema": SCHEMA_VERSION,
             "verifier": verifier.VERSION,
-            "model": [model.digest, model.source_digest, _factory(cell.model.spec)],
+            "model": [model.digest, model.source_digest, factory(cell.model.spec)],
             "normalisation": [cell.model.mean, cell.model.std],
-            "defense": [str(cell.defense), entry.version, _library_version(entry.card.source), content],
-            "attack": [cell.info.attack_spec, *_attack_version(cell, attack), repr(attack)],
+            "defense": [str(cell.defense), entry.version, library_version(entry.card.source), content],
+            "attack": [cell.info.attack_spec, *attack_version(cell, attack), repr(attack)],
             "threat": str(cell.threat),
             "seed": cell.info.seed,
             "precision": cell.info.precision,
@@ -152,14 +149,14 @@ class Workbench:
         }
         found = tuple(
             Block(
-                _key({**what, "data": self._digest(cell.data, data, number, indices), **_tried(attack, data, indices)}),
+                key({**what, "data": self._digest(cell.data, data, number, indices), **tried(attack, data, indices)}),
                 indices,
             )
             for number, indices in enumerate(blocks(data))
         )
-        victim = _victim(attack, defended, looked)
-        check = partial(self._run_checks, cell, data, defended, entry.card, attack, victim)
-        return Prepared(cell, data, defended, entry.card, attack, light, victim, check, _views(defended), found, shown)
+        given = victim(attack, defended, looked)
+        check = partial(self._run_checks, cell, data, defended, entry.card, attack, given)
+        return Prepared(cell, data, defended, entry.card, attack, light, given, check, views(defended), found, shown)
 
     def _run_checks(
         self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard, attack: AnyAttack, victim: nn.Module
@@ -241,86 +238,3 @@ class Workbench:
             few = data.images[:64].to(self.device)
             self._flags[pair] = tuple(check_model(model.module, few, data.labels[:64], classes=data.classes))
         return self._flags[pair]
-
-
-def _ways(cell: Cell, attack: AnyAttack, defended: DefendedModel) -> dict[str, str]:
-    """In which way each stage attacks."""
-
-    def known(way: str) -> str:
-        if defended.differentiable or way not in ("white-box", "eot"):
-            return way
-        return "bpda" if way == "white-box" else f"bpda+{way}"
-
-    if isinstance(attack, Cascade):
-        return {stage.label: known(stage.way) for stage in attack.stages}
-    averaged = defended.randomised and getattr(attack, "eot", 1) > 1
-    return {"": known("eot" if averaged else cell.info.attack_kind)}
-
-
-def _victim(attack: AnyAttack, defended: DefendedModel, looked: Profile | None) -> nn.Module:
-    """What a whole attack is given: the naive one does not know of BPDA, and takes the twin where nothing has a gradient."""
-    if not isinstance(attack, Naive):
-        return defended.attack_view()
-    unreached = looked is not None and looked.gradients == "none"
-    return defended.twin if unreached and defended.twin is not None else defended
-
-
-def _views(defended: DefendedModel) -> dict[str, nn.Module]:
-    found = {BENEATH: defended.beneath, TWIN: defended.twin}
-    return {name: view for name, view in found.items() if view is not None}
-
-
-def _tried(attack: AnyAttack, data: Data, indices: Sequence[int]) -> dict[str, str]:
-    """The examples that a replay tries of a block."""
-    return {"examples": digest(attack, [data.ids[index] for index in indices])} if isinstance(attack, Replay) else {}
-
-
-def _attack_version(cell: Cell, attack: AnyAttack) -> list[Any]:
-    """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most)."""
-    if isinstance(attack, Rule | Cascade):
-        return [attack.version]
-    return [attack.version, _library_version(cell.attack.name), "batch: a block"]
-
-
-def _library_version(text: str) -> str | None:
-    for word, name in (("torchattacks", "torchattacks"), ("art.", "adversarial-robustness-toolbox")):
-        if text.startswith(word):
-            return f"{name} {package_version(name)}"
-    if "ART" in text:
-        return f"adversarial-robustness-toolbox {package_version('adversarial-robustness-toolbox')}"
-    return None
-
-
-def _factory(spec: str) -> str:
-    # Not the path: the same file elsewhere builds the same model.
-    return spec.rpartition(":")[2]
-
-
-def _key(what: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _defense_flags(card: DefenseCard, randomised: bool) -> list[Flag]:
-    found = []
-    if not card.differentiable:
-        found.append(
-            Flag(
-                "non-differentiable-defense",
-                "block",
-                "autograd gives no useful gradient through the defense: an attack that takes its word finds nothing. Only "
-                "attacks by BPDA, by transfer and without gradients say something of it",
-                needs=("bpda", "transfer", "black-box"),
-            )
-        )
-    if randomised:
-        hidden = "" if card.randomised else ", though nothing was declared"
-        found.append(
-            Flag(
-                "randomised-defense",
-                "block",
-                f"the model answers the same image differently{hidden}: an attack that sees one draw a step aims at noise. Only "
-                "attacks on the expectation over draws (EOT) say something of it",
-                needs=("eot",),
-            )
-        )
-    return found

@@ -1,0 +1,49 @@
+"""Parts of the keys of stored results that need more than a look at the cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from gauntlet.attacks.card import AnyAttack
+from gauntlet.attacks.cascade import Cascade
+from gauntlet.attacks.rule import Rule
+from gauntlet.bench.data.dataset import Data
+from gauntlet.bench.plan import Cell
+from gauntlet.bench.provenance import package_version
+from gauntlet.bench.replay import Replay, digest
+
+
+def tried(attack: AnyAttack, data: Data, indices: Sequence[int]) -> dict[str, str]:
+    """The examples that a replay tries of a block."""
+    return {"examples": digest(attack, [data.ids[index] for index in indices])} if isinstance(attack, Replay) else {}
+
+
+def attack_version(cell: Cell, attack: AnyAttack) -> list[Any]:
+    """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most)."""
+    if isinstance(attack, Rule | Cascade):
+        return [attack.version]
+    return [attack.version, library_version(cell.attack.name), "batch: a block"]
+
+
+def library_version(text: str) -> str | None:
+    """The library that an attack's name or a defense's source names, with its version."""
+    for word, name in (("torchattacks", "torchattacks"), ("art.", "adversarial-robustness-toolbox")):
+        if text.startswith(word):
+            return f"{name} {package_version(name)}"
+    if "ART" in text:
+        return f"adversarial-robustness-toolbox {package_version('adversarial-robustness-toolbox')}"
+    return None
+
+
+def factory(spec: str) -> str:
+    """The name of what builds a model."""
+    # Not the path: the same file elsewhere builds the same model.
+    return spec.rpartition(":")[2]
+
+
+def key(what: dict[str, Any]) -> str:
+    """sha256 over all that decides an outcome."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
