@@ -68,7 +68,9 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
         return only(failure=f"cannot be rebuilt: {_told(problem)}")
     if isinstance(prepared.attack, Replay) and len(keys) == len(prepared.blocks):
         # Since then the folder may hold more examples than the replay tried.
-        recorded = [Block(key, block.indices) for (key, _), block in zip(keys, prepared.blocks, strict=True)]
+        recorded = [
+            Block(key, block.indices, block.data) for (key, _), block in zip(keys, prepared.blocks, strict=True)
+        ]
         prepared = replace(prepared, blocks=tuple(recorded))
     if [key for key, _ in keys] != [block.key for block in prepared.blocks]:
         return only(

@@ -124,7 +124,7 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
                     widened_passes=sum(outcome.widened for outcome in outcomes),
                 ),
                 flags=(*shown, *flags),
-                provenance=provenance(settings.device),
+                provenance={**provenance(settings.device), "weights": prepared.weights, "data": block.data},
                 clean_logits=_clean_logits(prepared, verify, place, block),
             )
 

@@ -44,6 +44,8 @@ class Block:
 
     key: str
     indices: Sequence[int]
+    data: str
+    """sha256 of its images, labels and ids."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Prepared:
     views: Mapping[str, nn.Module]
     """What stages of adaptive attacks are shown in its place, by name."""
     blocks: tuple[Block, ...]
+    weights: str
+    """sha256 of the model's parameters and buffers."""
     flags: tuple[Flag, ...]
 
 
@@ -125,7 +129,7 @@ class Workbench:
         perhaps made on another device; then no form is made, and no attack can be run.
         """
         data, model = self.data(cell.data), self.model(cell.model)
-        entry, content = self._defenses.get(cell.defense.name) or (DEFENSES.get(cell.defense.name), "")
+        entry, defense_digest = self._defenses.get(cell.defense.name) or (DEFENSES.get(cell.defense.name), "")
         defended = defend(model.module, entry, cell.defense.keywords).to(self.device).eval()
         shown = self._check(cell, data, model)
         looked, masked = self._look(cell, data, defended, entry.card)
@@ -140,7 +144,7 @@ class Workbench:
             "verifier": verifier.VERSION,
             "model": [model.digest, model.source_digest, factory(cell.model.spec)],
             "normalisation": [cell.model.mean, cell.model.std],
-            "defense": [str(cell.defense), entry.version, library_version(entry.card.source), content],
+            "defense": [str(cell.defense), entry.version, library_version(entry.card.source), defense_digest],
             "attack": [cell.info.attack_spec, *attack_version(cell, attack), repr(attack)],
             "threat": str(cell.threat),
             "seed": cell.info.seed,
@@ -148,15 +152,15 @@ class Workbench:
             **({} if self.checks == "default" else {"checks": self.checks}),
         }
         found = tuple(
-            Block(
-                key({**what, "data": self._digest(cell.data, data, number, indices), **tried(attack, data, indices)}),
-                indices,
-            )
+            Block(key({**what, "data": content, **tried(attack, data, indices)}), indices, content)
             for number, indices in enumerate(blocks(data))
+            for content in (self._digest(cell.data, data, number, indices),)
         )
         given = victim(attack, defended, looked)
         check = partial(self._run_checks, cell, data, defended, entry.card, attack, given)
-        return Prepared(cell, data, defended, entry.card, attack, light, given, check, views(defended), found, shown)
+        return Prepared(
+            cell, data, defended, entry.card, attack, light, given, check, views(defended), found, model.digest, shown
+        )
 
     def _run_checks(
         self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard, attack: AnyAttack, victim: nn.Module
