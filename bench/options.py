@@ -61,4 +61,6 @@ OPTIONS: tuple[Option, ...] = (
     Option("config", "Config file; else gauntlet.toml, or [tool.gauntlet] of pyproject.toml.", metavar="FILE"),
     Option("fresh", "Run every cell again, also what the store holds, and compare.", flag=True),
     Option("no-adversarials", "Do not store the adversarial examples (verify and replay need them).", flag=True),
+    Option("gate", "Baseline that the run is judged against when it is done.", metavar="BASELINE"),
+    Option("allow-undecided", "The gate passes where the samples are too few to decide.", flag=True),
 )

@@ -1,4 +1,4 @@
-"""The pytest plugin: `--gauntlet-…` options, one test a cell, and the leaderboard in the terminal summary.
+"""The pytest plugin: `--gauntlet-…` options, one test a cell, and leaderboard and gate in the terminal summary.
 
 It is loaded by every pytest run of the environment, so it imports nothing heavy until a test asks for a cell.
 """
@@ -15,10 +15,13 @@ from gauntlet.bench.options import OPTIONS
 
 if TYPE_CHECKING:
     from gauntlet.bench.session import Session
+    from gauntlet.leaderboard.baseline import Baseline
 
 _SESSION = pytest.StashKey["Session"]()
 _STARTED = pytest.StashKey[str]()
 _PROBLEM = pytest.StashKey[pytest.UsageError]()
+_BASELINE = pytest.StashKey["Baseline"]()
+_VERDICTS = pytest.StashKey[list[str]]()
 _PROPERTY = "gauntlet_run"
 
 
@@ -30,6 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         if not option.flag:
             extra |= {"action": "append", "default": []} if option.many else {"type": option.kind, "default": None}
         group.addoption(f"--gauntlet-{option.name}", dest=f"gauntlet_{option.key}", help=option.help, **extra)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A baseline that cannot be read ends the run as a usage error, before anything is attacked."""
+    file = config.getoption("gauntlet_gate")
+    if file is None or hasattr(config, "workerinput"):
+        return
+    from gauntlet.leaderboard.baseline import BaselineError, read_baseline
+
+    try:
+        config.stash[_BASELINE] = read_baseline(Path(file))
+    except BaselineError as error:
+        raise pytest.UsageError(f"gauntlet: {error}") from error
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -113,22 +129,48 @@ def _quoted(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Where the store answered everything, nothing was timed: not saving times is then no warning."""
+    """Judge the run, which may change the exit status. Where the store answered everything, nothing was timed: not saving
+    times is then no warning."""
     import warnings
 
+    if _BASELINE in session.config.stash:
+        _judge(session, session.config.stash[_BASELINE])
     with warnings.catch_warnings():
         if _SESSION in session.config.stash:
             warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
         return (yield)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write the leaderboard from the store and show it; what ran is told by the reports, under pytest-xdist too."""
-    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+def _judge(session: pytest.Session, baseline: Baseline) -> None:
+    config = session.config
+    if config.option.collectonly or session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
+    from gauntlet.bench.gating import gate_all
+    from gauntlet.leaderboard.gate import Policy
+
+    policy = Policy(allow_undecided=config.getoption("gauntlet_allow_undecided"))
+    passed, config.stash[_VERDICTS] = gate_all(_folders(config), baseline, policy)
+    if not passed:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _folders(config: pytest.Config) -> list[Path]:
+    """The runs that the cells' reports name: what ran is told by them, under pytest-xdist too."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = [report for kind in reporter.stats.values() for report in kind] if reporter is not None else []
     found = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == _PROPERTY}
-    for folder in sorted(found):
+    return [Path(folder) for folder in sorted(found)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the leaderboard from the store and show it, then the gate's verdicts."""
+    for folder in _folders(config):
         from gauntlet.bench.session import summary
 
         terminalreporter.section("gauntlet leaderboard")
-        for line in summary(Path(folder)):
+        for line in summary(folder):
+            terminalreporter.write_line(line)
+    if _VERDICTS in config.stash:
+        terminalreporter.section("gauntlet gate")
+        for line in config.stash[_VERDICTS]:
             terminalreporter.write_line(line)

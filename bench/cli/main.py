@@ -10,16 +10,9 @@ from typing import Any
 
 import click
 
+from gauntlet.bench.cli.exits import EPILOG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from gauntlet.bench.cli.gate_commands import baseline, gate
 from gauntlet.bench.options import OPTIONS
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-
-EPILOG = (
-    "Exit codes: 0 all well; 1 a cell in error, an expectation missed, or a failed verification; 2 wrong usage; "
-    "130 interrupted (run the same command again to resume)."
-)
 
 
 def run_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
@@ -39,6 +32,10 @@ def cli() -> None:
     """Adversarial-robustness benchmarks for PyTorch image classifiers."""
 
 
+for _command in (baseline, gate):
+    cli.add_command(_command)
+
+
 @cli.command(epilog=EPILOG)
 @run_options
 @click.option("--dry-run", is_flag=True, help="Show the plan, what is stored, and an estimate; run nothing.")
@@ -51,7 +48,7 @@ def run(dry_run: bool, **options: Any) -> None:
 
 
 @cli.command(epilog=EPILOG)
-@partial(run_options, without=("attacks", "out"))
+@partial(run_options, without=("attacks", "out", "gate", "allow-undecided"))
 @click.option(
     "--attack", required=True, help="One attack, with the settings that stay: 'pgd(loss=cw)'.", metavar="ATTACK"
 )

@@ -10,13 +10,16 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gauntlet.bench.cli.gating import print_gate
 from gauntlet.bench.config import load_config
 from gauntlet.bench.engine import Engine, missed
 from gauntlet.bench.estimate import estimate
 from gauntlet.bench.plan import make_plan
 from gauntlet.bench.session import summary
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.baseline import read_baseline
 from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.gate import Policy
 from gauntlet.leaderboard.record import CellResult
 
 
@@ -29,7 +32,8 @@ def _engine(options: Mapping[str, Any], *, dry: bool = False) -> Engine:
 
 
 def execute(options: Mapping[str, Any]) -> bool:
-    """Run a plan and show its leaderboard; False where a cell failed or missed an expectation."""
+    """Run a plan and show its leaderboard; False where a cell failed or missed an expectation, or the gate fails."""
+    baseline = read_baseline(Path(options["gate"])) if options["gate"] else None
     engine = _engine(options)
     console = Console(stderr=True)
     columns = (
@@ -58,9 +62,13 @@ def execute(options: Mapping[str, Any]) -> bool:
     click.echo()
     for line in summary(engine.run.folder):
         click.echo(line)
+    passed = True
+    if baseline is not None:
+        click.echo()
+        passed = print_gate(engine.run.folder, baseline, Policy(allow_undecided=options["allow_undecided"]))
     for problem in problems:
         click.echo(f"PROBLEM {visible(problem)}", err=True)
-    return not problems
+    return not problems and passed
 
 
 def _loads(engine: Engine, cell: Any) -> bool:

@@ -1,0 +1,104 @@
+"""The drop between two sets of outcomes on the same samples: its upper bound, and how many samples would decide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from scipy.special import betainc, betaincinv, ndtri
+
+
+def drop_upper(lost: float, gained: float, n: float, confidence: float) -> float:
+    """One-sided upper confidence bound of the drop: Tango's, or that of Clopper and Pearson where it is larger.
+
+    Tango's alone errs up to 1.7 points too often where nearly all flips go one way (at confidence 95 % and a true drop of 2
+    points without gains, exactly enumerated: in 6.7 % of cases at n = 134, in 6.2 % at some n above 200). There the drop is
+    hardly more than the share of lost samples, for which Clopper and Pearson's bound of lost - gained out of `n` is exact.
+    With a few gains Tango's is the larger one. Together they err in at most 5.1 % of cases (134 to 2,000 samples, 0 to 10 %
+    gained). Without a flip the bound is 1 - (1 - confidence)^(1/n). Raises ValueError as `tango_upper` does.
+    """
+    tango = tango_upper(lost, gained, n, confidence)
+    more = max(lost - gained, 0)
+    return max(tango, float(betaincinv(more + 1, n - more, confidence))) if more < n else 1.0
+
+
+def tango_upper(lost: float, gained: float, n: float, confidence: float) -> float:
+    """One-sided upper confidence bound of the drop, the true share of lost samples minus that of gained ones, in -1..1.
+
+    `lost` of `n` samples succeeded before and fail now, `gained` the other way round; counts need not be whole, so that
+    expected ones can be asked about. Tango's score method (Tango, Statistics in Medicine 17, 1998, 891-908): the largest
+    drop that the score test does not reject, the share of gained samples being estimated under that drop. Unlike bounds
+    from an estimated variance (Wald's, Agresti and Min's) it does not shrink to nothing where hardly a sample flips:
+    without a flip it is z²/(n + z²).
+
+    Raises ValueError for counts that do not fit `n`, and for a confidence outside 0.5..1.
+    """
+    _check_counts(lost, gained, n)
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence {confidence!r} must lie above 0.5 and below 1")
+    z = float(ndtri(confidence))
+
+    def accepted(drop: float) -> bool:
+        return n * drop - (lost - gained) < z * _deviation(lost, gained, n, drop)
+
+    # The observed drop itself is always accepted; its neighbours above are, up to the bound.
+    low, high = (lost - gained) / n, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if accepted(middle) else (low, middle)
+    return high
+
+
+def _deviation(lost: float, gained: float, n: float, drop: float) -> float:
+    """Standard deviation of lost - gained where the true difference is `drop`, by maximum likelihood (Tango, section 3)."""
+    b = (2 * n - lost + gained) * drop - lost - gained
+    c = -gained * drop * (1 - drop)
+    share_gained = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    return math.sqrt(max(n * (2 * share_gained + drop * (1 - drop)), 0.0))
+
+
+def drop_p_value(lost: float, gained: float) -> float:
+    """One-sided exact McNemar p-value of a drop (McNemar, Psychometrika 12, 1947), for counts that need not be whole.
+
+    For whole counts it is `statistics.mcnemar(before, now, "greater").p_value`.
+    """
+    return float(betainc(lost, gained + 1, 0.5)) if lost > 0 else 1.0
+
+
+def needed_n(lost: int, gained: int, n: int, *, margin: float, alpha: float, tests: int = 1) -> int:
+    """The least number of samples that decides where flips come at exactly the observed rates.
+
+    It decides for *held* once the upper bound of the drop at level `alpha` is below `margin` (a share above 0), or for a
+    *drop* once the p-value is below alpha / tests, what Holm's correction asks of the first of `tests`. The expected counts
+    are taken as the outcome, so that with that many samples the chance of a decision is about a half: a guide, no promise.
+    `n` itself where it decides already. Raises ValueError as `tango_upper` does, and for a margin outside 0..1.
+    """
+    _check_counts(lost, gained, n)
+    if not 0 < margin < 1:
+        raise ValueError(f"margin {margin!r} must be a share of the samples above 0 and below 1, such as 0.02")
+
+    def decides(samples: int) -> bool:
+        times = samples / n
+        held = drop_upper(lost * times, gained * times, samples, 1 - alpha) < margin
+        return held or drop_p_value(lost * times, gained * times) < alpha / tests
+
+    return _least(decides, n)
+
+
+def _least(decides: Callable[[int], bool], start: int) -> int:
+    """The least number from `start` on for which it holds, given that it comes to hold and goes on doing so."""
+    if decides(start):
+        return start
+    low, high = start, 2 * start
+    while not decides(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
+
+
+def _check_counts(lost: float, gained: float, n: float) -> None:
+    if not (n > 0 and lost >= 0 and gained >= 0 and lost + gained <= n * (1 + 1e-12)):
+        raise ValueError(
+            f"lost {lost!r} and gained {gained!r} must be counts of different samples out of n {n!r}, n above 0"
+        )

@@ -1,0 +1,552 @@
+"""The gate: its bounds against independent ones, its error rates by simulation, and what it says of a run."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import xlogy
+from scipy.stats import binom, norm
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from gauntlet.leaderboard.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from gauntlet.leaderboard.gate import Policy, judge
+from gauntlet.leaderboard.paired import drop_p_value, drop_upper, needed_n, tango_upper
+from gauntlet.leaderboard.statistics import holm
+
+MARGIN, ALPHA = 0.02, 0.05
+
+
+def cell(robust, **changes):
+    robust = np.asarray(robust, bool)
+    n = len(robust)
+    given = {
+        "model": "net",
+        "defense": "none",
+        "attack": "pgd",
+        "threat": "Linf:0.15",
+        "suite": "quick",
+        "data": "digits",
+        "seed": 0,
+        "spec": "spec",
+        "data_digest": "data",
+        "weights": "before",
+        "n": n,
+        "robust": robust,
+        "correct": np.ones(n, bool),
+        "forwards": 4.0 * n,
+        "backwards": 3.0 * n,
+        "peak_memory_mib": 100.0,
+        "seconds": 2.0,
+        "randomised": False,
+    }
+    return BaselineCell(**(given | changes))
+
+
+def flipped(before, lost, gained, **changes):
+    """The cell with its first `lost` robust samples broken, and its first `gained` broken ones robust; other weights."""
+    robust = before.robust.copy()
+    robust[np.flatnonzero(before.robust)[:lost]] = False
+    robust[np.flatnonzero(~before.robust)[:gained]] = True
+    return replace(before, robust=robust, **({"weights": "after"} | changes))
+
+
+def run(*cells):
+    return Baseline(BASELINE_SCHEMA, "quick", "abc", "first", "2026-11-21", tuple(cells))
+
+
+def only(report):
+    (verdict,) = report.verdicts
+    return verdict
+
+
+OLD = cell(np.arange(1000) < 700)
+
+
+def single(lost, gained, policy=None, **changes):
+    return judge(run(OLD), run(flipped(OLD, lost, gained, **changes)), policy or Policy())
+
+
+# The bound of the drop
+
+
+def likelihood(gained_share, drop, lost, gained, n):
+    shares = np.array([gained_share + drop, gained_share, 1 - 2 * gained_share - drop])
+    return float(xlogy([lost, gained, n - lost - gained], np.maximum(shares, 0)).sum())
+
+
+def score(drop, lost, gained, n):
+    """Tango's statistic with the likelihood maximised by search rather than by his formula."""
+    low, high = max(0.0, -drop), (1 - drop) / 2
+    found = minimize_scalar(
+        lambda share: -likelihood(share, drop, lost, gained, n),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-12},
+    )
+    best = max((low, found.x), key=lambda share: likelihood(share, drop, lost, gained, n))
+    return (lost - gained - n * drop) / math.sqrt(n * (2 * best + drop * (1 - drop)))
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"), [(0, 0, 50), (3, 0, 40), (0, 3, 40), (55, 4, 797), (25, 5, 1000), (2, 30, 200), (9, 9, 20)]
+)
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_the_bound_is_where_the_score_test_begins_to_reject(lost, gained, n, confidence):
+    observed = (lost - gained) / n
+    expected = brentq(
+        lambda drop: score(drop, lost, gained, n) + norm.ppf(confidence), observed + 1e-6, 1 - 1e-9, xtol=1e-12
+    )
+    assert tango_upper(lost, gained, n, confidence) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("lost", "n"), [(0, 10), (1, 200), (20, 1000), (150, 200)])
+def test_without_gains_the_bound_is_wilsons_of_the_lost_share(lost, n):
+    _, expected = proportion_confint(lost, n, alpha=2 * ALPHA, method="wilson")
+    assert tango_upper(lost, 0, n, 1 - ALPHA) == pytest.approx(expected, abs=1e-12)
+
+
+def test_with_many_flips_the_bound_is_that_of_the_normal_law():
+    lost, gained, n = 300_000, 200_000, 1_000_000
+    deviation = math.sqrt(lost + gained - (lost - gained) ** 2 / n) / n
+    assert tango_upper(lost, gained, n, 0.95) == pytest.approx(0.1 + norm.ppf(0.95) * deviation, abs=1e-6)
+
+
+def test_without_a_flip_the_bound_is_not_zero():
+    z = norm.ppf(0.95)
+    assert tango_upper(0, 0, 797, 0.95) == pytest.approx(z**2 / (797 + z**2), abs=1e-12)
+
+
+def test_the_bound_lies_between_the_observed_drop_and_one():
+    assert tango_upper(10, 0, 10, 0.95) == 1
+    assert -1 < tango_upper(0, 10, 10, 0.95) < 0
+
+
+def test_the_bound_grows_with_every_sample_lost_and_shrinks_with_every_one_gained():
+    by_lost = [tango_upper(lost, 5, 300, 0.95) for lost in range(60)]
+    by_gained = [tango_upper(5, gained, 300, 0.95) for gained in range(60)]
+    assert (np.diff(by_lost) > 0).all()
+    assert (np.diff(by_gained) < 0).all()
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(-1, 0, 10), (0, -1, 10), (6, 5, 10), (0, 0, 0), (math.nan, 0, 10)])
+def test_counts_that_do_not_fit_are_refused(lost, gained, n):
+    with pytest.raises(ValueError, match="lost"):
+        tango_upper(lost, gained, n, 0.95)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0, 95])
+def test_a_confidence_outside_its_range_is_refused(confidence):
+    with pytest.raises(ValueError, match="confidence"):
+        tango_upper(1, 1, 10, confidence)
+
+
+@pytest.mark.parametrize(("lost", "n"), [(0, 150), (3, 300), (10, 10)])
+def test_without_gains_the_gates_bound_is_the_exact_one_of_the_lost_share(lost, n):
+    _, expected = proportion_confint(lost, n, alpha=2 * ALPHA, method="beta")
+    assert drop_upper(lost, 0, n, 1 - ALPHA) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(0, 0, 797), (9, 0, 797), (4, 1, 200), (55, 4, 797), (40, 40, 797)])
+def test_the_gates_bound_is_never_below_tangos_and_equals_it_where_samples_are_gained(lost, gained, n):
+    bound, tango = drop_upper(lost, gained, n, 0.95), tango_upper(lost, gained, n, 0.95)
+    assert bound == tango if gained > 1 else bound >= tango
+
+
+# How many samples would decide
+
+
+def decides(lost, gained, n, alpha=ALPHA, tests=1):
+    return drop_upper(lost, gained, n, 1 - alpha) < MARGIN or drop_p_value(lost, gained) < alpha / tests
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(0, 0, 100), (5, 5, 200), (4, 1, 200), (2, 0, 100), (30, 22, 797)])
+@pytest.mark.parametrize("tests", [1, 40])
+def test_the_samples_that_would_decide_are_the_first_number_that_does(lost, gained, n, tests):
+    needed = needed_n(lost, gained, n, margin=MARGIN, alpha=ALPHA, tests=tests)
+    assert needed > n
+    at, before = needed / n, (needed - 1) / n
+    assert decides(lost * at, gained * at, needed, tests=tests)
+    assert not decides(lost * before, gained * before, needed - 1, tests=tests)
+
+
+def test_without_a_flip_149_samples_rule_out_two_points():
+    assert needed_n(0, 0, 100, margin=0.02, alpha=0.05) == 149
+
+
+def test_samples_that_decide_already_are_enough():
+    assert needed_n(0, 0, 797, margin=0.02, alpha=0.05) == 797
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, -0.1])
+def test_a_margin_that_is_no_share_is_refused(margin):
+    with pytest.raises(ValueError, match="margin"):
+        needed_n(1, 1, 10, margin=margin, alpha=0.05)
+
+
+# The tests of the drop
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(12, 3), (25, 5), (6, 5), (3, 12), (0, 4), (4, 0), (0, 0)])
+def test_the_p_value_of_one_cell_is_that_of_statsmodels_exact_test(lost, gained):
+    two_sided = reference_mcnemar([[600, lost], [gained, 200]], exact=True).pvalue
+    p = only(single(lost, gained)).p_value
+    if lost > gained:
+        assert p == pytest.approx(two_sided / 2, abs=1e-12)
+    assert p == pytest.approx(binom.sf(lost - 1, lost + gained, 0.5), abs=1e-12)
+    assert p == pytest.approx(drop_p_value(lost, gained), abs=1e-12)
+
+
+def test_p_values_of_several_cells_are_adjusted_by_holm():
+    flips = [(12, 3), (9, 3), (3, 9), (20, 2), (0, 0)]
+    olds = [replace(OLD, model=f"m{i}") for i in range(len(flips))]
+    report = judge(run(*olds), run(*(flipped(old, *flip) for old, flip in zip(olds, flips, strict=True))), Policy())
+    raw = [binom.sf(lost - 1, lost + gained, 0.5) for lost, gained in flips]
+    np.testing.assert_allclose([v.p_value for v in report.verdicts], multipletests(raw, method="holm")[1], atol=1e-12)
+
+
+# Error rates, by simulation
+
+
+def draws(rng, n, lost, gained, count):
+    """(count, 2): how many of n samples are lost and gained."""
+    return rng.multinomial(n, [lost, gained, 1 - lost - gained], size=count)[:, :2]
+
+
+def share(decision, counts):
+    """The share of the draws for which the decision is true, each distinct pair of counts being asked once."""
+    pairs, inverse = np.unique(counts, axis=0, return_inverse=True)
+    found = np.array([decision(int(lost), int(gained)) for lost, gained in pairs])
+    return found[inverse.ravel()].mean()
+
+
+def agresti_min_upper(lost, gained, n, confidence):
+    """Agresti and Min, Statistics in Medicine 24 (2005): Wald's bound after half a sample is added to each of four cells."""
+    b, c, total = lost + 0.5, gained + 0.5, n + 2
+    return (b - c) / total + norm.ppf(confidence) * math.sqrt(b + c - (b - c) ** 2 / total) / total
+
+
+DRAWS = 20_000
+NOISE = 3 * math.sqrt(ALPHA * (1 - ALPHA) / DRAWS)
+
+
+@pytest.mark.parametrize("n", [200, 797, 1000])
+@pytest.mark.parametrize("gained", [0.0, 0.0005, 0.0025, 0.01, 0.05])
+def test_a_drop_of_the_margin_is_called_held_in_at_most_alpha_of_cases(n, gained):
+    counts = draws(np.random.default_rng(n), n, gained + MARGIN, gained, DRAWS)
+    assert share(lambda lost, won: drop_upper(lost, won, n, 1 - ALPHA) < MARGIN, counts) <= ALPHA + NOISE
+
+
+def test_agresti_and_mins_bound_would_be_held_wrongly_more_often():
+    rates = {}
+    for n in (200, 797, 1000):
+        counts = draws(np.random.default_rng(n), n, MARGIN, 0.0, DRAWS)
+        rates[n] = share(lambda lost, won, n=n: agresti_min_upper(lost, won, n, 1 - ALPHA) < MARGIN, counts)
+    assert max(rates.values()) > 0.08
+    assert min(rates.values()) > ALPHA
+
+
+@pytest.mark.parametrize("n", [149, 200, 300, 400, 797, 1000, 2000])
+def test_the_chance_of_a_false_held_enumerated_exactly_stays_at_alpha(n):
+    for gained in (0.0, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1):
+        assert exact_false_held(n, gained) <= (0.051 if gained > 0.01 else 0.05)
+
+
+def exact_false_held(n, gained):
+    chance = 0.0
+    for won in range(int(binom.ppf(1 - 1e-9, n, gained)) + 1):
+        most, above = -1, n - won
+        while above - most > 1:
+            middle = (most + above) // 2
+            held = drop_upper(middle, won, n, 1 - ALPHA) < MARGIN
+            most, above = (middle, above) if held else (most, middle)
+        chance += binom.pmf(won, n, gained) * binom.cdf(most, n - won, (gained + MARGIN) / (1 - gained))
+    return chance
+
+
+@pytest.mark.parametrize("n", [200, 797, 1000])
+@pytest.mark.parametrize("flips", [0.001, 0.005, 0.02, 0.1])
+def test_unchanged_models_are_called_regressed_in_at_most_alpha_of_runs_with_many_cells(n, flips):
+    cells, runs = 8, 4000
+    rng = np.random.default_rng(n)
+    counts = draws(rng, n, flips, flips, cells * runs)
+    pairs, inverse = np.unique(counts, axis=0, return_inverse=True)
+    p = np.array([drop_p_value(int(lost), int(gained)) for lost, gained in pairs])[inverse.ravel()]
+    alarms = np.mean([holm(row).min() < ALPHA for row in p.reshape(runs, cells)])
+    assert alarms <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / runs)
+
+
+def test_the_gate_itself_raises_no_more_false_alarms_than_alpha_and_holds_what_has_not_changed():
+    rng = np.random.default_rng(0)
+    verdicts = [only(single(*draws(rng, 1000, 0.004, 0.004, 1)[0])).verdict for _ in range(400)]
+    assert verdicts.count("regressed") / 400 <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 400)
+    assert verdicts.count("held") / 400 > 0.9
+
+
+def test_at_1000_samples_a_loss_of_two_and_a_half_percent_against_half_a_percent_gained_is_found_in_98_percent():
+    counts = draws(np.random.default_rng(1), 1000, 0.025, 0.005, DRAWS)
+    power = share(lambda lost, gained: drop_p_value(lost, gained) < ALPHA, counts)
+    assert power == pytest.approx(0.98, abs=0.01)
+
+
+# Verdicts
+
+
+def test_a_significant_drop_is_regressed_with_its_figures():
+    report = single(55, 4)
+    found = only(report)
+    assert (found.verdict, found.lost, found.gained, found.n) == ("regressed", 55, 4, 1000)
+    assert (found.baseline_robust, found.robust) == (0.7, 0.649)
+    assert found.upper == drop_upper(55, 4, 1000, 0.95)
+    assert found.lost_at == tuple(range(55))
+    assert not report.passed
+    assert report.text().startswith(
+        "REGRESSED net × none × pgd Linf:0.15, seed 0: 70.0 % → 64.9 % (n=1000; 55 lost, 4 gained; drop 5.1, at most 6.4; p="
+    )
+
+
+def test_a_drop_that_is_significant_but_below_the_margin_is_regressed_all_the_same():
+    found = only(single(8, 0))
+    assert found.upper < MARGIN
+    assert found.verdict == "regressed"
+
+
+def test_an_unchanged_cell_is_held():
+    report = single(0, 0)
+    assert only(report).verdict == "held"
+    assert report.passed
+    assert "Gate passed: 1 held." in report.text()
+
+
+def test_a_cell_that_may_have_lost_the_margin_is_undecided_and_says_how_many_samples_decide():
+    old = cell(np.arange(100) < 70)
+    pair = run(old), run(flipped(old, 0, 0))
+    report = judge(*pair, Policy())
+    assert only(report).verdict == "undecided"
+    assert "about 149 samples would decide" in only(report).sentence
+    assert not report.passed
+    assert judge(*pair, Policy(allow_undecided=True)).passed
+
+
+def test_a_larger_margin_decides_what_a_smaller_one_leaves_open():
+    assert only(single(45, 36)).verdict == "undecided"
+    assert only(single(45, 36, Policy(margin=0.03))).verdict == "held"
+
+
+def test_a_rise_with_the_baselines_weights_is_suspicious_and_does_not_pass():
+    report = single(1, 20, weights="before", spec="fewer steps")
+    found = only(report)
+    assert found.verdict == "suspicious"
+    assert found.p_value == pytest.approx(binom.cdf(1, 21, 0.5))
+    assert "is the attack weaker" in found.sentence
+    assert "settings are not the baseline's" in found.sentence
+    assert not judge(run(OLD), run(flipped(OLD, 1, 20, weights="before")), Policy(allow_undecided=True)).passed
+
+
+@pytest.mark.parametrize("weights", [("before", "after"), ("", "")])
+def test_a_rise_with_other_or_unknown_weights_is_an_improvement_and_held(weights):
+    old, new = (replace(one, weights=w) for one, w in zip((OLD, flipped(OLD, 1, 20)), weights, strict=True))
+    report = judge(run(old), run(new), Policy())
+    assert only(report).verdict == "held"
+    assert "improved" in only(report).sentence
+    assert report.passed
+
+
+def test_a_small_rise_with_the_same_weights_is_no_suspicion():
+    assert only(single(3, 5, weights="before")).verdict == "held"
+
+
+def test_a_drop_with_the_baselines_weights_is_regressed():
+    assert only(single(20, 1, weights="before")).verdict == "regressed"
+
+
+def test_randomised_cells_say_that_their_bits_are_majorities():
+    assert "majority verdicts" in only(single(0, 0, randomised=True)).sentence
+
+
+def test_another_seed_of_the_same_cell_is_compared_and_named():
+    found = only(single(2, 2, seed=7, weights="before"))
+    assert found.verdict == "held"
+    assert "the baseline's seed was 0" in found.sentence
+    assert found.key == replace(OLD, seed=7).key
+
+
+def test_of_several_seeds_each_is_compared_with_its_own():
+    olds = [OLD, flipped(OLD, 300, 0, seed=1)]
+    report = judge(run(*olds), run(*reversed(olds)), Policy())
+    assert [v.verdict for v in report.verdicts] == ["held", "held"]
+
+
+# What cannot be compared
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data_digest": "other"}, "sample ids"),
+        ({"threat": "Linf:0.1"}, "threat model Linf:0.15 → Linf:0.1"),
+        ({"suite": "full"}, "suite quick → full"),
+        ({"data": "digits[:9]"}, "data digits → "),
+        ({"status": "error", "error": "RuntimeError: boom"}, "failed in the run (RuntimeError: boom)"),
+        ({"status": "unfinished"}, "not finished in the run"),
+    ],
+)
+def test_another_question_or_an_unfinished_cell_is_incomparable(changes, says):
+    report = judge(run(OLD), run(replace(OLD, **changes)), Policy(allow_undecided=True))
+    found = only(report)
+    assert found.verdict == "incomparable"
+    assert not report.passed
+    assert says in found.sentence
+    assert math.isnan(found.p_value)
+
+
+@pytest.mark.parametrize("status", ["error", "unfinished"])
+def test_a_cell_that_the_baseline_lacks_an_answer_for_is_incomparable(status):
+    report = judge(run(replace(OLD, status=status)), run(OLD), Policy())
+    assert only(report).verdict == "incomparable"
+    assert "in the baseline" in only(report).sentence
+
+
+def test_other_numbers_of_samples_are_incomparable():
+    found = only(judge(run(OLD), run(cell(np.arange(500) < 350, data_digest="half")), Policy()))
+    assert found.verdict == "incomparable"
+    assert "number of samples 1000 → 500" in found.sentence
+
+
+def test_a_cell_that_is_missing_on_either_side_is_incomparable_beside_those_that_are_compared():
+    extra = replace(OLD, model="extra")
+    gone = judge(run(OLD, extra), run(OLD), Policy())
+    new = judge(run(OLD), run(OLD, extra), Policy())
+    for report, says in ((gone, "The run lacks this cell"), (new, "The baseline lacks this cell")):
+        assert [v.verdict for v in report.verdicts] == ["held", "incomparable"]
+        assert says in report.verdicts[1].sentence
+        assert not report.passed
+
+
+@pytest.mark.parametrize(("old", "new"), [([], []), ([], [OLD]), ([OLD], []), ([OLD], [replace(OLD, model="other")])])
+def test_a_gate_that_compared_nothing_does_not_pass(old, new):
+    report = judge(run(*old), run(*new), Policy(allow_undecided=True))
+    assert {v.verdict for v in report.verdicts} == {"incomparable"}
+    assert not report.passed
+    assert "Gate failed" in report.text()
+
+
+def test_incomparable_cells_take_no_part_in_holms_correction():
+    old, broken = replace(OLD, model="other"), replace(OLD, model="other", status="error", error="x")
+    report = judge(run(OLD, old), run(flipped(OLD, 12, 3), broken), Policy())
+    assert report.verdicts[0].p_value == pytest.approx(binom.sf(11, 15, 0.5))
+
+
+# Limits
+
+
+def test_a_cell_that_costs_more_passes_than_allowed_fails_the_gate_though_it_held():
+    report = single(0, 0, forwards=6000.0, backwards=3000.0)
+    assert only(report).verdict == "held"
+    assert not report.passed
+    assert report.problems == ("net × none × pgd Linf:0.15: 7,000 → 9,000 passes, more than ×1.25.",)
+    assert "1 limit missed" in report.summary
+    assert single(0, 0, Policy(max_passes_ratio=1.3), forwards=6000.0, backwards=3000.0).passed
+
+
+def test_passes_that_a_more_robust_model_costs_are_explained():
+    (problem,) = single(0, 50, forwards=9000.0).problems
+    assert "resists longer" in problem
+
+
+def test_memory_is_gated_and_time_is_only_told():
+    assert "peak memory 100 → 160 MiB" in single(0, 0, peak_memory_mib=160.0).problems[0]
+    slow = single(0, 0, seconds=200.0)
+    assert slow.passed
+    assert "2.0 → 200.0 s (time is not gated)" in slow.text()
+
+
+def test_a_floor_is_held_against_the_worst_case_over_a_models_attacks():
+    one, two = np.ones(100, bool), np.ones(100, bool)
+    one[:20], two[10:40] = False, False
+    cells = [cell(one), cell(two, attack="square")]
+
+    def problems(floor):
+        return judge(run(*cells), run(*cells), Policy(min_robust=floor)).problems
+
+    assert problems(0.6) == ()
+    (problem,) = problems(0.61)
+    assert problem == "net × none Linf:0.15: worst case 60.0 % [49.7, 69.7] (n=100) is below the floor of 61 %."
+    assert problems({"net": 0.61, "qu*": 0.5, "n[e]t": 0.7}) != ()
+    assert problems({"quick": 0.61}) == (problem,)
+
+
+def test_a_floor_that_matches_nothing_is_a_problem():
+    report = single(0, 0, Policy(min_robust={"nets": 0.5}))
+    assert report.problems == ("Floor 0.5 of 'nets': no model or suite of the run has such a name.",)
+    assert not report.passed
+
+
+@pytest.mark.parametrize("changes", [{"status": "unfinished"}, {"data_digest": "other"}])
+def test_a_floor_that_cannot_be_checked_is_a_problem(changes):
+    other = replace(OLD, attack="square", **changes)
+    report = judge(run(OLD, other), run(OLD, other), Policy(min_robust=0.1))
+    assert "cannot be checked" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alpha": 0.0},
+        {"alpha": 0.5},
+        {"margin": 0.0},
+        {"margin": 2.0},
+        {"min_robust": 80},
+        {"min_robust": {"net": -0.1}},
+        {"max_passes_ratio": 0.0},
+        {"max_memory_ratio": math.nan},
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        Policy(**wrong)
+
+
+# What is shown
+
+
+def mixed():
+    names = ["fallen", "same", "few", "odd|*name*"]
+    olds = [replace(OLD, model=name) for name in names]
+    news = [
+        flipped(olds[0], 60, 0),
+        olds[1],
+        flipped(olds[2], 45, 36),
+        replace(olds[3], status="error", error="Bad: a\nline | <b>"),
+    ]
+    return judge(run(*olds), run(*news), Policy(min_robust=0.65))
+
+
+def test_the_text_lists_what_needs_attention_first_a_line_each():
+    lines = mixed().text().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "REGRESSED",
+        "INCOMPARABLE",
+        "UNDECIDED",
+        "HELD",
+        "LIMIT",
+        "LIMIT",
+        "Costs",
+        "Gate",
+    ]
+    assert lines[-1] == "Gate failed: 1 regressed, 1 incomparable, 1 undecided, 1 held, 2 limits missed."
+
+
+def test_the_markdown_renders_as_a_table_in_which_names_stay_what_they_are():
+    html = MarkdownIt("commonmark").enable("table").render(mixed().markdown())
+    assert html.count("<tr>") == 1 + 3
+    assert "odd|*name*" in html
+    assert "<em>" not in html
+    assert "<b>" not in html
+    assert "nan" not in html
+    assert html.count("<li>") == 3 + 2

@@ -1,0 +1,146 @@
+"""`pytest bench/ --gauntlet-gate=BASELINE`: the gate's verdict in the terminal, and in the exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+# Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
+import gauntlet.attacks.fgsm
+import gauntlet.attacks.pgd
+import gauntlet.bench.gating
+import gauntlet.bench.session
+import gauntlet.bench.test_cells  # noqa: F401
+
+pytest_plugins = ["pytester"]
+
+CELL = "from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n"
+MODEL = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=quick")
+OPTIONS = tuple(one.replace("--", "--gauntlet-", 1) for one in MODEL)
+GATE = "--gauntlet-gate=baseline.json"
+BLURRED = ("2 * means", "2 * (0.4 * means + 0.6 * means.mean(0) + 0.1 * means.roll(1, 0))")
+"""What makes the tiny model wrong about many samples under attack."""
+
+
+def accept(tiny, *arguments):
+    assert tiny.run_here("run", *MODEL, "--out=accepted", *arguments) == 0
+    assert tiny.run_here("baseline", "accept", "accepted", "--out=baseline.json") == 0
+
+
+@pytest.fixture(scope="module")
+def accepted(tiny, tmp_path_factory):
+    """A project with a model, 200 images, and the baseline of its run."""
+    folder = tiny.write_project(tmp_path_factory.mktemp("accepted"), count=200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        accept(tiny)
+    return folder
+
+
+@pytest.fixture
+def user(pytester, accepted, monkeypatch):
+    """A copy of that project with the two lines that bring the cells in."""
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("model.py", "means.npy", "data.npz", "baseline.json"):
+        shutil.copy(accepted / name, pytester.path)
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    pytester.makepyfile(test_robust=CELL)
+    return pytester
+
+
+def change_model(user, tiny):
+    """A change to the user's model that loses robustness."""
+    text = tiny.MODEL.replace(*BLURRED)
+    assert text != tiny.MODEL
+    (user.path / "model.py").write_text(text, encoding="utf-8")
+
+
+def test_the_accepted_model_passes_and_the_verdicts_stand_in_the_summary(user):
+    result = user.runpytest(*OPTIONS, GATE)
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*= gauntlet leaderboard =*", "*= gauntlet gate =*", "*pgd-10*", "written: *gate.md"])
+    assert (user.path / "gauntlet-results" / "gate.md").is_file()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_model_that_lost_robustness_fails_the_run_though_every_test_passed(user, tiny, workers):
+    change_model(user, tiny)
+    run = user.runpytest_subprocess if workers else user.runpytest
+    result = run(*workers, *OPTIONS, GATE)
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str()
+    assert text.count("gauntlet gate") == 1
+    assert "regressed" in text.partition("gauntlet gate")[2].lower()
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_a_pass(user):
+    result = user.runpytest_subprocess("-n", "2", "-W", "error", *OPTIONS, GATE)
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.OK
+    assert "held" in result.stdout.str().lower()
+
+
+def test_too_few_samples_fail_unless_undecided_is_allowed(user, tiny):
+    accept(tiny, "--samples=30")
+    options = (*OPTIONS, "--gauntlet-samples=30", GATE)
+    result = user.runpytest(*options)
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "undecided" in result.stdout.str().lower()
+    assert user.runpytest(*options, "--gauntlet-allow-undecided").ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("arguments", [("-k", "fgsm"), ("--gauntlet-samples=150",), ("--gauntlet-attacks=fgsm",)])
+def test_what_was_not_compared_does_not_pass(user, arguments):
+    result = user.runpytest(*OPTIONS, *arguments, GATE, "--gauntlet-allow-undecided")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "incomparable" in result.stdout.str().lower()
+
+
+def test_a_session_without_a_cell_does_not_pass_the_gate(user):
+    user.makepyfile(test_robust="def test_it():\n    pass\n")
+    result = user.runpytest(*OPTIONS, GATE)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["FAILED: no cell was run*"])
+
+
+def test_without_a_gate_the_same_change_passes(user, tiny):
+    change_model(user, tiny)
+    result = user.runpytest(*OPTIONS)
+    assert result.ret == pytest.ExitCode.OK
+    assert "gauntlet gate" not in result.stdout.str()
+    assert not (user.path / "gauntlet-results" / "gate.md").exists()
+
+
+def test_collecting_judges_nothing(user):
+    result = user.runpytest("--collect-only", "-q", *OPTIONS, GATE)
+    assert result.ret == pytest.ExitCode.OK
+    assert "gauntlet gate" not in result.stdout.str()
+    assert not (user.path / "gauntlet-results").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "workers"),
+    [("missing", ()), ("cut", ()), ("older schema", ()), ("missing", ("-n", "2"))],
+)
+def test_a_baseline_that_cannot_be_read_is_a_usage_error_before_anything_runs(user, damage, workers):
+    file = user.path / "baseline.json"
+    text = file.read_text(encoding="utf-8")
+    broken = {"missing": None, "cut": text[:100], "older schema": json.dumps({**json.loads(text), "schema": 0})}[damage]
+    if broken is None:
+        file.unlink()
+    else:
+        file.write_text(broken, encoding="utf-8")
+    result = (user.runpytest_subprocess if workers else user.runpytest)(*workers, *OPTIONS, GATE)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*gauntlet: *baseline.json*"])
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert not (user.path / "gauntlet-results").exists()
+    assert not file.exists() if broken is None else file.read_text(encoding="utf-8") == broken
