@@ -33,7 +33,7 @@ def _engine(options: Mapping[str, Any], *, dry: bool = False) -> Engine:
 
 def execute(options: Mapping[str, Any]) -> bool:
     """Run a plan and show its leaderboard; False where a cell failed or missed an expectation, or the gate fails."""
-    baseline = read_baseline(Path(options["gate"])) if options["gate"] else None
+    baseline = read_baseline(Path(options["gate"])) if options.get("gate") else None
     engine = _engine(options)
     console = Console(stderr=True)
     columns = (
