@@ -38,6 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """A baseline that cannot be read ends the run as a usage error, before anything is attacked."""
     file = config.getoption("gauntlet_gate")
+    if file is None and config.getoption("gauntlet_allow_undecided"):
+        raise pytest.UsageError(
+            "gauntlet: --gauntlet-allow-undecided is about a gate: name it with --gauntlet-gate=FILE"
+        )
     if file is None or hasattr(config, "workerinput"):
         return
     from gauntlet.leaderboard.baseline import BaselineError, read_baseline

@@ -49,7 +49,7 @@ def profile(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Profile:
             pass_over(pipeline, few, 0)
         worst: Gradients = "useful"
         for loss in LOSSES.values():
-            found = gradient(pipeline, few, own, loss)
+            found = gradient(lambda at: _logits(pipeline, at, own), few, own, loss)
             if found is None:
                 worst = "none"
             elif worst != "none" and 2 * int(dead(found).sum()) >= len(few):
@@ -74,17 +74,21 @@ def spread(model: nn.Module, images: Tensor) -> tuple[float, Tensor]:
     return float((unit - unit[0]).norm(dim=2).amax()) if len(images) else 0.0, passes.argmax(2)
 
 
-def gradient(pipeline: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> Tensor | None:
-    """The gradient (N, C, H, W) of a loss at the images, by autograd through the whole pipeline; None where there is none."""
+def _logits(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Tensor:
+    outputs = pass_over(pipeline, images, 0)
+    return reduced(outputs, labels) if pipeline.rejects else outputs
+
+
+def gradient(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: Loss) -> Tensor | None:
+    """The gradient (N, C, H, W) of a loss at the images, by autograd through `logits`; None where there is none."""
     point = images.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
-            outputs = pass_over(pipeline, point, 0)
-            logits = reduced(outputs, labels) if getattr(pipeline, "rejects", False) else outputs
-            (found,) = torch.autograd.grad(loss(logits, labels).sum(), point, allow_unused=True)
+            value = loss(logits(point), labels).sum()
+            grads: tuple[Tensor | None, ...] = torch.autograd.grad(value, point, allow_unused=True)
     except (RuntimeError, TypeError):
         return None
-    return found
+    return grads[0]
 
 
 def dead(gradients: Tensor) -> Tensor:

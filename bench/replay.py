@@ -19,7 +19,7 @@ from gauntlet.attacks.norms import limit
 from gauntlet.attacks.rule import whole
 from gauntlet.attacks.threat import Norm, ThreatModel
 from gauntlet.leaderboard.record import CellInfo
-from gauntlet.leaderboard.store import Store
+from gauntlet.leaderboard.store import Store, StoreError
 
 Examples = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Candidates (C, H, W) by the id of the sample."""
@@ -46,28 +46,38 @@ class Shelf:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._infos: dict[str, CellInfo] = {}
+        self._infos: dict[str, CellInfo | None] = {}
         self._kept: dict[str, dict[str, tuple[float, npt.NDArray[Any]]]] = {}
         self._bytes = 0
 
     def load(self, attack: Replay, cell: CellInfo, ids: Sequence[str]) -> Replay:
         """The replay with the examples that fit a cell: inside its ball, against other models or defenses."""
         keys = self._store.stored_keys()
-        self._infos |= {key: self._store.info(key) for key in keys if key not in self._infos}
-        fitting = [key for key in keys if _fits(self._infos[key], cell)]
+        self._infos |= {key: self._info(key) for key in keys if key not in self._infos}
+        fitting = [key for key in keys if (info := self._infos[key]) is not None and _fits(info, cell)]
         wanted, most = set(ids), limit(attack.threat)
         found: dict[str, list[npt.NDArray[Any]]] = {}
-        for key in sorted(fitting, key=lambda key: (self._infos[key].model != cell.model, key)):
+        for key in sorted(fitting, key=lambda key: (getattr(self._infos[key], "model", "") != cell.model, key)):
             for name, (distance, image) in self._block(key).items():
                 some = found.setdefault(name, [])
                 if name in wanted and distance <= most and len(some) < attack.most:
                     some.append(image)
         return replace(attack, examples={name: some for name, some in found.items() if some})
 
+    def _info(self, key: str) -> CellInfo | None:
+        # A damaged block, or one that another version wrote, is no reason to fail here: its own cell says so.
+        try:
+            return self._store.info(key)
+        except StoreError:
+            return None
+
     def _block(self, key: str) -> dict[str, tuple[float, npt.NDArray[Any]]]:
         if key in self._kept:
             return self._kept[key]
-        samples = self._store.read(key, adversarial=True).samples
+        try:
+            samples = self._store.read(key, adversarial=True).samples
+        except StoreError:
+            return {}
         triples = zip(samples.id.tolist(), samples.distance.tolist(), samples.adversarial, strict=True)
         block = {name: (distance, image) for name, distance, image in triples if image is not None}
         size = sum(image.nbytes for _, image in block.values())

@@ -27,8 +27,6 @@ from gauntlet.bench.workbench import Block, Prepared
 from gauntlet.leaderboard.record import CellError, CellResult, Flag, Record
 from gauntlet.leaderboard.store import Store, StoreError
 
-__all__ = ["Settings", "run_cell"]
-
 Progress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""
 
@@ -137,10 +135,13 @@ _SAME = {
 
 
 def _together(declared: Sequence[Flag], found: Sequence[Flag]) -> tuple[Flag, ...]:
-    """What is declared, and what checks found besides."""
-    names = {flag.name for flag in declared}
-    said = names.union(*(_SAME.get(name, set()) for name in names))
-    return (*declared, *(flag for flag in found if flag.name not in said))
+    """What is declared, and what checks found besides; of two flags of one name the check's, which knows the defense."""
+    names = {flag.name for flag in found}
+    said = set[str]().union(*(_SAME.get(flag.name, set()) for flag in declared))
+    return (
+        *(flag for flag in declared if flag.name not in names),
+        *(flag for flag in found if flag.name not in said),
+    )
 
 
 def _executor(attack: AnyAttack) -> Execute:

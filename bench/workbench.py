@@ -163,7 +163,7 @@ class Workbench:
         )
 
     def _run_checks(
-        self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard, attack: AnyAttack, victim: nn.Module
+        self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard, attack: AnyAttack, given: nn.Module
     ) -> tuple[Flag, ...]:
         """The flags of a pair, once; the checks of an attack's strength for each attack."""
         if self.checks == "none":
@@ -182,7 +182,7 @@ class Workbench:
                 seed=cell.info.seed,
                 classes=data.classes,
                 attack=attack if every else None,
-                victim=victim if every else None,
+                victim=given if every else None,
             )
             self._checked[pair] = tuple(flags(run_checks(subject, "all" if every else "cheap")))
         return self._checked[pair]

@@ -108,6 +108,7 @@ def baseline_of(results: Sequence[CellResult], *, suite: str, commit: str, reaso
 def _cell(result: CellResult) -> BaselineCell:
     info, found, spent = result.cell, cells.outcomes(result), cells.costs(result)
     sources = [block.provenance for block in result.blocks]
+    digests = [str(source.get("data") or "") for source in sources]
     return BaselineCell(
         model=info.model,
         defense=info.defense,
@@ -117,7 +118,7 @@ def _cell(result: CellResult) -> BaselineCell:
         data=info.data,
         seed=info.seed,
         spec=_digest([info.attack_spec, info.minimum_norm, cells.precision(result)]),
-        data_digest=_digest([[source.get("data", "") for source in sources], found.id.tolist()]),
+        data_digest=_digest([digests, found.id.tolist()]) if all(digests) else "",
         weights=" ".join(dict.fromkeys(str(source.get("weights") or "") for source in sources)),
         n=len(found),
         robust=found.robust,

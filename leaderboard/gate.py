@@ -137,6 +137,10 @@ def _obstacle(old: BaselineCell | None, new: BaselineCell | None) -> str:
             return f"The cell failed in {name} ({cell.error}): run it again."
         if cell.status != "ok" or not cell.n:
             return f"The cell is not finished in {name} ({cell.n} samples): run it again."
+        if not cell.data_digest:
+            return (
+                f"What images {name} was made on is not recorded: run it again with --fresh into another --out folder."
+            )
     names = {"threat": "threat model", "suite": "suite", "data": "data", "n": "number of samples"}
     other = [
         f"{text} {getattr(old, name)} → {getattr(new, name)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -281,6 +283,24 @@ def test_a_second_run_is_answered_from_the_store_replays_included(folder):
     results = [again.cell(cell) for cell in again.run.plan.cells]
     assert all(block.cached for result in results for block in result.blocks)
     assert [len(one.blocks) for one in results] == [len(one.blocks) for one in first]
+
+
+def test_a_replay_passes_over_blocks_that_cannot_be_read(folder, tmp_path):
+    root, _, engine, _ = folder
+    store = shutil.copytree(root / "results" / "store", tmp_path / "store")
+    blocks = {cell.info.model + cell.info.attack: engine.run.result(cell).blocks for cell in engine.run.plan.cells}
+    (cut,), (scratched,) = blocks["cnn.ibp_digitsnaive"], blocks["cnn.ibp_digitsadaptive"]
+    (file,) = store.rglob(f"{cut.key}.parquet")
+    file.write_bytes(b"PAR1 cut short")
+    (file,) = store.rglob(f"{scratched.key}.parquet")
+    stored = file.read_bytes()
+    file.write_bytes(stored[:4] + bytes(len(stored) // 2) + stored[4 + len(stored) // 2 :])
+    options = {"model": ["cnn.standard_digits"], "attacks": ["replay"], "threat": ["Linf:0.15"], "samples": "20"}
+    config = load_config({**options, "out": str(tmp_path)}, folder=tmp_path)
+    again = Engine(make_plan(config), config)
+    (found,) = [again.cell(cell) for cell in again.run.plan.cells]
+    assert found.error is None
+    assert sum(int((block.samples.correct & ~block.samples.robust).sum()) for block in found.blocks) > 5
 
 
 def test_a_replay_breaks_with_examples_of_other_rows_which_hold_when_verified(folder):

@@ -126,6 +126,11 @@ def test_a_digest_moves_with_what_it_stands_for_and_with_nothing_else(changes, d
     assert (getattr(before, digest) != getattr(after, digest)) == moves
 
 
+def test_blocks_that_record_no_data_make_no_digest_that_could_agree():
+    assert accepted(result([1, 0])).cells[0].data_digest
+    assert accepted(result([1, 0], data="")).cells[0].data_digest == ""
+
+
 def test_two_cells_of_one_key_are_refused():
     with pytest.raises(BaselineError, match=r"two cells.*'pgd'"):
         accepted(result([True]), result([False], cell=info(attack_spec="pgd(steps=10)")))

@@ -289,6 +289,7 @@ def test_a_baseline_that_cannot_be_read_is_told_and_stays_as_it_is(here, call, k
         (("gate", "out", BASELINE, "--alpha=5"), ["alpha 5.0", "between 0 and 0.5"]),
         (("gate", "out", BASELINE, "--min-robust=70"), ["min_robust 70.0", "a share in 0..1"]),
         (("gate", "out"), ["BASELINE"]),
+        ((*RUN, ATTACK, "--allow-undecided"), ["--allow-undecided is about a gate", "--gate FILE"]),
         (("baseline", "accept", "nowhere"), ["nowhere", "holds no run"]),
         (("baseline", "diff", "nowhere", BASELINE), ["nowhere"]),
         (("baseline",), ["Usage: "]),

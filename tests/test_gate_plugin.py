@@ -103,6 +103,13 @@ def test_what_was_not_compared_does_not_pass(user, arguments):
     assert "incomparable" in result.stdout.str().lower()
 
 
+def test_allowing_undecided_without_a_gate_is_a_usage_error(user):
+    result = user.runpytest(*OPTIONS, "--gauntlet-allow-undecided")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gauntlet-allow-undecided is about a gate*"])
+    assert not (user.path / "gauntlet-results").exists()
+
+
 def test_a_session_without_a_cell_does_not_pass_the_gate(user):
     user.makepyfile(test_robust="def test_it():\n    pass\n")
     result = user.runpytest(*OPTIONS, GATE)

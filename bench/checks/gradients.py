@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -171,14 +172,8 @@ def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss
     draws = DRAWS if subject.randomised else 1
     with guarded(model, 0):
         for number in range(draws):
-            point = images.detach().clone().requires_grad_()
-            try:
-                with torch.enable_grad():
-                    values = loss(_logits(subject, model, point, number), subject.labels)
-                    grads: tuple[Tensor | None, ...] = torch.autograd.grad(values.sum(), point, allow_unused=True)
-            except (RuntimeError, TypeError):
-                return None
-            found = grads[0]
+            shown = partial(_logits, subject, model, number=number)
+            found = probing.gradient(shown, images, subject.labels, loss)
             if found is None:
                 return None
             total = found / draws if total is None else total + found / draws

@@ -33,6 +33,8 @@ def _engine(options: Mapping[str, Any], *, dry: bool = False) -> Engine:
 
 def execute(options: Mapping[str, Any]) -> bool:
     """Run a plan and show its leaderboard; False where a cell failed or missed an expectation, or the gate fails."""
+    if options.get("allow_undecided") and not options.get("gate"):
+        raise ValueError("--allow-undecided is about a gate: name the baseline with --gate FILE, or leave it out")
     baseline = read_baseline(Path(options["gate"])) if options.get("gate") else None
     engine = _engine(options)
     console = Console(stderr=True)

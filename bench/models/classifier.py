@@ -126,6 +126,7 @@ _PROBABILITIES = Flag(
     "block",
     "the model returns probabilities, not logits: gradients of the loss vanish where it is confident, and attacks look "
     "weak. Return what goes into the softmax",
+    needs=("bpda", "black-box"),
 )
 
 
