@@ -11,11 +11,12 @@ from typing import Any
 
 from gauntlet.attacks.settings import split_list
 from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.gate_table import GateTable, read_gate_table
 
 DEFAULT = Path(__file__).with_name("default.toml")
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
 _RUN = ("seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")
-_TOP = (*_PAIRING, *_RUN, "group", "expect")
+_TOP = (*_PAIRING, *_RUN, "group", "expect", "gate")
 
 CHECKS = ("default", "all", "none")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -89,8 +90,9 @@ class Config:
     fresh: bool = False
     keep_adversarials: bool = True
     expect: tuple[Expectation, ...] = field(default=())
+    gate: GateTable = field(default_factory=GateTable)
     narrowed: bool = False
-    """Options name what is paired, so that not every expectation of the file need apply."""
+    """Options name what is paired, so that not every expectation of the file need apply, and its gate does not."""
 
 
 def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = None) -> Config:
@@ -104,6 +106,10 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
     # A seed of 0 is given; it equals False.
     given = {key: value for key, value in options.items() if value is not False and value not in (None, (), [], "")}
     _known(table, _TOP, "config")
+    try:
+        gate = read_gate_table(table.pop("gate", {}))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if any(key in given for key in _PAIRING):
         table = {key: value for key, value in table.items() if key != "group"}
         if "model" in given:
@@ -139,6 +145,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
+        gate=gate,
         narrowed=any(key in given for key in _PAIRING),
     )
 

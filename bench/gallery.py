@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure
 
 _LONGEST_NAME = 120
+_FEW = 4
 _ORDERS = {"Linf": np.inf, "L2": 2, "L1": 1}
 
 
@@ -73,10 +74,11 @@ class Drawn:
 class Gallery:
     """The pictures of one run; data are loaded once, when the first clean image is asked for."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, results: Mapping[str, CellResult] | None = None) -> None:
+        """`results`, by the cells' names, stand in place of what the run has of them."""
         self.run = run
         self._data: dict[DataRef, tuple[Data, dict[str, int]]] = {}
-        self._results: dict[str, CellResult] = {}
+        self._results: dict[str, CellResult] = dict(results or {})
 
     def rows(self, patterns: Patterns) -> list[TableRow]:
         """The rows that have a chosen cell, in the order of the plan. Raises NoPictureError where there is none."""
@@ -135,6 +137,20 @@ class Gallery:
             sample_path(row, sample),
             lambda: examples([self._images(about, cell) for about, cell in closest], f"Sample {sample}\n{row.title}"),
         )
+
+    def draw_lost(self, cell: Cell, samples: Sequence[str]) -> Drawn | None:
+        """Write one picture of a few of the first 100 of the samples, spread over the classes, under the cell's attack; None
+        where the attack has an example of none of these."""
+        found = (self._about(cell, sample, 0) for sample in samples[:100])
+        few = chosen(filter(None, found), _FEW)
+        if not few:
+            return None
+        row = next(row for row in self.rows(Patterns()) if cell in row.cells)
+        title = (
+            f"{len(few)} of {len(samples)} lost samples\n{row.title}\nunder {cell.info.attack}, seed {cell.info.seed}"
+        )
+        name = f"lost-{_file_name(cell.info.attack)}-{cell.info.seed}.png"
+        return self._write(row.folder / name, lambda: examples([self._images(about, cell) for about in few], title))
 
     def _write(self, path: Path, make: Callable[[], Figure | None], nothing: str = "") -> Drawn:
         try:

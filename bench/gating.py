@@ -1,128 +1,109 @@
-"""The gate on a stored run: what a run is as a baseline, accepting one, and judging a run against one."""
+"""The gate of a run: which it is, judging a stored run by it, and publishing what it says."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gauntlet.bench.clock import now
-from gauntlet.bench.runfile import Run, RunError, load_run
-from gauntlet.leaderboard.baseline import (
-    Baseline,
-    BaselineError,
-    baseline_of,
-    diff,
-    read_baseline,
-    write_baseline,
-)
+from gauntlet.bench.accepting import snapshot
+from gauntlet.bench.cli.exits import GATE_EXITS
+from gauntlet.bench.config import Config
+from gauntlet.bench.early_gate import traces
+from gauntlet.bench.gate_details import detailed
+from gauntlet.bench.gate_output import append_summary, write_files
+from gauntlet.bench.runfile import RunError, load_run
+from gauntlet.leaderboard.baseline import Baseline, BaselineError, read_baseline
 from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.gate import GateReport, Policy, judge
-from gauntlet.leaderboard.record import CellResult
-from gauntlet.leaderboard.store import StoreError, write_text
-
-BASELINES = Path("bench", "baselines")
-"""Where baselines lie below the working folder, a file for each suite."""
-
-
-class AcceptError(ValueError):
-    """A run that cannot become a baseline; the message says why and what to do."""
+from gauntlet.leaderboard.gate import judge
+from gauntlet.leaderboard.gate_formats import to_json
+from gauntlet.leaderboard.gate_policy import Policy
+from gauntlet.leaderboard.gate_report import GateReport, nothing_compared
+from gauntlet.leaderboard.store import StoreError
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """A baseline that was written."""
+class Gate:
+    """What a run is judged against, and how."""
 
-    path: Path
+    file: Path
     baseline: Baseline
-    changes: tuple[str, ...] | None
-    """Sentences on what changed against the file that it replaced; None where there was none."""
+    policy: Policy
+    early: bool = False
+    """Whether no more samples are attacked than the verdicts need."""
 
 
-def snapshot(run: Run, reason: str = "") -> Baseline:
-    """A stored run as a baseline, whatever state its cells are in, without replays. Raises StoreError, BaselineError.
+def chosen(
+    config: Config,
+    file: str | Path | None,
+    *,
+    allow_undecided: bool = False,
+    early: bool = False,
+    none: bool = False,
+    prefix: str = "--",
+) -> tuple[Gate | None, str]:
+    """The gate of a run: the baseline in `file`, else the one that the configuration names; None where there is none.
 
-    A replay tries what the results folder holds, the examples against earlier models included: the later of two runs
-    would face more than the first, and look worse than it is.
+    Beside it a sentence where the configuration's is not applied: its file is not there yet, or options narrow what is run,
+    so that another question is asked. `none`: no gate is wanted. `prefix` is how options begin. Raises BaselineError where a
+    baseline cannot be read, and ValueError for settings of a gate that there is none of.
     """
-    results = [run.result(cell) for cell in run.plan.cells if cell.attack.name != "replay"]
-    # More than one suite in a run is one baseline: a run is accepted and judged whole.
-    suite = "+".join(sorted({one.cell.suite for one in results}))
-    return baseline_of(results, suite=suite, commit=_commit(results), reason=reason, created=now())
-
-
-def accept(folder: Path, *, reason: str = "", out: Path | None = None) -> Accepted:
-    """Make the run in `folder` the baseline of its suite, in `out` or in `BASELINES`.
-
-    Raises AcceptError for a run with errors, unfinished cells or no cells, and where the file that would be replaced is no
-    baseline or another suite's; RunError; StoreError; OSError. Nothing is then written.
-    """
-    run = load_run(folder)
-    baseline = snapshot(run, reason)
-    if not baseline.cells:
-        raise AcceptError(f"{folder} has no attack's cell: certificates and replays are not gated, run an attack too")
-    if open_cells := [one for one in baseline.cells if one.status != "ok"]:
-        told = "; ".join(f"{visible(one.title)}: {one.status}" for one in open_cells[:3])
-        more = f" and {len(open_cells) - 3} more" if len(open_cells) > 3 else ""
-        raise AcceptError(
-            f"{folder} is no baseline, {len(open_cells)} of its {len(baseline.cells)} cells are not finished ({told}{more}): "
-            "run the same command again until every cell is there"
-        )
-    path = out or BASELINES / f"{re.sub('[^A-Za-z0-9._+-]', '_', baseline.suite)}.json"
-    found = None
-    if path.exists():
-        try:
-            old = read_baseline(path)
-        except BaselineError as error:
-            raise AcceptError(
-                f"{path} is there already and cannot be compared with: delete it, or name another --out ({error})"
-            ) from error
-        if old.suite != baseline.suite:
-            raise AcceptError(
-                f"{path} is the baseline of suite {old.suite!r}, and this run is of {baseline.suite!r}: name another --out"
+    policy = replace(config.gate.policy, allow_undecided=allow_undecided or config.gate.policy.allow_undecided)
+    named, note = None if none else config.gate.baseline, ""
+    if none and file is not None:
+        raise ValueError(f"{prefix}no-gate and {prefix}gate={file} contradict each other: leave one of them out")
+    if file is None and named is not None:
+        if config.narrowed:
+            note = f"Gate not applied: options narrow what is run. To judge it all the same, add {prefix}gate={named}"
+        elif not named.exists():
+            return None, (
+                f"Gate not applied: {named} is not there yet. To make this run the first baseline: "
+                f"gauntlet baseline accept {config.out} --reason TEXT"
             )
-        found = tuple(diff(old, baseline))
-    write_baseline(path, baseline)
-    return Accepted(path, baseline, found)
+        else:
+            file = named
+    if file is not None:
+        return Gate(Path(file), read_baseline(Path(file)), policy, early or config.gate.early), ""
+    for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
+        if given:
+            way = f"name the baseline with {prefix}gate=FILE, or leave it out"
+            raise ValueError(f"{prefix}{name} is about a gate: {way}. {note}".strip())
+    return None, note
 
 
-def read_either(path: Path) -> Baseline:
-    """The baseline in a file, or a results folder's run as one. Raises BaselineError, RunError, StoreError."""
-    return snapshot(load_run(path)) if path.is_dir() else read_baseline(path)
+@dataclass(frozen=True)
+class Judged:
+    """What a gate says of one run."""
+
+    report: GateReport
+    json: str
+    notes: tuple[str, ...]
+    """Sentences: what was written, and what could not be."""
 
 
-def gate(folder: Path, baseline: Baseline, policy: Policy) -> GateReport:
-    """Judge the run in `folder` against a baseline, and write the report to gate.md in its results folder.
+def judge_run(folder: Path, gate: Gate) -> Judged:
+    """Judge the run in `folder`, and write the report to gate.md and gate.json in its results folder, beside pictures of lost
+    samples; on GitHub, to the step's summary too.
 
-    Raises BaselineError where two cells of the run have one name, RunError and StoreError.
+    A run that cannot be read is incomparable; what cannot be written changes no verdict. Both are told.
     """
-    run = load_run(folder)
-    report = judge(baseline, snapshot(run), policy)
-    write_text(run.root / "gate.md", report.markdown())
-    return report
+    try:
+        run = load_run(folder)
+        seen = traces(run, gate.baseline)
+        report, reasons = detailed(judge(gate.baseline, snapshot(run), gate.policy, seen), run, seen)
+    except (BaselineError, RunError, StoreError) as error:
+        return _published(nothing_compared(str(error)), gate)
+    return _published(report, gate, run.root, [f"no picture: {visible(reason)}" for reason in reasons])
 
 
-def gate_all(folders: Iterable[Path], baseline: Baseline, policy: Policy) -> tuple[bool, list[str]]:
-    """Judge what was run in each folder: whether all passed, and the lines that say so. No folder is no pass."""
-    passed, lines = [], []
-    for folder in folders:
-        try:
-            report = gate(folder, baseline, policy)
-        except (BaselineError, RunError, StoreError) as error:
-            passed.append(False)
-            lines.append(f"ERROR: {visible(str(error))}")
-            continue
-        passed.append(report.passed)
-        lines += [*report.text().splitlines(), f"written: {load_run(folder).root / 'gate.md'}"]
-    if not passed:
-        lines.append("FAILED: no cell was run, so nothing was compared with the baseline")
-    return bool(passed) and all(passed), lines
+def judge_all(folders: Sequence[Path], gate: Gate) -> list[Judged]:
+    """Judge what was run in each folder; one report that says so where nothing was run."""
+    if not folders:
+        return [_published(nothing_compared("No cell was run: run what the baseline ran."), gate)]
+    return [judge_run(folder, gate) for folder in folders]
 
 
-def _commit(results: Sequence[CellResult]) -> str:
-    """The commit that the newest block was computed at, empty where none is known."""
-    sources = [block.provenance for one in results for block in one.blocks]
-    newest = max(sources, key=lambda source: str(source.get("time", "")), default={})
-    head = newest.get("commit")
-    return f"{head}{'-dirty' if newest.get('dirty') else ''}" if head else ""
+def _published(report: GateReport, gate: Gate, root: Path | None = None, notes: Sequence[str] = ()) -> Judged:
+    text = to_json(report, gate.baseline, gate.policy, exit_code=GATE_EXITS[report.state])
+    written = write_files(root, {"gate.md": report.markdown(), "gate.json": text + "\n"}) if root else []
+    return Judged(report, text, (*notes, *written, *append_summary(report)))

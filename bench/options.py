@@ -61,6 +61,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("config", "Config file; else gauntlet.toml, or [tool.gauntlet] of pyproject.toml.", metavar="FILE"),
     Option("fresh", "Run every cell again, also what the store holds, and compare.", flag=True),
     Option("no-adversarials", "Do not store the adversarial examples (verify and replay need them).", flag=True),
-    Option("gate", "Baseline that the run is judged against when it is done.", metavar="BASELINE"),
+    Option(
+        "gate",
+        "Baseline that the run is judged against when it is done (default: the configuration's).",
+        metavar="BASELINE",
+    ),
+    Option("gate-early", "Attack no more samples than the gate's verdicts need, and write no leaderboard.", flag=True),
+    Option(
+        "no-gate",
+        "Judge nothing, though the configuration names a baseline: what a new baseline is made of.",
+        flag=True,
+    ),
     Option("allow-undecided", "The gate passes where the samples are too few to decide.", flag=True),
 )

@@ -14,13 +14,15 @@ import pytest
 from gauntlet.bench.options import OPTIONS
 
 if TYPE_CHECKING:
+    from gauntlet.bench.config import Config
+    from gauntlet.bench.gating import Gate
     from gauntlet.bench.session import Session
-    from gauntlet.leaderboard.baseline import Baseline
 
 _SESSION = pytest.StashKey["Session"]()
 _STARTED = pytest.StashKey[str]()
 _PROBLEM = pytest.StashKey[pytest.UsageError]()
-_BASELINE = pytest.StashKey["Baseline"]()
+_GATE = pytest.StashKey[tuple["Gate | None", str]]()
+"""The gate, or None and why there is none: known once it was looked for."""
 _VERDICTS = pytest.StashKey[list[str]]()
 _PROPERTY = "gauntlet_run"
 
@@ -36,20 +38,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A baseline that cannot be read ends the run as a usage error, before anything is attacked."""
-    file = config.getoption("gauntlet_gate")
-    if file is None and config.getoption("gauntlet_allow_undecided"):
-        raise pytest.UsageError(
-            "gauntlet: --gauntlet-allow-undecided is about a gate: name it with --gauntlet-gate=FILE"
-        )
-    if file is None or hasattr(config, "workerinput"):
-        return
-    from gauntlet.leaderboard.baseline import BaselineError, read_baseline
+    """A baseline that an option names and that cannot be read ends the run as a usage error, before anything is attacked."""
+    asked = any(config.getoption(f"gauntlet_{name}") for name in ("gate", "allow_undecided", "gate_early"))
+    if asked and not hasattr(config, "workerinput"):
+        _gate(config)
 
-    try:
-        config.stash[_BASELINE] = read_baseline(Path(file))
-    except BaselineError as error:
-        raise pytest.UsageError(f"gauntlet: {error}") from error
+
+def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | None, str]:
+    """What the run is judged against; `read` is its configuration where that is known. Raises UsageError."""
+    if _GATE not in config.stash:
+        from gauntlet.bench.config import load_config
+        from gauntlet.bench.gating import chosen
+
+        options = _options(config)
+        try:
+            read = read or load_config(options, folder=_folder(config), file=options["config"])
+            config.stash[_GATE] = chosen(
+                read,
+                options["gate"],
+                allow_undecided=options["allow_undecided"],
+                early=options["gate_early"],
+                none=options["no_gate"],
+                prefix="--gauntlet-",
+            )
+        except ValueError as error:
+            raise pytest.UsageError(f"gauntlet: {error}") from error
+    return config.stash[_GATE]
+
+
+def _options(config: pytest.Config) -> dict[str, Any]:
+    return {option.key: config.getoption(f"gauntlet_{option.key}") for option in OPTIONS}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,7 +77,7 @@ def pytest_configure_node(node: Any) -> None:
 
     started = node.config.stash.setdefault(_STARTED, now())
     node.workerinput["gauntlet_started"] = started
-    if any(node.config.getoption(f"gauntlet_{option.key}") not in (None, [], False) for option in OPTIONS):
+    if any(value not in (None, [], False) for value in _options(node.config).values()):
         # Workers cannot end the run with a usage error; here a wrong option does.
         _session(node.config)
 
@@ -76,7 +94,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # Raised here it would be an error of this file, and pytest would go on.
         metafunc.config.stash[_PROBLEM] = error
         return
-    metafunc.parametrize("gauntlet_cell", session.plan.cells)
+    metafunc.parametrize("gauntlet_cell", session.cells)
 
 
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
@@ -102,11 +120,10 @@ def _session(config: pytest.Config) -> Session:
     if _SESSION not in config.stash:
         from gauntlet.bench.session import Session, SessionError
 
-        options = {option.key: config.getoption(f"gauntlet_{option.key}") for option in OPTIONS}
         worker = getattr(config, "workerinput", {})
         try:
-            config.stash[_SESSION] = Session(
-                options,
+            session = Session(
+                _options(config),
                 folder=_folder(config),
                 command=" ".join(["pytest", *_quoted(config)]),
                 started=worker.get("gauntlet_started"),
@@ -114,6 +131,14 @@ def _session(config: pytest.Config) -> Session:
             )
         except SessionError as error:
             raise pytest.UsageError(f"gauntlet: {error}") from error
+        # What the configuration names as its baseline is looked at before anything is attacked, too.
+        gate, _ = _gate(config, session.config)
+        if gate is not None and gate.early:
+            try:
+                session.stop_early(gate)
+            except SessionError as error:
+                raise pytest.UsageError(f"gauntlet: {error}") from error
+        config.stash[_SESSION] = session
     return config.stash[_SESSION]
 
 
@@ -137,25 +162,45 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     times is then no warning."""
     import warnings
 
-    if _BASELINE in session.config.stash:
-        _judge(session, session.config.stash[_BASELINE])
+    _judge(session)
     with warnings.catch_warnings():
         if _SESSION in session.config.stash:
             warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
         return (yield)
 
 
-def _judge(session: pytest.Session, baseline: Baseline) -> None:
+def _judge(session: pytest.Session) -> None:
     config = session.config
-    if config.option.collectonly or session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if config.option.collectonly or not finished or hasattr(config, "workerinput"):
         return
-    from gauntlet.bench.gating import gate_all
-    from gauntlet.leaderboard.gate import Policy
+    folders = _folders(config)
+    if not folders and config.getoption("gauntlet_gate") is None:
+        return
+    gate, note = _gate(config)
+    config.stash[_VERDICTS] = [note] if note else []
+    if gate is None:
+        return
+    from gauntlet.bench.gate_output import default_format, lines
+    from gauntlet.bench.gating import judge_all
 
-    policy = Policy(allow_undecided=config.getoption("gauntlet_allow_undecided"))
-    passed, config.stash[_VERDICTS] = gate_all(_folders(config), baseline, policy)
+    passed = True
+    for judged in judge_all(folders, gate):
+        passed = passed and judged.report.passed
+        config.stash[_VERDICTS] += [*lines(judged.report, default_format()), *judged.notes]
+        for verdict in judged.report.verdicts:
+            _record(config, verdict.title, verdict.line)
+    _record(config, "passed", str(passed).lower())
     if not passed:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _record(config: pytest.Config, name: str, value: str) -> None:
+    """A property of the suite in the JUnit report, where one is written."""
+    for plugin in config.pluginmanager.get_plugins():
+        add = getattr(plugin, "add_global_property", None)
+        if callable(add):
+            add(f"gauntlet.gate.{name}", value)
 
 
 def _folders(config: pytest.Config) -> list[Path]:
@@ -167,14 +212,15 @@ def _folders(config: pytest.Config) -> list[Path]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write the leaderboard from the store and show it, then the gate's verdicts."""
-    for folder in _folders(config):
+    """Write the leaderboard from the store and show it, then the gate's verdicts; of a run that stopped early these alone."""
+    gate, _ = config.stash.get(_GATE, (None, ""))
+    for folder in _folders(config) if gate is None or not gate.early else []:
         from gauntlet.bench.session import summary
 
         terminalreporter.section("gauntlet leaderboard")
         for line in summary(folder):
             terminalreporter.write_line(line)
-    if _VERDICTS in config.stash:
+    if config.stash.get(_VERDICTS, []):
         terminalreporter.section("gauntlet gate")
         for line in config.stash[_VERDICTS]:
             terminalreporter.write_line(line)

@@ -12,6 +12,7 @@ from typing import Any
 from gauntlet.attacks.settings import Named
 from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.config import DataRef, ModelRef
+from gauntlet.bench.journal import note
 from gauntlet.bench.plan import Cell, Plan
 from gauntlet.leaderboard.markdown import RunContext
 from gauntlet.leaderboard.record import CellInfo, CellResult, Record
@@ -39,8 +40,9 @@ class Run:
         return Store(self.root)
 
     def note_keys(self, cell: Cell, blocks: list[tuple[str, int]]) -> None:
-        """Remember under which keys a cell's blocks are stored, with their numbers of samples."""
+        """Remember under which keys a cell's blocks are stored, with their sizes, and which commit asks for them."""
         write_text(self._keys_file(cell), json.dumps(blocks))
+        note(self.root, cell.name, [key for key, _ in blocks])
 
     def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
         """Keys and sizes of the cell's blocks, None where the cell was never prepared."""

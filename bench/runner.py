@@ -103,7 +103,7 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
     for block in missing:
         places.append(range(at, at + len(block.indices)))
         at += len(block.indices)
-    with _frozen(prepared.defended, cell.info.seed):
+    with frozen(prepared.defended, cell.info.seed):
         shown = _together(prepared.flags, prepared.check())
         clean = examine_clean(verify)
         for done in _executor(prepared.attack)(prepared, verify, clean, places, settings):
@@ -153,7 +153,7 @@ def _executor(attack: AnyAttack) -> Execute:
 
 
 @contextmanager
-def _frozen(model: nn.Module, seed: int) -> Iterator[None]:
+def frozen(model: nn.Module, seed: int) -> Iterator[None]:
     """No parameter gradients, a seeded global generator for models that draw from it, and both as before afterwards."""
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

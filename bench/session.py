@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from gauntlet.bench.artifact import ArtifactError
 from gauntlet.bench.config import load_config
 from gauntlet.bench.device import choose_device
+from gauntlet.bench.early_gate import EarlyGate, early_cell, gated, open_gate, refuse_bounds
 from gauntlet.bench.engine import Engine, missed, write_leaderboard
+from gauntlet.bench.gating import Gate
 from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.runfile import load_run
 from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.gate_trace import Trace
 from gauntlet.leaderboard.record import CellError, CellResult
 from gauntlet.leaderboard.store import StoreError
 from gauntlet.leaderboard.table import rows
@@ -51,6 +56,7 @@ class Session:
             torch.set_num_threads(max(1, self._threads // workers))
         self._command, self._started = command, started
         self._engine: Engine | None = None
+        self._gate: Gate | None = None
 
     @property
     def engine(self) -> Engine:
@@ -67,8 +73,30 @@ class Session:
         """Undo what the session changed in this process."""
         torch.set_num_threads(self._threads)
 
-    def check(self, cell: Cell, request: pytest.FixtureRequest) -> CellResult:
+    @property
+    def cells(self) -> Sequence[Cell]:
+        """What is run: all of the plan, or what a gate that stops early judges."""
+        return self.plan.cells if self._gate is None else gated(self.plan.cells)
+
+    def stop_early(self, gate: Gate) -> None:
+        """Attack no more samples than the gate's verdicts need. Raises SessionError where something needs them all."""
+        try:
+            refuse_bounds(gate.policy, self.config)
+        except ValueError as error:
+            raise SessionError(str(error)) from error
+        self._gate = gate
+
+    @cached_property
+    def _early(self) -> EarlyGate:
+        """Opened with the first cell that is run, so that collecting tests writes nothing."""
+        assert self._gate is not None
+        return open_gate(self._gate.file, self._gate.baseline, self._gate.policy, self.config)
+
+    def check(self, cell: Cell, request: pytest.FixtureRequest) -> None:
         """Run a cell, timed by pytest-benchmark unless the store answers it; fail the test on errors and missed bounds."""
+        if self._gate is not None:
+            self._check_early(cell, request)
+            return
         prepared = self.engine.prepare(cell)
         if isinstance(prepared, CellError):
             result = CellResult(cell.info, (), prepared)
@@ -79,13 +107,33 @@ class Session:
             benchmark.group = f"{cell.threat}"
             result = benchmark.pedantic(self.engine.execute, args=(prepared,), rounds=1, iterations=1)
             benchmark.extra_info.update(_extra(result))
-        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *_extra(result).items()):
-            request.node.user_properties.append((name, value))
-        if result.error is not None:
-            pytest.fail(visible(f"{cell.info.title}: {result.error.kind}: {result.error.message}"), pytrace=False)
+        self._told(cell, result.error, _extra(result), request)
         if sentences := [*missed(result, self.config.expect), *self.engine.alarms(cell)]:
             pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
-        return result
+
+    def _check_early(self, cell: Cell, request: pytest.FixtureRequest) -> None:
+        try:
+            gate = self._early
+        except ArtifactError as problem:
+            pytest.fail(visible(str(problem)), pytrace=False)
+        benchmark = request.getfixturevalue("benchmark")
+        benchmark.group = f"{cell.threat}, as far as the gate needs"
+        found = benchmark.pedantic(early_cell, args=(self.engine, cell, gate), rounds=1, iterations=1)
+        if isinstance(found, Trace):
+            error, extra = None, {"n": len(found.order), "of": found.n, "passes": found.computed}
+        else:
+            error, extra = found.error, _extra(found)
+        benchmark.extra_info.update(extra)
+        self._told(cell, error, extra, request)
+
+    def _told(
+        self, cell: Cell, error: CellError | None, extra: Mapping[str, Any], request: pytest.FixtureRequest
+    ) -> None:
+        """Say what was run in the test's report, and fail the test where the cell failed."""
+        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *extra.items()):
+            request.node.user_properties.append((name, value))
+        if error is not None:
+            pytest.fail(visible(f"{cell.info.title}: {error.kind}: {error.message}"), pytrace=False)
 
 
 def _extra(result: CellResult) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class Prepared:
     weights: str
     """sha256 of the model's parameters and buffers."""
     flags: tuple[Flag, ...]
+    block: Callable[[Sequence[int]], Block]
+    """A block of the samples with these indices, for who does not need all."""
 
 
 class Workbench:
@@ -151,15 +153,31 @@ class Workbench:
             "precision": cell.info.precision,
             **({} if self.checks == "default" else {"checks": self.checks}),
         }
+
+        def block(indices: Sequence[int], content: str | None = None) -> Block:
+            content = content or block_digest(data, indices)
+            return Block(key({**what, "data": content, **tried(attack, data, indices)}), indices, content)
+
         found = tuple(
-            Block(key({**what, "data": content, **tried(attack, data, indices)}), indices, content)
+            block(indices, self._digest(cell.data, data, number, indices))
             for number, indices in enumerate(blocks(data))
-            for content in (self._digest(cell.data, data, number, indices),)
         )
         given = victim(attack, defended, looked)
         check = partial(self._run_checks, cell, data, defended, entry.card, attack, given)
         return Prepared(
-            cell, data, defended, entry.card, attack, light, given, check, views(defended), found, model.digest, shown
+            cell,
+            data,
+            defended,
+            entry.card,
+            attack,
+            light,
+            given,
+            check,
+            views(defended),
+            found,
+            model.digest,
+            shown,
+            block,
         )
 
     def _run_checks(

@@ -7,10 +7,10 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,20 +18,23 @@ import numpy.typing as npt
 from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.cells import Status
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.record import CellInfo, CellResult
 from gauntlet.leaderboard.writers import replace_files
 
 BASELINE_SCHEMA = 1
 
 Key = tuple[str, str, str, str, str, str, int]
+Test = Literal["fixed", "sequential"]
+"""`fixed`: one test on all samples. `sequential`: samples in a random order, a test that is valid whenever it stops."""
 
 _WAY_OUT = "write it anew with `gauntlet baseline accept RUN`"
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "cell": ("model", "defense", "attack", "threat", "suite", "data", "seed", "randomised", "status", "error"),
     "digests": ("spec", "data_digest", "weights"),
-    "costs": ("forwards", "backwards", "peak_memory_mib", "seconds"),
+    "costs": ("forwards", "backwards", "peak_memory_mib", "seconds", "device"),
 }
 """How the fields of a cell stand in the file, a line each; the bits follow them."""
+_HEAD = ("suite", "test", "commit", "reason", "created")
 
 
 class BaselineError(ValueError):
@@ -67,6 +70,8 @@ class BaselineCell:
     """NaN where nothing ran."""
     seconds: float
     """The attack's alone."""
+    device: str
+    """`cpu` or `cuda`; both, separated by a blank, where the blocks come from both."""
     randomised: bool
     status: Status = "ok"
     error: str = ""
@@ -83,26 +88,40 @@ class BaselineCell:
         return f"{self.model} × {self.defense} × {self.attack} {self.threat}"
 
 
+@dataclass(frozen=True)
+class ArtifactRef:
+    """A file that holds the baseline's examples and weights: too large to review, and named by its content."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """The cells of one run, and who accepted them why."""
 
     schema: int
     suite: str
+    test: Test
+    """How gates judge: chosen here, before any of them runs, because whoever may choose after the run has two chances."""
     commit: str
     reason: str
     created: str
     cells: tuple[BaselineCell, ...]
+    artifact: ArtifactRef | None = None
 
 
-def baseline_of(results: Sequence[CellResult], *, suite: str, commit: str, reason: str, created: str) -> Baseline:
+def baseline_of(
+    results: Sequence[CellResult], *, suite: str, commit: str, reason: str, created: str, test: Test = "fixed"
+) -> Baseline:
     """The baseline that a run makes, its cells in the order of the plan. Certificates are left out: nothing attacks there.
 
     Raises BaselineError where two cells have the same key.
     """
     found = tuple(_cell(result) for result in results if result.cell.attack_kind != CERTIFICATE)
     _refuse_twins(found, "the run")
-    return Baseline(BASELINE_SCHEMA, suite, commit, reason, created, found)
+    return Baseline(BASELINE_SCHEMA, suite, test, commit, reason, created, found)
 
 
 def _cell(result: CellResult) -> BaselineCell:
@@ -117,8 +136,8 @@ def _cell(result: CellResult) -> BaselineCell:
         suite=info.suite,
         data=info.data,
         seed=info.seed,
-        spec=_digest([info.attack_spec, info.minimum_norm, cells.precision(result)]),
-        data_digest=_digest([digests, found.id.tolist()]) if all(digests) else "",
+        spec=spec_digest(info, cells.precision(result)),
+        data_digest=data_digest(digests, found.id.tolist()),
         weights=" ".join(dict.fromkeys(str(source.get("weights") or "") for source in sources)),
         n=len(found),
         robust=found.robust,
@@ -127,10 +146,26 @@ def _cell(result: CellResult) -> BaselineCell:
         backwards=float(sum(block.samples.backwards.sum() for block in result.blocks)),
         peak_memory_mib=spent.peak_memory_mib,
         seconds=spent.seconds,
+        device=devices(sources),
         randomised=info.randomised,
         status=cells.status(result),
         error=f"{result.error.kind}: {result.error.message}" if result.error else "",
     )
+
+
+def spec_digest(info: CellInfo, precision: str) -> str:
+    """sha256 of what was asked: the attack with its settings, whether it is a minimum-norm one, and the precision."""
+    return _digest([info.attack_spec, info.minimum_norm, precision])
+
+
+def devices(sources: Iterable[Mapping[str, Any]]) -> str:
+    """The kinds of device that blocks' provenances name."""
+    return " ".join(sorted({str(one.get("device", "")).partition(" ")[0].partition(":")[0] for one in sources}))
+
+
+def data_digest(blocks: Sequence[str], ids: Sequence[str]) -> str:
+    """sha256 of the digests of a cell's blocks and of its sample ids in their order; empty where a block's is not known."""
+    return _digest([list(blocks), list(ids)]) if all(blocks) else ""
 
 
 def _digest(what: Any) -> str:
@@ -148,11 +183,20 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
     Raises OSError that names the file where it cannot be written; an older file is then as it was.
     """
-    head = {name: getattr(baseline, name) for name in ("schema", "suite", "commit", "reason", "created")}
+    replace_files({path: _text(baseline).encode()})
+
+
+def baseline_digest(baseline: Baseline) -> str:
+    """sha256 of the file that the baseline makes."""
+    return hashlib.sha256(_text(baseline).encode()).hexdigest()
+
+
+def _text(baseline: Baseline) -> str:
+    head = {name: getattr(baseline, name) for name in ("schema", *_HEAD)}
+    head["artifact"] = asdict(baseline.artifact) if baseline.artifact else None
     lines = [f"  {json.dumps(name)}: {_line(value)}," for name, value in head.items()]
     stored = ",\n".join("    {\n" + ",\n".join(_lines(cell)) + "\n    }" for cell in baseline.cells)
-    text = "\n".join(["{", *lines, '  "cells": [', *([stored] if stored else []), "  ]", "}", ""])
-    replace_files({path: text.encode()})
+    return "\n".join(["{", *lines, '  "cells": [', *([stored] if stored else []), "  ]", "}", ""])
 
 
 def _lines(cell: BaselineCell) -> list[str]:
@@ -198,15 +242,29 @@ def read_baseline(path: Path) -> Baseline:
         raise BaselineError(f"{path} has schema {schema}, this version of gauntlet reads {BASELINE_SCHEMA}: {way}")
     try:
         found = tuple(_read_cell(cell) for cell in fields["cells"])
-        head = {name: _typed(fields, name, str) for name in ("suite", "commit", "reason", "created")}
+        head = {name: _typed(fields, name, str) for name in _HEAD}
+        if head["test"] not in get_args(Test):
+            raise ValueError(f"test={head['test']!r} is none of {', '.join(get_args(Test))}")
+        artifact = _read_artifact(fields["artifact"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BaselineError(f"{path} is damaged ({what}): restore it from version control, or {_WAY_OUT}") from error
     _refuse_twins(found, str(path))
-    return Baseline(schema=schema, cells=found, **head)
+    return Baseline(schema=schema, cells=found, artifact=artifact, **head)
 
 
-_TYPES: Final[Mapping[str, type]] = {"seed": int, "randomised": bool} | dict.fromkeys(_GROUPS["costs"], float)
+def _read_artifact(fields: Mapping[str, Any] | None) -> ArtifactRef | None:
+    if fields is None:
+        return None
+    known = {name: _typed(fields, name, kind) for name, kind in (("file", str), ("sha256", str), ("bytes", int))}
+    if Path(known["file"]).name != known["file"]:
+        raise ValueError(f"artifact file={known['file']!r} is not the name of a file beside the baseline")
+    return ArtifactRef(**known)
+
+
+_TYPES: Final[Mapping[str, type]] = (
+    {"seed": int, "randomised": bool} | dict.fromkeys(_GROUPS["costs"], float) | {"device": str}
+)
 
 
 def _read_cell(groups: Mapping[str, Any]) -> BaselineCell:
@@ -245,6 +303,7 @@ def diff(old: Baseline, new: Baseline) -> list[str]:
     """
     before, after = ({cell.key: cell for cell in one.cells} for one in (old, new))
     said = [f"Suite: {old.suite} → {new.suite}."] if old.suite != new.suite else []
+    said += [f"Test: {old.test} → {new.test}."] if old.test != new.test else []
     for key, cell in after.items():
         if key not in before:
             said.append(f"New: {cell.title}, seed {cell.seed}: {_figure(cell)}.")

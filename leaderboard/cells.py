@@ -153,3 +153,11 @@ def device(result: CellResult) -> str:
     if result.error is not None:
         sources.append(result.error.provenance)
     return ", ".join(dict.fromkeys(str(source["device"]) for source in sources if "device" in source))
+
+
+def newest_commit(results: Sequence[CellResult]) -> str:
+    """The commit that the newest block was computed at, with `-dirty` where files differed from it; empty where none is known."""
+    sources = [block.provenance for one in results for block in one.blocks]
+    newest = max(sources, key=lambda source: str(source.get("time", "")), default={})
+    head = newest.get("commit")
+    return f"{head}{'-dirty' if newest.get('dirty') else ''}" if head else ""

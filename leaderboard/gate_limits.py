@@ -25,7 +25,8 @@ def over_budget(pairs: Pairs, passes: float, memory: float) -> Iterator[str]:
             longer = old.robust.sum() < new.robust.sum()
             why = "; a model that resists longer costs more: if that is all, accept a new baseline" if longer else ""
             yield f"{new.title}: {before:,.0f} → {now:,.0f} passes, more than ×{passes:g}{why}."
-        if new.peak_memory_mib > memory * old.peak_memory_mib:
+        # On a CPU the peak is that of the whole process, whatever else it did.
+        if old.device == new.device == "cuda" and new.peak_memory_mib > memory * old.peak_memory_mib:
             change = f"{old.peak_memory_mib:,.0f} → {new.peak_memory_mib:,.0f} MiB"
             yield f"{new.title}: peak memory {change}, more than ×{memory:g}."
 
@@ -57,6 +58,8 @@ def _below(row: Sequence[BaselineCell], floor: float) -> str:
     bad = [cell for cell in row if cell.status != "ok"]
     if bad:
         return f"the floor {100 * floor:g} % cannot be checked, attack {bad[0].attack} failed or is not finished."
+    if any(len(cell.robust) != cell.n for cell in row):
+        return f"the floor {100 * floor:g} % needs every sample, and the gate stopped early: run without --gate-early."
     if len({cell.data_digest for cell in row}) > 1:
         return f"the floor {100 * floor:g} % cannot be checked, its attacks faced different samples."
     worst = Proportion.of(np.logical_and.reduce([cell.robust for cell in row]))
@@ -67,16 +70,20 @@ def _below(row: Sequence[BaselineCell], floor: float) -> str:
     return f"worst case {figure} is below the floor of {100 * floor:g} %."
 
 
-def costs(pairs: Pairs) -> str:
-    """What the cells that were compared cost, before and now, in a sentence; empty where there are none."""
+def costs(pairs: Pairs, computed: float | None = None) -> str:
+    """What the cells that were compared cost, before and now, in a sentence; empty where there are none.
+
+    `computed`: the passes that a gate which stops early computed, where the store answered others.
+    """
     if not pairs:
         return ""
     olds, news = zip(*pairs, strict=True)
     passes = [sum(map(_passes, cells)) for cells in (olds, news)]
     memory = [max(cell.peak_memory_mib for cell in cells) for cells in (olds, news)]
     seconds = [sum(cell.seconds for cell in cells) for cells in (olds, news)]
+    now = "" if computed is None or computed == passes[1] else f" ({computed:,.0f} computed, the others stored)"
     return (
-        f"Costs of the cells compared: {passes[0]:,.0f} → {passes[1]:,.0f} passes, peak memory "
+        f"Costs of the cells compared: {passes[0]:,.0f} → {passes[1]:,.0f} passes{now}, peak memory "
         f"{memory[0]:,.0f} → {memory[1]:,.0f} MiB, {seconds[0]:.1f} → {seconds[1]:.1f} s (time is not gated)."
     )
 

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+import numpy.typing as npt
+
 from gauntlet.leaderboard.row import Row
-from gauntlet.leaderboard.statistics import holm, mcnemar
+from gauntlet.leaderboard.statistics import PairedTest, holm, mcnemar
 
 ALPHA = 0.05
 """Chance of any false "better" among all pairs of one comparison."""
@@ -22,6 +25,18 @@ class Rank:
     """1 + the number of rows that are significantly better."""
     worst: int
     """The number of ranked rows − the number of rows that are significantly worse."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two of the rows of one comparison, by their numbers in it, tested against each other."""
+
+    first: int
+    second: int
+    test: PairedTest
+    """Two-sided; its p-value is of this pair alone."""
+    p_value: float
+    """Adjusted by Holm's method over all pairs of the comparison."""
 
 
 def unrank_reasons(row: Row) -> tuple[str, ...]:
@@ -52,21 +67,29 @@ def ranks(rows: Sequence[Row]) -> list[Rank | None]:
             groups[row.comparison].append(index)
     found: list[Rank | None] = [None] * len(rows)
     for members in groups.values():
-        better, worse = _compare(rows, members)
-        for index in members:
-            found[index] = Rank(1 + better[index], len(members) - worse[index])
+        _, places = rank_outcomes([rows[index].worst_case.robust for index in members])
+        for index, place in zip(members, places, strict=True):
+            found[index] = place
     return found
 
 
-def _compare(rows: Sequence[Row], members: list[int]) -> tuple[Counter[int], Counter[int]]:
-    """For each member, how many others are significantly better, and how many significantly worse."""
-    pairs = list(combinations(members, 2))
-    tests = [mcnemar(rows[a].worst_case.robust, rows[b].worst_case.robust) for a, b in pairs]
+def rank_outcomes(outcomes: Sequence[npt.NDArray[np.bool_]]) -> tuple[list[Pair], list[Rank]]:
+    """All pairs (first < second) of bool arrays (N,) on the same samples, in order, and the rank of each array.
+
+    One is better than another where it succeeds on more samples and the pair's adjusted p-value is below `ALPHA`. Raises
+    ValueError where the shapes differ.
+    """
+    pairs = list(combinations(range(len(outcomes)), 2))
+    tests = [mcnemar(outcomes[a], outcomes[b]) for a, b in pairs]
+    adjusted = holm([test.p_value for test in tests])
+    found = [Pair(a, b, test, float(p)) for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)]
     better: Counter[int] = Counter()
     worse: Counter[int] = Counter()
-    for (a, b), test, p in zip(pairs, tests, holm([test.p_value for test in tests]), strict=True):
-        if p < ALPHA:
-            winner, loser = (a, b) if test.only_first > test.only_second else (b, a)
+    for pair in found:
+        if pair.p_value < ALPHA:
+            first_wins = pair.test.only_first > pair.test.only_second
+            winner, loser = (pair.first, pair.second) if first_wins else (pair.second, pair.first)
             better[loser] += 1
             worse[winner] += 1
-    return better, worse
+    count = len(outcomes)
+    return found, [Rank(1 + better[number], count - worse[number]) for number in range(count)]

@@ -8,6 +8,7 @@ import pytest
 
 from gauntlet.leaderboard.baseline import (
     BASELINE_SCHEMA,
+    ArtifactRef,
     Baseline,
     BaselineError,
     baseline_of,
@@ -149,7 +150,8 @@ def test_what_is_written_is_read_back(tmp_path):
         result([False, True], cell=info(attack="slow"), expected=4),
         result(cell=info(attack="dead"), error="boom\nand more"),
     ]
-    written = accepted(*cells, reason="a new\nrecipe")
+    named = ArtifactRef("quick-0123456789ab.zip", "01" * 32, 12345)
+    written = replace(accepted(*cells, reason="a new\nrecipe", test="sequential"), artifact=named)
     path = tmp_path / "bench" / "baselines" / "quick.json"
     write_baseline(path, written)
     found = read_baseline(path)
@@ -259,6 +261,9 @@ def drop(group, name):
         (lambda content: content.pop("cells"), "'cells'"),
         (lambda content: content.pop("commit"), "'commit'"),
         (lambda content: content.update(cells=[3]), "."),
+        (lambda content: content.update(test="both"), "test='both'"),
+        (lambda content: content.update(artifact={"file": "a.zip", "sha256": "0", "bytes": "1"}), "bytes='1'"),
+        (lambda content: content.update(artifact={"file": "../a.zip", "sha256": "0", "bytes": 1}), "../a.zip"),
         (lambda content: content["cells"][0].pop("samples"), "'samples'"),
         (drop("digests", "weights"), "'weights'"),
         (drop("samples", "robust_bits"), "'robust_bits'"),
@@ -347,6 +352,11 @@ def test_a_cell_that_fails_now_and_other_numbers_of_samples_are_told():
     assert "100.0 % robust (n=2) → unfinished, 100.0 % robust (n=1)" in fewer
 
 
+def test_another_test_is_told():
+    one = accepted(result([1, 0]))
+    assert diff(one, replace(one, test="sequential")) == ["Test: fixed → sequential."]
+
+
 def test_the_suite_that_changed_is_told():
-    empty = Baseline(BASELINE_SCHEMA, "quick", "", "", "", ())
+    empty = Baseline(BASELINE_SCHEMA, "quick", "fixed", "", "", "", ())
     assert diff(empty, replace(empty, suite="full")) == ["Suite: quick → full."]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
-from gauntlet.bench.config import Config, ConfigError, DataRef, Expectation, Group, ModelRef, load_config
+from gauntlet.bench.config import Config, ConfigError, DataRef, Expectation, GateTable, Group, ModelRef, load_config
 from gauntlet.bench.plan import data_name, make_plan, model_name
+from gauntlet.leaderboard.gate_policy import Policy
 
 TOML = """
 model = ["cnn.pgd_digits"]
@@ -162,6 +164,29 @@ def test_expectations_are_read_and_apply_by_wildcard(tmp_path):
     assert other.applies("net", "jpeg", "fgsm", "L2:1")
 
 
+def test_a_gate_is_read_with_its_settings(tmp_path):
+    text = TOML + (
+        "[gate]\nbaseline = 'b/quick.json'\nmargin = 0.05\nalpha = 0.01\nmin_robust = 1\nallow_undecided = true\n"
+        "max_passes_ratio = 2\nmax_memory_ratio = 3.5\n"
+    )
+    assert config(tmp_path, text).gate == GateTable(
+        Path("b/quick.json"),
+        Policy(margin=0.05, alpha=0.01, min_robust=1, allow_undecided=True, max_passes_ratio=2, max_memory_ratio=3.5),
+    )
+    assert config(tmp_path, TOML).gate == GateTable()
+
+
+def test_floors_of_a_gate_may_differ_by_pattern(tmp_path):
+    text = "[tool.gauntlet.gate.min_robust]\n'cnn.*' = 0.5\nquick = 0\n"
+    assert config(tmp_path, text, "pyproject.toml").gate.policy.floors == {"cnn.*": 0.5, "quick": 0}
+
+
+def test_options_that_name_a_baseline_or_narrow_the_run_leave_the_gate_of_the_file_as_it_is(tmp_path):
+    read = config(tmp_path, TOML + "[gate]\nbaseline = 'b.json'\n", gate="other.json", samples="5")
+    assert read.gate.baseline == Path("b.json")
+    assert read.narrowed
+
+
 # --- what is wrong is named -------------------------------------------------------------------------------------------
 
 
@@ -191,6 +216,20 @@ def test_expectations_are_read_and_apply_by_wildcard(tmp_path):
         ("device = 1", ["device=1"]),
         ("fresh = 'no'", ["fresh='no'", "true"]),
         ("no_adversarials = 0", ["no_adversarials=0", "true"]),
+        ("gate = 'b.json'", ["gate='b.json'", "[gate]"]),
+        ("[[gate]]\nmargin = 1", ["gate=", "[gate]"]),
+        ("[gate]\nmargins = 0.1", ["'margins'", "gate table", "baseline, early, alpha, margin"]),
+        ("[gate]\nbaseline = 3", ["baseline=3", "gate table"]),
+        ("[gate]\nbaseline = ''", ["baseline=''", "gate table"]),
+        ("[gate]\nmargin = '0.1'", ["margin='0.1'", "a number"]),
+        ("[gate]\nmargin = true", ["margin=True", "a number"]),
+        ("[gate]\nmargin = 2", ["gate table", "margin 2"]),
+        ("[gate]\nmargin = nan", ["gate table", "margin nan"]),
+        ("[gate]\nallow_undecided = 1", ["allow_undecided=1", "true or false"]),
+        ("[gate]\nmin_robust = '50 %'", ["min_robust='50 %'", "share"]),
+        ("[gate]\nmin_robust = 50", ["gate table", "min_robust 50", "0..1"]),
+        ("[gate.min_robust]\ncnn.pgd = 0.5", ["min_robust={'cnn': {'pgd': 0.5}}", "by pattern"]),
+        ("[gate.min_robust]\n'cnn.*' = 7", ["gate table", "'cnn.*'"]),
     ],
 )
 def test_a_wrong_value_in_the_file_is_named(tmp_path, text, words):

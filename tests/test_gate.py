@@ -38,6 +38,7 @@ def cell(robust, **changes):
         "backwards": 3.0 * n,
         "peak_memory_mib": 100.0,
         "seconds": 2.0,
+        "device": "cuda",
         "randomised": False,
     }
     return BaselineCell(**(given | changes))
@@ -51,8 +52,8 @@ def flipped(before, lost, gained, **changes):
     return replace(before, robust=robust, **({"weights": "after"} | changes))
 
 
-def run(*cells):
-    return Baseline(BASELINE_SCHEMA, "quick", "abc", "first", "2026-11-21", tuple(cells))
+def run(*cells, test="fixed"):
+    return Baseline(BASELINE_SCHEMA, "quick", test, "abc", "first", "2026-11-21", tuple(cells))
 
 
 def only(report):

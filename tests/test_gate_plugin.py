@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,6 +21,7 @@ CELL = "from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell
 MODEL = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=quick")
 OPTIONS = tuple(one.replace("--", "--gauntlet-", 1) for one in MODEL)
 GATE = "--gauntlet-gate=baseline.json"
+WORKERS = [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)]
 BLURRED = ("2 * means", "2 * (0.4 * means + 0.6 * means.mean(0) + 0.1 * means.roll(1, 0))")
 """What makes the tiny model wrong about many samples under attack."""
 
@@ -42,7 +44,8 @@ def accepted(tiny, tmp_path_factory):
 @pytest.fixture
 def user(pytester, accepted, monkeypatch):
     """A copy of that project with the two lines that bring the cells in."""
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+    pytest_names = ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
+    for name in (*pytest_names, "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("model.py", "means.npy", "data.npz", "baseline.json"):
         shutil.copy(accepted / name, pytester.path)
@@ -64,18 +67,35 @@ def test_the_accepted_model_passes_and_the_verdicts_stand_in_the_summary(user):
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["*= gauntlet leaderboard =*", "*= gauntlet gate =*", "*pgd-10*", "written: *gate.md"])
     assert (user.path / "gauntlet-results" / "gate.md").is_file()
+    assert json.loads((user.path / "gauntlet-results" / "gate.json").read_text(encoding="utf-8"))["exit_code"] == 0
+
+
+def properties(file):
+    """The properties of the suite in a JUnit report."""
+    return {
+        one.get("name"): one.get("value") for one in ElementTree.parse(file).iterfind("testsuite/properties/property")
+    }
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_a_model_that_lost_robustness_fails_the_run_though_every_test_passed(user, tiny, workers):
+def test_a_model_that_lost_robustness_fails_the_run_though_every_test_passed_and_the_junit_report_says_so(
+    user, tiny, workers
+):
     change_model(user, tiny)
     run = user.runpytest_subprocess if workers else user.runpytest
-    result = run(*workers, *OPTIONS, GATE)
+    result = run(*workers, *OPTIONS, GATE, "--junitxml=report.xml")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
     assert text.count("gauntlet gate") == 1
     assert "regressed" in text.partition("gauntlet gate")[2].lower()
+    found = properties(user.path / "report.xml")
+    assert found.pop("gauntlet.gate.passed") == "false"
+    assert sorted(found) == [
+        "gauntlet.gate.model.build × none × fgsm Linf:0.1, seed 0",
+        "gauntlet.gate.model.build × none × pgd-10 Linf:0.1, seed 0",
+    ]
+    assert all(value.startswith("REGRESSED model.build") for value in found.values())
 
 
 @pytest.mark.slow
@@ -110,12 +130,26 @@ def test_allowing_undecided_without_a_gate_is_a_usage_error(user):
     assert not (user.path / "gauntlet-results").exists()
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_gate_that_stops_early_shows_the_verdicts_and_no_leaderboard(user, tiny, workers):
+    change_model(user, tiny)
+    run = user.runpytest_subprocess if workers else user.runpytest
+    result = run(*workers, *OPTIONS, GATE, "--gauntlet-gate-early")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str()
+    assert "regressed" in text.partition("gauntlet gate")[2].lower()
+    assert "no replay: the baseline was accepted without --artifact" in text
+    assert "gauntlet leaderboard" not in text
+    assert not (user.path / "gauntlet-results" / "leaderboard.csv").exists()
+
+
 def test_a_session_without_a_cell_does_not_pass_the_gate(user):
     user.makepyfile(test_robust="def test_it():\n    pass\n")
     result = user.runpytest(*OPTIONS, GATE)
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["FAILED: no cell was run*"])
+    result.stdout.fnmatch_lines(["INCOMPARABLE all cells: No cell was run*"])
 
 
 def test_without_a_gate_the_same_change_passes(user, tiny):
@@ -151,3 +185,95 @@ def test_a_baseline_that_cannot_be_read_is_a_usage_error_before_anything_runs(us
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
     assert not (user.path / "gauntlet-results").exists()
     assert not file.exists() if broken is None else file.read_text(encoding="utf-8") == broken
+
+
+# --- where people look ------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_that_passes_is_a_property_too_and_without_a_gate_there_is_none(user):
+    user.runpytest(*OPTIONS, GATE, "--junitxml=report.xml")
+    assert properties(user.path / "report.xml")["gauntlet.gate.passed"] == "true"
+    user.runpytest(*OPTIONS, "--junitxml=report.xml")
+    assert properties(user.path / "report.xml") == {}
+
+
+def test_inside_github_lost_robustness_is_annotated_and_summarised(user, tiny, monkeypatch):
+    change_model(user, tiny)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(user.path / "summary.md"))
+    result = user.runpytest(*OPTIONS, GATE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["::error title=Robustness regressed%3A model.build*"])
+    assert "REGRESSED" not in (user.path / "summary.md").read_text(encoding="utf-8")
+    assert "Gate failed: 2 regressed." in (user.path / "summary.md").read_text(encoding="utf-8")
+
+
+# --- the gate of the configuration ------------------------------------------------------------------------------------
+
+CONFIG = """
+model = "model.py:build"
+data = "data.npz"
+threat = "Linf:0.1"
+attacks = "quick"
+
+[gate]
+baseline = "baseline.json"
+"""
+
+
+@pytest.fixture
+def configured(user):
+    """The project with a configuration that names its baseline."""
+    (user.path / "gauntlet.toml").write_text(CONFIG, encoding="utf-8")
+    return user
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_run_of_the_configuration_is_gated_by_it(configured, tiny, workers):
+    change_model(configured, tiny)
+    result = (configured.runpytest_subprocess if workers else configured.runpytest)(*workers)
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["Gate failed: 2 regressed."])
+
+
+def test_settings_of_the_gate_come_from_the_configuration_for_a_named_baseline_too(configured):
+    (configured.path / "gauntlet.toml").write_text(f"{CONFIG}min_robust = 1\n", encoding="utf-8")
+    for options in ((), (GATE,)):
+        result = configured.runpytest(*options)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(["LIMIT model.build*below the floor of 100 %."])
+
+
+def test_options_that_narrow_the_run_leave_the_gate_of_the_configuration_out(configured):
+    result = configured.runpytest("--gauntlet-attacks=fgsm")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["Gate not applied: options narrow*add --gauntlet-gate=baseline.json"])
+    result = configured.runpytest("--gauntlet-attacks=fgsm", "--gauntlet-allow-undecided")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_baseline_of_the_configuration_that_is_not_there_yet_is_told(configured, workers):
+    (configured.path / "baseline.json").unlink()
+    result = (configured.runpytest_subprocess if workers else configured.runpytest)(*workers)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["Gate not applied: baseline.json is not there yet.*gauntlet baseline accept*"])
+    assert not (configured.path / "gauntlet-results" / "gate.md").exists()
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_damaged_baseline_of_the_configuration_ends_the_run_before_anything_is_attacked(configured, workers):
+    (configured.path / "baseline.json").write_text("{}", encoding="utf-8")
+    result = (configured.runpytest_subprocess if workers else configured.runpytest)(*workers)
+    assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.INTERNAL_ERROR)
+    assert "baseline.json" in result.stdout.str() + result.stderr.str()
+    assert not (configured.path / "gauntlet-results").exists()
+
+
+def test_tests_that_run_no_cell_are_not_gated_by_the_configuration(configured):
+    configured.makepyfile(test_robust="def test_it():\n    pass\n")
+    (configured.path / "baseline.json").write_text("{}", encoding="utf-8")
+    result = configured.runpytest()
+    assert result.ret == pytest.ExitCode.OK
+    assert "gauntlet gate" not in result.stdout.str()

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from gauntlet.bench.cli.compare_commands import bisect, compare
 from gauntlet.bench.cli.exits import EPILOG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
-from gauntlet.bench.cli.gate_commands import baseline, gate
+from gauntlet.bench.cli.gate_commands import baseline, gate, gate_costs
 from gauntlet.bench.options import OPTIONS
 
 
@@ -32,7 +33,7 @@ def cli() -> None:
     """Adversarial-robustness benchmarks for PyTorch image classifiers."""
 
 
-for _command in (baseline, gate):
+for _command in (baseline, gate, gate_costs, compare, bisect):
     cli.add_command(_command)
 
 
@@ -43,8 +44,7 @@ def run(dry_run: bool, **options: Any) -> None:
     """Pair models with defenses and attacks, verify, store and rank."""
     from gauntlet.bench.cli.running import dry, execute
 
-    if not (dry if dry_run else execute)(options):
-        raise SystemExit(EXIT_FAILED)
+    raise SystemExit((dry if dry_run else execute)(options))
 
 
 @cli.command(epilog=EPILOG)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +12,106 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gauntlet.bench.cli.gating import print_gate
-from gauntlet.bench.config import load_config
+from gauntlet.bench.cli.exits import EXIT_FAILED, GATE_EXITS
+from gauntlet.bench.cli.gating import print_judged
+from gauntlet.bench.config import Config, load_config
+from gauntlet.bench.early_gate import early_cell, gated, open_gate
 from gauntlet.bench.engine import Engine, missed
 from gauntlet.bench.estimate import estimate
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.gating import Gate, chosen, judge_run
+from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.session import summary
 from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.baseline import read_baseline
 from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.gate import Policy
+from gauntlet.leaderboard.gate_report import State, worst
+from gauntlet.leaderboard.gate_trace import Trace
 from gauntlet.leaderboard.record import CellResult
 
 
-def _engine(options: Mapping[str, Any], *, dry: bool = False) -> Engine:
-    config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+def _config(options: Mapping[str, Any]) -> Config:
+    return load_config(options, folder=Path.cwd(), file=options.get("config"))
+
+
+def _engine(config: Config, *, dry: bool = False) -> Engine:
     plan = make_plan(config)
     for reason in plan.skipped:
         click.echo(f"not planned: {reason}", err=True)
     return Engine(plan, config, dry=dry)
 
 
-def execute(options: Mapping[str, Any]) -> bool:
-    """Run a plan and show its leaderboard; False where a cell failed or missed an expectation, or the gate fails."""
-    if options.get("allow_undecided") and not options.get("gate"):
-        raise ValueError("--allow-undecided is about a gate: name the baseline with --gate FILE, or leave it out")
-    baseline = read_baseline(Path(options["gate"])) if options.get("gate") else None
-    engine = _engine(options)
+def execute(options: Mapping[str, Any]) -> int:
+    """Run a plan, show its leaderboard and judge it by its gate; returns the exit code.
+
+    It is 1 where an expectation is missed or, without a gate, a cell failed; else the gate's. To a gate a cell that failed is
+    incomparable, whatever its attack.
+    """
+    config = _config(options)
+    gate, note = chosen(
+        config,
+        options.get("gate"),
+        allow_undecided=bool(options.get("allow_undecided")),
+        early=bool(options.get("gate_early")),
+        none=bool(options.get("no_gate")),
+    )
+    if gate is not None and gate.early:
+        return _execute_early(config, gate)
+    engine = _engine(config)
+    failed, unmet = [], []
+    for cell, tell in _progress(engine, engine.run.plan.cells):
+        result = engine.cell(cell, tell.count)
+        tell.done(_line(result))
+        if result.error is not None:
+            failed.append(_failure(tell.title, result))
+        unmet += [*missed(result, config.expect), *engine.alarms(cell)]
+    click.echo()
+    for line in summary(engine.run.folder):
+        click.echo(line)
+    states: list[State] = ["failed" if unmet else "passed"]
+    if gate is not None:
+        click.echo()
+        judged = judge_run(engine.run.folder, gate)
+        print_judged(judged)
+        states.append(judged.report.state)
+    elif note:
+        click.echo(note)
+    if failed:
+        states.append("incomparable" if gate is not None else "failed")
+    for problem in (*failed, *unmet):
+        click.echo(f"PROBLEM {visible(problem)}", err=True)
+    return GATE_EXITS[worst(states)]
+
+
+def _execute_early(config: Config, gate: Gate) -> int:
+    """Attack each cell that is judged until its verdict is certain, and judge; returns the exit code."""
+    early = open_gate(gate.file, gate.baseline, gate.policy, config)
+    engine = _engine(config)
+    failed = []
+    for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
+        found = early_cell(engine, cell, early, tell.count)
+        if isinstance(found, Trace):
+            tell.done(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
+        else:
+            tell.done(_line(found))
+            failed.append(_failure(tell.title, found))
+    click.echo()
+    judged = judge_run(engine.run.folder, gate)
+    print_judged(judged)
+    for problem in failed:
+        click.echo(f"PROBLEM {visible(problem)}", err=True)
+    return GATE_EXITS[worst([judged.report.state, "incomparable" if failed else "passed"])]
+
+
+@dataclass(frozen=True)
+class _Tell:
+    """Where a cell's progress goes."""
+
+    title: str
+    count: Callable[[int], None]
+    done: Callable[[str], None]
+
+
+def _progress(engine: Engine, planned: Sequence[Cell]) -> Iterator[tuple[Cell, _Tell]]:
+    """The cells, each with its bar on a terminal; elsewhere a line when it is done."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -45,32 +120,23 @@ def execute(options: Mapping[str, Any]) -> bool:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    problems: list[str] = []
-    plan = engine.run.plan
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        overall = bars.add_task("cells", total=len(plan.cells))
-        for cell in plan.cells:
-            title = visible(plan.title(cell))
-            bar = bars.add_task(
-                title, total=len(engine.workbench.data(cell.data).labels) if _loads(engine, cell) else None
-            )
-            result = engine.cell(cell, lambda count, bar=bar: bars.advance(bar, count))  # type: ignore[misc]
+        overall = bars.add_task("cells", total=len(planned))
+        for cell in planned:
+            title = visible(engine.run.plan.title(cell))
+            total = len(engine.workbench.data(cell.data).labels) if _loads(engine, cell) else None
+            bar = bars.add_task(title, total=total)
+
+            def done(line: str, title: str = title) -> None:
+                bars.console.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
+
+            yield cell, _Tell(title, partial(bars.advance, bar), done)
             bars.remove_task(bar)
             bars.advance(overall)
-            bars.console.print(f"{title}: {_line(result)}", markup=False, highlight=False, soft_wrap=True)
-            if result.error is not None:
-                problems.append(f"{title}: {result.error.kind}: {result.error.message}")
-            problems += [*missed(result, engine.config.expect), *engine.alarms(cell)]
-    click.echo()
-    for line in summary(engine.run.folder):
-        click.echo(line)
-    passed = True
-    if baseline is not None:
-        click.echo()
-        passed = print_gate(engine.run.folder, baseline, Policy(allow_undecided=options["allow_undecided"]))
-    for problem in problems:
-        click.echo(f"PROBLEM {visible(problem)}", err=True)
-    return not problems and passed
+
+
+def _failure(title: str, result: CellResult) -> str:
+    return f"{title}: {result.error.kind}: {result.error.message}" if result.error else title
 
 
 def _loads(engine: Engine, cell: Any) -> bool:
@@ -91,9 +157,9 @@ def _line(result: CellResult) -> str:
     return f"robust {100 * robust / n:.1f} % of {n}, {cost.seconds:.1f} s{stored}"
 
 
-def dry(options: Mapping[str, Any]) -> bool:
-    """Show the plan, what is stored and an estimate."""
-    engine = _engine(options, dry=True)
+def dry(options: Mapping[str, Any]) -> int:
+    """Show the plan, what is stored and an estimate; returns the exit code."""
+    engine = _engine(_config(options), dry=True)
     total, unknown, broken = 0.0, 0, 0
     for one in estimate(engine):
         if one.error:
@@ -107,4 +173,4 @@ def dry(options: Mapping[str, Any]) -> bool:
         state = "stored" if one.stored == one.n else f"{one.stored} of {one.n} stored, the rest {cost}"
         click.echo(f"{visible(one.title)}: {state}")
     click.echo(f"{len(engine.run.plan.cells)} cells, at most {total:.0f} s in all, {unknown} cells of unknown cost")
-    return not broken
+    return EXIT_FAILED if broken else 0

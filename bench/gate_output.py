@@ -1,0 +1,65 @@
+"""Where people look for a gate's report: lines, files in the results folder, and on GitHub the step's summary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.gate_formats import github_annotations
+from gauntlet.leaderboard.gate_report import GateReport
+from gauntlet.leaderboard.store import StoreError, write_text
+
+Format = Literal["text", "github"]
+
+SUMMARY_LIMIT = 1024 * 1024
+"""Bytes of a step's summary that GitHub takes; of a larger one it shows nothing."""
+_LEAST = 4096
+"""Bytes that a summary of some use takes."""
+
+
+def default_format() -> Format:
+    """`github` inside a workflow of GitHub Actions."""
+    return "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "text"
+
+
+def lines(report: GateReport, format_: Format) -> Iterator[str]:
+    """What is printed: the text, and for GitHub the annotations after it."""
+    yield from report.text().splitlines()
+    if format_ == "github":
+        yield from github_annotations(report)
+
+
+def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
+    """Write the report's files by name into the results folder, and say so; what cannot be written is told, and no error."""
+    notes = []
+    for name, text in texts.items():
+        try:
+            write_text(root / name, text)
+            notes.append(f"written: {root / name}")
+        except StoreError as error:
+            notes.append(f"not written: {visible(str(error))}")
+    return notes
+
+
+def append_summary(report: GateReport) -> list[str]:
+    """Append the report to the step's summary that GitHub names in the environment, within its limit, and say so.
+
+    What cannot be written is told, and no error.
+    """
+    name = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not name:
+        return []
+    file = Path(name)
+    try:
+        used = file.stat().st_size if file.exists() else 0
+        room = SUMMARY_LIMIT - used - _LEAST
+        if room < _LEAST:
+            return [f"not written: the step's summary is full ({used:,} of {SUMMARY_LIMIT:,} bytes)"]
+        with file.open("a", encoding="utf-8") as summary:
+            summary.write(f"\n## Robustness gate\n\n{report.markdown(room)}")
+    except OSError as error:
+        return [f"not written: the step's summary ({visible(str(error))})"]
+    return ["written: the step's summary"]

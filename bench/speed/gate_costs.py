@@ -1,0 +1,208 @@
+"""What a gate costs: its share of a full run's passes, on an embedded model and on changed ones whose loss is known.
+
+The changes are what happens to a model between two commits: nothing, a little more adversarial training, and more and more
+training without attacks.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.accepting import pack_run, snapshot
+from gauntlet.bench.artifact import unpack
+from gauntlet.bench.config import Config, DataRef, Group, ModelRef
+from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.early_gate import EarlyGate, early_cell
+from gauntlet.bench.engine import Engine
+from gauntlet.bench.models.classifier import Classifier
+from gauntlet.bench.models.digest import model_digest
+from gauntlet.bench.models.loading import LoadedModel, load_model
+from gauntlet.bench.plan import make_plan
+from gauntlet.defenses.training.pgd import RECIPE as ADVERSARIAL
+from gauntlet.defenses.training.standard import RECIPE as STANDARD
+from gauntlet.leaderboard.baseline import Baseline, Test
+from gauntlet.leaderboard.gate import judge
+from gauntlet.leaderboard.gate_policy import Policy
+from gauntlet.leaderboard.gate_trace import Trace
+from gauntlet.leaderboard.writers import replace_files
+
+_REF = ModelRef("memory:model.changed")
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a model is changed: steps of Adam at a rate, with or without attacks. No step: the model as it is."""
+
+    name: str
+    steps: int
+    rate: float = 1e-3
+    adversarial: bool = False
+
+
+CHANGES = (
+    Change("none", 0),
+    Change("5 adversarial steps, rate 1e-5", 5, 1e-5, adversarial=True),
+    Change("20 adversarial steps, rate 1e-5", 20, 1e-5, adversarial=True),
+    Change("20 adversarial steps, rate 1e-4", 20, 1e-4, adversarial=True),
+    *(Change(f"{steps} standard steps, rate 1e-4", steps, 1e-4) for steps in (5, 10, 20, 40)),
+    Change("30 standard steps, rate 1e-3", 30),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one gate cost on one changed model."""
+
+    model: str
+    change: str
+    lost: float
+    """Share of samples that a full run of the changed model has as broken and the baseline as robust; without replay."""
+    gained: float
+    test: str
+    """`sequential` or `fixed`, the latter curtailed."""
+    replay: bool
+    verdict: str
+    samples: int
+    """How many were looked at."""
+    share: float
+    """Forward and backward passes that were computed, of those of the full run of the changed model."""
+
+
+def gate_costs(
+    model: str, *, attack: str = "gauntlet", threat: str = "Linf:0.15", tell: Callable[[str], None] = lambda line: None
+) -> Iterator[Cost]:
+    """Change an embedded model of the digits in several ways, and gate each change by both tests, with replay and without.
+
+    Raises ValueError or LookupError for unknown names.
+    """
+    first = load_model(model).module
+    for number, change in enumerate(CHANGES):
+        tell(f"{model}: {change.name}")
+        with tempfile.TemporaryDirectory(prefix="gauntlet-costs-") as folder:
+            yield from _costs(model, first, change, number, Path(folder), attack, threat)
+
+
+def _costs(
+    name: str, first: Classifier, change: Change, seed: int, folder: Path, attack: str, threat: str
+) -> Iterator[Cost]:
+    old = _full(_engine(folder / "old", first, attack, threat))
+    changed = _changed(first, change, ThreatModel.parse(threat), seed)
+    new = _full(_engine(folder / "new", changed, attack, threat))
+    (before,), (after,) = snapshot(old.run).cells, snapshot(new.run).cells
+    whole = after.forwards + after.backwards
+    ref = pack_run(folder / "baseline.json", old.run, old.workbench)
+    tests: tuple[Test, ...] = ("sequential", "fixed")
+    for test in tests:
+        for replayed in (True, False):
+            out = folder / f"{test}-{replayed}"
+            baseline = replace(snapshot(old.run), test=test, artifact=ref)
+            artifact = unpack(folder / ref.file, ref, out / "gate") if replayed else None
+            gate = EarlyGate(baseline, Policy(), artifact, "" if replayed else "no replay")
+            trace, verdict = _gated(_engine(out, changed, attack, threat), gate)
+            yield Cost(
+                model=name,
+                change=change.name,
+                lost=float((before.robust & ~after.robust).mean()),
+                gained=float((~before.robust & after.robust).mean()),
+                test=test,
+                replay=replayed,
+                verdict=verdict,
+                samples=len(trace.order),
+                share=trace.computed / whole,
+            )
+
+
+def _engine(out: Path, model: Classifier, attack: str, threat: str) -> Engine:
+    data = DataRef("digits")
+    config = Config((Group((_REF,), ("none",), (attack,), (threat,), data),), out=out, checks="none")
+    engine = Engine(make_plan(config), config, command="gauntlet gate-costs")
+    engine.workbench.put_data(data, load_data("digits"))
+    engine.workbench.put_model(_REF, LoadedModel("changed", model, _REF.spec, None, model_digest(model), ""))
+    return engine
+
+
+def _full(engine: Engine) -> Engine:
+    for cell in engine.run.plan.cells:
+        result = engine.cell(cell)
+        if result.error is not None:
+            raise RuntimeError(f"{result.error.kind}: {result.error.message}")
+    return engine
+
+
+def _gated(engine: Engine, gate: EarlyGate) -> tuple[Trace, str]:
+    (cell,) = engine.run.plan.cells
+    trace = early_cell(engine, cell, gate)
+    if not isinstance(trace, Trace):
+        raise RuntimeError(str(trace.error))
+    empty: Baseline = snapshot(engine.run)
+    (verdict,) = judge(gate.baseline, empty, gate.policy, [trace]).verdicts
+    return trace, verdict.verdict
+
+
+def _changed(first: Classifier, change: Change, threat: ThreatModel, seed: int) -> Classifier:
+    model = copy.deepcopy(first)
+    if not change.steps:
+        return model
+    data, drawn = load_data("digits-train"), torch.Generator().manual_seed(seed)
+    loss = (ADVERSARIAL if change.adversarial else STANDARD).loss
+    _unfrozen(model)
+    optimiser = torch.optim.Adam(model.parameters(), lr=change.rate)
+    for _ in range(change.steps):
+        chosen = torch.randint(len(data.labels), (_BATCH,), generator=drawn)
+        optimiser.zero_grad()
+        loss(model, data.images[chosen], data.labels[chosen], threat, drawn).backward()
+        optimiser.step()
+    return model.eval()
+
+
+def _unfrozen(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def measure_gate_costs(models: Sequence[str], out: Path, tell: Callable[[str], None]) -> str:
+    """Measure, write `gate-costs.md` and `gate-costs.csv` (a line for each gate) to `out` after each change; the Markdown.
+
+    Raises as `gate_costs` does, and OSError.
+    """
+    found: list[Cost] = []
+    out.mkdir(parents=True, exist_ok=True)
+    for model in models:
+        for cost in gate_costs(model, tell=tell):
+            found.append(cost)
+            replace_files(
+                {
+                    out / "gate-costs.md": table(found).encode(),
+                    out / "gate-costs.csv": pd.DataFrame(found).to_csv(index=False).encode(),
+                }
+            )
+    return table(found)
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """Markdown: a row for each change, with samples, share of the passes and verdict of each gate."""
+    frame = pd.DataFrame(costs)
+    gates = [("sequential", True), ("sequential", False), ("fixed", True), ("fixed", False)]
+    heads = [f"{test}{', replay' if replayed else ''}" for test, replayed in gates]
+    lines = [f"| model | change | lost % | gained % | {' | '.join(heads)} |", "|---|---|--:|--:|" + "--:|" * len(gates)]
+    for (model, change), rows in frame.groupby(["model", "change"], sort=False):
+        known = {(row.test, row.replay): row for row in rows.itertuples()}
+        cells = [_cell(known[gate]) if gate in known else "" for gate in gates]
+        one = rows.iloc[0]
+        lines.append(f"| {model} | {change} | {100 * one.lost:.1f} | {100 * one.gained:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cost: Any) -> str:
+    return f"{cost.share:.2f} {cost.verdict} ({cost.samples})"

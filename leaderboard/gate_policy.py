@@ -1,0 +1,47 @@
+"""What a gate asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a gate asks for. Raises ValueError for a value that makes no sense."""
+
+    alpha: float = 0.05
+    """Chance of a false alarm among all cells, and of passing a drop as large as the margin."""
+    margin: float = 0.02
+    """The drop that must be ruled out, a share of the samples."""
+    min_robust: float | Mapping[str, float] | None = None
+    """Floor of the robust accuracy, 0..1, in the worst case over a model's cells: one for all, or by a pattern with shell
+    wildcards of the model's or the suite's name. It is the observed accuracy that is held against it."""
+    allow_undecided: bool = False
+    """Whether undecided cells may pass."""
+    max_passes_ratio: float = 1.25
+    """Most forward and backward passes of a cell, as a multiple of the baseline's."""
+    max_memory_ratio: float = 1.5
+    """Most peak memory of a cell, likewise."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("alpha", self.alpha, 0, 0.5),
+            ("margin", self.margin, 0, 1),
+            ("max_passes_ratio", self.max_passes_ratio, 0, np.inf),
+            ("max_memory_ratio", self.max_memory_ratio, 0, np.inf),
+        ):
+            if not low < value < high:
+                raise ValueError(f"{name} {value!r} must lie between {low} and {high}, both excluded")
+        for pattern, floor in self.floors.items():
+            if not 0 <= floor <= 1:
+                raise ValueError(f"min_robust {floor!r} of {pattern!r} must be a share in 0..1, such as 0.5")
+
+    @property
+    def floors(self) -> Mapping[str, float]:
+        """Floors by pattern."""
+        if self.min_robust is None:
+            return {}
+        return self.min_robust if isinstance(self.min_robust, Mapping) else {"*": self.min_robust}
