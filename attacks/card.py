@@ -14,16 +14,21 @@ if TYPE_CHECKING:  # listing attacks must not import torch
     from gauntlet.attacks.cascade import Cascade
     from gauntlet.attacks.rule import Rule
 
-Kind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate"]
+Kind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate", "corruption"]
 
 
 class WholeAttack(Protocol):
-    """An attack of another library, run whole on a batch; the guard in `adapters.guard` restores what it touches."""
+    """An attack that is run whole on a batch, of another library or of a user; what it does to the model and to global state
+    is undone (`adapters.guard`)."""
 
     version: ClassVar[int]
+    """Rises whenever the output changes: it is part of the key of stored results."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K)."""
+        """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K).
+
+        Where nothing was found, the image itself. The images are all classified correctly, and on the model's device.
+        """
         ...
 
 
@@ -57,6 +62,8 @@ class AttackEntry:
 
     card: AttackCard
     build: Callable[..., AnyAttack]
+    source_digest: str = ""
+    """Stands for its code in keys, of an attack that is not Gauntlet's: set where it is registered."""
 
     def make(self, threat: ThreatModel, **settings: Any) -> AnyAttack:
         """The attack for that threat model, with a setting that it does not have refused by name."""
@@ -65,9 +72,15 @@ class AttackEntry:
         try:
             return self.build(threat, **settings)
         except TypeError as error:
+            raise ValueError(self._unfit(threat, settings, error)) from error
+
+    def _unfit(self, threat: ThreatModel, settings: dict[str, Any], error: TypeError) -> str:
+        try:
             names = [one.name for one in fields(self.build(threat)) if one.name != "threat"]  # type: ignore[arg-type]
-            unknown = [name for name in settings if name not in names]
-            if not unknown:
-                raise ValueError(f"settings {settings!r} do not fit attack {self.card.name!r}: {error}") from error
-            has = f"has {', '.join(names)}" if names else "has no settings"
-            raise ValueError(f"attack {self.card.name!r} has no setting {unknown[0]!r}: it {has}") from error
+        except TypeError:  # no dataclass, or not to be had without settings either
+            names = list(settings)
+        unknown = [name for name in settings if name not in names]
+        if not unknown:
+            return f"settings {settings!r} do not fit attack {self.card.name!r}: {error}"
+        has = f"has {', '.join(names)}" if names else "has no settings"
+        return f"attack {self.card.name!r} has no setting {unknown[0]!r}: it {has}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.threat import NORMS, Norm
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,21 @@ class Member:
 
     label: str
     spec: str
+
+
+_CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+"""Hendrycks and Dietterich 2019 (arXiv 1903.12261), without frost, which needs pictures."""
+
+
+def _corruptions(*names: str) -> dict[Norm, tuple[Member, ...]]:
+    """The same under every threat model: none has a say in them."""
+    members = tuple(Member(name, f"corruption.{name}") for name in names)
+    return dict.fromkeys(NORMS, members)
 
 
 SUITES: dict[str, dict[Norm, tuple[Member, ...]]] = {
@@ -36,6 +51,8 @@ SUITES: dict[str, dict[Norm, tuple[Member, ...]]] = {
         ),
         "L1": (Member("adaptive", "adaptive"), Member("replay", "replay")),
     },
+    "corruptions": _corruptions(*_CORRUPTIONS),
+    "corruptions-15": _corruptions(*_CORRUPTIONS, "frost"),
     "standard": {
         "Linf": (
             Member("fgsm", "fgsm"),

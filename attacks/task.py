@@ -34,7 +34,7 @@ class Task:
     def __post_init__(self) -> None:
         if (self.targets is None) != (not self.threat.target):
             given = "no targets are" if self.targets is None else "targets are"
-            raise ValueError(f"{given} given for threat model {self.threat}: give threat.targets(labels, classes)")
+            raise ValueError(f"{given} given for threat model {self.threat}: give threat.targets(labels, classes, ids)")
         if self.targets is not None and bool((self.targets == self.labels).any()):
             first = self.ids[int((self.targets == self.labels).nonzero()[0])]
             raise ValueError(f"sample {first} has its target as label: nothing is to be attacked there, leave it out")

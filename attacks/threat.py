@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, SupportsIndex, get_args
@@ -16,6 +18,8 @@ Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 NEXT = "next"
 """The target that is another class for each label."""
+RANDOM = "random"
+"""The target that is another class for each sample."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,9 +27,11 @@ class ThreatModel:
     """All images within `eps` of the clean one in `norm`, inside the box [0, 1].
 
     `eps` is in units of the [0, 1] pixel range. `target` is the adversary's goal (Carlini et al. 2019, arXiv 1902.06705,
-    section 2.2): empty, any class but the label; a class number as text; or `next`, the class after the label, modulo the
-    number of classes. Raises ValueError for an unknown norm, an eps that is not a positive, finite number, or a target
-    that is none of these, TypeError for a target that is neither text nor a whole number.
+    section 2.2): empty, any class but the label; a class number as text; `next`, the class after the label, modulo the
+    number of classes; or `random`, one of the other classes, drawn for each sample by its id alone.
+
+    Raises ValueError for an unknown norm, an eps that is not a positive, finite number, or a target that is none of these,
+    TypeError for a target that is neither text nor a whole number.
     """
 
     norm: Norm
@@ -48,7 +54,7 @@ class ThreatModel:
     @classmethod
     def parse(cls, text: str | ThreatModel) -> ThreatModel:
         """Read `Linf:8/255`, `L2:0.5:target=3`, `L2:0.5:target=next` (norm, colon, number or fraction, and the goal, if
-        it is one class); a ThreatModel is returned as it is."""
+        it is one class a sample); a ThreatModel is returned as it is."""
         if isinstance(text, ThreatModel):
             return text
         name, colon, rest = text.partition(":")
@@ -69,26 +75,33 @@ class ThreatModel:
         key, _, target = (part.strip() for part in goal.partition("="))
         if goal_follows and (key.lower() != "target" or not target):
             raise ValueError(
-                f"goal {goal.strip()!r} in threat model {text!r} is not understood: write target=CLASS or target={NEXT}, "
-                "for instance Linf:8/255:target=3"
+                f"goal {goal.strip()!r} in threat model {text!r} is not understood: write target=CLASS or target={NEXT} "
+                f"or target={RANDOM}, for instance Linf:8/255:target=3"
             )
         return cls(norm, eps, target)
 
-    def targets(self, labels: Tensor, classes: int) -> Tensor:
-        """The class that each sample is to be moved to, int64 (N,), of `labels` (N,) and a model of that many classes.
+    def targets(self, labels: Tensor, classes: int, ids: Sequence[str] = ()) -> Tensor:
+        """The class that each sample is to be moved to, int64 (N,), of `labels` and `ids` (N,) and a model of that many classes.
 
         The label itself where the attack is untargeted: any other class will do then. Under a target, a sample of that very
-        label cannot be attacked. Raises ValueError where the model has no such class.
+        label cannot be attacked. Only `random` looks at `ids`. Raises ValueError where the model has no such class, and where
+        ids are needed and not given.
         """
         if not self.target:
             return labels
         if self.target == NEXT:
             return (labels + 1) % classes
+        if self.target == RANDOM:
+            if len(ids) != len(labels):
+                raise ValueError(
+                    f"{len(ids)} ids for {len(labels)} labels: target {RANDOM} depends on them, give one for each"
+                )
+            return (labels + 1 + labels.new_tensor([_draw(one, classes - 1) for one in ids])) % classes
         target = int(self.target)
         if target >= classes:
             raise ValueError(
                 f"target {target} of threat model {self} is not a class of the model, which has {classes}: "
-                f"use 0 to {classes - 1}, or {NEXT}"
+                f"use 0 to {classes - 1}, {NEXT} or {RANDOM}"
             )
         return labels.new_full(labels.shape, target)
 
@@ -106,11 +119,18 @@ class ThreatModel:
         return f"{self.norm}:{decimal}" + (f":target={self.target}" if self.target else "")
 
 
+def _draw(name: str, most: int) -> int:
+    """A number below `most` by a sample's id alone: every attack, seed and model faces the same target."""
+    return int.from_bytes(hashlib.blake2b(f"target\0{name}".encode(), digest_size=8).digest(), "little") % most
+
+
 def _goal(target: str | SupportsIndex) -> str:
     """`target` as it is written everywhere."""
     text = target.strip().lower() if isinstance(target, str) else str(operator.index(target))
     if re.fullmatch("[0-9]+", text):
         return str(int(text))
-    if text not in ("", NEXT):
-        raise ValueError(f"target {target!r} is not understood: give the number of a class, such as 3, or {NEXT}")
+    if text not in ("", NEXT, RANDOM):
+        raise ValueError(
+            f"target {target!r} is not understood: give the number of a class, such as 3, or {NEXT} or {RANDOM}"
+        )
     return text

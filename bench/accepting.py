@@ -12,6 +12,7 @@ from torch import nn
 from gauntlet.bench.artifact import pack
 from gauntlet.bench.clock import now
 from gauntlet.bench.early_gate import cell_key, gated
+from gauntlet.bench.plugins import load_recorded
 from gauntlet.bench.runfile import Run, load_run
 from gauntlet.bench.workbench import Workbench
 from gauntlet.leaderboard import cells
@@ -108,6 +109,7 @@ def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:
 
     Raises AcceptError where a model cannot be built, or is no longer the one that was attacked; StoreError; OSError.
     """
+    load_recorded(run.plugins)
     blocks: dict[Key, list[str]] = {}
     models: dict[str, nn.Module] = {}
     for cell in gated(run.plan.cells):

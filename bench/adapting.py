@@ -8,6 +8,7 @@ from gauntlet.attacks.adaptive import BENEATH, TWIN
 from gauntlet.attacks.card import AnyAttack
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.naive import Naive
+from gauntlet.bench.corruptions.entries import Corruption
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.probing import Profile
 from gauntlet.defenses.card import DefenseCard
@@ -25,6 +26,8 @@ def ways(cell: Cell, attack: AnyAttack, defended: DefendedModel) -> dict[str, st
 
     if isinstance(attack, Cascade):
         return {stage.label: known(stage.way) for stage in attack.stages}
+    if isinstance(attack, Corruption):
+        return {str(severity): cell.info.attack_kind for severity in attack.severities}
     averaged = defended.randomised and getattr(attack, "eot", 1) > 1
     return {"": known("eot" if averaged else cell.info.attack_kind)}
 

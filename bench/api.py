@@ -28,6 +28,7 @@ from gauntlet.bench.registries import DEFENSES
 from gauntlet.bench.registry import Registry
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.defended import is_differentiable, is_randomised
+from gauntlet.leaderboard.record import CORRUPTION
 
 _MEMORY = "memory:model"
 
@@ -49,17 +50,18 @@ def evaluate(
 ) -> Evaluation:
     """Attack a classifier on images it is given, and count what survives every attack.
 
-    `model`: any module in eval mode that takes images in [0, 1] and returns logits (N, K), as a tensor, or as a tuple, a
-    dict or an object with `.logits` that holds them. `images` (N, C, H, W) in [0, 1] and `labels` (N,): tensors or
+    `model`: any module in eval mode that takes images in [0, 1] and returns logits (N, K), as a tensor, or as a tuple,
+    a dict or an object with `.logits` that holds them. `images` (N, C, H, W) in [0, 1] and `labels` (N,): tensors or
     arrays; or a Dataset, a DataLoader or a `Data` as `images` alone. `threat`: a threat model or its text, with
-    `:target=3` or `:target=next` for attacks towards that class, or the one after the label. `attacks`: a
-    suite, an attack or a list, with settings as `"pgd(steps=100, restarts=5)"`. `defense`: a registered name, or a module
-    from images to images, whose differentiability and randomness are measured. `device`: `auto` takes a GPU where there is
-    one, and works on a copy of the model if it lies elsewhere. `precision`: the form of the model that native attacks see,
-    `auto` (a faster one where it pays), `float32` (the model as it is), `bfloat16` or, on CUDA, `float16`; what they find is
-    always verified on the model itself (docs/attacks.md). `checks` of what attacks can be fooled by (docs/trust.md): `default`,
-    `all`, also those that run attacks of their own, or `none`. `store`: a results folder; what it holds of this model,
-    data and settings is not run again.
+    `:target=3`, `:target=next` or `:target=random` for attacks towards that class, the one after the label, or one
+    drawn for each sample. `attacks`: a suite, an attack or a list, with settings as `"pgd(steps=100, restarts=5)"`.
+    `defense`: a registered name, or a module from images to images, whose differentiability and randomness are
+    measured. `device`: `auto` takes a GPU where there is one, and works on a copy of the model if it lies elsewhere.
+    `precision`: the form of the model that native attacks see, `auto` (a faster one where it pays), `float32` (the
+    model as it is), `bfloat16` or, on CUDA, `float16`; what they find is always verified on the model itself
+    (docs/attacks.md). `checks` of what attacks can be fooled by (docs/trust.md): `default`, `all`, also those that run
+    attacks of their own, or `none`. `store`: a results folder; what it holds of this model, data and settings is not
+    run again.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
     (what was computed before is then in the store).
@@ -79,7 +81,7 @@ def evaluate(
         check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
         if parsed.target:
             with torch.no_grad():
-                parsed.targets(data.labels, classifier(data.images[:1].to(target)).shape[1])
+                parsed.targets(data.labels, classifier(data.images[:1].to(target)).shape[1], data.ids)
     name, extra, transform_digest = _defense(defense, data, target)
     model_ref, data_ref = ModelRef(f"{_MEMORY}.{type(model).__name__}"), DataRef(data.spec or data.name)
     text = str(parsed)
@@ -95,7 +97,12 @@ def evaluate(
             checks=known("checks", checks, CHECKS),
             out=Path(store or scratch),
         )
-        engine = Engine(make_plan(config, extra), config, command="gauntlet.evaluate(…)")
+        plan = make_plan(config, extra)
+        if all(cell.info.attack_kind == CORRUPTION for cell in plan.cells):
+            raise ValueError(
+                f"attacks={attacks!r} has corruptions only, which are no attacks: add one, such as standard"
+            )
+        engine = Engine(plan, config, command="gauntlet.evaluate(…)")
         engine.workbench.put_data(data_ref, data)
         engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))
         for key in extra.names():

@@ -15,7 +15,6 @@ from gauntlet.bench.plan import Cell
 from gauntlet.bench.runfile import Run, load_run
 from gauntlet.leaderboard.bisection import CellHistory, Version, adjusted, same_data, trace, versions
 from gauntlet.leaderboard.bisection_report import Bisection
-from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.history import History
 from gauntlet.leaderboard.record import CellInfo, Record
 from gauntlet.leaderboard.store import StoreError
@@ -55,7 +54,7 @@ def bisect_runs(paths: Sequence[Path], patterns: Patterns, repo: Path) -> Bisect
     asked: dict[Identity, _Found] = {}
     for run in runs:
         for cell in run.plan.cells:
-            if patterns.match(cell) and cell.attack.name != "replay" and cell.info.attack_kind != CERTIFICATE:
+            if patterns.match(cell) and cell.attack.name != "replay" and cell.info.adversarial:
                 asked[_identity(cell.info)] = _Found(run, cell)
     if not asked:
         wanted = f"model {patterns.model!r}, defense {patterns.defense!r} and attack {patterns.attack!r}"

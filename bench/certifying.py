@@ -88,6 +88,7 @@ def _proven(
             verify.images[rows],
             verify.labels[rows],
             attack.threat,
+            ids=[verify.ids[row] for row in rows.tolist()],
             time_limit=attack.time_limit,
         )
     except UnsupportedModelError:

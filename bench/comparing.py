@@ -12,7 +12,7 @@ from gauntlet.bench.runfile import Run, load_run
 from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.comparison import CompareError, Comparison, Contender, compare
 from gauntlet.leaderboard.ranks import unrank_reasons
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.record import CORRUPTION, CellResult
 from gauntlet.leaderboard.row import Row
 from gauntlet.leaderboard.table import rows
 from gauntlet.leaderboard.worst_case import row_key
@@ -71,7 +71,9 @@ def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*")
 
 def _contenders(run: Run, results: Sequence[CellResult], source: str, *, replays: bool) -> list[Contender]:
     tried = [
-        result for cell, result in zip(run.plan.cells, results, strict=True) if replays or cell.attack.name != "replay"
+        result
+        for cell, result in zip(run.plan.cells, results, strict=True)
+        if (replays or cell.attack.name != "replay") and cell.info.attack_kind != CORRUPTION
     ]
     # What a row was attacked by decides on its rank, replays included.
     ways = {_key(row): row.ways for row in rows(results)}

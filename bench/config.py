@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gauntlet.attacks.settings import split_list
 from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.config_file import ConfigError as ConfigError
+from gauntlet.bench.config_file import plugins_of, read_file, texts
 from gauntlet.bench.gate_table import GateTable, read_gate_table
+from gauntlet.bench.published_table import read_published
+from gauntlet.leaderboard.published import Published
 
-DEFAULT = Path(__file__).with_name("default.toml")
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
-_RUN = ("seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")
-_TOP = (*_PAIRING, *_RUN, "group", "expect", "gate")
+_RUN = ("plugin", "seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")
+_TOP = (*_PAIRING, *_RUN, "group", "expect", "gate", "published")
 
 CHECKS = ("default", "all", "none")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-
-
-class ConfigError(ValueError):
-    """The configuration or an option is wrong; the message names it and the way out."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,8 @@ class Config:
     """All that decides a run."""
 
     groups: tuple[Group, ...]
+    plugins: tuple[str, ...] = ()
+    """Python files that register what is named."""
     seed: int = 0
     device: str = "auto"
     batch_size: int | None = None
@@ -91,6 +90,8 @@ class Config:
     keep_adversarials: bool = True
     expect: tuple[Expectation, ...] = field(default=())
     gate: GateTable = field(default_factory=GateTable)
+    published: tuple[tuple[str, Published], ...] = ()
+    """What others state of models, by a pattern of their names in the tables."""
     narrowed: bool = False
     """Options name what is paired, so that not every expectation of the file need apply, and its gate does not."""
 
@@ -102,12 +103,13 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
     attacks, data, samples, threat models), the groups of the file give way to one group of the options and the file's
     top-level values. Raises ConfigError.
     """
-    table = _read(folder, file)
+    table = read_file(folder, file)
     # A seed of 0 is given; it equals False.
     given = {key: value for key, value in options.items() if value is not False and value not in (None, (), [], "")}
     _known(table, _TOP, "config")
     try:
         gate = read_gate_table(table.pop("gate", {}))
+        published = read_published(_tables(table, "published"))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if any(key in given for key in _PAIRING):
@@ -136,6 +138,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
             raise ConfigError(f"{name}={merged[name]!r} must be true or false")
     return Config(
         groups=tuple(groups),
+        plugins=plugins_of(merged),
         seed=seed,
         device=str(merged.get("device", "auto")),
         batch_size=batch_size,
@@ -146,31 +149,9 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         keep_adversarials=not merged.get("no_adversarials", False),
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
         gate=gate,
+        published=published,
         narrowed=any(key in given for key in _PAIRING),
     )
-
-
-def _read(folder: Path, file: str | None) -> dict[str, Any]:
-    if file is not None:
-        path = Path(file)
-        if not path.is_file():
-            raise ConfigError(f"config file {file!r} does not exist")
-        table = _toml(path)
-        return _tool_table(table) or {} if path.name == "pyproject.toml" else table
-    if (folder / "gauntlet.toml").is_file():
-        return _toml(folder / "gauntlet.toml")
-    if (folder / "pyproject.toml").is_file():
-        found = _tool_table(_toml(folder / "pyproject.toml"))
-        if found is not None:
-            return found
-    return _toml(DEFAULT)
-
-
-def _tool_table(pyproject: Mapping[str, Any]) -> dict[str, Any] | None:
-    found = pyproject.get("tool", {}).get("gauntlet")
-    if found is not None and not isinstance(found, dict):
-        raise ConfigError(f"tool.gauntlet={found!r} in pyproject.toml must be a table: write [tool.gauntlet]")
-    return found
 
 
 def _tables(table: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -180,13 +161,6 @@ def _tables(table: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
 def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     unknown = [key for key in table if key not in keys]
     if unknown:
@@ -194,7 +168,7 @@ def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 
 def _group(row: Mapping[str, Any]) -> Group:
-    models = _list(row.get("model", "cnn.*"), "model")
+    models = texts(row.get("model", "cnn.*"), "model")
     numbers = {name: _floats(row.get(name), name) for name in ("mean", "std")}
     if row.get("weights") and len(models) > 1:
         raise ConfigError(f"weights={row['weights']!r} fit one model, but {len(models)} are named: {', '.join(models)}")
@@ -202,9 +176,9 @@ def _group(row: Mapping[str, Any]) -> Group:
     weights = str(row["weights"]) if row.get("weights") else None
     return Group(
         models=tuple(ModelRef(spec, weights, **numbers) for spec in models),
-        defenses=_list(row.get("defense", "none"), "defense"),
-        attacks=_list(row.get("attacks", "standard"), "attacks"),
-        threats=_list(row.get("threat") or default_threat(data.spec), "threat"),
+        defenses=texts(row.get("defense", "none"), "defense"),
+        attacks=texts(row.get("attacks", "standard"), "attacks"),
+        threats=texts(row.get("threat") or default_threat(data.spec), "threat"),
         data=data,
     )
 
@@ -219,16 +193,6 @@ def known(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ConfigError(f"{name}={value!r} is not known: use one of {', '.join(choices)}")
     return str(value)
-
-
-def _list(value: Any, name: str) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, Sequence) or not all(isinstance(one, str) for one in values):
-        raise ConfigError(f"{name}={value!r} must be a text or a list of texts")
-    found = tuple(part for one in values for part in split_list(one))
-    if not found:
-        raise ConfigError(f"{name}={value!r} names nothing")
-    return found
 
 
 def _floats(value: Any, name: str) -> tuple[float, ...] | None:

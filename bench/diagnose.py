@@ -101,7 +101,7 @@ def diagnose(request: Request, tell: Tell = lambda line: None) -> Diagnosis:
 
 def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
     kind = ATTACKS.get(parse_named(request.attack).name).card.kind
-    if kind in ("certificate", "transfer"):
+    if kind in ("certificate", "transfer", "corruption"):
         raise ValueError(
             f"attack {request.attack!r} is a {kind}: name one that searches for examples, such as adaptive"
         )
@@ -173,7 +173,7 @@ def _subject(
     device, data = engine.settings.device, prepared.data
     return Subject(
         pipeline=prepared.defended,
-        images=data.images.to(device),
+        images=data.images[:].to(device),
         labels=data.labels.to(device),
         ids=list(data.ids),
         threat=request.threat,

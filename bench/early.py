@@ -152,7 +152,7 @@ def _examples(job: Job, state: _State, rest: Sequence[int]) -> dict[int, npt.NDA
     for record in state.records:
         if not at_id.keys() & set(record.samples.id.tolist()):
             continue
-        samples = (job.store.read(record.key, adversarial=True) if record.cached else record).samples
+        samples = job.store.read(record.key, adversarial=True).samples
         for name, image, distance in zip(samples.id.tolist(), samples.adversarial, samples.distance, strict=True):
             if name in at_id and image is not None and distance <= job.bout.most:
                 found[at_id[name]] = image

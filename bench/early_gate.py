@@ -17,7 +17,6 @@ from gauntlet.bench.runfile import Run
 from gauntlet.bench.runner import Progress
 from gauntlet.bench.workbench import Prepared
 from gauntlet.leaderboard.baseline import Baseline, BaselineCell, Key, baseline_digest
-from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.gate import partners
 from gauntlet.leaderboard.gate_policy import Policy
 from gauntlet.leaderboard.gate_trace import Trace, dumps, loads
@@ -63,9 +62,12 @@ def refuse_bounds(policy: Policy, config: Config) -> None:
 def gated(cells: Sequence[Cell]) -> list[Cell]:
     """The cells that a gate judges: of attacks that say something of robustness.
 
-    A naive one does not, certificates attack nothing, and a replay of what the folder holds faces more in the later run.
+    A naive one does not, certificates and corruptions attack nothing, and a replay of what the folder holds faces more in the
+    later run.
     """
-    return [one for one in cells if one.attack.name != "replay" and one.info.attack_kind not in (CERTIFICATE, "naive")]
+    return [
+        one for one in cells if one.attack.name != "replay" and one.info.adversarial and one.info.attack_kind != "naive"
+    ]
 
 
 def cell_key(info: CellInfo) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shlex
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from gauntlet.bench.runner import Progress, cell_error, run_cell
 from gauntlet.bench.workbench import Prepared, Workbench
 from gauntlet.leaderboard.bracket import CERTIFICATE, bracket
 from gauntlet.leaderboard.markdown import RunContext
-from gauntlet.leaderboard.record import CellError, CellResult
+from gauntlet.leaderboard.record import CORRUPTION, CellError, CellResult
 from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.store import Store, StoreError
 from gauntlet.leaderboard.worst_case import row_key, worst_case
@@ -48,8 +49,29 @@ class Engine:
             )
         self.workbench = Workbench(self.settings.device, config.precision, config.checks, Store(config.out))
         self.dry = dry
+        self._noted: set[str] = set()
         context = self._context(plan, command, started)
-        self.run = Run(config.out, config.out, plan, context) if dry else start_run(config.out, plan, context)
+        run = Run(config.out, config.out, plan, context, config.plugins)
+        self.run = run if dry else start_run(config.out, plan, context, config.plugins)
+
+    def begin(self) -> None:
+        """From looking on to running. Where all is about one model on one data set, these are loaded first.
+
+        What is wrong with them is then wrong with everything: raises ValueError or LookupError, and nothing is written. Of
+        several models one that is wrong is an error of its own cells.
+        """
+        cells = self.run.plan.cells
+        if len({(cell.model, cell.data) for cell in cells}) == 1:
+            try:
+                self.workbench.prepare(cells[0])
+            except FileNotFoundError as error:
+                raise ValueError(str(error)) from error
+            except (ValueError, LookupError):
+                raise
+            except Exception:  # noqa: S110  # whatever else a user's model raises, its cells report, with the traceback
+                pass
+        self.run = start_run(self.run.root, self.run.plan, self.run.context, self.run.plugins)
+        self.dry = False
 
     def prepare(self, cell: Cell) -> Prepared | CellError:
         """Load and key a cell; a failure (the model does not build, the data are wrong) is stored as its error."""
@@ -64,7 +86,19 @@ class Engine:
             return error
         if not self.dry:
             self.run.note_keys(cell, [(block.key, len(block.indices)) for block in prepared.blocks])
+            self._note_published(cell)
         return prepared
+
+    def _note_published(self, cell: Cell) -> None:
+        """What the model's card and the configuration say that others state of it; once for each model."""
+        name = cell.info.model
+        if name in self._noted:
+            return
+        self._noted.add(name)
+        card = self.workbench.model(cell.model).card
+        stated = [one for pattern, one in self.config.published if fnmatch.fnmatchcase(name, pattern)]
+        if stated or (card is not None and card.published):
+            self.run.note_published(name, [*stated, *(card.published if card is not None else ())])
 
     def stored(self, prepared: Prepared) -> bool:
         """Whether the store answers the whole cell, so that nothing is run."""
@@ -106,7 +140,7 @@ class Engine:
 def write_leaderboard(run: Run) -> tuple[WrittenFiles, list[CellResult]]:
     """Compute the leaderboard from the store and write its files into the results folder."""
     results = run.results()
-    return write(run.root, results, run.context), results
+    return write(run.root, results, run.context, run.published()), results
 
 
 def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[str]:
@@ -124,7 +158,8 @@ def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[st
             ("robust accuracy", robust, one.min_robust, float.__lt__),
             ("robust accuracy", robust, one.max_robust, float.__gt__),
         ]
-        for what, value, bound, fails in bounds:
+        # Robust bounds are about adversaries.
+        for what, value, bound, fails in bounds[:1] if cell.attack_kind == CORRUPTION else bounds:
             if bound is not None and fails(value, float(bound)):
                 side = "below the expected minimum" if fails is float.__lt__ else "above the expected maximum"
                 sentences.append(f"{cell.title} {cell.threat}: {what} {value:.1%} is {side} {bound:.1%} (n={n})")

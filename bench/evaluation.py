@@ -16,9 +16,10 @@ from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.data.dataset import Data
 from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.bracket import bracket
+from gauntlet.leaderboard.corruptions import CorruptionAccuracy, corruption_accuracy
 from gauntlet.leaderboard.crosschecks import cross_flags
 from gauntlet.leaderboard.formatting import meaning
-from gauntlet.leaderboard.record import DRAWS, CellResult, Flag
+from gauntlet.leaderboard.record import CORRUPTION, DRAWS, CellResult, Flag
 from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.worst_case import worst_case
 
@@ -77,6 +78,8 @@ class Evaluation:
     """What to know before trusting the figure."""
     per_attack: pd.DataFrame
     """A row an attack: robust accuracy, passes and seconds."""
+    corruption: CorruptionAccuracy | None = None
+    """What common corruptions leave of the accuracy; None where none was asked for."""
 
     def __repr__(self) -> str:
         lines = [
@@ -90,6 +93,11 @@ class Evaluation:
             f"{row['forwards_per_sample']:.1f}/{row['backwards_per_sample']:.1f} passes a sample"
             for row in self.per_attack.to_dict("records")
         ]
+        if self.corruption is not None:
+            mean = self.corruption.mean
+            low, high = (100 * end for end in mean.interval)
+            figure = f"{100 * mean.estimate:.1f} % [{low:.1f}, {high:.1f}] (n={mean.n})"
+            lines.append(f"corruptions      {figure}, the mean over {len(self.corruption.by_label)} of them")
         lines += [f"{flag.severity.upper()} {flag.name}: {flag.message}" for flag in self.flags]
         return "\n".join(lines)
 
@@ -118,7 +126,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         success[place[str(name)]] = worst.success[row]
     random = any(result.cell.randomised for result in results)
     ends = [Proportion(round(DRAWS * one), DRAWS).interval if random else (one, one) for one in success.tolist()]
-    adversarials, distance = data.images.clone(), np.full(len(data), np.inf)
+    adversarials, distance = data.images[:].clone(), np.full(len(data), np.inf)
     for result in stored:
         for block in result.blocks:
             samples = block.samples
@@ -133,6 +141,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         for row, name in enumerate(block.samples.id):
             correct[place[str(name)]] = bool(block.samples.correct[row])
     n = len(data)
+    attacks = [result for result in results if result.cell.attack_kind != CORRUPTION]
     table = [
         {
             "attack": result.cell.attack,
@@ -146,7 +155,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
             "peak_memory_mib": cost.peak_memory_mib,
             "candidates_rejected": cost.candidates_rejected,
         }
-        for result in results
+        for result in attacks
         for cost in (cells.costs(result),)
     ]
     return Evaluation(
@@ -161,4 +170,5 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         distance=torch.from_numpy(distance),
         flags=tuple(dict.fromkeys([*(flag for result in results for flag in cells.flags(result)), *crossed])),
         per_attack=pd.DataFrame(table),
+        corruption=corruption_accuracy(together),
     )

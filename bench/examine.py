@@ -43,7 +43,7 @@ def examine_clean(verify: Verifier) -> Clean:
     measured = verify.measure(verify.images, every)
     attacked = measured.prediction.to(verify.labels.device) == verify.labels
     if verify.threat.target:
-        attacked = attacked & (verify.threat.targets(verify.labels, verify.classes) != verify.labels)
+        attacked = attacked & (verify.targets() != verify.labels)
     return Clean(measured, attacked, verify.classes)
 
 

@@ -17,7 +17,7 @@ from gauntlet.bench.finishing import solve_lighter
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.whole import run_whole
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.record import Stats
+from gauntlet.leaderboard.record import Samples, Stats
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Finished:
     stats: Stats
     certified: torch.Tensor | None = None
     """bool, for each sample of the block; None: nothing was to be proven."""
+    samples: Samples | None = None
+    """What is recorded of the block where no example is sought; None: what the outcomes say."""
 
 
 Execute: TypeAlias = Callable[[Prepared, Verifier, Clean, Sequence[range], Settings], Iterator[Finished]]
@@ -77,7 +79,7 @@ def run_native(
         cell.threat,
         cell.info.seed,
         cell.attack.name,
-        cell.threat.targets(labels, clean.classes) if cell.threat.target else None,
+        verify.targets()[rows] if cell.threat.target else None,
         None if clean.measured.logits is None else clean.measured.logits[rows],
     )
     block_of = [number for number, place in enumerate(places) for _ in place]
@@ -125,8 +127,8 @@ def run_library(
         if not len(rows):
             yield Finished(number, [], Stats(0.0, 0.0))
             continue
-        seed, labels, threat = prepared.cell.info.seed, verify.labels[rows], prepared.cell.threat
-        targets = threat.targets(labels, clean.classes) if threat.target else None
+        seed, labels = prepared.cell.info.seed, verify.labels[rows]
+        targets = verify.targets()[rows] if prepared.cell.threat.target else None
         with peak_memory(settings.device) as peak:
             began = synchronised_time()
             points, forwards, backwards = run_whole(attack, prepared.victim, verify.images[rows], labels, seed, targets)

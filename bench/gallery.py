@@ -16,9 +16,9 @@ from gauntlet.bench.config import DataRef
 from gauntlet.bench.data.dataset import Data
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.plan import Cell
+from gauntlet.bench.plugins import load_recorded
 from gauntlet.bench.runfile import Run
 from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.closest import Broken, fates
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.pictures.confusion import confusion
@@ -87,7 +87,7 @@ class Gallery:
             every.setdefault(row_key(cell.info), []).append(cell)
         found = []
         for key, folder in _folders(list(every), self.run.root / "pictures").items():
-            some = tuple(c for c in every[key] if patterns.match(c) and c.info.attack_kind != CERTIFICATE)
+            some = tuple(c for c in every[key] if patterns.match(c) and c.info.adversarial)
             if some:
                 info = some[0].info
                 title = f"{info.model} × {info.defense}, {info.threat}, {info.data}, {info.suite}"
@@ -213,6 +213,7 @@ class Gallery:
 
     def _clean(self, ref: DataRef, about: Broken) -> Image:
         if ref not in self._data:
+            load_recorded(self.run.plugins)
             data = load_data(ref.spec, samples=ref.samples)
             self._data[ref] = data, {name: place for place, name in enumerate(data.ids)}
         data, places = self._data[ref]

@@ -11,8 +11,10 @@ from gauntlet.attacks.card import AnyAttack
 from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench.data.dataset import Data
+from gauntlet.bench.models.sources.spec import parse_source
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.provenance import package_version
+from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.replay import Replay, digest
 
 
@@ -22,10 +24,12 @@ def tried(attack: AnyAttack, data: Data, indices: Sequence[int]) -> dict[str, st
 
 
 def attack_version(cell: Cell, attack: AnyAttack) -> list[Any]:
-    """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most)."""
+    """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most); of one
+    that is not ours its code."""
+    code = [digest] if (digest := ATTACKS.get(cell.attack.name).source_digest) else []
     if isinstance(attack, Rule | Cascade):
-        return [attack.version]
-    return [attack.version, library_version(cell.attack.name), "batch: a block"]
+        return [attack.version, *code]
+    return [attack.version, library_version(cell.attack.name), "batch: a block", *code]
 
 
 def library_version(text: str) -> str | None:
@@ -41,7 +45,8 @@ def library_version(text: str) -> str | None:
 def factory(spec: str) -> str:
     """The name of what builds a model."""
     # Not the path: the same file elsewhere builds the same model.
-    return spec.rpartition(":")[2]
+    source = parse_source(spec)
+    return spec.rpartition(":")[2] if source is None else source.identity
 
 
 def key(what: dict[str, Any]) -> str:

@@ -33,13 +33,24 @@ OPTIONS: tuple[Option, ...] = (
     Option("std", "Per-channel standard deviation to divide by before the model.", metavar="S,…"),
     Option("defense", "Defense at inference, with settings like jpeg(quality=50).", many=True, metavar="DEFENSE"),
     Option("attacks", "A suite, or attacks with settings like pgd(steps=100).", many=True, metavar="ATTACKS"),
-    Option("data", "Registered data, FILE.npz, a folder of images by class, or module:function.", metavar="DATA"),
-    Option("samples", "Which samples: 500 (the first), 0:500, or ids.txt (an id a line).", metavar="SAMPLES"),
+    Option(
+        "data",
+        "Registered data (also NAME/PART, NAME@FOLDER), FILE.npz, FILE.parquet, a folder by class, or module:function.",
+        metavar="DATA",
+    ),
+    Option(
+        "samples",
+        "Which samples: 500 (the first), 0:500, stratified:500, or ids.txt (an id a line).",
+        metavar="SAMPLES",
+    ),
     Option(
         "threat",
-        "Threat model NORM:EPS[:target=CLASS|next], for instance Linf:8/255; may be repeated.",
+        "Threat model NORM:EPS[:target=CLASS|next|random], for instance Linf:8/255; may be repeated.",
         many=True,
         metavar="THREAT",
+    ),
+    Option(
+        "plugin", "Python file that registers models, attacks, defenses or data of yours.", many=True, metavar="FILE.py"
     ),
     Option("seed", "Seed of the attacks' random numbers (default 0).", metavar="N", kind=int),
     Option("device", "auto, cpu, cuda or cuda:1 (default auto: a GPU where there is one).", metavar="DEVICE"),

@@ -13,7 +13,11 @@ from gauntlet.attacks.card import AnyAttack, AttackEntry
 from gauntlet.attacks.settings import Named, parse_named
 from gauntlet.attacks.suites import SUITES, Member, suite_members
 from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.bench.adopting import attack_told
 from gauntlet.bench.config import Config, ConfigError, DataRef, Group, ModelRef
+from gauntlet.bench.data.naming import data_title
+from gauntlet.bench.models.sources.spec import parse_source, placed
+from gauntlet.bench.plugins import load_plugins
 from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
 from gauntlet.bench.registry import Registry
 from gauntlet.defenses.card import DefenseEntry
@@ -68,26 +72,30 @@ class Plan:
 def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Plan:
     """All cells that `config` asks for, each once in a suite; `extra` has defenses beside the registered ones.
 
-    Raises ConfigError, ValueError and LookupError for names and settings.
+    Raises ConfigError, ValueError and LookupError for names and settings, PluginError for a plugin.
     """
+    load_plugins(config.plugins)
     cells: dict[tuple[str, str], Cell] = {}
     skipped: list[str] = []
-    models = _names((ref for group in config.groups for ref in _models(group)), model_name)
+    norms = [(group, ThreatModel.parse(text).norm) for group in config.groups for text in group.threats]
+    models = _names((ref for group, norm in norms for ref in _models(group, norm)), model_name)
     guards = {text: _guard(text, extra) for group in config.groups for text in group.defenses}
     data = _names((_data(group, guards[text]) for group in config.groups for text in group.defenses), data_name)
     for group in config.groups:
         for text in group.threats:
             threat = ThreatModel.parse(text)
             members = list(_members(group, threat.norm, skipped))
-            for model in _models(group):
+            for model in _models(group, threat.norm):
+                allowed = list(_allowed(members, model, models[model], threat.norm, skipped))
                 for defense in group.defenses:
                     guard, ref = guards[defense], _data(group, guards[defense])
-                    for suite, member in members:
+                    for suite, member in allowed:
                         if not _applies(member, guard, threat.norm):
                             continue
                         names = models[model], data[ref]
                         cell = _cell(ref, model, names, parse_named(defense), guard, member, suite, threat, config.seed)
                         cells.setdefault((cell.name, suite), cell)
+    skipped += [*MODELS.problems, *ATTACKS.problems]
     # Replays come last: they try what the others have found.
     ordered = sorted(cells.values(), key=lambda cell: cell.attack.name == "replay")
     if not cells:
@@ -101,21 +109,26 @@ def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Pl
 
 
 def data_name(ref: DataRef, *, full: bool = False) -> str:
-    """How data is called in tables: the registered name or the file's name (`full`: its path), and the selection."""
-    name = ref.spec if full or ":" in ref.spec else Path(ref.spec).name
+    """How data is called in tables: the registered name or the file's name, with the preprocessing (`full`: the spec, with its
+    path), and the selection."""
+    name = ref.spec if full else data_title(ref.spec)
     return f"{name}[{ref.samples}]" if ref.samples else name
 
 
 def model_name(ref: ModelRef, *, full: bool = False) -> str:
-    """How a model is called in tables: the registered name, or `file.factory`, with its weights' name where given.
+    """How a model is called in tables: the registered name, `file.factory`, or `source:name`, with its weights' name where given.
 
     `full` has the paths as they were written, and the normalisation.
     """
     name, weights = ref.spec, ref.weights
     if not full:
         weights = Path(weights).stem if weights else None
-        source, colon, factory = ref.spec.rpartition(":")
-        name = f"{Path(source).stem if source.endswith('.py') else source}.{factory}" if colon else name
+        place, colon, factory = ref.spec.rpartition(":")
+        source = parse_source(ref.spec)
+        if source is not None:
+            name = source.title
+        elif colon:
+            name = f"{Path(place).stem if place.endswith('.py') else place}.{factory}"
     if weights:
         name += f"@{weights}"
     if full and (ref.mean or ref.std):
@@ -130,8 +143,11 @@ def _names(refs: Iterable[R], name: Callable[..., str]) -> dict[R, str]:
     return {ref: text if times[text] == 1 else name(ref, full=True) for ref, text in short.items()}
 
 
-def _models(group: Group) -> Iterator[ModelRef]:
+def _models(group: Group, norm: Norm) -> Iterator[ModelRef]:
     for ref in group.models:
+        if ref.spec not in MODELS and parse_source(ref.spec) is not None:
+            yield replace(ref, spec=placed(ref.spec, group.data.spec, norm))
+            continue
         if ":" in ref.spec:
             yield ref
             continue
@@ -157,6 +173,42 @@ def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str
                 continue
             spec = str(Named(name, named.settings))
             yield "custom", Member(spec, spec)
+
+
+_WITHOUT_GRADIENTS = ("square", "hop_skip_jump")
+"""What a suite of attacks that take gradients comes down to where none are to be had."""
+_TAKING_GRADIENTS = ("white-box", "naive", "certificate")
+
+
+def _allowed(
+    members: list[tuple[str, Member]], model: ModelRef, name: str, norm: Norm, skipped: list[str]
+) -> Iterator[tuple[str, Member]]:
+    """The attacks that can be run on a model: of a black box those that take no gradients."""
+    source = parse_source(model.spec) if model.spec not in MODELS else None
+    if source is None or source.access == "white-box":
+        yield from members
+        return
+    seen = {"scores": "outputs", "labels": "predicted classes"}[source.access]
+    left = [one for one in _WITHOUT_GRADIENTS if norm in ATTACKS.get(one).card.norms]
+    taking = {member for _, member in members if _kind(member) in _TAKING_GRADIENTS}
+    for suite in dict.fromkeys(suite for suite, _ in members):
+        own = [member for one, member in members if one == suite]
+        if suite == "custom":
+            skipped += [
+                f"attack {member.label!r} on {name}: it takes gradients, and only the {seen} can be seen; use "
+                f"{' or '.join(left)}"
+                for member in own
+                if member in taking
+            ]
+            own = [member for member in own if member not in taking]
+        elif taking & set(own):
+            skipped.append(f"suite {suite!r} on {name} but for {' and '.join(left)}: only the {seen} can be seen")
+            own = [Member(one, one) for one in left]
+        yield from ((suite, member) for member in own)
+
+
+def _kind(member: Member) -> str:
+    return ATTACKS.get(parse_named(member.spec).name).card.kind
 
 
 def _guard(text: str, extra: Registry[DefenseEntry] | None) -> DefenseEntry:
@@ -197,7 +249,7 @@ def _cell(
         model=names[0],
         defense=str(defense),
         attack=member.label,
-        attack_spec=f"{attack.name}: {built!r}",
+        attack_spec=attack_told(attack, entry, built),
         attack_kind=entry.card.kind,
         norm=threat.norm,
         eps=threat.eps,

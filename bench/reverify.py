@@ -11,13 +11,16 @@ import pandas as pd
 import torch
 
 from gauntlet.attacks.norms import limit
+from gauntlet.bench.corrupting import judged
+from gauntlet.bench.corruptions.entries import Corruption
 from gauntlet.bench.plan import Cell
+from gauntlet.bench.plugins import load_recorded
 from gauntlet.bench.replay import Replay
 from gauntlet.bench.runfile import Run
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Block, Prepared, Workbench
 from gauntlet.leaderboard.frames import read_cells
-from gauntlet.leaderboard.record import Record
+from gauntlet.leaderboard.record import Record, Samples
 from gauntlet.leaderboard.store import StoreError
 
 BOUNDARY = 1e-4
@@ -42,7 +45,11 @@ class CellCheck:
 
 
 def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None = None) -> Iterator[CellCheck]:
-    """Verify every cell of a run, in order. Files that are damaged or altered are failures of their cell."""
+    """Verify every cell of a run, in order. Files that are damaged or altered are failures of their cell.
+
+    Raises PluginError where a plugin of the run cannot be loaded.
+    """
+    load_recorded(run.plugins)
     workbench = Workbench(device)
     written = _written(run)
     for cell in run.plan.cells:
@@ -148,6 +155,7 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
         seed=cell.info.seed,
         minimum_norm=cell.info.minimum_norm,
         randomised=cell.info.randomised,
+        rejects=prepared.defended.rejects,
     )
     every = torch.arange(len(rows), device=device)
     clean = verify.measure(images, every)
@@ -160,6 +168,8 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     clear = [row for row in flipped if lead[row] > slack]
     if clear and not cell.info.randomised:
         failures.append(f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
+    if isinstance(prepared.attack, Corruption):
+        return _corrupted(prepared, verify, samples, failures, slack)
     held = [row for row, image in enumerate(samples.adversarial) if image is not None]
     claimed = np.flatnonzero(~np.isnan(samples.distance))
     not_kept = len(set(claimed.tolist()) - set(held))
@@ -193,6 +203,27 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     if (robust != samples.robust).any() and not failures:
         failures.append(f"{ids[int(np.flatnonzero(robust != samples.robust)[0])]}: the stored verdict is not borne out")
     return _Found(failures, len(held), boundary, not_kept, int(robust.sum()))
+
+
+def _corrupted(prepared: Prepared, verify: Verifier, samples: Samples, failures: list[str], slack: float) -> _Found:
+    """Make the corrupted images again, and compare at which severities each sample is misclassified."""
+    attack = prepared.attack
+    assert isinstance(attack, Corruption)
+    found = judged(prepared, verify, range(len(samples)))
+    boundary = 0
+    for row, (told, now) in enumerate(zip(samples.stage, found.severities(attack.severities), strict=True)):
+        differ = [at for at, one in enumerate(attack.severities) if (str(one) in told) != (str(one) in now)]
+        if not differ or prepared.cell.info.randomised:
+            continue
+        if all(abs(found.margin[at, row]) <= slack for at in differ):
+            boundary += 1
+        else:
+            failures.append(f"{samples.id[row]}: misclassified at severities {now or 'none'}, stored: {told or 'none'}")
+    shares = np.array([len(told.split()) for told in samples.stage]) / len(attack.severities)
+    unfit = (shares != samples.wrong_share) | (samples.robust != (samples.correct & (shares == 0)))
+    if unfit.any() and not failures:
+        failures.append(f"{samples.id[int(unfit.argmax())]}: the stored verdict is not borne out")
+    return _Found(failures, 0, boundary, 0, int((samples.correct & ~found.wrong.any(0)).sum()))
 
 
 def _told(problem: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.journal import note
 from gauntlet.bench.plan import Cell, Plan
 from gauntlet.leaderboard.markdown import RunContext
+from gauntlet.leaderboard.published import Published
 from gauntlet.leaderboard.record import CellInfo, CellResult, Record
 from gauntlet.leaderboard.store import Store, StoreError, write_text
 
@@ -33,6 +35,8 @@ class Run:
     folder: Path
     plan: Plan
     context: RunContext
+    plugins: tuple[str, ...] = ()
+    """Python files that register what the plan names."""
 
     @property
     def store(self) -> Store:
@@ -66,6 +70,23 @@ class Run:
         )
         return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
 
+    def note_published(self, model: str, published: Sequence[Published]) -> None:
+        """Remember what others state of the model with that name in the tables."""
+        record = {"model": model, "published": [dataclasses.asdict(one) for one in published]}
+        name = hashlib.sha256(model.encode()).hexdigest()[:16]
+        write_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
+
+    def published(self) -> list[tuple[str, Published]]:
+        """Names of models in the tables, each with what others state of them. Raises StoreError."""
+        found = []
+        for file in sorted((self.folder / "published").glob("*.json")):
+            try:
+                record = json.loads(file.read_text(encoding="utf-8"))
+                found += [(str(record["model"]), Published(**one)) for one in record["published"]]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
+        return found
+
     def results(self) -> list[CellResult]:
         """Every cell of the plan, in order."""
         return [self.result(cell) for cell in self.plan.cells]
@@ -78,19 +99,20 @@ class Run:
         return self.folder / "cells" / f"{cell.name}.json"
 
 
-def start_run(root: Path, plan: Plan, context: RunContext) -> Run:
+def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
     """Write the plan into `root` and make it the latest run there. Raises StoreError."""
     cells = [_fields(cell) for cell in plan.cells]
     digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / "runs" / digest
-    record = {"cells": cells, "skipped": plan.skipped, "context": dataclasses.asdict(context)}
+    record = {"cells": cells, "skipped": plan.skipped, "context": dataclasses.asdict(context), "plugins": plugins}
     write_text(folder / "run.json", json.dumps(record, indent=1))
     write_text(root / _LATEST, json.dumps({"run": digest}))
-    return Run(root, folder, plan, context)
+    return Run(root, folder, plan, context, plugins)
 
 
-def load_run(path: Path) -> Run:
-    """The latest run of a results folder, or the run of one `runs/…` folder. Raises RunError."""
+def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
+    """The latest run of a results folder, or the run of one `runs/…` folder. `plugins` stand in place of those that it was made
+    with. Raises RunError."""
     if (path / "run.json").is_file():
         folder, root = path, path.parent.parent
     else:
@@ -107,9 +129,10 @@ def load_run(path: Path) -> Run:
         record = json.loads((folder / "run.json").read_text())
         cells = tuple(_cell(fields) for fields in record["cells"])
         context = RunContext(**{**record["context"], "threat_models": tuple(record["context"]["threat_models"])})
+        plugins = plugins or tuple(record.get("plugins", ()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / 'run.json'} is missing or damaged ({error}): run the same command again") from error
-    return Run(root, folder, Plan(cells, tuple(record["skipped"])), context)
+    return Run(root, folder, Plan(cells, tuple(record["skipped"])), context, plugins)
 
 
 def _fields(cell: Cell) -> dict[str, Any]:

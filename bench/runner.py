@@ -16,6 +16,9 @@ from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.lighter import full_float32
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench.certifying import Certificate, run_certificate
+from gauntlet.bench.corrupting import run_corruption
+from gauntlet.bench.corruptions.entries import Corruption
+from gauntlet.bench.data.images import HELD, image_bytes
 from gauntlet.bench.examine import block_record, examine_clean
 from gauntlet.bench.executing import Execute, Settings, run_library, run_native
 from gauntlet.bench.plan import Cell
@@ -49,14 +52,15 @@ def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Pro
     error = None
     try:
         _check_hit(prepared, found, settings)
-        if missing:
+        for some in _together_in_memory(missing, image_bytes(prepared.data.images)):
             # Closed on every way out, so that the model and the global generator are at once as they were.
-            with closing(_attack(prepared, missing, settings)) as records:
+            with closing(_attack(prepared, some, settings)) as records:
                 for attacked in records:
                     record = attacked if settings.keep_adversarials else _without_examples(attacked)
                     if not store.write(record):
                         _check_same(record, store.read(record.key))
-                    found[record.key] = record
+                    # The store has its examples: those of a large set would not fit into memory.
+                    found[record.key] = _without_examples(record)
                     tell(len(record.samples))
         store.clear_error(cell.name)
     except StoreError:
@@ -66,6 +70,18 @@ def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Pro
         store.write_error(cell.name, error)
     ordered = tuple(found[block.key] for block in prepared.blocks if block.key in found)
     return CellResult(cell.info, ordered, error, expected=len(prepared.data.labels))
+
+
+def _together_in_memory(missing: Sequence[Block], size: int) -> Iterator[list[Block]]:
+    """The blocks in groups whose images, of `size` bytes each, are in memory at once: as many as `HELD` allows, or one."""
+    some: list[Block] = []
+    for block in missing:
+        if some and size * (sum(len(one.indices) for one in some) + len(block.indices)) > HELD:
+            yield some
+            some = []
+        some.append(block)
+    if some:
+        yield some
 
 
 def _without_examples(record: Record) -> Record:
@@ -108,7 +124,10 @@ def _attack(prepared: Prepared, missing: Sequence[Block], settings: Settings) ->
         clean = examine_clean(verify)
         for done in _executor(prepared.attack)(prepared, verify, clean, places, settings):
             block, place, outcomes = missing[done.number], places[done.number], done.outcomes
-            samples, flags = block_record(verify, clean, place, outcomes, cell.threat)
+            if done.samples is None:
+                samples, flags = block_record(verify, clean, place, outcomes, cell.threat)
+            else:
+                samples, flags = done.samples, ()
             proven = done.certified
             yield Record(
                 key=block.key,
@@ -149,6 +168,8 @@ def _executor(attack: AnyAttack) -> Execute:
         return run_native
     if isinstance(attack, Replay):
         return run_replay
+    if isinstance(attack, Corruption):
+        return run_corruption
     return run_certificate if isinstance(attack, Certificate) else run_library
 
 

@@ -23,6 +23,7 @@ from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.gate_trace import Trace
 from gauntlet.leaderboard.record import CellError, CellResult
+from gauntlet.leaderboard.references import references, told
 from gauntlet.leaderboard.store import StoreError
 from gauntlet.leaderboard.table import rows
 from gauntlet.leaderboard.terminal import terminal_table
@@ -160,10 +161,14 @@ def summary(folder: Path) -> Iterator[str]:
     try:
         run = load_run(folder)
         files, results = write_leaderboard(run)
+        table, published = rows(results), run.published()
     except (StoreError, ValueError, OSError) as error:
         yield f"ERROR: the leaderboard could not be written: {error}"
         return
-    yield from terminal_table(rows(results)).splitlines()
+    yield from terminal_table(table).splitlines()
+    if found := list(told(references(table, published))):
+        yield ""
+        yield from map(visible, found)
     stored = sum(all(block.cached for block in one.blocks) for one in results if one.blocks)
     errors = sum(one.error is not None for one in results)
     open_cells = sum(cells.status(one) == "unfinished" for one in results)
@@ -172,6 +177,7 @@ def summary(folder: Path) -> Iterator[str]:
         f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), "
         f"{errors} in error, {open_cells} not run"
     )
-    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown):
-        yield f"written: {path}"
+    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown):
+        if path is not None:
+            yield f"written: {path}"
     yield f"check every stored example again: gauntlet verify {run.root}"

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.data.images import Images
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.device import choose_device
 from gauntlet.bench.models.catalog import MODELS
@@ -133,7 +134,7 @@ def train(job: Job, *, progress: Progress | None = None) -> TrainResult:
             progress=progress,
         )
 
-        def accuracy(images: Tensor, labels: Tensor) -> Accuracy:
+        def accuracy(images: Tensor | Images, labels: Tensor) -> Accuracy:
             some = torch.randperm(len(labels), generator=torch.Generator().manual_seed(job.seed))[:SAMPLE]
             return measure(model, images[some], labels[some], job.threat, seed=job.seed, device=device)
 

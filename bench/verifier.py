@@ -21,6 +21,8 @@ VERSION = 1
 """Rises when a judgement changes: it is part of the key of stored results."""
 COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
+_VALUES = 2**23
+"""Pixels whose distance is computed at once."""
 _TOGETHER = 64
 """Images in one pass of a randomised model, at most: all of the data at once may not fit into memory."""
 
@@ -93,6 +95,7 @@ class Verifier:
         self.rejects = rejects
         self.seconds = 0.0
         self.classes = 0
+        self._targets: tuple[int, Tensor] | None = None
         self._keys = {
             purpose: sample_keys(seed, purpose, ids, images.device) for purpose in ("judge", "measure", "score")
         }
@@ -145,16 +148,27 @@ class Verifier:
 
     def _won(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Where the prediction is what the attack wants, bool (N,), and the margin by which it is not, float64 (N,)."""
-        labels = self.labels[samples]
-        targets = self.threat.targets(labels, self.classes)
+        labels, targets = self.labels[samples], self.targets()[samples]
         away = targets == labels
         if self.rejects and not self.threat.target:
             logits = reduced(logits, labels)
         prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), targets)
         return torch.where(away, prediction != labels, prediction == targets), torch.where(away, gap, -gap)
 
+    def targets(self) -> Tensor:
+        """The class that each sample is to be moved to, int64 (N,); the label where the attack is untargeted.
+
+        Known once the model was asked, because it depends on the number of classes. Raises ValueError where there is no such
+        class.
+        """
+        if self._targets is None or self._targets[0] != self.classes:
+            self._targets = self.classes, self.threat.targets(self.labels, self.classes, self.ids)
+        return self._targets[1]
+
     def _distance(self, points: Tensor, samples: Tensor) -> Tensor:
-        return distance(points, self.images[samples], self.threat.norm)
+        # In parts, since each is computed in float64, which would take many times the memory of the images.
+        parts = torch.arange(len(points), device=points.device).split(max(1, _VALUES // points.shape[1:].numel()))
+        return torch.cat([distance(points[rows], self.images[samples[rows]], self.threat.norm) for rows in parts])
 
     def logits(self, points: Tensor, size: int = COMPOSITIONS[-1]) -> Tensor:
         """Logits (N, K) of the original model in batches of `size`. Raises NonFiniteLogitsError."""

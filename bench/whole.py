@@ -1,10 +1,13 @@
-"""Running a whole attack of another library on one block, with its passes counted from outside."""
+"""Running a whole attack, of another library or of a user, on one block, with its passes counted from outside."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.adapters.guard import guarded
 from gauntlet.attacks.card import WholeAttack
 from gauntlet.attacks.towards import Towards
 
@@ -52,8 +55,14 @@ def run_whole(
 
 
 def _candidates(attack: WholeAttack, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    candidates = attack(model, images, labels, seed)
+    with guarded(model, _generators_seed(seed)):
+        candidates = attack(model, images.clone(), labels.clone(), seed)
     if not isinstance(candidates, torch.Tensor) or candidates.shape != images.shape:
         shape = tuple(candidates.shape) if isinstance(candidates, torch.Tensor) else type(candidates).__name__
         raise RuntimeError(f"{attack!r} returned {shape} where images of shape {tuple(images.shape)} were attacked")
     return candidates.detach().to(images)
+
+
+def _generators_seed(seed: int) -> int:
+    """Where torch's, numpy's and Python's generators start for the attack: elsewhere than for the verifier."""
+    return int.from_bytes(hashlib.sha256(f"whole attack, seed {seed}".encode()).digest()[:4])

@@ -16,10 +16,12 @@ from gauntlet.attacks.lighter import Lighter, lighter
 from gauntlet.attacks.rule import Rule
 from gauntlet.bench import verifier
 from gauntlet.bench.adapting import defense_flags, victim, views, ways
+from gauntlet.bench.adopting import told
 from gauntlet.bench.checks.catalog import flags, run_checks
-from gauntlet.bench.checks.subject import Subject
+from gauntlet.bench.checks.subject import FEW, Subject
 from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.data.dataset import Data, block_digest, blocks
+from gauntlet.bench.data.images import HELD, image_bytes
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.keys import attack_version, factory, key, library_version, tried
 from gauntlet.bench.models.classifier import check_model
@@ -131,7 +133,7 @@ class Workbench:
         perhaps made on another device; then no form is made, and no attack can be run.
         """
         data, model = self.data(cell.data), self.model(cell.model)
-        entry, defense_digest = self._defenses.get(cell.defense.name) or (DEFENSES.get(cell.defense.name), "")
+        entry, defense_digest = self._defense(cell.defense.name)
         defended = defend(model.module, entry, cell.defense.keywords).to(self.device).eval()
         shown = self._check(cell, data, model)
         looked, masked = self._look(cell, data, defended, entry.card)
@@ -147,7 +149,7 @@ class Workbench:
             "model": [model.digest, model.source_digest, factory(cell.model.spec)],
             "normalisation": [cell.model.mean, cell.model.std],
             "defense": [str(cell.defense), entry.version, library_version(entry.card.source), defense_digest],
-            "attack": [cell.info.attack_spec, *attack_version(cell, attack), repr(attack)],
+            "attack": [cell.info.attack_spec, *attack_version(cell, attack), told(attack)],
             "threat": str(cell.threat),
             "seed": cell.info.seed,
             "precision": cell.info.precision,
@@ -180,16 +182,24 @@ class Workbench:
             block,
         )
 
+    def _defense(self, name: str) -> tuple[DefenseEntry, str]:
+        """The defense of that name, and what stands for its code where it is not Gauntlet's."""
+        if name in self._defenses:
+            return self._defenses[name]
+        entry = DEFENSES.get(name)
+        return entry, entry.source_digest
+
     def _run_checks(
         self, cell: Cell, data: Data, defended: DefendedModel, card: DefenseCard, attack: AnyAttack, given: nn.Module
     ) -> tuple[Flag, ...]:
         """The flags of a pair, once; the checks of an attack's strength for each attack."""
         if self.checks == "none":
             return ()
-        every = self.checks == "all" and not isinstance(attack, Replay) and cell.info.attack_kind != "certificate"
+        every = self.checks == "all" and not isinstance(attack, Replay) and cell.info.adversarial
         pair = (cell.model, str(cell.defense), cell.data, cell.threat, cell.info.seed, cell.attack if every else None)
         if pair not in self._checked:
-            most = len(data) if card.samples is None else 2
+            # As many as are in memory at once: of larger sets the first.
+            most = max(FEW, HELD // image_bytes(data.images)) if card.samples is None else 2
             subject = Subject(
                 defended,
                 data.images[:most].to(self.device),

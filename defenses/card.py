@@ -57,6 +57,8 @@ class DefenseEntry:
     build: Callable[..., Any]
     version: int = 1
     substitute: Callable[..., nn.Module] | None = None
+    source_digest: str = ""
+    """Stands for its code in keys, of a defense that is not Gauntlet's: set where it is registered."""
 
     def make(self, **settings: Any) -> Any:
         """The defense, with a setting that it does not have refused by name."""

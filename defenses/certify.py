@@ -11,7 +11,7 @@ wherever the verifier would accept a point, at eps and the slack that it allows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,13 +82,20 @@ def readable(model: nn.Module, images: Tensor) -> Network:
 
 
 def certify(
-    model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, *, time_limit: float = 10.0
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    *,
+    ids: Sequence[str] = (),
+    time_limit: float = 10.0,
 ) -> Certificates:
     """Prove what can be proven of each sample under `threat`.
 
     `model` maps images (N, C, H, W) in [0, 1], in the dtype and on the device that they have, to logits (N, K), and is in eval
     mode; it is not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and where the attacker wants one
-    class, bounds alone. `time_limit`: seconds for one sample's search, a safeguard: what it cuts off is open.
+    class, bounds alone. `ids` (N,) are for a random target. `time_limit`: seconds for one sample's search, a safeguard: what
+    it cuts off is open.
 
     Raises UnsupportedModelError where `readable` does, and ValueError for bad arguments.
     """
@@ -97,7 +104,7 @@ def certify(
     exact, label = checked(images, labels)
     net = readable(model, images)
     check_labels(label, net.widths[-1])
-    work = _Work(model, images, exact, label, threat, net)
+    work = _Work(model, images, exact, label, threat, threat.targets(label, net.widths[-1], ids), net)
     with work.timed("clean"):
         rows = work.clean()
     with work.timed("ibp"):
@@ -115,13 +122,19 @@ class _Work:
     """The samples, and what the stages have found; a stage takes the rows to look at and returns those for the next."""
 
     def __init__(
-        self, model: nn.Module, images: Tensor, exact: Tensor, labels: Tensor, threat: ThreatModel, net: Network
+        self,
+        model: nn.Module,
+        images: Tensor,
+        exact: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        targets: Tensor,
+        net: Network,
     ) -> None:
         self.model, self.images, self.exact, self.labels = model, images.detach(), exact, labels
-        self.threat, self.net = threat, net
+        self.threat, self.targets, self.net = threat, targets, net
         # What the verifier accepts, and the rounding of the distance that it measures.
         self.ball = region(exact, threat.norm, limit(threat) * (1 + 1e-9))
-        self.targets = threat.targets(labels, net.widths[-1])
         self.certified = torch.zeros(len(labels), dtype=torch.bool)
         self.found = torch.zeros(len(labels), dtype=torch.bool)
         self.witness = self.images.clone()

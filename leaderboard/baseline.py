@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.cells import Status
 from gauntlet.leaderboard.record import CellInfo, CellResult
 from gauntlet.leaderboard.writers import replace_files
@@ -115,11 +114,12 @@ class Baseline:
 def baseline_of(
     results: Sequence[CellResult], *, suite: str, commit: str, reason: str, created: str, test: Test = "fixed"
 ) -> Baseline:
-    """The baseline that a run makes, its cells in the order of the plan. Certificates are left out: nothing attacks there.
+    """The baseline that a run makes, its cells in the order of the plan. Certificates and corruptions are left
+    out: nothing attacks there.
 
     Raises BaselineError where two cells have the same key.
     """
-    found = tuple(_cell(result) for result in results if result.cell.attack_kind != CERTIFICATE)
+    found = tuple(_cell(result) for result in results if result.cell.adversarial)
     _refuse_twins(found, "the run")
     return Baseline(BASELINE_SCHEMA, suite, test, commit, reason, created, found)
 

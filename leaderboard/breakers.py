@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.record import CellResult
 from gauntlet.leaderboard.worst_case import WorstCase
 
@@ -28,13 +27,13 @@ class Breaker:
 
 
 def breakers(worst: WorstCase, results: Sequence[CellResult]) -> tuple[Breaker, ...]:
-    """What each attack of a row broke, of the samples of its worst case. Certificates are no attacks.
+    """What each attack of a row broke, of the samples of its worst case. Certificates and corruptions are no attacks.
 
     Of a randomised model each attack is judged on its own scoring draws, so that the counts need not add up to the row's.
     """
     labels: dict[str, list[CellResult]] = {}
     for result in results:
-        if result.cell.attack_kind != CERTIFICATE:
+        if result.cell.adversarial:
             labels.setdefault(result.cell.attack, []).append(result)
     ids = [str(name) for name in worst.id]
     found = {label: _broken(members, ids) for label, members in labels.items()}

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from gauntlet.leaderboard.bracket import CERTIFICATE
 from gauntlet.leaderboard.breakers import Breaker, breakers
 from gauntlet.leaderboard.paired import tango_upper
 from gauntlet.leaderboard.ranks import Rank, rank_outcomes
@@ -177,7 +176,7 @@ def _labels(contenders: Sequence[Contender]) -> list[str]:
 
 def _terms(one: Contender) -> _Terms:
     data, threat, suite, seeds, ids = one.row.comparison
-    attacks = {(r.cell.attack, r.cell.attack_spec) for r in one.results if r.cell.attack_kind != CERTIFICATE}
+    attacks = {(r.cell.attack, r.cell.attack_spec) for r in one.results if r.cell.adversarial}
     blocks = max((result.blocks for result in one.results), key=len)
     images = tuple(str(block.provenance.get("data") or "") for block in blocks)
     return _Terms(threat, data, suite, seeds, tuple(sorted(attacks)), ids, images)

@@ -33,8 +33,8 @@ _IDS = 5
 def cross_flags(row: Sequence[CellResult], siblings: Sequence[CellResult] = ()) -> tuple[Flag, ...]:
     """The flags of a row, from the results of its cells and of `siblings`: cells of rows that differ in eps alone.
 
-    Cells that failed, are not finished, or are certificates play no part. Raises ValueError where cells of several rows are given
-    as `row`.
+    Cells that failed, are not finished, or have no adversary (certificates, corruptions) play no part. Raises ValueError where
+    cells of several rows are given as `row`.
     """
     if len({row_key(result.cell) for result in row}) > 1:
         raise ValueError("cells of several rows are mixed: give the cells of one row")
@@ -153,7 +153,7 @@ def above_chance_at_grey(row: Sequence[CellResult]) -> Flag | None:
 
 
 def _counts(result: CellResult) -> bool:
-    return cells.status(result) == "ok" and result.cell.attack_kind != "certificate"
+    return cells.status(result) == "ok" and result.cell.adversarial
 
 
 def _enough(count: int, n: int) -> bool:

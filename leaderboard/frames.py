@@ -10,12 +10,14 @@ from typing import Any, Final
 import pandas as pd
 
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.corruptions import accuracy, by_severity
 from gauntlet.leaderboard.per_class import class_gap, per_class
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.record import CORRUPTION, CellResult
 from gauntlet.leaderboard.row import Row
 from gauntlet.leaderboard.statistics import Proportion
 
 _TEXT, _COUNT, _NUMBER, _BIT = "string", "Int64", "float64", "bool"
+_SEVERITIES = range(1, 6)
 
 LEADERBOARD_DTYPES: Final[Mapping[str, str]] = {
     "threat": _TEXT,
@@ -44,6 +46,17 @@ LEADERBOARD_DTYPES: Final[Mapping[str, str]] = {
     "clean_accuracy": _NUMBER,
     "clean_low": _NUMBER,
     "clean_high": _NUMBER,
+    "published_robust": _NUMBER,
+    "published_difference": _NUMBER,
+    "published_covered": _TEXT,
+    "corruption_accuracy": _NUMBER,
+    "corruption_low": _NUMBER,
+    "corruption_high": _NUMBER,
+    "corruption_n": _COUNT,
+    "corruptions": _COUNT,
+    "mce": _NUMBER,
+    "mce_alexnet": _NUMBER,
+    "corruption_seconds": _NUMBER,
     "worst_attack": _TEXT,
     "worst_class": _COUNT,
     "worst_class_n": _COUNT,
@@ -84,6 +97,10 @@ CELL_DTYPES: Final[Mapping[str, str]] = {
     "robust_accuracy": _NUMBER,
     "robust_low": _NUMBER,
     "robust_high": _NUMBER,
+    "corruption_accuracy": _NUMBER,
+    "corruption_low": _NUMBER,
+    "corruption_high": _NUMBER,
+    **{f"severity_{one}": _NUMBER for one in _SEVERITIES},
     "seconds": _NUMBER,
     "forwards_per_sample": _NUMBER,
     "backwards_per_sample": _NUMBER,
@@ -110,7 +127,7 @@ def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
 
     Accuracies are shares in 0..1 of the `n` samples that the cell covered so far, NaN where there are none; passes are
     means over them; `median_distance` is over the samples that the attack broke; `error` is the exception's class and
-    message.
+    message. Corruptions have `corruption_accuracy` (the mean over their severities, and that at each) in place of a robust one.
     """
     return typed_frame([_cell(result) for result in results], CELL_DTYPES)
 
@@ -120,6 +137,7 @@ def leaderboard_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
     Accuracies are shares in 0..1. `robust[<label>]` is NaN where the attack failed, has not finished or was not asked
     for. `robust_accuracy` of a row whose `status` is not `ok` is over the samples that all its attacks have covered.
+    `corruption_accuracy`, over `corruptions` many of them, and `mce` = 1 − it, are NaN where one failed or has not finished.
     """
     labels = dict.fromkeys(attack_column(label) for row in rows for label in row.attacks)
     return typed_frame([_line(row) for row in rows], {**LEADERBOARD_DTYPES, **dict.fromkeys(labels, _NUMBER)})
@@ -155,20 +173,16 @@ def _storable(text: str) -> str:
 
 
 def _cell(result: CellResult) -> dict[str, Any]:
-    robust = cells.robust_accuracy(result)
-    low, high = robust.interval
-    error = result.error
+    n, error = cells.covered(result), result.error
     return {
         **dataclasses.asdict(result.cell),
         "precision": cells.precision(result),
         "status": cells.status(result),
         "error": f"{error.kind}: {error.message}" if error else "",
-        "n": robust.n,
+        "n": n,
         "expected": result.expected,
         "clean_accuracy": cells.clean_accuracy(result).estimate,
-        "robust_accuracy": robust.estimate,
-        "robust_low": low,
-        "robust_high": high,
+        **(_corrupted(result) if result.cell.attack_kind == CORRUPTION else _robust(result)),
         **dataclasses.asdict(cells.costs(result)),
         "median_distance": cells.median_distance(result),
         "certified": pd.NA if (proven := cells.certified(result)) is None else proven,
@@ -176,6 +190,36 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "cached": bool(result.blocks) and all(block.cached for block in result.blocks),
         "flags": "; ".join(dict.fromkeys(flag.name for flag in cells.flags(result))),
         "device": cells.device(result),
+    }
+
+
+def _robust(result: CellResult) -> dict[str, float]:
+    robust = cells.robust_accuracy(result)
+    return _ends("robust", robust.estimate, robust.interval)
+
+
+def _corrupted(result: CellResult) -> dict[str, float]:
+    mean = accuracy(result)
+    severities = {f"severity_{one}": share.estimate for one, share in by_severity(result).items()}
+    return _ends("corruption", mean.estimate, mean.interval) | severities
+
+
+def _ends(name: str, estimate: float, interval: tuple[float, float]) -> dict[str, float]:
+    low, high = interval
+    return {f"{name}_accuracy": estimate, f"{name}_low": low, f"{name}_high": high}
+
+
+def _corruption(row: Row) -> dict[str, Any]:
+    found = row.corruption
+    if found is None:
+        return {}
+    return {
+        **_ends("corruption", found.mean.estimate, found.mean.interval),
+        "corruption_n": found.mean.n,
+        "corruptions": len(found.by_label),
+        "mce": found.error,
+        "mce_alexnet": float("nan") if found.alexnet is None else found.alexnet,
+        "corruption_seconds": found.seconds,
     }
 
 
@@ -215,6 +259,8 @@ def _line(row: Row) -> dict[str, Any]:
         "flags": "; ".join(dict.fromkeys(flag.name for flag in row.flags)),
         "unranked": " ".join(row.unranked),
     }
+    # Filled where published figures are known: see `references`.
+    line |= _corruption(row) | {"published_covered": ""}
     return line | {
         attack_column(label): entry.estimate for label, entry in row.attacks.items() if isinstance(entry, Proportion)
     }

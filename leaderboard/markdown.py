@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from gauntlet.leaderboard import cells, formatting
 from gauntlet.leaderboard.class_tables import classes_section, gap_text
+from gauntlet.leaderboard.corruption_tables import corruptions_section
 from gauntlet.leaderboard.escape import fenced
 from gauntlet.leaderboard.escape import markdown as safe
 from gauntlet.leaderboard.formatting import NOTHING
 from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.references import Reference, references_section
 from gauntlet.leaderboard.row import AttackEntry, Row
 
 _LONGEST_MESSAGE = 600
@@ -49,15 +51,19 @@ class RunContext:
     """ISO 8601 with the offset from UTC."""
 
 
-def report(rows: Sequence[Row], results: Sequence[CellResult], context: RunContext) -> str:
-    """The whole report. Names and messages are escaped: they render as themselves."""
+def report(
+    rows: Sequence[Row], results: Sequence[CellResult], context: RunContext, published: Sequence[Reference] = ()
+) -> str:
+    """The whole report, `published` figures beside the measured ones. Names and messages are escaped: they show as they are."""
     parts = ["# Leaderboard", *_tables(rows)]
     if not rows:
         parts.append("No cells were run.")
     parts += [
+        references_section(published),
         _section("How to read it", READING),
         _section("Without rank", _unranked(rows)),
         classes_section(rows),
+        corruptions_section(rows),
         _section("Flags", _flags(rows)),
         _section("Errors", _errors(results)),
         _section("Setup", _setup(results, context)),
@@ -92,23 +98,28 @@ def _tables(rows: Sequence[Row]) -> list[str]:
 
 def _table(rows: Sequence[Row]) -> str:
     labels = list(dict.fromkeys(label for row in rows for label in row.attacks))
+    corrupted = any(row.corruption is not None for row in rows)
     header = [
-        *("rank", "model", "defense", "clean", "certified", "robust (worst case)", "n"),
+        *("rank", "model", "defense", "clean", *(["corruptions"] if corrupted else [])),
+        *("certified", "robust (worst case)", "n"),
         *map(safe, labels),
         *("worst class", "s", "passes a sample", "peak MiB", "flags", "status"),
     ]
     left = {1, 2, len(header) - 2, len(header) - 1}
     rule = [":--" if column in left else "--:" for column in range(len(header))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *(_line(row, labels) for row in rows)])
+    return "\n".join(
+        f"| {' | '.join(line)} |" for line in [header, rule, *(_line(row, labels, corrupted) for row in rows)]
+    )
 
 
-def _line(row: Row, labels: Sequence[str]) -> list[str]:
+def _line(row: Row, labels: Sequence[str], corrupted: bool) -> list[str]:
     weakest = row.worst_class
     return [
         formatting.rank(row),
         safe(row.model),
         safe(row.defense),
         formatting.with_interval(row.clean),
+        *([formatting.corrupted(row)] if corrupted else []),
         formatting.certified(row),
         formatting.robust(row) + ("" if row.status == "ok" else " (incomplete)"),
         str(row.robust.n),

@@ -14,6 +14,10 @@ SCHEMA_VERSION = 2
 DRAWS = 20
 """Fresh draws of a randomised model for one judgement of the verifier."""
 
+CORRUPTION = "corruption"
+"""Kind of the cells that corrupt images instead of attacking them."""
+_NO_ADVERSARY = ("certificate", CORRUPTION)
+
 Severity = Literal["block", "warn"]
 
 
@@ -58,7 +62,7 @@ class CellInfo:
     attack_spec: str
     """Name with all resolved settings."""
     attack_kind: str
-    """`white-box`, `black-box`, `decision-based`, `transfer`, `naive` or `certificate`."""
+    """`white-box`, `black-box`, `decision-based`, `transfer`, `naive`, `certificate` or `corruption`."""
     norm: str
     eps: float
     threat: str
@@ -72,7 +76,12 @@ class CellInfo:
     randomised: bool = False
     ways: Mapping[str, str] = field(default_factory=dict)
     """In which way each stage attacks, by its label (of an attack without stages, the empty text): `white-box`, `bpda`, `eot`,
-    `beneath` (an output defense), `transfer` or `black-box`. Known once the cell is prepared."""
+    `beneath` (an output defense), `transfer` or `black-box`. Of a corruption, its severities. Known once the cell is prepared."""
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether an adversary is at work: a certificate proves, and a corruption happens."""
+        return self.attack_kind not in _NO_ADVERSARY
 
     @property
     def title(self) -> str:
@@ -88,14 +97,17 @@ class Samples:
     label: npt.NDArray[np.int64]
     clean_prediction: npt.NDArray[np.int64]
     prediction: npt.NDArray[np.int64]
-    """On the adversarial example where one was found, else the clean prediction."""
+    """On the adversarial example where one was found, else the clean prediction. Of a corruption: at the first severity at
+    which it is wrong."""
     robust: npt.NDArray[np.bool_]
-    """Correct when clean, and no verified adversarial example within eps (towards a class: none that is taken for it)."""
+    """Correct when clean, and no verified adversarial example within eps (towards a class: none that is taken for it). Of a
+    corruption: correct when clean and at every severity."""
     distance: npt.NDArray[np.float64]
     """Measured distance of the verified example in the threat model's norm; NaN where there is none."""
     margin: npt.NDArray[np.float64]
     """Verified, at the example (else clean), negative where the attack succeeds: logit of the label minus the largest other
-    one; towards another class than the label, the largest other logit minus the target's."""
+    one; towards another class than the label, the largest other logit minus the target's. Of a corruption: the smallest over
+    its severities."""
     forwards: npt.NDArray[np.float64]
     """Forward passes of the attack on this sample (a mean over the batch for whole attacks of other libraries)."""
     backwards: npt.NDArray[np.float64]
@@ -103,13 +115,16 @@ class Samples:
     """Attack steps until the verified success; -1 where there was none."""
     wrong_share: npt.NDArray[np.float64]
     """Randomised models: share of fresh draws that misclassify the example (inside eps, else the clean image), towards a
-    class, as that class; else 0 or 1."""
+    class, as that class; else 0 or 1. Of a corruption: share of the severities at which the sample is misclassified (of a
+    randomised model, by most draws)."""
     wrong_share_scored: npt.NDArray[np.float64]
-    """The same on a second, independent set of draws, used for the score once the worst attack is chosen."""
+    """The same on a second, independent set of draws, used for the score once the worst attack is chosen. Of a corruption: 1
+    where the sample is misclassified at any severity, else 0."""
     adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]
     """The verified example (C, H, W), None where there is none or where it was not kept."""
     stage: Sequence[str] = ()
-    """Of a cascade, the stage that broke each sample, empty text where none did; no entries for other attacks."""
+    """Of a cascade, the stage that broke each sample, empty text where none did; of a corruption, the severities at which the
+    sample is misclassified, separated by blanks; no entries for other attacks."""
     certified: npt.NDArray[np.bool_] | None = None
     """Of a certificate: no point of the ball is misclassified, by proof; None for attacks."""
 

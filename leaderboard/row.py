@@ -8,6 +8,7 @@ from typing import Literal
 
 from gauntlet.leaderboard.bracket import Bracket
 from gauntlet.leaderboard.cells import Status
+from gauntlet.leaderboard.corruptions import CorruptionAccuracy
 from gauntlet.leaderboard.record import Flag
 from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.worst_case import WorstCase
@@ -51,6 +52,8 @@ class Row:
     """Robust accuracy under the naive attack alone; None where there was none, or it has not finished."""
     bracket: Bracket | None
     """None where nothing was to be proven."""
+    corruption: CorruptionAccuracy | None
+    """Under common corruptions, of whichever suite; None where none was asked for. No part of anything else in the row."""
     seconds: float
     """Of all attacks together."""
     forwards_per_sample: float
@@ -62,7 +65,7 @@ class Row:
     """Ways of attack that finished, see `CellInfo.ways`."""
     randomised: bool
     problems: tuple[str, ...]
-    """A sentence for each cell that failed or is not finished."""
+    """A sentence for each cell that failed or is not finished, and where there is no attack at all."""
     worst_case: WorstCase = field(repr=False, compare=False)
     rank: int | None = None
     """1 + the number of rows that are significantly better; None where `unranked` says why."""

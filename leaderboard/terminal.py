@@ -13,6 +13,8 @@ WIDTH = 100
 """Columns that a table tries to fit."""
 
 _HEADER = ("rank", "model", "defense", "clean %", "proven %", "robust % [95 %]", "n", "worst attack", "s")
+_CORRUPTED = "corr. %"
+"""Heads a column after the clean accuracy, where a row has one."""
 _NAMES = (1, 2, 7)
 """Columns that may be cut."""
 
@@ -36,7 +38,12 @@ def _title(section: tuple[str, str, str]) -> str:
 
 def _table(title: str, rows: Sequence[Row]) -> str:
     lines = [_HEADER, *map(_line, rows)]
-    return "\n".join([title, *aligned(lines, left={*_NAMES, 5}, names=_NAMES, most=WIDTH)])
+    names, left = _NAMES, {*_NAMES, 5}
+    if any(row.corruption is not None for row in rows):
+        corrupted = [_CORRUPTED, *(formatting.corrupted(row).partition(" ")[0] for row in rows)]
+        lines = [(*line[:4], entry, *line[4:]) for line, entry in zip(lines, corrupted, strict=True)]
+        names, left = (1, 2, 8), {1, 2, 6, 8}
+    return "\n".join([title, *aligned(lines, left=left, names=names, most=WIDTH)])
 
 
 def _line(row: Row) -> tuple[str, ...]:

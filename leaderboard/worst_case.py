@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard.cells import Outcomes, majority_right, outcomes, status
-from gauntlet.leaderboard.record import CellInfo, CellResult
+from gauntlet.leaderboard.record import CORRUPTION, CellInfo, CellResult
 from gauntlet.leaderboard.statistics import Proportion
 
 
 @dataclass(frozen=True, eq=False)
 class WorstCase:
-    """Per-sample outcomes against all attacks of a row, arrays of length n.
+    """Per-sample outcomes against all attacks of a row, arrays of length n. Corruptions are none of them.
 
     The samples are those that every cell of the row covered, in the order of the first cell: one that has not faced
     some attack is in neither the numerator nor the denominator. Where a cell failed before its first block, n is 0.
@@ -51,6 +51,11 @@ class WorstCase:
         return min(classes, key=lambda entry: entry[1].estimate, default=None)
 
 
+_NOBODY = WorstCase(
+    np.empty(0, np.str_), np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), np.empty(0), complete=False
+)
+
+
 def row_key(cell: CellInfo) -> tuple[str, str, str, str, str]:
     """What the cells of one row share: model, defense, threat model, data and suite."""
     return cell.model, cell.defense, cell.threat, cell.data, cell.suite
@@ -64,10 +69,13 @@ def worst_case(results: Sequence[CellResult]) -> WorstCase:
     draws would report noise as weakness. Robust is a majority of right draws; a tie is not robust.
 
     Raises ValueError for an empty list, for cells of different rows, and for repeated sample ids where cells cover
-    different samples and must be matched by id.
+    different samples and must be matched by id. Corruptions have no part in it: of them alone it has no samples.
     """
     if not results:
         raise ValueError("results is empty: the worst case needs at least one cell")
+    results = [result for result in results if result.cell.attack_kind != CORRUPTION]
+    if not results:
+        return _NOBODY
     keys = {row_key(result.cell) for result in results}
     if len(keys) > 1:
         raise ValueError(f"results of {len(keys)} rows are mixed: give the cells of one row, not of {sorted(keys)}")

@@ -15,7 +15,9 @@ from gauntlet.leaderboard.class_tables import classes_frame
 from gauntlet.leaderboard.escape import spreadsheet
 from gauntlet.leaderboard.frames import cells_frame, leaderboard_frame
 from gauntlet.leaderboard.markdown import RunContext, report
+from gauntlet.leaderboard.published import Published
 from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.references import references, references_frame, with_published
 from gauntlet.leaderboard.table import rows
 from gauntlet.leaderboard.terminal import terminal_table
 
@@ -30,10 +32,18 @@ class WrittenFiles:
     cells_csv: Path
     classes_csv: Path
     markdown: Path
+    published_csv: Path | None = None
+    """Where others have stated figures of the models."""
 
 
-def write(folder: Path, results: Sequence[CellResult], context: RunContext) -> WrittenFiles:
-    """Write the four files into `folder`, which is made where it does not exist.
+def write(
+    folder: Path,
+    results: Sequence[CellResult],
+    context: RunContext,
+    published: Sequence[tuple[str, Published]] = (),
+) -> WrittenFiles:
+    """Write the files into `folder`, which is made where it does not exist: four, and `published.csv` where there are
+    `published` figures (each with the name of its model in the tables) beside measured ones.
 
     The CSV files hold the tables of `frames`, accuracies as shares in 0..1: text as `string`, counts and ranks as
     `Int64`, other numbers as `float64`, yes or no as `bool`, an empty field for no value; `frames.read_leaderboard`,
@@ -43,16 +53,25 @@ def write(folder: Path, results: Sequence[CellResult], context: RunContext) -> W
     that names the file; where it could not be written (a full disk, a missing right) all old files are as they were.
     """
     table = rows(results)
-    names = ("leaderboard.csv", "cells.csv", "classes.csv", "leaderboard.md")
-    files = WrittenFiles(*(folder / name for name in names))
-    replace_files(
-        {
-            files.leaderboard_csv: csv_text(leaderboard_frame(table)).encode(),
-            files.cells_csv: csv_text(cells_frame(results)).encode(),
-            files.classes_csv: csv_text(classes_frame(table)).encode(),
-            files.markdown: report(table, results, context).encode(),
-        }
+    found = references(table, published)
+    files = WrittenFiles(
+        leaderboard_csv=folder / "leaderboard.csv",
+        cells_csv=folder / "cells.csv",
+        classes_csv=folder / "classes.csv",
+        markdown=folder / "leaderboard.md",
+        published_csv=folder / "published.csv" if found else None,
     )
+    texts = {
+        files.leaderboard_csv: csv_text(with_published(leaderboard_frame(table), table, found)),
+        files.cells_csv: csv_text(cells_frame(results)),
+        files.classes_csv: csv_text(classes_frame(table)),
+        files.markdown: report(table, results, context, found),
+    }
+    if files.published_csv is not None:
+        texts[files.published_csv] = csv_text(references_frame(found))
+    replace_files({path: text.encode() for path, text in texts.items()})
+    if not found:
+        (folder / "published.csv").unlink(missing_ok=True)
     return files
 
 

@@ -75,7 +75,8 @@ def test_listing_the_data_sets_with_their_cards_imports_no_torch():
         "import sys\n"
         "from gauntlet.bench.data.catalog import DATA\n"
         "cards = [DATA.get(name).card for name in DATA.names()]\n"
-        "assert [card.name for card in cards] == ['digits', 'digits-train'], cards\n"
+        "assert [card.name for card in cards] == DATA.names(), cards\n"
+        "assert {'digits', 'cifar10', 'imagenet', 'svhn'} <= set(DATA.names())\n"
         "heavy = {'torch', 'sklearn', 'numpy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -84,7 +85,7 @@ def test_listing_the_data_sets_with_their_cards_imports_no_torch():
 
 
 def test_the_cards_tell_the_truth_about_classes_and_shape():
-    for name in DATA.names():
+    for name in ("digits", "digits-train"):
         entry = DATA.get(name)
         data = entry.load()
         assert entry.card.name == data.name == name
@@ -155,6 +156,7 @@ def test_images_outside_the_box_are_refused_with_the_way_out(change, hint):
         ({"images": torch.zeros(0, 1, 5, 7), "labels": torch.zeros(0).long()}, "no samples"),
         ({"images": torch.rand(6, 32, 32, 3)}, "transpose"),
         ({"images": np.zeros((6, 28, 28, 1), np.uint8)}, "transpose"),
+        ({"images": np.eye(7, dtype=np.uint8)[:6, None, None]}, "only 0 and 1.* multiply by 255"),
     ],
 )
 def test_a_planted_fault_is_refused_with_its_place_and_the_way_out(planted, message):
@@ -246,6 +248,11 @@ def test_an_npz_gives_its_images_labels_and_ids(tmp_path):
             "array 'ids' .* no Python objects",
         ),
         ({"images": np.full((2, 1, 4, 4), 200.0), "labels": np.array([0, 1])}, "divide by 255"),
+        ({"images": np.ones((2, 1, 4, 4), np.uint8), "labels": np.array([0, 1])}, "only 0 and 1"),
+        ({"images": np.zeros((2, 8, 9, 3), np.uint8), "labels": np.array([0, 1])}, "transpose"),
+        ({"images": np.zeros((2, 1, 4, 4)), "labels": np.array([0.0, 1])}, "labels are float64"),
+        ({"images": np.zeros((2, 1, 4, 4)), "labels": np.array([0, 1, 1])}, "2 images and 3 labels"),
+        ({"images": np.zeros((2, 16)), "labels": np.array([0, 1])}, r"shape \(2, 16\)"),
     ],
 )
 def test_an_npz_with_a_fault_is_refused(tmp_path, arrays, message):
@@ -530,6 +537,14 @@ def test_a_number_or_a_slice_selects_and_positions_are_kept(thousand, samples, e
     assert data.classes == 10
 
 
+def test_a_stratified_selection_takes_the_first_of_each_class_in_the_order_of_the_data(thousand):
+    assert select(thousand, "stratified:30").positions == tuple(range(30))
+    labels = torch.tensor([2, 2, 0, 2, 1, 1, 0, 0, 1])
+    data = from_arrays(torch.zeros(9, 1, 2, 2), labels)
+    assert select(data, "stratified:6").positions == (0, 1, 2, 4, 5, 6)
+    assert select(data, " stratified: 3 ").labels.tolist() == [2, 0, 1]
+
+
 def test_a_selection_of_a_selection_keeps_the_places_in_the_full_set(thousand):
     assert select(select(thousand, "100:200"), "5:7").positions == (105, 106)
 
@@ -541,6 +556,11 @@ def test_a_selection_of_a_selection_keeps_the_places_in_the_full_set(thousand):
         ("900:1001", "asks for more"),
         ("1000:", "asks for more"),
         ("0", "is empty"),
+        ("stratified:1001", "write stratified:1000 or stratified:1010"),
+        ("stratified:7", "write stratified:10$"),
+        ("stratified:1010", "class 0 has 100: write at most stratified:1000"),
+        ("stratified:0", "not understood"),
+        ("stratified:x", "not understood"),
         ("7:7", "is empty"),
         ("9:7", "is empty"),
         ("-5", "negative"),

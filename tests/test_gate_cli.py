@@ -39,6 +39,19 @@ def build():
     model.load_state_dict(torch.load(Path(__file__).with_name("weights.pt"), weights_only=True))
     return model.eval()
 '''
+FAILING = (
+    MODEL.replace(
+        "    return model.eval()",
+        "    model.register_forward_pre_hook(refuse)\n    return model.eval()",
+    )
+    + '''
+
+def refuse(module, given):
+    """Nobody attacks this network."""
+    if given[0].requires_grad:
+        raise OSError("no gradients here")
+'''
+)
 RUN = ("run", "--model=model.py:build", "--data=digits", "--samples=200", "--threat=Linf:0.15", "--out=out")
 ATTACK = "--attacks=pgd(steps=10)"
 BASELINE = Path("bench", "baselines", "custom.json")
@@ -158,7 +171,7 @@ def test_a_run_of_something_else_is_incomparable_and_never_passes(here, call, ch
 
 
 def test_a_cell_that_fails_is_incomparable(here, call):
-    Path("model.py").write_text("def build():\n    raise OSError('no weights here')\n")
+    Path("model.py").write_text(FAILING)
     assert call(*RUN, ATTACK).returncode == 1
     done = call("gate", "out", BASELINE)
     assert done.returncode == 3
@@ -523,7 +536,7 @@ def test_accepting_again_shows_what_changed_and_diff_shows_it_before(here, call,
 
 def test_a_run_with_errors_is_not_accepted(here, call):
     old = BASELINE.read_bytes()
-    Path("model.py").write_text("def build():\n    raise OSError('no weights here')\n")
+    Path("model.py").write_text(FAILING)
     call(*RUN, ATTACK)
     assert_told(
         call("baseline", "accept", "out"), 2, "out is no baseline", "pgd", "error", "run the same command again"

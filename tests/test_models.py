@@ -376,7 +376,10 @@ def test_keys_that_do_not_fit_are_listed_five_at_most(tmp_path, factory, trained
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ModelError) as caught:
         load_model(factory, weights=tmp_path / "w.safetensors")
-    assert "missing 1.bias, unexpected extra0, extra1, extra2, extra3, extra4 and 2 more" in str(caught.value)
+    assert (
+        "missing 1.bias (5,); unexpected extra0 (1,), extra1 (1,), extra2 (1,), extra3 (1,), extra4 (1,) and 2 more"
+        in str(caught.value)
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,11 @@ def test_an_untargeted_threat_model_is_written_as_before_there_were_targets():
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("Linf:0.1:", "target=CLASS or target=next"),
-        ("Linf:0.1:3", "target=CLASS or target=next"),
-        ("Linf:0.1:target", "target=CLASS or target=next"),
-        ("Linf:0.1:target=", "target=CLASS or target=next"),
-        ("Linf:0.1:goal=3", "target=CLASS or target=next"),
+        ("Linf:0.1:", "target=CLASS or target=next or target=random"),
+        ("Linf:0.1:3", "target=CLASS or target=next or target=random"),
+        ("Linf:0.1:target", "target=CLASS or target=next or target=random"),
+        ("Linf:0.1:target=", "target=CLASS or target=next or target=random"),
+        ("Linf:0.1:goal=3", "target=CLASS or target=next or target=random"),
         ("Linf:0.1:target=-1", "target '-1'"),
         ("Linf:0.1:target=1.5", "target '1.5'"),
         ("Linf:0.1:target=cat", "target 'cat'"),
@@ -90,6 +90,21 @@ def test_the_targets_of_labels_are_the_class_the_next_one_or_the_labels_themselv
     assert ThreatModel("L2", 1, "3").targets(labels, CLASSES).tolist() == [3] * CLASSES
     assert ThreatModel("L2", 1, "next").targets(labels, CLASSES).tolist() == [1, 2, 3, 4, 0]
     assert ThreatModel("L2", 1).targets(labels, CLASSES) is labels
+
+
+def test_random_targets_are_other_classes_all_of_them_and_a_sample_s_own():
+    labels, ids = torch.arange(2000) % CLASSES, [f"test/{i}" for i in range(2000)]
+    threat = ThreatModel("L2", 1, "random")
+    targets = threat.targets(labels, CLASSES, ids)
+    assert (targets != labels).all()
+    counts = torch.bincount((targets - labels) % CLASSES, minlength=CLASSES)[1:]
+    # 500 are expected of each of the four others, with a standard deviation of 19.
+    assert counts.min() > 400
+    assert counts.max() < 600
+    backwards = threat.targets(labels.flip(0), CLASSES, ids[::-1])
+    assert torch.equal(backwards.flip(0), targets)
+    with pytest.raises(ValueError, match="0 ids for 2000 labels"):
+        threat.targets(labels, CLASSES)
 
 
 def test_a_class_that_the_model_does_not_have_is_refused_by_its_number_and_theirs():
@@ -365,6 +380,7 @@ def test_what_robust_means_towards_a_class_is_one_sentence():
     assert meaning("Linf:8/255") == ""
     assert re.fullmatch(r"[^.]*classified correctly clean and not moved to class 3[^.]*\.", meaning("L2:1.0:target=3"))
     assert "the class after its label" in meaning("L2:1.0:target=next")
+    assert "drawn for it" in meaning("L2:1.0:target=random")
 
 
 # Attacks of libraries
@@ -424,7 +440,7 @@ def samples(root):
     }
 
 
-@pytest.mark.parametrize("target", ["3", "next"])
+@pytest.mark.parametrize("target", ["3", "next", "random"])
 def test_a_run_towards_a_class_is_stored_shown_and_verified_again(project, call, target):
     threat = f"Linf:0.25:target={target}"
     done = call(*RUN, f"--attacks={ATTACKS_RUN}", f"--threat={threat}", f"--threat=L2:1.0:target={target}")
@@ -435,7 +451,7 @@ def test_a_run_towards_a_class_is_stored_shown_and_verified_again(project, call,
         "pgd(steps=10)", "cw(search_steps=3, steps=20)", "torchattacks.PGD(steps=10)", "art.ProjectedGradientDescent(steps=10)",
     }  # fmt: skip
     for (_, text), one in found.items():
-        targets = ThreatModel.parse(text).targets(torch.from_numpy(one.label), 10).numpy()
+        targets = ThreatModel.parse(text).targets(torch.from_numpy(one.label), 10, one.id.tolist()).numpy()
         moved = ~np.isnan(one.distance)
         assert 3 <= moved.sum() < len(one)
         np.testing.assert_array_equal(one.prediction[moved], targets[moved])

@@ -8,6 +8,7 @@ from typing import Literal
 
 from gauntlet.bench.checks import effort, gradients, model, outcomes, planted, strength
 from gauntlet.bench.checks.subject import Finding, Subject, not_applicable
+from gauntlet.bench.models.black_box import access_of
 from gauntlet.leaderboard.record import Flag
 
 Cost = Literal["cheap", "expensive"]
@@ -184,6 +185,15 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+_OF_GRADIENTS = (
+    "unavailable-gradients",
+    "zero-gradient",
+    "finite-differences",
+    "optimisation-at-test-time",
+    "unstable-predictions",
+)
+
+
 def run_checks(subject: Subject, which: Which = "cheap") -> list[Finding]:
     """What each check finds, in the order of `CHECKS`; `cheap` leaves the expensive ones out.
 
@@ -194,6 +204,8 @@ def run_checks(subject: Subject, which: Which = "cheap") -> list[Finding]:
 
 def run_check(check: Check, subject: Subject) -> Finding:
     """What a check finds. One that fails says so: it must not take a result with it that the attack has given."""
+    if check.name in _OF_GRADIENTS and access_of(subject.pipeline) != "white-box":
+        return not_applicable(check.name, "Only the model's answers can be seen: nothing attacks it by its gradients.")
     try:
         return check.run(subject)
     except Exception as error:

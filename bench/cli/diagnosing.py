@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ def make_request(options: Mapping[str, Any]) -> Request:
     )
 
 
-def diagnose_pair(options: Mapping[str, Any], out: Path | None) -> bool:
+def diagnose_pair(options: Mapping[str, Any], out: Path | None, plugins: Sequence[str] = ()) -> bool:
     """Diagnose, and print or write the report; False where a check blocks."""
     request = make_request(options)
     found = diagnose(request, _tell)
-    text = report(found, _command({**options, "threat": request.threat}))
+    text = report(found, _command({**options, "threat": request.threat}, plugins))
     if out is None:
         click.echo(text)
     else:
@@ -59,8 +59,9 @@ def _tell(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _command(options: Mapping[str, Any]) -> str:
+def _command(options: Mapping[str, Any], plugins: Sequence[str]) -> str:
     given = [(name, value) for name, value in options.items() if value not in (None, "")]
+    given += [("plugin", file) for file in plugins]
     return shlex.join(["gauntlet", "diagnose", *(part for name, value in given for part in (f"--{name}", str(value)))])
 
 

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
+from typing import Any
 
 from gauntlet.attacks.suites import SUITES
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
+from gauntlet.bench.registry import Registry
+
+_REGISTRIES: Mapping[str, Registry[Any]] = {"models": MODELS, "attacks": ATTACKS, "defenses": DEFENSES, "data": DATA}
 
 
 def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
-    """(name, summary) of what is registered under `kind`, sorted, for a shell wildcard."""
+    """(name, summary) of what is registered under `kind`, sorted, for a shell wildcard; what is installed is loaded."""
     if kind == "suites":
         return [
             (name, "; ".join(f"{norm}: {', '.join(m.spec for m in members)}" for norm, members in norms.items()))
             for name, norms in sorted(SUITES.items())
             if fnmatch.fnmatch(name, pattern)
         ]
+    registry = _REGISTRIES[kind]
+    registry.load_offers()
+    return [
+        (name, _summary(kind, registry.get(name).card) + _from(registry.origin(name)))
+        for name in registry.names(pattern)
+    ]
+
+
+def problems(kind: str) -> tuple[str, ...]:
+    """A sentence for whatever is installed, offers something of that kind, and cannot be used."""
+    return _REGISTRIES[kind].problems if kind in _REGISTRIES else ()
+
+
+def _summary(kind: str, card: Any) -> str:
+    told = card.summary
     if kind == "attacks":
-        return [
-            (name, f"{card.summary} [{', '.join(card.norms)}; {card.kind}; {card.source}]")
-            for name in ATTACKS.names(pattern)
-            for card in (ATTACKS.get(name).card,)
-        ]
+        told += f" [{', '.join(card.norms)}; {card.kind}; {card.source}]"
     if kind == "defenses":
-        return [
-            (name, f"{card.summary} [{_traits(card.differentiable, card.randomised)}; {card.source}]")
-            for name in DEFENSES.names(pattern)
-            for card in (DEFENSES.get(name).card,)
-        ]
-    if kind == "data":
-        return [(name, DATA.get(name).card.summary) for name in DATA.names(pattern)]
-    return [(name, MODELS.get(name).card.summary) for name in MODELS.names(pattern)]
+        traits = f"{'' if card.differentiable else 'not '}differentiable"
+        told += f" [{traits}, {'randomised' if card.randomised else 'deterministic'}; {card.source}]"
+    return str(told)
 
 
-def _traits(differentiable: bool, randomised: bool) -> str:
-    return f"{'' if differentiable else 'not '}differentiable, {'randomised' if randomised else 'deterministic'}"
+def _from(origin: str) -> str:
+    return f" (from {origin})" if origin else ""

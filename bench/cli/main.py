@@ -13,7 +13,25 @@ import click
 from gauntlet.bench.cli.compare_commands import bisect, compare
 from gauntlet.bench.cli.exits import EPILOG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from gauntlet.bench.cli.gate_commands import baseline, gate, gate_costs
+from gauntlet.bench.cli.reproducing import reproduce
 from gauntlet.bench.options import OPTIONS
+
+
+def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--plugin` alone, for commands that have not all options of a run."""
+    (option,) = (one for one in OPTIONS if one.name == "plugin")
+    named = click.option("--plugin", "plugins", multiple=True, metavar=option.metavar, help=option.help)
+    return named(command)
+
+
+def load_named(plugins: tuple[str, ...]) -> None:
+    """Load the plugins that the option names, or else the configuration."""
+    from gauntlet.bench.config_file import plugin_files
+
+    if files := plugin_files(plugins, Path.cwd()):
+        from gauntlet.bench.plugins import load_plugins
+
+        load_plugins(files)
 
 
 def run_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
@@ -33,7 +51,7 @@ def cli() -> None:
     """Adversarial-robustness benchmarks for PyTorch image classifiers."""
 
 
-for _command in (baseline, gate, gate_costs, compare, bisect):
+for _command in (baseline, gate, gate_costs, compare, bisect, reproduce):
     cli.add_command(_command)
 
 
@@ -76,11 +94,15 @@ def sweep(attack: str, over: tuple[str, ...], seeds: int, **options: Any) -> Non
 @cli.command("list", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(["models", "attacks", "suites", "defenses", "data"]))
 @click.argument("pattern", default="*")
-def list_(kind: str, pattern: str) -> None:
-    """List what is registered; PATTERN may have shell wildcards."""
-    from gauntlet.bench.cli.listing import entries
+@plugin_option
+def list_(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
+    """List what is registered, by Gauntlet, by plugins, and by what is installed; PATTERN may have shell wildcards."""
+    from gauntlet.bench.cli.listing import entries, problems
 
+    load_named(plugins)
     found = entries(kind, pattern)
+    for problem in problems(kind):
+        click.echo(f"warning: {problem}", err=True)
     if not found:
         raise click.UsageError(f"no {kind} match {pattern!r}: `gauntlet list {kind}` shows all")
     width = max(len(name) for name, _ in found)
@@ -95,7 +117,8 @@ def list_(kind: str, pattern: str) -> None:
 @click.option("--model", default="*", help="Models for --pictures and --sample, a pattern such as 'cnn.*'.")
 @click.option("--defense", default="*", help="Defenses for --pictures and --sample, a pattern.")
 @click.option("--attack", default="*", help="Attacks for --pictures and --sample, a pattern.")
-def show(folder: Path, pictures: bool, sample: str | None, **patterns: str) -> None:
+@plugin_option
+def show(folder: Path, pictures: bool, sample: str | None, plugins: tuple[str, ...], **patterns: str) -> None:
     """Show a run: its leaderboard, and every cell with its state; or one sample; or draw pictures."""
     from gauntlet.bench.cli.reading import draw_run, show_run, show_sample
     from gauntlet.bench.gallery import Patterns
@@ -104,9 +127,9 @@ def show(folder: Path, pictures: bool, sample: str | None, **patterns: str) -> N
     if sample is None and not pictures and chosen != Patterns():
         raise click.UsageError("--model, --defense and --attack narrow --pictures and --sample: add one of these")
     if sample is not None:
-        lines = show_sample(folder, sample, chosen, pictures=pictures)
+        lines = show_sample(folder, sample, chosen, pictures=pictures, plugins=plugins)
     else:
-        lines = draw_run(folder, chosen) if pictures else show_run(folder)
+        lines = draw_run(folder, chosen, plugins) if pictures else show_run(folder)
     for line in lines:
         click.echo(line)
 
@@ -124,11 +147,15 @@ def leaderboard(folder: Path) -> None:
 @cli.command(epilog=EPILOG)
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.", metavar="DEVICE")
-def verify(folder: Path, device: str) -> None:
-    """Verify every stored adversarial example of a run again, from the files alone."""
+@plugin_option
+def verify(folder: Path, device: str, plugins: tuple[str, ...]) -> None:
+    """Verify every stored adversarial example of a run again, from the files alone.
+
+    The plugins that the run was made with are loaded again, or, where given, those of --plugin in their place.
+    """
     from gauntlet.bench.cli.reading import verify_run
 
-    if not verify_run(folder, device):
+    if not verify_run(folder, device, plugins):
         raise SystemExit(EXIT_FAILED)
 
 
@@ -150,7 +177,8 @@ def verify(folder: Path, device: str) -> None:
     help="Instead: every check on the zoo, all defenses and hidden masks; results kept in --out.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Report to write, in Markdown.")
-def diagnose(matrix: bool, out: Path | None, **options: Any) -> None:
+@plugin_option
+def diagnose(matrix: bool, out: Path | None, plugins: tuple[str, ...], **options: Any) -> None:
     """Run every check on one model behind one defense: can the number be trusted?
 
     Attacks it naively and adaptively, at half of eps, and without the defense, and prints a report. Exit code 1 where a
@@ -158,10 +186,11 @@ def diagnose(matrix: bool, out: Path | None, **options: Any) -> None:
     """
     from gauntlet.bench.cli.diagnosing import diagnose_pair, print_matrix
 
+    load_named(plugins)
     if matrix:
         print_matrix(options, out or Path("gauntlet-results"))
         return
-    if not diagnose_pair(options, out):
+    if not diagnose_pair(options, out, plugins):
         raise SystemExit(EXIT_FAILED)
 
 
@@ -183,7 +212,8 @@ def diagnose(matrix: bool, out: Path | None, **options: Any) -> None:
 @click.option("--device", help="auto (default), cpu, cuda or cuda:1.", metavar="DEVICE")
 @click.option("--out", type=click.Path(path_type=Path), help="Weights to write (for a NAME: NAME.safetensors).")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint that a killed training left beside --out.")
-def train(name: str | None, **options: Any) -> None:
+@plugin_option
+def train(name: str | None, plugins: tuple[str, ...], **options: Any) -> None:
     """Train a model by a published recipe.
 
     NAME is a model of the embedded zoo, made again as its card says. Without it --recipe, --model, --data, --threat and
@@ -191,7 +221,8 @@ def train(name: str | None, **options: Any) -> None:
     """
     from gauntlet.bench.cli.training import make_job, train_model
 
-    for line in train_model(make_job(name, options)):
+    load_named(plugins)
+    for line in train_model(make_job(name, options), plugins):
         click.echo(line)
 
 
@@ -212,13 +243,15 @@ def train(name: str | None, **options: Any) -> None:
 @click.option(
     "--out", default="gauntlet-speed", show_default=True, type=click.Path(path_type=Path), help="Folder to write."
 )
-def speed(out: Path, **options: Any) -> None:
+@plugin_option
+def speed(out: Path, plugins: tuple[str, ...], **options: Any) -> None:
     """Measure our attacks beside those of the installed libraries on the same work.
 
     ROWS are patterns such as 'PGD*'; all rows without any, which takes about an hour.
     """
     from gauntlet.bench.speed.run import Setup, compare_speed
 
+    load_named(plugins)
     click.echo(compare_speed(Setup(**options), out, lambda line: click.echo(line, err=True)))
     click.echo(f"written: {out / 'speed.md'}, {out / 'speed.csv'}")
 

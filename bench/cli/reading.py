@@ -53,21 +53,23 @@ def write_files(folder: Path) -> Iterator[str]:
         yield f"written: {path}"
 
 
-def draw_run(folder: Path, patterns: Patterns) -> Iterator[str]:
+def draw_run(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = ()) -> Iterator[str]:
     """Write the pictures of every row that the patterns choose, a line each; what cannot be drawn says why."""
-    gallery = Gallery(load_run(folder))
+    gallery = Gallery(load_run(folder, plugins))
     for row in gallery.rows(patterns):
         yield visible(row.title)
         for drawn in gallery.draw(row):
             yield f"  {_told(drawn)}"
 
 
-def show_sample(folder: Path, sample: str, patterns: Patterns, *, pictures: bool) -> Iterator[str]:
+def show_sample(
+    folder: Path, sample: str, patterns: Patterns, *, pictures: bool, plugins: tuple[str, ...] = ()
+) -> Iterator[str]:
     """What became of one sample, a line for each cell that the patterns choose, and its pictures where wanted.
 
     Raises NoPictureError where no such cell has the sample.
     """
-    gallery = Gallery(load_run(folder))
+    gallery = Gallery(load_run(folder, plugins))
     seen = False
     for row in gallery.rows(patterns):
         lines = [line for cell in row.cells for line in _sample_lines(cell, gallery.result(cell), sample)]
@@ -125,9 +127,9 @@ def _told(drawn: Drawn) -> str:
     return f"not drawn: {drawn.path.name}: {visible(drawn.missing)}" if drawn.missing else f"written: {drawn.path}"
 
 
-def verify_run(folder: Path, device: str) -> bool:
+def verify_run(folder: Path, device: str, plugins: tuple[str, ...] = ()) -> bool:
     """Verify a run again, a line a cell; False where anything failed, or where there was nothing to verify."""
-    run = load_run(folder)
+    run = load_run(folder, plugins)
     failures = examples = boundary = cells_seen = 0
     for check in reverify(run, choose_device(device)):
         title = visible(check.title)

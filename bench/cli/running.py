@@ -36,7 +36,10 @@ def _engine(config: Config, *, dry: bool = False) -> Engine:
     plan = make_plan(config)
     for reason in plan.skipped:
         click.echo(f"not planned: {reason}", err=True)
-    return Engine(plan, config, dry=dry)
+    engine = Engine(plan, config, dry=True)
+    if not dry:
+        engine.begin()
+    return engine
 
 
 def execute(options: Mapping[str, Any]) -> int:

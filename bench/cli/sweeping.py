@@ -15,6 +15,7 @@ import numpy as np
 from gauntlet.bench.config import Config, load_config
 from gauntlet.bench.engine import Engine
 from gauntlet.bench.plan import Cell, Plan, make_plan
+from gauntlet.bench.plugins import load_plugins
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.sweep import Axis, Point, SweepError, grid, parse_axis, settings_text
 from gauntlet.bench.sweep_report import sweep_figure, sweep_frame, sweep_markdown
@@ -33,8 +34,9 @@ def sweep(options: Mapping[str, Any], attack: str, over: Sequence[str], seeds: i
     axes = [parse_axis(text) for text in over]
     if seeds < 1:
         raise SweepError(f"--seeds {seeds} must be at least 1")
-    ATTACKS.get(attack.partition("(")[0].strip())
     config = _config(options, attack, axes)
+    load_plugins(config.plugins)
+    ATTACKS.get(attack.partition("(")[0].strip())
     points = grid(attack, config.groups[0].threats[0], axes)
     plan = _plan(config, points, seeds)
     engine = Engine(plan, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def _numbers(key: str, text: str) -> tuple[float, ...]:
         raise click.UsageError(f"--{key} {text!r} must be numbers separated by commas, one for each channel") from None
 
 
-def train_model(job: Job) -> Iterator[str]:
+def train_model(job: Job, plugins: Sequence[str] = ()) -> Iterator[str]:
     """Train, then say what came out, how far training and test samples are apart, and what the card says."""
     console = Console(stderr=True)
     title = f"training {job.name or job.model}"
@@ -74,7 +74,8 @@ def train_model(job: Job) -> Iterator[str]:
     normalised = [f"--{key} {','.join(map(str, value))} " for key in ("mean", "std") if (value := getattr(job, key))]
     weights = f"--weights {result.path} {''.join(normalised)}--data {job.test or 'DATA'} --threat {job.threat}"
     network = MODELS.get(job.model).source if job.model in MODELS else job.model
-    yield f"attack it: gauntlet run --model {network or job.model} {weights}"
+    named = "".join(f"--plugin {file} " for file in plugins)
+    yield f"attack it: gauntlet run {named}--model {network or job.model} {weights}"
 
 
 def _figures(job: Job, result: TrainResult) -> Iterator[str]:

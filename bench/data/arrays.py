@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from gauntlet.bench.data.dataset import Data, check_images_shape
+from gauntlet.bench.data.dataset import Data, check_bytes, check_images_shape
+from gauntlet.bench.data.images import HELD, Images
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "targets")
@@ -37,6 +38,7 @@ def from_arrays(
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     check_images_shape(pixels)
+    check_bytes(pixels)
     pixels = pixels.to(torch.float32) / 255 if pixels.dtype == torch.uint8 else pixels
     targets = _tensor(labels, "labels")
     if targets.numel() and (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool):
@@ -47,7 +49,7 @@ def from_arrays(
         name=name,
         images=pixels.contiguous(),
         labels=targets.contiguous(),
-        ids=_ids(ids, len(pixels)),
+        ids=tuple(map(str, range(len(pixels)))) if ids is None else text_ids(ids),
         classes=max(highest + 1, 2) if classes is None else classes,
         spec=name,
         positions=tuple(range(len(pixels))),
@@ -59,9 +61,10 @@ def from_dataset(source: Any, limit: int | None = None, *, classes: int | None =
 
     A sample is (image, label) or a mapping with keys such as `image` and `label`; an image is a tensor or array
     (C, H, W) or (H, W), or a Pillow image. Loaders give batches of these. At most `limit` samples are read. Ids are
-    the indices. `classes` is taken from `source.classes` where the source has such a list. Raises ValueError for a
-    loader that shuffles and for samples that differ when they are read again (random augmentation): results could not
-    be compared with another run's.
+    the indices. `classes` is taken from `source.classes` where the source has such a list. A Dataset whose images take
+    more than `images.HELD` bytes is read here for its labels, and again for its images when they are indexed. Raises
+    ValueError for a loader that shuffles and for samples that differ when they are read again (random augmentation):
+    results could not be compared with another run's.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit!r} must be at least 1")
@@ -70,24 +73,47 @@ def from_dataset(source: Any, limit: int | None = None, *, classes: int | None =
     if loader is not None and _shuffles(loader):
         raise ValueError("the data loader shuffles, so no run sees the same order: build it with shuffle=False")
     _refuse_random(dataset)
+    again = loader is None and _indexed(dataset)
     images: list[Tensor] = []
     labels: list[int] = []
     for image, label in _batched(loader) if loader is not None else _single(dataset):
         if images and (image.shape, image.dtype) != (images[0].shape, images[0].dtype):
             raise ValueError(
-                f"sample {len(images)} of data {name!r} is {image.dtype} {tuple(image.shape)}, sample 0 is "
+                f"sample {len(labels)} of data {name!r} is {image.dtype} {tuple(image.shape)}, sample 0 is "
                 f"{images[0].dtype} {tuple(images[0].shape)}: resize or crop the images to one size and type"
             )
-        images.append(image)
         labels.append(label)
-        if len(images) == limit:
+        if not images or not again or len(labels) * image.numel() * max(4, image.itemsize) <= HELD:
+            images.append(image)
+        else:
+            del images[1:]
+        if len(labels) == limit:
             break
     if not images:
         raise ValueError(f"data {name!r} has no samples: give at least one image")
     named = getattr(dataset, "classes", None)
     if classes is None and isinstance(named, list | tuple):
         classes = len(named)
-    return from_arrays(torch.stack(images), torch.tensor(labels), classes=classes, name=name)
+    if len(images) == len(labels):
+        return from_arrays(torch.stack(images), torch.tensor(labels), classes=classes, name=name)
+    return Data(
+        name=name,
+        images=_unread(dataset, len(labels), images[0]),
+        labels=torch.tensor(labels),
+        ids=tuple(map(str, range(len(labels)))),
+        classes=max(max(labels) + 1, 2) if classes is None else classes,
+        spec=name,
+        positions=tuple(range(len(labels))),
+    )
+
+
+def _unread(dataset: Any, count: int, first: Tensor) -> Images:
+    def read(rows: Sequence[int]) -> npt.NDArray[Any]:
+        found = torch.stack([_image(_pair(dataset[row])[0]) for row in rows])
+        return (found[:, None] if found.ndim == 3 else found).numpy()
+
+    shape = (1, *first.shape) if first.ndim == 2 else first.shape
+    return Images(read, count, shape, first.numpy().dtype)
 
 
 def _tensor(values: Any, what: str) -> Tensor:
@@ -100,9 +126,8 @@ def _tensor(values: Any, what: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-def _ids(ids: Sequence[Any] | npt.NDArray[Any] | None, count: int) -> tuple[str, ...]:
-    if ids is None:
-        return tuple(map(str, range(count)))
+def text_ids(ids: Sequence[Any] | npt.NDArray[Any]) -> tuple[str, ...]:
+    """Ids as text. Raises ValueError for what is neither a string nor a whole number."""
     listed = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else list(ids)
     for index, one in enumerate(listed):
         if isinstance(one, bool) or not isinstance(one, str | bytes | int | np.integer):
@@ -133,8 +158,7 @@ def _image(image: Any) -> Tensor:
 
 
 def _single(dataset: Any) -> Iterator[tuple[Tensor, int]]:
-    by_index = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    samples: Iterable[Any] = (dataset[i] for i in range(len(dataset))) if by_index else dataset
+    samples: Iterable[Any] = (dataset[i] for i in range(len(dataset))) if _indexed(dataset) else dataset
     for index, sample in enumerate(samples):
         image, label = _pair(sample)
         yield _image(image), _label(label, index)
@@ -162,13 +186,18 @@ def _label(label: Any, index: int) -> int:
     return value
 
 
+def _indexed(dataset: Any) -> bool:
+    """Whether its samples can be read again, in any order."""
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+
+
 def _shuffles(loader: DataLoader[Any]) -> bool:
     samplers = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     return any(isinstance(one, RandomSampler | SubsetRandomSampler | WeightedRandomSampler) for one in samplers)
 
 
 def _refuse_random(dataset: Any) -> None:
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    if not _indexed(dataset):
         return
     for index in range(min(REREAD, len(dataset))):
         first, second = (_image(_pair(dataset[index])[0]) for _ in range(2))

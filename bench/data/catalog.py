@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from gauntlet.bench.adopting import checked
 from gauntlet.bench.data.card import DataEntry
 from gauntlet.bench.registry import Registry
 
-DATA: Registry[DataEntry] = Registry("data")
+DATA: Registry[DataEntry] = Registry("data", "gauntlet.data", partial(checked, DataEntry))
 DATA.register("digits", "gauntlet.bench.data.digits:TEST")
 DATA.register("digits-train", "gauntlet.bench.data.digits:TRAIN")
+DATA.register("cifar10", "gauntlet.bench.data.published:CIFAR10")
+DATA.register("cifar100", "gauntlet.bench.data.published:CIFAR100")
+DATA.register("fashion-mnist", "gauntlet.bench.data.published:FASHION")
+DATA.register("imagenet", "gauntlet.bench.data.published:IMAGENET")
+DATA.register("mnist", "gauntlet.bench.data.published:MNIST")
+DATA.register("svhn", "gauntlet.bench.data.published:SVHN")
+DATA.register("tiny-imagenet", "gauntlet.bench.data.published:TINY")

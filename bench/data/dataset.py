@@ -8,9 +8,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from gauntlet.bench.data.images import Images
 
 CHANNELS = (1, 3, 4)
 """Channel counts by which an axis is recognised as the channel axis."""
@@ -18,19 +22,22 @@ CHANNELS = (1, 3, 4)
 BLOCK = 100
 """Places of the full data set that make one block; part of the store's layout: changing it orphans what is stored."""
 
+_LOOKED_AT = 1000
+"""Images by which it is told whether bytes are used as such."""
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """Images to evaluate on. Building one validates it, so that no part of the program sees data that are wrong.
 
-    `images`: float32 or float64 (N, C, H, W) in [0, 1]. `labels`: int64 (N,) in 0..classes-1. `ids`: unique, one a
-    sample. `classes`: how many there are; where a source does not say, it is the largest label plus 1, a lower bound.
-    `spec`: the text that loads the full data set again. `positions`: the samples' places in the full data set, which
-    a selection keeps. Raises ValueError that names the sample, its value and what to do.
+    `images`: float32 or float64 (N, C, H, W) in [0, 1], in memory or read when they are indexed. `labels`: int64 (N,) in
+    0..classes-1. `ids`: unique, one a sample. `classes`: how many there are; where a source does not say, it is the largest
+    label plus 1, a lower bound. `spec`: the text that loads the full data set again. `positions`: the samples' places in the
+    full data set, which a selection keeps. Raises ValueError that names the sample, its value and what to do.
     """
 
     name: str
-    images: Tensor = field(repr=False)
+    images: Tensor | Images = field(repr=False)
     labels: Tensor = field(repr=False)
     ids: tuple[str, ...] = field(repr=False)
     classes: int
@@ -95,7 +102,7 @@ def validate(data: Data) -> None:
     _check_pixels(data)
 
 
-def check_images_shape(images: Tensor) -> None:
+def check_images_shape(images: Tensor | Images | npt.NDArray[Any]) -> None:
     """Raise ValueError unless the shape is (N, C, H, W) with no empty image.
 
     A last axis of 1, 3 or 4 that is smaller than the two before it, with a second axis that is none of these, is taken
@@ -111,6 +118,15 @@ def check_images_shape(images: Tensor) -> None:
         )
     if 0 in shape[1:]:
         raise ValueError(f"images have shape {shape}, so an image holds no pixels: give C, H and W of at least 1")
+
+
+def check_bytes(images: Tensor | npt.NDArray[Any]) -> None:
+    """Raise ValueError where 8-bit images hold nothing but 0 and 1: as such they are all but black."""
+    if str(images.dtype).removeprefix("torch.") == "uint8" and len(images) and int(images[:_LOOKED_AT].max()) == 1:
+        raise ValueError(
+            "images are uint8 and hold only 0 and 1, where 8-bit images go from 0 to 255: give floats in [0, 1], or multiply "
+            "by 255"
+        )
 
 
 def _sample(data: Data, index: int) -> str:
@@ -151,20 +167,28 @@ def _check_labels(data: Data) -> None:
 
 
 def _check_pixels(data: Data) -> None:
-    low, high = (float(bound) for bound in torch.aminmax(data.images.detach()))
-    if low >= 0 and high <= 1:  # false where a pixel is NaN, which aminmax passes on
+    if isinstance(data.images, Images) and data.images.in_bytes:
         return
-    outside = ~((data.images >= 0) & (data.images <= 1)).flatten(1)
+    some = BLOCK if isinstance(data.images, Images) else len(data)
+    for start in range(0, len(data), some):
+        part = data.images[start : start + some].detach()
+        low, high = (float(bound) for bound in torch.aminmax(part))
+        if not (low >= 0 and high <= 1):  # true where a pixel is NaN, which aminmax passes on
+            _refuse_pixels(data, start, part, low, high)
+
+
+def _refuse_pixels(data: Data, start: int, part: Tensor, low: float, high: float) -> None:
+    outside = ~((part >= 0) & (part <= 1)).flatten(1)
     samples = outside.any(1)
     index = int(samples.nonzero()[0])
     flat = int(outside[index].nonzero()[0])
-    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), data.images.shape[1:]))
-    value = float(data.images[index].flatten()[flat])
-    if not torch.isfinite(data.images).all():
+    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), part.shape[1:]))
+    value = float(part[index].flatten()[flat])
+    if not torch.isfinite(part).all():
         low, high = math.nan, math.nan
     raise ValueError(
-        f"{_sample(data, index)} has the value {value!r} at channel, row, column {place}, outside [0, 1] "
-        f"({int(samples.sum())} of {len(data)} samples): {_pixel_hint(low, high)}"
+        f"{_sample(data, start + index)} has the value {value!r} at channel, row, column {place}, outside [0, 1] "
+        f"({int(samples.sum())} of {len(part)} samples): {_pixel_hint(low, high)}"
     )
 
 

@@ -8,46 +8,80 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gauntlet.bench.data.dataset import Data
+import torch
 
-FORMS = "write 500 (the first 500), 100:600 (a slice), or the path of a text file with one id a line"
+from gauntlet.bench.data.dataset import Data
+from gauntlet.bench.data.images import taken
+
+FORMS = (
+    "write 500 (the first 500), 100:600 (a slice), stratified:500 (the first of each class, as many of each), or the path "
+    "of a text file with one id a line"
+)
+_STRATIFIED = "stratified:"
 
 
 def select(data: Data, samples: str | int | None) -> Data:
     """The samples that `samples` names, with the positions that they have in `data`.
 
-    `500`: the first 500. `100:600`, `:600`, `100:`: a slice. Otherwise a UTF-8 text file with one id a line, whose
+    `500`: the first 500. `100:600`, `:600`, `100:`: a slice. `stratified:500`: as many of each class, the first ones of
+    each, in the order of the data. Otherwise a UTF-8 text file with one id a line, whose
     order is kept; empty lines, lines that begin with # and what follows ` #` in a line are left out. None: all.
-    Raises ValueError for more samples than there are, an empty or negative slice, and unknown or repeated ids.
+    Raises ValueError for more samples than there are, an empty or negative slice, and unknown or repeated ids. Images that
+    are not in memory are not read.
     """
-    if samples is None:
-        return data
-    chosen = pick(data.ids, samples)
+    return data if samples is None else subset(data, pick(data, samples))
+
+
+def subset(data: Data, chosen: Sequence[int]) -> Data:
+    """The samples at these indices, with the positions that they have in `data`."""
     return replace(
         data,
-        images=data.images[chosen],
+        images=taken(data.images, chosen),
         labels=data.labels[chosen],
         ids=tuple(data.ids[i] for i in chosen),
         positions=tuple(data.positions[i] for i in chosen),
     )
 
 
-def pick(ids: Sequence[str], samples: str | int | None) -> list[int]:
-    """Indices into `ids` that `samples` names (see `select`): for sources that need not load the rest."""
-    if samples is None:
-        return list(range(len(ids)))
+def pick(data: Data, samples: str | int) -> list[int]:
+    """Indices into `data` that `samples` names (see `select`)."""
     text = str(samples).strip()
-    bounds = _bounds(text)
+    if text.startswith(_STRATIFIED):
+        return _stratified(data, text)
+    count, bounds = len(data), _bounds(text)
     if bounds is None:
-        return _from_file(Path(text), ids)
-    start, stop = bounds[0], len(ids) if bounds[1] is None else bounds[1]
-    if stop > len(ids) or (start >= len(ids) and bounds[1] is None):
+        return _from_file(Path(text), data.ids)
+    start, stop = bounds[0], count if bounds[1] is None else bounds[1]
+    if stop > count or (start >= count and bounds[1] is None):
         raise ValueError(
-            f"samples {text!r} asks for more than the {len(ids)} samples that there are: write at most {len(ids)}"
+            f"samples {text!r} asks for more than the {count} samples that there are: write at most {count}"
         )
     if start >= stop:
-        raise ValueError(f"samples {text!r} is empty: ask for at least one of the {len(ids)} samples")
+        raise ValueError(f"samples {text!r} is empty: ask for at least one of the {count} samples")
     return list(range(start, stop))
+
+
+def _stratified(data: Data, text: str) -> list[int]:
+    number = text.removeprefix(_STRATIFIED).strip()
+    if not number.isdecimal() or int(number) < 1:
+        raise ValueError(f"samples {text!r} is not understood: {FORMS}")
+    each, rest = divmod(int(number), data.classes)
+    if rest:
+        near = [str(share * data.classes) for share in (each, each + 1) if share]
+        raise ValueError(
+            f"samples {text!r} are not as many of each of the {data.classes} classes: write stratified:"
+            f"{' or stratified:'.join(near)}"
+        )
+    there = torch.bincount(data.labels, minlength=data.classes)
+    if int(there.min()) < each:
+        least = int(there.argmin())
+        raise ValueError(
+            f"samples {text!r} are {each} of each class, but class {least} has {int(there[least])}: write at most "
+            f"stratified:{int(there[least]) * data.classes}"
+        )
+    order = data.labels.argsort(stable=True)
+    begins = there.cumsum(0) - there
+    return sorted(order[torch.cat([torch.arange(begin, begin + each) for begin in begins.tolist()])].tolist())
 
 
 def last_needed(samples: str | int | None) -> int | None:

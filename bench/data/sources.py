@@ -2,91 +2,99 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from gauntlet.attacks.settings import Setting
 from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.dataset import Data
-from gauntlet.bench.data.folder import from_folder
+from gauntlet.bench.data.formats.folder import read_folder
+from gauntlet.bench.data.formats.npz import of_npz
+from gauntlet.bench.data.formats.parquet import read_parquet, shards
+from gauntlet.bench.data.formats.raw import Raw, as_data
+from gauntlet.bench.data.images import kept
+from gauntlet.bench.data.naming import Registered, path_settings, registered
+from gauntlet.bench.data.preparing import PLAIN, Preprocessing, changed
 from gauntlet.bench.data.selection import last_needed, select
 
 FORMS = (
-    "write a registered name, FILE.npz with arrays images and labels, a folder with one sub-folder a class, "
-    "or module:function or path/to/file.py:function"
+    "write a registered name, FILE.npz with arrays images and labels, FILE.parquet, a folder with one sub-folder a class or "
+    "with Parquet files, or module:function or path/to/file.py:function"
 )
 
 
 def load_data(spec: str, *, samples: str | int | None = None, classes: int | None = None) -> Data:
     """The data that `spec` names, validated, with the samples that `samples` names (see `selection.select`).
 
-    `spec` is looked up in this order: a registered name (`./name` means the file), `FILE.npz` with arrays `images`,
-    `labels` and, optionally, `ids`; a folder of images by class (see `folder.from_folder`); `module:function` or
-    `path/to/file.py:function`, which is called without arguments and returns (images, labels), (images, labels, ids),
-    a torch Dataset or a DataLoader. `classes` says how many classes there are where the labels alone do not show it.
-    Raises ValueError for data that are wrong, LookupError for a spec that names nothing, FileNotFoundError for a file
-    that is not there; errors inside the user's own function are passed on.
+    `spec` is looked up in this order: a registered name (`./name` means the file), perhaps with a part, settings and the
+    folder where it lies (see `naming`); `FILE.npz` with arrays `images`, `labels` and, optionally, `ids`; `FILE.parquet` or a
+    folder of such files; a folder of images by class (see `formats.folder.read_folder`), each with settings of
+    preprocessing in brackets; `module:function` or `path/to/file.py:function`, which is called without arguments and
+    returns (images, labels), (images, labels, ids), a torch Dataset or a DataLoader. `classes` says how many classes there
+    are where the labels alone do not show it.
+
+    What takes more than `images.HELD` bytes is read when it is indexed. Raises ValueError for data that are wrong,
+    LookupError for a spec that names nothing, FileNotFoundError for a file that is not there; errors inside the user's own
+    function are passed on.
     """
-    path = Path(spec)
-    if spec in DATA:
-        data = DATA.get(spec).load()
-    elif path.suffix.lower() == ".npz":
-        data = _from_npz(path, classes)
-    elif path.is_dir():
-        # It has selected already, so as not to read images that nobody asked for.
-        return replace(from_folder(path, samples, classes=classes), spec=spec)
+    known = registered(spec)
+    path, settings = path_settings(spec) if known is None else (Path(), {})
+    if known is not None:
+        data = _registered(known, last_needed(samples), classes)
+    elif path.is_dir() or path.suffix.lower() in (".npz", ".parquet"):
+        data = _files(path, settings, spec, classes)
     elif ":" in spec:
         data = _from_function(spec, last_needed(samples), classes)
     else:
-        raise LookupError(_unknown(spec))
+        _find(spec)
+        data = _registered(Registered(spec), last_needed(samples), classes)
     chosen = select(data, samples)
-    return replace(chosen, spec=spec, classes=chosen.classes if classes is None else classes)
+    return replace(
+        chosen,
+        spec=spec,
+        images=kept(chosen.images),
+        classes=chosen.classes if classes is None else classes,
+    )
 
 
-def _unknown(spec: str) -> str:
+def _registered(known: Registered, limit: int | None, classes: int | None) -> Data:
+    entry = known.entry
+    # A folder is only for those that have files, as `registered` has seen to.
+    made = entry.load(**known.settings, **({"root": known.root} if known.root else {}))
+    data = _as_data(made, known.name, known.name, None if known.part else limit, classes or entry.card.classes)
+    if not known.part:
+        return data
+    assert entry.subset is not None
+    return replace(entry.subset(data, known.part, known.root), name=known.title)
+
+
+def _files(path: Path, settings: Mapping[str, Setting], spec: str, classes: int | None) -> Data:
+    how = changed(PLAIN, settings)
+    name = path.resolve().name if path.is_dir() else path.stem
+    return as_data(_read(path, how), name=f"{name}({how})" if str(how) else name, spec=spec, classes=classes)
+
+
+def _read(path: Path, how: Preprocessing) -> Raw:
+    if path.is_dir():
+        files = list(path.glob("*.parquet"))
+        return read_parquet(shards(files), how) if files else read_folder(path, how)
+    if not path.is_file():
+        raise FileNotFoundError(f"data file {str(path)!r} is not there: {FORMS}")
+    return of_npz(path, how) if path.suffix.lower() == ".npz" else read_parquet([path], how)
+
+
+def _find(spec: str) -> None:
+    """Look among what is installed, where names may appear once it is loaded. Raises LookupError."""
     try:
         DATA.get(spec)
     except LookupError as error:
-        return f"{error.args[0]}, and no file or folder has that name: {FORMS}"
-    raise AssertionError(spec)
-
-
-def _from_npz(path: Path, classes: int | None) -> Data:
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {str(path)!r} is not there: {FORMS}")
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    name = ""
-    try:
-        # Without pickle, reading a file that somebody sent runs none of its code.
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it holds a single array, as np.save writes it")
-            names = archive.files
-            for name in ("images", "labels", "ids"):
-                if name in names:
-                    arrays[name] = archive[name]
-            archive.close()
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        where = f"array {name!r} of " if name else ""
-        raise ValueError(
-            f"{where}data file {str(path)!r} cannot be read ({error}): save it by np.savez_compressed(file, "
-            "images=…, labels=…, ids=…), ids as an array of strings, no Python objects"
-        ) from error
-    missing = [one for one in ("images", "labels") if one not in arrays]
-    if missing:
-        raise ValueError(
-            f"data file {str(path)!r} has no array {' nor '.join(map(repr, missing))} "
-            f"(it has {', '.join(names) or 'none'}): save it by np.savez_compressed(file, images=…, labels=…)"
-        )
-    return from_arrays(arrays["images"], arrays["labels"], ids=arrays.get("ids"), classes=classes, name=path.stem)
+        raise LookupError(f"{error.args[0]}, and no file or folder has that name: {FORMS}") from None
 
 
 def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
@@ -98,6 +106,11 @@ def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
     made = found() if callable(found) else found
     where, _, function = spec.rpartition(":")
     name = f"{Path(where).stem if where.endswith('.py') else where}:{function}"
+    return _as_data(made, spec, name, limit, classes)
+
+
+def _as_data(made: Any, spec: str, name: str, limit: int | None, classes: int | None) -> Data:
+    """What a user's function returned, as data. Raises ValueError."""
     if isinstance(made, Data):
         return made
     if isinstance(made, tuple | list) and len(made) in (2, 3) and isinstance(made[0], Tensor | np.ndarray):

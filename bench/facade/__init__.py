@@ -9,10 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gauntlet.attacks.card import AttackCard, AttackEntry
     from gauntlet.attacks.threat import ThreatModel
     from gauntlet.bench.api import evaluate
+    from gauntlet.bench.data.card import DataCard, DataEntry
     from gauntlet.bench.data.sources import load_data
     from gauntlet.bench.evaluation import Evaluation
+    from gauntlet.bench.models.card import ModelCard, ModelEntry
     from gauntlet.bench.models.loading import load_model
     from gauntlet.bench.registering import (
         list_attacks,
@@ -24,9 +27,18 @@ if TYPE_CHECKING:
         register_defense,
         register_model,
     )
+    from gauntlet.defenses.card import DefenseCard, DefenseEntry
 
 __all__ = [
+    "AttackCard",
+    "AttackEntry",
+    "DataCard",
+    "DataEntry",
+    "DefenseCard",
+    "DefenseEntry",
     "Evaluation",
+    "ModelCard",
+    "ModelEntry",
     "ThreatModel",
     "evaluate",
     "list_attacks",
@@ -42,7 +54,15 @@ __all__ = [
 ]
 
 _WHERE = {
+    "AttackCard": "gauntlet.attacks.card",
+    "AttackEntry": "gauntlet.attacks.card",
+    "DataCard": "gauntlet.bench.data.card",
+    "DataEntry": "gauntlet.bench.data.card",
+    "DefenseCard": "gauntlet.defenses.card",
+    "DefenseEntry": "gauntlet.defenses.card",
     "Evaluation": "gauntlet.bench.evaluation",
+    "ModelCard": "gauntlet.bench.models.card",
+    "ModelEntry": "gauntlet.bench.models.card",
     "ThreatModel": "gauntlet.attacks.threat",
     "evaluate": "gauntlet.bench.api",
     "load_data": "gauntlet.bench.data.sources",

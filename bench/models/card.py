@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from gauntlet.leaderboard.published import Published
 
 if TYPE_CHECKING:  # listing models must not import torch
     from torch import nn
+
+Access = Literal["white-box", "scores", "labels"]
+"""What an attack may see of a model: its gradients, its outputs only, or the predicted classes only."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,17 @@ class ModelCard:
     """Paper of the recipe."""
     licence: str = ""
     weights: str = ""
-    """File in the package."""
+    """File in the package, or where the weights came from."""
     sha256: str = ""
-    """Of that file."""
+    """Of that file, where it is one."""
+    input_size: tuple[int, int, int] | None = None
+    """Channels, height and width of the images that it was made for."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    """Its normalisation of images in [0, 1], which is put inside; None where it has its own, or none."""
+    access: Access = "white-box"
+    published: tuple[Published, ...] = ()
+    """What others state of it."""
     clean: float | None = None
     n: int = 0
     """How many samples the claims were measured on."""

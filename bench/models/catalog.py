@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from gauntlet.bench.adopting import checked
 from gauntlet.bench.models.card import ModelEntry
 from gauntlet.bench.registry import Registry
 
-MODELS: Registry[ModelEntry] = Registry("model")
+MODELS: Registry[ModelEntry] = Registry("model", "gauntlet.models", partial(checked, ModelEntry))
 for _recipe in ("standard", "gauss", "fast", "pgd", "trades", "mart", "awp", "ibp", "pgd_l2"):
     MODELS.register(f"cnn.{_recipe}_digits", f"gauntlet.bench.models.zoo:{_recipe.upper()}")

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gauntlet.bench.models.black_box import ACCESS_FLAG, access_of
+from gauntlet.bench.models.errors import ModelError
+from gauntlet.bench.models.normalisation import misfed, takes_channels_last
 from gauntlet.leaderboard.record import Flag
 
-
-class ModelError(ValueError):
-    """The model cannot be evaluated as it is; the message says why and what to do."""
+__all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
 
 
 class Classifier(nn.Module):
@@ -24,10 +25,14 @@ class Classifier(nn.Module):
     are cast to the model's floating dtype where theirs differs; a model with half-precision parameters raises
     ModelError. The output may be a tensor, a tuple or list whose first element it is, a dict with `logits` or a single
     tensor, or an object with `.logits`. The wrapped model's mode (training or eval) is left as it is.
+
+    `remarks`: what a reader must know of how it was loaded; `input_size`: channels, height and width that it was made for.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    remarks: tuple[Flag, ...]
+    input_size: tuple[int, int, int] | None
 
     def __init__(
         self, model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
@@ -47,12 +52,12 @@ class Classifier(nn.Module):
                 f"mean={tuple(mean)!r} and std={tuple(std)!r} differ in length: give both for each channel"
             )
         self.training = model.training
+        self.remarks = ()
+        self.input_size = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
-        first = _first_floating(self.model)
-        # A copy: a model that works in place must not change the data, nor the attack's iterates.
-        x = images.clone() if first is None else images.to(first.dtype, copy=True)
+        x = self._cast(images)
         for name, value in (("mean", self.mean), ("std", self.std)):
             if value is not None and value.shape[1] not in (1, x.shape[1]):
                 raise ModelError(f"{name} has {value.shape[1]} values, but the images have {x.shape[1]} channels")
@@ -61,6 +66,15 @@ class Classifier(nn.Module):
         if self.std is not None:
             x = x / self.std
         return extract_logits(self.model(x))
+
+    def answer(self, fed: Tensor) -> Tensor:
+        """Logits (N, K) of what the wrapped model itself is fed, without `mean` and `std`."""
+        return extract_logits(self.model(self._cast(fed)))
+
+    def _cast(self, images: Tensor) -> Tensor:
+        # A copy: a model that works in place must not change the data, nor the attack's iterates.
+        first = _first_floating(self.model)
+        return images.clone() if first is None else images.to(first.dtype, copy=True)
 
 
 def extract_logits(output: Any) -> Tensor:
@@ -86,9 +100,12 @@ def check_model(
 ) -> list[Flag]:
     """Look at a model on a few images (N, C, H, W); return flags, raise ModelError for what makes evaluation senseless.
 
-    Errors: a module in training mode, logits that are not floats (N, K), NaN or infinite, fewer than the labels need.
+    Errors: a module in training mode, logits that are not floats (N, K), NaN or infinite, fewer than the labels need, and
+    no more right than by chance where images fed in another way give far more (see `normalisation`).
     Any submodule in training mode counts, since layers other than torch's own (stochastic depth) depend on it too.
     Flag `probabilities` (block): every row is a distribution, by the rule of AutoAttack's checks (Croce and Hein 2020).
+    Of a Classifier also its remarks, `black-box-access` (warn), `normalisation` (block): it does far better when fed in another
+    way, and `class-order` (block): its answers fit other labels. The first labels belong to the images.
     """
     user = model.model if isinstance(model, Classifier) else model
     training = [name or "the model" for name, module in user.named_modules() if module.training]
@@ -101,7 +118,8 @@ def check_model(
         raise
     except Exception as error:
         raise ModelError(
-            f"the model fails on images of shape {tuple(images.shape)}: {type(error).__name__}: {error}"
+            f"the model fails on images of shape {tuple(images.shape)}{_why_failing(model, images)}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     if logits.ndim != 2 or len(logits) != len(images):
         raise ModelError(
@@ -118,9 +136,48 @@ def check_model(
     needed = max(classes or 0, int(labels.max()) + 1 if labels is not None and len(labels) else 0, 2)
     if logits.shape[1] < needed:
         raise ModelError(f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both")
-    return [_PROBABILITIES] if _are_probabilities(logits) else []
+    access = access_of(model)
+    flags = [_PROBABILITIES] if access == "white-box" and _are_probabilities(logits) else []
+    if isinstance(model, Classifier):
+        flags += model.remarks
+        if access != "white-box":
+            flags.append(_BLACK_BOX[access])
+        if labels is not None and len(labels) >= len(images):
+            flags += _feeding(model, images, labels[: len(images)], logits)
+    return flags
 
 
+def _why_failing(model: nn.Module, images: Tensor) -> str:
+    if not isinstance(model, Classifier):
+        return ""
+    if takes_channels_last(model.answer, images):
+        return ", but takes them channels last (N, H, W, C); put images.permute(0, 2, 3, 1) inside it"
+    if model.input_size is not None and tuple(images.shape[1:]) != model.input_size:
+        return f", and was made for {' × '.join(map(str, model.input_size))}"
+    return ""
+
+
+def _feeding(model: Classifier, images: Tensor, labels: Tensor, logits: Tensor) -> list[Flag]:
+    """What the guard of the normalisation finds. Raises ModelError where the model does no better than chance for it."""
+    stated = model.mean is not None or model.std is not None
+    found = misfed(model.answer, images, labels, logits.argmax(1), stated=stated)
+    if found is None:
+        return []
+    if found.hopeless:
+        raise ModelError(found.sentence)
+    figures = {"right": found.right, "right_otherwise": found.better, "n": found.n}
+    return [Flag(found.flag, "block", found.sentence, evidence=tuple(figures.items()))]
+
+
+_BLACK_BOX = {
+    access: Flag(
+        ACCESS_FLAG,
+        "warn",
+        f"only {seen} of the model can be seen, so that it was attacked without gradients alone (Square, HopSkipJump): an "
+        "attack with gradients may well find more",
+    )
+    for access, seen in (("scores", "the outputs"), ("labels", "the predicted classes"))
+}
 _PROBABILITIES = Flag(
     "probabilities",
     "block",

@@ -13,11 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from gauntlet.bench.models.card import ModelCard, ModelEntry
+from gauntlet.bench.models.black_box import access_of
+from gauntlet.bench.models.card import Access, ModelCard, ModelEntry
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.classifier import Classifier, ModelError
 from gauntlet.bench.models.digest import model_digest
 from gauntlet.bench.models.importing import import_object, source_digest
+from gauntlet.bench.models.sources.catalog import open_source
+from gauntlet.bench.models.sources.sourced import Sourced
+from gauntlet.bench.models.sources.spec import parse_source
 from gauntlet.bench.models.weights import load_weights
 
 
@@ -34,6 +38,8 @@ class LoadedModel:
     source_digest: str
     """Of the file that builds it; empty for a function typed in an interactive session."""
     card: ModelCard | None = None
+    access: Access = "white-box"
+    """What an attack may see of it."""
 
 
 def load_model(
@@ -44,45 +50,60 @@ def load_model(
     std: Sequence[float] | None = None,
     device: str = "cpu",
 ) -> LoadedModel:
-    """Build a model: a registered name, `package.module:factory` or `path/to/file.py:factory`.
+    """Build a model: a registered name, `package.module:factory`, `path/to/file.py:factory`, or a name that says where the
+    model comes from (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`).
 
     The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is
     loaded with weights_only=True; they are loaded strictly, and the model is set to eval mode, since it is fresh from
     its constructor. Without them its mode is left as the factory made it, and `check_model` refuses one in training
     mode: a model that its author forgot to switch is not silently evaluated in another state. `mean` and `std`, per
-    channel, normalise images in [0, 1] before the model. A registered model with other weights has no card.
+    channel, normalise images in [0, 1] before the model; without them, those of the source's card do. A registered model, or
+    one of a source, with other weights has no card.
 
     Raises LookupError for an unknown name, and ModelError or ImportSpecError for all else.
     """
-    card = None
-    if spec in MODELS:
-        entry = MODELS.get(spec)
-        # The card's claims are those of the shipped weights only.
-        card = entry.card if weights is None else None
-        model, digest = _built(spec, entry.build), _registered_digest(entry)
-    elif ":" in spec:
-        found = import_object(spec)
-        # A model made on import is shared by all who name it: other weights must not reach them.
-        shared = isinstance(found, nn.Module) and weights is not None
-        model, digest = _built(spec, copy.deepcopy(found) if shared else found), source_digest(spec)
-    elif spec.endswith(".py") or "/" in spec:
-        raise ModelError(f"model {spec!r} names a file only: add the function that builds the model, {spec}:NAME")
-    else:
-        MODELS.get(spec)  # raises, with near matches
-        raise AssertionError(spec)
+    opened = _opened(spec, pretrained=weights is None)
+    model, card, remarks = opened.model, opened.card, opened.remarks
+    if mean is None and std is None:
+        mean, std = card.mean, card.std
     if weights is not None:
-        load_weights(model, Path(weights))
+        # The card's claims are those of its own weights only.
+        remarks = (*remarks, *load_weights(model, Path(weights)))
         model.eval()
     module = Classifier(model, mean, std).to(device)
+    module.remarks, module.input_size = remarks, card.input_size
     return LoadedModel(
         name=spec,
         module=module,
         spec=spec,
         weights=None if weights is None else str(weights),
         digest=model_digest(module),
-        source_digest=digest,
-        card=card,
+        source_digest=opened.digest,
+        card=card if card.name and weights is None else None,
+        access=access_of(model),
     )
+
+
+def _opened(spec: str, *, pretrained: bool) -> Sourced:
+    """The model that `spec` names, with a card without a name where nothing is known of it."""
+    if spec in MODELS:
+        entry = MODELS.get(spec)
+        return Sourced(_built(spec, entry.build), entry.card, _registered_digest(entry))
+    source = parse_source(spec)
+    if source is not None:
+        return open_source(source, pretrained=pretrained)
+    if ":" in spec:
+        found = import_object(spec)
+        # A model made on import is shared by all who name it: other weights must not reach them.
+        shared = isinstance(found, nn.Module) and not pretrained
+        model = _built(spec, copy.deepcopy(found) if shared else found)
+        return Sourced(model, ModelCard(name="", summary=""), source_digest(spec))
+    if spec.endswith((".pt", ".pth", ".th", ".safetensors", ".ckpt")):
+        raise ModelError(f"model {spec!r} names weights only: write --model FILE.py:FACTORY --weights {spec}")
+    if spec.endswith(".py") or "/" in spec:
+        raise ModelError(f"model {spec!r} names a file only: add the function that builds the model, {spec}:NAME")
+    MODELS.get(spec)  # raises, with near matches
+    raise AssertionError(spec)
 
 
 def _registered_digest(entry: ModelEntry) -> str:

@@ -1,105 +1,90 @@
-"""Loading weights without running anybody's code: safetensors, or torch files with `weights_only=True`."""
+"""Putting weights from a file into a model, strictly: every key and every shape must fit."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gauntlet.bench.models.classifier import ModelError
+from gauntlet.bench.models.checkpoint import AVERAGED, PLAIN, Checkpoint, read_checkpoint
+from gauntlet.bench.models.errors import ModelError
+from gauntlet.bench.models.files import file_sha256
+from gauntlet.leaderboard.record import Flag
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net")
+__all__ = ["file_sha256", "load_weights"]
+
 _SHOWN = 5
-
-_PREFIXES = ("module.", "_orig_mod.")
-
-CONVERT = """convert it once, in an environment where you trust it (this runs the file's code):
-    state = torch.load(FILE, map_location="cpu", weights_only=False)  # then take the state dict out of it
-    state = state.state_dict() if isinstance(state, torch.nn.Module) else state
-    safetensors.torch.save_file({k: v.contiguous().clone() for k, v in state.items()}, "weights.safetensors")"""
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""Of DataParallel, torch.compile, and of training classes that hold the network."""
+_COUNT = "n_averaged"
+"""What torch's moving average counts beside the weights."""
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into `model`, strictly.
+def load_weights(model: nn.Module, path: Path) -> tuple[Flag, ...]:
+    """Load a state dict into `model`, strictly; returns what a reader must know of the choice of weights.
 
-    State dicts nested under `state_dict`, `model_state_dict`, `model` or `net`, and keys that all begin with `module.`
-    (DataParallel) or `_orig_mod.` (torch.compile) where the model's do not, are unwrapped. Raises ModelError for a
-    file that is missing, damaged or needs unpickling, and for keys and shapes that do not fit; the model is unchanged
-    then.
+    `path` may be `FILE#ENTRY` (see `read_checkpoint`). Prefixes of wrappers (`_PREFIXES`, in any combination) that all keys
+    share are dropped as far as the model's names ask for it. Raises ModelError for a file that is missing, damaged or needs
+    unpickling, and for keys and shapes that do not fit; the model is unchanged then.
     """
     own = model.state_dict()
-    state = _unwrapped(read_state(path), path, own)
+    read = read_checkpoint(path)
+    state = _unwrapped(read.state, own)
     # Older files do not count batches, and nothing depends on it in eval mode.
     counters = {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in state}
-    missing = sorted(set(own) - set(state) - set(counters))
-    unexpected = sorted(set(state) - set(own))
-    if missing or unexpected:
-        raise ModelError(
-            f"weights {str(path)!r} do not fit the model: missing {_some(missing)}, unexpected {_some(unexpected)}"
-        )
-    misfit = [name for name in state if state[name].shape != own[name].shape]
+    misfit = _misfit(state, own, counters)
     if misfit:
-        name = misfit[0]
-        raise ModelError(
-            f"weights {str(path)!r} do not fit the model: {name} has shape {tuple(state[name].shape)}, the model needs "
-            f"{tuple(own[name].shape)}"
-        )
+        taken = f" (its entry {read.entry!r})" if read.entry else ""
+        raise ModelError(f"weights {str(path)!r}{taken} do not fit the model: {misfit}")
     model.load_state_dict({**state, **counters})
+    return _remarks(read, path)
 
 
-def read_state(path: Path) -> Mapping[str, Any]:
-    """What a weights file holds, on the CPU. Raises ModelError."""
-    if not path.is_file():
-        raise ModelError(f"weights file {str(path)!r} is not there")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript archives warn before they raise
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"weights file {str(path)!r} is damaged, or holds more than tensors and reading it could run code of its "
-            f"author: {CONVERT}"
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ModelError(f"weights file {str(path)!r} cannot be read: {error}") from error
-    if not isinstance(loaded, Mapping):
-        raise ModelError(f"weights file {str(path)!r} holds a {type(loaded).__name__}, not a state dict: {CONVERT}")
-    return loaded
+def _unwrapped(state: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str, Tensor]:
+    """The state without the prefixes of wrappers: as many taken off as make the most names fit."""
+    forms = [{name: value for name, value in state.items() if name != _COUNT or name in own}]
+    while prefix := _prefix(forms[-1]):
+        forms.append({name.removeprefix(prefix): value for name, value in forms[-1].items()})
+    return max(forms, key=lambda form: len(set(form) & set(own)))
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _prefix(names: Collection[str]) -> str:
+    """The prefix of a wrapper that all names share."""
+    return next((one for one in _PREFIXES if names and all(name.startswith(one) for name in names)), "")
 
 
-def _unwrapped(state: Mapping[str, Any], path: Path, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for nest in _NESTS:
-        if isinstance(state.get(nest), Mapping):
-            state = state[nest]
-            break
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ModelError(f"weights file {str(path)!r} holds {_some(strangers)} beside tensors: save model.state_dict()")
-    found = {str(name): value for name, value in state.items()}
-    for prefix in _PREFIXES:
-        wrapped = all(name.startswith(prefix) for name in found)
-        if found and wrapped and not all(name.startswith(prefix) for name in own):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
-    return found
+def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], counters: Collection[str]) -> str:
+    missing = [f"{name} {_shape(own[name])}" for name in sorted(set(own) - set(state) - set(counters))]
+    unexpected = [f"{name} {_shape(state[name])}" for name in sorted(set(state) - set(own))]
+    other = [
+        f"{name} has shape {_shape(state[name])}, the model needs {_shape(own[name])}"
+        for name in state
+        if name in own and state[name].shape != own[name].shape
+    ]
+    found = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    return "; ".join([*found, *([_some(other)] if other else [])])
+
+
+def _remarks(read: Checkpoint, path: Path) -> tuple[Flag, ...]:
+    others = [name for name in read.others if name in (*PLAIN, *AVERAGED)]
+    if not others:
+        return ()
+    kind = "the moving average" if read.entry in AVERAGED else "not the moving average"
+    which = kind if set(others) & set(AVERAGED) or read.entry in AVERAGED else "the first"
+    return (
+        Flag(
+            "weights-entry",
+            "warn",
+            f"the weights are the entry {read.entry!r} of {path.name}, {which}; it also holds {', '.join(others)}, which "
+            f"--weights {path.name.partition('#')[0]}#{others[0]} takes",
+        ),
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
 
 
 def _some(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

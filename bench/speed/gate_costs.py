@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from gauntlet.bench.accepting import pack_run, snapshot
 from gauntlet.bench.artifact import unpack
 from gauntlet.bench.config import Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.early import CHUNK
 from gauntlet.bench.early_gate import EarlyGate, early_cell
 from gauntlet.bench.engine import Engine
 from gauntlet.bench.models.classifier import Classifier
@@ -34,6 +37,7 @@ from gauntlet.leaderboard.baseline import Baseline, Test
 from gauntlet.leaderboard.gate import judge
 from gauntlet.leaderboard.gate_policy import Policy
 from gauntlet.leaderboard.gate_trace import Trace
+from gauntlet.leaderboard.sequential import walk
 from gauntlet.leaderboard.writers import replace_files
 
 _REF = ModelRef("memory:model.changed")
@@ -55,9 +59,13 @@ CHANGES = (
     Change("5 adversarial steps, rate 1e-5", 5, 1e-5, adversarial=True),
     Change("20 adversarial steps, rate 1e-5", 20, 1e-5, adversarial=True),
     Change("20 adversarial steps, rate 1e-4", 20, 1e-4, adversarial=True),
-    *(Change(f"{steps} standard steps, rate 1e-4", steps, 1e-4) for steps in (5, 10, 20, 40)),
+    *(Change(f"{steps} standard steps, rate 1e-4", steps, 1e-4) for steps in (5, 10, 20, 40, 90, 180)),
     Change("30 standard steps, rate 1e-3", 30),
 )
+
+
+GATES: tuple[tuple[Test, bool], ...] = (("sequential", True), ("sequential", False), ("fixed", True))
+"""Test, and whether examples are replayed."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ class Cost:
     """How many were looked at."""
     share: float
     """Forward and backward passes that were computed, of those of the full run of the changed model."""
+    mean_share: float
+    """Of a sequential test: the mean share over 200 other random orders of the samples, NaN of a fixed one. One order may be
+    lucky or not."""
 
 
 def gate_costs(
@@ -87,40 +98,54 @@ def gate_costs(
     Raises ValueError or LookupError for unknown names.
     """
     first = load_model(model).module
-    for number, change in enumerate(CHANGES):
-        tell(f"{model}: {change.name}")
-        with tempfile.TemporaryDirectory(prefix="gauntlet-costs-") as folder:
-            yield from _costs(model, first, change, number, Path(folder), attack, threat)
+    with tempfile.TemporaryDirectory(prefix="gauntlet-costs-") as folder:
+        old = _full(_engine(Path(folder, "old"), first, attack, threat))
+        for number, change in enumerate(CHANGES):
+            tell(f"{model}: {change.name}")
+            changed = _changed(first, change, ThreatModel.parse(threat), number)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                yield from _costs(model, old, changed, change, Path(scratch), (attack, threat))
 
 
 def _costs(
-    name: str, first: Classifier, change: Change, seed: int, folder: Path, attack: str, threat: str
+    name: str, old: Engine, changed: Classifier, change: Change, folder: Path, asked: tuple[str, str]
 ) -> Iterator[Cost]:
-    old = _full(_engine(folder / "old", first, attack, threat))
-    changed = _changed(first, change, ThreatModel.parse(threat), seed)
-    new = _full(_engine(folder / "new", changed, attack, threat))
+    new = _full(_engine(folder / "new", changed, *asked))
     (before,), (after,) = snapshot(old.run).cells, snapshot(new.run).cells
     whole = after.forwards + after.backwards
+    mean = _over_orders(new, before.robust.astype(np.int64) - after.robust.astype(np.int64))
     ref = pack_run(folder / "baseline.json", old.run, old.workbench)
-    tests: tuple[Test, ...] = ("sequential", "fixed")
-    for test in tests:
-        for replayed in (True, False):
-            out = folder / f"{test}-{replayed}"
-            baseline = replace(snapshot(old.run), test=test, artifact=ref)
-            artifact = unpack(folder / ref.file, ref, out / "gate") if replayed else None
-            gate = EarlyGate(baseline, Policy(), artifact, "" if replayed else "no replay")
-            trace, verdict = _gated(_engine(out, changed, attack, threat), gate)
-            yield Cost(
-                model=name,
-                change=change.name,
-                lost=float((before.robust & ~after.robust).mean()),
-                gained=float((~before.robust & after.robust).mean()),
-                test=test,
-                replay=replayed,
-                verdict=verdict,
-                samples=len(trace.order),
-                share=trace.computed / whole,
-            )
+    for test, replayed in GATES:
+        out = folder / f"{test}-{replayed}"
+        baseline = replace(snapshot(old.run), test=test, artifact=ref)
+        artifact = unpack(folder / ref.file, ref, out / "gate") if replayed else None
+        gate = EarlyGate(baseline, Policy(), artifact, "" if replayed else "no replay")
+        trace, verdict = _gated(_engine(out, changed, *asked), gate)
+        yield Cost(
+            model=name,
+            change=change.name,
+            lost=float((before.robust & ~after.robust).mean()),
+            gained=float((~before.robust & after.robust).mean()),
+            test=test,
+            replay=replayed,
+            verdict=verdict,
+            samples=len(trace.order),
+            share=trace.computed / whole,
+            mean_share=mean if test == "sequential" else float("nan"),
+        )
+
+
+def _over_orders(run: Engine, differences: npt.NDArray[np.int64], orders: int = 200) -> float:
+    """The mean share of the passes that a sequential gate spends where nothing is stored or replayed."""
+    (cell,) = run.run.plan.cells
+    blocks = [block.samples for block in run.run.result(cell).blocks]
+    passes = np.concatenate([one.forwards + one.backwards for one in blocks])
+    shares = []
+    for seed in range(orders):
+        order = np.random.default_rng(seed).permutation(len(passes))
+        at = walk(differences[order], margin=Policy().margin, alpha=Policy().alpha, tests=1, both_ways=False).at
+        shares.append(passes[order[: -(-at // CHUNK) * CHUNK]].sum() / passes.sum())
+    return float(np.mean(shares))
 
 
 def _engine(out: Path, model: Classifier, attack: str, threat: str) -> Engine:
@@ -193,14 +218,17 @@ def measure_gate_costs(models: Sequence[str], out: Path, tell: Callable[[str], N
 def table(costs: Sequence[Cost]) -> str:
     """Markdown: a row for each change, with samples, share of the passes and verdict of each gate."""
     frame = pd.DataFrame(costs)
-    gates = [("sequential", True), ("sequential", False), ("fixed", True), ("fixed", False)]
-    heads = [f"{test}{', replay' if replayed else ''}" for test, replayed in gates]
-    lines = [f"| model | change | lost % | gained % | {' | '.join(heads)} |", "|---|---|--:|--:|" + "--:|" * len(gates)]
+    heads = [f"{test}{', replay' if replayed else ''}" for test, replayed in GATES]
+    lines = [
+        f"| model | change | lost % | gained % | {' | '.join(heads)} | sequential, mean of 200 orders |",
+        "|---|---|--:|--:|" + "--:|" * (len(GATES) + 1),
+    ]
     for (model, change), rows in frame.groupby(["model", "change"], sort=False):
         known = {(row.test, row.replay): row for row in rows.itertuples()}
-        cells = [_cell(known[gate]) if gate in known else "" for gate in gates]
+        cells = [_cell(known[gate]) if gate in known else "" for gate in GATES]
         one = rows.iloc[0]
-        lines.append(f"| {model} | {change} | {100 * one.lost:.1f} | {100 * one.gained:.1f} | {' | '.join(cells)} |")
+        flips = f"{100 * one.lost:.1f} | {100 * one.gained:.1f}"
+        lines.append(f"| {model} | {change} | {flips} | {' | '.join(cells)} | {one.mean_share:.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -94,7 +94,7 @@ def _work(setup: Setup) -> Work:
     model: nn.Module = load_model(setup.model, device=str(device)).module.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    images, labels = data.images.to(device), data.labels.to(device)
+    images, labels = data.images[:].to(device), data.labels.to(device)
     with torch.no_grad():
         logits = torch.cat([model(part) for part in images.split(setup.batch_size)])
     right = (logits.argmax(1) == labels).nonzero().squeeze(1)

@@ -1,0 +1,57 @@
+"""A corruption of images in tensors: each image alone, with random numbers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.random import sample_keys
+from gauntlet.bench.corruptions import blur, digital, noise, spatter, weather
+from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
+from gauntlet.bench.corruptions.image import Pixels, stored
+from gauntlet.bench.corruptions.tables import TABLES, table_for
+
+_FUNCTIONS: dict[str, Callable[..., Pixels]] = {
+    name: getattr(room, name)
+    for room in (noise, blur, weather, digital, spatter)
+    for name in KINDS
+    if hasattr(room, name)
+}
+
+
+def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, seed: int, table: str = "auto") -> Tensor:
+    """Images (N, C, H, W) in [0, 1], corrupted at a severity of 1 to 5: same shape, dtype and device, values of 8 bits.
+
+    `ids` name the samples: same seed, id, corruption and severity give the same image, whatever else is in the batch.
+    `table`: `auto`, by the size of the images, or a name of `TABLES`. Raises ValueError for images that the corruption does not
+    know, ImportError where it needs a library that is not there.
+    """
+    channels, height, width = images.shape[1:]
+    known = KINDS[name].channels
+    if known is not None and channels not in known:
+        raise ValueError(
+            f"corruption {name!r} is for images of {' or '.join(map(str, known))} channels, not of {channels}: "
+            "leave it out for these data"
+        )
+    settings = _settings(name, severity, table_for(height, width) if table == "auto" else table)
+    # A stream of numpy's frozen generators, so that the same key gives the same image with every version.
+    keys = sample_keys(seed, f"corruption.{name}.{severity}", ids).tolist()
+    pixels = images.detach().to("cpu", torch.float64).permute(0, 2, 3, 1).numpy()
+    found = [one(image, name, key, settings) for image, key in zip(pixels, keys, strict=True)]
+    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous().to(images)
+
+
+def one(image: Pixels, name: str, key: int, settings: Sequence[Any]) -> Pixels:
+    """One image (H, W, C), corrupted with the random numbers of `key`."""
+    random = np.random.RandomState(np.random.Philox(key=key))
+    return stored(_FUNCTIONS[name](image, random, *settings))
+
+
+def _settings(name: str, severity: int, table: str) -> Sequence[Any]:
+    if name == "spatter":
+        return (severity,)
+    return TABLES[table][name][SEVERITIES.index(severity)]

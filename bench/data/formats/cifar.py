@@ -1,0 +1,83 @@
+"""CIFAR-10 and CIFAR-100 as their authors hand them out: pickled batches, in a folder or in the original .tar.gz.
+
+Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. A batch is a dictionary with `data`, uint8
+(N, 3072): 1,024 values of red, then green, then blue, row by row; and `labels` (CIFAR-10) or `fine_labels` (CIFAR-100).
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gauntlet.bench.data.formats.pickled import read_pickled
+from gauntlet.bench.data.formats.pictures import array_pictures
+from gauntlet.bench.data.formats.raw import MOST, Raw, unreadable, whole_labels
+from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+
+FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+BATCHES = {
+    ("cifar10", "test"): ("test_batch",),
+    ("cifar10", "train"): tuple(f"data_batch_{number}" for number in range(1, 6)),
+    ("cifar100", "test"): ("test",),
+    ("cifar100", "train"): ("train",),
+}
+_LABELS = ("labels", "fine_labels")
+
+
+def read_batches(folder: Path, names: Sequence[str], how: Preprocessing = PLAIN) -> Raw:
+    """The batches of these names in a folder, one after the other. Raises ValueError."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"folder {str(folder)!r} has no {', '.join(missing)}: fetch the whole set again")
+    return _together([(folder / name, (folder / name).read_bytes()) for name in names], how)
+
+
+def read_archive(path: Path, folder: str, names: Sequence[str], how: Preprocessing = PLAIN) -> Raw:
+    """The same from the original archive, of which nothing is unpacked on disk. Raises ValueError."""
+    wanted = {f"{folder}/{name}": name for name in names}
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                name = wanted.get(member.name.removeprefix("./"))
+                if name is None or not member.isfile():
+                    continue
+                if member.size > MOST:
+                    raise tarfile.TarError(f"{member.name} is {member.size} bytes long")
+                file = archive.extractfile(member)
+                assert file is not None
+                found[name] = file.read()
+                if len(found) == len(wanted):
+                    break
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise unreadable(path, error, "it should be the original archive; fetch it again") from error
+    missing = [inside for inside, name in wanted.items() if name not in found]
+    if missing:
+        raise unreadable(path, f"it has no {', '.join(missing)}", "it should be the original archive; fetch it again")
+    return _together([(path / folder / name, found[name]) for name in names], how)
+
+
+def _together(batches: Sequence[tuple[Path, bytes]], how: Preprocessing) -> Raw:
+    pixels, labels = [], []
+    for path, content in batches:
+        batch = read_pickled(content, path)
+        data = batch.get("data")
+        key = next((one for one in _LABELS if one in batch), None)
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+            told = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+            raise unreadable(path, f"its `data` is {told}", "it should be uint8 (N, 3072), as in the original files")
+        if key is None:
+            raise unreadable(path, f"it has {', '.join(batch) or 'nothing'}", "it should have labels or fine_labels")
+        found = whole_labels(batch[key], path)
+        if len(found) != len(data):
+            raise unreadable(path, f"it has {len(data)} images and {len(found)} labels", "fetch it again")
+        pixels.append(data.reshape(-1, 3, 32, 32))
+        labels.append(found)
+    # One batch, as of a test set, need not be copied.
+    images = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+    return Raw(array_pictures(images, how), np.concatenate(labels))

@@ -1,0 +1,68 @@
+"""The idx format of MNIST and Fashion-MNIST, plain or gzipped.
+
+LeCun, Cortes, Burges, The MNIST database of handwritten digits. Two zero bytes, a byte for the type (8: unsigned bytes),
+a byte for the number of axes, the length of each axis as a big-endian 32-bit number, the values.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.bench.data.formats.pictures import array_pictures
+from gauntlet.bench.data.formats.raw import Raw, limited, unreadable
+from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+
+STEMS = {"test": "t10k", "train": "train"}
+_SHOULD_BE = "it should be an idx file of unsigned bytes, plain or gzipped; fetch it again"
+_LONGEST_HEADER = 16
+
+
+def find_pair(folder: Path, split: str) -> tuple[Path, Path] | None:
+    """The files of images and labels in a folder, under the names that they are handed out by, `-idx3-` or `.idx3-`."""
+    found: list[Path] = []
+    for kind in ("images{}idx3", "labels{}idx1"):
+        names = (f"{STEMS[split]}-{kind.format(mark)}-ubyte{end}" for mark in ("-", ".") for end in ("", ".gz"))
+        found += [folder / name for name in names if (folder / name).is_file()][:1]
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def read_idx_pair(images: Path, labels: Path, how: Preprocessing = PLAIN) -> Raw:
+    """Grey images with their labels. Raises ValueError for files that are no such pair, damaged or cut off."""
+    pixels, targets = read_idx(images), read_idx(labels)
+    if pixels.ndim != 3 or targets.ndim != 1 or len(pixels) != len(targets) or not len(pixels):
+        raise ValueError(
+            f"data files {str(images)!r} and {str(labels)!r} hold {pixels.shape} and {targets.shape} values: they should be "
+            "images (N, height, width) and as many labels (N,)"
+        )
+    return Raw(array_pictures(pixels[:, None], how), targets.astype(np.int64))
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """The array in a file; a plain file is mapped, not read. Raises ValueError."""
+    content: npt.NDArray[np.uint8]
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                content = np.frombuffer(limited(file.read), np.uint8)
+        else:
+            content = np.memmap(path, np.uint8, "r")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise unreadable(path, error, _SHOULD_BE) from error
+    start = bytes(content[:_LONGEST_HEADER])
+    axes = start[3] if len(start) > 3 else 0
+    at = 4 + 4 * axes
+    if start[:3] != b"\0\0\x08" or not 1 <= axes <= 3 or len(start) < at:
+        raise unreadable(path, f"it begins with {start[:4]!r}", _SHOULD_BE)
+    shape = struct.unpack(f">{axes}I", start[4:at])
+    if len(content) - at != math.prod(shape):
+        raise unreadable(
+            path, f"for {shape} it should have {at + math.prod(shape)} bytes, not {len(content)}", _SHOULD_BE
+        )
+    return content[at:].reshape(shape)

@@ -1,0 +1,88 @@
+"""Archives of numpy with the arrays `images`, `labels` and, optionally, `ids`; large ones are mapped, not read.
+
+Nothing is unpickled, so reading a file that somebody sent runs none of its code.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.bench.data.arrays import text_ids
+from gauntlet.bench.data.dataset import check_bytes, check_images_shape
+from gauntlet.bench.data.formats.pictures import array_pictures
+from gauntlet.bench.data.formats.raw import Raw, whole_labels
+from gauntlet.bench.data.images import HELD
+from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+
+NAMES = ("images", "labels", "ids")
+
+
+def read_npz(path: Path, *, held: int = HELD) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that are there, `images` and `labels` at least.
+
+    Images of more than `held` bytes are mapped from a copy of them in the folder for temporary files (TMPDIR), which goes
+    when the process ends. Raises ValueError for what is damaged or missing.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    name = ""
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds a single array, as np.save writes it")
+            with archive:
+                names = archive.files
+                for name in NAMES:
+                    if name in names:
+                        large = name == "images" and archive.zip.getinfo(f"{name}.npy").file_size > held
+                        arrays[name] = _mapped(archive.zip, name) if large else archive[name]
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        where = f"array {name!r} of " if name else ""
+        raise ValueError(
+            f"{where}data file {str(path)!r} cannot be read ({error}): save it by np.savez_compressed(file, "
+            "images=…, labels=…, ids=…), ids as an array of strings, no Python objects"
+        ) from error
+    missing = [one for one in NAMES[:2] if one not in arrays]
+    if missing:
+        raise ValueError(
+            f"data file {str(path)!r} has no array {' nor '.join(map(repr, missing))} "
+            f"(it has {', '.join(names) or 'none'}): save it by np.savez_compressed(file, images=…, labels=…)"
+        )
+    return arrays
+
+
+def _mapped(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    # Copied through zipfile, which checks it; the file has no name any more, and goes with the last reference to it.
+    with tempfile.TemporaryFile(prefix="gauntlet-") as copy:
+        with archive.open(f"{name}.npy") as packed:
+            shutil.copyfileobj(packed, copy, 2**20)
+        copy.seek(0)
+        version = np.lib.format.read_magic(copy)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(copy)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        return np.memmap(copy, dtype, "r", copy.tell(), shape, "F" if fortran else "C")
+
+
+def of_npz(path: Path, how: Preprocessing = PLAIN, *, held: int = HELD) -> Raw:
+    """Images (N, C, H, W), or (N, H, W) for one channel, with labels; ids as names. Raises ValueError."""
+    arrays = read_npz(path, held=held)
+    images, ids = arrays["images"], arrays.get("ids")
+    if images.ndim == 3:
+        images = images[:, None]
+    check_images_shape(images)
+    check_bytes(images)
+    return Raw(
+        images=array_pictures(images, how),
+        labels=whole_labels(arrays["labels"], path),
+        names=None if ids is None else text_ids(ids),
+    )

@@ -1,0 +1,141 @@
+"""Parquet files with encoded images, as Hugging Face writes them, read a group of rows at a time.
+
+A column of images is a struct with `bytes` (the content of an image file) and `path`, or holds the bytes itself; a column
+of labels holds whole numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gauntlet.bench.data.formats.pictures import pictures
+from gauntlet.bench.data.formats.raw import Raw, unreadable, whole_labels
+from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+
+IMAGES = ("image", "images", "img")
+LABELS = ("label", "labels", "fine_label", "target")
+_SHOULD_BE = "it should have a column of encoded images (bytes) and one of labels"
+
+
+def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> Raw:
+    """The rows of the files, one after the other; labels are read now, images group by group.
+
+    Names are the paths in the struct where each row has one of its own. Raises ValueError.
+    """
+    tables = [_labels(path) for path in paths]
+    groups = [(path, group) for path, (_, _, sizes) in zip(paths, tables, strict=True) for group in range(len(sizes))]
+    begins = np.cumsum([0, *(size for _, _, sizes in tables for size in sizes)])
+    files = np.cumsum([0, *(sum(sizes) for _, _, sizes in tables)])
+    if not begins[-1]:
+        raise unreadable(paths[0], "it has no rows", _SHOULD_BE)
+    # The last group stays, since a set is read in order.
+    content = lru_cache(maxsize=1)(lambda number: _group(*groups[number]))
+
+    def fetch(rows: Sequence[int]) -> list[bytes]:
+        places = np.searchsorted(begins, rows, side="right") - 1
+        found = [b""] * len(rows)
+        for number in np.unique(places).tolist():
+            for at in np.flatnonzero(places == number).tolist():
+                found[at] = content(number)[rows[at] - int(begins[number])].as_py()
+        return found
+
+    def told(row: int) -> str:
+        file = int(np.searchsorted(files, row, side="right")) - 1
+        return f"the image of row {row - int(files[file])} of {str(paths[file])!r}"
+
+    return Raw(
+        images=pictures(fetch, told, int(begins[-1]), how),
+        labels=np.concatenate([found for found, _, _ in tables]),
+        names=unique([one for _, found, _ in tables for one in found]),
+        classes=_classes(paths[0]),
+    )
+
+
+def column(names: Sequence[str], wanted: Sequence[str], what: str, path: Path) -> str:
+    """The column of images or labels among these. Raises ValueError."""
+    found = next((one for one in wanted if one in names), None)
+    if found is None:
+        raise unreadable(
+            path, f"its columns are {', '.join(names)}", f"one of {', '.join(wanted)} must hold the {what}"
+        )
+    return found
+
+
+def encoded(images: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+    """The bytes of a column of images. Raises ValueError for a column of another kind, and for rows without bytes."""
+    if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
+        images = pc.struct_field(images, "bytes")
+    if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
+        raise unreadable(path, f"its images are of type {images.type}", _SHOULD_BE)
+    if images.null_count:
+        raise unreadable(path, f"{images.null_count} rows have a path and no bytes", "save the images themselves, too")
+    return images
+
+
+def unique(names: Sequence[str | None]) -> tuple[str, ...] | None:
+    """The names, where every sample has one of its own."""
+    told = [one for one in names if one]
+    return tuple(told) if len(told) == len(names) == len(set(told)) else None
+
+
+def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
+    """The labels of a file, its rows' paths, and the sizes of its groups of rows."""
+    try:
+        with path.open("rb") as file:
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            schema = parquet.schema_arrow
+            image, label = column(schema.names, IMAGES, "images", path), column(schema.names, LABELS, "labels", path)
+            named = (
+                pa.types.is_struct(schema.field(image).type) and schema.field(image).type.get_field_index("path") >= 0
+            )
+            wanted = [label, *([f"{image}.path"] if named else [])]
+            table = parquet.read(columns=wanted, use_threads=False)
+            sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error, _SHOULD_BE) from error
+    if table[label].null_count:
+        raise unreadable(path, f"{table[label].null_count} rows have no label", "every image needs one")
+    paths = pc.struct_field(table[image], "path").to_pylist() if named else [None] * table.num_rows
+    return whole_labels(table[label].to_numpy(), path), paths, sizes
+
+
+def _group(path: Path, number: int) -> pa.ChunkedArray:
+    try:
+        with path.open("rb") as file:
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            image = column(parquet.schema_arrow.names, IMAGES, "images", path)
+            return encoded(parquet.read_row_group(number, columns=[image], use_threads=False)[image], path)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error, _SHOULD_BE) from error
+
+
+def _classes(path: Path) -> int | None:
+    """How many classes Hugging Face's description of the columns names; None where there is none."""
+    with path.open("rb") as file:
+        schema = pq.read_schema(file)
+    try:
+        features: dict[str, Any] = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return len(features[column(schema.names, LABELS, "labels", path)]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def shards(paths: Sequence[Path]) -> list[Path]:
+    """The files in order. Raises ValueError where one of `…-00000-of-00014.parquet` is missing."""
+    ordered = sorted(paths)
+    numbered = [re.search(r"-(\d+)-of-(\d+)", path.name) for path in ordered]
+    there = {int(found[1]) for found in numbered if found}
+    missing = [number for found in numbered[:1] if found for number in range(int(found[2])) if number not in there]
+    if missing:
+        raise unreadable(ordered[0], f"part {missing[0]} of the same set is missing beside it", "fetch all of them")
+    return ordered

@@ -1,0 +1,143 @@
+"""Pickled dictionaries of arrays, lists, numbers and text, read without running anything that they ask for.
+
+Unpickling may call any function that a file names. Here the few names that a pickled numpy array needs stand for small
+containers of this module, which keep what they are given and call nothing; every other name is an error.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.bench.data.formats.raw import unreadable
+
+
+def read_pickled(content: bytes, path: Path) -> dict[str, Any]:
+    """The dictionary that `content`, from the file `path`, holds, its keys as text. Python 2's text comes as bytes.
+
+    Raises ValueError for what is damaged, is no dictionary, or holds anything else than arrays of numbers, lists,
+    tuples, dictionaries, numbers, text and bytes.
+    """
+    try:
+        found = _Reader(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(found, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(found).__name__}, not a dictionary")
+        return {key.decode() if isinstance(key, bytes) else str(key): _plain(value) for key, value in found.items()}
+    except _RefusedError as error:
+        raise ValueError(f"data file {str(path)!r} is refused, and nothing of it was run: {error}") from None
+    except Exception as error:  # a damaged pickle makes the reader stumble in any way
+        raise unreadable(path, error, "it should be one of the original, pickled files; fetch it again") from error
+
+
+class _RefusedError(Exception):
+    """The file names something to be called."""
+
+
+class _Inert:
+    """Keeps the arguments that it is made of, and the state that it is given."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Array(_Inert):
+    """What `numpy._core.multiarray._reconstruct` makes."""
+
+
+class _Buffer(_Inert):
+    """What `numpy._core.numeric._frombuffer` makes, in pickles of protocol 5."""
+
+
+class _Dtype(_Inert):
+    """What `numpy.dtype` makes."""
+
+
+class _Text(_Inert):
+    """What `_codecs.encode` makes: bytes, which Python 3 writes so in protocols below 3."""
+
+
+class _Name(_Inert):
+    """`numpy.ndarray`, which is only mentioned."""
+
+
+class _Reader(pickle.Unpickler):
+    known: ClassVar[dict[tuple[str, str], type[_Inert]]] = {
+        ("numpy", "dtype"): _Dtype,
+        ("numpy", "ndarray"): _Name,
+        ("_codecs", "encode"): _Text,
+        **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
+        **{(f"numpy.{core}.numeric", "_frombuffer"): _Buffer for core in ("core", "_core")},
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.known:
+            raise _RefusedError(
+                f"it asks for {module}.{name}, which a data set does not need, so it may be an attack on whoever opens it. "
+                "Fetch the file from its original place"
+            )
+        return self.known[module, name]
+
+
+def _plain(value: Any) -> Any:
+    """The value with containers turned into what they stand for. Raises ValueError and others for what makes no sense."""
+    if isinstance(value, _Array):
+        _, shape, dtype, fortran, content = value.state
+        return _array(shape, dtype, content, "F" if fortran else "C")
+    if isinstance(value, _Buffer):
+        content, dtype, shape, order = value.args
+        return _array(shape, dtype, content, order)
+    if isinstance(value, _Text):
+        return _bytes(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    raise ValueError(f"it holds a {type(value).__name__}")
+
+
+def _array(shape: Any, dtype: Any, content: Any, order: Any) -> npt.NDArray[Any]:
+    kind, found = _dtype(dtype), _bytes(content)
+    sides = tuple(shape)
+    if not all(type(side) is int and side >= 0 for side in sides) or math.prod(sides) * kind.itemsize != len(found):
+        raise ValueError(f"an array of {kind} has shape {sides!r}, but {len(found)} bytes")
+    return np.frombuffer(found, dtype=kind).reshape(sides, order="F" if order == "F" else "C")
+
+
+def _dtype(value: Any) -> np.dtype[Any]:
+    if not isinstance(value, _Dtype):
+        raise ValueError(f"an array has a {type(value).__name__} as its type")
+    text = _text(value.args[0])
+    swapped = _text(value.state[1]) if value.state is not None else "|"
+    if not re.fullmatch(r"[biuf][1248]", text) or swapped not in "<>|=":
+        raise ValueError(f"an array has the type {text!r}, which is no number")
+    return np.dtype(f"{swapped}{text}")
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, _Text):
+        text, encoding = value.args
+        if not isinstance(text, str) or _text(encoding) != "latin1":
+            raise ValueError("it holds bytes in an unknown form")
+        return text.encode("latin1")
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    raise ValueError(f"an array has a {type(value).__name__} as its content")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

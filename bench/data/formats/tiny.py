@@ -1,0 +1,58 @@
+"""The validation images of Tiny ImageNet, which lie in one folder beside a list of their classes.
+
+Le and Yang, Tiny ImageNet Visual Recognition Challenge (CS231N, Stanford, 2015): `val/images/val_0.JPEG`, …, and
+`val/val_annotations.txt` with a line for each, file and class first, separated by tabs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gauntlet.bench.data.formats.folder import of_files
+from gauntlet.bench.data.formats.raw import Raw, unreadable
+from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+
+ANNOTATIONS = "val_annotations.txt"
+
+
+def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | None = None) -> Raw:
+    """The images of `folder/images` that `folder/val_annotations.txt` lists, in its order, named by their files.
+
+    Labels number the classes in the order of their names, as torchvision does it for folders: those of `wnids.txt` in
+    `folder` or the one above it, else those of the list, of which there must then be `count`. Raises ValueError.
+    """
+    path = folder / ANNOTATIONS
+    try:
+        rows = [line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error, "it should be a text, a line for each image") from error
+    if not rows or any(len(row) < 2 or not all(row) for row in rows):
+        raise unreadable(path, "a line has no file and class", "a line is file, tab, class, and the rest is left out")
+    strange = [name for name, _ in rows if Path(name).name != name]
+    if strange:
+        raise unreadable(path, f"{strange[0]!r} is no plain file name", "files lie in the folder images")
+    named = _classes(folder) or sorted({label for _, label in rows})
+    if count is not None and len(named) != count:
+        raise ValueError(
+            f"{str(path)!r} has {len(named)} classes, not {count}: put wnids.txt, which lists all of them, beside it"
+        )
+    place = {name: number for number, name in enumerate(named)}
+    unknown = [label for _, label in rows if label not in place]
+    if unknown:
+        raise unreadable(path, f"class {unknown[0]!r} is not in wnids.txt", "the two files belong together")
+    files = [folder / "images" / name for name, _ in rows]
+    return Raw(
+        images=of_files(files, how),
+        labels=np.array([place[label] for _, label in rows], dtype=np.int64),
+        names=tuple(name for name, _ in rows),
+        classes=len(named),
+    )
+
+
+def _classes(folder: Path) -> list[str]:
+    for place in (folder / "wnids.txt", folder.parent / "wnids.txt"):
+        if place.is_file():
+            return sorted(place.read_text(encoding="utf-8").split())
+    return []

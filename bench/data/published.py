@@ -1,0 +1,222 @@
+"""The published data sets: what they are, and how they are found and opened. Listing them imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gauntlet.bench.data.card import DataCard, DataEntry, Subset
+from gauntlet.bench.data.hub import EXTRA, Hub, HubError, read_hub
+from gauntlet.bench.data.preparing import PLAIN, SETTINGS, Preprocessing, changed
+from gauntlet.bench.data.subsets import PARTS, first, listed
+
+if TYPE_CHECKING:
+    from gauntlet.bench.data.dataset import Data
+    from gauntlet.bench.data.formats.raw import Raw
+
+_SPLITS = ("test", "train")
+_HUB_NAME = re.compile(r"(?P<stem>ILSVRC2012_val_\d{8}|n\d{8}_\d+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set that others hand out."""
+
+    card: DataCard
+    kind: str
+    """Of its files, one of `finding.KINDS`."""
+    folders: tuple[str, ...]
+    """What its folder may be called."""
+    looked_for: str
+    """Its files, for the error that says that none was found."""
+    hub: Hub
+    how: Preprocessing = PLAIN
+
+
+def open_published(one: Published, *, split: str = "test", root: Path | None = None, **settings: Any) -> Data:
+    """The split of a published set, from `root`, from a folder of GAUNTLET_DATA, or from Hugging Face, in this order.
+
+    `settings`: see `preparing.Preprocessing`. Images are read when they are indexed. Raises LookupError where the set is
+    found nowhere, ValueError for settings and files that are wrong.
+    """
+    from gauntlet.bench.data.formats.raw import as_data
+
+    how = _how(one, {"split": split, **settings})
+    raw = _found(one, split, root, how)
+    if one.kind == "imagenet":
+        raw = _in_turn(raw)
+    name = one.card.name if split == "test" else f"{one.card.name}-{split}"
+    shape = tuple(raw.images.shape[1:])
+    if how == one.how and shape != one.card.shape:
+        raise ValueError(
+            f"data {one.card.name!r} has images of shape {one.card.shape}, but what was found has {shape}: these are files "
+            "of another set"
+        )
+    told = told_settings(one, {"split": split, **settings})
+    title = one.card.name + (f"({told})" if told else "")
+    ids = raw.names or tuple(f"{name}/{index:05d}" for index in range(len(raw.labels)))
+    return as_data(raw, name=title, spec=title, classes=one.card.classes, ids=ids)
+
+
+def told_settings(one: Published, settings: Mapping[str, Any]) -> str:
+    """What decides the images, for tables: the split unless it is the test split, and the preprocessing."""
+    how = _how(one, settings)
+    told = str(how if how.mode != one.how.mode else Preprocessing(None, how.resize, how.crop, how.interpolation))
+    split = settings.get("split", "test")
+    return ", ".join(filter(None, [f"split={split}" if split != "test" else "", told]))
+
+
+def _how(one: Published, settings: Mapping[str, Any]) -> Preprocessing:
+    split = settings.get("split", "test")
+    if split not in _SPLITS:
+        raise ValueError(f"split={split!r} of data {one.card.name!r} is not known: use {' or '.join(_SPLITS)}")
+    return changed(one.how, {key: value for key, value in settings.items() if key != "split"})
+
+
+def _found(one: Published, split: str, root: Path | None, how: Preprocessing) -> Raw:
+    from gauntlet.bench.data.finding import VARIABLE, find, places
+
+    name = one.card.name
+    looked = places(one.folders, root)
+    for place in looked:
+        if (reader := find(one.kind, name, split, place, one.card.classes)) is not None:
+            return reader(how)
+    where = ", ".join(repr(str(place.path)) for place in looked)
+    files = f"{one.looked_for} ({split} split)"
+    if root is not None:
+        raise LookupError(f"data {name!r}: {where} holds nothing of it; looked for {files}")
+    try:
+        return read_hub(one.hub, split, how)
+    except HubError as error:
+        local = f"not in {where} (looked for {files})" if where else f"not on disk ({VARIABLE} is not set)"
+        raise LookupError(
+            f"data {name!r} is {local}, and not from Hugging Face: {error}. Write {name}@FOLDER with the folder of its files, "
+            f"set {VARIABLE} to the folder above it, or have it fetched: {EXTRA}, with a network"
+        ) from error
+
+
+def _in_turn(raw: Raw) -> Raw:
+    """ImageNet with the names and the order that its folders give, wherever it comes from: classes in turn."""
+    from itertools import zip_longest
+
+    from gauntlet.bench.data.formats.raw import Raw
+
+    if raw.names is None:
+        return raw
+    names = [_HUB_NAME.sub(r"\g<wnid>/\g<stem>\g<suffix>", name) for name in raw.names]
+    classes: dict[int, list[int]] = {}
+    for index in sorted(range(len(names)), key=names.__getitem__):
+        classes.setdefault(int(raw.labels[index]), []).append(index)
+    turns = zip_longest(*(classes[label] for label in sorted(classes)))
+    order = [index for turn in turns for index in turn if index is not None]
+    return Raw(raw.images.take(order), raw.labels[order], tuple(names[index] for index in order), raw.classes)
+
+
+def _entry(one: Published, subset: Subset | None = None) -> DataEntry:
+    return DataEntry(
+        one.card,
+        partial(open_published, one),
+        settings=("split", *SETTINGS),
+        local=True,
+        told=partial(told_settings, one),
+        subset=subset,
+        subsets=PARTS if subset else (),
+    )
+
+
+def _cifar(name: str, classes: int, files: str, config: str) -> DataEntry:
+    card = DataCard(
+        name=name,
+        summary=f"10,000 photos of {classes} classes, 32×32 RGB; split=train: 50,000",
+        source="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        licence="none stated",
+        classes=classes,
+        shape=(3, 32, 32),
+    )
+    folders = (name, name.upper(), name.upper().replace("CIFAR", "CIFAR-"))
+    return _entry(Published(card, "cifar", folders, files, Hub(f"uoft-cs/{name}", config, config)), first)
+
+
+def _digits(name: str, summary: str, source: str, licence: str, folder: str, hub: Hub) -> DataEntry:
+    card = DataCard(name, summary, source, licence, classes=10, shape=(1, 28, 28))
+    files = f"{folder}/raw/t10k-images-idx3-ubyte and the like, plain or .gz, *.parquet"
+    return _entry(Published(card, "idx", (name, folder, name.replace("-", "_")), files, hub))
+
+
+CIFAR10 = _cifar("cifar10", 10, "cifar-10-batches-py/, cifar-10-python.tar.gz, *.parquet", "plain_text")
+CIFAR100 = _cifar("cifar100", 100, "cifar-100-python/, cifar-100-python.tar.gz, *.parquet", "cifar100")
+MNIST = _digits(
+    "mnist",
+    "10,000 handwritten digits, 28×28 grey; split=train: 60,000",
+    "LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document Recognition, 1998",
+    "CC BY-SA 3.0",
+    "MNIST",
+    Hub("ylecun/mnist", "mnist", "mnist"),
+)
+FASHION = _digits(
+    "fashion-mnist",
+    "10,000 photos of clothes, 28×28 grey; split=train: 60,000",
+    "Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv 1708.07747",
+    "MIT",
+    "FashionMNIST",
+    Hub("zalando-datasets/fashion_mnist", "fashion_mnist", "fashion_mnist"),
+)
+SVHN = _entry(
+    Published(
+        DataCard(
+            name="svhn",
+            summary="26,032 house-number digits, 32×32 RGB; split=train: 73,257",
+            source="Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011",
+            licence="for non-commercial use",
+            classes=10,
+            shape=(3, 32, 32),
+        ),
+        kind="svhn",
+        folders=("svhn", "SVHN"),
+        looked_for="test_32x32.mat or train_32x32.mat, *.parquet",
+        hub=Hub("ufldl-stanford/svhn", "cropped_digits", "cropped_digits"),
+    )
+)
+_IMAGENET = Preprocessing("RGB", 256, 224, "bilinear")
+IMAGENET = _entry(
+    Published(
+        DataCard(
+            name="imagenet",
+            summary="ImageNet's 50,000 validation images of 1,000 classes, RGB, cut to 224×224",
+            source="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, arXiv 1409.0575",
+            licence="for non-commercial research",
+            classes=1000,
+            shape=(3, 224, 224),
+            preprocessing=str(_IMAGENET),
+        ),
+        kind="imagenet",
+        folders=("imagenet", "ImageNet", "ILSVRC2012", "imagenet-1k"),
+        looked_for="val/n01440764/*.JPEG and the other 999 folders, *.parquet",
+        hub=Hub("ILSVRC/imagenet-1k", "default", "data", (("test", "validation"), ("train", "train"))),
+        how=_IMAGENET,
+    ),
+    listed,
+)
+_RGB = Preprocessing("RGB")
+TINY = _entry(
+    Published(
+        DataCard(
+            name="tiny-imagenet",
+            summary="10,000 validation images of 200 classes, 64×64 RGB; split=train: 100,000",
+            source="Le and Yang, Tiny ImageNet Visual Recognition Challenge, CS231N, Stanford, 2015",
+            licence="for non-commercial research",
+            classes=200,
+            shape=(3, 64, 64),
+            preprocessing=str(_RGB),
+        ),
+        kind="tiny",
+        folders=("tiny-imagenet", "tiny-imagenet-200"),
+        looked_for="tiny-imagenet-200/val/val_annotations.txt with images/, or folders by class, *.parquet",
+        hub=Hub("zh-plus/tiny-imagenet", "default", "data", (("test", "valid"), ("train", "train"))),
+        how=_RGB,
+    )
+)

@@ -1,0 +1,27 @@
+"""Which module loads which source; each is imported when a model of its kind is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import cast
+
+from gauntlet.bench.models.sources.sourced import Sourced
+from gauntlet.bench.models.sources.spec import Kind, Source
+
+_LOADERS: Mapping[Kind, str] = {
+    "robustbench": "robustbench_zoo:load",
+    "timm": "timm_models:load",
+    "torchvision": "torchvision_models:load",
+    "hf": "hugging_face:load",
+    "onnx": "onnx_models:load",
+    "onnx-blackbox": "onnx_models:load_black_box",
+    "blackbox": "functions:load",
+}
+
+
+def open_source(source: Source, *, pretrained: bool) -> Sourced:
+    """The model of a source, in eval mode; not `pretrained`: for weights of one's own. Raises ModelError, ImportSpecError."""
+    module, _, function = _LOADERS[source.kind].partition(":")
+    load = getattr(importlib.import_module(f"gauntlet.bench.models.sources.{module}"), function)
+    return cast("Sourced", load(source, pretrained=pretrained))

@@ -1,0 +1,35 @@
+"""A user's function as a model, of which nothing but its answers is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gauntlet.bench.models.black_box import BlackBox, Queries
+from gauntlet.bench.models.card import ModelCard
+from gauntlet.bench.models.errors import ModelError
+from gauntlet.bench.models.importing import import_object, source_digest
+from gauntlet.bench.models.sources.sourced import Sourced
+from gauntlet.bench.models.sources.spec import Source
+
+_made: dict[str, Queries] = {}
+"""Queries of each function in this process: a black box that is loaded again goes on counting."""
+
+
+def load(source: Source, *, pretrained: bool) -> Sourced:
+    """`blackbox:FILE.py:FUNCTION`, with settings of `BlackBox`. Raises ModelError and ImportSpecError."""
+    if not pretrained:
+        raise ModelError(f"blackbox:{source.name} has its weights behind the function: leave out --weights")
+    settings: dict[str, Any] = source.keywords
+    model = BlackBox(import_object(source.name), name=source.title, **settings)
+    model.queries = counted(source.name, model.queries)
+    card = ModelCard(name=source.title, summary="a function that is given images", access=source.access)
+    return Sourced(model, card, source_digest(source.name))
+
+
+def counted(name: str, fresh: Queries) -> Queries:
+    """The count of what has been sent under that name in this process, with the limit of `fresh`."""
+    file, _, function = name.rpartition(":")
+    known = _made.setdefault(f"{Path(file).resolve()}:{function}", fresh)
+    known.limit = fresh.limit
+    return known

@@ -1,0 +1,197 @@
+"""Image classifiers of the Hugging Face hub, or of a folder with the same files: configuration, safetensors, preprocessing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gauntlet.bench.models.card import ModelCard
+from gauntlet.bench.models.errors import ModelError, in_a_line
+from gauntlet.bench.models.files import checked_file, file_sha256
+from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.sourced import Sourced, library_digest
+from gauntlet.bench.models.sources.spec import Source, is_folder
+
+_FILES = (
+    *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),
+    *("*.safetensors", "*.safetensors.index.json"),
+)
+_SHOWN = 3
+
+
+def load(source: Source, *, pretrained: bool) -> Sourced:
+    """`hf:OWNER/REPOSITORY[@REVISION]`, or `hf:./FOLDER`, for which no network is needed. No code of the repository is run.
+
+    Raises ModelError, also where weights are missing that the configuration asks for: they would be drawn at random.
+    """
+    folder = Path(source.name).expanduser() if is_folder(source.name) else _fetched(source.name)
+    config = _json(folder / "config.json", "configuration")
+    if "auto_map" in config:
+        raise ModelError(f"hf:{source.name} needs code of its own (auto_map in its config.json), which is not run")
+    files = sorted(folder.glob("*.safetensors"))
+    if pretrained and not files:
+        raise ModelError(
+            f"hf:{source.name} holds no .safetensors file: load it once where you trust it, and write it again by "
+            "model.save_pretrained(FOLDER)"
+        )
+    for file in files:
+        checked_file(file, "weights file")
+    transformers = library("transformers", "huggingface")
+    with _quiet(transformers):
+        model = _model(transformers, folder, source.name, pretrained=pretrained)
+    card = hugging_face_card(source.name, config, preprocessing(folder), _licence(folder))
+    if pretrained:
+        card = _with_weights(card, files)
+    return Sourced(model.float().eval(), card, library_digest("transformers"))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a repository says is done to an image: its size, and the normalisation of images in [0, 1]."""
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def preprocessing(folder: Path) -> Preprocessing:
+    """Read `preprocessor_config.json`; what it does not say is None.
+
+    It scales images from 0 to 255 by `rescale_factor`, may subtract 1, and normalises: all that is one mean and std here.
+    Raises ModelError for a file that cannot be read, and for numbers that cannot be meant.
+    """
+    facts: Mapping[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            facts = _json(folder / name, "preprocessing")
+            facts = facts.get("image_processor", facts)
+            break
+    try:
+        factor = 255 * float(facts.get("rescale_factor", 1 / 255)) if facts.get("do_rescale", True) else 255.0
+        offset = 1.0 if facts.get("rescale_offset") else 0.0
+        normalises = facts.get("do_normalize", True) and "image_mean" in facts and "image_std" in facts
+        means = [float(one) for one in facts["image_mean"]] if normalises else [0.0]
+        stds = [float(one) for one in facts["image_std"]] if normalises else [1.0]
+        mean = tuple(round((one + offset) / factor, 9) for one in means)
+        std = tuple(round(one / factor, 9) for one in stds)
+        crop = facts.get("crop_size") if facts.get("do_center_crop") else None
+        size = _size(crop or facts.get("size"))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"the preprocessing in {str(folder)!r} is not understood: {error}") from error
+    identity = set(mean) == {0.0} and set(std) == {1.0}
+    return Preprocessing(size, None if identity else mean, None if identity else std)
+
+
+def hugging_face_card(name: str, config: Mapping[str, Any], prepared: Preprocessing, licence: str = "") -> ModelCard:
+    """The card that a repository's files amount to."""
+    size = prepared.size or _size(config.get("image_size"))
+    channels = config.get("num_channels", 3)
+    return ModelCard(
+        name=f"hf:{name}",
+        summary=f"{config.get('model_type', 'an image classifier')} of {name}",
+        architecture=", ".join(config.get("architectures") or ()),
+        source="" if is_folder(name) else f"https://huggingface.co/{name.partition('@')[0]}",
+        licence=licence,
+        input_size=(int(channels), *size) if size else None,
+        mean=prepared.mean,
+        std=prepared.std,
+    )
+
+
+def _fetched(name: str) -> Path:
+    hub = library("huggingface_hub", "huggingface")
+    repository, _, revision = name.partition("@")
+    try:
+        found = hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES))
+    except Exception as error:  # the network, the hub's answers
+        raise ModelError(
+            f"hf:{name} cannot be fetched ({in_a_line(error)}): without a network, put its files into a folder, and write "
+            "hf:./FOLDER"
+        ) from error
+    return Path(found)
+
+
+def _model(transformers: Any, folder: Path, name: str, *, pretrained: bool) -> nn.Module:
+    auto = transformers.AutoModelForImageClassification
+    try:
+        if not pretrained:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            fresh: nn.Module = auto.from_config(config)
+            return fresh
+        model: nn.Module
+        model, found = auto.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # archives and configurations of others may raise anything
+        why = in_a_line(error)
+        raise ModelError(f"transformers cannot make an image classifier of hf:{name}: {why}") from error
+    missing = sorted(str(key) for key in found.get("missing_keys", ()))
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise ModelError(
+            f"hf:{name} has no weights for {', '.join(missing[:_SHOWN])}{more}, which would be drawn at random: it is no "
+            "trained classifier of this architecture"
+        )
+    return model
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the library's bars and remarks: what matters is said in errors."""
+    logging = transformers.utils.logging
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    # Weights that are missing are drawn from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+            if bars:
+                logging.enable_progress_bar()
+
+
+def _with_weights(card: ModelCard, files: list[Path]) -> ModelCard:
+    single = file_sha256(files[0]) if len(files) == 1 else ""
+    return replace(card, weights=str(files[0] if single else files[0].parent), sha256=single)
+
+
+def _json(path: Path, what: str) -> Mapping[str, Any]:
+    checked_file(path, f"{what} file")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{what} file {str(path)!r} is no valid JSON: {error}") from error
+    if not isinstance(found, Mapping):
+        raise ModelError(f"{what} file {str(path)!r} holds a {type(found).__name__}, not an object")
+    return found
+
+
+def _size(found: Any) -> tuple[int, int] | None:
+    if isinstance(found, Mapping):
+        edge = found.get("shortest_edge")
+        height, width = found.get("height", edge), found.get("width", edge)
+        return (int(height), int(width)) if height and width else None
+    if isinstance(found, list | tuple) and len(found) == 2:
+        return int(found[0]), int(found[1])
+    return (int(found), int(found)) if found else None
+
+
+def _licence(folder: Path) -> str:
+    page = folder / "README.md"
+    text = page.read_text(encoding="utf-8", errors="replace")[:4000] if page.is_file() else ""
+    found = re.search(r"^license:\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else ""

@@ -1,0 +1,155 @@
+"""Reading an ONNX file: is it one, what does it take and give, and its graph taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gauntlet.bench.models.errors import ModelError, in_a_line
+from gauntlet.bench.models.files import checked_file
+from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, Step
+
+_FLOATS = {1: torch.float32, 11: torch.float64}
+"""ONNX's numbers of the element types that have gradients and are as fine as verification needs."""
+_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file that is sound, and what it says of its input and output."""
+
+    path: Path
+    proto: Any
+    image: str
+    output: str
+    shape: tuple[int | None, ...]
+    """Of the input, (N, C, H, W) or (N, H, W, C); None where any size is taken."""
+    element: int
+    """ONNX's number of the input's element type."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the input is (N, H, W, C), as TensorFlow writes it."""
+        return self.shape[1] not in _CHANNELS and self.shape[3] in _CHANNELS
+
+    @property
+    def batch(self) -> int | None:
+        """The number of images that it takes at once; None: any."""
+        return self.shape[0]
+
+    @property
+    def size(self) -> tuple[int | None, int | None, int | None]:
+        """Channels, height, width."""
+        _, a, b, c = self.shape
+        return (c, a, b) if self.channels_last else (a, b, c)
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read and check a file. Raises ModelError, naming what is wrong with it."""
+    checked_file(path, "ONNX file")
+    onnx = library("onnx", "onnx")
+    try:
+        proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+        if proto.functions:
+            proto = library("onnx.inliner", "onnx").inline_local_functions(proto)
+    except Exception as error:  # the parser and the checker have errors of their own
+        raise ModelError(f"ONNX file {str(path)!r} is damaged, or none: {in_a_line(error)}") from error
+    graph = proto.graph
+    stored = {one.name for one in graph.initializer}
+    inputs = [one for one in graph.input if one.name not in stored]
+    if len(inputs) != 1 or not graph.output:
+        raise ModelError(
+            f"ONNX file {str(path)!r} takes {len(inputs)} inputs ({', '.join(one.name for one in inputs)}) and gives "
+            f"{len(graph.output)} outputs: a classifier takes one, the images"
+        )
+    kind = inputs[0].type.tensor_type
+    shape = tuple(one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in kind.shape.dim)
+    if len(shape) != 4:
+        raise ModelError(f"ONNX file {str(path)!r} takes {len(shape)} dimensions, but images have 4: (N, C, H, W)")
+    return OnnxFile(path, proto, inputs[0].name, graph.output[0].name, shape, kind.elem_type)
+
+
+def network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
+    """The graph as a torch module. Raises ModelError for what is not converted, by operator."""
+    if file.element not in _FLOATS:
+        raise ModelError(
+            f"ONNX file {str(file.path)!r} takes another type than float32: export it so that it does, or attack it without "
+            f"gradients, as onnx-blackbox:{file.path}"
+        )
+    weights, constants, steps = _parts(file.proto)
+    try:
+        return OnnxNetwork(
+            steps,
+            weights,
+            constants,
+            image=file.image,
+            output=_before_softmax(steps, file),
+            channels_last=file.channels_last,
+            batch=batch,
+        )
+    except NotImplementedError as error:
+        raise unsupported(file, error) from error
+
+
+def unsupported(file: OnnxFile, error: NotImplementedError) -> ModelError:
+    """What to say of operators that are not converted."""
+    return ModelError(
+        f"ONNX file {str(file.path)!r} uses what is not converted to torch: {error}; export it in other operators, or attack "
+        f"it without gradients, as onnx-blackbox:{file.path}"
+    )
+
+
+def _parts(proto: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Step]]:
+    """Floating weights, other constants, and the steps."""
+    numpy_helper = library("onnx.numpy_helper", "onnx")
+    opsets = {one.domain: one.version for one in proto.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 1))
+    found = {one.name: _tensor(numpy_helper.to_array(one)) for one in proto.graph.initializer}
+    steps = []
+    for node in proto.graph.node:
+        attributes = {one.name: _attribute(one, numpy_helper) for one in node.attribute}
+        if node.op_type == "Constant" and not node.domain:
+            found[node.output[0]] = _constant(attributes)
+            continue
+        name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        steps.append(Step(name, tuple(node.input), tuple(node.output), attributes, opset))
+    used = {name for step in steps for name in step.inputs}
+    floating = {name: value for name, value in found.items() if value.is_floating_point() and name in used}
+    # Numbers that shapes and limits are computed from are single; weights are what the model has learnt.
+    weights = {name: value for name, value in floating.items() if value.numel() > 1}
+    return weights, {name: value for name, value in found.items() if name not in weights}, steps
+
+
+def _attribute(attribute: Any, numpy_helper: Any) -> Any:
+    helper = library("onnx.helper", "onnx")
+    value = helper.get_attribute_value(attribute)
+    return _tensor(numpy_helper.to_array(value)) if hasattr(value, "raw_data") else value
+
+
+def _constant(attributes: Mapping[str, Any]) -> Tensor:
+    (name, value), *_ = attributes.items()
+    if isinstance(value, Tensor):
+        return value
+    kind = np.float32 if name.startswith("value_float") else np.int64
+    return _tensor(np.asarray(value, dtype=kind))
+
+
+def _tensor(found: Any) -> Tensor:
+    # A copy: what onnx gives cannot be written to.
+    return torch.from_numpy(np.array(found))
+
+
+def _before_softmax(steps: list[Step], file: OnnxFile) -> str:
+    """The logits, where the file ends in a softmax: probabilities have hardly any gradient where a model is confident."""
+    last = next((step for step in steps if file.output in step.outputs), None)
+    if last is not None and last.operator == "Softmax" and last.attributes.get("axis", -1) in (-1, 1):
+        return last.inputs[0]
+    return file.output

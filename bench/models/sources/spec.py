@@ -1,0 +1,148 @@
+"""Names of models that say where they come from: `robustbench:…`, `timm:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`.
+
+Reading a name imports neither torch nor the source's library, and opens no file: plans are made of names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal, get_args
+
+from gauntlet.attacks.settings import Named, Setting, parse_named
+from gauntlet.bench.models.card import Access
+from gauntlet.bench.models.errors import ModelError
+
+Kind = Literal["robustbench", "timm", "torchvision", "hf", "onnx", "onnx-blackbox", "blackbox"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_SETTINGS: Mapping[Kind, tuple[str, ...]] = {
+    "robustbench": (),
+    "timm": ("num_classes",),
+    "torchvision": ("num_classes",),
+    "hf": (),
+    "onnx": (),
+    "onnx-blackbox": ("classes", "max_queries"),
+    "blackbox": ("classes", "max_queries", "batch_size", "give"),
+}
+_LIMITS = ("max_queries", "batch_size")
+_FORMS: Mapping[Kind, str] = {
+    "robustbench": "robustbench:NAME or robustbench:DATASET/NORM/NAME, such as robustbench:cifar10/Linf/Carmon2019Unlabeled",
+    "timm": "timm:NAME, such as timm:resnet50.a1_in1k",
+    "torchvision": "torchvision:NAME or torchvision:NAME.WEIGHTS, such as torchvision:resnet18.IMAGENET1K_V1",
+    "hf": "hf:OWNER/REPOSITORY, hf:OWNER/REPOSITORY@REVISION or hf:./FOLDER",
+    "onnx": "onnx:FILE.onnx",
+    "onnx-blackbox": "onnx-blackbox:FILE.onnx",
+    "blackbox": "blackbox:FILE.py:FUNCTION or blackbox:package.module:FUNCTION",
+}
+ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
+ROBUSTBENCH_NORMS = ("Linf", "L2", "corruptions")
+
+
+class SourceError(ModelError):
+    """The name of a model is not understood; the message says which form is."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A name, taken apart: where the model comes from, how it is called there, and settings."""
+
+    kind: Kind
+    name: str
+    settings: tuple[tuple[str, Setting], ...] = ()
+
+    @property
+    def keywords(self) -> dict[str, Setting]:
+        """The settings as keyword arguments."""
+        return dict(self.settings)
+
+    @property
+    def access(self) -> Access:
+        """What an attack may see of it."""
+        if self.kind not in ("blackbox", "onnx-blackbox"):
+            return "white-box"
+        return "labels" if "classes" in self.keywords else "scores"
+
+    @property
+    def identity(self) -> str:
+        """What of the name decides outcomes: neither where files lie, whose content is looked at, nor how often and in what
+        portions a black box is asked."""
+        settings = tuple((name, value) for name, value in self.settings if name not in _LIMITS)
+        if self.kind in ("onnx", "onnx-blackbox") or (self.kind == "hf" and is_folder(self.name)):
+            return str(Named(self.kind, settings))
+        name = self.name.rpartition(":")[2] if self.kind == "blackbox" else self.name
+        return str(Named(f"{self.kind}:{name}", settings))
+
+    @property
+    def title(self) -> str:
+        """How it is called in tables, without folders and settings."""
+        if self.kind == "blackbox":
+            file, _, function = self.name.rpartition(":")
+            return f"blackbox:{PurePath(file).stem if file.endswith('.py') else file}.{function}"
+        if self.kind in ("onnx", "onnx-blackbox"):
+            return f"{self.kind}:{PurePath(self.name).stem}"
+        if self.kind == "robustbench" or (self.kind == "hf" and is_folder(self.name)):
+            return f"{self.kind}:{PurePath(self.name).name}"
+        return f"{self.kind}:{self.name}"
+
+
+def parse_source(spec: str) -> Source | None:
+    """Take a name apart; None where it names no source. Raises SourceError for one that names a source wrongly."""
+    prefix, colon, rest = spec.partition(":")
+    kind = next((one for one in KINDS if colon and one == prefix), None)
+    if kind is None:
+        if colon or not spec.lower().endswith(".onnx"):
+            return None
+        kind, rest = "onnx", spec
+    try:
+        named = parse_named(rest)
+    except ValueError as error:
+        raise SourceError(f"model {spec!r} is not understood ({error}): write {_FORMS[kind]}") from None
+    unknown = [name for name in named.keywords if name not in _SETTINGS[kind]]
+    if unknown:
+        has = f"it has {', '.join(_SETTINGS[kind])}" if _SETTINGS[kind] else "it has no settings"
+        raise SourceError(f"model {spec!r} has no setting {unknown[0]!r}: {has}")
+    _understood(kind, named.name, spec)
+    return Source(kind, named.name, named.settings)
+
+
+def placed(spec: str, data: str, norm: str) -> str:
+    """The full name of a RobustBench model that is named alone: for the data set and the norm in use; others unchanged.
+
+    Raises SourceError where RobustBench has none for them.
+    """
+    source = parse_source(spec)
+    if source is None or source.kind != "robustbench" or "/" in source.name:
+        return spec
+    # What follows a data set's name says which samples of it, and where they lie.
+    data_set = re.split(r"[^\w-]", data, maxsplit=1)[0]
+    if data_set not in ROBUSTBENCH_DATA or norm not in ROBUSTBENCH_NORMS:
+        raise SourceError(
+            f"model {spec!r} is not complete on data {data!r} in {norm}: write robustbench:DATASET/NORM/{source.name}, with "
+            f"DATASET one of {', '.join(ROBUSTBENCH_DATA)} and NORM one of {', '.join(ROBUSTBENCH_NORMS)}"
+        )
+    return f"robustbench:{data_set}/{norm}/{source.name}"
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name of `hf:` is that of a folder here."""
+    return name.startswith((".", "/", "~"))
+
+
+def _understood(kind: Kind, name: str, spec: str) -> None:
+    parts = name.split("/")
+    if kind == "robustbench":
+        fine = len(parts) == 1 or (
+            len(parts) == 3 and parts[0] in ROBUSTBENCH_DATA and parts[1] in ROBUSTBENCH_NORMS and bool(parts[2])
+        )
+    elif kind == "hf":
+        fine = is_folder(name) or (len(parts) == 2 and all(parts))
+    elif kind == "blackbox":
+        function = name.rpartition(":")
+        fine = bool(function[0] and function[2])
+    else:
+        fine = True
+    if not fine:
+        raise SourceError(f"model {spec!r} is not understood: write {_FORMS[kind]}")
