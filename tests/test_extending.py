@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from gauntlet.bench.config_file import plugin_files
 from gauntlet.bench.plugins import PluginError, load_plugins
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
 from gauntlet.leaderboard.frames import read_cells
+
+pytest_plugins = ["pytester"]
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
 
@@ -620,3 +623,38 @@ def test_a_plugin_that_fails_can_be_mended_and_loaded_again(tmp_path, monkeypatc
     write("mine.py", ATTACK.format(body=FAR))
     load_plugins(["mine.py"])
     assert "mine" in gauntlet.list_attacks()
+
+
+# --- pytest, and what is written ---
+
+
+def test_pytest_takes_plugins_too(pytester, tiny):
+    tiny.write_project(pytester.path)
+    pytester.makepyfile(test_robust="from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n")
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    write("mine.py", ATTACK.format(body=SIGN).replace('"mine"', '"of-pytest"'))
+    named = [f"--gauntlet-{name}={value}" for name, value in (("model", "model.py:build"), ("data", "data.npz"))]
+    attack = ("--gauntlet-attacks=of-pytest", "--gauntlet-threat=Linf:0.1")
+    result = pytester.runpytest("-v", *named, *attack, "--gauntlet-plugin=mine.py")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*model.build × none × of-pytest[]] PASSED*"])
+    missing = pytester.runpytest(*named, *attack, "--gauntlet-plugin=other.py")
+    assert missing.ret == pytest.ExitCode.USAGE_ERROR
+    missing.stderr.fnmatch_lines(["ERROR: gauntlet: plugin 'other.py' cannot be loaded: file 'other.py' is not there*"])
+
+
+def test_the_commands_of_the_example_s_readme_do_what_it_says(tmp_path, monkeypatch, call):
+    shutil.copytree(EXAMPLE, tmp_path / "examples" / "plugin")
+    monkeypatch.chdir(tmp_path)
+    text = (EXAMPLE / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("gauntlet ")]
+    assert len(commands) == 5
+    for command in commands:
+        done = call(*command)
+        assert done.returncode == 0, (command, done.stderr)
+        if "gauntlet" in command[-1]:
+            table = read_cells(Path("gauntlet-results/cells.csv"))
+            for defense, told in (("none", "90.5, 88.5 and 80.5"), ("levels", "75.5, 72.0 and 66.5")):
+                figures = 100 * table[table["defense"] == defense]["robust_accuracy"]
+                assert told in text
+                assert told == "{:.1f}, {:.1f} and {:.1f}".format(*figures)
