@@ -16,17 +16,8 @@ from gauntlet.bench.plugins import load_recorded
 from gauntlet.bench.runfile import Run, load_run
 from gauntlet.bench.workbench import Workbench
 from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.baseline import (
-    ArtifactRef,
-    Baseline,
-    BaselineError,
-    Key,
-    Test,
-    baseline_of,
-    diff,
-    read_baseline,
-    write_baseline,
-)
+from gauntlet.leaderboard.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, baseline_of, diff
+from gauntlet.leaderboard.baseline_file import read_baseline, write_baseline
 from gauntlet.leaderboard.escape import visible
 
 BASELINES = Path("bench", "baselines")

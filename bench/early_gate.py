@@ -16,7 +16,8 @@ from gauntlet.bench.plan import Cell
 from gauntlet.bench.runfile import Run
 from gauntlet.bench.runner import Progress
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.baseline import Baseline, BaselineCell, Key, baseline_digest
+from gauntlet.leaderboard.baseline import Baseline, BaselineCell, Key
+from gauntlet.leaderboard.baseline_file import baseline_digest
 from gauntlet.leaderboard.gate import partners
 from gauntlet.leaderboard.gate_policy import Policy
 from gauntlet.leaderboard.gate_trace import Trace, dumps, loads

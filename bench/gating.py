@@ -13,7 +13,8 @@ from gauntlet.bench.early_gate import traces
 from gauntlet.bench.gate_details import detailed
 from gauntlet.bench.gate_output import append_summary, write_files
 from gauntlet.bench.runfile import RunError, load_run
-from gauntlet.leaderboard.baseline import Baseline, BaselineError, read_baseline
+from gauntlet.leaderboard.baseline import Baseline, BaselineError
+from gauntlet.leaderboard.baseline_file import read_baseline
 from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.gate import judge
 from gauntlet.leaderboard.gate_formats import to_json
