@@ -34,8 +34,8 @@ class Pair:
 
 def pairs() -> list[Pair]:
     """Honest models, then the undefended one behind every registered defense, then with something hidden in it."""
-    honest = [Pair(name, name) for name in MODELS.names("cnn.*_digits")]
-    declared = [Pair(f"× {name}", UNDEFENDED, name) for name in DEFENSES.names() if name != "none"]
+    honest = [Pair(name, name) for name in MODELS.expand("cnn.*_digits")]
+    declared = [Pair(f"× {name}", UNDEFENDED, name) for name in DEFENSES.expand("*") if name != "none"]
     hidden = [Pair(f"hidden {name}", f"gauntlet.bench.checks.masks:{name}") for name in MASKS]
     return [*honest, *declared, *hidden]
 

@@ -35,8 +35,8 @@ def load_recorded(files: Iterable[str]) -> None:
     for file in files:
         if not Path(file).is_file():
             raise PluginError(
-                f"the run was made with --plugin {file}, which is not there (looked in {Path.cwd()}): "
-                "run from the folder where it lies, or name it by --plugin"
+                f"plugin {file!r} of the run is not there (looked in {Path.cwd()}): run from the folder where it lies, or name "
+                "it by --plugin, which verify and show take"
             )
         load_plugins([file])
 

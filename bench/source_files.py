@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def code_digest(*objects: Any) -> str:
     not Python. Code that is in no file is told apart by its text, and where that is not to be had by a number drawn at random.
     """
     parts: set[tuple[str, str]] = set()
-    for one in map(_function, objects):
+    for one in _functions(objects):
         if one.__module__.partition(".")[0] == "gauntlet":
             continue
         file = _file(one)
@@ -39,12 +39,23 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _function(found: Any) -> Any:
-    """The function or class behind a partial, a decorated function or an object that can be called."""
-    while isinstance(found, functools.partial):
-        found = found.func
-    found = inspect.unwrap(found)
-    return found if hasattr(found, "__qualname__") and hasattr(found, "__module__") else type(found)
+def _functions(objects: Iterable[Any]) -> list[Any]:
+    """The functions and classes behind partials, decorated functions, closures, and objects that can be called: a builder of
+    Gauntlet's may make what a user wrote."""
+    waiting, found = list(objects), []
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, functools.partial):
+            waiting += filter(callable, (one.func, *one.args, *one.keywords.values()))
+            continue
+        one = inspect.unwrap(one)
+        one = one if hasattr(one, "__qualname__") and hasattr(one, "__module__") else type(one)
+        if one not in found:
+            found.append(one)
+            waiting += filter(
+                callable, inspect.getclosurevars(one).nonlocals.values() if inspect.isfunction(one) else ()
+            )
+    return found
 
 
 def _file(found: Any) -> Path | None:

@@ -8,15 +8,18 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import gauntlet
 from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.bench import outside
+from gauntlet.bench import outside, plan
 from gauntlet.bench.adopting import adopt_attack, checked
+from gauntlet.bench.config import load_config
 from gauntlet.bench.models.card import ModelEntry
+from gauntlet.bench.registries import ATTACKS, DEFENSES
 from gauntlet.bench.registry import Registry
 from gauntlet.leaderboard.frames import read_cells
 
@@ -200,6 +203,15 @@ def test_an_entry_of_another_kind_is_refused(site):
         models.get("net")
 
 
+def test_a_plan_says_what_it_leaves_out_of_a_wildcard(site, attacks, monkeypatch):
+    install(site, "bad-attacks", pgd_broken="{}:missing", entry="{}:ENTRY")
+    monkeypatch.setattr(plan, "ATTACKS", attacks)
+    made = plan.make_plan(load_config({"attacks": "pgd*", "model": "cnn.pgd_digits"}, folder=site))
+    assert [cell.attack.name for cell in made.cells] == ["pgd"]
+    (told,) = made.skipped
+    assert told.startswith("attack 'pgd-broken' of bad-attacks 1.0 cannot be loaded (AttributeError")
+
+
 # --- on the command line, in processes of their own ---
 
 
@@ -222,8 +234,8 @@ def test_a_run_that_needs_no_entry_point_is_not_disturbed_by_broken_ones_and_lis
     assert asked.stderr.splitlines() == [f"error: {told}: repair or uninstall it"]
 
 
+@pytest.mark.skipif(find_spec("setuptools") is None, reason="setuptools builds the example")
 def test_the_example_is_really_installed_and_found_by_its_entry_points(tmp_path, tiny):
-    pytest.importorskip("setuptools", reason="builds a wheel without a network")
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(EXAMPLE, source)
     pip = ("-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
@@ -266,3 +278,11 @@ def test_the_example_is_really_installed_and_found_by_its_entry_points(tmp_path,
     again = tiny.run_command(here, *named, "--plugin", "extras.py", **paths)
     assert again.returncode == 0, again.stderr
     assert "2 cells: 2 answered from the store" in again.stdout
+
+
+def test_nothing_of_ours_is_taken_for_a_user_s():
+    ours = [
+        registry.get(name) for registry in (ATTACKS, DEFENSES) for name in registry.names() if not registry.origin(name)
+    ]
+    assert len(ours) > 50
+    assert not any(entry.source_digest for entry in ours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -539,7 +540,7 @@ def test_verifying_a_run_loads_its_plugins_again(project, call, tiny):
     Path("elsewhere").mkdir()
     shutil.move("mine.py", "elsewhere/mine.py")
     line = refused(call, "verify", "gauntlet-results")
-    assert "the run was made with --plugin mine.py, which is not there" in line
+    assert "plugin 'mine.py' of the run is not there" in line
     assert "--plugin" in line.partition("looked in")[2]
     del ATTACKS._entries["mine"]
     done = call("verify", "gauntlet-results", "--plugin", "elsewhere/mine.py")
@@ -562,7 +563,7 @@ def test_an_artifact_of_a_plugin_s_model_is_packed_with_the_plugin(extras, call)
     done = call("baseline", "accept", "gauntlet-results", "--out", "base.json", "--artifact")
     assert done.returncode == 0, done.stderr
     extras.unlink()
-    assert "made with --plugin extras.py" in refused(
+    assert "plugin 'extras.py' of the run is not there" in refused(
         call, "baseline", "accept", "gauntlet-results", "--out", "base.json", "--artifact"
     )
 
@@ -654,7 +655,7 @@ def test_the_commands_of_the_example_s_readme_do_what_it_says(tmp_path, monkeypa
         assert done.returncode == 0, (command, done.stderr)
         if "gauntlet" in command[-1]:
             table = read_cells(Path("gauntlet-results/cells.csv"))
-            for defense, told in (("none", "90.5, 88.5 and 80.5"), ("levels", "75.5, 72.0 and 66.5")):
-                figures = 100 * table[table["defense"] == defense]["robust_accuracy"]
-                assert told in text
-                assert told == "{:.1f}, {:.1f} and {:.1f}".format(*figures)
+            told = [float(figure) for figure in re.findall(r"\d\d\.\d", text.partition("three attacks leave")[2])]
+            assert len(told) == 6
+            # Another processor may round otherwise, and break a sample more or less.
+            np.testing.assert_allclose(100 * table["robust_accuracy"], told, rtol=0, atol=2)

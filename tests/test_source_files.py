@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from gauntlet.attacks.adapters.torchattacks_adapter import TorchattacksPGD
+from gauntlet.attacks.adapters.whole import builder
 from gauntlet.attacks.pgd import ENTRY
 from gauntlet.bench.models.importing import import_object
 from gauntlet.bench.source_files import code_digest
@@ -39,6 +41,15 @@ def digest(file):
 def test_our_own_code_has_no_digest_for_it_has_versions():
     assert code_digest(ENTRY.build) == ""
     assert code_digest(functools.partial(ENTRY.build, steps=3)) == ""
+
+
+def test_what_a_builder_of_ours_is_given_counts_as_a_user_s_code(tmp_path):
+    write(tmp_path, {"mine": "class Mine:\n    pass\n\ndef build():\n    return Mine()\n"})
+    mine = import_object(f"{tmp_path / 'mine.py'}:Mine")
+    alone = code_digest(mine)
+    assert alone != ""
+    assert code_digest(builder(mine)) == code_digest(functools.partial(ENTRY.build, mine)) == alone
+    assert code_digest(builder(TorchattacksPGD)) == ""
 
 
 def test_the_same_files_elsewhere_have_the_same_digest(tmp_path):
