@@ -23,7 +23,8 @@ from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.digest import model_digest
 from gauntlet.bench.models.importing import ImportSpecError, import_object, source_digest
-from gauntlet.bench.models.loading import load_model, register_model
+from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.registering import register_model
 
 IMAGES = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

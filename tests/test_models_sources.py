@@ -568,7 +568,7 @@ def test_what_cannot_be_fetched_says_how_to_do_without_a_network(monkeypatch, tm
 def test_a_card_of_ones_own_states_the_normalisation(monkeypatch):
     from gauntlet.bench.models.card import ModelCard
     from gauntlet.bench.models.catalog import MODELS
-    from gauntlet.bench.models.loading import register_model
+    from gauntlet.bench.registering import register_model
 
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).eval()

@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,11 +117,6 @@ def _registered_digest(entry: ModelEntry) -> str:
         return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()
     except (OSError, TypeError):  # typed in an interactive session: the weights' digest is all there is
         return ""
-
-
-def register_model(name: str, build: Callable[[], nn.Module], *, card: ModelCard | None = None) -> None:
-    """Add a model under a name of its own. `build()` returns it in eval mode. Raises ValueError for a taken name."""
-    MODELS.register(name, ModelEntry(card or ModelCard(name=name, summary="registered by the user"), build))
 
 
 def _built(spec: str, factory: object) -> nn.Module:
