@@ -65,7 +65,8 @@ def accept(
     baseline = replace(snapshot(run, reason), test=test or "fixed")
     if not baseline.cells:
         raise AcceptError(
-            f"{folder} has no attack's cell: naive attacks, certificates and replays are not gated, run an attack too"
+            f"{folder} has no attack's cell: naive attacks, certificates, corruptions and replays are not gated: run an attack"
+            " too"
         )
     if open_cells := [one for one in baseline.cells if one.status != "ok"]:
         told = "; ".join(f"{visible(one.title)}: {one.status}" for one in open_cells[:3])

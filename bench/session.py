@@ -20,9 +20,10 @@ from gauntlet.bench.gating import Gate
 from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.runfile import load_run
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.corruptions import accuracy
 from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.gate_trace import Trace
-from gauntlet.leaderboard.record import CellError, CellResult
+from gauntlet.leaderboard.record import CORRUPTION, CellError, CellResult
 from gauntlet.leaderboard.references import references, told
 from gauntlet.leaderboard.store import StoreError
 from gauntlet.leaderboard.table import rows
@@ -141,10 +142,11 @@ def _extra(result: CellResult) -> dict[str, Any]:
     """What is told beside the time; figures that are not there are left out, since JSON has no NaN."""
     n = cells.covered(result)
     cost = cells.costs(result)
-    robust = sum(int(block.samples.robust.sum()) for block in result.blocks)
+    corrupted = result.cell.attack_kind == CORRUPTION
+    share = (accuracy if corrupted else cells.robust_accuracy)(result).estimate if n else math.nan
     found: dict[str, Any] = {
         "n": n,
-        "robust_accuracy": robust / n if n else math.nan,
+        "corruption_accuracy" if corrupted else "robust_accuracy": share,
         "forwards_per_sample": cost.forwards_per_sample,
         "backwards_per_sample": cost.backwards_per_sample,
         "peak_memory_mib": cost.peak_memory_mib,

@@ -113,6 +113,13 @@ def accuracy(result: CellResult) -> Mean:
     return mean_of(1 - cells.outcomes(result).wrong_share)
 
 
+def told(result: CellResult) -> str:
+    """What a cell with results found, in a few words: of an attack the robust accuracy, of a corruption the accuracy."""
+    if result.cell.attack_kind == CORRUPTION:
+        return f"accuracy {100 * accuracy(result).estimate:.1f} %, mean over its severities"
+    return f"robust {100 * cells.robust_accuracy(result).estimate:.1f} %"
+
+
 def mean_of(values: npt.NDArray[np.float64]) -> Mean:
     """The mean of shares (N,), one a sample, with an interval from 2,000 bootstrap samples of the samples (percentiles, seeded).
 

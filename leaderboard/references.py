@@ -95,7 +95,7 @@ def references(rows: Sequence[Row], published: Sequence[tuple[str, Published]]) 
                 stated.add((name, row.data, one.clean))
                 found.append(Reference(row, one, "clean", one.clean, row.clean))
         if one.robust is not None and one.threat == CORRUPTIONS:
-            tried = {row.data: row for row in reversed(mine) if row.corruption is not None}
+            tried = {row.data: row for row in reversed(mine) if row.corruption is not None and row.corruption.mean.n}
             found += [
                 Reference(row, one, "corruptions", one.robust, row.corruption.mean)
                 for row in reversed(tried.values())

@@ -16,9 +16,10 @@ from gauntlet.bench.plan import Cell
 from gauntlet.bench.reverify import reverify
 from gauntlet.bench.runfile import load_run
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.corruptions import told
 from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.formatting import with_interval
-from gauntlet.leaderboard.record import DRAWS, CellResult
+from gauntlet.leaderboard.record import CORRUPTION, DRAWS, CellResult
 from gauntlet.leaderboard.statistics import Proportion
 from gauntlet.leaderboard.table import rows
 from gauntlet.leaderboard.terminal import terminal_table
@@ -39,10 +40,11 @@ def show_run(folder: Path) -> Iterator[str]:
         elif cells.status(result) == "unfinished":
             yield f"{title}: not finished, {n} of {result.expected or '?'} samples"
         else:
-            robust = sum(int(block.samples.robust.sum()) for block in result.blocks)
             cost = cells.costs(result)
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
-            yield f"{title}: robust {robust} of {n}, {cost.seconds:.2f} s, {passes}"
+            robust = f"robust {sum(int(block.samples.robust.sum()) for block in result.blocks)}"
+            found = told(result) if result.cell.attack_kind == CORRUPTION else robust
+            yield f"{title}: {found} of {n}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
 
 

@@ -22,6 +22,7 @@ from gauntlet.bench.gating import Gate, chosen, judge_run
 from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.session import summary
 from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.corruptions import told
 from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.gate_report import State, worst
 from gauntlet.leaderboard.gate_trace import Trace
@@ -155,9 +156,8 @@ def _line(result: CellResult) -> str:
     if result.error is not None:
         return f"ERROR {visible(result.error.message)}"
     n, cost = cells.covered(result), cells.costs(result)
-    robust = sum(int(block.samples.robust.sum()) for block in result.blocks)
     stored = " (stored)" if all(block.cached for block in result.blocks) else ""
-    return f"robust {100 * robust / n:.1f} % of {n}, {cost.seconds:.1f} s{stored}"
+    return f"{told(result)} of {n}, {cost.seconds:.1f} s{stored}"
 
 
 def dry(options: Mapping[str, Any]) -> int:
