@@ -66,7 +66,7 @@ def steps(text):
     return parsed, {step.get("id", number): step for number, step in enumerate(runs) if "run" in step}
 
 
-@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("changed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_action_tells_the_verdict_to_github(repository, changed):
     _, found = steps((ROOT / "action.yml").read_text(encoding="utf-8"))
     if changed:

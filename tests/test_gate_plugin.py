@@ -130,7 +130,7 @@ def test_allowing_undecided_without_a_gate_is_a_usage_error(user):
     assert not (user.path / "gauntlet-results").exists()
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)])
 def test_a_gate_that_stops_early_shows_the_verdicts_and_no_leaderboard(user, tiny, workers):
     change_model(user, tiny)
     run = user.runpytest_subprocess if workers else user.runpytest
