@@ -97,7 +97,7 @@ def sweep(attack: str, over: tuple[str, ...], seeds: int, **options: Any) -> Non
 @plugin_option
 def list_(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
     """List what is registered, by Gauntlet, by plugins, and by what is installed; PATTERN may have shell wildcards."""
-    from gauntlet.bench.cli.listing import entries, problems
+    from gauntlet.bench.cli.listing import entries, problems, sources
 
     load_named(plugins)
     found = entries(kind, pattern)
@@ -108,6 +108,9 @@ def list_(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
     width = max(len(name) for name, _ in found)
     for name, summary in found:
         click.echo(f"{name:<{width}}  {summary}")
+    if pattern == "*" and (others := sources(kind)):
+        # Apart from the list, which programs read.
+        click.echo("\nOthers are named by where they come from (docs/models.md):\n  " + "\n  ".join(others), err=True)
 
 
 @cli.command(epilog=EPILOG)
