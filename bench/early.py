@@ -95,7 +95,7 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
     """The state after each look."""
     state = _State.start(old, old.n)
     for chunk in _chunks(job, old):
-        replayed = [at for at in chunk if not old.robust[at]] if not _stored(job) else []
+        replayed = [at for at in chunk if not old.robust[at]] if not _whole(job) else []
         state.done[job.bout.breaks_now(replayed)] = True
         rest = [at for at in chunk if not state.done[at]]
         if failure := _attack(job, state, rest):
@@ -111,23 +111,22 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
         yield state, None
 
 
-def _stored(job: Job) -> bool:
-    return not job.settings.fresh and all(job.store.has(block.key) for block in job.prepared.blocks)
+def _whole(job: Job) -> bool:
+    """What costs nothing is taken whole; so is an attack of another library, whose outcome depends on what is in its batch."""
+    stored = not job.settings.fresh and all(job.store.has(block.key) for block in job.prepared.blocks)
+    return stored or not isinstance(job.prepared.attack, Rule | Cascade)
 
 
 def _chunks(job: Job, old: BaselineCell) -> Iterator[Sequence[int]]:
     """Positions, look by look."""
-    if _stored(job) or not isinstance(job.prepared.attack, Rule | Cascade):
-        # What costs nothing is taken whole; an attack of another library depends on what is in its batch.
+    if _whole(job):
         yield range(old.n)
-    elif job.baseline.test == "sequential":
-        order = order_of(old).tolist()
-        yield from (order[start : start + CHUNK] for start in range(0, old.n, CHUNK))
-    else:
+        return
+    order = order_of(old).tolist()
+    if job.baseline.test == "fixed":
         # Whom the baseline has as broken can only be gained, and costs little: after them a few losses settle a drop.
-        yield np.flatnonzero(~old.robust).tolist()
-        standing = [at for at in order_of(old).tolist() if old.robust[at]]
-        yield from (standing[start : start + CHUNK] for start in range(0, len(standing), CHUNK))
+        order.sort(key=lambda at: bool(old.robust[at]))
+    yield from (order[start : start + CHUNK] for start in range(0, old.n, CHUNK))
 
 
 def _attack(job: Job, state: _State, rest: Sequence[int]) -> CellResult | None:

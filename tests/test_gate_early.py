@@ -254,10 +254,12 @@ def test_early_without_a_gate_is_wrong_usage(here, call):
 def test_an_attack_of_another_library_is_run_whole(here, call, tiny):
     here()
     attack = "--attacks=torchattacks.FGSM"
-    accept(tiny, attack, "--test=sequential")
+    accept(tiny, attack, "--test=sequential", "--artifact")
     change(tiny, *BLURRED)
     early(call, attack=attack)
     assert len(traced()["order"]) == 797
+    # In the same batches as ever, so that a run of all samples finds it done.
+    assert "(stored)" in call("run", *MODEL, attack).stderr
 
 
 def test_attacks_that_are_not_judged_are_not_run(here, call, tiny):
