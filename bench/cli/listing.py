@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from gauntlet.attacks.suites import SUITES
-from gauntlet.bench.models.sources.spec import FORMS
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
 from gauntlet.bench.registry import Registry
 
@@ -28,11 +27,6 @@ def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
         (name, _summary(kind, registry.get(name).card) + _from(registry.origin(name)))
         for name in registry.names(pattern)
     ]
-
-
-def sources(kind: str) -> tuple[str, ...]:
-    """How what is not registered is named, by where it comes from."""
-    return tuple(FORMS.values()) if kind == "models" else ()
 
 
 def problems(kind: str) -> tuple[str, ...]:

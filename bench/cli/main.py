@@ -96,8 +96,11 @@ def sweep(attack: str, over: tuple[str, ...], seeds: int, **options: Any) -> Non
 @click.argument("pattern", default="*")
 @plugin_option
 def list_(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
-    """List what is registered, by Gauntlet, by plugins, and by what is installed; PATTERN may have shell wildcards."""
-    from gauntlet.bench.cli.listing import entries, problems, sources
+    """List what is registered, by Gauntlet, by plugins, and by what is installed; PATTERN may have shell wildcards.
+
+    Other models are named by where they come from, such as robustbench:NAME or hf:OWNER/REPOSITORY (docs/models.md).
+    """
+    from gauntlet.bench.cli.listing import entries, problems
 
     load_named(plugins)
     found = entries(kind, pattern)
@@ -108,9 +111,6 @@ def list_(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
     width = max(len(name) for name, _ in found)
     for name, summary in found:
         click.echo(f"{name:<{width}}  {summary}")
-    if pattern == "*" and (others := sources(kind)):
-        # Apart from the list, which programs read.
-        click.echo("\nOthers are named by where they come from (docs/models.md):\n  " + "\n  ".join(others), err=True)
 
 
 @cli.command(epilog=EPILOG)

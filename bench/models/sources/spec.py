@@ -28,7 +28,7 @@ _SETTINGS: Mapping[Kind, tuple[str, ...]] = {
     "blackbox": ("classes", "max_queries", "batch_size", "give"),
 }
 _LIMITS = ("max_queries", "batch_size")
-FORMS: Mapping[Kind, str] = {
+_FORMS: Mapping[Kind, str] = {
     "robustbench": "robustbench:NAME or robustbench:DATASET/NORM/NAME, such as robustbench:cifar10/Linf/Carmon2019Unlabeled",
     "timm": "timm:NAME, such as timm:resnet50.a1_in1k",
     "torchvision": "torchvision:NAME or torchvision:NAME.WEIGHTS, such as torchvision:resnet18.IMAGENET1K_V1",
@@ -100,7 +100,7 @@ def parse_source(spec: str) -> Source | None:
     try:
         named = parse_named(rest)
     except ValueError as error:
-        raise SourceError(f"model {spec!r} is not understood ({error}): write {FORMS[kind]}") from None
+        raise SourceError(f"model {spec!r} is not understood ({error}): write {_FORMS[kind]}") from None
     unknown = [name for name in named.keywords if name not in _SETTINGS[kind]]
     if unknown:
         has = f"it has {', '.join(_SETTINGS[kind])}" if _SETTINGS[kind] else "it has no settings"
@@ -146,4 +146,4 @@ def _understood(kind: Kind, name: str, spec: str) -> None:
     else:
         fine = True
     if not fine:
-        raise SourceError(f"model {spec!r} is not understood: write {FORMS[kind]}")
+        raise SourceError(f"model {spec!r} is not understood: write {_FORMS[kind]}")
