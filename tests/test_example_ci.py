@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +52,19 @@ def test_the_finetuned_model_fails_after_a_part_of_the_passes_and_shows_what_it_
     assert verdict["n"] <= 300
     assert "reproduce: gauntlet run --model model.py:build" in done.stdout
     assert list(Path("gauntlet-results/pictures").rglob("lost-adaptive-0.png"))
+
+
+def test_the_artifact_says_nothing_of_the_machine_that_made_it(repository, tmp_path):
+    artifact = json.loads(Path("robustness/baseline.json").read_text(encoding="utf-8"))["artifact"]["file"]
+    with zipfile.ZipFile(Path("robustness", artifact)) as bundle:
+        names = [name for name in bundle.namelist() if name.endswith(".parquet")]
+        sources = [
+            json.loads(pq.read_schema(io.BytesIO(bundle.read(name))).metadata[b"gauntlet"])["provenance"]
+            for name in names
+        ]
+    assert names
+    assert all(source["argv"][0] == "gauntlet" for source in sources)
+    assert not any("/" in word for source in sources for word in source["argv"])
 
 
 def test_a_baseline_that_was_deleted_does_not_pass(repository, call):
