@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gauntlet.attacks.apgd import APGD
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.gauntlet import budget, in_norm
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.signs import Masked
-from gauntlet.attacks.solver import Stage
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.solver import Stage
+from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import Norm, ThreatModel
 
 BENEATH, TWIN = "beneath", "twin"
 """Views that a stage may be shown: the pipeline without its output defense, and the model without any."""

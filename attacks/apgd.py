@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.apgd_l1 import APGDL1
-from gauntlet.attacks.ascent import likely_target, loss_name, mean_pass
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.dlr import TARGETED
-from gauntlet.attacks.norms import per_image, project, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.random import Draws
-from gauntlet.attacks.rule import Rule, positive, whole
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.dlr import TARGETED
+from gauntlet.attacks.ops.norms import per_image, project, steepest
+from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.parts.apgd_common import likely_target, loss_name, mean_pass
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, positive, whole
 
 _MOMENTUM = 0.75
 """Share of the new step; the rest is the move before."""

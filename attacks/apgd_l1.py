@@ -10,12 +10,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ascent import likely_target, loss_name, mean_pass
-from gauntlet.attacks.dlr import TARGETED
-from gauntlet.attacks.l1_ball import project_l1, sparse_ascent
-from gauntlet.attacks.norms import per_image
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, whole
+from gauntlet.attacks.ops.dlr import TARGETED
+from gauntlet.attacks.ops.l1_ball import project_l1, sparse_ascent
+from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.parts.apgd_common import likely_target, loss_name, mean_pass
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, whole
 
 _REDUCTION = 1.5
 """What the step is divided by where the best point has not become sparser, and the share of its pixels in the next steps."""

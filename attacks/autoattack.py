@@ -7,13 +7,13 @@ from typing import Any
 
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.apgd_l1 import APGDL1
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.fab import FAB
-from gauntlet.attacks.rule import Rule, whole
-from gauntlet.attacks.solver import Stage
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule, whole
+from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import Norm, ThreatModel
 
 VERSIONS = ("standard", "rand")
 

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import Loss, cw
-from gauntlet.attacks.norms import per_image
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, at_least, positive, whole
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import Loss, cw
+from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, at_least, positive, whole
 
 _BETA1, _BETA2 = 0.9, 0.999
 

@@ -8,13 +8,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import cw
-from gauntlet.attacks.nearest_class import Nearest, begin, look
-from gauntlet.attacks.norms import per_image, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, at_least, whole
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import cw
+from gauntlet.attacks.ops.norms import per_image, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.parts.nearest_class import Nearest, begin, look
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, at_least, whole
 
 _EXTRA = 1e-4
 """Added to the length of each step, as the authors' code does: else the box may keep the iterates before the boundary forever."""

@@ -8,15 +8,15 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.box_projection import inner, move_to_hyperplane
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import cw
-from gauntlet.attacks.nearest_class import Nearest, begin, look
-from gauntlet.attacks.norms import distance, per_image
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, at_least, positive, whole
-from gauntlet.attacks.slots import put, select
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.box_projection import inner, move_to_hyperplane
+from gauntlet.attacks.ops.losses import cw
+from gauntlet.attacks.ops.norms import distance, per_image
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.parts.nearest_class import Nearest, begin, look
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, at_least, positive, whole
+from gauntlet.attacks.solving.slots import put, select
 
 _FIRST_CUT = 0.995
 """Where the final search looks first, as a share of the closest perturbation: iterates are seldom further beyond the boundary."""

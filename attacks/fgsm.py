@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import ce
-from gauntlet.attacks.norms import project, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import ce
+from gauntlet.attacks.ops.norms import project, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):

@@ -9,13 +9,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.box_projection import dual_size, shrink_to_ball
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import cw
-from gauntlet.attacks.norms import distance, per_image, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, positive, whole
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.box_projection import dual_size, shrink_to_ball
+from gauntlet.attacks.ops.losses import cw
+from gauntlet.attacks.ops.norms import distance, per_image, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, positive, whole
 
 
 class State(NamedTuple):

@@ -18,15 +18,15 @@ from dataclasses import replace
 
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.apgd_l1 import APGDL1
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.fab import FAB
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.signs import Masked, Near
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.slide import SLIDE
-from gauntlet.attacks.solver import Stage
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.solver import Stage
+from gauntlet.attacks.solving.stage_conditions import Masked, Near
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import Norm, ThreatModel
 
 # For samples with masked gradients, beside a wider black-box search: gradients go straight through what has none.
 _THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", way="bpda")

@@ -9,12 +9,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.norms import distance, per_image, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.random import Draws
-from gauntlet.attacks.rule import Rule, positive, whole
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance, per_image, steepest
+from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, positive, whole
 
 _START, _SEARCH, _PROBE, _STRIDE = range(4)
 """What a slot's next query is for: a misclassified image, the boundary, the boundary's direction, the length of a step."""

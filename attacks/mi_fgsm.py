@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.input_diversity import diversify
-from gauntlet.attacks.losses import named_loss
-from gauntlet.attacks.norms import per_image, project, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, at_least, positive, whole
-from gauntlet.attacks.smoothing_kernel import scaled_length, smooth
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import named_loss
+from gauntlet.attacks.ops.norms import per_image, project, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.parts.input_diversity import diversify
+from gauntlet.attacks.parts.smoothing_kernel import scaled_length, smooth
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, at_least, positive, whole
 
 
 class State(NamedTuple):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.norms import project, steepest
-from gauntlet.attacks.rule import whole
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.norms import project, steepest
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.rule import whole
+from gauntlet.attacks.views.guard import guarded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.norms import random_point
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, whole
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import random_point
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, whole
 
 
 class State(NamedTuple):

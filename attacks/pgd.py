@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import named_loss
-from gauntlet.attacks.norms import project, random_point, steepest
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.ops.losses import named_loss
+from gauntlet.attacks.ops.norms import project, random_point, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.slide import SLIDE
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, positive, whole
 
 
 class State(NamedTuple):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.l1_ball import sparse_ascent
-from gauntlet.attacks.losses import named_loss
-from gauntlet.attacks.norms import project, random_point
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule, positive, whole
+from gauntlet.attacks.ops.l1_ball import sparse_ascent
+from gauntlet.attacks.ops.losses import named_loss
+from gauntlet.attacks.ops.norms import project, random_point
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, positive, whole
 
 
 class State(NamedTuple):

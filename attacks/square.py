@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.losses import margin
-from gauntlet.attacks.norms import per_image, project
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.random import Draws
-from gauntlet.attacks.rule import Rule, positive, whole
-from gauntlet.attacks.square_shapes import Schedule, bump, schedule
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.ops.norms import per_image, project
+from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.parts.square_shapes import Schedule, bump, schedule
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule, positive, whole
 
 _AHEAD = 16
 """Steps whose random words are drawn together: the generator takes nearly as long for the words of one step."""

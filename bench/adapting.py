@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from gauntlet.attacks.adaptive import BENEATH, TWIN
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.cascade import Cascade
 from gauntlet.attacks.naive import Naive
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.bench.corruptions.entries import Corruption
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.probing import Profile

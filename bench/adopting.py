@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, get_args
 
-from gauntlet.attacks.card import AttackEntry
-from gauntlet.attacks.settings import Named
-from gauntlet.attacks.threat import NORMS, ThreatModel
+from gauntlet.attacks.ops.threat import NORMS, ThreatModel
+from gauntlet.attacks.registry.card import AttackEntry
+from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.source_files import code_digest
 from gauntlet.defenses.card import DefenseEntry
 from gauntlet.defenses.card import Kind as DefenseKind
@@ -78,8 +78,8 @@ def _made_attack(name: str, build: Callable[..., Any], threat: ThreatModel, **se
             f"attack {name!r} has version {version!r}: give its class a whole number `version`, which rises with its output"
         )
     if not callable(made):
-        from gauntlet.attacks.cascade import Cascade
-        from gauntlet.attacks.rule import Rule
+        from gauntlet.attacks.solving.cascade import Cascade
+        from gauntlet.attacks.solving.rule import Rule
 
         if not isinstance(made, Rule | Cascade):
             raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef, known
 from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.dataset import Data
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def _split(attacks: Sequence[str]) -> tuple[str, ...]:
-    from gauntlet.attacks.settings import split_list
+    from gauntlet.attacks.registry.settings import split_list
 
     return tuple(part for one in attacks for part in split_list(one))
 

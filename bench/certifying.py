@@ -9,9 +9,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.solver import Outcome
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.device import peak_memory, synchronised_time
 from gauntlet.bench.examine import Clean
 from gauntlet.bench.executing import Finished, Settings, attacked_in

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config_file import ConfigError as ConfigError
 from gauntlet.bench.config_file import plugins_of, read_file, texts
 from gauntlet.bench.gate_table import GateTable, read_gate_table

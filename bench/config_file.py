@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gauntlet.attacks.settings import split_list
+from gauntlet.attacks.registry.settings import split_list
 
 DEFAULT = Path(__file__).with_name("default.toml")
 

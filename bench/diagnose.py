@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gauntlet.attacks.settings import parse_named
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.bench import probing
 from gauntlet.bench.checks.catalog import CHECKS, Check, run_check
 from gauntlet.bench.checks.subject import Finding, Subject

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.early_replay import Bout
 from gauntlet.bench.executing import Settings
 from gauntlet.bench.runner import Progress, run_cell

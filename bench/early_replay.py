@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gauntlet.attacks.norms import limit
+from gauntlet.attacks.ops.norms import limit
 from gauntlet.bench.artifact import Artifact, ArtifactError, restore
 from gauntlet.bench.executing import Settings
 from gauntlet.bench.models.classifier import Classifier

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.losses import ce
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.ops.losses import ce
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.device import synchronised_time
 from gauntlet.bench.engine import Engine
 from gauntlet.bench.plan import Cell

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.norms import limit
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.dataset import Data
 from gauntlet.leaderboard import cells
 from gauntlet.leaderboard.bracket import bracket

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.norms import limit
-from gauntlet.attacks.solver import Outcome
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.verifier import Measurement, Verifier
 from gauntlet.leaderboard.record import Flag, Samples
 

@@ -8,14 +8,14 @@ from typing import TypeAlias
 
 import torch
 
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Meter, Outcome, Task
+from gauntlet.attacks.adapters.run_whole import run_whole
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.low_precision import solve_lighter
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Meter, Outcome, Task
 from gauntlet.bench.device import peak_memory, synchronised_time
 from gauntlet.bench.examine import Clean
-from gauntlet.bench.finishing import solve_lighter
 from gauntlet.bench.verifier import Verifier
-from gauntlet.bench.whole import run_whole
 from gauntlet.bench.workbench import Prepared
 from gauntlet.leaderboard.record import Samples, Stats
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gauntlet.attacks.settings import Named
-from gauntlet.attacks.suites import SUITES
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.early_gate import cell_key
 from gauntlet.bench.gallery import Gallery
 from gauntlet.bench.plan import Cell

@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.data.dataset import Data
 from gauntlet.bench.models.sources.spec import parse_source
 from gauntlet.bench.plan import Cell

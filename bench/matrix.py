@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks.catalog import CHECKS
 from gauntlet.bench.checks.masks import MASKS
 from gauntlet.bench.checks.subject import FEW_SLOW

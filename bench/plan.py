@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from gauntlet.attacks.card import AnyAttack, AttackEntry
-from gauntlet.attacks.settings import Named, parse_named
-from gauntlet.attacks.suites import SUITES, Member, suite_members
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.registry.card import AnyAttack, AttackEntry
+from gauntlet.attacks.registry.settings import Named, parse_named
+from gauntlet.attacks.registry.suites import SUITES, Member, suite_members
 from gauntlet.bench.adopting import attack_told
 from gauntlet.bench.config import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.data.naming import data_title

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.losses import LOSSES, Loss
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
-from gauntlet.attacks.rejecting import reduced
+from gauntlet.attacks.ops.losses import LOSSES, Loss
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.defended import DefendedModel
 
 PASSES = 5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.leaderboard.published import CORRUPTIONS, Published
 
 _TEXTS = ("model", "name", "data", "threat", "attack", "source", "note")

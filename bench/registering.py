@@ -12,7 +12,7 @@ from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
 if TYPE_CHECKING:
     from torch import nn
 
-    from gauntlet.attacks.card import AttackEntry
+    from gauntlet.attacks.registry.card import AttackEntry
     from gauntlet.bench.data.card import DataEntry
     from gauntlet.defenses.card import DefenseEntry
 

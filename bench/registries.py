@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gauntlet.attacks.card import AttackEntry
-from gauntlet.attacks.catalog import ATTACKS as _ATTACKS
+from gauntlet.attacks.adapters.library_catalog import ADAPTERS as _ADAPTERS
+from gauntlet.attacks.registry.card import AttackEntry
+from gauntlet.attacks.registry.catalog import ATTACKS as _ATTACKS
 from gauntlet.bench.adopting import adopt_attack, adopt_defense
 from gauntlet.bench.corruptions.catalog import KINDS as _CORRUPTIONS
 from gauntlet.bench.corruptions.entries import PREFIX as _PREFIX
@@ -19,7 +20,7 @@ __all__ = ["ATTACKS", "DATA", "DEFENSES", "MODELS"]
 ATTACKS: Registry[AttackEntry] = Registry("attack", "gauntlet.attacks", adopt_attack)
 DEFENSES: Registry[DefenseEntry] = Registry("defense", "gauntlet.defenses", adopt_defense)
 
-for _name, _entry in _ATTACKS.items():
+for _name, _entry in {**_ATTACKS, **_ADAPTERS}.items():
     ATTACKS.register(_name, _entry)
 # These need results that are stored, or proofs.
 ATTACKS.register("replay", "gauntlet.bench.replay:ENTRY")

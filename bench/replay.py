@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.norms import limit
-from gauntlet.attacks.rule import whole
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.rule import whole
 from gauntlet.leaderboard.record import CellInfo
 from gauntlet.leaderboard.store import Store, StoreError
 

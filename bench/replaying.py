@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from gauntlet.attacks.solver import Outcome
+from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.device import peak_memory, synchronised_time
 from gauntlet.bench.examine import Clean
 from gauntlet.bench.executing import Finished, Settings, attacked_in

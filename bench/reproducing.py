@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config import Config, ConfigError, load_config
 from gauntlet.bench.engine import Engine, write_leaderboard
 from gauntlet.bench.models.loading import load_model

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gauntlet.attacks.norms import limit
+from gauntlet.attacks.ops.norms import limit
 from gauntlet.bench.corrupting import judged
 from gauntlet.bench.corruptions.entries import Corruption
 from gauntlet.bench.plan import Cell

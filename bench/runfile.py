@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gauntlet.attacks.settings import Named
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.journal import note
 from gauntlet.bench.plan import Cell, Plan

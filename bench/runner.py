@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.lighter import full_float32
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.bench.certifying import Certificate, run_certificate
 from gauntlet.bench.corrupting import run_corruption
 from gauntlet.bench.corruptions.entries import Corruption

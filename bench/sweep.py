@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gauntlet.attacks.settings import Named, Setting, parse_named
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Named, Setting, parse_named
 
 EPS = "eps"
 """The name under which the threat model's eps is swept."""

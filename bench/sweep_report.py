@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gauntlet.attacks.settings import Setting
+from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.sweep import Axis, settings_text
 from gauntlet.bench.sweep_verdicts import Outcome, Verdict, by_series
 from gauntlet.leaderboard.escape import fenced

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.attacks.settings import Setting
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.sweep import EPS, Axis, Point
 from gauntlet.leaderboard.statistics import Proportion, mcnemar
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.losses import margin
-from gauntlet.attacks.norms import distance, limit
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
-from gauntlet.attacks.rejecting import reduced
-from gauntlet.attacks.solver import Verdict
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Verdict
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.leaderboard.record import DRAWS
 
 VERSION = 1
@@ -67,9 +67,9 @@ class Verifier:
 
     `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit. Where the
     threat model has a target, a success is a prediction of that class, and of a randomised model a majority of them. Where the
-    model `rejects` (`gauntlet.attacks.rejecting`), a rejected image is no success, and clean not correct; its prediction is -1.
-    `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many logits the model
-    gave last, 0 before it was asked.
+    model `rejects` (`gauntlet.attacks.views.rejection_view`), a rejected image is no success and not correct when clean; its
+    prediction is -1. `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many logits
+    the model gave last, 0 before it was asked.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Verifier:
         }
 
     def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verdict:
-        """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solver.Verify`."""
+        """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solving.solver.Verify`."""
         began = time.perf_counter()
         valid = self.valid(points, samples)
         wrong = torch.zeros_like(valid)

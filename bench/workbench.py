@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.lighter import Lighter, lighter
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.views.fast_model import Lighter, lighter
 from gauntlet.bench import verifier
 from gauntlet.bench.adapting import defense_flags, victim, views, ways
 from gauntlet.bench.adopting import told

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.defenses.relu_network import Network, double
 from gauntlet.defenses.relu_reader import network
 from gauntlet.defenses.relu_region import Region, region

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.straight_through import with_identity_gradient
+from gauntlet.attacks.views.backward_modes import with_identity_gradient
 
 
 class StraightThrough(nn.Module):

@@ -30,7 +30,7 @@ class DefenseCard:
     test_time_gradient: bool = False
     """Whether it takes gradients itself, inside its forward."""
     rejects: bool = False
-    """Whether it has a last, additional output, which means that the image is rejected (`gauntlet.attacks.rejecting`)."""
+    """Whether the last output is an additional one that rejects the image (`gauntlet.attacks.views.rejection_view`)."""
     certificates: tuple[str, ...] = ()
     """Norms for which a certificate may be computed of a model behind it."""
     samples: int | None = None

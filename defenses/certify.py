@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.losses import margin
-from gauntlet.attacks.norms import limit, per_image, project, steepest
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.ops.norms import limit, per_image, project, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.defenses.bounds import Interval, Method, check_labels, checked, hidden_bounds, margins_below
 from gauntlet.defenses.exact import TOLERANCE, decide, start_search
 from gauntlet.defenses.relu_network import Network, UnsupportedModelError, forward_error

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.views.guard import guarded
 from gauntlet.defenses.bpda import straight_through
 from gauntlet.defenses.card import DefenseEntry
 
@@ -24,7 +24,7 @@ class DefendedModel(nn.Module):
 
     `differentiable` and `randomised` say what the defense is: from its card, or measured by `is_differentiable` and
     `is_randomised`. `substitute`: what BPDA takes the gradient of, in place of an input defense that has none. `rejects`: the
-    last output is the rejection, see `gauntlet.attacks.rejecting`. `twin`: the undefended model, None where there is no
+    last output is the rejection, see `gauntlet.attacks.views.rejection_view`. `twin`: the undefended model, None without a
     defense.
     """
 

@@ -1,7 +1,7 @@
 """Models with a detector: an image that looks suspicious is rejected.
 
-How rejection counts is said in `gauntlet.attacks.rejecting`: a clean image that is rejected is not classified correctly, an
-attacked one that is rejected is no success.
+How rejection counts is defined in `gauntlet.attacks.views.rejection_view`: a clean image that is rejected is not classified
+correctly, and an attacked image that is rejected is no success.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.losses import margin
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.defenses.bounds import Interval, check_labels, checked, hidden_bounds, margins_below
 from gauntlet.defenses.relu_network import Network, double
 from gauntlet.defenses.relu_program import Array, Program, dense, minimise, program

@@ -12,7 +12,7 @@ from gauntlet.defenses.randomness import INPUT_NOISE, draws_for
 class InputNoise(nn.Module):
     """images + sigma · normal, clipped to [0, 1].
 
-    The noise is keyed where the caller provides draws (`gauntlet.attacks.random.model_randomness`): the same sample at
+    The noise is keyed where the caller provides draws (`gauntlet.attacks.ops.random.model_randomness`): the same sample at
     the same step gets the same noise in any batch. Without draws it comes from torch's global generator.
     """
 

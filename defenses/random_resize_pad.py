@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gauntlet.attacks.input_diversity import diversify
+from gauntlet.attacks.parts.input_diversity import diversify
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.checks import number
 from gauntlet.defenses.randomness import RESIZE_PAD, draws_for

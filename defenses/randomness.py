@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.random import Draws, active_draws
+from gauntlet.attacks.ops.random import Draws, active_draws
 
 # Tags tell these numbers from those that an attack draws for the same sample and step.
 INPUT_NOISE, RESIZE_PAD, TOTAL_VARIATION, OUTPUT_NOISE, SELECTION, ESTIMATION, EXPECTATION = range(192, 199)
@@ -14,7 +14,7 @@ INPUT_NOISE, RESIZE_PAD, TOTAL_VARIATION, OUTPUT_NOISE, SELECTION, ESTIMATION, E
 def draws_for(batch: Tensor) -> Draws:
     """The draws for the rows of a batch, on its device.
 
-    Those that the caller provides (`gauntlet.attacks.random.model_randomness`): then the same sample at the same step gets
+    Those that the caller provides (`gauntlet.attacks.ops.random.model_randomness`): then the same sample at the same step gets
     the same numbers in any batch. Where nobody provides any, keys come from torch's global generator.
     Raises ValueError where the draws are for another number of samples.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.ops.threat import Norm
 
 _STEPS = 6
 _TINY = torch.finfo(torch.float64).tiny

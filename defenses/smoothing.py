@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gauntlet.attacks.random import Draws
+from gauntlet.attacks.ops.random import Draws
 from gauntlet.defenses.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.checks import number, whole_number
 from gauntlet.defenses.randomness import ESTIMATION, EXPECTATION, SELECTION, child_keys, draws_for

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.straight_through import with_identity_gradient
+from gauntlet.attacks.views.backward_modes import with_identity_gradient
 from gauntlet.defenses import bit_depth, median
 from gauntlet.defenses.bpda import straight_through
 from gauntlet.defenses.card import DefenseCard, DefenseEntry

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks.adapters.catalog import ADAPTERS
-from gauntlet.attacks.adapters.guard import LogitsModel, guarded
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.adapters.library_catalog import ADAPTERS
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 SIDE, CLASSES = 10, 5
 LINF, L2 = ThreatModel("Linf", 0.12), ThreatModel("L2", 0.9)
@@ -434,7 +434,7 @@ def test_a_missing_library_is_answered_with_what_to_install(name, module, packag
 
 def test_listing_the_adapters_imports_neither_torch_nor_the_libraries():
     heavy = "{'torch', 'art', 'torchattacks'}"
-    code = f"import sys, gauntlet.attacks.adapters.catalog; print(*({heavy} & set(sys.modules)))"
+    code = f"import sys, gauntlet.attacks.adapters.library_catalog; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

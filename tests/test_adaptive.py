@@ -12,11 +12,11 @@ import gauntlet
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.gauntlet import BUDGETS
 from gauntlet.attacks.naive import build as build_naive
-from gauntlet.attacks.norms import distance, limit
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Stage, Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Stage, Task, Verdict, solve
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.cli.running import execute
 from gauntlet.bench.config import load_config
 from gauntlet.bench.engine import Engine, write_leaderboard

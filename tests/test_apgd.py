@@ -8,11 +8,11 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.apgd import APGD, ENTRY, ENTRY_TARGETED, random_surface_point
-from gauntlet.attacks.dlr import TARGETED, UNTARGETED
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.random import Draws, active_draws, sample_keys
-from gauntlet.attacks.solver import Task, Verdict, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.random import Draws, active_draws, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.12), ThreatModel("L2", 0.7)

@@ -9,10 +9,10 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.apgd import APGD, checkpoints
-from gauntlet.attacks.dlr import dlr
-from gauntlet.attacks.random import Draws, sample_keys
-from gauntlet.attacks.solver import Task, Verdict, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.dlr import dlr
+from gauntlet.attacks.ops.random import Draws, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 pytestmark = pytest.mark.slow

@@ -14,14 +14,14 @@ import gauntlet
 from gauntlet.attacks import apgd, pgd
 from gauntlet.attacks.apgd_l1 import APGDL1, timetable
 from gauntlet.attacks.autoattack import ENTRY as AUTOATTACK
-from gauntlet.attacks.dlr import TARGETED, UNTARGETED
 from gauntlet.attacks.gauntlet import BUDGETS, DEFAULT
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.random import Draws, sample_keys
+from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.random import Draws, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.suites import SUITES, suite_members
 from gauntlet.attacks.slide import SLIDE
-from gauntlet.attacks.solver import Stage, Task, Verdict, solve
-from gauntlet.attacks.suites import SUITES, suite_members
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Stage, Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 EPS = 0.5

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.optimize import brentq, linprog
 
-from gauntlet.attacks.box_projection import dual_size, inner, move_to_hyperplane, shrink_to_ball
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.threat import NORMS
+from gauntlet.attacks.ops.box_projection import dual_size, inner, move_to_hyperplane, shrink_to_ball
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import NORMS
 
 
 def exact_move(x, w, gain, norm):

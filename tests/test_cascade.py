@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.catalog import ATTACKS
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.gauntlet import BUDGETS
-from gauntlet.attacks.losses import margin
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Meter, Stage, Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.registry.catalog import ATTACKS
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.verifier import Verifier
 from gauntlet.defenses.exact import exact_linf, worst_margin

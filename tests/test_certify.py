@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.norms import distance, limit
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.classifier import Classifier
 from gauntlet.defenses.bounds import margin_bounds
 from gauntlet.defenses.certify import UnsupportedModelError, certify, readable

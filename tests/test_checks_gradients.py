@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks import gradients, masks, model
 from gauntlet.bench.checks.catalog import CHECKS, flags, run_checks
 from gauntlet.bench.checks.subject import Subject

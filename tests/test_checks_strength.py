@@ -12,8 +12,8 @@ from torch import nn
 import gauntlet
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.noise import Noise
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.checks import effort, masks, outcomes, planted, strength
 from gauntlet.bench.checks.running import attacked, whole_box
 from gauntlet.bench.checks.subject import Subject

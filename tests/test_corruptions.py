@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import gauntlet
-from gauntlet.attacks.random import sample_keys
-from gauntlet.attacks.suites import SUITES
+from gauntlet.attacks.ops.random import sample_keys
+from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.corruptions import blur, digital, noise, weather
 from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt

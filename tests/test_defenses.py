@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.defenses.bpda import straight_through
 from gauntlet.defenses.catalog import DEFENSES
 from gauntlet.defenses.defended import DefendedModel, defend, is_differentiable, is_randomised

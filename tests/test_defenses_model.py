@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gauntlet.attacks.rejecting import reduced
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.defended import defend
 from gauntlet.defenses.detector import Detected

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.defended import defend
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from markdown_it import MarkdownIt
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench import matrix as matrices
 from gauntlet.bench.checks.catalog import CHECKS
 from gauntlet.bench.checks.masks import MASKS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gauntlet.attacks.dlr import TARGETED, UNTARGETED, ce_targeted, dlr, dlr_targeted, log_odds
-from gauntlet.attacks.losses import ce, cw
+from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED, ce_targeted, dlr, dlr_targeted, log_odds
+from gauntlet.attacks.ops.losses import ce, cw
 
 
 @pytest.mark.parametrize("target", [1, 2])

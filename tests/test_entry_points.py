@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import gauntlet
-from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench import outside, plan
 from gauntlet.bench.adopting import adopt_attack, checked
 from gauntlet.bench.config import load_config

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gauntlet
-from gauntlet.attacks.random import active_draws
+from gauntlet.attacks.ops.random import active_draws
 from gauntlet.bench.evaluation import CellFailedError
 
 N, CLASSES = 40, 3

@@ -9,10 +9,10 @@ from torch import nn
 
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
-from gauntlet.attacks.norms import distance
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.verifier import Verifier
 

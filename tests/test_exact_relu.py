@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.losses import margin
+from gauntlet.attacks.ops.losses import margin
 from gauntlet.defenses.bounds import margin_bounds
 from gauntlet.defenses.exact import exact_linf, worst_margin
 from gauntlet.defenses.training.catalog import RECIPES

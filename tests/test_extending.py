@@ -15,7 +15,7 @@ import torch
 from pandas import read_parquet
 
 import gauntlet
-from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.config import ConfigError, load_config
 from gauntlet.bench.config_file import plugin_files
 from gauntlet.bench.plugins import PluginError, load_plugins

@@ -12,11 +12,11 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks import fab
-from gauntlet.attacks.box_projection import inner, move_to_hyperplane
 from gauntlet.attacks.fab import FAB
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.solver import Task, Verdict, solve
-from gauntlet.attacks.threat import NORMS, ThreatModel
+from gauntlet.attacks.ops.box_projection import inner, move_to_hyperplane
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import NORMS, ThreatModel
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 BOTH = [pytest.param(True, id="targeted"), pytest.param(False, id="untargeted")]

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.adaptive import Adaptive
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.catalog import ATTACKS
 from gauntlet.attacks.naive import Naive
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.settings import parse_named
-from gauntlet.attacks.solver import Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.catalog import ATTACKS
+from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.bench.verifier import Verifier
 
 N, PIXELS, CLASSES = 8, 12, 4

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 from gauntlet.attacks.hop_skip_jump import ENTRY, HopSkipJump
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.solver import Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.bench.verifier import Verifier
 
 NORMS = ["Linf", "L2"]

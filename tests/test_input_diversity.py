@@ -7,9 +7,9 @@ import torch
 from scipy.stats import norm as gaussian
 from torch.nn.functional import conv2d, interpolate, pad
 
-from gauntlet.attacks.input_diversity import diversify
-from gauntlet.attacks.random import Draws, sample_keys
-from gauntlet.attacks.smoothing_kernel import scaled_length, smooth
+from gauntlet.attacks.ops.random import Draws, sample_keys
+from gauntlet.attacks.parts.input_diversity import diversify
+from gauntlet.attacks.parts.smoothing_kernel import scaled_length, smooth
 
 
 @pytest.fixture

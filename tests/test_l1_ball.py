@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize
 
-from gauntlet.attacks.l1_ball import project_l1, sparse_ascent
-from gauntlet.attacks.norms import distance, project, random_point, steepest
-from gauntlet.attacks.random import Draws, sample_keys
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.l1_ball import project_l1, sparse_ascent
+from gauntlet.attacks.ops.norms import distance, project, random_point, steepest
+from gauntlet.attacks.ops.random import Draws, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
 
 
 @pytest.fixture(scope="module")

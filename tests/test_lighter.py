@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import gauntlet
-from gauntlet.attacks.batch_norm import fold_batch_norm
-from gauntlet.attacks.lighter import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, lighter
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Task, solve
+from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.views.fast_model import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, lighter
+from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.bench.models.classifier import Classifier
 from gauntlet.bench.verifier import Verifier
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gauntlet
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.training.catalog import RECIPES

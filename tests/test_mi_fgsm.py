@@ -10,10 +10,10 @@ from torch.nn.functional import avg_pool2d
 
 import gauntlet
 from gauntlet.attacks.mi_fgsm import DIVERSE, ENTRY, MIFGSM, SMOOTHED
-from gauntlet.attacks.norms import distance
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Task, Verdict, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)

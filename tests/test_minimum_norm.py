@@ -16,9 +16,9 @@ from gauntlet.attacks import ddn, deepfool, fmn
 from gauntlet.attacks.ddn import DDN
 from gauntlet.attacks.deepfool import DeepFool
 from gauntlet.attacks.fmn import FMN
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.solver import Task, Verdict, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 CASES = [

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import gauntlet
-from gauntlet.attacks.settings import parse_named
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.measure import Work, measure
 

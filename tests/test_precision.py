@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.lighter import full_float32, lighter
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Task, solve
+from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.views.fast_model import full_float32, lighter
 from gauntlet.bench import workbench
 from gauntlet.bench.config import ConfigError, load_config
 from gauntlet.bench.engine import Engine
@@ -321,7 +321,7 @@ def test_float16_without_a_gpu_is_refused_with_the_way_out(project, call):
 
 def test_the_fence_around_foreign_code_does_not_import_the_compiler():
     code = (
-        "import sys, torch; from gauntlet.attacks.adapters.guard import guarded\n"
+        "import sys, torch; from gauntlet.attacks.views.guard import guarded\n"
         "with guarded(torch.nn.Linear(2, 2), 0): pass\n"
         "assert 'sympy' not in sys.modules and 'torch._inductor' not in sys.modules\n"
         "with guarded(torch.nn.Linear(2, 2), 0): torch.use_deterministic_algorithms(True, warn_only=True)\n"

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from gauntlet.attacks.norms import distance, limit, random_point
-from gauntlet.attacks.random import Draws, active_draws, model_randomness, philox, sample_keys
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance, limit, random_point
+from gauntlet.attacks.ops.random import Draws, active_draws, model_randomness, philox, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
 
 KNOWN_ANSWERS = [
     # counter, key, output: the kat_vectors file of Random123 (Salmon et al., SC 2011), philox 4x32 10.

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.card import AttackCard, AttackEntry
 from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench import verifier
 from gauntlet.bench.config import load_config
 from gauntlet.bench.engine import Engine, write_leaderboard

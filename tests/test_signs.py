@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.apgd import APGD
-from gauntlet.attacks.oracle import AttackError
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.signs import Masked, Near, nearness
-from gauntlet.attacks.solver import Outcome, Stage, Task, solve
+from gauntlet.attacks.solving.oracle import AttackError
+from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
+from gauntlet.attacks.solving.stage_conditions import Masked, Near, nearness
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Verifier
 
 N = 12

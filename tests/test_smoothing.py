@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.bench.registries import DEFENSES
 
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
-from gauntlet.attacks.norms import distance, project, steepest
-from gauntlet.attacks.oracle import AttackError
+from gauntlet.attacks.ops.norms import distance, project, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solver import Task, Verdict, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.solving.oracle import AttackError
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.bench.verifier import Verifier
 
 N = 13

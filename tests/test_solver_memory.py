@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.signs import Near
-from gauntlet.attacks.solver import Meter, Stage, Task, solve
+from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
+from gauntlet.attacks.solving.stage_conditions import Near
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Verifier
 
 N, CLASSES = 40, 5

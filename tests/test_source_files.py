@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from gauntlet.attacks.adapters.run_library import builder
 from gauntlet.attacks.adapters.torchattacks_adapter import TorchattacksPGD
-from gauntlet.attacks.adapters.whole import builder
 from gauntlet.attacks.pgd import ENTRY
 from gauntlet.bench.models.importing import import_object
 from gauntlet.bench.source_files import code_digest

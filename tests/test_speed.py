@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from torch import nn
 
 from gauntlet.attacks.fgsm import FGSM
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.speed.compare import Line
 from gauntlet.bench.speed.measure import Bare, Counted, Work, measure
@@ -108,7 +108,7 @@ def test_wrong_arguments_are_named(arguments, message, tmp_path):
 
 
 def test_every_row_names_attacks_that_exist():
-    from gauntlet.attacks.settings import parse_named
+    from gauntlet.attacks.registry.settings import parse_named
     from gauntlet.bench.registries import ATTACKS
 
     for row in ROWS:

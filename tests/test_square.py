@@ -11,11 +11,11 @@ from pyautoattack.square import SquareAttack
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.solver import Task, Verdict, solve
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.parts.square_shapes import bump
+from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.attacks.square import ENTRY, Square
-from gauntlet.attacks.square_shapes import bump
-from gauntlet.attacks.threat import ThreatModel
 from gauntlet.bench.verifier import Verifier
 
 ALL = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 2.0)]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gauntlet.attacks.straight_through import LeakyMode, StraightThroughMode
+from gauntlet.attacks.views.backward_modes import LeakyMode, StraightThroughMode
 
 OPERATIONS = {
     "round": lambda x: x.round(),

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.catalog import ATTACKS
-from gauntlet.attacks.norms import limit
-from gauntlet.attacks.random import active_draws
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.settings import parse_named
-from gauntlet.attacks.solver import Task, solve
-from gauntlet.attacks.straight_through import backward_mode
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.attacks.ops.random import active_draws
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.catalog import ATTACKS
+from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.views.backward_modes import backward_mode
 from gauntlet.bench.evaluation import CellFailedError
 from gauntlet.bench.verifier import Verifier
 from gauntlet.defenses.training.catalog import RECIPES

@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.catalog import ATTACKS
-from gauntlet.attacks.norms import distance
-from gauntlet.attacks.oracle import AttackError
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.settings import parse_named
-from gauntlet.attacks.solver import Task, solve
-from gauntlet.attacks.threat import ThreatModel
-from gauntlet.attacks.towards import Towards, towards
+from gauntlet.attacks.adapters.run_whole import run_whole
+from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.catalog import ATTACKS
+from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.attacks.solving.oracle import AttackError
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.views.targeted_view import Towards, towards
 from gauntlet.bench.runfile import load_run
 from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier
-from gauntlet.bench.whole import run_whole
 from gauntlet.leaderboard.formatting import meaning
 from gauntlet.leaderboard.frames import read_cells
 from gauntlet.leaderboard.store import samples_digest

@@ -9,10 +9,10 @@ import torch
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.deepfool import ENTRY as DEEPFOOL_ENTRY
 from gauntlet.attacks.fgsm import ENTRY as FGSM_ENTRY
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import ENTRY as PGD_ENTRY
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.settings import Named, parse_named, split_list
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Named, parse_named, split_list
 
 
 @pytest.mark.parametrize(

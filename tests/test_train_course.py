@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.models.loading import load_model

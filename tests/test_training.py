@@ -11,8 +11,8 @@ import torchattacks
 from torch import nn
 from torch.nn import functional
 
-from gauntlet.attacks.norms import distance, limit
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench import training
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.models.catalog import MODELS

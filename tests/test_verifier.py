@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import gauntlet
-from gauntlet.attacks.card import AttackCard, AttackEntry
+from gauntlet.attacks.ops.random import active_draws
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.random import active_draws
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Outcome, Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Outcome, Task, solve
 from gauntlet.bench.evaluation import CellFailedError
 from gauntlet.bench.examine import VerificationError, block_record, examine_clean
 from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.guard import LogitsModel
-from gauntlet.attacks.adapters.whole import Whole, builder, count_classes, library, step_share
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, step_share
+from gauntlet.attacks.ops.threat import Norm
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.views.guard import LogitsModel
 
 
 def _attacks() -> ModuleType:

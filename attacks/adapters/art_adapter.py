@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import LogitsModel
-from gauntlet.attacks.adapters.whole import Whole, builder, count_classes, library, step_share
-from gauntlet.attacks.card import AttackCard, AttackEntry, Kind
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, step_share
+from gauntlet.attacks.ops.threat import Norm
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.views.guard import LogitsModel
 
 _BOTH: tuple[Norm, ...] = ("Linf", "L2")
 _PACKAGE = "adversarial-robustness-toolbox"

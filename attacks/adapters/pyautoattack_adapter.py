@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.guard import LogitsModel
-from gauntlet.attacks.adapters.whole import Whole, builder, count_classes, library, one_of
-from gauntlet.attacks.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, one_of
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.views.guard import LogitsModel
 
 _MOST_TARGETS = 9
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.norms import random_point
-from gauntlet.attacks.random import Draws, model_randomness
-from gauntlet.attacks.rejecting import reduced
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.ops.norms import random_point
+from gauntlet.attacks.ops.random import Draws, model_randomness
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.checks.running import Course, attacked, harder, standing
 from gauntlet.bench.checks.strength import NO_ATTACK, left_by
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed

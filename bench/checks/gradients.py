@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.dlr import dlr
-from gauntlet.attacks.losses import LOSSES, Loss, cw
-from gauntlet.attacks.norms import random_point
-from gauntlet.attacks.rejecting import reduced
+from gauntlet.attacks.ops.dlr import dlr
+from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
+from gauntlet.attacks.ops.norms import random_point
+from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench import probing
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
 

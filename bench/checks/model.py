@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench import probing
 from gauntlet.bench.checks.subject import (
     FEW,

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.norms import distance, limit
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.adapters.run_whole import run_whole
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.running import in_ball
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported
-from gauntlet.bench.whole import run_whole
 from gauntlet.leaderboard import cells, crosschecks
 from gauntlet.leaderboard.record import CellResult, Flag
 

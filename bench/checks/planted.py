@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.norms import distance, project, random_point, steepest
-from gauntlet.attacks.random import Draws
-from gauntlet.attacks.rejecting import reduced
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import distance, project, random_point, steepest
+from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.checks.running import attacked, standing
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 

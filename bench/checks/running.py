@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
+from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.adaptive import BENEATH, TWIN
-from gauntlet.attacks.card import AnyAttack, WholeAttack
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Outcome, Stage, Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AnyAttack, WholeAttack
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
+from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.subject import Subject
-from gauntlet.bench.whole import run_whole
 
 BATCH = 256
 Wrap = Callable[[nn.Module], nn.Module]

@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.oracle import AttackError
+from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.random import Draws, model_randomness
+from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.slide import SLIDE
+from gauntlet.attacks.solving.oracle import AttackError
+from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.running import attacked, standing, whole_box
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
 from gauntlet.defenses.defended import DefendedModel

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.random import Draws, sample_keys
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.random import Draws, sample_keys
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.verifier import Verifier
 from gauntlet.defenses.card import DefenseCard
 from gauntlet.defenses.defended import DefendedModel

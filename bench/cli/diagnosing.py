@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config import ConfigError, DataRef, ModelRef, default_threat
 from gauntlet.bench.diagnose import Request, diagnose
 from gauntlet.bench.diagnosis_report import report

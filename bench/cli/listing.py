@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from gauntlet.attacks.suites import SUITES
+from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
 from gauntlet.bench.registry import Registry
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.training import Job, TrainResult, train, zoo_job
 from gauntlet.defenses.training.catalog import RECIPES

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.random import sample_keys
+from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.bench.corruptions import blur, digital, noise, spatter, weather
 from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
 from gauntlet.bench.corruptions.image import Pixels, stored

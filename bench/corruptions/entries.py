@@ -7,8 +7,8 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
-from gauntlet.attacks.card import AttackCard, AttackEntry
-from gauntlet.attacks.threat import NORMS, ThreatModel
+from gauntlet.attacks.ops.threat import NORMS, ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
 from gauntlet.bench.corruptions.tables import TABLES
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gauntlet.attacks.settings import Setting, parse_named
+from gauntlet.attacks.registry.settings import Setting, parse_named
 from gauntlet.bench.data.card import DataEntry
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.preparing import PLAIN, SETTINGS, changed

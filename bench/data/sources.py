@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gauntlet.attacks.settings import Setting
+from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.dataset import Data

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gauntlet.attacks.card import AttackCard, AttackEntry
-    from gauntlet.attacks.threat import ThreatModel
+    from gauntlet.attacks.ops.threat import ThreatModel
+    from gauntlet.attacks.registry.card import AttackCard, AttackEntry
     from gauntlet.bench.api import evaluate
     from gauntlet.bench.data.card import DataCard, DataEntry
     from gauntlet.bench.data.sources import load_data
@@ -54,8 +54,8 @@ __all__ = [
 ]
 
 _WHERE = {
-    "AttackCard": "gauntlet.attacks.card",
-    "AttackEntry": "gauntlet.attacks.card",
+    "AttackCard": "gauntlet.attacks.registry.card",
+    "AttackEntry": "gauntlet.attacks.registry.card",
     "DataCard": "gauntlet.bench.data.card",
     "DataEntry": "gauntlet.bench.data.card",
     "DefenseCard": "gauntlet.defenses.card",
@@ -63,7 +63,7 @@ _WHERE = {
     "Evaluation": "gauntlet.bench.evaluation",
     "ModelCard": "gauntlet.bench.models.card",
     "ModelEntry": "gauntlet.bench.models.card",
-    "ThreatModel": "gauntlet.attacks.threat",
+    "ThreatModel": "gauntlet.attacks.ops.threat",
     "evaluate": "gauntlet.bench.api",
     "load_data": "gauntlet.bench.data.sources",
     "load_model": "gauntlet.bench.models.loading",

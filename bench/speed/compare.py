@@ -10,10 +10,10 @@ from statistics import median
 import torch
 from torch import nn
 
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.settings import parse_named
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.measure import Bare, Measured, Work, bare_passes, measure
 from gauntlet.bench.speed.rows import Row

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.accepting import pack_run, snapshot
 from gauntlet.bench.artifact import unpack
 from gauntlet.bench.config import Config, DataRef, Group, ModelRef

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.card import AnyAttack
-from gauntlet.attacks.cascade import Cascade
-from gauntlet.attacks.losses import ce
-from gauntlet.attacks.norms import distance, limit
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Task, solve
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.losses import ce
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AnyAttack
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.bench.device import synchronised_time
 from gauntlet.bench.verifier import Verifier
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.ops.threat import Norm
 
 
 @dataclass(frozen=True)

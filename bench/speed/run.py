@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gauntlet.attacks.lighter import lighter
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.views.fast_model import lighter
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.device import choose_device
 from gauntlet.bench.models.loading import load_model

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.norms import project, steepest
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.norms import project, steepest
+from gauntlet.attacks.ops.threat import ThreatModel
 
 
 def uniform_start(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:

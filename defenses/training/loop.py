@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.defenses.training.checkpoint import read_checkpoint, write_checkpoint
 from gauntlet.defenses.training.course import Course, begin
 from gauntlet.defenses.training.holdout import measure

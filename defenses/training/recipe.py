@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 
 class TrainingLoss(Protocol):

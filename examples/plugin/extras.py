@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.losses import ce
-from gauntlet.attacks.norms import project
-from gauntlet.attacks.rule import Rule
+from gauntlet.attacks.ops.losses import ce
+from gauntlet.attacks.ops.norms import project
+from gauntlet.attacks.solving.rule import Rule
 
 SIZE = 8
 ANGLES = torch.tensor([0.0, 0.25, 0.5, 0.75]) * torch.pi

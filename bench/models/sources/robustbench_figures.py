@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.card import ModelCard
 from gauntlet.bench.models.errors import ModelError
 from gauntlet.leaderboard.published import Published

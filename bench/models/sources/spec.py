@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal, get_args
 
-from gauntlet.attacks.settings import Named, Setting, parse_named
+from gauntlet.attacks.registry.settings import Named, Setting, parse_named
 from gauntlet.bench.models.card import Access
 from gauntlet.bench.models.errors import ModelError
 

@@ -1,8 +1,6 @@
-"""All attacks by name, as lazy `module:object` entries: listing them imports nothing."""
+"""Gauntlet's own attacks by name, as lazy `module:object` entries: listing them imports nothing."""
 
 from __future__ import annotations
-
-from gauntlet.attacks.adapters.catalog import ADAPTERS
 
 ATTACKS: dict[str, str] = {
     "fgsm": "gauntlet.attacks.fgsm:ENTRY",
@@ -27,5 +25,4 @@ ATTACKS: dict[str, str] = {
     "gauntlet:thorough": "gauntlet.attacks.gauntlet:THOROUGH",
     "naive": "gauntlet.attacks.naive:ENTRY",
     "adaptive": "gauntlet.attacks.adaptive:ENTRY",
-    **ADAPTERS,
 }

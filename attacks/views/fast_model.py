@@ -28,9 +28,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.batch_norm import fold_batch_norm
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
+from gauntlet.attacks.views.guard import guarded
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gauntlet.attacks.threat import NORMS, Norm
+from gauntlet.attacks.ops.threat import NORMS, Norm
 
 
 @dataclass(frozen=True)

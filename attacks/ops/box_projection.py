@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.norms import per_image
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.ops.threat import Norm
 
 
 def dual_size(gradient: Tensor, norm: Norm) -> Tensor:

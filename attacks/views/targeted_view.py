@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.losses import largest_other
+from gauntlet.attacks.ops.losses import largest_other
 
 
 def towards(logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.losses import Loss, margin
-from gauntlet.attacks.norms import distance, limit
-from gauntlet.attacks.random import Draws, model_randomness
-from gauntlet.attacks.rejecting import reduced
-from gauntlet.attacks.signs import nearness
-from gauntlet.attacks.slots import Slots
-from gauntlet.attacks.straight_through import Backward, backward_mode
-from gauntlet.attacks.threat import ThreatModel
-from gauntlet.attacks.towards import towards
+from gauntlet.attacks.ops.losses import Loss, margin
+from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.random import Draws, model_randomness
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.slots import Slots
+from gauntlet.attacks.solving.stage_conditions import nearness
+from gauntlet.attacks.views.backward_modes import Backward, backward_mode
+from gauntlet.attacks.views.rejection_view import reduced
+from gauntlet.attacks.views.targeted_view import towards
 
 _ROUNDING = 2.0**-20
 """Relative to the largest logit: far more than two batch compositions differ, far less than an attack can aim."""
@@ -43,7 +43,7 @@ class Oracle:
 
     Where the threat model has a target, rules are shown the problem of two classes that `towards` makes of it, all labels 0:
     every rule attacks towards a class, and none knows of it. The same holds for models that may reject an image, of which
-    they are shown the problem of K classes that `gauntlet.attacks.rejecting` makes.
+    they are shown the problem of K classes that `gauntlet.attacks.views.rejection_view` makes.
 
     `slots` is replaced, never changed in place, as passes are counted and candidates noticed; the solver reads it back.
     """
@@ -61,7 +61,7 @@ class Oracle:
         judge: nn.Module | None = None,
         rejects: bool = False,
     ) -> None:
-        """`watch`: keep the signs of `gauntlet.attacks.signs`; `backward`: what passes gradients back.
+        """`watch`: keep the signs of `gauntlet.attacks.solving.stage_conditions`; `backward`: what passes gradients back.
 
         `judge`: the model that is attacked, where `model` is a view that stands in for it: rules are shown the view, and each
         point is put to the judge as well, by one more forward pass. `rejects`: the attacked model has an output more, the

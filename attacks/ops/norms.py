@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.l1_ball import project_l1
-from gauntlet.attacks.random import Draws
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.l1_ball import project_l1
+from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 LINF_SLACK = 2.0**-23
 """What rounding to float32 may add to a pixel's change."""

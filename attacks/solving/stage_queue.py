@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.oracle import Oracle
-from gauntlet.attacks.random import sample_keys
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.signs import Sign
-from gauntlet.attacks.slots import Slots, join, new_slots, select
-from gauntlet.attacks.straight_through import Backward
-from gauntlet.attacks.task import Task, Verify
+from gauntlet.attacks.ops.random import sample_keys
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.slots import Slots, join, new_slots, select
+from gauntlet.attacks.solving.stage_conditions import Sign
+from gauntlet.attacks.solving.task import Task, Verify
+from gauntlet.attacks.views.backward_modes import Backward
 
 _RESTING = 4
 """Batches of slots that may rest between two restarts before no new sample begins: they take memory, too."""

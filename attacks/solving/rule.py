@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.solving.oracle import Oracle
 
 S = TypeVar("S", bound="tuple[Any, ...]")
 """A rule's state: a NamedTuple of tensors whose leading dimension is the slot."""

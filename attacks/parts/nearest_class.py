@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.box_projection import dual_size
-from gauntlet.attacks.norms import per_image
-from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.ops.box_projection import dual_size
+from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.solving.oracle import Oracle
 
 
 class Nearest(NamedTuple):

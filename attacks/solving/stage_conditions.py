@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.losses import margin
-from gauntlet.attacks.task import Outcome
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.solving.task import Outcome
 
 
 def nearness(logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.threat import Norm
+from gauntlet.attacks.ops.threat import Norm
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Updates of 10,000 after which the share of changed pixels is halved: section 5 of the paper."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.dlr import TARGETED, UNTARGETED
-from gauntlet.attacks.losses import Loss
-from gauntlet.attacks.oracle import Oracle
+from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
+from gauntlet.attacks.ops.losses import Loss
+from gauntlet.attacks.solving.oracle import Oracle
 
 
 def loss_name(name: str) -> str:

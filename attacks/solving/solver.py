@@ -15,11 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.lane import Job, Lane, Leaving, Stage, close, departures, fill, halve, new_lane, size, step, turn
-from gauntlet.attacks.random import Draws, model_randomness, sample_keys
-from gauntlet.attacks.rule import Rule, whole
-from gauntlet.attacks.signs import Masked
-from gauntlet.attacks.task import Meter, Outcome, Task, Verdict, Verify
+from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.solving.rule import Rule, whole
+from gauntlet.attacks.solving.stage_conditions import Masked
+from gauntlet.attacks.solving.stage_queue import (
+    Job,
+    Lane,
+    Leaving,
+    Stage,
+    close,
+    departures,
+    fill,
+    halve,
+    new_lane,
+    size,
+    step,
+    turn,
+)
+from gauntlet.attacks.solving.task import Meter, Outcome, Task, Verdict, Verify
 
 __all__ = ["Meter", "Outcome", "Stage", "Task", "Verdict", "Verify", "solve"]
 

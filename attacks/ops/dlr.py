@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gauntlet.attacks.losses import LOSSES, Loss, cw
+from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
 
 TargetedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gauntlet.attacks.solver import Stage
+from gauntlet.attacks.solving.solver import Stage
 
 
 @dataclass(frozen=True)

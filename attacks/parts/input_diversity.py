@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.norms import per_image
-from gauntlet.attacks.random import Draws
+from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.ops.random import Draws
 
 
 def diversify(x: Tensor, draws: Draws, *, probability: float, least: float, tag: int = 0) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import LogitsModel, guarded
-from gauntlet.attacks.rule import at_least
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.rule import at_least
+from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 
 @dataclass(frozen=True, kw_only=True)

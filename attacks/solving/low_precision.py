@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gauntlet.attacks.lighter import Lighter
-from gauntlet.attacks.rule import Rule
-from gauntlet.attacks.solver import Meter, Outcome, Stage, Task, Verify, solve
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, Verify, solve
+from gauntlet.attacks.views.fast_model import Lighter
 
 
 def solve_lighter(

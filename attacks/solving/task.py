@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gauntlet.attacks.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel
 
 
 @dataclass(frozen=True)

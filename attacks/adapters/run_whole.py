@@ -7,9 +7,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.guard import guarded
-from gauntlet.attacks.card import WholeAttack
-from gauntlet.attacks.towards import Towards
+from gauntlet.attacks.registry.card import WholeAttack
+from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.targeted_view import Towards
 
 
 class Counting(nn.Module):
@@ -39,7 +39,7 @@ def run_whole(
     """Candidates (N, C, H, W), and the mean forward and backward passes for an image.
 
     With `targets` (N,), none of them the label, the samples of each target are attacked together, on the problem of two
-    classes that `gauntlet.attacks.towards` makes of the model: the library's attack need not know of targets. Raises
+    classes that `gauntlet.attacks.views.targeted_view` makes of the model: the library's attack need not know of targets. Raises
     RuntimeError where the attack returns something that is not one candidate for each image.
     """
     counting = Counting(model).eval()

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
-from gauntlet.attacks.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 if TYPE_CHECKING:  # listing attacks must not import torch
     from torch import Tensor, nn
 
-    from gauntlet.attacks.cascade import Cascade
-    from gauntlet.attacks.rule import Rule
+    from gauntlet.attacks.solving.cascade import Cascade
+    from gauntlet.attacks.solving.rule import Rule
 
 Kind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate", "corruption"]
 

@@ -1,0 +1,1 @@
+"""Threat models, norms, projections, losses and random numbers: functions on tensors."""

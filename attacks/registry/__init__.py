@@ -1,0 +1,1 @@
+"""Cards, names, settings and suites of attacks."""

@@ -1,0 +1,1 @@
+"""Models derived from the attacked model: faster forms, backward modes, targets, rejection."""
