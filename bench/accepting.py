@@ -15,10 +15,10 @@ from gauntlet.bench.early_gate import cell_key, gated
 from gauntlet.bench.plugins import load_recorded
 from gauntlet.bench.runfile import Run, load_run
 from gauntlet.bench.workbench import Workbench
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, baseline_of, diff
-from gauntlet.leaderboard.baseline_file import read_baseline, write_baseline
-from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, baseline_of, diff
+from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import visible
 
 BASELINES = Path("bench", "baselines")
 """Where baselines lie below the working folder, a file for each suite."""

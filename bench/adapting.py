@@ -11,9 +11,9 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.bench.corruptions.entries import Corruption
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.probing import Profile
-from gauntlet.defenses.card import DefenseCard
-from gauntlet.defenses.defended import DefendedModel
-from gauntlet.leaderboard.record import Flag
+from gauntlet.defenses.pipeline.card import DefenseCard
+from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.leaderboard.results.record import Flag
 
 
 def ways(cell: Cell, attack: AnyAttack, defended: DefendedModel) -> dict[str, str]:

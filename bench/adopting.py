@@ -12,8 +12,8 @@ from gauntlet.attacks.ops.threat import NORMS, ThreatModel
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.source_files import code_digest
-from gauntlet.defenses.card import DefenseEntry
-from gauntlet.defenses.card import Kind as DefenseKind
+from gauntlet.defenses.pipeline.card import DefenseEntry
+from gauntlet.defenses.pipeline.card import Kind as DefenseKind
 
 E = TypeVar("E")
 

@@ -26,9 +26,9 @@ from gauntlet.bench.models.loading import LoadedModel
 from gauntlet.bench.plan import make_plan
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.bench.registry import Registry
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.defended import is_differentiable, is_randomised
-from gauntlet.leaderboard.record import CORRUPTION
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.defended import is_differentiable, is_randomised
+from gauntlet.leaderboard.results.record import CORRUPTION
 
 _MEMORY = "memory:model"
 

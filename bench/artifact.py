@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gauntlet.bench.models.digest import model_digest
-from gauntlet.leaderboard.baseline import ArtifactRef, Key
-from gauntlet.leaderboard.store import Store, StoreError
+from gauntlet.leaderboard.gate.baseline import ArtifactRef, Key
+from gauntlet.leaderboard.results.store import Store, StoreError
 
 _LIST = "artifact.json"
 _MEMBER = re.compile(r"artifact\.json|store/[0-9a-f]{2}/[0-9a-f]{64}\.parquet|weights/[0-9a-f]{64}\.safetensors")

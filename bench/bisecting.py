@@ -13,11 +13,11 @@ from gauntlet.bench.git_history import read_history
 from gauntlet.bench.journal import Asked, askers
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.runfile import Run, load_run
-from gauntlet.leaderboard.bisection import CellHistory, Version, adjusted, same_data, trace, versions
-from gauntlet.leaderboard.bisection_report import Bisection
-from gauntlet.leaderboard.history import History
-from gauntlet.leaderboard.record import CellInfo, Record
-from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.compare.bisection import CellHistory, Version, adjusted, same_data, trace, versions
+from gauntlet.leaderboard.compare.bisection_report import Bisection
+from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.results.record import CellInfo, Record
+from gauntlet.leaderboard.results.store import StoreError
 
 Identity = tuple[str, str, str, str, str, int]
 

@@ -17,8 +17,8 @@ from gauntlet.bench.examine import Clean
 from gauntlet.bench.executing import Finished, Settings, attacked_in
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Prepared
-from gauntlet.defenses.certify import UnsupportedModelError, certify
-from gauntlet.leaderboard.record import Stats
+from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify
+from gauntlet.leaderboard.results.record import Stats
 
 
 @runtime_checkable

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gauntlet.bench.runfile import Run, load_run
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.comparison import CompareError, Comparison, Contender, compare
-from gauntlet.leaderboard.ranks import unrank_reasons
-from gauntlet.leaderboard.record import CORRUPTION, CellResult
-from gauntlet.leaderboard.row import Row
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.worst_case import row_key
+from gauntlet.leaderboard.compare.comparison import CompareError, Comparison, Contender, compare
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CORRUPTION, CellResult
+from gauntlet.leaderboard.rows.ranks import unrank_reasons
+from gauntlet.leaderboard.rows.row import Row
+from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.worst_case import row_key
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from gauntlet.bench.config_file import ConfigError as ConfigError
 from gauntlet.bench.config_file import plugins_of, read_file, texts
 from gauntlet.bench.gate_table import GateTable, read_gate_table
 from gauntlet.bench.published_table import read_published
-from gauntlet.leaderboard.published import Published
+from gauntlet.leaderboard.results.published import Published
 
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
 _RUN = ("plugin", "seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")

@@ -16,7 +16,7 @@ from gauntlet.bench.examine import Clean
 from gauntlet.bench.executing import Finished, Settings
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.record import DRAWS, Samples, Stats
+from gauntlet.leaderboard.results.record import DRAWS, Samples, Stats
 
 
 @dataclass(frozen=True)

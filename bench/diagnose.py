@@ -18,9 +18,9 @@ from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.probing import Profile
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.workbench import Prepared
-from gauntlet.defenses.card import DefenseCard
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.record import CellResult, Flag
+from gauntlet.defenses.pipeline.card import DefenseCard
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult, Flag
 
 NAIVE, SINGLE_STEP = "naive", "fgsm"
 SMALLER = 0.5

@@ -9,10 +9,10 @@ from gauntlet.bench.checks.catalog import Check
 from gauntlet.bench.checks.subject import Finding
 from gauntlet.bench.diagnose import Diagnosis
 from gauntlet.bench.provenance import commit, versions
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.escape import fenced, markdown
-from gauntlet.leaderboard.formatting import NOTHING, with_interval
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.report.formatting import NOTHING, with_interval
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import fenced, markdown
+from gauntlet.leaderboard.results.record import CellResult
 
 _MARK = {"passed": "passed", "fired": "**FIRED**", "reported": "reported", "not applicable": NOTHING}
 

@@ -19,14 +19,14 @@ from gauntlet.bench.early_replay import Bout
 from gauntlet.bench.executing import Settings
 from gauntlet.bench.runner import Progress, run_cell
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
-from gauntlet.leaderboard.gate import obstacle
-from gauntlet.leaderboard.gate_policy import Policy
-from gauntlet.leaderboard.gate_trace import Trace, order_of
-from gauntlet.leaderboard.gate_verdicts import Pair, certain
-from gauntlet.leaderboard.record import CellResult, Record
-from gauntlet.leaderboard.store import Store
+from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
+from gauntlet.leaderboard.gate.judge import obstacle
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.trace import Trace, order_of
+from gauntlet.leaderboard.gate.verdicts import Pair, certain
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult, Record
+from gauntlet.leaderboard.results.store import Store
 
 CHUNK = 50
 """Samples between two looks. The verdict does not depend on it: a sequential test weighs the evidence sample by sample."""

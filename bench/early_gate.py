@@ -16,13 +16,13 @@ from gauntlet.bench.plan import Cell
 from gauntlet.bench.runfile import Run
 from gauntlet.bench.runner import Progress
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.baseline import Baseline, BaselineCell, Key
-from gauntlet.leaderboard.baseline_file import baseline_digest
-from gauntlet.leaderboard.gate import partners
-from gauntlet.leaderboard.gate_policy import Policy
-from gauntlet.leaderboard.gate_trace import Trace, dumps, loads
-from gauntlet.leaderboard.record import CellError, CellInfo, CellResult
-from gauntlet.leaderboard.store import Store, StoreError, write_text
+from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
+from gauntlet.leaderboard.gate.baseline_file import baseline_digest
+from gauntlet.leaderboard.gate.judge import partners
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.trace import Trace, dumps, loads
+from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult
+from gauntlet.leaderboard.results.store import Store, StoreError, write_text
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from gauntlet.bench.models.classifier import Classifier
 from gauntlet.bench.runner import frozen
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Prepared
-from gauntlet.defenses.defended import DefendedModel
-from gauntlet.leaderboard.baseline import BaselineCell
-from gauntlet.leaderboard.record import DRAWS, Record
-from gauntlet.leaderboard.store import StoreError
+from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.leaderboard.gate.baseline import BaselineCell
+from gauntlet.leaderboard.results.record import DRAWS, Record
+from gauntlet.leaderboard.results.store import StoreError
 
 _SAME = 1e-3
 """How far the baseline's model may now be from the logits it gave then, relative to the largest: rounding on another device."""

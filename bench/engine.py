@@ -17,13 +17,13 @@ from gauntlet.bench.provenance import device_name, versions
 from gauntlet.bench.runfile import Run, start_run
 from gauntlet.bench.runner import Progress, cell_error, run_cell
 from gauntlet.bench.workbench import Prepared, Workbench
-from gauntlet.leaderboard.bracket import CERTIFICATE, bracket
-from gauntlet.leaderboard.markdown import RunContext
-from gauntlet.leaderboard.record import CORRUPTION, CellError, CellResult
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.store import Store, StoreError
-from gauntlet.leaderboard.worst_case import row_key, worst_case
-from gauntlet.leaderboard.writers import WrittenFiles, write
+from gauntlet.leaderboard.report.files import WrittenFiles, write
+from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
+from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.rows.bracket import CERTIFICATE, bracket
+from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 class Engine:

@@ -14,7 +14,7 @@ from gauntlet.bench.device import synchronised_time
 from gauntlet.bench.engine import Engine
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.record import CellError
+from gauntlet.leaderboard.results.record import CellError
 
 
 @dataclass(frozen=True)

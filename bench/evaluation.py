@@ -14,14 +14,14 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.dataset import Data
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.bracket import bracket
-from gauntlet.leaderboard.corruptions import CorruptionAccuracy, corruption_accuracy
-from gauntlet.leaderboard.crosschecks import cross_flags
-from gauntlet.leaderboard.formatting import meaning
-from gauntlet.leaderboard.record import CORRUPTION, DRAWS, CellResult, Flag
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.worst_case import worst_case
+from gauntlet.leaderboard.report.formatting import meaning
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CORRUPTION, DRAWS, CellResult, Flag
+from gauntlet.leaderboard.rows.bracket import bracket
+from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy, corruption_accuracy
+from gauntlet.leaderboard.rows.crosschecks import cross_flags
+from gauntlet.leaderboard.rows.worst_case import worst_case
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 class CellFailedError(RuntimeError):

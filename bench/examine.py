@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.verifier import Measurement, Verifier
-from gauntlet.leaderboard.record import Flag, Samples
+from gauntlet.leaderboard.results.record import Flag, Samples
 
 _MASKED = 0.05
 """Share of the attacked samples of a block from which on masked gradients are reported."""

@@ -17,7 +17,7 @@ from gauntlet.bench.device import peak_memory, synchronised_time
 from gauntlet.bench.examine import Clean
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.record import Samples, Stats
+from gauntlet.leaderboard.results.record import Samples, Stats
 
 
 @dataclass(frozen=True)

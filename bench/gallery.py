@@ -18,15 +18,15 @@ from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.plugins import load_recorded
 from gauntlet.bench.runfile import Run
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.closest import Broken, fates
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.pictures.confusion import confusion
 from gauntlet.leaderboard.pictures.curves import against_cost, against_eps
 from gauntlet.leaderboard.pictures.examples import MOST, Image, Shown, chosen, examples
-from gauntlet.leaderboard.record import CellResult
-from gauntlet.leaderboard.worst_case import row_key
-from gauntlet.leaderboard.writers import replace_files
+from gauntlet.leaderboard.report.files import replace_files
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.closest_examples import Broken, fates
+from gauntlet.leaderboard.rows.worst_case import row_key
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure

@@ -13,12 +13,12 @@ from gauntlet.bench.early_gate import cell_key
 from gauntlet.bench.gallery import Gallery
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.runfile import Run
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.baseline import Key
-from gauntlet.leaderboard.gate_report import CellVerdict, GateReport
-from gauntlet.leaderboard.gate_trace import Trace
+from gauntlet.leaderboard.gate.baseline import Key
+from gauntlet.leaderboard.gate.report import CellVerdict, GateReport
+from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult
 
 _MOST_PICTURES = 10
 """Cells that a picture is drawn of; each takes about a second."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.gate_formats import github_annotations
-from gauntlet.leaderboard.gate_report import GateReport
-from gauntlet.leaderboard.store import StoreError, write_text
+from gauntlet.leaderboard.gate.formats import github_annotations
+from gauntlet.leaderboard.gate.report import GateReport
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.store import StoreError, write_text
 
 Format = Literal["text", "github"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gauntlet.leaderboard.gate_policy import Policy
+from gauntlet.leaderboard.gate.policy import Policy
 
 
 @dataclass(frozen=True)

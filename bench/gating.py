@@ -13,14 +13,14 @@ from gauntlet.bench.early_gate import traces
 from gauntlet.bench.gate_details import detailed
 from gauntlet.bench.gate_output import append_summary, write_files
 from gauntlet.bench.runfile import RunError, load_run
-from gauntlet.leaderboard.baseline import Baseline, BaselineError
-from gauntlet.leaderboard.baseline_file import read_baseline
-from gauntlet.leaderboard.escape import visible
 from gauntlet.leaderboard.gate import judge
-from gauntlet.leaderboard.gate_formats import to_json
-from gauntlet.leaderboard.gate_policy import Policy
-from gauntlet.leaderboard.gate_report import GateReport, nothing_compared
-from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.gate.baseline import Baseline, BaselineError
+from gauntlet.leaderboard.gate.baseline_file import read_baseline
+from gauntlet.leaderboard.gate.formats import to_json
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.report import GateReport, nothing_compared
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.store import StoreError
 
 
 @dataclass(frozen=True)

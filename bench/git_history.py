@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from gauntlet.leaderboard.history import History
+from gauntlet.leaderboard.compare.history import History
 
 _HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SECONDS = 60

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gauntlet.bench.clock import now
 from gauntlet.bench.provenance import commit
-from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.results.store import StoreError
 
 
 @dataclass(frozen=True)

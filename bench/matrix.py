@@ -13,8 +13,8 @@ from gauntlet.bench.checks.subject import FEW_SLOW
 from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.diagnose import NAIVE, Diagnosis, Request, Tell, diagnose
 from gauntlet.bench.registries import DEFENSES, MODELS
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.formatting import percent
+from gauntlet.leaderboard.report.formatting import percent
+from gauntlet.leaderboard.results import cell_summary as cells
 
 UNDEFENDED = "cnn.standard_digits"
 LEGEND = (

@@ -20,8 +20,8 @@ from gauntlet.bench.models.sources.spec import parse_source, placed
 from gauntlet.bench.plugins import load_plugins
 from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
 from gauntlet.bench.registry import Registry
-from gauntlet.defenses.card import DefenseEntry
-from gauntlet.leaderboard.record import CellInfo
+from gauntlet.defenses.pipeline.card import DefenseEntry
+from gauntlet.leaderboard.results.record import CellInfo
 
 R = TypeVar("R", ModelRef, DataRef)
 

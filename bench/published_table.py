@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.leaderboard.published import CORRUPTIONS, Published
+from gauntlet.leaderboard.results.published import CORRUPTIONS, Published
 
 _TEXTS = ("model", "name", "data", "threat", "attack", "source", "note")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gauntlet.attacks.registry.card import AttackEntry
     from gauntlet.bench.data.card import DataEntry
-    from gauntlet.defenses.card import DefenseEntry
+    from gauntlet.defenses.pipeline.card import DefenseEntry
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -12,8 +12,8 @@ from gauntlet.bench.corruptions.entries import entry as _corruption
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.registry import Registry
-from gauntlet.defenses.card import DefenseEntry
-from gauntlet.defenses.catalog import DEFENSES as _DEFENSES
+from gauntlet.defenses.pipeline.card import DefenseEntry
+from gauntlet.defenses.pipeline.catalog import DEFENSES as _DEFENSES
 
 __all__ = ["ATTACKS", "DATA", "DEFENSES", "MODELS"]
 

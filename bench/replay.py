@@ -18,8 +18,8 @@ from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.rule import whole
-from gauntlet.leaderboard.record import CellInfo
-from gauntlet.leaderboard.store import Store, StoreError
+from gauntlet.leaderboard.results.record import CellInfo
+from gauntlet.leaderboard.results.store import Store, StoreError
 
 Examples = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Candidates (C, H, W) by the id of the sample."""

@@ -13,7 +13,7 @@ from gauntlet.bench.executing import Finished, Settings, attacked_in
 from gauntlet.bench.replay import Replay
 from gauntlet.bench.verifier import Verifier, fixed_batches
 from gauntlet.bench.workbench import Prepared
-from gauntlet.leaderboard.record import Stats
+from gauntlet.leaderboard.results.record import Stats
 
 _BATCH = 256
 

@@ -14,9 +14,9 @@ from gauntlet.bench.models.loading import load_model
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
 from gauntlet.bench.models.sources.spec import parse_source, placed
 from gauntlet.bench.plan import make_plan
-from gauntlet.leaderboard.published import CORRUPTIONS, Published
-from gauntlet.leaderboard.references import Reference, references
-from gauntlet.leaderboard.table import rows
+from gauntlet.leaderboard.results.published import CORRUPTIONS, Published
+from gauntlet.leaderboard.rows.references import Reference, references
+from gauntlet.leaderboard.rows.table import rows
 
 _AUTOATTACK = "AutoAttack"
 

@@ -19,9 +19,9 @@ from gauntlet.bench.replay import Replay
 from gauntlet.bench.runfile import Run
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Block, Prepared, Workbench
-from gauntlet.leaderboard.frames import read_cells
-from gauntlet.leaderboard.record import Record, Samples
-from gauntlet.leaderboard.store import StoreError
+from gauntlet.leaderboard.results.record import Record, Samples
+from gauntlet.leaderboard.results.store import StoreError
+from gauntlet.leaderboard.rows.frames import read_cells
 
 BOUNDARY = 1e-4
 """A flip of a prediction within this margin, relative to the largest logit, is rounding on other hardware."""

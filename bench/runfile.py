@@ -15,10 +15,10 @@ from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.config import DataRef, ModelRef
 from gauntlet.bench.journal import note
 from gauntlet.bench.plan import Cell, Plan
-from gauntlet.leaderboard.markdown import RunContext
-from gauntlet.leaderboard.published import Published
-from gauntlet.leaderboard.record import CellInfo, CellResult, Record
-from gauntlet.leaderboard.store import Store, StoreError, write_text
+from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record
+from gauntlet.leaderboard.results.store import Store, StoreError, write_text
 
 _LATEST = "latest-run.json"
 

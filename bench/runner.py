@@ -27,8 +27,8 @@ from gauntlet.bench.replay import Replay
 from gauntlet.bench.replaying import run_replay
 from gauntlet.bench.verifier import Verifier
 from gauntlet.bench.workbench import Block, Prepared
-from gauntlet.leaderboard.record import CellError, CellResult, Flag, Record
-from gauntlet.leaderboard.store import Store, StoreError
+from gauntlet.leaderboard.results.record import CellError, CellResult, Flag, Record
+from gauntlet.leaderboard.results.store import Store, StoreError
 
 Progress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""

@@ -19,15 +19,15 @@ from gauntlet.bench.engine import Engine, missed, write_leaderboard
 from gauntlet.bench.gating import Gate
 from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.corruptions import accuracy
-from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.gate_trace import Trace
-from gauntlet.leaderboard.record import CORRUPTION, CellError, CellResult
-from gauntlet.leaderboard.references import references, told
-from gauntlet.leaderboard.store import StoreError
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.terminal import terminal_table
+from gauntlet.leaderboard.gate.trace import Trace
+from gauntlet.leaderboard.report.terminal import terminal_table
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
+from gauntlet.leaderboard.results.store import StoreError
+from gauntlet.leaderboard.rows.corruptions import accuracy
+from gauntlet.leaderboard.rows.references import references, told
+from gauntlet.leaderboard.rows.table import rows
 
 
 class SessionError(ValueError):

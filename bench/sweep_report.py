@@ -10,11 +10,11 @@ import pandas as pd
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.sweep import Axis, settings_text
 from gauntlet.bench.sweep_verdicts import Outcome, Verdict, by_series
-from gauntlet.leaderboard.escape import fenced
-from gauntlet.leaderboard.escape import markdown as safe
-from gauntlet.leaderboard.formatting import number, with_interval
-from gauntlet.leaderboard.frames import typed_frame
 from gauntlet.leaderboard.pictures.settings import Mark, settings
+from gauntlet.leaderboard.report.formatting import number, with_interval
+from gauntlet.leaderboard.results.escape import fenced
+from gauntlet.leaderboard.results.escape import markdown as safe
+from gauntlet.leaderboard.rows.frames import typed_frame
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.sweep import EPS, Axis, Point
-from gauntlet.leaderboard.statistics import Proportion, mcnemar
+from gauntlet.leaderboard.stats.proportions import Proportion, mcnemar
 
 ALPHA = 0.05
 """A larger value gains where the test gives less."""

@@ -15,7 +15,7 @@ from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verdict
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.leaderboard.record import DRAWS
+from gauntlet.leaderboard.results.record import DRAWS
 
 VERSION = 1
 """Rises when a judgement changes: it is part of the key of stored results."""
@@ -68,8 +68,8 @@ class Verifier:
     `images` (N, C, H, W) and `labels` (N,) are the clean samples. For a minimum-norm attack eps does not limit. Where the
     threat model has a target, a success is a prediction of that class, and of a randomised model a majority of them. Where the
     model `rejects` (`gauntlet.attacks.views.rejection_view`), a rejected image is no success and not correct when clean; its
-    prediction is -1. `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many logits
-    the model gave last, 0 before it was asked.
+    prediction is -1. `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many
+    logits the model gave last, 0 before it was asked.
     """
 
     def __init__(

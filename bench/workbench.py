@@ -30,10 +30,10 @@ from gauntlet.bench.plan import Cell
 from gauntlet.bench.probing import Profile, profile
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.bench.replay import Replay, Shelf
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.defended import DefendedModel, defend
-from gauntlet.leaderboard.record import SCHEMA_VERSION, Flag
-from gauntlet.leaderboard.store import Store
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.defended import DefendedModel, defend
+from gauntlet.leaderboard.results.record import SCHEMA_VERSION, Flag
+from gauntlet.leaderboard.results.store import Store
 
 _MODELS_KEPT = _FORMS_KEPT = 2
 _ASKING = ("adaptive", "naive", "certificate", "replay")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.output import OnProbabilities
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.output import OnProbabilities
 
 
 def _one_hot(p: Tensor) -> Tensor:

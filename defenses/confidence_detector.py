@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number
-from gauntlet.defenses.detector import Detected
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number
+from gauntlet.defenses.pipeline.detector import Detected
 
 
 class Unsure(nn.Module):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number
-from gauntlet.defenses.output import OnProbabilities, through_art
-from gauntlet.defenses.through_numpy import art_postprocessor
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number
+from gauntlet.defenses.pipeline.output import OnProbabilities, through_art
+from gauntlet.defenses.pipeline.through_numpy import art_postprocessor
 
 
 def build(cutoff: float = 0.25) -> OnProbabilities:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number
-from gauntlet.defenses.randomness import INPUT_NOISE, draws_for
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number
+from gauntlet.defenses.pipeline.randomness import INPUT_NOISE, draws_for
 
 
 class InputNoise(nn.Module):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import whole_number
-from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import whole_number
+from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 
 def build(quality: int = 50) -> ThroughNumpy:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import whole_number
-from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import whole_number
+from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 
 class Median(nn.Module):

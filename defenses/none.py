@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 
 ENTRY = DefenseEntry(
     DefenseCard(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number
-from gauntlet.defenses.output import OnProbabilities
-from gauntlet.defenses.randomness import OUTPUT_NOISE, draws_for
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number
+from gauntlet.defenses.pipeline.output import OnProbabilities
+from gauntlet.defenses.pipeline.randomness import OUTPUT_NOISE, draws_for
 
 
 def build(scale: float = 0.2) -> OnProbabilities:

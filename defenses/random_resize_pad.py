@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gauntlet.attacks.parts.input_diversity import diversify
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number
-from gauntlet.defenses.randomness import RESIZE_PAD, draws_for
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number
+from gauntlet.defenses.pipeline.randomness import RESIZE_PAD, draws_for
 
 
 class RandomResizePad(nn.Module):

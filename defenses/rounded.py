@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import whole_number
-from gauntlet.defenses.output import OnProbabilities
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import whole_number
+from gauntlet.defenses.pipeline.output import OnProbabilities
 
 
 def build(decimals: int = 3) -> OnProbabilities:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gauntlet.attacks.ops.random import Draws
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number, whole_number
-from gauntlet.defenses.randomness import ESTIMATION, EXPECTATION, SELECTION, child_keys, draws_for
-from gauntlet.defenses.smoothing_certificate import certify_counts
+from gauntlet.defenses.certificates.smoothing_certificate import certify_counts
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number, whole_number
+from gauntlet.defenses.pipeline.randomness import ESTIMATION, EXPECTATION, SELECTION, child_keys, draws_for
 
 _TOGETHER = 256
 """Noisy copies in one pass. Passes hold copies of one image only, so that its votes do not depend on its batch."""

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.views.backward_modes import with_identity_gradient
 from gauntlet.defenses import bit_depth, median
-from gauntlet.defenses.bpda import straight_through
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number
-from gauntlet.defenses.detector import Detected
+from gauntlet.defenses.pipeline.bpda import straight_through
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number
+from gauntlet.defenses.pipeline.detector import Detected
 
 
 class Squeezed(nn.Module):

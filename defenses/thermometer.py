@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import whole_number
-from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import whole_number
+from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 
 class Thermometer:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from gauntlet.defenses.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.checks import number, whole_number
-from gauntlet.defenses.randomness import TOTAL_VARIATION, draws_for
-from gauntlet.defenses.through_numpy import ThroughNumpy, art_preprocessor
+from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
+from gauntlet.defenses.pipeline.checks import number, whole_number
+from gauntlet.defenses.pipeline.randomness import TOTAL_VARIATION, draws_for
+from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 
 class TotalVariation(nn.Module):

@@ -21,8 +21,8 @@ from gauntlet.bench.cli.running import execute
 from gauntlet.bench.config import load_config
 from gauntlet.bench.engine import Engine, write_leaderboard
 from gauntlet.bench.plan import make_plan
-from gauntlet.defenses.certify import Certificates
-from gauntlet.leaderboard.frames import read_leaderboard
+from gauntlet.defenses.certificates.certify import Certificates
+from gauntlet.leaderboard.rows.frames import read_leaderboard
 
 LINF = ThreatModel("Linf", 0.15)
 

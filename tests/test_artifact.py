@@ -12,8 +12,8 @@ from torch import nn
 
 from gauntlet.bench.artifact import ArtifactError, pack, restore, unpack
 from gauntlet.bench.models.digest import model_digest
-from gauntlet.leaderboard.baseline import ArtifactRef
-from gauntlet.leaderboard.store import Store
+from gauntlet.leaderboard.gate.baseline import ArtifactRef
+from gauntlet.leaderboard.results.store import Store
 
 KEY = ("net", "none", "pgd", "Linf:0.15", "custom", "digits", 0)
 BLOCK = "ab" * 32

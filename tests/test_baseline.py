@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.baseline import BASELINE_SCHEMA, ArtifactRef, Baseline, BaselineError, baseline_of, diff
-from gauntlet.leaderboard.baseline_file import read_baseline, write_baseline
-from gauntlet.leaderboard.record import CellError, CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, ArtifactRef, Baseline, BaselineError, baseline_of, diff
+from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
+from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Record, Samples, Stats
 
 
 def info(**changes):

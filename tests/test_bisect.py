@@ -17,10 +17,10 @@ from gauntlet.bench import provenance
 from gauntlet.bench.git_history import read_history
 from gauntlet.bench.journal import askers, note
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard.bisection import adjusted, same_data, trace, versions
-from gauntlet.leaderboard.bisection_report import Bisection, bisection_json, bisection_text, sample_text
-from gauntlet.leaderboard.history import History
-from gauntlet.leaderboard.record import CellInfo, Record, Samples, Stats
+from gauntlet.leaderboard.compare.bisection import adjusted, same_data, trace, versions
+from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
+from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.results.record import CellInfo, Record, Samples, Stats
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.bracket import bracket
-from gauntlet.leaderboard.formatting import certified, robust
-from gauntlet.leaderboard.record import CellInfo, CellResult, Record, Samples, Stats
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.worst_case import worst_case
+from gauntlet.leaderboard.report.formatting import certified, robust
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.rows.bracket import bracket
+from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.worst_case import worst_case
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 def cell(kind, standing, *, proven=None, randomised=False, blocks=2):

@@ -19,7 +19,7 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.verifier import Verifier
-from gauntlet.defenses.exact import exact_linf, worst_margin
+from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 

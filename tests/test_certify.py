@@ -10,11 +10,11 @@ import gauntlet
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.classifier import Classifier
-from gauntlet.defenses.bounds import margin_bounds
-from gauntlet.defenses.certify import UnsupportedModelError, certify, readable
-from gauntlet.defenses.defended import DefendedModel
-from gauntlet.defenses.exact import exact_linf, worst_margin
-from gauntlet.defenses.relu_network import forward_error
+from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify, readable
+from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
+from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
+from gauntlet.defenses.certificates.relu_network import forward_error
+from gauntlet.defenses.pipeline.defended import DefendedModel
 
 LINF, L2, L1 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.3), ThreatModel("L1", 0.6)
 

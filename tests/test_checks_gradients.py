@@ -12,7 +12,7 @@ from gauntlet.bench.checks import gradients, masks, model
 from gauntlet.bench.checks.catalog import CHECKS, flags, run_checks
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.defenses.defended import DefendedModel, defend
+from gauntlet.defenses.pipeline.defended import DefendedModel, defend
 
 LINF = ThreatModel("Linf", 0.15)
 HONEST = ["cnn.standard_digits", "cnn.trades_digits", "linear"]

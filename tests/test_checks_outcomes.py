@@ -13,9 +13,9 @@ from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.config import Config, DataRef, Group, ModelRef
 from gauntlet.bench.engine import Engine
 from gauntlet.bench.plan import make_plan
-from gauntlet.leaderboard import crosschecks
-from gauntlet.leaderboard.crosschecks import cross_flags
-from gauntlet.leaderboard.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.rows import crosschecks
+from gauntlet.leaderboard.rows.crosschecks import cross_flags
 
 WAYS = {"margin": "white-box", "probe": "black-box"}
 
@@ -215,7 +215,7 @@ def test_most_examples_of_an_honest_model_survive_eight_bits(ran):
 def test_without_cells_the_checks_of_outcomes_do_not_apply():
     data = gauntlet.load_data("digits")
     from gauntlet.attacks.ops.threat import ThreatModel
-    from gauntlet.defenses.defended import DefendedModel
+    from gauntlet.defenses.pipeline.defended import DefendedModel
 
     module = DefendedModel(gauntlet.load_model("cnn.trades_digits").module, differentiable=True, randomised=False)
     one = Subject(module, data.images[:4], data.labels[:4], list(data.ids[:4]), ThreatModel("Linf", 0.5))

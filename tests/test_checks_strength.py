@@ -18,7 +18,7 @@ from gauntlet.bench.checks import effort, masks, outcomes, planted, strength
 from gauntlet.bench.checks.running import attacked, whole_box
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.defenses.defended import DefendedModel, defend
+from gauntlet.defenses.pipeline.defended import DefendedModel, defend
 
 LINF = ThreatModel("Linf", 0.15)
 THREATS = {"Linf": LINF, "L2": ThreatModel("L2", 0.8), "L1": ThreatModel("L1", 4)}

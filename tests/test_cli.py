@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 TARGET = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1")
 RUN = ("run", *TARGET, "--attacks=quick", "--out=out")

@@ -19,12 +19,12 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from gauntlet.leaderboard.comparison import CompareError, Contender, compare, difference_interval
-from gauntlet.leaderboard.comparison_report import WIDTH, comparison_markdown, comparison_text
-from gauntlet.leaderboard.comparison_tables import comparison_json, pairs_frame
-from gauntlet.leaderboard.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.worst_case import row_key
+from gauntlet.leaderboard.compare.comparison import CompareError, Contender, compare, difference_interval
+from gauntlet.leaderboard.compare.comparison_report import WIDTH, comparison_markdown, comparison_text
+from gauntlet.leaderboard.compare.comparison_tables import comparison_json, pairs_frame
+from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.worst_case import row_key
 
 
 def cell(model="net", attack="pgd", **changes):

@@ -9,7 +9,7 @@ import pytest
 
 from gauntlet.bench.config import Config, ConfigError, DataRef, Expectation, GateTable, Group, ModelRef, load_config
 from gauntlet.bench.plan import data_name, make_plan, model_name
-from gauntlet.leaderboard.gate_policy import Policy
+from gauntlet.leaderboard.gate.policy import Policy
 
 TOML = """
 model = ["cnn.pgd_digits"]

@@ -19,18 +19,18 @@ from gauntlet.bench.accepting import snapshot
 from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.early_gate import gated
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard.baseline import baseline_of
-from gauntlet.leaderboard.breakers import breakers
-from gauntlet.leaderboard.corruptions import ALEXNET, accuracy, by_severity, corruption_accuracy, mean_of
-from gauntlet.leaderboard.crosschecks import cross_flags
-from gauntlet.leaderboard.frames import read_cells, read_leaderboard
-from gauntlet.leaderboard.markdown import RunContext, report
-from gauntlet.leaderboard.record import CellError, CellInfo, CellResult, Record, Samples, Stats
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.store import samples_digest
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.terminal import terminal_table
-from gauntlet.leaderboard.worst_case import worst_case
+from gauntlet.leaderboard.compare.breakers import breakers
+from gauntlet.leaderboard.gate.baseline import baseline_of
+from gauntlet.leaderboard.report.markdown import RunContext, report
+from gauntlet.leaderboard.report.terminal import terminal_table
+from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.results.store import samples_digest
+from gauntlet.leaderboard.rows.corruptions import ALEXNET, accuracy, by_severity, corruption_accuracy, mean_of
+from gauntlet.leaderboard.rows.crosschecks import cross_flags
+from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.worst_case import worst_case
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 RUN = ("run", "--model=model.py:build", "--data=data.npz", "--threat=Linf:0.15", "--out=out")
 FEW = "corruption.contrast,corruption.gaussian_noise"

@@ -22,7 +22,7 @@ from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.corruptions.image import enlarged, grey, stored, trail
 from gauntlet.bench.corruptions.tables import TABLES, table_for
 from gauntlet.bench.registries import ATTACKS
-from gauntlet.leaderboard.corruptions import ALEXNET
+from gauntlet.leaderboard.rows.corruptions import ALEXNET
 
 LIBRARY = ("frost", "spatter")
 OWN = [name for name in KINDS if name not in LIBRARY]

@@ -5,10 +5,10 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
-from gauntlet.leaderboard.curtailment import settled
-from gauntlet.leaderboard.gate import Policy, judge
-from gauntlet.leaderboard.paired import drop_p_value, drop_upper
+from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from gauntlet.leaderboard.gate.curtailment import settled
+from gauntlet.leaderboard.gate.judge import Policy, judge
+from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper
 
 MARGIN, ALPHA = 0.02, 0.05
 

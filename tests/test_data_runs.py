@@ -12,7 +12,7 @@ from gauntlet.bench.config import load_config
 from gauntlet.bench.data import images as images_module
 from gauntlet.bench.engine import Engine, write_leaderboard
 from gauntlet.bench.plan import make_plan
-from gauntlet.leaderboard.frames import read_leaderboard
+from gauntlet.leaderboard.rows.frames import read_leaderboard
 
 MODEL = """
 import torch

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
-from gauntlet.defenses.bpda import straight_through
-from gauntlet.defenses.catalog import DEFENSES
-from gauntlet.defenses.defended import DefendedModel, defend, is_differentiable, is_randomised
+from gauntlet.defenses.pipeline.bpda import straight_through
+from gauntlet.defenses.pipeline.catalog import DEFENSES
+from gauntlet.defenses.pipeline.defended import DefendedModel, defend, is_differentiable, is_randomised
 
 
 def entry(name):
@@ -386,6 +386,6 @@ def test_every_defense_bears_the_name_under_which_it_is_listed():
 
 
 def test_listing_the_defenses_imports_neither_torch_nor_art():
-    code = "import sys, gauntlet.defenses.catalog as c; print(*({'torch', 'art', 'scipy'} & set(sys.modules)))"
+    code = "import sys, gauntlet.defenses.pipeline.catalog as c; print(*({'torch', 'art', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

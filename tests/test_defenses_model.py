@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.defenses.defended import defend
-from gauntlet.defenses.detector import Detected
 from gauntlet.defenses.ensemble import EnsembleModel
+from gauntlet.defenses.pipeline.defended import defend
+from gauntlet.defenses.pipeline.detector import Detected
 
 
 class Linear(nn.Module):

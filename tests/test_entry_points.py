@@ -21,7 +21,7 @@ from gauntlet.bench.config import load_config
 from gauntlet.bench.models.card import ModelEntry
 from gauntlet.bench.registries import ATTACKS, DEFENSES
 from gauntlet.bench.registry import Registry
-from gauntlet.leaderboard.frames import read_cells
+from gauntlet.leaderboard.rows.frames import read_cells
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
 

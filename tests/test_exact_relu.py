@@ -11,8 +11,8 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.ops.losses import margin
-from gauntlet.defenses.bounds import margin_bounds
-from gauntlet.defenses.exact import exact_linf, worst_margin
+from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
+from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 

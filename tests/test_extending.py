@@ -20,7 +20,7 @@ from gauntlet.bench.config import ConfigError, load_config
 from gauntlet.bench.config_file import plugin_files
 from gauntlet.bench.plugins import PluginError, load_plugins
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
-from gauntlet.leaderboard.frames import read_cells
+from gauntlet.leaderboard.rows.frames import read_cells
 
 pytest_plugins = ["pytester"]
 

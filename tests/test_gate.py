@@ -10,9 +10,9 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from gauntlet.leaderboard.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
-from gauntlet.leaderboard.gate import Policy, judge
-from gauntlet.leaderboard.paired import drop_p_value, drop_upper
+from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from gauntlet.leaderboard.gate.judge import Policy, judge
+from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper
 
 MARGIN, ALPHA = 0.02, 0.05
 

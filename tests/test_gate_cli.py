@@ -22,7 +22,7 @@ from gauntlet.bench.gating import snapshot
 from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.plan import make_plan
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard.baseline_file import read_baseline, write_baseline
+from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
 
 MODEL = '''
 """Somebody's network. Its weights lie beside it."""

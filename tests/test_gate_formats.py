@@ -11,10 +11,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from gauntlet.bench.gate_output import SUMMARY_LIMIT, append_summary, default_format, lines
-from gauntlet.leaderboard.baseline import BASELINE_SCHEMA, Baseline
-from gauntlet.leaderboard.gate_formats import MOST_ANNOTATIONS, github_annotations, to_json
-from gauntlet.leaderboard.gate_policy import Policy
-from gauntlet.leaderboard.gate_report import STATES, CellVerdict, GateReport, worst
+from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline
+from gauntlet.leaderboard.gate.formats import MOST_ANNOTATIONS, github_annotations, to_json
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.report import STATES, CellVerdict, GateReport, worst
 
 HOSTILE = "a,b=c::error file=x.py::100 %25 %0A | `$(touch x)`\r\n::warning::no‮"
 BASELINE = Baseline(

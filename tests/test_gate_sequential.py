@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
-from gauntlet.leaderboard.gate import Policy, judge
-from gauntlet.leaderboard.gate_trace import Trace, dumps, loads, order_of
+from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from gauntlet.leaderboard.gate.judge import Policy, judge
+from gauntlet.leaderboard.gate.trace import Trace, dumps, loads, order_of
 
 N = 797
 KEY = ("net", "none", "pgd", "Linf:0.15", "quick", "digits", 0)

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from gauntlet.leaderboard.escape import fenced, markdown, spreadsheet, visible
-from gauntlet.leaderboard.frames import CELL_DTYPES, LEADERBOARD_DTYPES, read_cells, read_leaderboard
-from gauntlet.leaderboard.ranks import unrank_reasons
-from gauntlet.leaderboard.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.table import cells_frame, leaderboard_frame, rows
-from gauntlet.leaderboard.worst_case import worst_case
-from gauntlet.leaderboard.writers import RunContext, csv_text, terminal_table, write
+from gauntlet.leaderboard.report.files import RunContext, csv_text, terminal_table, write
+from gauntlet.leaderboard.results.escape import fenced, markdown, spreadsheet, visible
+from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.rows.frames import CELL_DTYPES, LEADERBOARD_DTYPES, read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.ranks import unrank_reasons
+from gauntlet.leaderboard.rows.table import cells_frame, leaderboard_frame, rows
+from gauntlet.leaderboard.rows.worst_case import worst_case
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 CONTEXT = RunContext(
     threat_models=("Linf:0.15",),

@@ -16,7 +16,7 @@ from gauntlet.bench.models.black_box import BlackBox, QueryLimitError, access_of
 from gauntlet.bench.models.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.loading import load_model
 from gauntlet.bench.plan import make_plan
-from gauntlet.leaderboard import cells
+from gauntlet.leaderboard.results import cell_summary as cells
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 SERVICE = """

@@ -9,8 +9,8 @@ from scipy.special import xlogy
 from scipy.stats import binom, norm
 from statsmodels.stats.proportion import proportion_confint
 
-from gauntlet.leaderboard.paired import drop_p_value, drop_upper, needed_n, tango_upper
-from gauntlet.leaderboard.statistics import holm
+from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper, needed_n, tango_upper
+from gauntlet.leaderboard.stats.proportions import holm
 
 MARGIN, ALPHA = 0.02, 0.05
 

@@ -8,14 +8,20 @@ import pytest
 from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
-from gauntlet.leaderboard.class_tables import CLASS_DTYPES, classes_frame, classes_section, gap_text, read_classes
-from gauntlet.leaderboard.frames import leaderboard_frame
-from gauntlet.leaderboard.per_class import class_gap, per_class
-from gauntlet.leaderboard.record import CellInfo, CellResult, Record, Samples, Stats
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.worst_case import WorstCase
-from gauntlet.leaderboard.writers import RunContext, write
+from gauntlet.leaderboard.report.class_tables import (
+    CLASS_DTYPES,
+    classes_frame,
+    classes_section,
+    gap_text,
+    read_classes,
+)
+from gauntlet.leaderboard.report.files import RunContext, write
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.rows.frames import leaderboard_frame
+from gauntlet.leaderboard.rows.per_class import class_gap, per_class
+from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.worst_case import WorstCase
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 def worst(labels, correct, robust):

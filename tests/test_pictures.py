@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gauntlet.leaderboard.closest import Broken, fates
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, plain, png
 from gauntlet.leaderboard.pictures.confusion import confusion, confusion_matrix
 from gauntlet.leaderboard.pictures.curves import against_cost, against_eps, standing
 from gauntlet.leaderboard.pictures.examples import Shown, chosen, examples
 from gauntlet.leaderboard.pictures.settings import Mark, settings
-from gauntlet.leaderboard.record import CellInfo, CellResult, Record, Samples, Stats
-from gauntlet.leaderboard.statistics import Proportion
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.rows.closest_examples import Broken, fates
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 def result(*, attack="pgd", label=None, prediction=None, robust=None, distance=None, costs=None, seed=0, **cell):

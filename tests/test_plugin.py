@@ -14,7 +14,7 @@ import gauntlet.attacks.pgd
 import gauntlet.bench.session
 import gauntlet.bench.test_cells
 import gauntlet.defenses.jpeg  # noqa: F401
-from gauntlet.leaderboard.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 pytest_plugins = ["pytester"]
 

@@ -21,7 +21,7 @@ from gauntlet.bench.models.classifier import Classifier
 from gauntlet.bench.plan import make_plan
 from gauntlet.bench.runfile import load_run
 from gauntlet.bench.verifier import Verifier
-from gauntlet.leaderboard.frames import read_cells
+from gauntlet.leaderboard.rows.frames import read_cells
 
 pytest_plugins = ["pytester"]
 

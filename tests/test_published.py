@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gauntlet.bench.config import ConfigError, load_config
-from gauntlet.leaderboard.frames import read_cells, read_leaderboard
-from gauntlet.leaderboard.references import read_references
+from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.references import read_references
 
 RUN = ("run", "--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=fgsm,pgd(steps=5)")
 TABLE = """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 MODEL = """
 import os

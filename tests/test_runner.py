@@ -21,7 +21,7 @@ from gauntlet.bench.engine import Engine, write_leaderboard
 from gauntlet.bench.models.importing import import_object
 from gauntlet.bench.plan import make_plan
 from gauntlet.bench.registries import ATTACKS
-from gauntlet.leaderboard.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 QUICK = {"model": ["model.py:build"], "data": "data.npz", "threat": ["Linf:0.1"], "attacks": ["pgd(steps=5)"]}
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom
 
-from gauntlet.leaderboard.sequential import BETS, PRIOR, log_e_drop, log_e_held, needed_more, upper, walk
+from gauntlet.leaderboard.gate.sequential_test import BETS, PRIOR, log_e_drop, log_e_held, needed_more, upper, walk
 
 MARGIN, ALPHA = 0.02, 0.05
 ENOUGH = math.log(1 / ALPHA)

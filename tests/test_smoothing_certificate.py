@@ -6,7 +6,12 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from gauntlet.defenses.smoothing_certificate import ABSTAIN, certified_radius, certify_counts, probability_bound
+from gauntlet.defenses.certificates.smoothing_certificate import (
+    ABSTAIN,
+    certified_radius,
+    certify_counts,
+    probability_bound,
+)
 
 SIGMA, ALPHA = 0.25, 0.001
 

@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from gauntlet.leaderboard.statistics import Proportion, holm, mcnemar
+from gauntlet.leaderboard.stats.proportions import Proportion, holm, mcnemar
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 100), (581, 797), (797, 797), (3, 7)])

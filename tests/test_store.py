@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gauntlet.leaderboard.record import CellError, CellInfo, Flag, Record, Samples, Stats
-from gauntlet.leaderboard.store import Store, StoreError
+from gauntlet.leaderboard.results.record import CellError, CellInfo, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.store import Store, StoreError
 
 CELL = CellInfo(
     model="net",

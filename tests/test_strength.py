@@ -21,7 +21,7 @@ from gauntlet.bench.evaluation import CellFailedError
 from gauntlet.bench.verifier import Verifier
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
-from gauntlet.leaderboard.store import Store
+from gauntlet.leaderboard.results.store import Store
 
 LINF = ThreatModel("Linf", 0.15)
 CASCADES = ["gauntlet", "gauntlet:fast"]

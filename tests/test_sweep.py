@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from gauntlet.bench.sweep import SweepError, grid, parse_axis
 from gauntlet.bench.sweep_report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.bench.sweep_verdicts import Outcome, along_budget, along_choice, along_eps, verdicts
-from gauntlet.leaderboard.statistics import Proportion
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 N = 200
 

@@ -25,10 +25,10 @@ from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.targeted_view import Towards, towards
 from gauntlet.bench.runfile import load_run
 from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier
-from gauntlet.leaderboard.formatting import meaning
-from gauntlet.leaderboard.frames import read_cells
-from gauntlet.leaderboard.store import samples_digest
-from gauntlet.leaderboard.table import rows
+from gauntlet.leaderboard.report.formatting import meaning
+from gauntlet.leaderboard.results.store import samples_digest
+from gauntlet.leaderboard.rows.frames import read_cells
+from gauntlet.leaderboard.rows.table import rows
 
 CLASSES = 5
 

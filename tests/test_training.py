@@ -19,8 +19,9 @@ from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.models.loading import load_model
 from gauntlet.bench.training import train, zoo_job
-from gauntlet.defenses.bounds import margin_bounds
-from gauntlet.defenses.training import awp, fast, gauss, ibp, inner, mart, pgd, standard, trades
+from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
+from gauntlet.defenses.training import awp, fast, gauss, ibp, mart, pgd, standard, trades
+from gauntlet.defenses.training import inner_attack as inner
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 

@@ -21,7 +21,7 @@ from gauntlet.attacks.solving.solver import Outcome, Task, solve
 from gauntlet.bench.evaluation import CellFailedError
 from gauntlet.bench.examine import VerificationError, block_record, examine_clean
 from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier
-from gauntlet.leaderboard.record import DRAWS
+from gauntlet.leaderboard.results.record import DRAWS
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.2)
 N = 6

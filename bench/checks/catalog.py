@@ -9,7 +9,7 @@ from typing import Literal
 from gauntlet.bench.checks import effort, gradients, model, outcomes, planted, strength
 from gauntlet.bench.checks.subject import Finding, Subject, not_applicable
 from gauntlet.bench.models.black_box import access_of
-from gauntlet.leaderboard.record import Flag
+from gauntlet.leaderboard.results.record import Flag
 
 Cost = Literal["cheap", "expensive"]
 Which = Literal["cheap", "all"]

@@ -15,29 +15,30 @@ from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.running import in_ball
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported
-from gauntlet.leaderboard import cells, crosschecks
-from gauntlet.leaderboard.record import CellResult, Flag
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult, Flag
+from gauntlet.leaderboard.rows import crosschecks
 
 
 def black_box_beats_white_box(subject: Subject) -> Finding:
-    """See `gauntlet.leaderboard.crosschecks`."""
+    """See `gauntlet.leaderboard.rows.crosschecks`."""
     return _crossed("black-box-beats-white-box", subject, crosschecks.black_box_beats_white_box)
 
 
 def single_step_beats_iterative(subject: Subject) -> Finding:
-    """See `gauntlet.leaderboard.crosschecks`."""
+    """See `gauntlet.leaderboard.rows.crosschecks`."""
     return _crossed("single-step-beats-iterative", subject, crosschecks.single_step_beats_iterative)
 
 
 def above_chance_at_grey(subject: Subject) -> Finding:
-    """See `gauntlet.leaderboard.crosschecks`."""
+    """See `gauntlet.leaderboard.rows.crosschecks`."""
     if subject.threat.norm != "Linf" or subject.threat.eps < crosschecks.GREY:
         return not_applicable("above-chance-at-grey", f"For Linf from {crosschecks.GREY:g} on.")
     return _crossed("above-chance-at-grey", subject, crosschecks.above_chance_at_grey)
 
 
 def rises_with_eps(subject: Subject) -> Finding:
-    """See `gauntlet.leaderboard.crosschecks`."""
+    """See `gauntlet.leaderboard.rows.crosschecks`."""
     name = "rises-with-eps"
     smaller = [one for one in subject.siblings if one.cell.eps < subject.threat.eps]
     if not smaller:

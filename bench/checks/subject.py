@@ -15,9 +15,9 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.verifier import Verifier
-from gauntlet.defenses.card import DefenseCard
-from gauntlet.defenses.defended import DefendedModel
-from gauntlet.leaderboard.record import CellResult, Flag, Severity
+from gauntlet.defenses.pipeline.card import DefenseCard
+from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
 FEW = 64

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gauntlet.bench.bisecting import bisect_runs
 from gauntlet.bench.gallery import Patterns
-from gauntlet.leaderboard.bisection_report import bisection_json, bisection_text, sample_text
+from gauntlet.leaderboard.compare.bisection_report import bisection_json, bisection_text, sample_text
 
 
 def bisected_text(folders: Sequence[Path], patterns: Patterns, sample: str | None, form: str, repo: Path) -> str:

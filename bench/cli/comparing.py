@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gauntlet.bench.comparing import compare_runs
-from gauntlet.leaderboard.comparison_report import comparison_markdown, comparison_text
-from gauntlet.leaderboard.comparison_tables import comparison_json, pairs_frame
-from gauntlet.leaderboard.writers import csv_text
+from gauntlet.leaderboard.compare.comparison_report import comparison_markdown, comparison_text
+from gauntlet.leaderboard.compare.comparison_tables import comparison_json, pairs_frame
+from gauntlet.leaderboard.report.files import csv_text
 
 
 def compared_text(folders: Sequence[Path], model: str, defense: str, form: str) -> str:

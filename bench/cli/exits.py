@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # every command imports this module, and few need the gate
-    from gauntlet.leaderboard.gate_report import State
+    from gauntlet.leaderboard.gate.report import State
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -15,9 +15,9 @@ from gauntlet.bench.config import load_config
 from gauntlet.bench.gate_output import Format, default_format, lines
 from gauntlet.bench.gating import Gate, Judged, judge_run
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard.baseline import Test, diff
-from gauntlet.leaderboard.baseline_file import read_baseline
-from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.gate.baseline import Test, diff
+from gauntlet.leaderboard.gate.baseline_file import read_baseline
+from gauntlet.leaderboard.results.escape import visible
 
 
 def accept_baseline(folder: Path, reason: str, out: Path | None, test: Test | None, *, artifact: bool) -> Iterator[str]:

@@ -15,14 +15,14 @@ from gauntlet.bench.gallery import Drawn, Gallery, NoPictureError, Patterns, sam
 from gauntlet.bench.plan import Cell
 from gauntlet.bench.reverify import reverify
 from gauntlet.bench.runfile import load_run
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.corruptions import told
-from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.formatting import with_interval
-from gauntlet.leaderboard.record import CORRUPTION, DRAWS, CellResult
-from gauntlet.leaderboard.statistics import Proportion
-from gauntlet.leaderboard.table import rows
-from gauntlet.leaderboard.terminal import terminal_table
+from gauntlet.leaderboard.report.formatting import with_interval
+from gauntlet.leaderboard.report.terminal import terminal_table
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.record import CORRUPTION, DRAWS, CellResult
+from gauntlet.leaderboard.rows.corruptions import told
+from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 def show_run(folder: Path) -> Iterator[str]:

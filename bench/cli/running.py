@@ -21,12 +21,12 @@ from gauntlet.bench.estimate import estimate
 from gauntlet.bench.gating import Gate, chosen, judge_run
 from gauntlet.bench.plan import Cell, make_plan
 from gauntlet.bench.session import summary
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.corruptions import told
-from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.gate_report import State, worst
-from gauntlet.leaderboard.gate_trace import Trace
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.gate.report import State, worst
+from gauntlet.leaderboard.gate.trace import Trace
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.corruptions import told
 
 
 def _config(options: Mapping[str, Any]) -> Config:

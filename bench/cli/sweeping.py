@@ -20,13 +20,13 @@ from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.sweep import Axis, Point, SweepError, grid, parse_axis, settings_text
 from gauntlet.bench.sweep_report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.bench.sweep_verdicts import Outcome, verdicts
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.escape import visible
-from gauntlet.leaderboard.formatting import with_interval
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
-from gauntlet.leaderboard.record import CellResult
-from gauntlet.leaderboard.worst_case import worst_case
-from gauntlet.leaderboard.writers import csv_text, replace_files
+from gauntlet.leaderboard.report.files import csv_text, replace_files
+from gauntlet.leaderboard.report.formatting import with_interval
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.worst_case import worst_case
 
 
 def sweep(options: Mapping[str, Any], attack: str, over: Sequence[str], seeds: int) -> bool:

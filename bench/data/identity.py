@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from gauntlet.bench.data.dataset import Data, block_digest, blocks
-from gauntlet.leaderboard.baseline import data_digest
+from gauntlet.leaderboard.gate.baseline import data_digest
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         register_defense,
         register_model,
     )
-    from gauntlet.defenses.card import DefenseCard, DefenseEntry
+    from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 
 __all__ = [
     "AttackCard",
@@ -58,8 +58,8 @@ _WHERE = {
     "AttackEntry": "gauntlet.attacks.registry.card",
     "DataCard": "gauntlet.bench.data.card",
     "DataEntry": "gauntlet.bench.data.card",
-    "DefenseCard": "gauntlet.defenses.card",
-    "DefenseEntry": "gauntlet.defenses.card",
+    "DefenseCard": "gauntlet.defenses.pipeline.card",
+    "DefenseEntry": "gauntlet.defenses.pipeline.card",
     "Evaluation": "gauntlet.bench.evaluation",
     "ModelCard": "gauntlet.bench.models.card",
     "ModelEntry": "gauntlet.bench.models.card",

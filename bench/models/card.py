@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gauntlet.leaderboard.published import Published
+from gauntlet.leaderboard.results.published import Published
 
 if TYPE_CHECKING:  # listing models must not import torch
     from torch import nn

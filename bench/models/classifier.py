@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gauntlet.bench.models.black_box import ACCESS_FLAG, access_of
 from gauntlet.bench.models.errors import ModelError
 from gauntlet.bench.models.normalisation import misfed, takes_channels_last
-from gauntlet.leaderboard.record import Flag
+from gauntlet.leaderboard.results.record import Flag
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gauntlet.bench.models.checkpoint import AVERAGED, PLAIN, Checkpoint, read_checkpoint
 from gauntlet.bench.models.errors import ModelError
 from gauntlet.bench.models.files import file_sha256
-from gauntlet.leaderboard.record import Flag
+from gauntlet.leaderboard.results.record import Flag
 
 __all__ = ["file_sha256", "load_weights"]
 

@@ -33,12 +33,12 @@ from gauntlet.bench.models.loading import LoadedModel, load_model
 from gauntlet.bench.plan import make_plan
 from gauntlet.defenses.training.pgd import RECIPE as ADVERSARIAL
 from gauntlet.defenses.training.standard import RECIPE as STANDARD
-from gauntlet.leaderboard.baseline import Baseline, Test
 from gauntlet.leaderboard.gate import judge
-from gauntlet.leaderboard.gate_policy import Policy
-from gauntlet.leaderboard.gate_trace import Trace
-from gauntlet.leaderboard.sequential import walk
-from gauntlet.leaderboard.writers import replace_files
+from gauntlet.leaderboard.gate.baseline import Baseline, Test
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.sequential_test import walk
+from gauntlet.leaderboard.gate.trace import Trace
+from gauntlet.leaderboard.report.files import replace_files
 
 _REF = ModelRef("memory:model.changed")
 _BATCH = 100

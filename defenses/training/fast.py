@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.defenses.training.inner import ascend, uniform_start
+from gauntlet.defenses.training.inner_attack import ascend, uniform_start
 from gauntlet.defenses.training.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.defenses.training.inner import ascend, evaluating
+from gauntlet.defenses.training.inner_attack import ascend, evaluating
 from gauntlet.defenses.training.recipe import Recipe
 
 STEPS = 10

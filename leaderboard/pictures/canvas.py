@@ -7,7 +7,7 @@ import textwrap
 import warnings
 from typing import TYPE_CHECKING
 
-from gauntlet.leaderboard.escape import visible
+from gauntlet.leaderboard.results.escape import visible
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.leaderboard.closest import fates
 from gauntlet.leaderboard.pictures.canvas import heading, new_figure
-from gauntlet.leaderboard.record import CellResult
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.closest_examples import fates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.leaderboard import cells
-from gauntlet.leaderboard.escape import shorten
 from gauntlet.leaderboard.pictures.canvas import COLOURS, accuracy_axis, heading, legend, new_figure, plain, style
-from gauntlet.leaderboard.record import CellResult
-from gauntlet.leaderboard.statistics import Proportion
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.escape import shorten
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.leaderboard.closest import Broken
-from gauntlet.leaderboard.escape import shorten
 from gauntlet.leaderboard.pictures.canvas import heading, new_figure, plain
+from gauntlet.leaderboard.results.escape import shorten
+from gauntlet.leaderboard.rows.closest_examples import Broken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gauntlet.leaderboard.pictures.canvas import accuracy_axis, heading, legend, new_figure, plain, style
-from gauntlet.leaderboard.statistics import Proportion
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

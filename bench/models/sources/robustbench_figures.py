@@ -18,7 +18,7 @@ from typing import Any
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.card import ModelCard
 from gauntlet.bench.models.errors import ModelError
-from gauntlet.leaderboard.published import Published
+from gauntlet.leaderboard.results.published import Published
 
 TABLE = Path(__file__).with_name("robustbench.csv")
 PAGE = "RobustBench (https://robustbench.github.io)"

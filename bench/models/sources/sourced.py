@@ -9,7 +9,7 @@ from torch import nn
 
 from gauntlet.bench.models.card import ModelCard
 from gauntlet.bench.provenance import package_version
-from gauntlet.leaderboard.record import Flag
+from gauntlet.leaderboard.results.record import Flag
 
 
 @dataclass(frozen=True)

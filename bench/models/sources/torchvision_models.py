@@ -11,7 +11,7 @@ from gauntlet.bench.models.errors import ModelError, in_a_line
 from gauntlet.bench.models.sources.library import library
 from gauntlet.bench.models.sources.sourced import Sourced, library_digest
 from gauntlet.bench.models.sources.spec import Source
-from gauntlet.leaderboard.published import Published
+from gauntlet.leaderboard.results.published import Published
 
 
 def load(source: Source, *, pretrained: bool) -> Sourced:

@@ -1,0 +1,1 @@
+"""Bounds, exact verification and certificates of robustness."""

@@ -1,0 +1,271 @@
+"""The truth about small ReLU networks under Linf: each sample proven robust, or broken with a witness, or left open.
+
+A mixed-integer program as in Tjeng, Xiao, Tedrake, "Evaluating robustness of neural networks with mixed integer
+programming" (ICLR 2019, arXiv 1711.07356), solved by HiGHS through scipy: one binary for each ReLU whose sign the bounds
+of `gauntlet.defenses.certificates.ibp_crown_bounds` leave open. It is what attacks are measured against: an attack that
+leaves a `broken` sample standing has missed it, one that breaks a `robust` sample is wrong. It fits networks of which a few
+dozen ReLUs a sample stay open; beyond that most samples run into the time limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.ops.losses import margin
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.defenses.certificates.ibp_crown_bounds import (
+    Interval,
+    check_labels,
+    checked,
+    hidden_bounds,
+    margins_below,
+)
+from gauntlet.defenses.certificates.relu_network import Network, double
+from gauntlet.defenses.certificates.relu_program import Array, Program, dense, minimise, program
+from gauntlet.defenses.certificates.relu_reader import network
+from gauntlet.defenses.certificates.relu_region import Region, region
+
+TOLERANCE = 1e-6
+"""A margin counts as positive only beyond this, times the most that one variable moves it where that is above 1.
+
+HiGHS keeps constraints to 1e-6 of a variable's range; on digits its proven bounds were too high by up to 1e-6.
+"""
+_STEPS = 20
+_BATCH = 256
+_PAIRS = 2048
+_INFEASIBLE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What is known of N samples; each is exactly one of robust, broken and open."""
+
+    robust: Tensor
+    """bool (N,): no point of the region is misclassified."""
+    broken: Tensor
+    """bool (N,): `witness` is misclassified, computed by the model in float64."""
+    witness: Tensor
+    """float64, the images' shape: a misclassified point of the region, the clean image where there is none."""
+    lower: Tensor
+    """float64 (N,): a proven lower bound of the margin (label's logit minus the largest other one) in the region."""
+    upper: Tensor
+    """float64 (N,): the smallest margin that was met in it."""
+    searched: Tensor
+    """bool (N,): whether bounds and a short attack were not enough."""
+
+    @property
+    def open(self) -> Tensor:
+        """bool (N,): neither proven nor broken within the time limit, or closer to zero than rounding can tell."""
+        return ~(self.robust | self.broken)
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """The smallest margin (label's logit minus the largest other one) of each of N regions, enclosed."""
+
+    lower: Tensor
+    """float64 (N,): proven, up to `TOLERANCE` as described there."""
+    upper: Tensor
+    """float64 (N,): the margin at `point`, computed by the model in float64."""
+    point: Tensor
+    """float64, the images' shape: a point of the region."""
+
+    @property
+    def gap(self) -> Tensor:
+        """float64 (N,): upper - lower, at least 0; within rounding of 0 where the search ended in time."""
+        return (self.upper - self.lower).clamp_min(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What is known so far of N samples; `lower`, `point` and `upper` are improved in place."""
+
+    model: Callable[[Tensor], Tensor]
+    """Logits (N, K) in float64 of images of `shape`."""
+    net: Network
+    shape: torch.Size
+    labels: Tensor
+    ball: Region
+    hidden: list[Interval]
+    matrices: list[tuple[Array, Array]]
+    need: Tensor
+    """(N, K): what a bound of logit[label] - logit[j] must exceed, besides the tolerance of the search."""
+    tolerance: float
+    """Of a search, times the most that one variable moves the margin where that is above 1."""
+    lower: Tensor
+    """(N, K), of logit[label] - logit[j]."""
+    point: Tensor
+    """(N, D), where the smallest margin was met."""
+    upper: Tensor
+    """(N,), that margin."""
+
+
+def exact_linf(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 10.0) -> Verdicts:
+    """Decide each sample: is the whole Linf ball of radius `eps`, cut with the box [0, 1], classified as its label?
+
+    `model`, `images` (N, …) in [0, 1] and `labels` (N,): as for
+    `gauntlet.defenses.certificates.ibp_crown_bounds.margin_bounds`. `time_limit`: seconds for one sample's integer
+    programs. A sample that is misclassified when clean is broken, its image the witness. The verdicts are about real
+    numbers: a model in float32 may err at points whose margin is within its rounding (`worst_margin` says how close a
+    sample comes).
+
+    Raises ValueError for layers that are not supported, for networks too large to write out, and for bad arguments.
+    """
+    search = _start(model, images, labels, eps, time_limit)
+    proven, broken, searched = decide(search, search.lower > TOLERANCE, time_limit)
+    witness = images.detach().to("cpu", torch.float64).clone()
+    witness[broken] = search.point.view(search.shape)[broken]
+    return Verdicts(proven.all(1) & ~broken, broken, witness, _least(search), search.upper, searched)
+
+
+def decide(search: Search, proven: Tensor, time_limit: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which pairs of sample and class are proven, bool (N, K), which samples are broken, and which were searched, (N,).
+
+    `proven`: what bounds have proven already. A short attack goes first.
+    """
+    proven, broken = proven.clone(), _misclassified(search)
+    _attack(search, (~proven & ~broken[:, None]).nonzero())
+    broken = _misclassified(search)
+    searched = ~broken & ~proven.all(1)
+    for i in searched.nonzero().squeeze(1).tolist():
+        deadline, written = time.monotonic() + time_limit, _write(search, i)
+        for j in search.lower[i].argsort().tolist():
+            if not proven[i, j] and not broken[i]:
+                proven[i, j] = _minimise(search, written, i, j, deadline)
+                broken[i] = _misclassified(search, slice(i, i + 1))[0]
+    return proven, broken, searched
+
+
+def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 60.0) -> Margins:
+    """The smallest margin over each sample's region, with the point that has it; arguments and errors as for `exact_linf`.
+
+    `time_limit` is again for one sample; where it ends the search, `gap` says how much is not known.
+    """
+    search = _start(model, images, labels, eps, time_limit)
+    _attack(search, (search.lower < search.upper[:, None]).nonzero())
+    for i in range(len(search.labels)):
+        deadline, written = time.monotonic() + time_limit, _write(search, i)
+        for j in search.lower[i].argsort().tolist():
+            if search.lower[i, j] < search.upper[i]:
+                _minimise(search, written, i, j, deadline, cutoff=float(search.upper[i]))
+    return Margins(_least(search), search.upper, search.point.view(search.shape))
+
+
+def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> Search:
+    """Bounds, and the clean images."""
+    if not time_limit > 0:
+        raise ValueError(f"time_limit={time_limit!r} must be positive, in seconds")
+    images, labels = checked(images, labels)
+    wide = double(model)
+    net = network(wide, images)
+    check_labels(labels, net.widths[-1])
+    ball = region(images, "Linf", ThreatModel("Linf", eps).eps)
+    parts, lower = [], []
+    for rows in torch.arange(len(labels)).split(_BATCH):
+        here = ball[rows]
+        parts.append(hidden_bounds(net, here))
+        lower.append(margins_below(net, here, parts[-1], labels[rows]))
+    hidden = [
+        (torch.cat([low for low, _ in layer]), torch.cat([high for _, high in layer]))
+        for layer in zip(*parts, strict=True)
+    ]
+    found = torch.cat(lower) if lower else torch.zeros(0, net.widths[-1], dtype=torch.float64)
+    return start_search(wide, net, images, labels, ball, hidden, found, need=torch.zeros_like(found))
+
+
+def start_search(
+    model: Callable[[Tensor], Tensor],
+    net: Network,
+    images: Tensor,
+    labels: Tensor,
+    ball: Region,
+    hidden: list[Interval],
+    lower: Tensor,
+    *,
+    need: Tensor,
+    tolerance: float = TOLERANCE,
+) -> Search:
+    """A search that knows the clean images (N, …), in float64, and bounds. Raises ValueError for networks too large."""
+    matrices = [dense(net, k) for k in range(len(net.stages))]
+    point, upper = images.flatten(1).clone(), torch.full((len(labels),), torch.inf, dtype=torch.float64)
+    search = Search(
+        model, net, images.shape, labels, ball, hidden, matrices, need, tolerance, lower.clone(), point, upper
+    )
+    _meet(search, torch.arange(len(labels)), point.clone())
+    return search
+
+
+def _attack(search: Search, pairs: Tensor) -> None:
+    """For each pair (sample, class), a descent of the one margin by sign steps that shrink: it spares most searches."""
+    for some in pairs.split(_PAIRS):
+        sample, other = some.unbind(1)
+        low, high, label = search.ball.low[sample], search.ball.high[sample], search.labels[sample]
+        x = search.point[sample]
+        for step in range(_STEPS):
+            x.requires_grad_()
+            with torch.enable_grad():
+                logits = search.net(x)
+                gap = (logits.gather(1, label[:, None]) - logits.gather(1, other[:, None])).sum()
+            (gradient,) = torch.autograd.grad(gap, x)
+            # The first step reaches the far side of every pixel: for a linear model that is the optimum.
+            x = (x.detach() - (high - low) * (1 - step / _STEPS) * gradient.sign()).clamp(low, high)
+            _meet(search, sample, x)
+
+
+def _meet(search: Search, rows: Tensor, x: Tensor) -> None:
+    """Keep each sample's point of the smallest margin, computed by the model itself, among `x` and what was met before."""
+    with torch.no_grad():
+        found = margin(search.model(x.view(-1, *search.shape[1:])), search.labels[rows])
+    best = search.upper.scatter_reduce(0, rows, found, "amin")
+    better = (found == best[rows]) & (found < search.upper[rows])
+    search.upper.copy_(best)
+    search.point[rows[better]] = x[better]
+
+
+def _misclassified(search: Search, rows: slice = slice(None)) -> Tensor:
+    with torch.no_grad():
+        logits = search.model(search.point[rows].view(-1, *search.shape[1:]))
+    return logits.argmax(1) != search.labels[rows]
+
+
+def _least(search: Search) -> Tensor:
+    """The bounds of all classes together; a point that was met is never below them but by rounding."""
+    return torch.minimum(search.lower.amin(1), search.upper)
+
+
+def _write(search: Search, i: int) -> Program:
+    hidden = [(low[i].numpy(), high[i].numpy()) for low, high in search.hidden]
+    return program(search.matrices, (search.ball.low[i].numpy(), search.ball.high[i].numpy()), hidden)
+
+
+def _minimise(search: Search, written: Program, i: int, j: int, deadline: float, cutoff: float | None = None) -> bool:
+    """Minimise logit[label] - logit[j] in the region of sample `i`; return whether it is proven to be positive.
+
+    Points above `cutoff` do not interest: by default above what counts as positive.
+    """
+    label, left = int(search.labels[i]), deadline - time.monotonic()
+    if left <= 0:
+        return False
+    objective, offset = written.map[label] - written.map[j], float(written.offset[label] - written.offset[j])
+    scale = max(float(np.abs(objective).max()), np.finfo(float).tiny)
+    threshold = float(search.need[i, j]) + search.tolerance * max(1.0, scale)
+    limit = threshold if cutoff is None else cutoff
+    row, side = objective / scale, (limit - offset) / scale
+    result = minimise(row, side, written, left)
+    bound = -np.inf
+    if result.status == _INFEASIBLE:
+        bound = limit
+    elif result.mip_dual_bound is not None:
+        bound = float(result.mip_dual_bound) * scale + offset
+    search.lower[i, j] = max(float(search.lower[i, j]), bound)
+    if result.x is not None:
+        low, high = search.ball.low[i], search.ball.high[i]
+        share = torch.from_numpy(np.asarray(result.x[: len(low)])).clamp(0, 1)
+        _meet(search, torch.tensor([i]), (low + (high - low) * share).clamp(low, high)[None])
+    return bool(bound >= threshold)

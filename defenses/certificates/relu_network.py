@@ -1,0 +1,163 @@
+"""ReLU networks for the bounds and the exact solver: affine maps in float64 on the CPU, and the layers that they come from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+from torch.nn.grad import conv2d_input
+
+_UNDERFLOW = 2.0**-96
+"""More than the terms of a sum lose together where products are too small for float32."""
+_OVERFLOW = 2.0**126
+
+
+class UnsupportedModelError(ValueError):
+    """No bound can be computed for this model; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """x ↦ W x + bias on flat vectors, with W never written out: P vectors at a time, float64."""
+
+    push: Callable[[Tensor], Tensor]
+    """W x, (P, inputs) → (P, outputs)."""
+    spread: Callable[[Tensor], Tensor]
+    """|W| r, (P, inputs) → (P, outputs)."""
+    pull: Callable[[Tensor], Tensor]
+    """Rows times W, (P, outputs) → (P, inputs)."""
+    bias: Tensor
+    """(outputs,)."""
+    constants: Tensor
+    """(outputs,): the sizes of what is added up to the bias."""
+    rounding: float
+    """The model's own rounding in this map: its result is off by at most this times (|W| |x| + constants)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A ReLU network: stages of affine maps one after another, a ReLU between each two stages.
+
+    A stage without maps is the identity. `widths`: numbers of inputs of the first stage and of outputs of each.
+    """
+
+    stages: tuple[tuple[Affine, ...], ...]
+    widths: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of flat images (N, D)."""
+        return self.values(x)[-1]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """What each stage gives for flat images (N, D): the inputs of each ReLU, then the logits."""
+        found: list[Tensor] = []
+        for k, stage in enumerate(self.stages):
+            x = x.relu() if k else x
+            for affine in stage:
+                x = affine.push(x) + affine.bias
+            found.append(x)
+        return found
+
+
+def forward_error(net: Network, highs: Sequence[Tensor]) -> Tensor:
+    """How far the logits that the model computes can be from those of `net`, float64 (N, K), wherever `highs` hold.
+
+    `highs`: upper bounds of the values of the images, (N, D), which are at least 0, and of the inputs of each ReLU. A running
+    error analysis (Higham 2002, section 3.3): each map adds its rounding, times the sizes that it sums up, and passes on the
+    errors before it by the sizes of its weights. Where a ReLU stays 0, so does its error. Infinite where float32 may overflow.
+
+    The bounds of `gauntlet.defenses.certificates.ibp_crown_bounds` are themselves computed in float64, by sums over the
+    same paths: what they are off by is added. A sum has at most as many terms as there are values in all layers, and the
+    bounds of a layer hang on those of all before it, so that errors may double from one to the next.
+    """
+    terms = sum(net.widths) + sum(len(affine.bias) + 32 for stage in net.stages for affine in stage)
+    own = 2.0 ** (len(net.stages) - 52) * terms
+    error, unsafe = torch.zeros_like(highs[0]), torch.zeros(len(highs[0]), dtype=torch.bool)
+    for stage, high in zip(net.stages, highs, strict=True):
+        error = torch.where(high + error > 0, error, 0.0)
+        size = high.relu()
+        for affine in stage:
+            spread, error = affine.spread(torch.cat([size, error])).chunk(2)
+            size = spread + affine.constants
+            error = error + (affine.rounding + own) * (size + error) + _UNDERFLOW
+            unsafe |= ~(size + error < _OVERFLOW).all(1)
+    return (error * (1 + 1e-6)).masked_fill(unsafe[:, None], torch.inf)
+
+
+def double(model: nn.Module) -> nn.Module:
+    """A copy in float64, eval mode, on the CPU, without parameter gradients."""
+    return copy.deepcopy(model).to("cpu", torch.float64).requires_grad_(False).eval()
+
+
+def linear(weight: Tensor, bias: Tensor | None, rounding: float) -> Affine:
+    """`weight` (outputs, inputs)."""
+    weight = as_double(weight)
+    size, added = weight.abs(), _bias(bias, len(weight))
+    return Affine(
+        lambda x: x @ weight.T, lambda r: r @ size.T, lambda rows: rows @ weight, added, added.abs(), rounding
+    )
+
+
+def convolution(
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: tuple[list[int], list[int], list[int], int],
+    shapes: tuple[torch.Size, torch.Size],
+    rounding: float,
+) -> Affine:
+    """`geometry`: stride, padding, dilation and groups; `shapes`: (C, H, W) of one sample before and after."""
+    weight, (before, after) = as_double(weight), shapes
+    size, (stride, padding, dilation, groups) = weight.abs(), geometry
+
+    def push(x: Tensor, kernel: Tensor = weight) -> Tensor:
+        return conv2d(x.view(-1, *before), kernel, None, stride, padding, dilation, groups).flatten(1)
+
+    def pull(rows: Tensor) -> Tensor:
+        gradient = rows.reshape(-1, *after)
+        found = conv2d_input([len(rows), *before], weight, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
+        return torch.as_tensor(found).flatten(1)
+
+    added = _bias(bias, len(weight)).repeat_interleave(after[1:].numel())
+    return Affine(push, lambda r: push(r, size), pull, added, added.abs(), rounding)
+
+
+def diagonal(scale: Tensor, bias: Tensor, constants: Tensor, rounding: float) -> Affine:
+    """`scale`, `bias` and `constants` of each value, (D,)."""
+    scale = as_double(scale)
+    size = scale.abs()
+    return Affine(
+        lambda x: x * scale,
+        lambda r: r * size,
+        lambda rows: rows * scale,
+        as_double(bias),
+        as_double(constants),
+        rounding,
+    )
+
+
+def averages(function: Callable[[Tensor], Tensor], before: torch.Size, outputs: int, rounding: float) -> Affine:
+    """A linear function of images (N, *before) whose weights are all at least 0, such as average pooling."""
+
+    def push(x: Tensor) -> Tensor:
+        return function(x.view(-1, *before)).flatten(1)
+
+    def pull(rows: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = torch.zeros(len(rows), before.numel(), dtype=torch.float64, requires_grad=True)
+            return torch.autograd.grad(push(x), x, rows)[0]
+
+    zero = torch.zeros(outputs, dtype=torch.float64)
+    return Affine(push, push, pull, zero, zero, rounding)
+
+
+def as_double(tensor: Tensor) -> Tensor:
+    """Without gradient, float64, on the CPU."""
+    return tensor.detach().to("cpu", torch.float64)
+
+
+def _bias(bias: Tensor | None, count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.float64) if bias is None else as_double(bias)

@@ -1,0 +1,123 @@
+"""A ReLU network over one box as a mixed-integer program: Tjeng, Xiao, Tedrake, ICLR 2019, arXiv 1711.07356."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from gauntlet.defenses.certificates.relu_network import Network
+
+Array: TypeAlias = NDArray[np.float64]
+_ENTRIES = 2**26
+_STDOUT = 1
+_silence = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The network over one region: a @ v <= b, 0 <= v <= 1, logits = map @ v + offset; the first variables are pixels."""
+
+    a: Array
+    b: Array
+    integer: NDArray[np.int64]
+    """1 for the binaries, else 0."""
+    map: Array
+    offset: Array
+
+
+def fits(net: Network) -> bool:
+    """Whether every stage of the network can be written out by `dense`."""
+    return all(inputs * outputs <= _ENTRIES for inputs, outputs in itertools.pairwise(net.widths))
+
+
+def dense(net: Network, k: int) -> tuple[Array, Array]:
+    """Weights and bias of stage `k` in one matrix. Raises ValueError where that would not fit into memory."""
+    inputs, outputs = net.widths[k], net.widths[k + 1]
+    if inputs * outputs > _ENTRIES:
+        raise ValueError(
+            f"a layer maps {inputs} values to {outputs}: the integer program takes matrices of {_ENTRIES} entries at most; "
+            "use gauntlet.defenses.certificates.ibp_crown_bounds.margin_bounds for larger networks"
+        )
+    row, bias = torch.eye(outputs, dtype=torch.float64), torch.zeros(outputs, dtype=torch.float64)
+    for affine in reversed(net.stages[k]):
+        bias = bias + row @ affine.bias
+        row = affine.pull(row)
+    return row.numpy(), bias.numpy()
+
+
+def program(
+    matrices: Sequence[tuple[Array, Array]], box: tuple[Array, Array], hidden: Sequence[tuple[Array, Array]]
+) -> Program:
+    """Write one sample's region out; all variables run from 0 to 1, so that HiGHS' tolerances are relative.
+
+    A ReLU with input h in [low, high], low < 0 < high, becomes high · a with a >= 0, high · a >= h, a <= d and
+    high · a <= h - low · (1 - d), where d is the binary (section 4.1); the others are linear and need no variables.
+
+    `matrices`: weights and bias of each stage, from `dense`. `box`: smallest and largest pixels, (D,). `hidden`: bounds
+    of the inputs of each ReLU.
+    """
+    split = [(low < 0) & (high > 0) for low, high in hidden]
+    low, high = box
+    pixels, binaries = len(low), int(sum(s.sum() for s in split))
+    integer = np.zeros(pixels + 2 * binaries, dtype=np.int64)
+    value, constant = np.zeros((pixels, len(integer))), low
+    value[:, :pixels] = np.diag(high - low)
+    a, b, used = [np.zeros((0, len(integer)))], [np.zeros(0)], pixels
+    for (weight, bias), (low, high), both in zip(matrices, hidden, split, strict=False):
+        value, constant = weight @ value, weight @ constant + bias
+        count = int(both.sum())
+        out, gate = np.zeros((2, count, len(integer)))
+        out[:, used : used + count] = np.eye(count)
+        gate[:, used + count : used + 2 * count] = np.eye(count)
+        integer[used + count : used + 2 * count] = 1
+        used += 2 * count
+        below, above, width = low[both], high[both], (high - low)[both]
+        slack = (value[both] - above[:, None] * out) / width[:, None]
+        a += [slack, -slack - (below / width)[:, None] * gate, out - gate]
+        b += [-constant[both] / width, (constant[both] - below) / width, np.zeros(count)]
+        value, constant = value * (low >= 0)[:, None], constant * (low >= 0)
+        value[both], constant[both] = above[:, None] * out, 0
+    weight, bias = matrices[-1]
+    return Program(np.concatenate(a), np.concatenate(b), integer, weight @ value, weight @ constant + bias)
+
+
+def minimise(row: Array, side: float, written: Program, seconds: float) -> Any:
+    """The least row @ v over a program's points with row @ v <= side: the result of scipy's `milp`, solved by HiGHS."""
+    constraints = LinearConstraint(np.vstack([written.a, row]), -np.inf, np.append(written.b, side))
+    with _quiet():
+        return milp(
+            row,
+            integrality=written.integer,
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"time_limit": seconds, "mip_rel_gap": 0.0},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without standard output: HiGHS prints from C++ at times, whatever it is told."""
+    with _silence:
+        try:
+            kept = os.dup(_STDOUT)
+        except OSError:  # closed, as in some services
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, _STDOUT)
+            yield
+        finally:
+            os.dup2(kept, _STDOUT)
+            os.close(nowhere)
+            os.close(kept)

@@ -1,0 +1,143 @@
+"""Any module read as a ReLU network, by watching the operations of one pass over a few images.
+
+What is watched are the operations that torch runs at last (ATen), not modules: so wrappers, functional code, in-place ReLUs
+and hooks are read as what they compute. The pass must be a chain: every operation takes the result of the one before it
+and constants. A model that reads a value out of a tensor, on which it could branch, or that draws random numbers is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from gauntlet.defenses.certificates.relu_network import Affine, Network, UnsupportedModelError, as_double, forward_error
+from gauntlet.defenses.certificates.relu_operations import READERS, UNIT, Call
+
+_EXAMPLES = 17
+"""Images of the pass: a number that no layer has by chance, so that a reshape across samples is noticed."""
+_SAME = frozenset({"clone", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze"})
+"""Operations that change no value and, where they keep the samples apart, no order."""
+_RELU = frozenset({"relu", "relu_", "clamp_min", "clamp_min_"})
+_KINDS = "linear and convolutional layers, ReLU, batch normalisation, average pooling and arithmetic with constants"
+
+
+def network(model: nn.Module, images: Tensor) -> Network:
+    """Read `model` in eval mode from one pass over some of the images (N, …), and compare both on them.
+
+    The images are given to the model as they are. Each map's `rounding` is that of the arithmetic seen: summation in any
+    order and fused multiplication are allowed for, and TF32 where it is allowed on CUDA; convolutions computed through
+    Winograd or Fourier transforms are not.
+
+    Raises UnsupportedModelError with the operation that is not supported, and where the model computes something else than
+    what was read. What the model raises is raised.
+    """
+    few = (
+        images[torch.arange(_EXAMPLES) % len(images)] if len(images) else images.new_zeros(_EXAMPLES, *images.shape[1:])
+    )
+    few = few.detach().clone()
+    watch = _Watch(few)
+    frozen = copy.deepcopy(model).requires_grad_(False).eval()
+    with torch.no_grad(), torch.autocast(few.device.type, enabled=False), watch:
+        logits = frozen(few)
+    if logits is not watch.last:
+        raise UnsupportedModelError(
+            f"the model returns {type(logits).__name__}, which is not the result of its last operation: return the logits"
+        )
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise UnsupportedModelError(
+            f"the model gives shape {tuple(logits.shape[1:])} a sample: logits (N, K) of at least 2 classes are needed"
+        )
+    net = Network(tuple(map(tuple, watch.stages)), (*watch.widths, logits.shape[1]))
+    _compare(net, frozen, few)
+    return net
+
+
+def _compare(net: Network, model: nn.Module, images: Tensor) -> None:
+    # Catches what depends on more than the operations, such as Python state, and mistakes in the reading.
+    draw = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = torch.cat([images, draw.to(images)])
+    with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
+        true = as_double(model(points))
+    x = as_double(points).flatten(1)
+    values = net.values(x)
+    error = forward_error(net, [x.abs(), *values[:-1]])
+    if not ((values[-1] - true).abs() <= error).all():
+        raise UnsupportedModelError(
+            "the model computes something else than the operations that were read say: look for state that changes "
+            "between passes, and for weights that are not finite"
+        )
+
+
+class _Watch(TorchDispatchMode):
+    """Follows the chain of operations from `images`, and writes each as an affine map of its stage."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.last = images
+        self.stages: list[list[Affine]] = [[]]
+        self.widths = [images.shape[1:].numel()]
+        # Kept, so that no later tensor takes the identity of one that depends on the images.
+        self.followed: dict[int, Tensor] = {id(images): images}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch loads its compiler at the first operation, which takes two seconds.
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise UnsupportedModelError(
+                f"the model draws random numbers ({_name(func)}): no bound holds for all of them"
+            )
+        inputs = [one for one in tree_iter((args, kwargs)) if id(one) in self.followed]
+        result = func(*args, **kwargs)
+        if inputs:
+            self._follow(func, args, kwargs, inputs, result)
+        return result
+
+    def _follow(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[Tensor], result: Any) -> None:
+        name, x = _name(func), inputs[0]
+        out = result[0] if isinstance(result, tuple) else result
+        if len(inputs) > 1 or x is not self.last:
+            raise UnsupportedModelError(
+                f"the model uses a result twice (at {name}): residual connections and branches are not supported, only "
+                "chains of layers"
+            )
+        if not isinstance(out, Tensor):
+            raise UnsupportedModelError(
+                f"the model reads a value out of a tensor ({name}): it may compute something else on other images"
+            )
+        if name not in (_RELU | _SAME | READERS.keys()):
+            raise UnsupportedModelError(
+                f"the model computes {name}, for which no bound is known: only {_KINDS} have one"
+            )
+        if out.dtype not in UNIT:
+            raise UnsupportedModelError(f"the model computes {name} in {out.dtype}: bounds need float32 or float64")
+        if out.ndim < 2 or len(out) != len(x):
+            raise UnsupportedModelError(
+                f"the model's {name} maps shape {tuple(x.shape)} to {tuple(out.shape)}, across samples: put nn.Flatten() "
+                "before linear layers"
+            )
+        before, after = x.shape[1:], out.shape[1:]
+        if name in _RELU:
+            if args[1:] not in ((), (0,)) or kwargs:
+                raise UnsupportedModelError(f"the model's {name} cuts at other values than 0: only ReLU has a bound")
+            self.widths.append(after.numel())
+            self.stages.append([])
+        elif name not in _SAME and not (name == "_to_copy" and UNIT[out.dtype] <= UNIT.get(x.dtype, 0)):
+            self.stages[-1].append(READERS[name](Call(name, args, kwargs, x, before, after, out.dtype)))
+        self.last = out
+        self.followed[id(out)] = out
+
+
+def _name(func: Any) -> str:
+    return str(func.overloadpacket.__name__)

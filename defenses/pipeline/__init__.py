@@ -1,0 +1,1 @@
+"""The defended model, its card, and what defenses are made of."""

@@ -1,0 +1,1 @@
+"""Comparison of runs, and the search for the commit that lost samples."""

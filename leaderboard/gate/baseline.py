@@ -1,0 +1,210 @@
+"""The baseline of a gate: what a run found, sample by sample, and what changed between two of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.cell_summary import Status
+from gauntlet.leaderboard.results.record import CellInfo, CellResult
+
+BASELINE_SCHEMA = 1
+
+Key = tuple[str, str, str, str, str, str, int]
+Test = Literal["fixed", "sequential"]
+"""`fixed`: one test on all samples. `sequential`: samples in a random order, a test that is valid whenever it stops."""
+
+
+class BaselineError(ValueError):
+    """A baseline that cannot be used; the message names the file and the way out."""
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineCell:
+    """What one cell of a run found."""
+
+    model: str
+    defense: str
+    attack: str
+    threat: str
+    suite: str
+    data: str
+    seed: int
+    spec: str
+    """sha256 of what was asked: the attack with its settings, whether it is a minimum-norm one, and the precision."""
+    data_digest: str
+    """sha256 of the digests of the blocks' images and labels, and of the sample ids in their order."""
+    weights: str
+    """Digest of the model's parameters and buffers, empty where the run recorded none."""
+    n: int
+    robust: npt.NDArray[np.bool_]
+    """(n,), correct when clean and not broken; of a randomised model, by the majority of the scoring draws."""
+    correct: npt.NDArray[np.bool_]
+    """(n,), correct when clean."""
+    forwards: float
+    """Forward passes of the attack, summed over the samples."""
+    backwards: float
+    peak_memory_mib: float
+    """NaN where nothing ran."""
+    seconds: float
+    """The attack's alone."""
+    device: str
+    """`cpu` or `cuda`; both, separated by a blank, where the blocks come from both."""
+    randomised: bool
+    status: Status = "ok"
+    error: str = ""
+    """Why the cell failed; empty where it did not."""
+
+    @property
+    def key(self) -> Key:
+        """What identifies the cell."""
+        return self.model, self.defense, self.attack, self.threat, self.suite, self.data, self.seed
+
+    @property
+    def title(self) -> str:
+        """Readable, with the threat model."""
+        return f"{self.model} × {self.defense} × {self.attack} {self.threat}"
+
+
+@dataclass(frozen=True)
+class ArtifactRef:
+    """A file that holds the baseline's examples and weights: too large to review, and named by its content."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """The cells of one run, and who accepted them why."""
+
+    schema: int
+    suite: str
+    test: Test
+    """How gates judge: chosen here, before any of them runs, because whoever may choose after the run has two chances."""
+    commit: str
+    reason: str
+    created: str
+    cells: tuple[BaselineCell, ...]
+    artifact: ArtifactRef | None = None
+
+
+def baseline_of(
+    results: Sequence[CellResult], *, suite: str, commit: str, reason: str, created: str, test: Test = "fixed"
+) -> Baseline:
+    """The baseline that a run makes, its cells in the order of the plan. Certificates and corruptions are left
+    out: nothing attacks there.
+
+    Raises BaselineError where two cells have the same key.
+    """
+    found = tuple(_cell(result) for result in results if result.cell.adversarial)
+    refuse_twins(found, "the run")
+    return Baseline(BASELINE_SCHEMA, suite, test, commit, reason, created, found)
+
+
+def _cell(result: CellResult) -> BaselineCell:
+    info, found, spent = result.cell, cells.outcomes(result), cells.costs(result)
+    sources = [block.provenance for block in result.blocks]
+    digests = [str(source.get("data") or "") for source in sources]
+    return BaselineCell(
+        model=info.model,
+        defense=info.defense,
+        attack=info.attack,
+        threat=info.threat,
+        suite=info.suite,
+        data=info.data,
+        seed=info.seed,
+        spec=spec_digest(info, cells.precision(result)),
+        data_digest=data_digest(digests, found.id.tolist()),
+        weights=" ".join(dict.fromkeys(str(source.get("weights") or "") for source in sources)),
+        n=len(found),
+        robust=found.robust,
+        correct=found.correct,
+        forwards=float(sum(block.samples.forwards.sum() for block in result.blocks)),
+        backwards=float(sum(block.samples.backwards.sum() for block in result.blocks)),
+        peak_memory_mib=spent.peak_memory_mib,
+        seconds=spent.seconds,
+        device=devices(sources),
+        randomised=info.randomised,
+        status=cells.status(result),
+        error=f"{result.error.kind}: {result.error.message}" if result.error else "",
+    )
+
+
+def spec_digest(info: CellInfo, precision: str) -> str:
+    """sha256 of what was asked: the attack with its settings, whether it is a minimum-norm one, and the precision."""
+    return _digest([info.attack_spec, info.minimum_norm, precision])
+
+
+def devices(sources: Iterable[Mapping[str, Any]]) -> str:
+    """The kinds of device that blocks' provenances name."""
+    return " ".join(sorted({str(one.get("device", "")).partition(" ")[0].partition(":")[0] for one in sources}))
+
+
+def data_digest(blocks: Sequence[str], ids: Sequence[str]) -> str:
+    """sha256 of the digests of a cell's blocks and of its sample ids in their order; empty where a block's is not known."""
+    return _digest([list(blocks), list(ids)]) if all(blocks) else ""
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def refuse_twins(found: Sequence[BaselineCell], where: str) -> None:
+    """Raise BaselineError where two cells have the same key; `where` they stand is named."""
+    twins = [key for key, count in Counter(cell.key for cell in found).items() if count > 1]
+    if twins:
+        raise BaselineError(f"{where} has two cells {twins[0]}: give the attacks of a suite labels of their own")
+
+
+def diff(old: Baseline, new: Baseline) -> list[str]:
+    """What changed, a sentence each, in the order of the new baseline and then of what is gone; empty where nothing did.
+
+    Figures are those of the file: no test is made.
+    """
+    before, after = ({cell.key: cell for cell in one.cells} for one in (old, new))
+    said = [f"Suite: {old.suite} → {new.suite}."] if old.suite != new.suite else []
+    said += [f"Test: {old.test} → {new.test}."] if old.test != new.test else []
+    for key, cell in after.items():
+        if key not in before:
+            said.append(f"New: {cell.title}, seed {cell.seed}: {_figure(cell)}.")
+        elif changes := _changes(before[key], cell):
+            said.append(f"{cell.title}, seed {cell.seed}: {'; '.join(changes)}.")
+    gone = (cell for key, cell in before.items() if key not in after)
+    return said + [f"Gone: {cell.title}, seed {cell.seed}: it was {_figure(cell)}." for cell in gone]
+
+
+def _changes(old: BaselineCell, new: BaselineCell) -> list[str]:
+    said = []
+    paired = old.data_digest == new.data_digest and old.n == new.n
+    moved = paired and bool((old.robust != new.robust).any())
+    if moved or not paired or (old.status, old.error) != (new.status, new.error):
+        said.append(f"{_figure(old)} → {_figure(new)}")
+    if moved:
+        said.append(f"{int((old.robust & ~new.robust).sum())} lost, {int((~old.robust & new.robust).sum())} gained")
+    if paired and (old.correct != new.correct).any():
+        said.append(f"correct when clean {int(old.correct.sum())} → {int(new.correct.sum())}")
+    names = {"spec": "settings of the attack", "data_digest": "data or sample ids", "weights": "weights"}
+    said += [f"other {text}" for name, text in names.items() if getattr(old, name) != getattr(new, name)]
+    if old.randomised != new.randomised:
+        said.append("randomised now" if new.randomised else "no longer randomised")
+    if (old.forwards, old.backwards) != (new.forwards, new.backwards):
+        passes = (f"{one.forwards:,.0f} + {one.backwards:,.0f}" for one in (old, new))
+        said.append(f"forward + backward passes {' → '.join(passes)}")
+    return said
+
+
+def _figure(cell: BaselineCell) -> str:
+    if cell.status == "error":
+        return f"failed ({cell.error})"
+    share = f"{100 * cell.robust.mean():.1f} % robust (n={cell.n})" if cell.n else "no samples"
+    return share if cell.status == "ok" else f"unfinished, {share}"

@@ -1,0 +1,153 @@
+"""The file of a baseline: JSON, a line for each group of a cell's fields, small enough to be reviewed and committed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.leaderboard.gate.baseline import (
+    BASELINE_SCHEMA,
+    ArtifactRef,
+    Baseline,
+    BaselineCell,
+    BaselineError,
+    Test,
+    refuse_twins,
+)
+from gauntlet.leaderboard.report.files import replace_files
+
+_WAY_OUT = "write it anew with `gauntlet baseline accept RUN`"
+_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "cell": ("model", "defense", "attack", "threat", "suite", "data", "seed", "randomised", "status", "error"),
+    "digests": ("spec", "data_digest", "weights"),
+    "costs": ("forwards", "backwards", "peak_memory_mib", "seconds", "device"),
+}
+"""How the fields of a cell stand in the file, a line each; the bits follow them."""
+_HEAD = ("suite", "test", "commit", "reason", "created")
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write the file, whole or not at all: JSON, a line for each group of a cell's fields, bits packed in base64.
+
+    Raises OSError that names the file where it cannot be written; an older file is then as it was.
+    """
+    replace_files({path: _text(baseline).encode()})
+
+
+def baseline_digest(baseline: Baseline) -> str:
+    """sha256 of the file that the baseline makes."""
+    return hashlib.sha256(_text(baseline).encode()).hexdigest()
+
+
+def _text(baseline: Baseline) -> str:
+    head = {name: getattr(baseline, name) for name in ("schema", *_HEAD)}
+    head["artifact"] = asdict(baseline.artifact) if baseline.artifact else None
+    lines = [f"  {json.dumps(name)}: {_line(value)}," for name, value in head.items()]
+    stored = ",\n".join("    {\n" + ",\n".join(_lines(cell)) + "\n    }" for cell in baseline.cells)
+    return "\n".join(["{", *lines, '  "cells": [', *([stored] if stored else []), "  ]", "}", ""])
+
+
+def _lines(cell: BaselineCell) -> list[str]:
+    groups = {group: {name: _plain(getattr(cell, name)) for name in names} for group, names in _GROUPS.items()}
+    groups["samples"] = {
+        "n": cell.n,
+        "robust": int(cell.robust.sum()),
+        "correct": int(cell.correct.sum()),
+        "robust_bits": _pack(cell.robust),
+        "correct_bits": _pack(cell.correct),
+    }
+    return [f"      {json.dumps(group)}: {_line(fields)}" for group, fields in groups.items()]
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, which knows no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _pack(bits: npt.NDArray[np.bool_]) -> str:
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The baseline that a file holds. Raises BaselineError where it is missing, damaged, or of another schema."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BaselineError(f"{path} does not exist: {_WAY_OUT}") from error
+    except OSError as error:
+        raise BaselineError(f"{path} cannot be read ({error.strerror}): name a baseline file, or {_WAY_OUT}") from error
+    except ValueError as error:
+        raise BaselineError(f"{path} is damaged ({error}): restore it from version control, or {_WAY_OUT}") from error
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if type(schema) is not int:
+        raise BaselineError(f"{path} is no baseline (schema={schema!r}): name another file, or {_WAY_OUT}")
+    if schema != BASELINE_SCHEMA:
+        way = _WAY_OUT if schema < BASELINE_SCHEMA else f"upgrade gauntlet, or {_WAY_OUT}"
+        raise BaselineError(f"{path} has schema {schema}, this version of gauntlet reads {BASELINE_SCHEMA}: {way}")
+    try:
+        found = tuple(_read_cell(cell) for cell in fields["cells"])
+        head = {name: _typed(fields, name, str) for name in _HEAD}
+        if head["test"] not in get_args(Test):
+            raise ValueError(f"test={head['test']!r} is none of {', '.join(get_args(Test))}")
+        artifact = _read_artifact(fields["artifact"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise BaselineError(f"{path} is damaged ({what}): restore it from version control, or {_WAY_OUT}") from error
+    refuse_twins(found, str(path))
+    return Baseline(schema=schema, cells=found, artifact=artifact, **head)
+
+
+def _read_artifact(fields: Mapping[str, Any] | None) -> ArtifactRef | None:
+    if fields is None:
+        return None
+    known = {name: _typed(fields, name, kind) for name, kind in (("file", str), ("sha256", str), ("bytes", int))}
+    if Path(known["file"]).name != known["file"]:
+        raise ValueError(f"artifact file={known['file']!r} is not the name of a file beside the baseline")
+    return ArtifactRef(**known)
+
+
+_TYPES: Final[Mapping[str, type]] = (
+    {"seed": int, "randomised": bool} | dict.fromkeys(_GROUPS["costs"], float) | {"device": str}
+)
+
+
+def _read_cell(groups: Mapping[str, Any]) -> BaselineCell:
+    samples = groups["samples"]
+    n = _typed(samples, "n", int)
+    robust, correct = (_unpack(samples, name, n) for name in ("robust", "correct"))
+    if (robust & ~correct).any():
+        raise ValueError("a sample is robust and not correct when clean")
+    known = {name: _typed(groups[group], name, _TYPES.get(name, str)) for group in _GROUPS for name in _GROUPS[group]}
+    if known["status"] not in ("ok", "error", "unfinished") or (known["status"] == "ok" and not n):
+        raise ValueError(f"status {known['status']!r} of a cell with {n} samples")
+    return BaselineCell(n=n, robust=robust, correct=correct, **known)
+
+
+def _typed(fields: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = fields[name]
+    if kind is float and type(value) in (int, float, type(None)):
+        return math.nan if value is None else float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{name}={value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _unpack(samples: Mapping[str, Any], name: str, n: int) -> npt.NDArray[np.bool_]:
+    packed = np.frombuffer(base64.b64decode(_typed(samples, f"{name}_bits", str), validate=True), np.uint8)
+    bits = np.unpackbits(packed).astype(np.bool_)
+    if n < 0 or len(packed) != -(-n // 8) or int(bits.sum()) != _typed(samples, name, int) or bits[n:].any():
+        raise ValueError(f"{name}_bits do not hold the {samples[name]} of {n} samples that they should")
+    return bits[:n]

@@ -1,0 +1,1 @@
+"""Rows of the leaderboard: worst case, brackets, cross-checks and ranks."""

@@ -1,0 +1,72 @@
+"""The bracket of a row: certified <= truth <= attacked, and what must never be: a sample that is both certified and broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom
+
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.worst_case import WorstCase
+from gauntlet.leaderboard.stats.proportions import Proportion
+
+CERTIFICATE = "certificate"
+"""Kind of the cells that prove instead of attacking."""
+_ALPHA = 0.001
+"""Chance that a certificate of randomized smoothing is wrong about a sample, and that of a false alarm here."""
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """What is known of a row's samples."""
+
+    certified: Proportion
+    """Share of the samples proven robust: a lower bound of the truth."""
+    open: int
+    """Samples neither certified nor broken."""
+    contradictions: tuple[str, ...]
+    """Ids of samples that are certified and broken."""
+    probabilistic: bool
+    """Whether the certificate holds with high probability only, as randomized smoothing's does."""
+
+    @property
+    def broken_proof(self) -> bool:
+        """Whether the contradictions are a bug: any, or, of a probabilistic certificate, more than its alpha explains."""
+        count, n = len(self.contradictions), self.certified.successes
+        if not self.probabilistic or not count:
+            return count > 0
+        return float(binom.sf(count - 1, n, _ALPHA)) < _ALPHA
+
+    @property
+    def alarm(self) -> str:
+        """The sentence that says so; empty where all is well."""
+        if not self.broken_proof:
+            return ""
+        return (
+            f"CONTRADICTION: {len(self.contradictions)} samples are certified robust and broken by a verified example (first "
+            f"{', '.join(self.contradictions[:3])}): the certificate or the verifier is wrong. Do not use either figure, and "
+            "report it with the results folder"
+        )
+
+
+def bracket(results: Sequence[CellResult], worst: WorstCase) -> Bracket | None:
+    """The bracket of the cells of one row, on the samples of their worst case; None where nothing was to be proven."""
+    proofs: dict[str, bool] = {}
+    probabilistic = False
+    for result in results:
+        for block in result.blocks:
+            if block.samples.certified is not None:
+                probabilistic |= block.cell.randomised
+                proofs |= dict(zip(block.samples.id.tolist(), block.samples.certified.tolist(), strict=True))
+    if not proofs:
+        return None
+    certified = np.array([proofs.get(str(name), False) for name in worst.id], dtype=np.bool_)
+    broken = worst.correct & ~worst.robust
+    return Bracket(
+        Proportion.of(certified),
+        int(np.count_nonzero(worst.robust & ~certified)),
+        tuple(str(name) for name in worst.id[certified & broken]),
+        probabilistic,
+    )
