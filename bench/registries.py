@@ -1,21 +1,32 @@
-"""The registries of attacks and defenses, beside those of models and data; listing them imports nothing heavy."""
+"""The registries of models, data, attacks and defenses: listing names, and adding one's own.
+
+Importing this module imports neither torch nor any model, attack or data set.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gauntlet.attacks.adapters.library_catalog import ADAPTERS as _ADAPTERS
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.registry.catalog import ATTACKS as _ATTACKS
-from gauntlet.bench.adopting import adopt_attack, adopt_defense
 from gauntlet.bench.corruptions.catalog import KINDS as _CORRUPTIONS
 from gauntlet.bench.corruptions.entries import PREFIX as _PREFIX
 from gauntlet.bench.corruptions.entries import entry as _corruption
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.registry import Registry
+from gauntlet.bench.models.parts.card import ModelCard, ModelEntry
+from gauntlet.bench.registry.entry_points import caller
+from gauntlet.bench.registry.registry import Registry
+from gauntlet.bench.registry.validate import adopt_attack, adopt_defense
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.defenses.pipeline.catalog import DEFENSES as _DEFENSES
 
-__all__ = ["ATTACKS", "DATA", "DEFENSES", "MODELS"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gauntlet.bench.data.samples.card import DataEntry
 
 ATTACKS: Registry[AttackEntry] = Registry("attack", "gauntlet.attacks", adopt_attack)
 DEFENSES: Registry[DefenseEntry] = Registry("defense", "gauntlet.defenses", adopt_defense)
@@ -23,10 +34,56 @@ DEFENSES: Registry[DefenseEntry] = Registry("defense", "gauntlet.defenses", adop
 for _name, _entry in {**_ATTACKS, **_ADAPTERS}.items():
     ATTACKS.register(_name, _entry)
 # These need results that are stored, or proofs.
-ATTACKS.register("replay", "gauntlet.bench.replay:ENTRY")
-ATTACKS.register("certificate", "gauntlet.bench.certifying:ENTRY")
+ATTACKS.register("replay", "gauntlet.bench.executors.example_index:ENTRY")
+ATTACKS.register("certificate", "gauntlet.bench.executors.certificate:ENTRY")
 # No attacks, but cells like theirs.
 for _name in _CORRUPTIONS:
     ATTACKS.register(f"{_PREFIX}{_name}", _corruption(_name))
 for _name, _lazy in _DEFENSES.items():
     DEFENSES.register(_name, _lazy)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of registered models that match a shell wildcard, sorted; nothing is built."""
+    return MODELS.names(pattern)
+
+
+def list_attacks(pattern: str = "*") -> list[str]:
+    """Names of registered attacks that match a shell wildcard, sorted."""
+    return ATTACKS.names(pattern)
+
+
+def list_defenses(pattern: str = "*") -> list[str]:
+    """Names of registered defenses that match a shell wildcard, sorted."""
+    return DEFENSES.names(pattern)
+
+
+def list_data(pattern: str = "*") -> list[str]:
+    """Names of registered data sets that match a shell wildcard, sorted; nothing is loaded."""
+    return DATA.names(pattern)
+
+
+def register_model(name: str, build: Callable[[], nn.Module], *, card: ModelCard | None = None) -> None:
+    """Add a model under a name of its own. `build()` returns it in eval mode.
+
+    Raises ValueError for a name that is taken: by anything but an entry point, or an earlier import of the calling file.
+    """
+    entry = ModelEntry(card or ModelCard(name=name, summary="registered by the user"), build)
+    MODELS.register(name, entry, caller())
+
+
+def register_attack(name: str, entry: AttackEntry | str) -> None:
+    """Add an attack: an entry, or `"module:object"` that is imported on first use. Raises ValueError as `register_model`, and
+    for what is no entry."""
+    ATTACKS.register(name, entry, caller())
+
+
+def register_defense(name: str, entry: DefenseEntry | str) -> None:
+    """Add a defense: an entry, or `"module:object"` that is imported on first use. Raises ValueError as `register_attack`."""
+    DEFENSES.register(name, entry, caller())
+
+
+def register_data(name: str, entry: DataEntry | str) -> None:
+    """Add a data set: an entry, or `"module:object"` that is imported on first use. Its `load` returns what a function of
+    `--data` does: (images, labels), (images, labels, ids), a Dataset or a DataLoader. Raises ValueError as `register_attack`."""
+    DATA.register(name, entry, caller())

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from gauntlet.bench.device import synchronised_time
-from gauntlet.bench.plan import Cell
-from gauntlet.bench.session import Session
+from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.session.pytest_session import Session
 
 
 @pytest.mark.benchmark(timer=synchronised_time)

@@ -18,9 +18,9 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Stage, Task, Verdict, solve
 from gauntlet.attacks.square import Square
 from gauntlet.bench.cli.running import execute
-from gauntlet.bench.config import load_config
-from gauntlet.bench.engine import Engine, write_leaderboard
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run.engine import Engine, write_leaderboard
 from gauntlet.defenses.certificates.certify import Certificates
 from gauntlet.leaderboard.rows.frames import read_leaderboard
 
@@ -335,7 +335,7 @@ def test_a_certificate_that_an_example_refutes_makes_the_run_fail(tmp_path, monk
         every = torch.ones(len(labels), dtype=torch.bool)
         return Certificates(every, images, ~every, ("ibp",) * len(labels), {})
 
-    monkeypatch.setattr("gauntlet.bench.certifying.certify", boast)
+    monkeypatch.setattr("gauntlet.bench.executors.certificate.certify", boast)
     options = {
         "model": ["cnn.standard_digits"],
         "attacks": ["pgd(steps=5)", "certificate"],

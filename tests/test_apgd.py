@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.random import Draws, active_draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.12), ThreatModel("L2", 0.7)
 LOSSES = [*UNTARGETED, *TARGETED]

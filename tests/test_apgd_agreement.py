@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.suites import SUITES, suite_members
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.solver import Stage, Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 EPS = 0.5
 L1 = ThreatModel("L1", EPS)

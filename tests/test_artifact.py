@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gauntlet.bench.artifact import ArtifactError, pack, restore, unpack
-from gauntlet.bench.models.digest import model_digest
+from gauntlet.bench.gate.artifact import ArtifactError, pack, restore, unpack
+from gauntlet.bench.models.parts.digest import model_digest
 from gauntlet.leaderboard.gate.baseline import ArtifactRef
 from gauntlet.leaderboard.results.store import Store
 

@@ -13,10 +13,10 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from gauntlet.bench import provenance
-from gauntlet.bench.git_history import read_history
-from gauntlet.bench.journal import askers, note
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.compare.git_history import read_history
+from gauntlet.bench.environment import provenance
+from gauntlet.bench.run.commit_journal import askers, note
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.bisection import adjusted, same_data, trace, versions
 from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
 from gauntlet.leaderboard.compare.history import History
@@ -200,7 +200,7 @@ def test_a_result_at_a_later_commit_with_the_same_block_is_the_later_commits():
 
 def test_the_commits_that_asked_for_a_block_are_kept(tmp_path, monkeypatch):
     for at, keys in ((A, ["k1", "k2"]), (A, ["k1", "k2"]), (B, ["k1"]), (A, ["k1", "k2"])):
-        monkeypatch.setattr("gauntlet.bench.journal.commit", lambda at=at: (at, at == B))
+        monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda at=at: (at, at == B))
         note(tmp_path, "cell", keys)
     found, skipped = askers(tmp_path)
     assert [(one.commit[0], one.dirty) for one in found["k1"]] == [("a", False), ("b", True), ("a", False)]
@@ -209,13 +209,13 @@ def test_the_commits_that_asked_for_a_block_are_kept(tmp_path, monkeypatch):
 
 
 def test_outside_git_nothing_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("gauntlet.bench.journal.commit", lambda: (None, False))
+    monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda: (None, False))
     note(tmp_path, "cell", ["k"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_lines_are_skipped_and_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("gauntlet.bench.journal.commit", lambda: (A, False))
+    monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda: (A, False))
     note(tmp_path, "cell", ["k"])
     with (tmp_path / "history" / "cell.jsonl").open("ab") as file:
         file.write(b'{"commit": "\xff\n{}\n')

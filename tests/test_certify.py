@@ -9,7 +9,7 @@ from torch import nn
 import gauntlet
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.models.classifier import Classifier
+from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify, readable
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds

@@ -8,7 +8,9 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.checks import gradients, masks, model
+from gauntlet.bench.checks import hidden_masks as masks
+from gauntlet.bench.checks import masked_gradients as gradients
+from gauntlet.bench.checks import model
 from gauntlet.bench.checks.catalog import CHECKS, flags, run_checks
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES

@@ -10,9 +10,9 @@ import pytest
 import gauntlet
 from gauntlet.bench.checks import outcomes
 from gauntlet.bench.checks.subject import Subject
-from gauntlet.bench.config import Config, DataRef, Group, ModelRef
-from gauntlet.bench.engine import Engine
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run.engine import Engine
 from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
 from gauntlet.leaderboard.rows import crosschecks
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
@@ -194,7 +194,7 @@ def test_real_results_of_honest_models_are_silent(ran, model):
 
 
 def test_a_masked_model_is_given_away_by_search(ran):
-    one = ran("gauntlet.bench.checks.masks:rounded_softmax", "Linf:0.15", attacks=("pgd", "square(queries=300)"))
+    one = ran("gauntlet.bench.checks.hidden_masks:rounded_softmax", "Linf:0.15", attacks=("pgd", "square(queries=300)"))
     assert outcomes.black_box_beats_white_box(one).result == "fired"
 
 

@@ -14,7 +14,8 @@ from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.noise import Noise
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.bench.checks import effort, masks, outcomes, planted, strength
+from gauntlet.bench.checks import effort, outcomes, planted, strength
+from gauntlet.bench.checks import hidden_masks as masks
 from gauntlet.bench.checks.running import attacked, whole_box
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 TARGET = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1")

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from gauntlet.bench.config import Config, ConfigError, DataRef, Expectation, GateTable, Group, ModelRef, load_config
-from gauntlet.bench.plan import data_name, make_plan, model_name
+from gauntlet.bench.config.schema import (
+    Config,
+    ConfigError,
+    DataRef,
+    Expectation,
+    GateTable,
+    Group,
+    ModelRef,
+    load_config,
+)
+from gauntlet.bench.planning.plan import data_name, make_plan, model_name
 from gauntlet.leaderboard.gate.policy import Policy
 
 TOML = """

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import gauntlet
-from gauntlet.bench.accepting import snapshot
 from gauntlet.bench.corruptions.corrupt import corrupt
-from gauntlet.bench.early_gate import gated
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.gate.accept import snapshot
+from gauntlet.bench.gate.early_run import gated
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.breakers import breakers
 from gauntlet.leaderboard.gate.baseline import baseline_of
 from gauntlet.leaderboard.report.markdown import RunContext, report

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.dataset import BLOCK, Data, block_digest, blocks
-from gauntlet.bench.data.selection import select
+from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.samples.dataset import BLOCK, Data, block_digest, blocks
+from gauntlet.bench.data.samples.selection import select
 from gauntlet.bench.data.sources import load_data
 
 

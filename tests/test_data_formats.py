@@ -21,7 +21,7 @@ from scipy.io import savemat
 from gauntlet.bench.data.formats.npz import of_npz
 from gauntlet.bench.data.formats.parquet import read_parquet
 from gauntlet.bench.data.formats.pictures import array_pictures, pictures
-from gauntlet.bench.data.preparing import Preprocessing
+from gauntlet.bench.data.samples.preprocessing import Preprocessing
 from gauntlet.bench.data.sources import load_data
 
 PAGE = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head><body>no such file</body></html>"

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from gauntlet.bench.data import arrays
-from gauntlet.bench.data import images as module
-from gauntlet.bench.data.arrays import from_arrays, from_dataset
-from gauntlet.bench.data.dataset import Data, block_digest, blocks
-from gauntlet.bench.data.images import Images, kept, of_array, taken
-from gauntlet.bench.data.selection import select
+from gauntlet.bench.data.samples import arrays
+from gauntlet.bench.data.samples import images as module
+from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
+from gauntlet.bench.data.samples.images import Images, kept, of_array, taken
+from gauntlet.bench.data.samples.selection import select
 from gauntlet.bench.data.sources import load_data
 
 
@@ -234,7 +234,7 @@ for number in range(count):
 
 WALK = """
 import resource, sys
-from gauntlet.bench.data.dataset import block_digest, blocks
+from gauntlet.bench.data.samples.dataset import block_digest, blocks
 from gauntlet.bench.data.sources import load_data
 
 spec, count, megabytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing, changed, prepared
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, changed, prepared
 from gauntlet.bench.data.sources import load_data
 
 SMOOTH = 128 + 60 * np.sin(np.add.outer(np.arange(60), 2 * np.arange(90))[..., None] / np.array([3, 7, 19]))

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from gauntlet.bench.data import subsets
-from gauntlet.bench.data.arrays import from_arrays
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.identity import compared, identity
 from gauntlet.bench.data.naming import data_title
+from gauntlet.bench.data.samples.arrays import from_arrays
+from gauntlet.bench.data.samples.identity import compared, identity
 from gauntlet.bench.data.sources import load_data
 
 NAMES = ("cifar10", "cifar100", "fashion-mnist", "imagenet", "mnist", "svhn", "tiny-imagenet")
@@ -344,7 +344,7 @@ def test_two_sets_are_comparable_only_with_the_same_samples_and_pixels(tmp_path)
 HUB = """
 import json, sys
 import gauntlet
-from gauntlet.bench.data.identity import identity
+from gauntlet.bench.data.samples.identity import identity
 for spec in json.loads(sys.argv[1]):
     try:
         data = gauntlet.load_data(spec)

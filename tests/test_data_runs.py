@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gauntlet.bench import runner
-from gauntlet.bench.config import load_config
-from gauntlet.bench.data import images as images_module
-from gauntlet.bench.engine import Engine, write_leaderboard
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.data.samples import images as images_module
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run import cell_runner as runner
+from gauntlet.bench.run.engine import Engine, write_leaderboard
 from gauntlet.leaderboard.rows.frames import read_leaderboard
 
 MODEL = """
@@ -118,9 +118,9 @@ def test_the_folder_of_a_set_is_not_in_its_name_or_key_unless_two_are_compared(p
 LIMITED = """
 import json, resource, sys
 from pathlib import Path
-from gauntlet.bench.config import load_config
-from gauntlet.bench.engine import Engine
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.planning.plan import make_plan
 
 def result(samples):
     options = {"model": ["model.py:build"], "data": sys.argv[1], "samples": samples, "attacks": ["fgsm"],

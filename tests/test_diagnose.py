@@ -6,12 +6,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench import matrix as matrices
 from gauntlet.bench.checks.catalog import CHECKS
-from gauntlet.bench.checks.masks import MASKS
-from gauntlet.bench.config import DataRef, ModelRef
-from gauntlet.bench.diagnose import DiagnosisError, Request, diagnose
-from gauntlet.bench.diagnosis_report import report
+from gauntlet.bench.checks.hidden_masks import MASKS
+from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.diagnose import matrix as matrices
+from gauntlet.bench.diagnose.diagnose import DiagnosisError, Request, diagnose
+from gauntlet.bench.diagnose.report import report
 from gauntlet.bench.registries import DEFENSES, MODELS
 
 
@@ -44,7 +44,7 @@ def test_an_honest_model_is_given_a_clean_bill_and_every_check_is_shown():
 
 
 def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
-    mask = "gauntlet.bench.checks.masks:rounded_softmax"
+    mask = "gauntlet.bench.checks.hidden_masks:rounded_softmax"
     fooled = diagnose(request(mask, attack="naive"))
     names = {flag.name for flag in fooled.standing}
     assert {"unavailable-gradients", "zero-gradient", "planted-example", "unbounded-attack"} <= names
@@ -55,7 +55,7 @@ def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
 
 @pytest.mark.slow
 def test_the_adaptive_attack_answers_what_masked_gradients_set_off():
-    answered = diagnose(request("gauntlet.bench.checks.masks:rounded_softmax", attack="adaptive", samples="12"))
+    answered = diagnose(request("gauntlet.bench.checks.hidden_masks:rounded_softmax", attack="adaptive", samples="12"))
     assert {"unavailable-gradients", "zero-gradient"}.isdisjoint(flag.name for flag in answered.standing)
     assert "bpda (run)" in report(answered, "…")
 
@@ -79,7 +79,14 @@ def test_the_command_prints_and_writes_the_report_and_fails_where_a_check_blocks
     assert "check planted-example" in good.stderr
     out = tmp_path / "report.md"
     bad = call(
-        "diagnose", "--model", "gauntlet.bench.checks.masks:detached_input", "--attack", "naive", *ask, "--out", out
+        "diagnose",
+        "--model",
+        "gauntlet.bench.checks.hidden_masks:detached_input",
+        "--attack",
+        "naive",
+        *ask,
+        "--out",
+        out,
     )
     assert bad.returncode == 1
     assert "cannot be trusted" in out.read_text(encoding="utf-8")
@@ -105,7 +112,7 @@ def test_a_wrong_question_is_refused_with_the_way_out(call, arguments, message):
 
 def test_an_attack_that_fails_is_named():
     with pytest.raises(DiagnosisError, match="failed: ModelError"):
-        diagnose(request("gauntlet.bench.checks.masks:Ascending"))
+        diagnose(request("gauntlet.bench.checks.hidden_masks:Ascending"))
 
 
 def test_the_matrix_has_a_line_for_every_honest_model_every_defense_and_every_mask():
@@ -121,7 +128,7 @@ def test_the_matrix_has_a_line_for_every_honest_model_every_defense_and_every_ma
 def test_a_line_of_the_matrix_tells_fired_answered_and_naive_apart(monkeypatch, tmp_path):
     chosen = [
         matrices.Pair("honest", "cnn.standard_digits"),
-        matrices.Pair("hidden", "gauntlet.bench.checks.masks:rounded_softmax"),
+        matrices.Pair("hidden", "gauntlet.bench.checks.hidden_masks:rounded_softmax"),
     ]
     monkeypatch.setattr(matrices, "pairs", lambda: chosen)
     lines = list(matrices.matrix("12", "Linf:0.15", 0, "cpu", tmp_path, lambda line: None))

@@ -15,12 +15,13 @@ import pytest
 
 import gauntlet
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
-from gauntlet.bench import outside, plan
-from gauntlet.bench.adopting import adopt_attack, checked
-from gauntlet.bench.config import load_config
-from gauntlet.bench.models.card import ModelEntry
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.models.parts.card import ModelEntry
+from gauntlet.bench.planning import plan
 from gauntlet.bench.registries import ATTACKS, DEFENSES
-from gauntlet.bench.registry import Registry
+from gauntlet.bench.registry import entry_points as outside
+from gauntlet.bench.registry.registry import Registry
+from gauntlet.bench.registry.validate import adopt_attack, checked
 from gauntlet.leaderboard.rows.frames import read_cells
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
@@ -75,7 +76,7 @@ def site(tmp_path, monkeypatch):
 @pytest.fixture
 def attacks(monkeypatch):
     """A registry of attacks with one of Gauntlet's own, in the place of the real one."""
-    from gauntlet.bench import registering
+    from gauntlet.bench import registries as registering
 
     registry = Registry("attack", "gauntlet.attacks", adopt_attack)
     registry.register("pgd", "gauntlet.attacks.pgd:ENTRY")

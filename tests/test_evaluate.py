@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gauntlet
 from gauntlet.attacks.ops.random import active_draws
-from gauntlet.bench.evaluation import CellFailedError
+from gauntlet.bench.run.evaluation import CellFailedError
 
 N, CLASSES = 40, 3
 ATTACKS = "fgsm, pgd(steps=3)"

@@ -14,7 +14,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.bench.data.sources import load_data
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 
 def classifier(weight, bias):

@@ -16,10 +16,10 @@ from pandas import read_parquet
 
 import gauntlet
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
-from gauntlet.bench.config import ConfigError, load_config
-from gauntlet.bench.config_file import plugin_files
-from gauntlet.bench.plugins import PluginError, load_plugins
+from gauntlet.bench.config.files import plugin_files
+from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
+from gauntlet.bench.registry.plugin_files import PluginError, load_plugins
 from gauntlet.leaderboard.rows.frames import read_cells
 
 pytest_plugins = ["pytester"]

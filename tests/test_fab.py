@@ -17,7 +17,7 @@ from gauntlet.attacks.ops.box_projection import inner, move_to_hyperplane
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 BOTH = [pytest.param(True, id="targeted"), pytest.param(False, id="untargeted")]
 

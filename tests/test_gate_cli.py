@@ -16,12 +16,12 @@ from torch.nn import functional
 
 import gauntlet
 from gauntlet.bench.cli.main import cli
-from gauntlet.bench.config import load_config
-from gauntlet.bench.gate_details import again_command
-from gauntlet.bench.gating import snapshot
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.gate.gate import snapshot
+from gauntlet.bench.gate.lost_samples import again_command
 from gauntlet.bench.models.cnn import cnn
-from gauntlet.bench.plan import make_plan
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
 
 MODEL = '''
@@ -229,7 +229,7 @@ def test_a_cell_that_fails_makes_a_gated_run_incomparable_and_a_missed_expectati
 
 def test_a_certificate_that_fails_makes_a_gated_run_incomparable(here, call, monkeypatch):
     assert call(*RUN, ATTACK, f"--gate={BASELINE}", "--attacks=certificate").returncode == 0
-    monkeypatch.setattr("gauntlet.bench.certifying.certify", None)  # not callable: it fails
+    monkeypatch.setattr("gauntlet.bench.executors.certificate.certify", None)  # not callable: it fails
     done = call(*RUN, ATTACK, f"--gate={BASELINE}", "--attacks=certificate", "--fresh")
     assert "Gate passed: 1 held." in done.stdout
     assert done.returncode == 3

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 import pytest
 from markdown_it import MarkdownIt
 
-from gauntlet.bench.gate_output import SUMMARY_LIMIT, append_summary, default_format, lines
+from gauntlet.bench.gate.publish import SUMMARY_LIMIT, append_summary, default_format, lines
 from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline
 from gauntlet.leaderboard.gate.formats import MOST_ANNOTATIONS, github_annotations, to_json
 from gauntlet.leaderboard.gate.policy import Policy

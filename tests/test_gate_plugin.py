@@ -11,8 +11,8 @@ import pytest
 # Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
 import gauntlet.attacks.fgsm
 import gauntlet.attacks.pgd
-import gauntlet.bench.gating
-import gauntlet.bench.session
+import gauntlet.bench.gate.gate
+import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells  # noqa: F401
 
 pytest_plugins = ["pytester"]

@@ -17,7 +17,7 @@ from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 N, PIXELS, CLASSES = 8, 12, 4
 

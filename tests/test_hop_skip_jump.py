@@ -13,7 +13,7 @@ from gauntlet.attacks.hop_skip_jump import ENTRY, HopSkipJump
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Task, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 NORMS = ["Linf", "L2"]
 

@@ -17,8 +17,8 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.fast_model import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, lighter
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
-from gauntlet.bench.models.classifier import Classifier
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.models.parts.classifier import Classifier
+from gauntlet.bench.verify.verifier import Verifier
 
 
 class Block(nn.Module):

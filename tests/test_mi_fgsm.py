@@ -14,7 +14,7 @@ from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)
 ALL = MIFGSM(steps=6, diversity=0.5, kernel=3, kernel_sigmas=1)

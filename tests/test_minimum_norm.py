@@ -19,7 +19,7 @@ from gauntlet.attacks.fmn import FMN
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 CASES = [
     pytest.param(FMN(steps=60), "Linf", id="fmn-Linf"),

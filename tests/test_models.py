@@ -20,11 +20,11 @@ from torch import nn
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.models import zoo
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.classifier import Classifier, ModelError, check_model
-from gauntlet.bench.models.digest import model_digest
-from gauntlet.bench.models.importing import ImportSpecError, import_object, source_digest
 from gauntlet.bench.models.loading import load_model
-from gauntlet.bench.registering import register_model
+from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
+from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.registries import register_model
+from gauntlet.bench.registry.import_file import ImportSpecError, import_object, source_digest
 
 IMAGES = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from gauntlet.bench.config import Config, DataRef, Group, ModelRef
+from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.sources import load_data
-from gauntlet.bench.engine import Engine
-from gauntlet.bench.models.black_box import BlackBox, QueryLimitError, access_of
-from gauntlet.bench.models.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.loading import load_model
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.models.parts.black_box import BlackBox, QueryLimitError, access_of
+from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run.engine import Engine
 from gauntlet.leaderboard.results import cell_summary as cells
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,8 @@ from torch import nn
 
 from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 
 DATA = load_data("digits")
 IMAGES, LABELS = DATA.images[:64], DATA.labels[:64]

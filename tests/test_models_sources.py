@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.bench.config import Config, ConfigError, DataRef, Group, ModelRef
-from gauntlet.bench.models.classifier import Classifier, ModelError, check_model
+from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.sources import robustbench_figures, robustbench_zoo
 from gauntlet.bench.models.sources.hugging_face import Preprocessing, preprocessing
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
@@ -27,7 +27,7 @@ from gauntlet.bench.models.sources.robustbench_zoo import checkpoints, models_fo
 from gauntlet.bench.models.sources.spec import parse_source, placed
 from gauntlet.bench.models.sources.timm_models import timm_card
 from gauntlet.bench.models.sources.torchvision_models import torchvision_card
-from gauntlet.bench.plan import make_plan, model_name
+from gauntlet.bench.planning.plan import make_plan, model_name
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 CARMON = "robustbench:cifar10/Linf/Carmon2019Unlabeled"
@@ -566,9 +566,9 @@ def test_what_cannot_be_fetched_says_how_to_do_without_a_network(monkeypatch, tm
 
 
 def test_a_card_of_ones_own_states_the_normalisation(monkeypatch):
-    from gauntlet.bench.models.card import ModelCard
     from gauntlet.bench.models.catalog import MODELS
-    from gauntlet.bench.registering import register_model
+    from gauntlet.bench.models.parts.card import ModelCard
+    from gauntlet.bench.registries import register_model
 
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).eval()

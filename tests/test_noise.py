@@ -10,7 +10,7 @@ from gauntlet.attacks.noise import ENTRY, Noise
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2, L1 = ThreatModel("Linf", 0.2), ThreatModel("L2", 0.7), ThreatModel("L1", 7.0)
 CASES = [

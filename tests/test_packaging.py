@@ -107,7 +107,7 @@ def test_the_entry_points_are_there():
     (command,) = entry_points(group="console_scripts", name="gauntlet")
     assert callable(command.load())
     (plugin,) = entry_points(group="pytest11", name="gauntlet")
-    assert plugin.value == "gauntlet.bench.plugin"
+    assert plugin.value == "gauntlet.bench.pytest_plugin"
 
 
 def test_every_public_name_resolves():
@@ -127,7 +127,9 @@ def test_a_name_that_is_not_public_is_refused_with_those_that_are():
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "art", "torchattacks", "pytest", "rich")
 
 
-@pytest.mark.parametrize("code", ["import gauntlet; gauntlet.__all__; dir(gauntlet)", "import gauntlet.bench.plugin"])
+@pytest.mark.parametrize(
+    "code", ["import gauntlet; gauntlet.__all__; dir(gauntlet)", "import gauntlet.bench.pytest_plugin"]
+)
 def test_importing_imports_nothing_heavy(code):
     found, _ = loaded(code, *HEAVY)
     # The plugin is loaded by pytest itself.

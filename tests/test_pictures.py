@@ -335,7 +335,7 @@ def test_images_that_are_not_those_of_the_run_are_not_shown_as_such(finished, ca
 
 def test_show_sample_tells_what_became_of_it_under_each_attack(finished, call, monkeypatch):
     monkeypatch.chdir(finished)
-    from gauntlet.bench.runfile import load_run
+    from gauntlet.bench.run.run_folder import load_run
 
     run = load_run(Path("out"))
     samples = run.result(run.plan.cells[1]).blocks[0].samples
@@ -356,7 +356,7 @@ def test_a_randomised_model_shows_the_probability_of_success_with_its_interval(t
     monkeypatch.chdir(tiny.write_project(tmp_path, count=4))
     options = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.3", "--attacks=fgsm")
     assert call("run", *options, "--defense=input_noise", "--out=out").returncode == 0
-    from gauntlet.bench.runfile import load_run
+    from gauntlet.bench.run.run_folder import load_run
 
     run = load_run(Path("out"))
     samples = run.result(run.plan.cells[0]).blocks[0].samples

@@ -11,7 +11,7 @@ import pytest
 # Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
 import gauntlet.attacks.adapters.torchattacks_adapter
 import gauntlet.attacks.pgd
-import gauntlet.bench.session
+import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells
 import gauntlet.defenses.jpeg  # noqa: F401
 from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
@@ -316,7 +316,7 @@ def test_tests_that_are_not_ours_do_not_load_anything_heavy(user):
         import sys
 
         def pytest_unconfigure(config):
-            assert "gauntlet.bench.plugin" in sys.modules
+            assert "gauntlet.bench.pytest_plugin" in sys.modules
             heavy = ("torch", "numpy", "pandas", "pyarrow", "scipy", "art", "torchattacks", "click", "rich")
             sys.stdout.write(f"loaded: {[name for name in heavy if name in sys.modules]}\\n")
         """

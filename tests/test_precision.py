@@ -14,13 +14,13 @@ import gauntlet
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.fast_model import full_float32, lighter
-from gauntlet.bench import workbench
-from gauntlet.bench.config import ConfigError, load_config
-from gauntlet.bench.engine import Engine
-from gauntlet.bench.models.classifier import Classifier
-from gauntlet.bench.plan import make_plan
-from gauntlet.bench.runfile import load_run
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.config.schema import ConfigError, load_config
+from gauntlet.bench.models.parts.classifier import Classifier
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.prepare import prepare as workbench
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.rows.frames import read_cells
 
 pytest_plugins = ["pytester"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gauntlet.bench.config import ConfigError, load_config
+from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 from gauntlet.leaderboard.rows.references import read_references
 

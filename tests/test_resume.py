@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 MODEL = """

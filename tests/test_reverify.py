@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.results.store import Store, samples_digest
 
 ARGUMENTS = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--out=out")

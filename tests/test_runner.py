@@ -15,12 +15,12 @@ from torch import nn
 import gauntlet
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
-from gauntlet.bench import verifier
-from gauntlet.bench.config import load_config
-from gauntlet.bench.engine import Engine, write_leaderboard
-from gauntlet.bench.models.importing import import_object
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.registry.import_file import import_object
+from gauntlet.bench.run.engine import Engine, write_leaderboard
+from gauntlet.bench.verify import verifier
 from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 QUICK = {"model": ["model.py:build"], "data": "data.npz", "threat": ["Linf:0.1"], "attacks": ["pgd(steps=5)"]}

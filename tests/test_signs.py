@@ -16,7 +16,7 @@ from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
 from gauntlet.attacks.solving.stage_conditions import Masked, Near, nearness
 from gauntlet.attacks.square import Square
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 N = 12
 LINF = ThreatModel("Linf", 0.05)

@@ -17,7 +17,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 N = 13
 LINF, L2 = ThreatModel("Linf", 0.03), ThreatModel("L2", 0.15)

@@ -14,7 +14,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
 from gauntlet.attacks.solving.stage_conditions import Near
 from gauntlet.attacks.square import Square
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 N, CLASSES = 40, 5
 LINF = ThreatModel("Linf", 0.06)

@@ -10,8 +10,8 @@ import pytest
 from gauntlet.attacks.adapters.run_library import builder
 from gauntlet.attacks.adapters.torchattacks_adapter import TorchattacksPGD
 from gauntlet.attacks.pgd import ENTRY
-from gauntlet.bench.models.importing import import_object
-from gauntlet.bench.source_files import code_digest
+from gauntlet.bench.registry.import_file import import_object
+from gauntlet.bench.registry.source_digest import code_digest
 
 BUILD = "import {0}\n\ndef build():\n    return {0}.made()\n"
 

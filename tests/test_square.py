@@ -16,7 +16,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.parts.square_shapes import bump
 from gauntlet.attacks.solving.solver import Task, Verdict, solve
 from gauntlet.attacks.square import ENTRY, Square
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 
 ALL = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 2.0)]
 

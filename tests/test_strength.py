@@ -17,8 +17,8 @@ from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.backward_modes import backward_mode
-from gauntlet.bench.evaluation import CellFailedError
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.run.evaluation import CellFailedError
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 from gauntlet.leaderboard.results.store import Store

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from gauntlet.bench.sweep import SweepError, grid, parse_axis
-from gauntlet.bench.sweep_report import sweep_figure, sweep_frame, sweep_markdown
-from gauntlet.bench.sweep_verdicts import Outcome, along_budget, along_choice, along_eps, verdicts
+from gauntlet.bench.sweep.convergence import Outcome, along_budget, along_choice, along_eps, verdicts
+from gauntlet.bench.sweep.grid import SweepError, grid, parse_axis
+from gauntlet.bench.sweep.report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 N = 200

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from gauntlet.attacks.adapters.library_catalog import ADAPTERS
 from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -23,8 +24,8 @@ from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.targeted_view import Towards, towards
-from gauntlet.bench.runfile import load_run
-from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier
+from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
 from gauntlet.leaderboard.report.formatting import meaning
 from gauntlet.leaderboard.results.store import samples_digest
 from gauntlet.leaderboard.rows.frames import read_cells
@@ -176,7 +177,7 @@ def smallest(images, targets, norm):
 
 def attack(text, threat):
     named = parse_named(text)
-    module, name = ATTACKS[named.name].split(":")
+    module, name = (ATTACKS | ADAPTERS)[named.name].split(":")
     return getattr(import_module(module), name).make(threat, **named.keywords)
 
 

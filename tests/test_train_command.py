@@ -14,10 +14,10 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from gauntlet.bench import training
 from gauntlet.bench.cli.main import cli
+from gauntlet.bench.models import train as training
 from gauntlet.bench.models.loading import load_model
-from gauntlet.bench.training import Job, train, zoo_job
+from gauntlet.bench.models.train import Job, train, zoo_job
 from gauntlet.defenses.training.catalog import RECIPES
 
 NETWORK = """

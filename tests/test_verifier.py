@@ -18,9 +18,9 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Outcome, Task, solve
-from gauntlet.bench.evaluation import CellFailedError
-from gauntlet.bench.examine import VerificationError, block_record, examine_clean
-from gauntlet.bench.verifier import NonFiniteLogitsError, Verifier
+from gauntlet.bench.run.evaluation import CellFailedError
+from gauntlet.bench.verify.sample_record import VerificationError, block_record, examine_clean
+from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
 from gauntlet.leaderboard.results.record import DRAWS
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench import probing
+from gauntlet.bench.checks import pipeline_profile as probing
 from gauntlet.bench.checks.subject import (
     FEW,
     Finding,
@@ -16,7 +16,7 @@ from gauntlet.bench.checks.subject import (
     reported,
     without_gradients,
 )
-from gauntlet.bench.models.classifier import ModelError, check_model
+from gauntlet.bench.models.parts.classifier import ModelError, check_model
 
 
 def eval_mode(subject: Subject) -> Finding:

@@ -14,7 +14,7 @@ from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended import DefendedModel
 from gauntlet.leaderboard.results.record import CellResult, Flag, Severity

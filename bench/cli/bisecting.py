@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gauntlet.bench.bisecting import bisect_runs
-from gauntlet.bench.gallery import Patterns
+from gauntlet.bench.compare.bisect import bisect_runs
+from gauntlet.bench.run.pictures import Patterns
 from gauntlet.leaderboard.compare.bisection_report import bisection_json, bisection_text, sample_text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.exits import EPILOG
+from gauntlet.bench.environment.exit_codes import EPILOG
 
 
 @click.command(epilog=EPILOG)
@@ -63,6 +63,6 @@ def bisect(folders: tuple[Path, ...], sample: str | None, form: str, repo: Path,
     one of its runs/… folders) the stored versions are put in the order of the git history and compared sample by sample.
     """
     from gauntlet.bench.cli.bisecting import bisected_text
-    from gauntlet.bench.gallery import Patterns
+    from gauntlet.bench.run.pictures import Patterns
 
     click.echo(bisected_text(folders, Patterns(**patterns), sample, form, repo), nl=False)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gauntlet.bench.comparing import compare_runs
+from gauntlet.bench.compare.compare import compare_runs
 from gauntlet.leaderboard.compare.comparison_report import comparison_markdown, comparison_text
 from gauntlet.leaderboard.compare.comparison_tables import comparison_json, pairs_frame
 from gauntlet.leaderboard.report.files import csv_text

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.config import ConfigError, DataRef, ModelRef, default_threat
-from gauntlet.bench.diagnose import Request, diagnose
-from gauntlet.bench.diagnosis_report import report
-from gauntlet.bench.matrix import matrix
+from gauntlet.bench.config.schema import ConfigError, DataRef, ModelRef, default_threat
+from gauntlet.bench.diagnose.diagnose import Request, diagnose
+from gauntlet.bench.diagnose.matrix import matrix
+from gauntlet.bench.diagnose.report import report
 
 
 def make_request(options: Mapping[str, Any]) -> Request:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from gauntlet.bench.cli.exits import EPILOG
+from gauntlet.bench.environment.exit_codes import EPILOG
 
 GATE_EPILOG = (
     "Exit codes: 0 every cell held; 1 regressed, suspicious, or a limit missed; 2 wrong usage, or a run or baseline that "

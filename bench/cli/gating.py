@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import click
 
-from gauntlet.bench.accepting import accept, read_either
-from gauntlet.bench.cli.exits import GATE_EXITS
-from gauntlet.bench.config import load_config
-from gauntlet.bench.gate_output import Format, default_format, lines
-from gauntlet.bench.gating import Gate, Judged, judge_run
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.environment.exit_codes import GATE_EXITS
+from gauntlet.bench.gate.accept import accept, read_either
+from gauntlet.bench.gate.gate import Gate, Judged, judge_run
+from gauntlet.bench.gate.publish import Format, default_format, lines
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.gate.baseline import Test, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline
 from gauntlet.leaderboard.results.escape import visible

@@ -8,7 +8,7 @@ from typing import Any
 
 from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
-from gauntlet.bench.registry import Registry
+from gauntlet.bench.registry.registry import Registry
 
 _REGISTRIES: Mapping[str, Registry[Any]] = {"models": MODELS, "attacks": ATTACKS, "defenses": DEFENSES, "data": DATA}
 

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from gauntlet.bench.cli.compare_commands import bisect, compare
-from gauntlet.bench.cli.exits import EPILOG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from gauntlet.bench.cli.gate_commands import baseline, gate, gate_costs
 from gauntlet.bench.cli.reproducing import reproduce
-from gauntlet.bench.options import OPTIONS
+from gauntlet.bench.config.options import OPTIONS
+from gauntlet.bench.environment.exit_codes import EPILOG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 
 def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,10 +26,10 @@ def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_named(plugins: tuple[str, ...]) -> None:
     """Load the plugins that the option names, or else the configuration."""
-    from gauntlet.bench.config_file import plugin_files
+    from gauntlet.bench.config.files import plugin_files
 
     if files := plugin_files(plugins, Path.cwd()):
-        from gauntlet.bench.plugins import load_plugins
+        from gauntlet.bench.registry.plugin_files import load_plugins
 
         load_plugins(files)
 
@@ -124,7 +124,7 @@ def list_(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
 def show(folder: Path, pictures: bool, sample: str | None, plugins: tuple[str, ...], **patterns: str) -> None:
     """Show a run: its leaderboard, and every cell with its state; or one sample; or draw pictures."""
     from gauntlet.bench.cli.reading import draw_run, show_run, show_sample
-    from gauntlet.bench.gallery import Patterns
+    from gauntlet.bench.run.pictures import Patterns
 
     chosen = Patterns(**patterns)
     if sample is None and not pictures and chosen != Patterns():

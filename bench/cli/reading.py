@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from gauntlet.bench.device import choose_device
-from gauntlet.bench.engine import write_leaderboard
-from gauntlet.bench.gallery import Drawn, Gallery, NoPictureError, Patterns, sample_path
-from gauntlet.bench.plan import Cell
-from gauntlet.bench.reverify import reverify
-from gauntlet.bench.runfile import load_run
+from gauntlet.bench.environment.device import choose_device
+from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.run.engine import write_leaderboard
+from gauntlet.bench.run.pictures import Drawn, Gallery, NoPictureError, Patterns, sample_path
+from gauntlet.bench.run.reverify import reverify
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gauntlet.bench.cli.exits import EXIT_FAILED
+from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 
 @click.command(
@@ -28,7 +28,7 @@ def reproduce(model: str, **options: Any) -> None:
 
     MODEL is `robustbench:NAME`, another model whose card states figures, or one of a [[published]] table.
     """
-    from gauntlet.bench import reproducing
+    from gauntlet.bench.compare import reproduce as reproducing
 
     folder = Path.cwd()
     name, one = reproducing.chosen(model, options, folder)

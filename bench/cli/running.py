@@ -12,15 +12,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gauntlet.bench.cli.exits import EXIT_FAILED, GATE_EXITS
 from gauntlet.bench.cli.gating import print_judged
-from gauntlet.bench.config import Config, load_config
-from gauntlet.bench.early_gate import early_cell, gated, open_gate
-from gauntlet.bench.engine import Engine, missed
-from gauntlet.bench.estimate import estimate
-from gauntlet.bench.gating import Gate, chosen, judge_run
-from gauntlet.bench.plan import Cell, make_plan
-from gauntlet.bench.session import summary
+from gauntlet.bench.config.schema import Config, load_config
+from gauntlet.bench.environment.exit_codes import EXIT_FAILED, GATE_EXITS
+from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
+from gauntlet.bench.gate.gate import Gate, chosen, judge_run
+from gauntlet.bench.planning.plan import Cell, make_plan
+from gauntlet.bench.run.engine import Engine, missed
+from gauntlet.bench.run.estimate import estimate
+from gauntlet.bench.session.pytest_session import summary
 from gauntlet.leaderboard.gate.report import State, worst
 from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.results import cell_summary as cells

@@ -12,14 +12,14 @@ from typing import Any
 import click
 import numpy as np
 
-from gauntlet.bench.config import Config, load_config
-from gauntlet.bench.engine import Engine
-from gauntlet.bench.plan import Cell, Plan, make_plan
-from gauntlet.bench.plugins import load_plugins
+from gauntlet.bench.config.schema import Config, load_config
+from gauntlet.bench.planning.plan import Cell, Plan, make_plan
 from gauntlet.bench.registries import ATTACKS
-from gauntlet.bench.sweep import Axis, Point, SweepError, grid, parse_axis, settings_text
-from gauntlet.bench.sweep_report import sweep_figure, sweep_frame, sweep_markdown
-from gauntlet.bench.sweep_verdicts import Outcome, verdicts
+from gauntlet.bench.registry.plugin_files import load_plugins
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.sweep.convergence import Outcome, verdicts
+from gauntlet.bench.sweep.grid import Axis, Point, SweepError, grid, parse_axis, settings_text
+from gauntlet.bench.sweep.report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.report.files import csv_text, replace_files
 from gauntlet.leaderboard.report.formatting import with_interval

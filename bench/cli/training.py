@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.training import Job, TrainResult, train, zoo_job
+from gauntlet.bench.models.train import Job, TrainResult, train, zoo_job
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.holdout import STEPS, Accuracy
 from gauntlet.defenses.training.loop import Epoch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from gauntlet.bench.adopting import checked
-from gauntlet.bench.data.card import DataEntry
-from gauntlet.bench.registry import Registry
+from gauntlet.bench.data.samples.card import DataEntry
+from gauntlet.bench.registry.registry import Registry
+from gauntlet.bench.registry.validate import checked
 
 DATA: Registry[DataEntry] = Registry("data", "gauntlet.data", partial(checked, DataEntry))
 DATA.register("digits", "gauntlet.bench.data.digits:TEST")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from gauntlet.bench.data.card import DataCard, DataEntry
+from gauntlet.bench.data.samples.card import DataCard, DataEntry
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.dataset import Data
+    from gauntlet.bench.data.samples.dataset import Data
 
 SPLIT_SEED = 0
 TRAIN_SIZE = 1000
@@ -26,7 +26,7 @@ def load_digits_split(part: Literal["train", "test"]) -> Data:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    from gauntlet.bench.data.dataset import Data
+    from gauntlet.bench.data.samples.dataset import Data
 
     bunch = load_digits()
     train, test = train_test_split(

@@ -22,7 +22,7 @@ from gauntlet.bench.data.formats.parquet import read_parquet, shards
 from gauntlet.bench.data.formats.raw import Raw
 from gauntlet.bench.data.formats.svhn import FILES, read_svhn
 from gauntlet.bench.data.formats.tiny import ANNOTATIONS, read_annotated
-from gauntlet.bench.data.preparing import Preprocessing
+from gauntlet.bench.data.samples.preprocessing import Preprocessing
 
 VARIABLE = "GAUNTLET_DATA"
 """Environment variable with the folders, separated as in PATH, in which published sets are looked for."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gauntlet.bench.data.formats.raw import Raw
-    from gauntlet.bench.data.preparing import Preprocessing
+    from gauntlet.bench.data.samples.preprocessing import Preprocessing
 
 EXTRA = "pip install 'robust-gauntlet[huggingface]'"
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gauntlet.attacks.registry.settings import Setting, parse_named
-from gauntlet.bench.data.card import DataEntry
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.preparing import PLAIN, SETTINGS, changed
+from gauntlet.bench.data.samples.card import DataEntry
+from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, changed
 
 FORM = "NAME, NAME/PART, NAME(setting=value, …), NAME@FOLDER, or all of it in this order"
 _REGISTERED = re.compile(r"(?P<name>[^/(@]+)(/(?P<part>[^/(@]+))?(?P<settings>\([^@]*\))?(@(?P<root>.+))?")

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gauntlet.bench.data.card import DataCard, DataEntry, Subset
 from gauntlet.bench.data.hub import EXTRA, Hub, HubError, read_hub
-from gauntlet.bench.data.preparing import PLAIN, SETTINGS, Preprocessing, changed
+from gauntlet.bench.data.samples.card import DataCard, DataEntry, Subset
+from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, Preprocessing, changed
 from gauntlet.bench.data.subsets import PARTS, first, listed
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.dataset import Data
     from gauntlet.bench.data.formats.raw import Raw
+    from gauntlet.bench.data.samples.dataset import Data
 
 _SPLITS = ("test", "train")
 _HUB_NAME = re.compile(r"(?P<stem>ILSVRC2012_val_\d{8}|n\d{8}_\d+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")

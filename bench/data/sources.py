@@ -11,17 +11,17 @@ import numpy as np
 from torch import Tensor
 
 from gauntlet.attacks.registry.settings import Setting
-from gauntlet.bench.data.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.dataset import Data
 from gauntlet.bench.data.formats.folder import read_folder
 from gauntlet.bench.data.formats.npz import of_npz
 from gauntlet.bench.data.formats.parquet import read_parquet, shards
 from gauntlet.bench.data.formats.raw import Raw, as_data
-from gauntlet.bench.data.images import kept
 from gauntlet.bench.data.naming import Registered, path_settings, registered
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing, changed
-from gauntlet.bench.data.selection import last_needed, select
+from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.data.samples.images import kept
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, changed
+from gauntlet.bench.data.samples.selection import last_needed, select
 
 FORMS = (
     "write a registered name, FILE.npz with arrays images and labels, FILE.parquet, a folder with one sub-folder a class or "
@@ -99,7 +99,7 @@ def _find(spec: str) -> None:
 
 def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
     # Imported here, as it brings the machinery for models, which most specs do not need.
-    from gauntlet.bench.models.importing import import_object
+    from gauntlet.bench.registry.import_file import import_object
 
     found = import_object(spec)
     # A module may also hold the data set itself instead of a function that makes it.

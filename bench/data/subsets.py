@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.dataset import Data
+    from gauntlet.bench.data.samples.dataset import Data
 
 PARTS = ("robustbench-N",)
 LIST = "imagenet_test_image_ids.txt"
@@ -27,7 +27,7 @@ def first(data: Data, part: str, root: Path | None = None) -> Data:
 
     Raises ValueError for more than there are.
     """
-    from gauntlet.bench.data.selection import subset
+    from gauntlet.bench.data.samples.selection import subset
 
     return subset(data, range(_count(data, part, len(data))))
 
@@ -38,7 +38,7 @@ def listed(data: Data, part: str, root: Path | None = None) -> Data:
     The list is looked for in `root`, in the folders of GAUNTLET_DATA, and in the package robustbench. Raises ValueError
     where it is not there or another one, and for more samples than it has.
     """
-    from gauntlet.bench.data.selection import subset
+    from gauntlet.bench.data.samples.selection import subset
 
     wanted = _list(root)
     wanted = wanted[: _count(data, part, len(wanted))]

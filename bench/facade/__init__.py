@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from gauntlet.attacks.ops.threat import ThreatModel
     from gauntlet.attacks.registry.card import AttackCard, AttackEntry
     from gauntlet.bench.api import evaluate
-    from gauntlet.bench.data.card import DataCard, DataEntry
+    from gauntlet.bench.data.samples.card import DataCard, DataEntry
     from gauntlet.bench.data.sources import load_data
-    from gauntlet.bench.evaluation import Evaluation
-    from gauntlet.bench.models.card import ModelCard, ModelEntry
     from gauntlet.bench.models.loading import load_model
-    from gauntlet.bench.registering import (
+    from gauntlet.bench.models.parts.card import ModelCard, ModelEntry
+    from gauntlet.bench.registries import (
         list_attacks,
         list_data,
         list_defenses,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         register_defense,
         register_model,
     )
+    from gauntlet.bench.run.evaluation import Evaluation
     from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 
 __all__ = [
@@ -56,13 +56,13 @@ __all__ = [
 _WHERE = {
     "AttackCard": "gauntlet.attacks.registry.card",
     "AttackEntry": "gauntlet.attacks.registry.card",
-    "DataCard": "gauntlet.bench.data.card",
-    "DataEntry": "gauntlet.bench.data.card",
+    "DataCard": "gauntlet.bench.data.samples.card",
+    "DataEntry": "gauntlet.bench.data.samples.card",
     "DefenseCard": "gauntlet.defenses.pipeline.card",
     "DefenseEntry": "gauntlet.defenses.pipeline.card",
-    "Evaluation": "gauntlet.bench.evaluation",
-    "ModelCard": "gauntlet.bench.models.card",
-    "ModelEntry": "gauntlet.bench.models.card",
+    "Evaluation": "gauntlet.bench.run.evaluation",
+    "ModelCard": "gauntlet.bench.models.parts.card",
+    "ModelEntry": "gauntlet.bench.models.parts.card",
     "ThreatModel": "gauntlet.attacks.ops.threat",
     "evaluate": "gauntlet.bench.api",
     "load_data": "gauntlet.bench.data.sources",
@@ -73,7 +73,7 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'gauntlet' has no attribute {name!r}: it offers {', '.join(__all__)}")
-    return getattr(import_module(_WHERE.get(name, "gauntlet.bench.registering")), name)
+    return getattr(import_module(_WHERE.get(name, "gauntlet.bench.registries")), name)
 
 
 def __dir__() -> list[str]:

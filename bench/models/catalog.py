@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from gauntlet.bench.adopting import checked
-from gauntlet.bench.models.card import ModelEntry
-from gauntlet.bench.registry import Registry
+from gauntlet.bench.models.parts.card import ModelEntry
+from gauntlet.bench.registry.registry import Registry
+from gauntlet.bench.registry.validate import checked
 
 MODELS: Registry[ModelEntry] = Registry("model", "gauntlet.models", partial(checked, ModelEntry))
 for _recipe in ("standard", "gauss", "fast", "pgd", "trades", "mart", "awp", "ibp", "pgd_l2"):

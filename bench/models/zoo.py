@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gauntlet.bench.models.card import ModelCard, ModelEntry, Spread
+from gauntlet.bench.models.parts.card import ModelCard, ModelEntry, Spread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,8 +45,8 @@ def build_zoo_model(file: str, sha256: str, folder: Path = WEIGHTS) -> nn.Module
     """
     from safetensors.torch import load
 
-    from gauntlet.bench.models.classifier import ModelError
     from gauntlet.bench.models.cnn import cnn
+    from gauntlet.bench.models.parts.classifier import ModelError
 
     repair = (
         "install the package again (pip install --force-reinstall --no-deps robust-gauntlet), or in a checkout restore "

@@ -20,20 +20,20 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.accepting import pack_run, snapshot
-from gauntlet.bench.artifact import unpack
-from gauntlet.bench.config import Config, DataRef, Group, ModelRef
+from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.sources import load_data
-from gauntlet.bench.early import CHUNK
-from gauntlet.bench.early_gate import EarlyGate, early_cell
-from gauntlet.bench.engine import Engine
-from gauntlet.bench.models.classifier import Classifier
-from gauntlet.bench.models.digest import model_digest
+from gauntlet.bench.gate.accept import pack_run, snapshot
+from gauntlet.bench.gate.artifact import unpack
+from gauntlet.bench.gate.early_run import EarlyGate, early_cell
+from gauntlet.bench.gate.early_stopping import CHUNK
 from gauntlet.bench.models.loading import LoadedModel, load_model
-from gauntlet.bench.plan import make_plan
+from gauntlet.bench.models.parts.classifier import Classifier
+from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run.engine import Engine
 from gauntlet.defenses.training.pgd import RECIPE as ADVERSARIAL
 from gauntlet.defenses.training.standard import RECIPE as STANDARD
-from gauntlet.leaderboard.gate import judge
+from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.baseline import Baseline, Test
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.sequential_test import walk

@@ -17,8 +17,8 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, solve
-from gauntlet.bench.device import synchronised_time
-from gauntlet.bench.verifier import Verifier
+from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.verify.verifier import Verifier
 
 _LEAST, _ENOUGH = 2, 10.0
 """Bare passes are measured at least so often, then until so many seconds were spent."""

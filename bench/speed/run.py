@@ -12,7 +12,7 @@ from torch import nn
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.fast_model import lighter
 from gauntlet.bench.data.sources import load_data
-from gauntlet.bench.device import choose_device
+from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.models.loading import load_model
 from gauntlet.bench.speed.compare import Line, Turn, participants, rounds, summary
 from gauntlet.bench.speed.measure import Work

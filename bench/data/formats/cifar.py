@@ -16,7 +16,7 @@ import numpy as np
 from gauntlet.bench.data.formats.pickled import read_pickled
 from gauntlet.bench.data.formats.pictures import array_pictures
 from gauntlet.bench.data.formats.raw import MOST, Raw, unreadable, whole_labels
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}

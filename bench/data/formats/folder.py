@@ -10,8 +10,8 @@ import numpy as np
 
 from gauntlet.bench.data.formats.pictures import SUFFIXES, pictures
 from gauntlet.bench.data.formats.raw import Raw
-from gauntlet.bench.data.images import Images
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.images import Images
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 
 def read_folder(root: Path, how: Preprocessing = PLAIN, *, count: int | None = None) -> Raw:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gauntlet.bench.data.formats.pictures import array_pictures
 from gauntlet.bench.data.formats.raw import Raw, limited, unreadable
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 STEMS = {"test": "t10k", "train": "train"}
 _SHOULD_BE = "it should be an idx file of unsigned bytes, plain or gzipped; fetch it again"

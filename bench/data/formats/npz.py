@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.data.arrays import text_ids
-from gauntlet.bench.data.dataset import check_bytes, check_images_shape
 from gauntlet.bench.data.formats.pictures import array_pictures
 from gauntlet.bench.data.formats.raw import Raw, whole_labels
-from gauntlet.bench.data.images import HELD
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.arrays import text_ids
+from gauntlet.bench.data.samples.dataset import check_bytes, check_images_shape
+from gauntlet.bench.data.samples.images import HELD
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 NAMES = ("images", "labels", "ids")
 

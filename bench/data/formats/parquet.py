@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from gauntlet.bench.data.formats.pictures import pictures
 from gauntlet.bench.data.formats.raw import Raw, unreadable, whole_labels
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 IMAGES = ("image", "images", "img")
 LABELS = ("label", "labels", "fine_label", "target")

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gauntlet.bench.data.images import Images, of_array
-from gauntlet.bench.data.preparing import MODES, PLAIN, Preprocessing, prepared
+from gauntlet.bench.data.samples.images import Images, of_array
+from gauntlet.bench.data.samples.preprocessing import MODES, PLAIN, Preprocessing, prepared
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are decoded by Pillow itself: others start programs (EPS runs Ghostscript) or are seldom images."""

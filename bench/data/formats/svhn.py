@@ -13,7 +13,7 @@ import numpy as np
 
 from gauntlet.bench.data.formats.pictures import array_pictures
 from gauntlet.bench.data.formats.raw import Raw, unreadable, whole_labels
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 FILES = {"test": "test_32x32.mat", "train": "train_32x32.mat"}
 _SHOULD_BE = "it should be one of the original files, test_32x32.mat or train_32x32.mat; fetch it again"

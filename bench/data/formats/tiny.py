@@ -12,7 +12,7 @@ import numpy as np
 
 from gauntlet.bench.data.formats.folder import of_files
 from gauntlet.bench.data.formats.raw import Raw, unreadable
-from gauntlet.bench.data.preparing import PLAIN, Preprocessing
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 ANNOTATIONS = "val_annotations.txt"
 

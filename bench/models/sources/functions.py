@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gauntlet.bench.models.black_box import BlackBox, Queries
-from gauntlet.bench.models.card import ModelCard
-from gauntlet.bench.models.errors import ModelError
-from gauntlet.bench.models.importing import import_object, source_digest
+from gauntlet.bench.models.parts.black_box import BlackBox, Queries
+from gauntlet.bench.models.parts.card import ModelCard
+from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.sources.sourced import Sourced
 from gauntlet.bench.models.sources.spec import Source
+from gauntlet.bench.registry.import_file import import_object, source_digest
 
 _made: dict[str, Queries] = {}
 """Queries of each function in this process: a black box that is loaded again goes on counting."""

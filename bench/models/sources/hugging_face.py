@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gauntlet.bench.models.card import ModelCard
-from gauntlet.bench.models.errors import ModelError, in_a_line
-from gauntlet.bench.models.files import checked_file, file_sha256
+from gauntlet.bench.models.files.local_files import checked_file, file_sha256
+from gauntlet.bench.models.parts.card import ModelCard
+from gauntlet.bench.models.parts.errors import ModelError, in_a_line
 from gauntlet.bench.models.sources.library import library
 from gauntlet.bench.models.sources.sourced import Sourced, library_digest
 from gauntlet.bench.models.sources.spec import Source, is_folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gauntlet.bench.models.errors import ModelError, in_a_line
+from gauntlet.bench.models.parts.errors import ModelError, in_a_line
 
 _BUILT_FOR_TORCH = ("torchvision", "timm", "robustbench")
 """Libraries that need torchvision, whose compiled part must fit torch's build."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gauntlet.bench.models.errors import ModelError, in_a_line
-from gauntlet.bench.models.files import checked_file
+from gauntlet.bench.models.files.local_files import checked_file
+from gauntlet.bench.models.parts.errors import ModelError, in_a_line
 from gauntlet.bench.models.sources.library import library
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, Step
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gauntlet.bench.models.black_box import BlackBox
-from gauntlet.bench.models.card import ModelCard
-from gauntlet.bench.models.errors import ModelError, in_a_line
-from gauntlet.bench.models.files import file_sha256
+from gauntlet.bench.models.files.local_files import file_sha256
+from gauntlet.bench.models.parts.black_box import BlackBox
+from gauntlet.bench.models.parts.card import ModelCard
+from gauntlet.bench.models.parts.errors import ModelError, in_a_line
 from gauntlet.bench.models.sources.functions import counted
 from gauntlet.bench.models.sources.library import library
 from gauntlet.bench.models.sources.onnx_file import OnnxFile, network, read_onnx, unsupported

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.models.card import ModelCard
-from gauntlet.bench.models.errors import ModelError
+from gauntlet.bench.models.parts.card import ModelCard
+from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.leaderboard.results.published import Published
 
 TABLE = Path(__file__).with_name("robustbench.csv")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gauntlet.bench.models.card import ModelCard
-from gauntlet.bench.provenance import package_version
+from gauntlet.bench.environment.provenance import package_version
+from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.leaderboard.results.record import Flag
 
 

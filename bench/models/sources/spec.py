@@ -12,8 +12,8 @@ from pathlib import PurePath
 from typing import Literal, get_args
 
 from gauntlet.attacks.registry.settings import Named, Setting, parse_named
-from gauntlet.bench.models.card import Access
-from gauntlet.bench.models.errors import ModelError
+from gauntlet.bench.models.parts.card import Access
+from gauntlet.bench.models.parts.errors import ModelError
 
 Kind = Literal["robustbench", "timm", "torchvision", "hf", "onnx", "onnx-blackbox", "blackbox"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

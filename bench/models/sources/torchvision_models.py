@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from gauntlet.bench.models.card import ModelCard
-from gauntlet.bench.models.checkpoint import weights_only
-from gauntlet.bench.models.errors import ModelError, in_a_line
+from gauntlet.bench.models.files.checkpoint import weights_only
+from gauntlet.bench.models.parts.card import ModelCard
+from gauntlet.bench.models.parts.errors import ModelError, in_a_line
 from gauntlet.bench.models.sources.library import library
 from gauntlet.bench.models.sources.sourced import Sourced, library_digest
 from gauntlet.bench.models.sources.spec import Source

@@ -1,0 +1,108 @@
+"""Networks that fool attacks and tell nobody: what the checks must notice, for their matrix (docs/trust.md) and their tests.
+
+Each is the undefended network of the zoo with something hidden in its forward, none of which makes it more robust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.bench.models.catalog import MODELS
+
+Change = Callable[[Tensor], Tensor]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+class Masked(nn.Module):
+    """A model between two functions; only its outputs are seen."""
+
+    def __init__(self, model: nn.Module, before: Change = _same, after: Change = _same) -> None:
+        """`before` maps images (N, C, H, W) to images, `after` logits (N, K) to outputs (N, K)."""
+        super().__init__()
+        self.model = model
+        self.before = before
+        self.after = after
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs (N, K)."""
+        return self.after(self.model(self.before(images)))
+
+
+class Ascending(nn.Module):
+    """A model that first moves the image up the probability of what it predicts, and takes gradients for that itself."""
+
+    def __init__(self, model: nn.Module, steps: int = 2, size: float = 0.05) -> None:
+        super().__init__()
+        self.model = model
+        self.steps = steps
+        self.size = size
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        moved = images.detach()
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                point = moved.requires_grad_()
+                (gradient,) = torch.autograd.grad(self.model(point).amax(1).sum(), point)
+            moved = (point.detach() + self.size * gradient.sign()).clamp(0, 1)
+        logits: Tensor = self.model(images + (moved - images).detach())
+        return logits
+
+
+def _network() -> nn.Module:
+    return MODELS.get("cnn.standard_digits").build()
+
+
+def scaled_logits() -> nn.Module:
+    """Cross-entropy saturates: its gradient rounds to zero."""
+    return Masked(_network(), after=lambda logits: 1000 * logits)
+
+
+def rounded_softmax() -> nn.Module:
+    """Rounding has the derivative zero."""
+    return Masked(_network(), after=lambda logits: logits.softmax(1).round(decimals=2))
+
+
+def softmax() -> nn.Module:
+    """Probabilities where logits are expected."""
+    return Masked(_network(), after=lambda logits: logits.softmax(1))
+
+
+def quantised_input() -> nn.Module:
+    """Three bits a pixel."""
+    return Masked(_network(), before=lambda images: (7 * images).round() / 7)
+
+
+def detached_input() -> nn.Module:
+    """Autograd is cut off."""
+    return Masked(_network(), before=lambda images: images.detach())
+
+
+def noisy_input() -> nn.Module:
+    """Gaussian noise from torch's own generator, which nobody can key."""
+    return Masked(_network(), before=lambda images: images + 0.1 * torch.randn_like(images))
+
+
+def optimising() -> nn.Module:
+    """Two steps of gradient ascent at test time, behind which autograd sees the identity."""
+    return Ascending(_network())
+
+
+MASKS: tuple[str, ...] = (
+    "scaled_logits",
+    "rounded_softmax",
+    "softmax",
+    "quantised_input",
+    "detached_input",
+    "noisy_input",
+    "optimising",
+)
+"""The factories by name: `gauntlet run --model gauntlet.bench.checks.hidden_masks:NAME` takes them."""

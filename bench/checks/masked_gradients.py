@@ -1,0 +1,249 @@
+"""Checks of the pipeline's gradients: whether they exist, say the truth, and are worth following."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.ops.dlr import dlr
+from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
+from gauntlet.attacks.ops.norms import random_point
+from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.rejection_view import reduced
+from gauntlet.bench.checks import pipeline_profile as probing
+from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
+
+ALL_LOSSES: dict[str, Loss] = {**LOSSES, "dlr": dlr}
+"""The untargeted losses that attacks here ascend; targeted ones are made of the same logits."""
+DRAWS = 8
+"""Passes over which the gradients of a randomised pipeline are averaged: one stochastic pass says nothing."""
+DIRECTIONS = 8
+"""Random directions a sample."""
+REACH = 0.25
+"""How far to go along them, as a share of eps: steps of an attack, at which a staircase looks like the slope that it hides."""
+DISAGREEMENT = 0.5
+"""From which on autograd is wrong about a sample: 0 is agreement, 1 that either says 0 where the other does not, 2 opposite."""
+SHARE = 0.25
+"""Of the judged samples: so many must be wrong before the check fires."""
+UNSTABLE_DRAWS = 100
+UNSTABLE_RADIUS = 4 / 255
+_UNSTABLE_SAMPLES = 16
+
+
+def unavailable_gradients(subject: Subject) -> Finding:
+    """Computing the gradient raises, or no entry of it differs from zero (Pintor et al. 2022, indicator 1)."""
+    name, few = "unavailable-gradients", subject.few()
+    found = mean_gradient(few, few.pipeline, few.images, cw)
+    if found is not None and bool((found != 0).any()):
+        return passed(name, f"Autograd reaches the images through the whole pipeline ({len(found)} samples).")
+    what = "Autograd fails, or reaches no image," if found is None else "Every entry of the gradient is zero"
+    declared = " (as its card declares)" if subject.declared else ""
+    return fired(
+        name,
+        "block",
+        f"{what} through the pipeline{declared}: attacks that follow its gradient measure nothing. Attack it by BPDA and "
+        "without gradients: --attacks adaptive.",
+        needs=without_gradients(subject),
+        evidence={"samples": len(few.labels)},
+        samples=few.named(torch.ones_like(few.labels, dtype=torch.bool)),
+    )
+
+
+def zero_gradient(subject: Subject) -> Finding:
+    """For some loss, some sample's gradient at an attack's start is zero or not finite (AutoAttack's checks; ART)."""
+    name, few = "zero-gradient", subject.few().right
+    if not len(few.labels):
+        return not_applicable(name, "No sample is right when clean.")
+    start = random_point(few.images, few.threat, few.draws(name))
+    shares: dict[str, float] = {}
+    any_dead = torch.zeros_like(few.labels, dtype=torch.bool)
+    for loss_name, loss in ALL_LOSSES.items():
+        found = mean_gradient(few, few.pipeline, start, loss)
+        if found is None:
+            return not_applicable(name, "There are no gradients, see unavailable-gradients.")
+        dead = probing.dead(found)
+        any_dead |= dead
+        shares[loss_name] = int(dead.sum()) / len(dead)
+    worst = max(shares, key=lambda one: shares[one])
+    if not any_dead.any():
+        return passed(name, f"No gradient of {', '.join(shares)} vanishes on {len(few.labels)} samples.", **shares)
+    text = ", ".join(f"{one} {100 * share:.0f} %" for one, share in shares.items())
+    return fired(
+        name,
+        "block",
+        f"Where an attack starts, gradients are zero or not finite for part of {len(few.labels)} samples ({text}): an attack "
+        f"on {worst} does not move there. Attack by other losses, by BPDA and without gradients: --attacks adaptive.",
+        needs=without_gradients(subject),
+        evidence=shares,
+        samples=few.named(any_dead),
+    )
+
+
+def finite_differences(subject: Subject) -> Finding:
+    """Autograd's slope along random directions is not the slope that the pipeline has at the scale of an attack's steps."""
+    name, few = "finite-differences", subject.few().right
+    if not len(few.labels):
+        return not_applicable(name, "No sample is right when clean.")
+    found = disagreement(few, few.pipeline)
+    if found is None:
+        bridged = disagreement(few, few.view) if subject.declared else None
+        if bridged is None:
+            return not_applicable(name, "There are no gradients, see unavailable-gradients.")
+        value = float(bridged[bridged.isfinite()].mean()) if bridged.isfinite().any() else math.nan
+        return reported(
+            name,
+            f"The pipeline has no gradient; BPDA's differs from finite differences by {value:.2f} on average (0: the same, "
+            "1: no better than none).",
+            bpda_disagreement=value,
+        )
+    judged = found.isfinite()
+    wrong = judged & (found > DISAGREEMENT)
+    figures = {
+        "wrong": int(wrong.sum()),
+        "judged": int(judged.sum()),
+        "mean_disagreement": float(found[judged].mean()) if judged.any() else math.nan,
+    }
+    told = (
+        f"on {figures['wrong']} of {figures['judged']} samples (mean disagreement {figures['mean_disagreement']:.2f})"
+    )
+    if figures["wrong"] < max(3, SHARE * figures["judged"]):
+        return passed(name, f"Autograd and finite differences disagree {told}.", **figures)
+    return fired(
+        name,
+        "block",
+        f"Autograd and finite differences along random directions disagree {told}: the gradient does not say where the loss "
+        "rises. Attack by BPDA and without gradients: --attacks adaptive.",
+        needs=without_gradients(subject),
+        evidence=figures,
+        samples=few.named(wrong),
+    )
+
+
+def optimisation_at_test_time(subject: Subject) -> Finding:
+    """Autograd is called inside the pipeline's forward (AutoAttack's checks)."""
+    name, few = "optimisation-at-test-time", subject.few(8)
+    with guarded(subject.pipeline, 0), torch.no_grad(), probing.gradients_taken() as taken:
+        probing.pass_over(subject.pipeline, few.images, 0)
+    if not taken.calls:
+        return passed(name, "The forward pass takes no gradients itself.")
+    twin = subject.pipeline.twin is not None
+    return fired(
+        name,
+        "block",
+        f"The forward pass calls autograd ({taken.calls} times): it optimises at test time, and the gradient that an attack gets "
+        "is not that of what the optimisation ends in. Attack "
+        + (
+            "the undefended model and transfer, and without gradients: --attacks adaptive."
+            if twin
+            else "without gradients."
+        )
+        + " Declare it by test_time_gradient.",
+        needs=("transfer" if twin else "bpda", "black-box"),
+        evidence={"calls": taken.calls},
+    )
+
+
+def unstable_predictions(subject: Subject) -> Finding:
+    """Mean relative change of the loss over 100 uniform draws within ±4/255, each capped at 1 (Pintor et al. 2022)."""
+    name, few = "unstable-predictions", subject.few(_UNSTABLE_SAMPLES)
+    draws, total = few.draws(name), torch.zeros(len(few.labels), dtype=torch.float64, device=few.images.device)
+    with guarded(subject.pipeline, 0), torch.no_grad():
+        clean = _mean_loss(few, few.images)
+        for number in range(UNSTABLE_DRAWS):
+            at = draws.at(step=torch.full_like(draws.step, number))
+            noise = (2 * at.uniform(few.images.shape[1:], dtype=few.images.dtype) - 1) * UNSTABLE_RADIUS
+            value = cw(_logits(few, few.pipeline, (few.images + noise).clamp(0, 1), number), few.labels).double()
+            total += ((value - clean).abs() / clean.abs()).nan_to_num(1.0).clamp_max(1)
+    figure = float((total / UNSTABLE_DRAWS).mean())
+    return reported(
+        name,
+        f"Uniform noise of ±4/255 changes the margin by {100 * figure:.1f} % on average ({len(few.labels)} samples, "
+        f"{UNSTABLE_DRAWS} draws): the nearer to 100 %, the less a gradient says of its neighbourhood.",
+        mean_relative_change=figure,
+    )
+
+
+def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss) -> Tensor | None:
+    """The gradient (N, C, H, W) of a loss, averaged over draws where the pipeline is randomised; None where there is none."""
+    total: Tensor | None = None
+    draws = DRAWS if subject.randomised else 1
+    with guarded(model, 0):
+        for number in range(draws):
+            shown = partial(_logits, subject, model, number=number)
+            found = probing.gradient(shown, images, subject.labels, loss)
+            if found is None:
+                return None
+            total = found / draws if total is None else total + found / draws
+    return total
+
+
+def disagreement(subject: Subject, model: nn.Module) -> Tensor | None:
+    """How far autograd is from finite differences, for each sample, float64 (N,) from 0 to 2; NaN where both are flat.
+
+    Over random directions of signs, with the step `REACH` · eps in the threat model's norm, of the logit of the likeliest
+    wrong class minus the label's. None where there is no gradient. Draws of a randomised pipeline are the same on both
+    sides of a difference, and averaged.
+    """
+    step = _step(subject)
+    # Both ends inside the box, where the pipeline is meant to be evaluated.
+    base = subject.images.clamp(min(step, 0.5), max(1 - step, 0.5))
+    rival = _rival(subject, model, base)
+    slope = mean_gradient(subject, model, base, rival)
+    if slope is None:
+        return None
+    draws = subject.draws("directions")
+    apart = torch.zeros(len(base), dtype=torch.float64, device=base.device)
+    size = torch.zeros_like(apart)
+    with guarded(model, 0), torch.no_grad():
+        for number in range(DIRECTIONS):
+            at = draws.at(step=torch.full_like(draws.step, number))
+            signs = 2.0 * at.integers(2, base.shape[1:]).to(base.dtype) - 1
+            ends = [_mean(subject, model, base + way * step * signs, rival) for way in (1, -1)]
+            measured = (ends[0] - ends[1]) / (2 * step)
+            said = (slope * signs).double().flatten(1).sum(1)
+            apart += (measured - said).abs()
+            size += torch.maximum(measured.abs(), said.abs())
+    return torch.where(size > 0, apart / size, torch.nan)
+
+
+def _step(subject: Subject) -> float:
+    pixels = subject.images[0].numel()
+    return REACH * subject.threat.eps / {"Linf": 1, "L2": math.sqrt(pixels), "L1": pixels}[subject.threat.norm]
+
+
+def _rival(subject: Subject, model: nn.Module, base: Tensor) -> Loss:
+    """The logit of the wrong class that is the likeliest at `base`, minus the label's: no kink where another one overtakes."""
+    with guarded(model, 0), torch.no_grad():
+        logits = _logits(subject, model, base, 0)
+    labels = subject.labels
+    other = logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
+
+    def loss(values: Tensor, own: Tensor) -> Tensor:
+        return (values.gather(1, other[:, None]) - values.gather(1, own[:, None])).squeeze(1)
+
+    return loss
+
+
+def _mean(subject: Subject, model: nn.Module, points: Tensor, loss: Loss) -> Tensor:
+    draws = DRAWS if subject.randomised else 1
+    values = [loss(_logits(subject, model, points, number), subject.labels).double() for number in range(draws)]
+    return torch.stack(values).mean(0)
+
+
+def _mean_loss(subject: Subject, points: Tensor) -> Tensor:
+    return _mean(subject, subject.pipeline, points, cw)
+
+
+def _logits(subject: Subject, model: nn.Module, points: Tensor, number: int) -> Tensor:
+    """The problem of K classes (N, K), with the random numbers of the pass of that number, keyed or torch's own."""
+    with torch.random.fork_rng(devices=_cuda(points)):
+        torch.manual_seed(number)
+        outputs = probing.pass_over(model, points, number)
+    return reduced(outputs, subject.labels) if subject.pipeline.rejects else outputs
+
+
+def _cuda(points: Tensor) -> list[int]:
+    return [points.device.index or 0] if points.device.type == "cuda" else []

@@ -1,0 +1,1 @@
+"""Comparison of runs with each other, with history and with published figures."""

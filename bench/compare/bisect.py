@@ -1,0 +1,149 @@
+"""Which commit lost which samples, over all that the stores of some runs hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+from gauntlet.bench.compare.git_history import read_history
+from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.run.commit_journal import Asked, askers
+from gauntlet.bench.run.pictures import Patterns
+from gauntlet.bench.run.run_folder import Run, load_run
+from gauntlet.leaderboard.compare.bisection import CellHistory, Version, adjusted, same_data, trace, versions
+from gauntlet.leaderboard.compare.bisection_report import Bisection
+from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.results.record import CellInfo, Record
+from gauntlet.leaderboard.results.store import StoreError
+
+Identity = tuple[str, str, str, str, str, int]
+
+_SELECTION = re.compile(r"\[[^\[\]]*\]$")
+
+
+class BisectError(ValueError):
+    """There is nothing to look through; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A cell of the run that started last, and what is stored of it."""
+
+    run: Run
+    cell: Cell
+    records: dict[str, Record] = field(default_factory=dict)
+    """By key."""
+    askers: dict[str, list[Asked]] = field(default_factory=dict)
+    """Commits that asked for them, by key."""
+
+
+def bisect_runs(paths: Sequence[Path], patterns: Patterns, repo: Path) -> Bisection:
+    """Trace every cell of the runs that the patterns choose through the versions that the runs' stores hold of it.
+
+    A store keeps the blocks of all runs of its folder, those at earlier commits too; a block stands for the commit that it was
+    computed at, and for those that asked for it later. Versions are put in the order of the git history of `repo`, or by time
+    where it does not know a commit. Replays and certificates are left out: a replay tries what the folder holds by then, and
+    a certificate attacks nothing. What cannot be read of the stores is skipped, and told. Raises RunError, StoreError where a
+    run's own files are damaged, and BisectError where no cell is chosen or nothing is stored.
+    """
+    named = ", ".join(map(str, paths))
+    runs = sorted((load_run(path) for path in paths), key=lambda run: run.context.started)
+    asked: dict[Identity, _Found] = {}
+    for run in runs:
+        for cell in run.plan.cells:
+            if patterns.match(cell) and cell.attack.name != "replay" and cell.info.adversarial:
+                asked[_identity(cell.info)] = _Found(run, cell)
+    if not asked:
+        wanted = f"model {patterns.model!r}, defense {patterns.defense!r} and attack {patterns.attack!r}"
+        raise BisectError(f"no attack's cell of {named} matches {wanted}: see `gauntlet show {paths[0]}`")
+    skipped = _collect(runs, asked)
+    stored = [one for one in asked.values() if one.records]
+    if not stored:
+        raise BisectError(f"nothing is stored of the cells of {named}: run them first")
+    placed = [list(_placed(one)) for one in stored]
+    history, silence = read_history(repo, _commits(record for records in placed for record in records))
+    cells = [_trace(one, records, history, silence) for one, records in zip(stored, placed, strict=True)]
+    return Bisection(tuple(adjusted(cells)), history, tuple(skipped))
+
+
+def _identity(info: CellInfo) -> Identity:
+    """What versions of one cell share. Not label, suite and selection, by which another run may call the same block."""
+    return info.model, info.defense, info.attack_spec, info.threat, _SELECTION.sub("", info.data), info.seed
+
+
+def _commits(records: Iterable[Record]) -> set[str]:
+    return {str(record.provenance.get("commit") or "") for record in records}
+
+
+def _collect(runs: Sequence[Run], asked: dict[Identity, _Found]) -> list[str]:
+    """Read every block of these cells, from all stores; sentences on what could not be read."""
+    skipped: dict[str, None] = {}
+    for root in {run.root.resolve(): None for run in runs}:
+        here = [run for run in runs if run.root.resolve() == root]
+        # A run may call a block by other names than the run that stored it.
+        own: dict[str, set[Identity]] = {}
+        for run in here:
+            for cell in run.plan.cells:
+                for key, _ in run.keys(cell) or ():
+                    own.setdefault(key, set()).add(_identity(cell.info))
+        store = here[0].store
+        known, unread = askers(root)
+        skipped |= dict.fromkeys(f"Skipped: {sentence}" for sentence in unread)
+        for key in store.stored_keys():
+            try:
+                wanted = {_identity(store.info(key)), *own.get(key, ())} & asked.keys()
+                found = {identity: store.read(key) for identity in wanted}
+            except StoreError as error:
+                skipped[f"Skipped: {error}"] = None
+                continue
+            for identity, record in found.items():
+                asked[identity].records[key] = record
+                asked[identity].askers.setdefault(key, []).extend(known.get(key, ()))
+    return list(skipped)
+
+
+def _placed(one: _Found) -> Iterator[Record]:
+    """The records at each commit that they stand for; those of a changed tree only where no commit gave the same later."""
+    for key, record in one.records.items():
+        asked = [replace(record, provenance={**record.provenance, **asdict(asker)}) for asker in one.askers[key]]
+        clean = [it for it in (record, *asked) if not it.provenance.get("dirty")]
+        yield from clean or (record, *asked)
+
+
+def _trace(one: _Found, records: Sequence[Record], history: History, silence: str) -> CellHistory:
+    current = {key for key, _ in one.run.keys(one.cell) or ()}
+    kept = same_data(records, current)
+    unknown = sorted(_commits(kept) - history.parents.keys())
+    order = None if unknown else history
+    found = versions(kept, order)
+    left_out = len(one.records) - len({record.key for record in kept})
+    notes = [*_of_blocks(one, current, left_out), *_of_versions(found, order, silence, unknown)]
+    info = one.cell.info
+    title = f"{info.title} {info.threat} on {_SELECTION.sub('', info.data)}, seed {info.seed}"
+    return replace(trace(title, found, order, current), notes=tuple(notes))
+
+
+def _of_blocks(one: _Found, current: set[str], left_out: int) -> Iterator[str]:
+    if error := one.run.store.read_error(one.cell.name):
+        yield f"The latest run of this cell failed ({error.kind}: {error.message}): * marks the results before it."
+    elif not current & one.records.keys():
+        yield "The latest run has no result of this cell: the last version stands for it."
+    if left_out:
+        yield f"Left out: {left_out} blocks of other images or labels under the same ids."
+
+
+def _of_versions(
+    found: Sequence[Version], history: History | None, silence: str, unknown: Sequence[str]
+) -> Iterator[str]:
+    if len(found) > 1 and history is None:
+        names = ", ".join(commit[:10] or "results without a commit" for commit in unknown[:3])
+        why = silence or f"git does not know {names}{' and others' if len(unknown) > 3 else ''}"
+        yield f"In order of time: {why}; name a full clone of the repository with --repo."
+    pairs = list(pairwise(found))
+    if any(old.commit == new.commit and not new.dirty for old, new in pairs):
+        yield "One commit has several versions: weights or libraries that git does not hold, or two models of one name."
+    if history is not None and any(old.commit not in history.ancestors(new.commit) for old, new in pairs):
+        yield "Versions of several branches: each is compared with its ancestors only."

@@ -1,0 +1,1 @@
+"""Configuration: its schema, files and options."""

@@ -1,0 +1,1 @@
+"""Data sets as tensors: arrays, lazy images, blocks, selections and preprocessing."""

@@ -1,0 +1,204 @@
+"""Evaluation data: images in [0, 1], labels and ids, checked before anything is computed with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gauntlet.bench.data.samples.images import Images
+
+CHANNELS = (1, 3, 4)
+"""Channel counts by which an axis is recognised as the channel axis."""
+
+BLOCK = 100
+"""Places of the full data set that make one block; part of the store's layout: changing it orphans what is stored."""
+
+_LOOKED_AT = 1000
+"""Images by which it is told whether bytes are used as such."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Images to evaluate on. Building one validates it, so that no part of the program sees data that are wrong.
+
+    `images`: float32 or float64 (N, C, H, W) in [0, 1], in memory or read when they are indexed. `labels`: int64 (N,) in
+    0..classes-1. `ids`: unique, one a sample. `classes`: how many there are; where a source does not say, it is the largest
+    label plus 1, a lower bound. `spec`: the text that loads the full data set again. `positions`: the samples' places in the
+    full data set, which a selection keeps. Raises ValueError that names the sample, its value and what to do.
+    """
+
+    name: str
+    images: Tensor | Images = field(repr=False)
+    labels: Tensor = field(repr=False)
+    ids: tuple[str, ...] = field(repr=False)
+    classes: int
+    spec: str
+    positions: tuple[int, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        validate(self)
+
+    def __len__(self) -> int:
+        """N, the samples."""
+        return len(self.ids)
+
+
+def blocks(data: Data) -> list[list[int]]:
+    """Indices into `data`, grouped by the block (position // BLOCK) in which they lie, in order of first appearance.
+
+    The grid lies over the full data set: a larger selection that holds a block whole finds its results again.
+    """
+    cells: dict[int, list[int]] = {}
+    for index, position in enumerate(data.positions):
+        cells.setdefault(position // BLOCK, []).append(index)
+    return list(cells.values())
+
+
+def block_digest(data: Data, indices: Sequence[int]) -> str:
+    """SHA-256 in hex over dtype, shape, pixel bytes, labels and ids of the samples at `indices`, in that order."""
+    chosen = list(indices)
+    images = data.images[chosen].detach().cpu().contiguous().numpy()
+    labels = data.labels[chosen].cpu().contiguous().numpy()
+    digest = hashlib.sha256()
+    # As JSON the header has one reading only: joined ids could run into each other.
+    header = [str(images.dtype), list(images.shape), [data.ids[i] for i in chosen]]
+    digest.update(json.dumps(header).encode())
+    digest.update(images.astype(images.dtype.newbyteorder("<"), copy=False).tobytes())
+    digest.update(labels.astype("<i8", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def validate(data: Data) -> None:
+    """Raise ValueError for anything that would make figures measured on `data` wrong or impossible."""
+    check_images_shape(data.images)
+    if data.images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"images of data {data.name!r} have dtype {data.images.dtype}: give float32 or float64 in [0, 1], "
+            "or uint8 in 0..255"
+        )
+    count = len(data.images)
+    if count == 0:
+        raise ValueError(f"data {data.name!r} has no samples: give at least one image")
+    if data.labels.ndim != 1:
+        hint = "; one-hot rows become classes by labels.argmax(1)" if data.labels.ndim == 2 else ""
+        raise ValueError(f"labels of data {data.name!r} have shape {tuple(data.labels.shape)}, not (N,){hint}")
+    if data.labels.dtype != torch.int64:
+        raise ValueError(f"labels of data {data.name!r} have dtype {data.labels.dtype}: give whole numbers, as int64")
+    for what, length in (("labels", len(data.labels)), ("ids", len(data.ids)), ("positions", len(data.positions))):
+        if length != count:
+            raise ValueError(f"data {data.name!r} has {count} images and {length} {what}: give one for each image")
+    _check_ids(data)
+    _check_labels(data)
+    _check_pixels(data)
+
+
+def check_images_shape(images: Tensor | Images | npt.NDArray[Any]) -> None:
+    """Raise ValueError unless the shape is (N, C, H, W) with no empty image.
+
+    A last axis of 1, 3 or 4 that is smaller than the two before it, with a second axis that is none of these, is taken
+    for the channel axis and refused rather than moved: the model expects one layout, and only its user knows which.
+    """
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {shape}: give (N, C, H, W), or (N, H, W) for one channel")
+    if shape[3] in CHANNELS and shape[1] not in CHANNELS and shape[3] < min(shape[1], shape[2]):
+        raise ValueError(
+            f"images have shape {shape}, which looks like (N, H, W, C): transpose to (N, C, H, W), "
+            "by images.transpose(0, 3, 1, 2) in numpy or images.permute(0, 3, 1, 2) in torch"
+        )
+    if 0 in shape[1:]:
+        raise ValueError(f"images have shape {shape}, so an image holds no pixels: give C, H and W of at least 1")
+
+
+def check_bytes(images: Tensor | npt.NDArray[Any]) -> None:
+    """Raise ValueError where 8-bit images hold nothing but 0 and 1: as such they are all but black."""
+    if str(images.dtype).removeprefix("torch.") == "uint8" and len(images) and int(images[:_LOOKED_AT].max()) == 1:
+        raise ValueError(
+            "images are uint8 and hold only 0 and 1, where 8-bit images go from 0 to 255: give floats in [0, 1], or multiply "
+            "by 255"
+        )
+
+
+def _sample(data: Data, index: int) -> str:
+    return f"sample {data.ids[index]!r} (position {data.positions[index]}) of data {data.name!r}"
+
+
+def _check_ids(data: Data) -> None:
+    for index, one in enumerate(data.ids):
+        if not isinstance(one, str):
+            raise ValueError(f"id {one!r} at index {index} of data {data.name!r} is no string: give ids as strings")
+        if not one or one != one.strip() or len(one.splitlines()) > 1:
+            raise ValueError(
+                f"id {one!r} at index {index} of data {data.name!r} is not usable: ids fill one line each, without "
+                "spaces at either end"
+            )
+    for what, values in (("id", data.ids), ("position", data.positions)):
+        value, times = Counter(values).most_common(1)[0]
+        if times > 1:
+            first, second = [i for i, one in enumerate(values) if one == value][:2]
+            raise ValueError(
+                f"{what} {value!r} of data {data.name!r} stands {times} times, first at index {first} and {second}: "
+                f"give every sample its own {what}"
+            )
+    if min(data.positions) < 0:
+        raise ValueError(f"position {min(data.positions)} of data {data.name!r} is negative: positions count from 0")
+
+
+def _check_labels(data: Data) -> None:
+    if data.classes < 2:
+        raise ValueError(f"classes={data.classes!r} of data {data.name!r}: classification needs at least 2 classes")
+    bad = (data.labels < 0) | (data.labels >= data.classes)
+    if bad.any():
+        index = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{_sample(data, index)} has label {int(data.labels[index])}, outside 0..{data.classes - 1} "
+            f"({int(bad.sum())} of {len(data)} samples): number the classes from 0, or give the right `classes`"
+        )
+
+
+def _check_pixels(data: Data) -> None:
+    if isinstance(data.images, Images) and data.images.in_bytes:
+        return
+    some = BLOCK if isinstance(data.images, Images) else len(data)
+    for start in range(0, len(data), some):
+        part = data.images[start : start + some].detach()
+        low, high = (float(bound) for bound in torch.aminmax(part))
+        if not (low >= 0 and high <= 1):  # true where a pixel is NaN, which aminmax passes on
+            _refuse_pixels(data, start, part, low, high)
+
+
+def _refuse_pixels(data: Data, start: int, part: Tensor, low: float, high: float) -> None:
+    outside = ~((part >= 0) & (part <= 1)).flatten(1)
+    samples = outside.any(1)
+    index = int(samples.nonzero()[0])
+    flat = int(outside[index].nonzero()[0])
+    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), part.shape[1:]))
+    value = float(part[index].flatten()[flat])
+    if not torch.isfinite(part).all():
+        low, high = math.nan, math.nan
+    raise ValueError(
+        f"{_sample(data, start + index)} has the value {value!r} at channel, row, column {place}, outside [0, 1] "
+        f"({int(samples.sum())} of {len(part)} samples): {_pixel_hint(low, high)}"
+    )
+
+
+def _pixel_hint(low: float, high: float) -> str:
+    if math.isnan(low):
+        return "remove the sample, or correct what makes NaN or infinite pixels"
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        return "clip rounding errors, by images.clip(0, 1)"
+    if low < 0:
+        return "give the images before normalisation, in [0, 1], and normalise inside the model"
+    if high <= 16 and high == int(high):
+        return f"divide by {int(high)} (or by 255, whichever is the largest pixel that the format can hold)"
+    return "divide by 255" if high <= 255 else "divide by the largest pixel that the format can hold"

@@ -1,0 +1,1 @@
+"""All checks on one pair, as a report."""

@@ -1,0 +1,186 @@
+"""One model behind one defense, put to every check: can the number of its evaluation be trusted?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.bench.checks import pipeline_profile as probing
+from gauntlet.bench.checks.catalog import CHECKS, Check, run_check
+from gauntlet.bench.checks.pipeline_profile import Profile
+from gauntlet.bench.checks.subject import Finding, Subject
+from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
+from gauntlet.bench.planning.plan import Cell, make_plan
+from gauntlet.bench.prepare.prepare import Prepared
+from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.run.engine import Engine
+from gauntlet.defenses.pipeline.card import DefenseCard
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult, Flag
+
+NAIVE, SINGLE_STEP = "naive", "fgsm"
+SMALLER = 0.5
+"""The attack is run at this share of eps as well: what stands at eps must stand there."""
+Tell = Callable[[str], None]
+
+
+class DiagnosisError(RuntimeError):
+    """The attack whose figure is in question failed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to diagnose. `out` holds results that can be used again; None: they are thrown away."""
+
+    model: ModelRef
+    defense: str
+    data: DataRef
+    threat: ThreatModel
+    attack: str = "adaptive"
+    seed: int = 0
+    device: str = "auto"
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was measured of a pair."""
+
+    request: Request
+    card: DefenseCard
+    profile: Profile
+    row: tuple[CellResult, ...]
+    """The pair's cells: naive, of a single step, and the attack."""
+    smaller: tuple[CellResult, ...]
+    twin: tuple[CellResult, ...]
+    """The attack on the undefended model; empty where there is no defense."""
+    findings: tuple[tuple[Check, Finding], ...]
+    n: int
+    failed: tuple[str, ...] = ()
+    """What was attacked beside, and could not be: a sentence each."""
+
+    @property
+    def attacked(self) -> CellResult:
+        """The cell of the attack."""
+        return self.row[-1]
+
+    @property
+    def naive(self) -> CellResult | None:
+        """The cell of the naive attack; None where it is not for this norm."""
+        return next((one for one in self.row if one.cell.attack_kind == "naive"), None)
+
+    @property
+    def ways(self) -> frozenset[str]:
+        """In which ways the pair was attacked."""
+        return frozenset(way for result in self.row for way in cells.ways(result))
+
+    @property
+    def standing(self) -> tuple[Flag, ...]:
+        """Flags that keep the number from being trusted."""
+        own = [finding.flag for _, finding in self.findings if finding.flag is not None]
+        recorded = [flag for result in self.row for flag in cells.flags(result)]
+        named = {flag.name: flag for flag in (*recorded, *own)}
+        return tuple(flag for flag in named.values() if flag.stands(self.ways))
+
+
+def diagnose(request: Request, tell: Tell = lambda line: None) -> Diagnosis:
+    """Attack the pair, its twin, and the pair at a smaller eps, and run every check.
+
+    `tell` is called with a line before each part. Raises ValueError and LookupError for what is asked, DiagnosisError where the
+    attack failed; the naive attack and others beside it may fail.
+    """
+    if request.out is not None:
+        return _diagnose(request, request.out, tell)
+    with TemporaryDirectory(prefix="gauntlet-") as scratch:
+        return _diagnose(request, Path(scratch), tell)
+
+
+def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
+    kind = ATTACKS.get(parse_named(request.attack).name).card.kind
+    if kind in ("certificate", "transfer", "corruption"):
+        raise ValueError(
+            f"attack {request.attack!r} is a {kind}: name one that searches for examples, such as adaptive"
+        )
+    norm = request.threat.norm
+    beside = [name for name in (NAIVE, SINGLE_STEP) if norm in ATTACKS.get(name).card.norms and name != request.attack]
+    attack = str(parse_named(request.attack))
+    own = (*beside, attack)
+    half = replace(request.threat, eps=SMALLER * request.threat.eps)
+    groups = [
+        _group(request, request.defense, own, request.threat),
+        _group(request, request.defense, (attack,), half),
+    ]
+    defended = parse_named(request.defense).name != "none"
+    if defended:
+        groups.append(_group(request, "none", (attack,), request.threat))
+    config = Config(tuple(groups), seed=request.seed, device=request.device, out=out)
+    engine = Engine(make_plan(config), config)
+    found = [(cell, _result(engine, cell, tell)) for cell in engine.run.plan.cells]
+    pair = [one for one in found if one[0].defense == parse_named(request.defense)]
+    at_eps = [one for one in pair if one[0].threat == request.threat]
+    # The attack that the figure is of comes last.
+    at_eps.sort(key=lambda one: one[0].info.attack == own[-1])
+    error = at_eps[-1][1].error
+    if error is not None:
+        raise DiagnosisError(f"{error.cell.title} failed: {error.kind}: {error.message}")
+    prepared = engine.workbench.prepare(at_eps[-1][0])
+    row = tuple(result for _, result in at_eps if result.error is None)
+    smaller = tuple(result for cell, result in pair if cell.threat == half and result.error is None)
+    twin = tuple(result for cell, result in found if cell.defense.name != prepared.card.name and result.error is None)
+    subject = _subject(prepared, request, row, smaller, engine)
+    findings = []
+    for check in CHECKS:
+        tell(f"check {check.name}")
+        findings.append((check, run_check(check, subject)))
+    few = subject.few(16)
+    return Diagnosis(
+        request=request,
+        card=prepared.card,
+        profile=probing.profile(prepared.defended, few.images, few.labels),
+        row=row,
+        smaller=smaller,
+        twin=twin,
+        failed=tuple(f"{one.error.cell.title}: {one.error.message}" for _, one in found if one.error is not None),
+        findings=tuple(findings),
+        n=len(subject.labels),
+    )
+
+
+def _group(request: Request, defense: str, attacks: tuple[str, ...], threat: ThreatModel) -> Group:
+    # With brackets, since a suite may have the name of an attack.
+    named = tuple(text if text.endswith(")") else f"{text}()" for text in attacks)
+    return Group((request.model,), (defense,), named, (str(threat),), request.data)
+
+
+def _result(engine: Engine, cell: Cell, tell: Tell) -> CellResult:
+    title = engine.run.plan.title(cell)
+    tell(f"attack {title}")
+    engine.cell(cell)
+    return engine.run.result(cell, adversarial=True)
+
+
+def _subject(
+    prepared: Prepared,
+    request: Request,
+    row: tuple[CellResult, ...],
+    smaller: tuple[CellResult, ...],
+    engine: Engine,
+) -> Subject:
+    device, data = engine.settings.device, prepared.data
+    return Subject(
+        pipeline=prepared.defended,
+        images=data.images[:].to(device),
+        labels=data.labels.to(device),
+        ids=list(data.ids),
+        threat=request.threat,
+        card=prepared.card,
+        seed=request.seed,
+        attack=prepared.attack,
+        victim=prepared.victim,
+        row=row,
+        siblings=smaller,
+    )

@@ -1,0 +1,86 @@
+"""The matrix of docs/trust.md: every check on every honest model, every registered defense, and masks that nobody declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.bench.checks.catalog import CHECKS
+from gauntlet.bench.checks.hidden_masks import MASKS
+from gauntlet.bench.checks.subject import FEW_SLOW
+from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.diagnose.diagnose import NAIVE, Diagnosis, Request, Tell, diagnose
+from gauntlet.bench.registries import DEFENSES, MODELS
+from gauntlet.leaderboard.report.formatting import percent
+from gauntlet.leaderboard.results import cell_summary as cells
+
+UNDEFENDED = "cnn.standard_digits"
+LEGEND = (
+    "· passed; **B** blocks the rank; a: fired, and the adaptive attack answered it; w: warns; r: reports a figure; n: passed "
+    "with the adaptive attack, fired with the naive one; empty: does not apply"
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line of the matrix."""
+
+    title: str
+    model: str
+    defense: str = "none"
+
+
+def pairs() -> list[Pair]:
+    """Honest models, then the undefended one behind every registered defense, then with something hidden in it."""
+    honest = [Pair(name, name) for name in MODELS.expand("cnn.*_digits")]
+    declared = [Pair(f"× {name}", UNDEFENDED, name) for name in DEFENSES.expand("*") if name != "none"]
+    hidden = [Pair(f"hidden {name}", f"gauntlet.bench.checks.hidden_masks:{name}") for name in MASKS]
+    return [*honest, *declared, *hidden]
+
+
+def matrix(samples: str, threat: str, seed: int, device: str, out: Path, tell: Tell) -> Iterator[str]:
+    """The lines of the table, each as soon as it is known; `out` keeps results, so that it can be gone on with.
+
+    `samples`: which digits; of defenses that take long, the first eight.
+    """
+    yield LEGEND + "."
+    yield ""
+    for number, check in enumerate(CHECKS, 1):
+        yield f"{number}. {check.name}: {check.rule} ({check.source})"
+    yield ""
+    yield f"| pair | clean | naive | adaptive | {' | '.join(str(number) for number in range(1, len(CHECKS) + 1))} |"
+    yield "|" + " --- |" * (4 + len(CHECKS))
+    for pair in pairs():
+        tell(pair.title)
+        slow = DEFENSES.get(pair.defense).card.samples is not None
+        request = Request(
+            ModelRef(pair.model),
+            pair.defense,
+            DataRef("digits", str(FEW_SLOW) if slow else samples),
+            ThreatModel.parse(threat),
+            seed=seed,
+            device=device,
+            out=out,
+        )
+        yield _row(pair.title, diagnose(request), diagnose(replace(request, attack=NAIVE)))
+
+
+def _row(title: str, adaptive: Diagnosis, naive: Diagnosis) -> str:
+    fooled = {finding.check for _, finding in naive.findings if finding.flag is not None}
+    marks = []
+    for _, finding in adaptive.findings:
+        mark = {"passed": "·", "reported": "r", "not applicable": "", "fired": ""}[finding.result]
+        if finding.flag is not None:
+            blocks = finding.flag.severity == "block"
+            mark = "w" if not blocks else "**B**" if finding.flag.stands(adaptive.ways) else "a"
+        elif finding.check in fooled:
+            mark = "n"
+        marks.append(mark)
+    figures = [
+        percent(cells.clean_accuracy(adaptive.attacked)),
+        percent(cells.robust_accuracy(naive.attacked)),
+        percent(cells.robust_accuracy(adaptive.attacked)),
+    ]
+    return f"| {' | '.join([title, *figures, *marks])} |"

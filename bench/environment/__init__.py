@@ -1,0 +1,1 @@
+"""Device, clock, provenance and exit codes."""

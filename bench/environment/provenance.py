@@ -1,0 +1,83 @@
+"""Where a result comes from: commit, versions, device, determinism flags, command line, time."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gauntlet.bench.environment.clock import now
+
+PACKAGES = (
+    "robust-gauntlet",
+    "torch",
+    "torchattacks",
+    "adversarial-robustness-toolbox",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pytest-benchmark",
+)
+
+
+@cache
+def package_version(name: str) -> str:
+    """The installed version of a distribution, `absent` where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
+
+
+@cache
+def commit() -> tuple[str | None, bool]:
+    """The commit checked out in the working folder, and whether tracked files differ from it; (None, False) outside git."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607
+    return done.stdout.strip()
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or `cpu` with the number of threads."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """All of it, as plain JSON values."""
+    head, dirty = commit()
+    return {
+        "time": now(),
+        "commit": head,
+        "dirty": dirty,
+        "versions": versions(),
+        "device": device_name(device),
+        "platform": platform.platform(),
+        "determinism": {
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        },
+        # Not where the program lies: results are handed on, and committed with baselines.
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }

@@ -1,0 +1,1 @@
+"""What a cell runs: one file for each kind."""

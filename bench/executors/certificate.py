@@ -1,0 +1,122 @@
+"""Certificates as cells: what is proven robust, and witnesses of what is not, beside the attacks of the same row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.solver import Outcome
+from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.executors.native import Finished, Settings, attacked_in
+from gauntlet.bench.prepare.prepare import Prepared
+from gauntlet.bench.verify.sample_record import Clean
+from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify
+from gauntlet.leaderboard.results.record import Stats
+
+
+@runtime_checkable
+class CertifiesItself(Protocol):
+    """A defended model that comes with a certificate of its own, such as randomized smoothing."""
+
+    def certify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions, int64 (N,), and the radius in L2 within which each is certified, (N,)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """`time_limit`: seconds that the exact search may take for one sample."""
+
+    threat: ThreatModel
+    time_limit: float = 10.0
+
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not self.time_limit > 0:
+            raise ValueError(f"time_limit={self.time_limit!r} must be positive, in seconds")
+
+
+def run_certificate(
+    prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
+) -> Iterator[Finished]:
+    """Prove what can be proven of each block; witnesses of the search face the verifier as an attack's candidates do.
+
+    Of a model that cannot be read nothing is proven, and nothing said.
+    """
+    attack = prepared.attack
+    assert isinstance(attack, Certificate)
+    own = prepared.defended.model
+    for number, place in enumerate(places):
+        with peak_memory(settings.device) as peak:
+            began = synchronised_time()
+            rows = attacked_in(place, clean)
+            if isinstance(own, CertifiesItself):
+                certified, outcomes = _by_itself(own, attack.threat, verify, rows)
+            else:
+                certified, outcomes = _proven(prepared, attack, verify, rows)
+            whole = None
+            if certified is not None:
+                whole = torch.zeros(len(place), dtype=torch.bool, device=rows.device)
+                whole[rows - place.start] = certified
+            seconds = synchronised_time() - began
+        yield Finished(number, outcomes, Stats(seconds, peak.mib), whole)
+
+
+def _by_itself(
+    model: CertifiesItself, threat: ThreatModel, verify: Verifier, rows: Tensor
+) -> tuple[Tensor | None, list[Outcome]]:
+    prediction, radius = model.certify(verify.images[rows])
+    sound = (prediction == verify.labels[rows]) & (radius >= threat.eps)
+    return sound.to(rows.device), [Outcome(sample) for sample in rows.tolist()]
+
+
+def _proven(
+    prepared: Prepared, attack: Certificate, verify: Verifier, rows: Tensor
+) -> tuple[Tensor | None, list[Outcome]]:
+    outcomes = [Outcome(sample) for sample in rows.tolist()]
+    try:
+        found = certify(
+            prepared.defended.model,
+            verify.images[rows],
+            verify.labels[rows],
+            attack.threat,
+            ids=[verify.ids[row] for row in rows.tolist()],
+            time_limit=attack.time_limit,
+        )
+    except UnsupportedModelError:
+        return None, outcomes
+    chosen = found.found.to(rows.device).nonzero().squeeze(1)
+    if len(chosen):
+        points = found.witness.to(verify.images)[chosen]
+        verdict = verify(points, rows[chosen], torch.zeros_like(chosen))
+        for place, point, won in zip(chosen.tolist(), points, verdict.success.tolist(), strict=True):
+            if won:
+                outcomes[place].adversarial = point.clone()
+    return found.certified.to(rows.device), outcomes
+
+
+def build(threat: ThreatModel, *, time_limit: float = 10.0) -> Certificate:
+    """A certificate for that threat model. Raises ValueError for bad settings."""
+    return Certificate(threat=threat, time_limit=time_limit)
+
+
+_NORMS: tuple[Norm, ...] = ("Linf", "L2")
+
+ENTRY = AttackEntry(
+    AttackCard(
+        name="certificate",
+        summary="interval, CROWN and exact bounds of ReLU networks; smoothing's certificate",
+        source="Gowal et al. 2018, arXiv 1810.12715; Zhang et al. 2018, arXiv 1811.00866; Cohen et al. 2019, arXiv 1902.02918",
+        norms=_NORMS,
+        kind="certificate",
+    ),
+    build,
+)

@@ -1,0 +1,1 @@
+"""Gates: runs that are judged against a baseline."""

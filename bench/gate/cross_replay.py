@@ -1,0 +1,169 @@
+"""Replay for a gate, in both directions or not at all.
+
+An example of the baseline that breaks the model now leaves its sample broken, without an attack. An example found now that
+breaks the baseline's model, too, means that the attack of then had missed it, and its sample is not lost. To try in one direction
+only would count an attack's luck as robustness that was lost, or gained.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.bench.executors.native import Settings
+from gauntlet.bench.gate.artifact import Artifact, ArtifactError, restore
+from gauntlet.bench.models.parts.classifier import Classifier
+from gauntlet.bench.prepare.prepare import Prepared
+from gauntlet.bench.run.cell_runner import frozen
+from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.leaderboard.gate.baseline import BaselineCell
+from gauntlet.leaderboard.results.record import DRAWS, Record
+from gauntlet.leaderboard.results.store import StoreError
+
+_SAME = 1e-3
+"""How far the baseline's model may now be from the logits it gave then, relative to the largest: rounding on another device."""
+
+Image = npt.NDArray[np.floating]
+
+
+class Bout:
+    """Tries the examples of one side on the model of the other. Positions are those of the baseline's bits."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        settings: Settings,
+        places: Sequence[int],
+        old: BaselineCell | None,
+        artifact: Artifact | None,
+        absent: str = "",
+    ) -> None:
+        """`places`: indices into the data; `absent`: why there is no artifact."""
+        self._prepared, self._settings, self._places = prepared, settings, places
+        self._old, self._artifact, self._absent = old, artifact, absent
+        self._tried: set[int] = set()
+        self._asked = False
+        self.most = limit(prepared.cell.threat)
+        """The largest distance of an example that counts."""
+        self.forwards = 0.0
+        """Forward passes that were spent here."""
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is replayed; empty where it is, or where nothing called for it."""
+        return self._then[1] if self._asked or self._artifact is None else ""
+
+    def breaks_now(self, positions: Sequence[int]) -> list[int]:
+        """Those of the positions whose example of the baseline breaks the model now; each is tried once."""
+        fresh = [at for at in positions if at not in self._tried]
+        if not fresh or not self._can():
+            return []
+        self._tried.update(fresh)
+        known = self._examples
+        return self._broken(self._prepared.defended, {at: known[at] for at in fresh if at in known})
+
+    def broke_before(self, examples: Mapping[int, Image]) -> list[int]:
+        """Those of the positions whose example breaks the baseline's model."""
+        if not examples or not self._can():
+            return []
+        pipeline = self._then[0]
+        assert pipeline is not None
+        return self._broken(pipeline, examples)
+
+    def _can(self) -> bool:
+        self._asked = True
+        return self._then[0] is not None
+
+    @cached_property
+    def _then(self) -> tuple[DefendedModel | None, str]:
+        """The pipeline with the baseline's weights, or why there is none."""
+        if self._artifact is None or self._old is None:
+            return None, self._absent
+        if not self._settings.keep_adversarials:
+            return None, "no replay: examples are not kept (--no-adversarials)"
+        file = self._artifact.weights(self._old.weights)
+        if file is None:
+            return None, "no replay: the artifact has no weights of the baseline's model"
+        try:
+            pipeline = copy.deepcopy(self._prepared.defended)
+            model = next(part for part in pipeline.modules() if isinstance(part, Classifier))
+            restore(model, file, self._old.weights)
+        except ArtifactError as error:
+            return None, f"no replay: {error}"
+        except Exception as error:  # a user's model may refuse to be copied in its own way
+            return None, f"no replay: today's model cannot be copied ({type(error).__name__}: {error})"
+        if not self._answers_as_then(pipeline):
+            return None, "no replay: with the baseline's weights today's code answers otherwise than the baseline's"
+        return pipeline, ""
+
+    def _answers_as_then(self, pipeline: DefendedModel) -> bool:
+        logits = self._records[0].clean_logits
+        if logits is None:
+            return True
+        with frozen(pipeline, self._prepared.cell.info.seed):
+            now = self._verifier(pipeline, range(len(logits))).logits(self._images(range(len(logits))))
+        self.forwards += len(logits)
+        given = now.to(torch.float64).cpu().numpy()
+        return given.shape == logits.shape and bool(
+            np.allclose(given, logits, rtol=0, atol=_SAME * float(np.abs(logits).max()))
+        )
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        assert self._artifact is not None
+        assert self._old is not None
+        try:
+            keys = self._artifact.blocks[self._old.key]
+            records = [self._artifact.store.read(key, adversarial=True) for key in keys]
+        except (KeyError, StoreError) as error:
+            raise ArtifactError(
+                f"{self._artifact.folder} lacks what the baseline needs ({error}): fetch it again"
+            ) from error
+        if sum(len(record.samples) for record in records) != self._old.n:
+            raise ArtifactError(f"{self._artifact.folder} is of another baseline: fetch the right one, or accept anew")
+        return records
+
+    @cached_property
+    def _examples(self) -> dict[int, Image]:
+        """By position."""
+        pairs = [
+            (image, distance)
+            for record in self._records
+            for image, distance in zip(record.samples.adversarial, record.samples.distance, strict=True)
+        ]
+        return {at: image for at, (image, distance) in enumerate(pairs) if image is not None and distance <= self.most}
+
+    def _broken(self, pipeline: DefendedModel, examples: Mapping[int, Image]) -> list[int]:
+        if not examples:
+            return []
+        positions = list(examples)
+        points = torch.stack([torch.tensor(examples[at]) for at in positions]).to(self._images(positions[:1]))
+        with frozen(pipeline, self._prepared.cell.info.seed):
+            rows = torch.arange(len(positions), device=points.device)
+            verdict = self._verifier(pipeline, positions)(points, rows, torch.zeros_like(rows))
+        self.forwards += len(positions) * (DRAWS if self._prepared.cell.info.randomised else 1)
+        return [at for at, won in zip(positions, verdict.success.tolist(), strict=True) if won]
+
+    def _images(self, positions: Sequence[int]) -> torch.Tensor:
+        chosen = [self._places[at] for at in positions]
+        return self._prepared.data.images[chosen].to(self._settings.device)
+
+    def _verifier(self, pipeline: DefendedModel, positions: Sequence[int]) -> Verifier:
+        cell, chosen = self._prepared.cell, [self._places[at] for at in positions]
+        return Verifier(
+            pipeline,
+            self._images(positions),
+            self._prepared.data.labels[chosen].to(self._settings.device),
+            [self._prepared.data.ids[at] for at in chosen],
+            cell.threat,
+            seed=cell.info.seed,
+            randomised=cell.info.randomised,
+            rejects=pipeline.rejects,
+        )

@@ -1,0 +1,138 @@
+"""A gate that stops early, over a run: its artifact, its cells, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.gate.artifact import Artifact, unpack
+from gauntlet.bench.gate.cross_replay import Bout
+from gauntlet.bench.gate.early_stopping import Job, run_early
+from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.prepare.prepare import Prepared
+from gauntlet.bench.run.cell_runner import Progress
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.run.run_folder import Run
+from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
+from gauntlet.leaderboard.gate.baseline_file import baseline_digest
+from gauntlet.leaderboard.gate.judge import partners
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.trace import Trace, dumps, loads
+from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult
+from gauntlet.leaderboard.results.store import Store, StoreError, write_text
+
+
+@dataclass(frozen=True)
+class EarlyGate:
+    """What every cell of a run is attacked for. Made by `open_gate`."""
+
+    baseline: Baseline
+    policy: Policy
+    artifact: Artifact | None
+    absent: str
+    """Why there is no artifact; empty where there is one."""
+
+
+def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) -> EarlyGate:
+    """The gate of the baseline in `file`, with its artifact where that lies beside it; unpacked into the results folder.
+
+    Raises ConfigError as `refuse_bounds` does, ArtifactError for an artifact that is another or damaged, OSError.
+    """
+    refuse_bounds(policy, config)
+    ref = baseline.artifact
+    if ref is None:
+        return EarlyGate(baseline, policy, None, "no replay: the baseline was accepted without --artifact")
+    beside = file.with_name(ref.file)
+    if not beside.is_file():
+        return EarlyGate(baseline, policy, None, f"no replay: {beside} is not there")
+    return EarlyGate(baseline, policy, unpack(beside, ref, config.out / "gate"), "")
+
+
+def refuse_bounds(policy: Policy, config: Config) -> None:
+    """Floors and expectations need every sample: raises ConfigError where there are any."""
+    for what, bounds in (("min_robust of the gate", policy.floors), ("expect", config.expect)):
+        if bounds:
+            raise ConfigError(
+                f"{what} needs every sample: run without --gate-early, or take it out of the configuration"
+            )
+
+
+def gated(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that a gate judges: of attacks that say something of robustness.
+
+    A naive one does not, certificates and corruptions attack nothing, and a replay of what the folder holds faces more in the
+    later run.
+    """
+    return [
+        one for one in cells if one.attack.name != "replay" and one.info.adversarial and one.info.attack_kind != "naive"
+    ]
+
+
+def cell_key(info: CellInfo) -> Key:
+    """What identifies the cell in a baseline."""
+    return info.model, info.defense, info.attack, info.threat, info.suite, info.data, info.seed
+
+
+def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Progress | None = None) -> Trace | CellResult:
+    """Attack one cell of the engine's plan until its verdict is certain, and write what was compared.
+
+    Where the model, the attack or the data failed: the failed result, which the run's folder has, too. Raises StoreError.
+    """
+    prepared = engine.prepare(cell)
+    if isinstance(prepared, CellError):
+        return CellResult(cell.info, (), prepared)
+    key = cell_key(prepared.cell.info)
+    if gate.artifact is not None:
+        _adopt(gate.artifact.store, engine.run.store, prepared)
+    places = [index for block in prepared.blocks for index in block.indices]
+    old = _old(engine, gate.baseline, key)
+    bout = Bout(prepared, engine.settings, places, old, gate.artifact, gate.absent)
+    trace, failure = run_early(
+        Job(prepared, engine.run.store, engine.settings, gate.baseline, gate.policy, key, old, bout), progress
+    )
+    if failure is not None:
+        return failure
+    record = {"baseline": baseline_digest(gate.baseline), "blocks": [block.key for block in prepared.blocks]}
+    write_text(_file(engine.run, cell), json.dumps(record | {"trace": json.loads(dumps(trace))}))
+    return trace
+
+
+def traces(run: Run, baseline: Baseline) -> list[Trace]:
+    """What was compared of the run's cells with this baseline, where that is of the run's latest model and data.
+
+    A cell of which the store holds every sample needs none. Raises StoreError for a damaged file.
+    """
+    digest, found = baseline_digest(baseline), []
+    for cell in gated(run.plan.cells):
+        file, keys = _file(run, cell), [key for key, _ in run.keys(cell) or []]
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            known = record["baseline"] == digest and record["blocks"] == keys
+            trace = loads(json.dumps(record["trace"]))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
+        if known and not (len(trace.order) < trace.n and all(run.store.has(key) for key in keys)):
+            found.append(trace)
+    return found
+
+
+def _old(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell | None:
+    keys = [cell_key(cell.info) for cell in gated(engine.run.plan.cells)]
+    back = {new: old for old, new in partners([cell.key for cell in baseline.cells], keys).items()}
+    return next((cell for cell in baseline.cells if cell.key == back.get(key)), None)
+
+
+def _adopt(artifact: Store, store: Store, prepared: Prepared) -> None:
+    """Take over what the artifact holds of exactly this question: same model, data, attack and settings."""
+    for block in prepared.blocks:
+        if artifact.has(block.key) and not store.has(block.key):
+            store.write(artifact.read(block.key, adversarial=True))
+
+
+def _file(run: Run, cell: Cell) -> Path:
+    return run.folder / "gate" / f"{cell.name}.json"

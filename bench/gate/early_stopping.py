@@ -1,0 +1,188 @@
+"""A gate that attacks no more samples than its verdict needs: one cell, from the baseline's bits to a trace.
+
+The baseline decides the test. `sequential`: samples in a fixed random order, 50 at a time, until the evidence suffices.
+`fixed`: until the verdict for all samples can no longer change. Whether a sample is decided never depends on
+what else was attacked with it, so a run that was interrupted goes on from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.bench.executors.native import Settings
+from gauntlet.bench.gate.cross_replay import Bout
+from gauntlet.bench.prepare.prepare import Prepared
+from gauntlet.bench.run.cell_runner import Progress, run_cell
+from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
+from gauntlet.leaderboard.gate.judge import obstacle
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.trace import Trace, order_of
+from gauntlet.leaderboard.gate.verdicts import Pair, certain
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult, Record
+from gauntlet.leaderboard.results.store import Store
+
+CHUNK = 50
+"""Samples between two looks. The verdict does not depend on it: a sequential test weighs the evidence sample by sample."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell that is attacked for a gate."""
+
+    prepared: Prepared
+    store: Store
+    settings: Settings
+    baseline: Baseline
+    policy: Policy
+    key: Key
+    old: BaselineCell | None
+    """The baseline's cell; None where it has none."""
+    bout: Bout
+    """Who tries the examples of one side on the other."""
+
+    @property
+    def places(self) -> list[int]:
+        """Indices into the data, in the order of the baseline's bits."""
+        return [index for block in self.prepared.blocks for index in block.indices]
+
+
+def run_early(job: Job, progress: Progress | None = None) -> tuple[Trace, CellResult | None]:
+    """Attack a cell until its verdict is certain: what was compared, and the failure that ended it, if one did.
+
+    Where the baseline asks another question nothing is attacked. Raises StoreError.
+    """
+    nothing = _trace(job, _State.start(job.old, len(job.places)))
+    if job.old is None or obstacle(job.old, nothing.cell):
+        return nothing, None
+    trace, tell = nothing, progress or (lambda count: None)
+    for state, failure in _steps(job, job.old):
+        told = len(trace.order)
+        trace = _trace(job, state)
+        tell(len(trace.order) - told)
+        if failure is not None:
+            return trace, failure
+        if certain(Pair.of(job.old, trace.cell, trace), job.policy, job.baseline.test, len(job.baseline.cells)):
+            break
+    return trace, None
+
+
+@dataclass
+class _State:
+    """What is known of each sample, in the order of the baseline's bits."""
+
+    before: npt.NDArray[np.bool_]
+    now: npt.NDArray[np.bool_]
+    done: npt.NDArray[np.bool_]
+    records: list[Record]
+    pardoned: int = 0
+
+    @classmethod
+    def start(cls, old: BaselineCell | None, n: int) -> _State:
+        """Nothing is decided."""
+        none = np.zeros(n, dtype=np.bool_)
+        before = none.copy() if old is None or len(old.robust) != n else old.robust.copy()
+        return cls(before, none.copy(), none.copy(), [])
+
+
+def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | None]]:
+    """The state after each look."""
+    state = _State.start(old, old.n)
+    for chunk in _chunks(job, old):
+        replayed = [at for at in chunk if not old.robust[at]] if not _whole(job) else []
+        state.done[job.bout.breaks_now(replayed)] = True
+        rest = [at for at in chunk if not state.done[at]]
+        if failure := _attack(job, state, rest):
+            yield state, failure
+            return
+        # Whom the attack did not break, the baseline's example may; what broke another, may have been missed before.
+        state.now[job.bout.breaks_now([at for at in rest if state.now[at] and not old.robust[at]])] = False
+        found = {at: image for at, image in _examples(job, state, rest).items() if old.robust[at]}
+        missed = job.bout.broke_before(found)
+        state.before[missed] = False
+        state.pardoned += len(missed)
+        state.done[rest] = True
+        yield state, None
+
+
+def _whole(job: Job) -> bool:
+    """What costs nothing is taken whole; so is an attack of another library, whose outcome depends on what is in its batch."""
+    stored = not job.settings.fresh and all(job.store.has(block.key) for block in job.prepared.blocks)
+    return stored or not isinstance(job.prepared.attack, Rule | Cascade)
+
+
+def _chunks(job: Job, old: BaselineCell) -> Iterator[Sequence[int]]:
+    """Positions, look by look."""
+    if _whole(job):
+        yield range(old.n)
+        return
+    order = order_of(old).tolist()
+    if job.baseline.test == "fixed":
+        # Whom the baseline has as broken can only be gained, and costs little: after them a few losses settle a drop.
+        order.sort(key=lambda at: bool(old.robust[at]))
+    yield from (order[start : start + CHUNK] for start in range(0, old.n, CHUNK))
+
+
+def _attack(job: Job, state: _State, rest: Sequence[int]) -> CellResult | None:
+    """Attack these positions, or read what is stored of them; the failure, if one ended it."""
+    prepared, places = job.prepared, job.places
+    if not rest:
+        return None
+    every = len(rest) == len(places)
+    wanted = prepared.blocks if every else (prepared.block([places[at] for at in rest]),)
+    result = run_cell(replace(prepared, blocks=wanted), job.store, job.settings)
+    if result.error is not None:
+        return result
+    state.records += result.blocks
+    state.now[list(rest)] = np.concatenate([record.samples.robust for record in result.blocks])
+    return None
+
+
+def _examples(job: Job, state: _State, rest: Sequence[int]) -> dict[int, npt.NDArray[np.floating]]:
+    """What broke those of these positions that were robust before."""
+    at_id = {job.prepared.data.ids[job.places[at]]: at for at in rest if state.before[at] and not state.now[at]}
+    found = {}
+    for record in state.records:
+        if not at_id.keys() & set(record.samples.id.tolist()):
+            continue
+        samples = job.store.read(record.key, adversarial=True).samples
+        for name, image, distance in zip(samples.id.tolist(), samples.adversarial, samples.distance, strict=True):
+            if name in at_id and image is not None and distance <= job.bout.most:
+                found[at_id[name]] = image
+    return found
+
+
+def _trace(job: Job, state: _State) -> Trace:
+    info, blocks, places = job.prepared.cell.info, job.prepared.blocks, job.places
+    order = np.zeros(0, np.int64) if job.old is None or not state.done.any() else order_of(job.old)
+    order = order[state.done[order]]
+    costs = cells.costs(CellResult(info, tuple(state.records)))
+    passes = [record.samples.forwards.sum() + record.samples.backwards.sum() for record in state.records]
+    return Trace(
+        key=job.key,
+        n=len(state.done),
+        order=order,
+        before=state.before[order],
+        now=state.now[order],
+        spec=spec_digest(info, info.precision),
+        weights=job.prepared.weights,
+        data_digest=data_digest([block.data for block in blocks], [job.prepared.data.ids[at] for at in places]),
+        forwards=float(sum(record.samples.forwards.sum() for record in state.records)) + job.bout.forwards,
+        backwards=float(sum(record.samples.backwards.sum() for record in state.records)),
+        computed=float(sum(n for n, record in zip(passes, state.records, strict=True) if not record.cached))
+        + job.bout.forwards,
+        peak_memory_mib=costs.peak_memory_mib,
+        seconds=costs.seconds,
+        device=devices(record.provenance for record in state.records),
+        randomised=info.randomised,
+        replay=job.bout.reason,
+        lost=tuple(job.prepared.data.ids[places[at]] for at in order if state.before[at] and not state.now[at]),
+        records=tuple(record.key for record in state.records),
+        pardoned=state.pardoned,
+    )

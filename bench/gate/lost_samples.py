@@ -1,0 +1,122 @@
+"""What to look at where a gate says that robustness was lost: which samples, a picture of a few, and how to see it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.attacks.registry.suites import SUITES
+from gauntlet.bench.gate.early_run import cell_key
+from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.run.pictures import Gallery
+from gauntlet.bench.run.run_folder import Run
+from gauntlet.leaderboard.gate.baseline import Key
+from gauntlet.leaderboard.gate.report import CellVerdict, GateReport
+from gauntlet.leaderboard.gate.trace import Trace
+from gauntlet.leaderboard.pictures.canvas import PicturesMissingError
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult
+
+_MOST_PICTURES = 10
+"""Cells that a picture is drawn of; each takes about a second."""
+_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
+"""The option that gives a form of the model, by the part of the form's name that tells it; the others are `auto`'s."""
+_IN_MEMORY = "memory:model."
+"""How the specs of models begin that were given to `gauntlet.evaluate`, which no command can load."""
+
+
+def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tuple[GateReport, list[str]]:
+    """The report with the ids of lost samples, pictures of some, and the commands that attack a cell again or show a sample.
+
+    Pictures are drawn into the results folder, of the first few cells that regressed. Beside the report are sentences that say
+    why some were not. `traces`: of cells that were not attacked to their end.
+    """
+    known, seen = {cell_key(cell.info): cell for cell in run.plan.cells}, {trace.key: trace for trace in traces}
+    told = [
+        _detailed(one, run, known[one.key], seen.get(one.key)) if one.key in known else one for one in report.verdicts
+    ]
+    drawn, reasons = _drawn(
+        told, Gallery(run, {known[key].name: _part(run, seen[key], known[key]) for key in seen}), known
+    )
+    pictured = tuple(replace(one, picture=drawn.get(one.key, "")) if one.key else one for one in told)
+    return replace(report, verdicts=pictured), reasons
+
+
+def _part(run: Run, trace: Trace, cell: Cell) -> CellResult:
+    """What was attacked for a gate that stopped early."""
+    return CellResult(cell.info, tuple(run.store.read(key) for key in trace.records), None, trace.n)
+
+
+def _detailed(verdict: CellVerdict, run: Run, cell: Cell, trace: Trace | None) -> CellVerdict:
+    if trace is not None:
+        again = again_command(cell, Path(f"{run.root}-again"), cell.info.precision)
+        return replace(verdict, lost_ids=trace.lost, reproduce=again)
+    found = run.result(cell)
+    ids = cells.outcomes(found).id.tolist() if cells.status(found) == "ok" else []
+    lost = tuple(ids[at] for at in verdict.lost_at) if ids else ()
+    again = again_command(cell, Path(f"{run.root}-again"), cells.precision(found))
+    return replace(verdict, lost_ids=lost, reproduce=again, show=show_command(cell, run.root, lost[0]) if lost else "")
+
+
+def again_command(cell: Cell, out: Path, precision: str) -> str:
+    """The command that runs this cell alone, into a folder of its own, so that it is attacked anew and the run is kept.
+
+    `precision` is the form of the model that was attacked. Empty for a model that was in memory only. Paths are those of the
+    run: relative ones are relative to its working folder.
+    """
+    model, data = cell.model, cell.data
+    if model.spec.startswith(_IN_MEMORY):
+        return ""
+    numbers = {name: ",".join(map(repr, value)) for name in ("mean", "std") if (value := getattr(model, name))}
+    options = {
+        "model": model.spec,
+        "weights": model.weights,
+        **numbers,
+        "defense": str(cell.defense),
+        "attacks": _attack(cell.attack),
+        "threat": str(cell.threat),
+        "data": data.spec,
+        "samples": data.samples,
+        "seed": str(cell.info.seed),
+        "precision": next((_PRECISIONS[part] for part in precision.split("+") if part in _PRECISIONS), "auto"),
+        "out": str(out),
+    }
+    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
+    return shlex.join(["gauntlet", "run", *given])
+
+
+def _attack(attack: Named) -> str:
+    """The attack as an option takes it; some suites have the name of an attack."""
+    return f"{attack}()" if str(attack) in SUITES else str(attack)
+
+
+def show_command(cell: Cell, root: Path, sample: str) -> str:
+    """The command that tells what became of a sample."""
+    info = cell.info
+    names = ("--model", info.model, "--defense", info.defense, "--attack", info.attack)
+    return shlex.join(["gauntlet", "show", str(root), "--sample", sample, *names])
+
+
+def _drawn(
+    verdicts: Sequence[CellVerdict], gallery: Gallery, known: dict[Key, Cell]
+) -> tuple[dict[Key, str], list[str]]:
+    """Paths of pictures by cell, and why there are none of others."""
+    paths: dict[Key, str] = {}
+    reasons: dict[str, None] = {}
+    regressed = [one for one in verdicts if one.verdict == "regressed" and one.key and one.lost_ids]
+    for verdict in regressed[:_MOST_PICTURES]:
+        assert verdict.key is not None
+        try:
+            picture = gallery.draw_lost(known[verdict.key], verdict.lost_ids)
+        except (PicturesMissingError, OSError) as error:
+            return paths, [str(error)]
+        if picture is None:
+            reasons["no lost sample has an adversarial example: they are wrong without an attack"] = None
+        elif picture.missing:
+            reasons[picture.missing] = None
+        else:
+            paths[verdict.key] = str(picture.path)
+    return paths, list(reasons)

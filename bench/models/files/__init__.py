@@ -1,0 +1,1 @@
+"""Checkpoints and weights: files that carry no code."""

@@ -1,0 +1,43 @@
+"""Files that users name: what is no file, or plainly something else, is told at once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from gauntlet.bench.models.parts.errors import ModelError
+
+_HEAD = 512
+_SHOWN = 3
+
+
+def checked_file(path: Path, what: str) -> Path:
+    """`path`, which is a file with something in it that could be what it is taken for (`what`, such as "weights file").
+
+    Raises ModelError where it is absent, a folder, empty, a web page, or a pointer of Git LFS.
+    """
+    named = f"{what} {str(path)!r}"
+    if path.is_dir():
+        inside = sorted(one.name for one in path.iterdir() if one.is_file())[:_SHOWN]
+        held = f" (it holds {', '.join(inside)})" if inside else ""
+        raise ModelError(f"{named} is a folder{held}: name a file in it")
+    if not path.is_file():
+        raise ModelError(f"{named} is not there (looked in {Path.cwd()})")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).lstrip()
+    except OSError as error:
+        raise ModelError(f"{named} cannot be read: {error}") from error
+    if not head:
+        raise ModelError(f"{named} is empty: its download or its writing was cut off")
+    if head.startswith(b"<") and (b"<html" in head.lower() or b"<!doctype" in head.lower()):
+        raise ModelError(f"{named} holds a web page: the download answered with a page; open its address in a browser")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{named} is a pointer of Git LFS, not the file that it stands for: run git lfs pull")
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

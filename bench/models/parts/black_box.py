@@ -1,0 +1,140 @@
+"""A model of which only the answers can be seen: a function, a service, a file that cannot be differentiated.
+
+It is attacked without gradients only. Images are counted as they are sent: equal ones of a batch are sent once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from gauntlet.bench.models.parts.card import Access
+from gauntlet.bench.models.parts.errors import ModelError
+
+ACCESS_FLAG = "black-box-access"
+
+
+class QueryLimitError(ModelError):
+    """A black box has been asked as often as it may be."""
+
+
+@dataclass
+class Queries:
+    """Images that were sent, and how many may be; shared by all copies of a black box."""
+
+    limit: int | None = None
+    made: int = 0
+
+    def take(self, count: int, name: str) -> None:
+        """Count images before they are sent. Raises QueryLimitError, having counted none, where too many would be."""
+        if self.limit is not None and self.made + count > self.limit:
+            raise QueryLimitError(
+                f"{name} has been sent {self.made} images, and {count} more would exceed max_queries={self.limit}: finished "
+                "blocks are stored, and the same command with a larger max_queries goes on from there"
+            )
+        self.made += count
+
+
+class BlackBox(nn.Module):
+    """Scores (N, K) of a function of images (N, C, H, W), float32 in [0, 1]; no gradient comes back.
+
+    The function is given a numpy array (`give="torch"`: a tensor on the CPU) and returns scores (N, K), or, where `classes`
+    says how many there are, predicted classes (N,), which become scores of 0 and 1. At most `batch_size` images are sent at
+    once. The answers must depend on the image alone: equal images of a batch are sent once.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        name: str = "the black box",
+        classes: int | None = None,
+        max_queries: int | None = None,
+        batch_size: int | None = None,
+        give: Literal["numpy", "torch"] = "numpy",
+    ) -> None:
+        """Wrap `function`. Raises ModelError for a setting that cannot be one."""
+        super().__init__()
+        for setting, value, least in (
+            ("classes", classes, 2),
+            ("max_queries", max_queries, 1),
+            ("batch_size", batch_size, 1),
+        ):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise ModelError(f"{setting}={value!r} of {name} must be a whole number of at least {least}")
+        if give not in ("numpy", "torch"):
+            raise ModelError(f"give={give!r} of {name} is not known: use numpy or torch")
+        if not callable(function):
+            raise ModelError(f"{name} is a {type(function).__name__}: name a function from images to scores or classes")
+        self.function = function
+        self.name = name
+        self.classes = classes
+        self.batch_size = batch_size
+        self.give = give
+        self.queries = Queries(max_queries)
+        self.eval()
+
+    @property
+    def access(self) -> Access:
+        """What is seen of it."""
+        return "scores" if self.classes is None else "labels"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
+        # What is behind the function cannot be copied, and its queries are counted together.
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K), float32, on the images' device. Raises QueryLimitError, and ModelError for answers that are none."""
+        sent = images.detach().to("cpu", torch.float32).contiguous()
+        places: dict[bytes, int] = {}
+        where = torch.tensor([places.setdefault(image.numpy().tobytes(), len(places)) for image in sent])
+        first = torch.tensor([int((where == place).nonzero()[0]) for place in range(len(places))], dtype=torch.int64)
+        distinct = sent[first]
+        self.queries.take(len(distinct), self.name)
+        parts = [self._ask(part) for part in distinct.split(self.batch_size or max(1, len(distinct)))]
+        return torch.cat(parts)[where].to(images.device)
+
+    def _ask(self, images: Tensor) -> Tensor:
+        answer = self.function(images.numpy().copy() if self.give == "numpy" else images.clone())
+        try:
+            found = answer.detach().cpu() if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer))
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{self.name} returns {type(answer).__name__}: return an array ({error})") from error
+        if self.classes is None:
+            return self._scores(found, len(images))
+        return self._labels(found, len(images), self.classes)
+
+    def _scores(self, found: Tensor, n: int) -> Tensor:
+        if found.ndim == 1 and len(found) == n and not found.is_floating_point():
+            raise ModelError(
+                f"{self.name} returns classes: say how many there are, such as blackbox:FILE.py:FUNCTION(classes=10)"
+            )
+        if found.ndim != 2 or len(found) != n:
+            raise ModelError(
+                f"{self.name} returns shape {tuple(found.shape)} for {n} images: return scores (N, K), a row each"
+            )
+        return found.to(torch.float32)
+
+    def _labels(self, found: Tensor, n: int, classes: int) -> Tensor:
+        if found.shape != (n,) or found.is_floating_point() or found.dtype == torch.bool:
+            raise ModelError(
+                f"{self.name} returns shape {tuple(found.shape)} of {found.dtype} for {n} images: with classes={classes} "
+                "return whole numbers (N,), or leave classes away for scores"
+            )
+        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < classes:
+            raise ModelError(
+                f"{self.name} returns class {int(found.max() if found.max() >= classes else found.min())}, but "
+                f"classes={classes} allows 0 to {classes - 1}"
+            )
+        return one_hot(found.to(torch.int64), classes).to(torch.float32)
+
+
+def access_of(model: nn.Module) -> Access:
+    """What an attack may see of a model: all, unless there is a black box in it."""
+    return next((one.access for one in model.modules() if isinstance(one, BlackBox)), "white-box")

@@ -1,0 +1,1 @@
+"""From the configuration to an ordered list of cells."""

@@ -1,0 +1,1 @@
+"""From a cell to all that running it needs: loaded, measured, keyed."""

@@ -1,0 +1,226 @@
+"""The pytest plugin: `--gauntlet-…` options, one test a cell, and leaderboard and gate in the terminal summary.
+
+It is loaded by every pytest run of the environment, so it imports nothing heavy until a test asks for a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gauntlet.bench.config.options import OPTIONS
+
+if TYPE_CHECKING:
+    from gauntlet.bench.config.schema import Config
+    from gauntlet.bench.gate.gate import Gate
+    from gauntlet.bench.session.pytest_session import Session
+
+_SESSION = pytest.StashKey["Session"]()
+_STARTED = pytest.StashKey[str]()
+_PROBLEM = pytest.StashKey[pytest.UsageError]()
+_GATE = pytest.StashKey[tuple["Gate | None", str]]()
+"""The gate, or None and why there is none: known once it was looked for."""
+_VERDICTS = pytest.StashKey[list[str]]()
+_PROPERTY = "gauntlet_run"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a run, as the command line has them."""
+    group = parser.getgroup("gauntlet", "adversarial-robustness benchmark")
+    for option in OPTIONS:
+        extra: dict[str, Any] = {"action": "store_true"} if option.flag else {"metavar": option.metavar}
+        if not option.flag:
+            extra |= {"action": "append", "default": []} if option.many else {"type": option.kind, "default": None}
+        group.addoption(f"--gauntlet-{option.name}", dest=f"gauntlet_{option.key}", help=option.help, **extra)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A baseline that an option names and that cannot be read ends the run as a usage error, before anything is attacked."""
+    asked = any(config.getoption(f"gauntlet_{name}") for name in ("gate", "allow_undecided", "gate_early"))
+    if asked and not hasattr(config, "workerinput"):
+        _gate(config)
+
+
+def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | None, str]:
+    """What the run is judged against; `read` is its configuration where that is known. Raises UsageError."""
+    if _GATE not in config.stash:
+        from gauntlet.bench.config.schema import load_config
+        from gauntlet.bench.gate.gate import chosen
+
+        options = _options(config)
+        try:
+            read = read or load_config(options, folder=_folder(config), file=options["config"])
+            config.stash[_GATE] = chosen(
+                read,
+                options["gate"],
+                allow_undecided=options["allow_undecided"],
+                early=options["gate_early"],
+                none=options["no_gate"],
+                prefix="--gauntlet-",
+            )
+        except ValueError as error:
+            raise pytest.UsageError(f"gauntlet: {error}") from error
+    return config.stash[_GATE]
+
+
+def _options(config: pytest.Config) -> dict[str, Any]:
+    return {option.key: config.getoption(f"gauntlet_{option.key}") for option in OPTIONS}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist: the workers share the controller's start, so that they agree on what was stored before."""
+    from gauntlet.bench.environment.clock import now
+
+    started = node.config.stash.setdefault(_STARTED, now())
+    node.workerinput["gauntlet_started"] = started
+    if any(value not in (None, [], False) for value in _options(node.config).values()):
+        # Workers cannot end the run with a usage error; here a wrong option does.
+        _session(node.config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each cell of the plan."""
+    if "gauntlet_cell" not in metafunc.fixturenames:
+        return
+    try:
+        session = _session(metafunc.config)
+    except pytest.UsageError as error:
+        if hasattr(metafunc.config, "workerinput"):
+            raise pytest.Collector.CollectError(str(error)) from None
+        # Raised here it would be an error of this file, and pytest would go on.
+        metafunc.config.stash[_PROBLEM] = error
+        return
+    metafunc.parametrize("gauntlet_cell", session.cells)
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """Wrong options or configuration end the run as a usage error."""
+    if _PROBLEM in config.stash:
+        raise config.stash[_PROBLEM]
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """`model × defense × attack`, unescaped."""
+    return _session(config).title(val) if argname == "gauntlet_cell" else None
+
+
+@pytest.fixture(scope="session")
+def gauntlet(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """The benchmark session of this pytest run: it runs cells, and knows the plan and the results folder."""
+    session = _session(request.config)
+    yield session
+    session.close()
+
+
+def _session(config: pytest.Config) -> Session:
+    if _SESSION not in config.stash:
+        from gauntlet.bench.session.pytest_session import Session, SessionError
+
+        worker = getattr(config, "workerinput", {})
+        try:
+            session = Session(
+                _options(config),
+                folder=_folder(config),
+                command=" ".join(["pytest", *_quoted(config)]),
+                started=worker.get("gauntlet_started"),
+                workers=int(worker.get("workercount", 1)),
+            )
+        except SessionError as error:
+            raise pytest.UsageError(f"gauntlet: {error}") from error
+        # What the configuration names as its baseline is looked at before anything is attacked, too.
+        gate, _ = _gate(config, session.config)
+        if gate is not None and gate.early:
+            try:
+                session.stop_early(gate)
+            except SessionError as error:
+                raise pytest.UsageError(f"gauntlet: {error}") from error
+        config.stash[_SESSION] = session
+    return config.stash[_SESSION]
+
+
+def _folder(config: pytest.Config) -> Path:
+    """Where the configuration is looked for: the working folder, or pytest's root where that has no file for it."""
+    here = Path.cwd()
+    return here if any((here / name).is_file() for name in ("gauntlet.toml", "pyproject.toml")) else config.rootpath
+
+
+def _quoted(config: pytest.Config) -> list[str]:
+    import shlex
+
+    worker = getattr(config, "workerinput", {})
+    arguments = worker.get("mainargv", ["pytest", *config.invocation_params.args])[1:]
+    return [shlex.quote(str(one)) for one in arguments]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Judge the run, which may change the exit status. Where the store answered everything, nothing was timed: not saving
+    times is then no warning."""
+    import warnings
+
+    _judge(session)
+    with warnings.catch_warnings():
+        if _SESSION in session.config.stash:
+            warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
+        return (yield)
+
+
+def _judge(session: pytest.Session) -> None:
+    config = session.config
+    finished = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if config.option.collectonly or not finished or hasattr(config, "workerinput"):
+        return
+    folders = _folders(config)
+    if not folders and config.getoption("gauntlet_gate") is None:
+        return
+    gate, note = _gate(config)
+    config.stash[_VERDICTS] = [note] if note else []
+    if gate is None:
+        return
+    from gauntlet.bench.gate.gate import judge_all
+    from gauntlet.bench.gate.publish import default_format, lines
+
+    passed = True
+    for judged in judge_all(folders, gate):
+        passed = passed and judged.report.passed
+        config.stash[_VERDICTS] += [*lines(judged.report, default_format()), *judged.notes]
+        for verdict in judged.report.verdicts:
+            _record(config, verdict.title, verdict.line)
+    _record(config, "passed", str(passed).lower())
+    if not passed:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _record(config: pytest.Config, name: str, value: str) -> None:
+    """A property of the suite in the JUnit report, where one is written."""
+    for plugin in config.pluginmanager.get_plugins():
+        add = getattr(plugin, "add_global_property", None)
+        if callable(add):
+            add(f"gauntlet.gate.{name}", value)
+
+
+def _folders(config: pytest.Config) -> list[Path]:
+    """The runs that the cells' reports name: what ran is told by them, under pytest-xdist too."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = [report for kind in reporter.stats.values() for report in kind] if reporter is not None else []
+    found = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == _PROPERTY}
+    return [Path(folder) for folder in sorted(found)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the leaderboard from the store and show it, then the gate's verdicts; of a run that stopped early these alone."""
+    gate, _ = config.stash.get(_GATE, (None, ""))
+    for folder in _folders(config) if gate is None or not gate.early else []:
+        from gauntlet.bench.session.pytest_session import summary
+
+        terminalreporter.section("gauntlet leaderboard")
+        for line in summary(folder):
+            terminalreporter.write_line(line)
+    if config.stash.get(_VERDICTS, []):
+        terminalreporter.section("gauntlet gate")
+        for line in config.stash[_VERDICTS]:
+            terminalreporter.write_line(line)

@@ -1,0 +1,1 @@
+"""The generic registry, plugins, entry points and the validation of entries."""

@@ -1,0 +1,156 @@
+"""One registry for models, data, attacks and defenses: entries by name, found by wildcard, imported lazily."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from gauntlet.bench.registry.entry_points import Registrant, distribution, loading, offers
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Entries of one kind by name. A string entry `"module:object"` is imported on first use.
+
+    `kind` is the word used in errors: "model", "attack", "defense", "data". `group` names the entry points by which installed
+    distributions offer more: their names count as registered, and are loaded when they are asked for. `adopt` checks an entry
+    object of that name and may return another in its place; it raises ValueError for one that is not usable.
+    """
+
+    def __init__(self, kind: str, group: str = "", adopt: Callable[[str, T], T] = lambda name, entry: entry) -> None:
+        self.kind = kind
+        self._group = group
+        self._adopt = adopt
+        self._entries: dict[str, T | str] = {}
+        self._registrants: dict[str, Registrant] = {}
+        self._problems: dict[str, str] = {}
+        self._shadowed: dict[str, str] = {}
+
+    def register(self, name: str, entry: T | str, by: Registrant | None = None) -> None:
+        """Add an entry; `by` says who does it, where that is not Gauntlet itself.
+
+        Raises ValueError where the name is taken or is not usable on a command line. It is not taken by the same file in an
+        earlier import, nor, for who is not installed, by an entry point.
+        """
+        if not name or set(name) & set("*?[]()@, \t\n"):
+            raise ValueError(f"{self.kind} name {name!r} is not usable: no spaces, commas, brackets or wildcards")
+        if name in self._entries:
+            holder = self._registrants.get(name)
+            if by is None or not by.may_replace(holder):
+                told = f" by {holder.where}" if holder is not None else ""
+                raise ValueError(f"{self.kind} {name!r} is registered already{told}: choose another name")
+        self._entries[name] = entry if isinstance(entry, str) else self._adopt(name, entry)
+        self._problems.pop(name, None)
+        if by is not None:
+            self._registrants[name] = by
+
+    def get(self, name: str) -> T:
+        """The entry of that name. Raises LookupError that names near matches, or says why it cannot be loaded."""
+        self._load(name)
+        if name in self._problems:
+            raise LookupError(f"{self._problems[name]}: repair or uninstall it")
+        if name not in self._entries:
+            self.load_offers()
+        if name not in self._entries:
+            raise LookupError(self._unknown(name))
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            entry = self._imported(name, entry)
+            self._entries[name] = entry
+        return entry
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Sorted names that match a shell wildcard; nothing is imported or built."""
+        known = {*self._entries, *self._offered} - set(self._problems)
+        return sorted(fnmatch.filter(known, pattern))
+
+    def expand(self, pattern: str) -> list[str]:
+        """The names that `pattern` means: itself, or what the wildcard matches. Raises LookupError where nothing does.
+
+        Of what a wildcard matches, entry points that cannot be loaded are left out: see `problems`.
+        """
+        if pattern in self:
+            return [pattern]
+        wild = bool(set(pattern) & set("*?["))
+        if not wild:
+            self.load_offers()
+        found = self.names(pattern)
+        for name in found:
+            self._load(name)
+        found = [name for name in found if name in self._entries]
+        if not found:
+            raise LookupError(self._unknown(pattern))
+        return found
+
+    def load_offers(self) -> None:
+        """Load every entry point, so that `problems` is complete, and what they register under other names is known."""
+        for name, points in self._offered.items():
+            if name in self._entries and name not in self._registrants:
+                self._shadowed[name] = (
+                    f"{self.kind} {name!r} of {_distributions(points)} is not used: the name is Gauntlet's own"
+                )
+            self._load(name)
+
+    def origin(self, name: str) -> str:
+        """Who registered that name, a file or a distribution; empty for Gauntlet's own."""
+        holder = self._registrants.get(name)
+        return holder.where if holder is not None else ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each entry point that was loaded and is not usable."""
+        return (*self._problems.values(), *self._shadowed.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._offered
+
+    @cached_property
+    def _offered(self) -> dict[str, list[EntryPoint]]:
+        return offers(self._group) if self._group else {}
+
+    def _load(self, name: str) -> None:
+        """Load the entry point of that name, if there is one; a failure becomes a problem."""
+        if name in self._entries or name in self._problems or name not in self._offered:
+            return
+        points = self._offered[name]
+        try:
+            if len(points) > 1:
+                raise ValueError("each offers it; uninstall all but one")
+            with loading(points[0]):
+                found = points[0].load()
+                if name not in self._entries and callable(found):
+                    found = found()
+                if name not in self._entries:
+                    self.register(name, found, Registrant(distribution(points[0]), {}, installed=True))
+        except (Exception, SystemExit) as error:
+            self._entries.pop(name, None)
+            told = f"{type(error).__name__}: {error}"
+            self._problems[name] = f"{self.kind} {name!r} of {_distributions(points)} cannot be loaded ({told})"
+
+    def _imported(self, name: str, entry: str) -> T:
+        module, _, attribute = entry.partition(":")
+        try:
+            return self._adopt(name, cast("T", getattr(importlib.import_module(module), attribute)))
+        except Exception as error:
+            if name not in self._registrants:
+                raise
+            raise LookupError(
+                f"{self.kind} {name!r} cannot be loaded from {entry!r} ({type(error).__name__}: {error}): correct it"
+            ) from error
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        return "; ".join([f"unknown {self.kind} {name!r}{hint} (`gauntlet list` shows all)", *self.problems])
+
+
+def _distributions(points: list[EntryPoint]) -> str:
+    return " and of ".join(sorted(distribution(point) for point in points))

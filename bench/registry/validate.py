@@ -1,0 +1,114 @@
+"""What is checked of, and added to, entries that come from outside: type, name, digest of their code, clear errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar, get_args
+
+from gauntlet.attacks.ops.threat import NORMS, ThreatModel
+from gauntlet.attacks.registry.card import AttackEntry
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.bench.registry.source_digest import code_digest
+from gauntlet.defenses.pipeline.card import DefenseEntry
+from gauntlet.defenses.pipeline.card import Kind as DefenseKind
+
+E = TypeVar("E")
+
+_ATTACK_KINDS = ("white-box", "black-box", "decision-based", "transfer", "naive")
+"""The kinds of those that seek adversarial examples: the others need more than an attack is given."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def checked(kind: type[E], name: str, entry: E) -> E:
+    """The entry, if it is one. Raises ValueError."""
+    if not isinstance(entry, kind):
+        raise ValueError(f"{name!r} is a {type(entry).__name__}: give {kind.__name__}(card, …), or its 'module:object'")
+    return entry
+
+
+def adopt_attack(name: str, entry: AttackEntry) -> AttackEntry:
+    """The attack under the name that it is registered by, with the digest of its code; Gauntlet's own as they are."""
+    digest = code_digest(checked(AttackEntry, name, entry).build)
+    if not digest:
+        return entry
+    card = replace(entry.card, name=name)
+    _one_of(f"attack {name!r} has kind", card.kind, _ATTACK_KINDS)
+    for norm in card.norms:
+        _one_of(f"attack {name!r} has among its norms", norm, NORMS)
+    return replace(entry, card=card, build=partial(_made_attack, name, entry.build), source_digest=digest)
+
+
+def adopt_defense(name: str, entry: DefenseEntry) -> DefenseEntry:
+    """The defense under the name that it is registered by, with the digest of its code; Gauntlet's own as they are."""
+    builders = [one for one in (checked(DefenseEntry, name, entry).build, entry.substitute) if one is not None]
+    digest = code_digest(*builders)
+    if not digest:
+        return entry
+    _one_of(f"defense {name!r} has kind", entry.card.kind, get_args(DefenseKind))
+    substitute = entry.substitute and partial(_made_defense, name, "input", entry.substitute)
+    return replace(
+        entry,
+        card=replace(entry.card, name=name),
+        build=partial(_made_defense, name, entry.card.kind, entry.build),
+        substitute=substitute,
+        source_digest=digest,
+    )
+
+
+def attack_told(named: Named, entry: AttackEntry, attack: Any) -> str:
+    """An attack with all its settings, as resolved. What a user's attack tells of itself may lack some: of one that is not
+    Gauntlet's, those that were written are told too."""
+    return f"{named if entry.source_digest else named.name}: {told(attack)}"
+
+
+def told(attack: Any) -> str:
+    """Its `repr`, without places in memory, which differ from process to process."""
+    return _ADDRESS.sub("", repr(attack))
+
+
+def _made_attack(name: str, build: Callable[..., Any], threat: ThreatModel, **settings: Any) -> Any:
+    made = _called(f"attack {name!r}", build, threat, **settings)
+    version = getattr(made, "version", None)
+    if not isinstance(version, int):
+        raise ValueError(
+            f"attack {name!r} has version {version!r}: give its class a whole number `version`, which rises with its output"
+        )
+    if not callable(made):
+        from gauntlet.attacks.solving.cascade import Cascade
+        from gauntlet.attacks.solving.rule import Rule
+
+        if not isinstance(made, Rule | Cascade):
+            raise ValueError(
+                f"attack {name!r} is a {type(made).__name__}: write __call__(self, model, images, labels, seed), or a Rule"
+            )
+    return made
+
+
+def _made_defense(name: str, kind: str, build: Callable[..., Any], **settings: Any) -> Any:
+    made = _called(f"defense {name!r}", build, **settings)
+    if kind != "model":
+        from torch import nn
+
+        if not isinstance(made, nn.Module):
+            raise ValueError(f"defense {name!r} is a {type(made).__name__}: build a torch.nn.Module")
+    elif not callable(made):
+        raise ValueError(f"defense {name!r} is a {type(made).__name__}: build a function from model to model")
+    return made
+
+
+def _called(what: str, build: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+    try:
+        return build(*given, **settings)
+    except (TypeError, ValueError, LookupError):  # of settings that are not there, or not right
+        raise
+    except Exception as error:
+        raise ValueError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} {value!r}: use {', '.join(choices)}")

@@ -1,0 +1,1 @@
+"""Running cells, and the folder that holds a run."""

@@ -1,0 +1,250 @@
+"""Verifying a stored run again, from its files alone: models and data are built afresh, every example is measured anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.bench.corruptions.entries import Corruption
+from gauntlet.bench.executors.corruption import judged
+from gauntlet.bench.executors.example_index import Replay
+from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.prepare.prepare import Block, Prepared, Workbench
+from gauntlet.bench.registry.plugin_files import load_recorded
+from gauntlet.bench.run.run_folder import Run
+from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.leaderboard.results.record import Record, Samples
+from gauntlet.leaderboard.results.store import StoreError
+from gauntlet.leaderboard.rows.frames import read_cells
+
+BOUNDARY = 1e-4
+"""A flip of a prediction within this margin, relative to the largest logit, is rounding on other hardware."""
+
+
+@dataclass(frozen=True)
+class CellCheck:
+    """What verifying one cell found."""
+
+    title: str
+    n: int
+    robust_accuracy: float
+    """Share of robust samples, counted again from what was verified; NaN where nothing is stored."""
+    examples: int
+    """Adversarial examples measured."""
+    boundary: int
+    """Examples whose prediction flipped within the rounding margin: reported, not failures."""
+    failures: tuple[str, ...]
+    absent: str = ""
+    """Why there was nothing, or not everything, to verify."""
+
+
+def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None = None) -> Iterator[CellCheck]:
+    """Verify every cell of a run, in order. Files that are damaged or altered are failures of their cell.
+
+    Raises PluginError where a plugin of the run cannot be loaded.
+    """
+    load_recorded(run.plugins)
+    workbench = Workbench(device)
+    written = _written(run)
+    for cell in run.plan.cells:
+        yield _cell(run, workbench, cell, written)
+        if progress is not None:
+            progress()
+
+
+def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float]) -> CellCheck:
+    title = run.plan.title(cell)
+
+    def only(failure: str = "", absent: str = "") -> CellCheck:
+        return CellCheck(title, 0, float("nan"), 0, 0, (failure,) if failure else (), absent)
+
+    try:
+        keys = run.keys(cell)
+        error = run.store.read_error(cell.name)
+        if keys is None or not any(run.store.has(key) for key, _ in keys):
+            return only(absent=f"in error: {error.message}" if error else "not run yet")
+        prepared = workbench.prepare(cell, recorded=_precision(run, [key for key, _ in keys]))
+    except Exception as problem:
+        # A user's model and data may raise anything; the other cells can be verified all the same.
+        return only(failure=f"cannot be rebuilt: {_told(problem)}")
+    if isinstance(prepared.attack, Replay) and len(keys) == len(prepared.blocks):
+        # Since then the folder may hold more examples than the replay tried.
+        recorded = [
+            Block(key, block.indices, block.data) for (key, _), block in zip(keys, prepared.blocks, strict=True)
+        ]
+        prepared = replace(prepared, blocks=tuple(recorded))
+    if [key for key, _ in keys] != [block.key for block in prepared.blocks]:
+        return only(
+            failure="the model, its weights, the data or the attack are not those of the stored results: their content hash "
+            "differs. Verify in the folder and with the files of the run"
+        )
+    failures: list[str] = []
+    examples = boundary = n = robust = 0
+    missing = kept_out = 0
+    for block in prepared.blocks:
+        if not run.store.has(block.key):
+            missing += 1
+            continue
+        try:
+            if not run.store.intact(block.key):
+                failures.append(f"{run.store.path(block.key)} was altered: its digest does not fit its content")
+                continue
+            record = run.store.read(block.key, adversarial=True)
+            found = _block(prepared, block, record, device=workbench.device)
+        except StoreError as problem:
+            failures.append(str(problem))
+            continue
+        except Exception as problem:
+            failures.append(f"{run.store.path(block.key)} cannot be measured again: {_told(problem)}")
+            continue
+        failures += found.failures
+        examples, boundary = examples + found.examples, boundary + found.boundary
+        kept_out += found.not_kept
+        n, robust = n + len(record.samples), robust + found.robust
+    accuracy = robust / n if n else float("nan")
+    told = written.get(_identity(cell))
+    if told is not None and not missing and not failures and abs(told - accuracy) > 1e-9:
+        failures.append(f"cells.csv says robust accuracy {told:.4f}, the stored examples say {accuracy:.4f}")
+    absent = [f"{missing} of {len(prepared.blocks)} blocks not run yet"] if missing else []
+    absent += [f"{kept_out} examples were not kept (--no-adversarials)"] if kept_out else []
+    return CellCheck(title, n, accuracy, examples, boundary, tuple(failures), "; ".join(absent))
+
+
+def _precision(run: Run, keys: Sequence[str]) -> str | None:
+    """The form that was attacked, from the first block that can be read: this device might choose another."""
+    for key in keys:
+        if run.store.has(key):
+            with suppress(StoreError):
+                return run.store.read(key).cell.precision
+    return None
+
+
+@dataclass(frozen=True)
+class _Found:
+    failures: list[str]
+    examples: int
+    boundary: int
+    not_kept: int
+    robust: int
+
+
+def _block(prepared: Prepared, block: Block, record: Record, device: torch.device) -> _Found:
+    """Compare a block with the data, and measure its examples again."""
+    data, samples, cell = prepared.data, record.samples, prepared.cell
+    rows = list(block.indices)
+    ids = [data.ids[row] for row in rows]
+    true = list(zip(ids, data.labels[rows].tolist(), strict=True))
+    stored = list(zip(samples.id.tolist(), samples.label.tolist(), strict=True))
+    if stored != true:
+        first = next((i for i, pair in enumerate(true) if i >= len(stored) or stored[i] != pair), len(true) - 1)
+        told = f"{ids[first]}: id or label of block {record.key[:12]} are not those of the data"
+        return _Found([told], 0, 0, 0, 0)
+    images, labels = data.images[rows].to(device), data.labels[rows].to(device)
+    verify = Verifier(
+        prepared.defended,
+        images,
+        labels,
+        ids,
+        cell.threat,
+        seed=cell.info.seed,
+        minimum_norm=cell.info.minimum_norm,
+        randomised=cell.info.randomised,
+        rejects=prepared.defended.rejects,
+    )
+    every = torch.arange(len(rows), device=device)
+    clean = verify.measure(images, every)
+    failures: list[str] = []
+    logits = verify.logits(images)
+    slack = BOUNDARY * float(logits.abs().max())
+    best = logits.topk(2, dim=1).values
+    lead = (best[:, 0] - best[:, 1]).cpu().numpy()
+    flipped = np.flatnonzero(clean.prediction.numpy() != samples.clean_prediction)
+    clear = [row for row in flipped if lead[row] > slack]
+    if clear and not cell.info.randomised:
+        failures.append(f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
+    if isinstance(prepared.attack, Corruption):
+        return _corrupted(prepared, verify, samples, failures, slack)
+    held = [row for row, image in enumerate(samples.adversarial) if image is not None]
+    claimed = np.flatnonzero(~np.isnan(samples.distance))
+    not_kept = len(set(claimed.tolist()) - set(held))
+    lost = clean.wrong_share_scored.numpy() >= 0.5
+    # What was not kept cannot be measured: its verdict is taken as it is, and its number told.
+    lost[claimed] = ~samples.robust[claimed]
+    boundary = 0
+    harmless = f"not classified as its target ({cell.threat})" if cell.threat.target else "classified correctly"
+    if held:
+        points = torch.stack([torch.tensor(samples.adversarial[row]) for row in held]).to(images)
+        where = torch.tensor(held, device=device)
+        valid, again = verify.valid(points, where).cpu(), verify.measure(points, where)
+        for place, row in enumerate(held):
+            name, wrong, rounding = ids[row], bool(again.wrong_share_scored[place] >= 0.5), False
+            if not valid[place]:
+                failures.append(f"{name}: the stored example is outside the ball or the box, or not finite")
+            elif abs(float(again.distance[place]) - samples.distance[row]) > 1e-6:
+                failures.append(
+                    f"{name}: distance {float(again.distance[place]):.6g}, stored {samples.distance[row]:.6g}"
+                )
+            elif not wrong and not cell.info.randomised:
+                rounding = abs(float(again.margin[place])) <= slack
+                boundary += rounding
+                if not rounding:
+                    failures.append(f"{name}: the stored example is {harmless}")
+            if float(again.distance[place]) <= limit(cell.threat):
+                lost[row] = wrong or rounding
+            else:
+                lost[row] = bool(clean.wrong_share_scored[row] >= 0.5)
+    robust = samples.correct & ~lost
+    if (robust != samples.robust).any() and not failures:
+        failures.append(f"{ids[int(np.flatnonzero(robust != samples.robust)[0])]}: the stored verdict is not borne out")
+    return _Found(failures, len(held), boundary, not_kept, int(robust.sum()))
+
+
+def _corrupted(prepared: Prepared, verify: Verifier, samples: Samples, failures: list[str], slack: float) -> _Found:
+    """Make the corrupted images again, and compare at which severities each sample is misclassified."""
+    attack = prepared.attack
+    assert isinstance(attack, Corruption)
+    found = judged(prepared, verify, range(len(samples)))
+    boundary = 0
+    for row, (told, now) in enumerate(zip(samples.stage, found.severities(attack.severities), strict=True)):
+        differ = [at for at, one in enumerate(attack.severities) if (str(one) in told) != (str(one) in now)]
+        if not differ or prepared.cell.info.randomised:
+            continue
+        if all(abs(found.margin[at, row]) <= slack for at in differ):
+            boundary += 1
+        else:
+            failures.append(f"{samples.id[row]}: misclassified at severities {now or 'none'}, stored: {told or 'none'}")
+    shares = np.array([len(told.split()) for told in samples.stage]) / len(attack.severities)
+    unfit = (shares != samples.wrong_share) | (samples.robust != (samples.correct & (shares == 0)))
+    if unfit.any() and not failures:
+        failures.append(f"{samples.id[int(unfit.argmax())]}: the stored verdict is not borne out")
+    return _Found(failures, 0, boundary, 0, int((samples.correct & ~found.wrong.any(0)).sum()))
+
+
+def _told(problem: Exception) -> str:
+    return str(problem) if isinstance(problem, StoreError | ValueError) else f"{type(problem).__name__}: {problem}"
+
+
+def _written(run: Run) -> dict[str, float]:
+    """Robust accuracies in cells.csv, where it is the table of this run."""
+    path = run.root / "cells.csv"
+    if not path.is_file():
+        return {}
+    frame: pd.DataFrame = read_cells(path)
+    found = {}
+    for row in frame.to_dict("records"):
+        if row["status"] == "ok":
+            found["\0".join(str(row[name]) for name in _IDENTITY)] = float(row["robust_accuracy"])
+    return found
+
+
+_IDENTITY = ("model", "defense", "attack", "threat", "data", "seed")
+
+
+def _identity(cell: Cell) -> str:
+    return "\0".join(str(getattr(cell.info, name)) for name in _IDENTITY)

@@ -1,0 +1,160 @@
+"""A run's own folder: its plan, and the keys that each cell's result has in the store. Tables use these keys only."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.planning.plan import Cell, Plan
+from gauntlet.bench.run.commit_journal import note
+from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record
+from gauntlet.leaderboard.results.store import Store, StoreError, write_text
+
+_LATEST = "latest-run.json"
+
+
+class RunError(ValueError):
+    """A folder holds no readable run; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan in a results folder `root`; the run's own files are in `folder`."""
+
+    root: Path
+    folder: Path
+    plan: Plan
+    context: RunContext
+    plugins: tuple[str, ...] = ()
+    """Python files that register what the plan names."""
+
+    @property
+    def store(self) -> Store:
+        """Where the results lie, shared by all runs of `root`."""
+        return Store(self.root)
+
+    def note_keys(self, cell: Cell, blocks: list[tuple[str, int]]) -> None:
+        """Remember under which keys a cell's blocks are stored, with their sizes, and which commit asks for them."""
+        write_text(self._keys_file(cell), json.dumps(blocks))
+        note(self.root, cell.name, [key for key, _ in blocks])
+
+    def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
+        """Keys and sizes of the cell's blocks, None where the cell was never prepared."""
+        try:
+            return [(key, count) for key, count in json.loads(self._keys_file(cell).read_text())]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{self._keys_file(cell)} is damaged ({error}): run the same command again") from error
+
+    def result(self, cell: Cell, *, adversarial: bool = False) -> CellResult:
+        """What the store holds of a cell."""
+        keys = self.keys(cell) or []
+        blocks = tuple(
+            self._marked(self.store.read(key, adversarial=adversarial)) for key, _ in keys if self.store.has(key)
+        )
+        # What is known of the model only once the cell is prepared, the blocks say.
+        measured = blocks[0].cell if blocks else cell.info
+        info = dataclasses.replace(
+            cell.info, randomised=measured.randomised, ways=measured.ways, precision=measured.precision
+        )
+        return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
+
+    def note_published(self, model: str, published: Sequence[Published]) -> None:
+        """Remember what others state of the model with that name in the tables."""
+        record = {"model": model, "published": [dataclasses.asdict(one) for one in published]}
+        name = hashlib.sha256(model.encode()).hexdigest()[:16]
+        write_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
+
+    def published(self) -> list[tuple[str, Published]]:
+        """Names of models in the tables, each with what others state of them. Raises StoreError."""
+        found = []
+        for file in sorted((self.folder / "published").glob("*.json")):
+            try:
+                record = json.loads(file.read_text(encoding="utf-8"))
+                found += [(str(record["model"]), Published(**one)) for one in record["published"]]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
+        return found
+
+    def results(self) -> list[CellResult]:
+        """Every cell of the plan, in order."""
+        return [self.result(cell) for cell in self.plan.cells]
+
+    def _marked(self, record: Record) -> Record:
+        stored_before = str(record.provenance.get("time", "")) < self.context.started
+        return dataclasses.replace(record, cached=stored_before)
+
+    def _keys_file(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name}.json"
+
+
+def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
+    """Write the plan into `root` and make it the latest run there. Raises StoreError."""
+    cells = [_fields(cell) for cell in plan.cells]
+    digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root / "runs" / digest
+    record = {"cells": cells, "skipped": plan.skipped, "context": dataclasses.asdict(context), "plugins": plugins}
+    write_text(folder / "run.json", json.dumps(record, indent=1))
+    write_text(root / _LATEST, json.dumps({"run": digest}))
+    return Run(root, folder, plan, context, plugins)
+
+
+def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
+    """The latest run of a results folder, or the run of one `runs/…` folder. `plugins` stand in place of those that it was made
+    with. Raises RunError."""
+    if (path / "run.json").is_file():
+        folder, root = path, path.parent.parent
+    else:
+        root = path
+        try:
+            folder = root / "runs" / json.loads((path / _LATEST).read_text())["run"]
+        except FileNotFoundError:
+            raise RunError(
+                f"{path} holds no run ({_LATEST} is missing): give the --out folder of `gauntlet run`"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path / _LATEST} is damaged ({error}): run the same command again") from error
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        cells = tuple(_cell(fields) for fields in record["cells"])
+        context = RunContext(**{**record["context"], "threat_models": tuple(record["context"]["threat_models"])})
+        plugins = plugins or tuple(record.get("plugins", ()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'run.json'} is missing or damaged ({error}): run the same command again") from error
+    return Run(root, folder, Plan(cells, tuple(record["skipped"])), context, plugins)
+
+
+def _fields(cell: Cell) -> dict[str, Any]:
+    fields = dataclasses.asdict(cell)
+    if not cell.threat.target:
+        # An untargeted plan is written, and its folder named, as before there were targets.
+        del fields["threat"]["target"]
+    return fields
+
+
+def _cell(fields: dict[str, Any]) -> Cell:
+    model = fields["model"]
+    numbers = {name: None if model[name] is None else tuple(model[name]) for name in ("mean", "std")}
+    return Cell(
+        info=CellInfo(**fields["info"]),
+        model=ModelRef(model["spec"], model["weights"], **numbers),
+        defense=_named(fields["defense"]),
+        attack=_named(fields["attack"]),
+        threat=ThreatModel(**fields["threat"]),
+        data=DataRef(**fields["data"]),
+    )
+
+
+def _named(fields: dict[str, Any]) -> Named:
+    return Named(fields["name"], tuple((key, value) for key, value in fields["settings"]))

@@ -1,0 +1,1 @@
+"""A benchmark session of pytest or the command line."""

@@ -1,0 +1,1 @@
+"""Sweeps over an attack's settings."""

@@ -1,0 +1,148 @@
+"""From outcomes to a record's samples: every example is measured again before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.ops.norms import limit
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.solver import Outcome
+from gauntlet.bench.verify.verifier import Measurement, Verifier
+from gauntlet.leaderboard.results.record import Flag, Samples
+
+_MASKED = 0.05
+"""Share of the attacked samples of a block from which on masked gradients are reported."""
+
+
+class VerificationError(RuntimeError):
+    """An example that was counted as a success does not hold when it is measured once more: the result is not stored."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The clean samples as the verifier sees them."""
+
+    measured: Measurement
+    attacked: Tensor
+    """bool (N,), on the attack's device: who has to face the attack. Right when clean, and not of the target's class."""
+    classes: int
+    """How many logits the model gives."""
+
+
+def examine_clean(verify: Verifier) -> Clean:
+    """Predictions on the clean images; those that are wrong cost no attack, and those of the target's class neither.
+
+    Raises ValueError where the model does not have the class that the threat model names as target.
+    """
+    every = torch.arange(len(verify.labels), device=verify.labels.device)
+    measured = verify.measure(verify.images, every)
+    attacked = measured.prediction.to(verify.labels.device) == verify.labels
+    if verify.threat.target:
+        attacked = attacked & (verify.targets() != verify.labels)
+    return Clean(measured, attacked, verify.classes)
+
+
+def block_record(
+    verify: Verifier, clean: Clean, place: range, outcomes: Sequence[Outcome], threat: ThreatModel
+) -> tuple[Samples, tuple[Flag, ...]]:
+    """The samples at `place` of the verifier's task, given the outcomes of those that were attacked.
+
+    Raises VerificationError.
+    """
+    rows = slice(place.start, place.stop)
+    broken = [outcome for outcome in outcomes if outcome.adversarial is not None]
+    local = np.array([outcome.sample - place.start for outcome in broken], dtype=np.int64)
+    labels = verify.labels[rows].cpu().numpy()
+    measured = clean.measured
+    prediction, margin = measured.prediction[rows].numpy().copy(), measured.margin[rows].numpy().copy()
+    share, scored = measured.wrong_share[rows].numpy().copy(), measured.wrong_share_scored[rows].numpy().copy()
+    distance = np.full(len(labels), np.nan)
+    counts = {name: np.zeros(len(labels)) for name in ("forwards", "backwards")}
+    steps = np.full(len(labels), -1, dtype=np.int64)
+    images: list[np.ndarray | None] = [None] * len(labels)
+    clean_prediction = prediction.copy()
+    stages = [""] * len(labels)
+    for outcome in outcomes:
+        at = outcome.sample - place.start
+        stages[at] = outcome.stage
+        counts["forwards"][at], counts["backwards"][at] = outcome.forwards, outcome.backwards
+        steps[at] = outcome.steps
+    if broken:
+        points = torch.stack([outcome.adversarial for outcome in broken if outcome.adversarial is not None])
+        samples = torch.tensor([outcome.sample for outcome in broken], device=verify.labels.device)
+        again = verify.measure(points, samples)
+        _confirm(verify, again, points, samples)
+        prediction[local], margin[local], distance[local] = again.prediction, again.margin, again.distance
+        within = (again.distance <= limit(threat)).numpy()
+        share[local[within]], scored[local[within]] = again.wrong_share[within], again.wrong_share_scored[within]
+        for at, point in zip(local, points.cpu().numpy(), strict=True):
+            images[at] = point
+    correct = clean_prediction == labels
+    result = Samples(
+        id=np.array(verify.ids[rows], dtype=np.str_),
+        label=labels,
+        clean_prediction=clean_prediction,
+        prediction=prediction,
+        robust=correct & (scored < 0.5),
+        distance=distance,
+        margin=margin,
+        forwards=counts["forwards"],
+        backwards=counts["backwards"],
+        steps=steps,
+        wrong_share=share,
+        wrong_share_scored=scored,
+        adversarial=images,
+        stage=tuple(stages) if any(stages) else (),
+    )
+    return result, _flags(outcomes)
+
+
+def _confirm(verify: Verifier, again: Measurement, points: Tensor, samples: Tensor) -> None:
+    valid = verify.valid(points, samples).cpu()
+    # Of a randomised model the fresh draws decide, and may well decide otherwise.
+    bad = ~valid if verify.randomised else ~valid | (again.wrong_share == 0)
+    if bad.any():
+        first = verify.ids[int(samples[int(bad.nonzero()[0])])]
+        raise VerificationError(
+            f"{int(bad.sum())} of {len(points)} counted successes do not hold when verified again, first at {first}: the "
+            "model answers the same image differently (hidden randomness or state). Declare it as randomised"
+        )
+
+
+def _flags(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    return (*_refused(outcomes), *_masked(outcomes))
+
+
+def _masked(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    widened = [outcome.widened for outcome in outcomes if outcome.widened]
+    # One or two of a hundred show the sign on sound models, too: their gradients came near, a random step nearer.
+    if len(widened) < max(3, _MASKED * len(outcomes)):
+        return ()
+    return (
+        Flag(
+            "masked-gradients",
+            "warn",
+            f"for {len(widened)} of {len(outcomes)} attacked samples gradients vanished, or a probe without gradients came "
+            f"nearer than all of them: they were attacked through substitutes and by search as well, {sum(widened):.0f} "
+            "passes more. Do not trust figures of gradient attacks alone here",
+        ),
+    )
+
+
+def _refused(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    refused = sum(outcome.rejected > 0 for outcome in outcomes)
+    if not refused:
+        return ()
+    return (
+        Flag(
+            "invalid-candidates",
+            "warn",
+            f"the attack proposed invalid points (outside the ball or the box, or not finite) for {refused} of "
+            f"{len(outcomes)} samples of a block: they were refused, and the figure may overstate robustness",
+        ),
+    )
