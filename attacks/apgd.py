@@ -16,10 +16,11 @@ from gauntlet.attacks.ops.dlr import TARGETED
 from gauntlet.attacks.ops.norms import per_image, project, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import share, whole_number
 from gauntlet.attacks.parts.apgd_common import likely_target, loss_name, mean_pass
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 _MOMENTUM = 0.75
 """Share of the new step; the rest is the move before."""
@@ -82,10 +83,8 @@ class APGD(Rule[State]):
 
     def __post_init__(self) -> None:
         for name in ("steps", "restarts", "targets", "eot"):
-            whole(name, getattr(self, name), 1)
-        positive("rho", self.rho)
-        if self.rho > 1:
-            raise ValueError(f"rho={self.rho!r} is a share of the steps: it must be at most 1")
+            whole_number(name, getattr(self, name), 1)
+        share("rho", self.rho)
         object.__setattr__(self, "loss", loss_name(self.loss))
 
     @property

@@ -13,9 +13,10 @@ from torch import Tensor
 from gauntlet.attacks.ops.dlr import TARGETED
 from gauntlet.attacks.ops.l1_ball import project_l1, sparse_ascent
 from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.ops.validators import boolean, whole_number
 from gauntlet.attacks.parts.apgd_common import likely_target, loss_name, mean_pass
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, whole
+from gauntlet.attacks.solving.rule import Rule
 
 _REDUCTION = 1.5
 """What the step is divided by where the best point has not become sparser, and the share of its pixels in the next steps."""
@@ -75,10 +76,9 @@ class APGDL1(Rule[State]):
 
     def __post_init__(self) -> None:
         for name in ("steps", "restarts", "targets", "eot"):
-            whole(name, getattr(self, name), 1)
+            whole_number(name, getattr(self, name), 1)
         object.__setattr__(self, "loss", loss_name(self.loss))
-        if not isinstance(self.multi_eps, bool):
-            raise ValueError(f"multi_eps={self.multi_eps!r} must be True or False")
+        boolean("multi_eps", self.multi_eps)
         if self.multi_eps and self.steps < 3:
             raise ValueError(f"steps={self.steps!r} are too few for three radii: take 3 or more, or multi_eps=False")
 

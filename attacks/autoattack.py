@@ -9,9 +9,10 @@ from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.apgd_l1 import APGDL1
 from gauntlet.attacks.fab import FAB
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule, whole
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.square import Square
 
@@ -27,10 +28,9 @@ def build(threat: ThreatModel, *, version: str = "standard", steps: int = 100, q
     the stages are in their docstrings; the random numbers are ours, so figures agree with the official ones within their
     spread over seeds.
     """
-    whole("steps", steps, 1)
-    whole("queries", queries, 1)
-    if version not in VERSIONS:
-        raise ValueError(f"version={version!r} is not known: use one of {', '.join(VERSIONS)}")
+    whole_number("steps", steps, 1)
+    whole_number("queries", queries, 1)
+    one_of("version", version, VERSIONS)
     first, second = _ascents(threat.norm, version, steps)
     if version == "rand":
         return Cascade((Stage("apgd-ce", first, way="eot"), Stage("apgd-dlr", second, way="eot")))

@@ -12,9 +12,10 @@ from torch import Tensor
 from gauntlet.attacks.ops.losses import Loss, cw
 from gauntlet.attacks.ops.norms import per_image
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import number, positive, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, at_least, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 _BETA1, _BETA2 = 0.9, 0.999
 
@@ -63,9 +64,9 @@ class CW(Rule[State]):
     confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        whole("search_steps", self.search_steps, 1)
-        whole("steps", self.steps, 1)
-        at_least("confidence", self.confidence, 0)
+        whole_number("search_steps", self.search_steps, 1)
+        whole_number("steps", self.steps, 1)
+        number("confidence", self.confidence, least=0)
         positive("lr", self.lr)
         positive("c", self.c)
 

@@ -13,9 +13,10 @@ from gauntlet.attacks.ops.losses import cw, named_loss
 from gauntlet.attacks.ops.norms import distance, per_image, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import boolean, number, positive, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
@@ -50,15 +51,12 @@ class DDN(Rule[State]):
     stop_inside: bool = False
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
+        whole_number("steps", self.steps, 1)
         positive("step_size", self.step_size)
-        positive("gamma", self.gamma)
+        number("gamma", self.gamma, above=0, below=1)
         positive("radius", self.radius)
         named_loss(self.loss)
-        if self.gamma >= 1:
-            raise ValueError(f"gamma={self.gamma!r} must be below 1: the radius is multiplied by 1 - gamma")
-        if not isinstance(self.stop_inside, bool):
-            raise ValueError(f"stop_inside={self.stop_inside!r} must be True or False")
+        boolean("stop_inside", self.stop_inside)
 
     @property
     def minimum_norm(self) -> bool:

@@ -11,10 +11,11 @@ from torch import Tensor
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.norms import per_image, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import number, whole_number
 from gauntlet.attacks.parts.nearest_class import Nearest, begin, look
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, at_least, whole
+from gauntlet.attacks.solving.rule import Rule
 
 _EXTRA = 1e-4
 """Added to the length of each step, as the authors' code does: else the box may keep the iterates before the boundary forever."""
@@ -52,9 +53,9 @@ class DeepFool(Rule[State]):
     overshoot: float = 0.02
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
-        whole("classes", self.classes, 1)
-        at_least("overshoot", self.overshoot, 0)
+        whole_number("steps", self.steps, 1)
+        whole_number("classes", self.classes, 1)
+        number("overshoot", self.overshoot, least=0)
 
     @property
     def minimum_norm(self) -> bool:

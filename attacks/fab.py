@@ -12,10 +12,11 @@ from gauntlet.attacks.ops.box_projection import inner, move_to_hyperplane
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.norms import distance, per_image
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import boolean, number, share, whole_number
 from gauntlet.attacks.parts.nearest_class import Nearest, begin, look
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, at_least, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.slots import put, select
 
 _FIRST_CUT = 0.995
@@ -79,16 +80,12 @@ class FAB(Rule[State]):
 
     def __post_init__(self) -> None:
         for name, least in (("classes", 1), ("steps", 1), ("restarts", 1), ("search_steps", 0)):
-            whole(name, getattr(self, name), least)
-        at_least("alpha_max", self.alpha_max, 0)
-        at_least("eta", self.eta, 1)
-        positive("beta", self.beta)
-        if self.alpha_max > 1 or self.beta > 1:
-            name = "alpha_max" if self.alpha_max > 1 else "beta"
-            raise ValueError(f"{name}={getattr(self, name)!r} must be at most 1: it is a share")
-        for name in ("targeted", "stop_inside"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
+            whole_number(name, getattr(self, name), least)
+        number("alpha_max", self.alpha_max, least=0, most=1)
+        number("eta", self.eta, least=1)
+        share("beta", self.beta)
+        boolean("targeted", self.targeted)
+        boolean("stop_inside", self.stop_inside)
 
     @property
     def minimum_norm(self) -> bool:

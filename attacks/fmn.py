@@ -13,9 +13,10 @@ from gauntlet.attacks.ops.box_projection import dual_size, shrink_to_ball
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.norms import distance, per_image, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import boolean, number, positive, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
@@ -53,13 +54,10 @@ class FMN(Rule[State]):
     stop_inside: bool = False
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
+        whole_number("steps", self.steps, 1)
         positive("step_size", self.step_size)
-        positive("gamma", self.gamma)
-        if self.gamma >= 1:
-            raise ValueError(f"gamma={self.gamma!r} must be below 1: the radius is multiplied by 1 - gamma")
-        if not isinstance(self.stop_inside, bool):
-            raise ValueError(f"stop_inside={self.stop_inside!r} must be True or False")
+        number("gamma", self.gamma, above=0, below=1)
+        boolean("stop_inside", self.stop_inside)
 
     @property
     def minimum_norm(self) -> bool:

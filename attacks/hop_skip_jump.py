@@ -12,9 +12,10 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import distance, per_image, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import boolean, positive, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 _START, _SEARCH, _PROBE, _STRIDE = range(4)
 """What a slot's next query is for: a misclassified image, the boundary, the boundary's direction, the length of a step."""
@@ -76,12 +77,11 @@ class HopSkipJump(Rule[State]):
     stop_inside: bool = False
 
     def __post_init__(self) -> None:
-        whole("queries", self.queries, 1)
-        whole("restarts", self.restarts, 1)
-        whole("probes", self.probes, 1)
+        whole_number("queries", self.queries, 1)
+        whole_number("restarts", self.restarts, 1)
+        whole_number("probes", self.probes, 1)
         positive("gamma", self.gamma)
-        if not isinstance(self.stop_inside, bool):
-            raise ValueError(f"stop_inside={self.stop_inside!r} must be True or False")
+        boolean("stop_inside", self.stop_inside)
 
     @property
     def budget(self) -> int:

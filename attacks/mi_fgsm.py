@@ -12,11 +12,12 @@ from torch import Tensor
 from gauntlet.attacks.ops.losses import named_loss
 from gauntlet.attacks.ops.norms import per_image, project, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import number, positive, whole_number
 from gauntlet.attacks.parts.input_diversity import diversify
 from gauntlet.attacks.parts.smoothing_kernel import scaled_length, smooth
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, at_least, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
@@ -57,17 +58,15 @@ class MIFGSM(Rule[State]):
     kernel_sigmas: float = 3.0
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
+        whole_number("steps", self.steps, 1)
         if self.step_size is not None:
             positive("step_size", self.step_size)
-        at_least("decay", self.decay, 0)
+        number("decay", self.decay, least=0)
         named_loss(self.loss)
-        if not 0 <= self.diversity <= 1:
-            raise ValueError(f"diversity={self.diversity!r} must be a probability, between 0 (off) and 1")
-        if not 0 < self.diversity_size < 1:
-            raise ValueError(f"diversity_size={self.diversity_size!r} must be a share of the image's sides, below 1")
+        number("diversity", self.diversity, least=0, most=1)
+        number("diversity_size", self.diversity_size, above=0, below=1)
         if self.kernel is not None:
-            whole("kernel", self.kernel, 1)
+            whole_number("kernel", self.kernel, 1)
             if self.kernel % 2 == 0:
                 raise ValueError(f"kernel={self.kernel!r} must be odd, so that it has a middle; 1 smooths nothing")
         positive("kernel_sigmas", self.kernel_sigmas)

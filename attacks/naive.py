@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from gauntlet.attacks.ops.norms import project, steepest
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
-from gauntlet.attacks.solving.rule import whole
 from gauntlet.attacks.views.guard import guarded
 
 
@@ -31,7 +31,7 @@ class Naive:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
+        whole_number("steps", self.steps, 1)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K)."""

@@ -10,9 +10,10 @@ import torch
 
 from gauntlet.attacks.ops.norms import random_point
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import boolean, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, whole
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
@@ -31,9 +32,8 @@ class Noise(Rule[State]):
     corners: bool = False
 
     def __post_init__(self) -> None:
-        whole("draws", self.draws, 1)
-        if not isinstance(self.corners, bool):
-            raise ValueError(f"corners={self.corners!r} must be True or False")
+        whole_number("draws", self.draws, 1)
+        boolean("corners", self.corners)
 
     @property
     def budget(self) -> int:

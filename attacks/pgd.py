@@ -10,10 +10,11 @@ from torch import Tensor
 from gauntlet.attacks.ops.losses import named_loss
 from gauntlet.attacks.ops.norms import project, random_point, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import boolean, positive, whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
@@ -41,13 +42,12 @@ class PGD(Rule[State]):
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
-        whole("restarts", self.restarts, 1)
+        whole_number("steps", self.steps, 1)
+        whole_number("restarts", self.restarts, 1)
         if self.step_size is not None:
             positive("step_size", self.step_size)
         named_loss(self.loss)
-        if not isinstance(self.random_start, bool):
-            raise ValueError(f"random_start={self.random_start!r} must be True or False")
+        boolean("random_start", self.random_start)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 needs random_start=True: from the clean image every restart is the same")
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from gauntlet.attacks.ops.l1_ball import sparse_ascent
 from gauntlet.attacks.ops.losses import named_loss
 from gauntlet.attacks.ops.norms import project, random_point
+from gauntlet.attacks.ops.validators import boolean, positive, share, whole_number
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
@@ -44,16 +45,13 @@ class SLIDE(Rule[State]):
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, 1)
-        whole("restarts", self.restarts, 1)
+        whole_number("steps", self.steps, 1)
+        whole_number("restarts", self.restarts, 1)
         if self.step_size is not None:
             positive("step_size", self.step_size)
-        positive("share", self.share)
-        if self.share > 1:
-            raise ValueError(f"share={self.share!r} is a share of an image's entries: it must not exceed 1")
+        share("share", self.share)
         named_loss(self.loss)
-        if not isinstance(self.random_start, bool):
-            raise ValueError(f"random_start={self.random_start!r} must be True or False")
+        boolean("random_start", self.random_start)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 needs random_start=True: from the clean image every restart is the same")
 

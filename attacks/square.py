@@ -13,10 +13,11 @@ from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import per_image, project
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import boolean, share, whole_number
 from gauntlet.attacks.parts.square_shapes import Schedule, bump, schedule
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule, positive, whole
+from gauntlet.attacks.solving.rule import Rule
 
 _AHEAD = 16
 """Steps whose random words are drawn together: the generator takes nearly as long for the words of one step."""
@@ -73,13 +74,10 @@ class Square(Rule[State]):
     rescale: bool = False
 
     def __post_init__(self) -> None:
-        whole("queries", self.queries, 1)
-        whole("restarts", self.restarts, 1)
-        positive("p_init", self.p_init)
-        if self.p_init > 1:
-            raise ValueError(f"p_init={self.p_init!r} is a share of the pixels: it must not exceed 1")
-        if not isinstance(self.rescale, bool):
-            raise ValueError(f"rescale={self.rescale!r} must be True or False")
+        whole_number("queries", self.queries, 1)
+        whole_number("restarts", self.restarts, 1)
+        share("p_init", self.p_init)
+        boolean("rescale", self.rescale)
 
     @property
     def budget(self) -> int:

@@ -252,7 +252,7 @@ def test_fab_agrees_with_torchattacks_and_is_not_the_weaker_one(norm, targeted):
         ({"restarts": 1.5}, "restarts=1.5"),
         ({"classes": 0}, "classes=0"),
         ({"search_steps": -1}, "search_steps=-1"),
-        ({"alpha_max": 1.5}, "alpha_max=1.5 must be at most 1"),
+        ({"alpha_max": 1.5}, "alpha_max=1.5 must be a finite number, at least 0 and at most 1"),
         ({"beta": 0.0}, "beta=0.0"),
         ({"eta": 0.9}, "eta=0.9"),
         ({"stop_inside": "yes"}, "stop_inside='yes' must be True or False"),

@@ -281,10 +281,10 @@ def test_deepfool_agrees_with_torchattacks_where_that_finds_something(cnn):
     [
         (lambda: FMN(steps=0), "steps=0"),
         (lambda: FMN(step_size=0.0), "step_size=0.0"),
-        (lambda: FMN(gamma=1.0), "gamma=1.0 must be below 1"),
+        (lambda: FMN(gamma=1.0), "gamma=1.0 must be a finite number, above 0 and below 1"),
         (lambda: FMN(stop_inside=1), "stop_inside=1 must be True or False"),
         (lambda: DDN(radius=float("inf")), "radius=inf"),
-        (lambda: DDN(gamma=2.0), "gamma=2.0 must be below 1"),
+        (lambda: DDN(gamma=2.0), "gamma=2.0 must be a finite number, above 0 and below 1"),
         (lambda: DeepFool(classes=0), "classes=0"),
         (lambda: DeepFool(overshoot=-0.1), "overshoot=-0.1"),
         (lambda: ddn.ENTRY.make(ThreatModel("Linf", 0.1)), "is for L2, not for Linf"),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, one_of
+from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library
+from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
 from gauntlet.attacks.views.guard import LogitsModel
 

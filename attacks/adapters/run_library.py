@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.rule import at_least
+from gauntlet.attacks.ops.validators import number, positive, share, whole_number
 from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 
@@ -35,20 +35,17 @@ class Whole(ABC):
         """Raises ValueError for a setting out of range."""
         for name in ("steps", "restarts", "search_steps", "queries", "targets", "gradients", "eot", "max_eval"):
             if hasattr(self, name):
-                value = getattr(self, name)
-                if not isinstance(value, int):
-                    raise ValueError(f"{name}={value!r} must be a whole number")
-                at_least(name, value, 1)
+                whole_number(name, getattr(self, name), 1)
         for name in ("lr", "initial_c"):
-            if hasattr(self, name) and not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be positive")
+            if hasattr(self, name):
+                positive(name, getattr(self, name))
         for name in ("overshoot", "confidence"):
             if hasattr(self, name):
-                at_least(name, getattr(self, name), 0)
+                number(name, getattr(self, name), least=0)
         for name in ("step_size", "p_init"):
-            share = getattr(self, name, None)
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name}={share!r} is a share: it must be above 0 and at most 1")
+            value = getattr(self, name, None)
+            if value is not None:
+                share(name, value)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates for images (N, C, H, W) in [0, 1] and labels (N,), in the images' shape, dtype and device.
@@ -88,12 +85,6 @@ def builder(kind: type[W]) -> Callable[..., W]:
 def step_share(step_size: float | None, steps: int) -> float:
     """The step as a share of eps: as given, else 2.5 / steps (as `gauntlet.attacks.pgd`), never more than 1."""
     return min(1.0, 2.5 / steps) if step_size is None else step_size
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError that names the setting and its values, unless it has one of them."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}")
 
 
 def count_classes(model: nn.Module, images: Tensor, *, least: int, attack: str) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, one_of, step_share
+from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, step_share
 from gauntlet.attacks.ops.threat import Norm
+from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
 from gauntlet.attacks.views.guard import LogitsModel
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gauntlet.attacks.ops.validators import one_of
+
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -38,6 +40,5 @@ LOSSES: dict[str, Loss] = {"ce": ce, "cw": cw}
 
 def named_loss(name: str) -> Loss:
     """The loss of that name. Raises ValueError that lists the names."""
-    if name not in LOSSES:
-        raise ValueError(f"loss {name!r} is not known: use one of {', '.join(sorted(LOSSES))}")
+    one_of("loss", name, LOSSES)
     return LOSSES[name]

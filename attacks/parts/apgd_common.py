@@ -7,14 +7,14 @@ from torch import Tensor
 
 from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
 from gauntlet.attacks.ops.losses import Loss
+from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.solving.oracle import Oracle
 
 
 def loss_name(name: str) -> str:
     """`name` with hyphens read as underscores. Raises ValueError that lists the losses where there is none of that name."""
     known = name.replace("-", "_") if isinstance(name, str) else name
-    if known not in UNTARGETED and known not in TARGETED:
-        raise ValueError(f"loss {known!r} is not known: use one of {', '.join([*UNTARGETED, *TARGETED])}")
+    one_of("loss", known, [*UNTARGETED, *TARGETED])
     return known
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -62,21 +61,3 @@ class Rule(ABC, Generic[S]):
     def finished(self, state: S) -> Tensor | None:
         """Slots that need no further step before the budget is spent, bool (N,); None where the budget decides."""
         return None
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Raise ValueError that names the setting, unless it is a finite number of at least `least`."""
-    if not least <= value < math.inf:
-        raise ValueError(f"{name}={value!r} must be a finite number of at least {least}")
-
-
-def whole(name: str, value: int, least: int) -> None:
-    """Raise ValueError that names the setting, unless it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-
-
-def positive(name: str, value: float) -> None:
-    """Raise ValueError that names the setting, unless it is a positive, finite number."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={value!r} must be a positive, finite number")

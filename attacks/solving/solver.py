@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
-from gauntlet.attacks.solving.rule import Rule, whole
+from gauntlet.attacks.ops.validators import whole_number
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.solving.stage_queue import (
     Job,
@@ -57,7 +58,7 @@ def solve(
     `classes`: how many the model has, for rules that must know; towards a class, rules see two. `views`: the modules that
     stages may be shown in place of the model, by name. `rejects`: the model has an output more, see `attacks.rejecting`.
     """
-    whole("batch_size", batch_size, 1)
+    whole_number("batch_size", batch_size, 1)
     meter = meter or Meter()
     stages = [Stage("", attack)] if isinstance(attack, Rule) else list(attack)
     classes = 2 if task.threat.target else classes

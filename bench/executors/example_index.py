@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
-from gauntlet.attacks.solving.rule import whole
 from gauntlet.leaderboard.results.record import CellInfo
 from gauntlet.leaderboard.results.store import Store, StoreError
 
@@ -38,7 +38,7 @@ class Replay:
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        whole("most", self.most, 1)
+        whole_number("most", self.most, 1)
 
 
 class Shelf:

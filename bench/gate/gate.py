@@ -13,10 +13,10 @@ from gauntlet.bench.gate.early_run import traces
 from gauntlet.bench.gate.lost_samples import detailed
 from gauntlet.bench.gate.publish import append_summary, write_files
 from gauntlet.bench.run.run_folder import RunError, load_run
-from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineError
 from gauntlet.leaderboard.gate.baseline_file import read_baseline
 from gauntlet.leaderboard.gate.formats import to_json
+from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.report import GateReport, nothing_compared
 from gauntlet.leaderboard.results.escape import visible

@@ -33,8 +33,8 @@ from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine
 from gauntlet.defenses.training.pgd import RECIPE as ADVERSARIAL
 from gauntlet.defenses.training.standard import RECIPE as STANDARD
-from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.baseline import Baseline, Test
+from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.sequential_test import walk
 from gauntlet.leaderboard.gate.trace import Trace
