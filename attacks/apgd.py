@@ -93,7 +93,7 @@ class APGD(Rule[State]):
         return self.steps
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`, for a targeted loss times `targets`."""
         return self.restarts * (self.targets if self.loss in TARGETED else 1)
 

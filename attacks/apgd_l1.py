@@ -65,7 +65,7 @@ class APGDL1(Rule[State]):
       projection has set back.
     """
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     steps: int = 100
     restarts: int = 1
@@ -88,7 +88,7 @@ class APGDL1(Rule[State]):
         return self.steps + (2 if self.multi_eps else 0)
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`, for a targeted loss times `targets`."""
         return self.restarts * (self.targets if self.loss in TARGETED else 1)
 

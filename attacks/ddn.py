@@ -41,7 +41,7 @@ class DDN(Rule[State]):
     reference code, a sample without gradient takes a random direction.
     """
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     steps: int = 100
     step_size: float = 1.0

@@ -46,7 +46,7 @@ class DeepFool(Rule[State]):
     the model is linearised).
     """
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     steps: int = 50
     classes: int = 9

@@ -66,7 +66,7 @@ class FAB(Rule[State]):
     - With more than `classes` + 1 classes, the untargeted attack looks at the likeliest ones only, not at all.
     """
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     targeted: bool = True
     classes: int = 9
@@ -98,7 +98,7 @@ class FAB(Rule[State]):
         return self.steps * (1 if self.targeted else self.classes + 1) + self._search_steps
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`, times the number of targets."""
         return self.restarts * self._targets
 

@@ -46,7 +46,7 @@ class FMN(Rule[State]):
     - The last iterate is evaluated as well.
     """
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     steps: int = 100
     step_size: float = 1.0

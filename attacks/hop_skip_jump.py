@@ -68,7 +68,7 @@ class HopSkipJump(Rule[State]):
     - The closest point of all queries is the result, not the last iterate.
     """
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     queries: int = 5000
     restarts: int = 1
@@ -89,7 +89,7 @@ class HopSkipJump(Rule[State]):
         return self.queries
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`."""
         return self.restarts
 

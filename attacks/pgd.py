@@ -57,7 +57,7 @@ class PGD(Rule[State]):
         return self.steps
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`."""
         return self.restarts
 

@@ -61,7 +61,7 @@ class SLIDE(Rule[State]):
         return self.steps
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`."""
         return self.restarts
 

@@ -85,7 +85,7 @@ class Square(Rule[State]):
         return self.queries
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """`restarts`."""
         return self.restarts
 

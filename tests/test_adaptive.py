@@ -15,7 +15,7 @@ from gauntlet.attacks.naive import build as build_naive
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solving.solver import Stage, Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Stage, Task, Verification, solve
 from gauntlet.attacks.square import Square
 from gauntlet.bench.cli.running import execute
 from gauntlet.bench.config.schema import load_config
@@ -162,7 +162,7 @@ def verdict(model, rejects=False):
     def verify(points, samples, attempt):
         outputs = model(points)
         won = outputs.argmax(1) == 1
-        return Verdict(won, torch.zeros_like(won), torch.zeros_like(won))
+        return Verification(won, torch.zeros_like(won), torch.zeros_like(won))
 
     return verify
 

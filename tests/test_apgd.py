@@ -12,7 +12,7 @@ from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.random import Draws, active_draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.12), ThreatModel("L2", 0.7)
@@ -49,7 +49,7 @@ def pictures(count, seed=0):
 
 def never(points, samples, attempt):
     """A verifier that believes nothing, so that every slot runs to its end."""
-    return Verdict(*[torch.zeros(len(points), dtype=torch.bool)] * 3)
+    return Verification(*[torch.zeros(len(points), dtype=torch.bool)] * 3)
 
 
 def outcomes(rule, model, images, labels, threat, seed=0, batch_size=256):
@@ -239,7 +239,12 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(settings, named):
 
 def test_the_targeted_entry_tries_nine_targets_and_no_more_than_there_are_wrong_classes():
     rule = ENTRY_TARGETED.make(LINF, restarts=2)
-    assert (rule.tries, rule.for_classes(10).tries, rule.for_classes(4).tries, rule.for_classes(2).tries) == (
+    assert (
+        rule.total_restarts,
+        rule.for_classes(10).total_restarts,
+        rule.for_classes(4).total_restarts,
+        rule.for_classes(2).total_restarts,
+    ) == (
         18,
         18,
         6,

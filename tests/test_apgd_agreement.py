@@ -12,7 +12,7 @@ from gauntlet.attacks.apgd import APGD, checkpoints
 from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def pictures(count, seed=0):
 def never(points, samples, attempt):
     """A verifier that believes nothing, so that every slot runs to its end."""
     no = torch.zeros(len(points), dtype=torch.bool)
-    return Verdict(no, no, no)
+    return Verification(no, no, no)
 
 
 @pytest.fixture

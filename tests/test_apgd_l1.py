@@ -21,7 +21,7 @@ from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.suites import SUITES, suite_members
 from gauntlet.attacks.slide import SLIDE
-from gauntlet.attacks.solving.solver import Stage, Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Stage, Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 EPS = 0.5
@@ -43,7 +43,7 @@ class Recorder(nn.Module):
 
 def never(points, samples, attempt):
     """A verifier that believes nothing, so that every slot runs to its end."""
-    return Verdict(*[torch.zeros(len(points), dtype=torch.bool)] * 3)
+    return Verification(*[torch.zeros(len(points), dtype=torch.bool)] * 3)
 
 
 def outcomes(attack, model, images, labels, threat=L1, seed=0, **options):

@@ -16,7 +16,7 @@ from gauntlet.attacks.fab import FAB
 from gauntlet.attacks.ops.box_projection import inner, move_to_hyperplane
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 BOTH = [pytest.param(True, id="targeted"), pytest.param(False, id="untargeted")]
@@ -146,7 +146,7 @@ class Never:
 
     def __call__(self, points, samples, attempt):
         no = torch.zeros(len(points), dtype=torch.bool)
-        return Verdict(no, no, no)
+        return Verification(no, no, no)
 
 
 @pytest.mark.parametrize("stop_inside", [False, True])
@@ -156,7 +156,7 @@ def test_fab_t_makes_one_pass_for_each_target_and_step(stop_inside, network):
         # And one forward pass for the last iterate of each try; a final search follows only where a try found something.
         searches = one.backwards - 3 * 2 * 7
         assert searches in ({0} if stop_inside else range(0, 19, 3))
-        assert one.forwards == one.backwards + rule.tries
+        assert one.forwards == one.backwards + rule.total_restarts
 
 
 def test_untargeted_fab_makes_one_pass_for_each_class_and_step_and_one_for_each_misclassified_iterate(network):
@@ -164,7 +164,7 @@ def test_untargeted_fab_makes_one_pass_for_each_class_and_step_and_one_for_each_
     found = outcomes(rule, *network, ThreatModel("L2", 1e-6), judge=Never())
     for one in found:
         assert 2 * 7 * 3 <= one.backwards <= 2 * 7 * 4
-        assert one.forwards == one.backwards + rule.tries
+        assert one.forwards == one.backwards + rule.total_restarts
     assert max(one.backwards for one in found) > 2 * 7 * 3
 
 
@@ -270,6 +270,6 @@ def test_both_entries_seek_the_minimum_norm_and_have_no_more_targets_than_wrong_
         rule = entry.make(ThreatModel("L2", 0.1))
         assert entry.card.minimum_norm
         assert rule.minimum_norm
-        assert rule.tries == tries
-    assert fab.TARGETED.make(ThreatModel("L2", 0.1)).for_classes(3).tries == 2
+        assert rule.total_restarts == tries
+    assert fab.TARGETED.make(ThreatModel("L2", 0.1)).for_classes(3).total_restarts == 2
     assert fab.ENTRY.make(ThreatModel("L2", 0.1)).for_classes(3).budget == 100 * (2 + 1) + 3

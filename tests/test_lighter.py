@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 import gauntlet
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
-from gauntlet.attacks.views.fast_model import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, lighter
+from gauntlet.attacks.views.fast_model import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, choose_form
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.verify.verifier import Verifier
@@ -220,8 +220,8 @@ def test_a_fold_that_changes_the_logits_is_refused():
     seasoned(model, 3, 16, 16)
     x = images(3, 3, 16, 16)
     assert not norms(fold_batch_norm(model, x))
-    assert lighter(model, x, precision="float32").form == ""
-    assert lighter(model, x, precision="float32").module is model
+    assert choose_form(model, x, precision="float32").form == ""
+    assert choose_form(model, x, precision="float32").module is model
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -231,7 +231,7 @@ def test_another_layout_inside_gives_gradients_in_the_layout_of_the_images(memor
     spy = Through(lambda self, x: (seen.append(x.is_contiguous(memory_format=torch.channels_last)), x)[1])
     model = nn.Sequential(nn.Conv2d(channels, 4, 3), spy, nn.Conv2d(4, 4, 3), nn.Flatten()).eval()
     x = images(2, channels, 8, 8).contiguous(memory_format=memory_format)
-    found = lighter(model, x, layout=True, precision="float32")
+    found = choose_form(model, x, layout=True, precision="float32")
     assert found.form == "channels_last"
     assert isinstance(found.module, ChannelsLast)
     seen.clear()
@@ -248,7 +248,7 @@ def test_low_precision_takes_and_gives_float32():
     spy = Through(lambda self, x: (seen.append(x.dtype), x)[1])
     model = nn.Sequential(nn.Conv2d(3, 4, 3), spy, nn.Flatten(), nn.Linear(144, 10)).eval()
     x = images(2, 3, 8, 8)
-    found = lighter(model, x, precision="bfloat16")
+    found = choose_form(model, x, precision="bfloat16")
     assert found.form == "bf16"
     seen.clear()
     assert found.module(x).dtype == torch.float32
@@ -284,13 +284,13 @@ def wide():
 def test_a_large_network_takes_every_change_that_the_device_does_fast(monkeypatch, fast, form):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast, "amx_bf16": False}, raising=False)
     model, x = wide(), images(40, 3, 8, 8)
-    assert [lighter(model, x[:count]).form for count in (1, 3, 16, 40)] == [form] * 4
+    assert [choose_form(model, x[:count]).form for count in (1, 3, 16, 40)] == [form] * 4
 
 
 def test_a_small_network_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     model = gauntlet.load_model("cnn.pgd_digits").module
-    found = lighter(model, images(8, 1, 8, 8))
+    found = choose_form(model, images(8, 1, 8, 8))
     assert found.form == ""
     assert found.module is model
 
@@ -300,12 +300,12 @@ def test_low_precision_starts_at_its_own_size(monkeypatch):
     forms = []
     for width in (PRECISION_WORK / 100 - 20, PRECISION_WORK / 100 + 1):
         model = nn.Sequential(nn.Flatten(), nn.Linear(90, int(width)), nn.ReLU(), nn.Linear(int(width), 10)).eval()
-        forms.append(lighter(model, images(4, 90)).form)
+        forms.append(choose_form(model, images(4, 90)).form)
     assert forms == ["", "bf16"]
 
 
 def test_what_is_refused_is_not_done():
-    found = lighter(wide(), images(4, 3, 8, 8), layout=False, fold=False, precision="float32")
+    found = choose_form(wide(), images(4, 3, 8, 8), layout=False, fold=False, precision="float32")
     assert found.form == ""
 
 
@@ -316,7 +316,7 @@ def test_dropout_in_training_mode_and_noise_in_the_model_stay_random():
     dropout.train()
     x = images(4, 3, 8, 8)
     # Another layout would take the random numbers in another order: it is refused.
-    found = lighter(model, x, layout=True, precision="float32")
+    found = choose_form(model, x, layout=True, precision="float32")
     assert found.form == "folded"
     assert (found.module(x) == 0).any()
     found.module.eval()
@@ -326,8 +326,8 @@ def test_dropout_in_training_mode_and_noise_in_the_model_stay_random():
 
 def test_a_model_without_parameters_works():
     model = Through(lambda self, x: x.flatten(1)[:, :3]).eval()
-    assert lighter(model, images(2, 1, 4, 4)).module is model
-    assert lighter(model, images(2, 1, 4, 4), layout=True, fold=True, precision="float32").form == ""
+    assert choose_form(model, images(2, 1, 4, 4)).module is model
+    assert choose_form(model, images(2, 1, 4, 4), layout=True, fold=True, precision="float32").form == ""
 
 
 class Uncopied:
@@ -347,9 +347,9 @@ def test_a_form_that_raises_or_cannot_be_made_gives_way_to_the_one_before(capsys
 
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Through(picky), nn.Flatten()]
     model, x = seasoned(nn.Sequential(*layers), 3, 8, 8), images(2, 3, 8, 8)
-    assert lighter(model, x, layout=True, precision="bfloat16").form == "channels_last+folded"
+    assert choose_form(model, x, layout=True, precision="bfloat16").form == "channels_last+folded"
     model.lock = Uncopied()
-    found = lighter(model, x, layout=True, precision="bfloat16")
+    found = choose_form(model, x, layout=True, precision="bfloat16")
     assert (found.module, found.form) == (model, "")
     assert capsys.readouterr().out == ""
     assert not recwarn
@@ -359,7 +359,7 @@ def test_low_precision_that_drowns_the_answer_is_refused():
     layer = nn.Linear(12, 3)
     nn.init.constant_(layer.bias, 1000)
     model = nn.Sequential(nn.Flatten(), layer, Through(lambda self, y: y - 1000)).eval()
-    assert lighter(model, images(4, 3, 2, 2), precision="bfloat16").form == ""
+    assert choose_form(model, images(4, 3, 2, 2), precision="bfloat16").form == ""
 
 
 def test_a_form_without_the_gradient_is_refused():
@@ -367,20 +367,20 @@ def test_a_form_without_the_gradient_is_refused():
         return x.detach() if torch.is_autocast_enabled("cpu") else x
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), Through(forward)).eval()
-    assert lighter(model, images(4, 3, 2, 2), precision="bfloat16").form == ""
+    assert choose_form(model, images(4, 3, 2, 2), precision="bfloat16").form == ""
 
 
 def test_a_float64_model_is_not_called_one_of_low_precision():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double().eval()
-    assert lighter(model, images(4, 3, 2, 2).double(), precision="bfloat16").form == ""
+    assert choose_form(model, images(4, 3, 2, 2).double(), precision="bfloat16").form == ""
 
 
 def test_a_form_is_a_frozen_snapshot_and_the_model_stays_free():
     model, x = resnet(), images(2, 3, 16, 16)
     before = copy.deepcopy(model.state_dict())
-    found = lighter(model, x, layout=True, precision="bfloat16")
+    found = choose_form(model, x, layout=True, precision="bfloat16")
     assert found.form == "bf16+channels_last+folded"
-    for form in (found.module, lighter(model, x, layout=False, precision="float32").module):
+    for form in (found.module, choose_form(model, x, layout=False, precision="float32").module):
         assert not any(parameter.requires_grad for parameter in form.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -396,14 +396,14 @@ def test_a_form_is_a_frozen_snapshot_and_the_model_stays_free():
 )
 def test_what_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        lighter(**({"model": resnet(), "example": images(2, 3, 16, 16)} | change))
+        choose_form(**({"model": resnet(), "example": images(2, 3, 16, 16)} | change))
 
 
 def test_what_an_attack_finds_in_low_precision_is_judged_on_the_model_itself():
     data, threat = gauntlet.load_data("digits", samples=64), gauntlet.ThreatModel.parse("Linf:0.2")
     model = gauntlet.load_model("cnn.pgd_digits").module.requires_grad_(False)
     broken = []
-    for form in (model, lighter(model, data.images, layout=True, precision="bfloat16").module):
+    for form in (model, choose_form(model, data.images, layout=True, precision="bfloat16").module):
         verify = Verifier(model, data.images, data.labels, data.ids, threat, seed=0)
         task = Task(data.images, data.labels, data.ids, threat, 0, "pgd")
         outcomes = [one for one in solve(PGD(steps=20), form, task, verify, classes=10) if one.adversarial is not None]

@@ -13,7 +13,7 @@ from gauntlet.attacks.mi_fgsm import DIVERSE, ENTRY, MIFGSM, SMOOTHED
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)
@@ -57,7 +57,7 @@ def last_iterates(rule, model, images, labels, threat, seed=0):
 
     def refuse(points, samples, attempt):
         nothing = torch.zeros(len(samples), dtype=torch.bool)
-        return Verdict(nothing, nothing, nothing)
+        return Verification(nothing, nothing, nothing)
 
     watched = Watched(model)
     list(solve(rule, watched, task(images, labels, threat, seed), refuse, batch_size=len(labels)))

@@ -18,7 +18,7 @@ from gauntlet.attacks.deepfool import DeepFool
 from gauntlet.attacks.fmn import FMN
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 CASES = [
@@ -239,7 +239,7 @@ def test_a_saturated_cross_entropy_sends_ddn_in_random_directions_that_are_the_s
         def judge(candidates, samples, attempt):
             points.update(zip(samples.tolist(), candidates, strict=True))
             no = torch.zeros(len(candidates), dtype=torch.bool)
-            return Verdict(no, no, no)
+            return Verification(no, no, no)
 
         task = Task(images, labels, [str(i) for i in range(6)], ThreatModel("L2", 1.0), 0, "test")
         list(solve(DDN(steps=60), scaled, task, judge, batch_size=batch_size))

@@ -9,7 +9,7 @@ from torch import nn
 from gauntlet.attacks.noise import ENTRY, Noise
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2, L1 = ThreatModel("Linf", 0.2), ThreatModel("L2", 0.7), ThreatModel("L1", 7.0)
@@ -26,7 +26,7 @@ class Never:
 
     def __call__(self, points, samples, attempt):
         no = torch.zeros(len(points), dtype=torch.bool)
-        return Verdict(no, no, no)
+        return Verification(no, no, no)
 
 
 class Spy(nn.Module):

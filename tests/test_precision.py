@@ -13,7 +13,7 @@ from torch import nn
 import gauntlet
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
-from gauntlet.attacks.views.fast_model import full_float32, lighter
+from gauntlet.attacks.views.fast_model import choose_form, full_float32
 from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.planning.plan import make_plan
@@ -145,7 +145,7 @@ def test_what_low_precision_loses_is_found_in_float32_at_the_cost_of_both(tmp_pa
         threat = gauntlet.ThreatModel.parse("Linf:0.1")
         ids = [str(i) for i in range(6)]
         verify = Verifier(model, images, labels, ids, threat, seed=0)
-        low = lighter(Classifier(model), images, precision="bfloat16").module
+        low = choose_form(Classifier(model), images, precision="bfloat16").module
         outcomes = list(solve(PGD(steps=5), low, Task(images, labels, ids, threat, 0, "pgd"), verify, classes=2))
         assert all(one.adversarial is None for one in outcomes)
         for name in ("forwards", "backwards"):
@@ -239,7 +239,9 @@ def test_a_randomised_model_stays_as_it_is(project):
 
 def test_a_form_is_made_once_for_a_model_behind_a_defense_from_the_first_eight_images(project, monkeypatch):
     made = []
-    monkeypatch.setattr(workbench, "lighter", lambda *args, **kwargs: made.append(args[1]) or lighter(*args, **kwargs))
+    monkeypatch.setattr(
+        workbench, "choose_form", lambda *args, **kwargs: made.append(args[1]) or choose_form(*args, **kwargs)
+    )
     found = prepared("bfloat16", attacks=["fgsm", "pgd(steps=5)"], defense=["none", "bit_depth"], seed=3)
     assert {one.cell.info.precision for one in found} == {"bf16"}
     assert [len(one) for one in made] == [8, 8]
@@ -255,7 +257,7 @@ def test_forms_are_compared_without_tf32(monkeypatch):
             seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
             return super().forward(x)
 
-    lighter(Spy().eval(), torch.full((2, 3, 2, 2), 0.5), precision="bfloat16")
+    choose_form(Spy().eval(), torch.full((2, 3, 2, 2), 0.5), precision="bfloat16")
     assert set(seen) == {(False, False)}
     assert torch.backends.cudnn.allow_tf32
     with pytest.raises(KeyError), full_float32():
@@ -273,7 +275,7 @@ def test_the_command_line_takes_a_precision_shows_it_and_verify_finds_the_result
     assert read_cells(Path("gauntlet-results/cells.csv"))["precision"].tolist() == ["bf16"]
     assert "pgd(steps=5) (Linf:0.1, bf16)" in Path("gauntlet-results/leaderboard.md").read_text()
     # Another device might choose another form.
-    monkeypatch.delattr(workbench, "lighter")
+    monkeypatch.delattr(workbench, "choose_form")
     done = call("verify", "gauntlet-results")
     assert done.returncode == 0, done.out
 

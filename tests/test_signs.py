@@ -210,7 +210,7 @@ def test_a_gradient_that_is_not_finite_has_vanished():
     stages = (Stage("first", PGD(steps=3)), Stage("wide", Square(queries=5), Masked()))
     for one in run(stages, Cliff(), levels()):
         assert one.vanished == one.backwards
-        assert (one.widened > 0) == (one.stage != "first")
+        assert (one.masked_fallback > 0) == (one.stage != "first")
 
 
 def test_only_passes_of_stages_for_masked_samples_count_as_widened():
@@ -225,12 +225,12 @@ def test_only_passes_of_stages_for_masked_samples_count_as_widened():
     found = run(stages, Flat(), levels(bright), batch_size=5)
     for one in found:
         if one.sample not in bright:
-            assert one.widened == 0
+            assert one.masked_fallback == 0
         elif one.stage == "":
             # The wide search, and 3 steps with the last iterate's evaluation: neither the near stage nor the last.
-            assert one.widened == 7 + 3 + 4
-            assert one.forwards + one.backwards > one.widened + 9
-    assert any(one.widened for one in found)
+            assert one.masked_fallback == 7 + 3 + 4
+            assert one.forwards + one.backwards > one.masked_fallback + 9
+    assert any(one.masked_fallback for one in found)
 
 
 def test_a_probe_that_comes_nearer_than_the_gradients_is_a_sign():
@@ -247,10 +247,10 @@ def test_a_probe_that_comes_nearer_than_the_gradients_is_a_sign():
         Stage("wide", Square(queries=9), Masked()),
     )
     honest, misled = run(stages, Levels(), levels()), run(stages, Misleading(), levels())
-    assert all(one.widened == 0 for one in honest)
+    assert all(one.masked_fallback == 0 for one in honest)
     left = [one for one in misled if one.stage in ("", "wide")]
     assert len(left) > 6
-    assert all(one.widened > 0 and one.vanished == 0 for one in left)
+    assert all(one.masked_fallback > 0 and one.vanished == 0 for one in left)
     assert all(one.near("probe") < one.near("gradient") for one in left)
 
 
@@ -284,9 +284,9 @@ def test_gated_stages_work_towards_a_class(target):
     for one, other in zip(found, plain, strict=True):
         # Class 1 is the only one that can be reached: both problems are the same.
         assert (one.adversarial is None) == (other.adversarial is None)
-        assert (one.widened > 0) == (other.widened > 0)
+        assert (one.masked_fallback > 0) == (other.masked_fallback > 0)
         assert one.near("gradient", "probe") == pytest.approx(other.near("gradient", "probe"), abs=0.02)
-    assert {one.sample for one in found if one.widened} >= {i for i in bright if found[i].stage in ("", "wide")}
+    assert {one.sample for one in found if one.masked_fallback} >= {i for i in bright if found[i].stage in ("", "wide")}
     far = run(stages, Flat(), levels(bright), threat=ThreatModel("Linf", 0.05, "2"))
     assert all(one.adversarial is None for one in far)
     # Class 2 is far, whatever the second logit does.

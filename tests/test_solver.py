@@ -16,7 +16,7 @@ from gauntlet.attacks.ops.norms import distance, project, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.oracle import AttackError
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 N = 13
@@ -55,7 +55,7 @@ class Never:
 
     def __call__(self, points, samples, attempt):
         no = torch.zeros(len(points), dtype=torch.bool)
-        return Verdict(no, no, no)
+        return Verification(no, no, no)
 
 
 @pytest.fixture(scope="module", params=["convolution", "two layers, odd shape"])
@@ -234,7 +234,7 @@ def test_a_point_refused_in_one_composition_is_counted_and_the_sample_goes_on(ta
     class Splitting:
         def __call__(self, points, samples, attempt):
             no = torch.zeros(len(points), dtype=torch.bool)
-            return Verdict(no, no, ~no)
+            return Verification(no, no, ~no)
 
     found = run(PGD(steps=6), *task, ThreatModel("Linf", 0.2), judge=Splitting())
     assert all(one.adversarial is None for one in found.values())
@@ -252,7 +252,7 @@ def test_the_last_iterate_is_evaluated_even_where_an_earlier_candidate_is_refuse
         def __call__(self, points, samples, attempt):
             self.seen += attempt.tolist()
             success = attempt >= 7
-            return Verdict(success, ~success, ~success & success)
+            return Verification(success, ~success, ~success & success)
 
     model, images, _ = task
     wrong = model(images).argmin(1)  # misclassified from the start: every iterate is a candidate

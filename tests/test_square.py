@@ -14,7 +14,7 @@ import gauntlet
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.parts.square_shapes import bump
-from gauntlet.attacks.solving.solver import Task, Verdict, solve
+from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.attacks.square import ENTRY, Square
 from gauntlet.bench.verify.verifier import Verifier
 
@@ -26,7 +26,7 @@ class Never:
 
     def __call__(self, points, samples, attempt):
         no = torch.zeros(len(points), dtype=torch.bool)
-        return Verdict(no, no, no)
+        return Verification(no, no, no)
 
 
 class Spy(nn.Module):

@@ -249,7 +249,7 @@ def plain(digits, tmp_path_factory):
 def test_a_sound_network_shows_no_sign_of_masked_gradients(plain, text):
     result, flags, stats = plain[text]
     assert flags == set()
-    assert sum(one.widened for one in stats) <= 2
+    assert sum(one.masked_fallback for one in stats) <= 2
     assert 2 <= result.robust.sum() <= 20
 
 
@@ -277,7 +277,7 @@ def assert_few_are_saved(masks, text, digits, plain, folder):
         result, flags, stats = evaluated(blind, images, labels, text, folder / name)
         assert result.correct.double().mean() > 0.9
         assert "masked-gradients" in flags
-        assert sum(one.widened for one in stats) > len(images) / 4
+        assert sum(one.masked_fallback for one in stats) > len(images) / 4
         assert sum(one.widened_passes for one in stats) > 0
         assert result.robust.sum() <= plain[text][0].robust.sum() + MASKED[name], name
 
@@ -441,7 +441,7 @@ def facts(found, ids):
             one.forwards,
             one.backwards,
             one.steps,
-            one.widened,
+            one.masked_fallback,
             one.vanished,
             one.adversarial is not None,
         )

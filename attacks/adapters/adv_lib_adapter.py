@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, step_share
+from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library, step_share
 from gauntlet.attacks.ops.threat import Norm
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.views.guard import LogitsModel
@@ -19,12 +19,12 @@ def _attacks() -> ModuleType:
     return library("adv_lib.attacks", "adv-lib")
 
 
-def _ball(attack: Whole) -> dict[str, Any]:
+def _ball(attack: LibraryAttack) -> dict[str, Any]:
     return {"eps": attack.threat.eps, "norm": math.inf if attack.threat.norm == "Linf" else 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibPGD(Whole):
+class AdvLibPGD(LibraryAttack):
     """Projected gradient descent from one start. The library does not evaluate its last iterate."""
 
     steps: int = 40
@@ -40,7 +40,7 @@ class AdvLibPGD(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibAPGD(Whole):
+class AdvLibAPGD(LibraryAttack):
     """Auto-PGD on cross-entropy, one start."""
 
     steps: int = 100
@@ -52,7 +52,7 @@ class AdvLibAPGD(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibAPGDT(Whole):
+class AdvLibAPGDT(LibraryAttack):
     """Targeted Auto-PGD on the DLR loss."""
 
     steps: int = 100
@@ -68,7 +68,7 @@ class AdvLibAPGDT(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibFAB(Whole):
+class AdvLibFAB(LibraryAttack):
     """Targeted FAB. The library seeks the minimum norm whatever eps is, so that some of its points lie outside the ball."""
 
     steps: int = 100
@@ -92,7 +92,7 @@ class AdvLibFAB(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibCarliniWagner(Whole):
+class AdvLibCarliniWagner(LibraryAttack):
     """Carlini and Wagner's L2 attack, `search_steps` constants, `steps` iterations each."""
 
     steps: int = 100
@@ -117,7 +117,7 @@ class AdvLibCarliniWagner(Whole):
 
 
 def _entry(
-    name: str, kind: type[Whole], summary: str, norms: tuple[Norm, ...] = ("Linf", "L2"), least: bool = False
+    name: str, kind: type[LibraryAttack], summary: str, norms: tuple[Norm, ...] = ("Linf", "L2"), least: bool = False
 ) -> AttackEntry:
     return AttackEntry(
         AttackCard(f"adv_lib.{name}", summary, "adv-lib; Rony 2020", norms, minimum_norm=least), builder(kind)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, step_share
+from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library, step_share
 from gauntlet.attacks.ops.threat import Norm
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
 from gauntlet.attacks.views.guard import LogitsModel
@@ -21,7 +21,7 @@ _PACKAGE = "adversarial-robustness-toolbox"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArtAttack(Whole):
+class ArtAttack(LibraryAttack):
     """Wraps the model for ART and carries the batch to numpy and back; subclasses build the attack."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, library, step_share
+from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, library, step_share
 from gauntlet.attacks.ops.threat import Norm
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.views.guard import LogitsModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoolboxAttack(Whole):
+class FoolboxAttack(LibraryAttack):
     """Wraps the model; subclasses choose the attack."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library
+from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library
 from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
 from gauntlet.attacks.views.guard import LogitsModel
@@ -19,7 +19,7 @@ _MOST_TARGETS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Official(Whole):
+class Official(LibraryAttack):
     """Stages of the package, with the budgets of its `standard` version, each on what the others left standing."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:

@@ -18,7 +18,7 @@ from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole(ABC):
+class LibraryAttack(ABC):
     """An attack of another library with its settings; `repr` shows them all, as resolved.
 
     Conventions of all subclasses: `steps` are iterations (official budgets by default), `restarts` counts the first
@@ -70,7 +70,7 @@ class Whole(ABC):
         """The library's attack: float32 images in, candidates of the same shape out; `seed` fits 31 bits."""
 
 
-W = TypeVar("W", bound=Whole)
+W = TypeVar("W", bound=LibraryAttack)
 
 
 def builder(kind: type[W]) -> Callable[..., W]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_library import Whole, builder, count_classes, library, step_share
+from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library, step_share
 from gauntlet.attacks.ops.threat import Norm
 from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
@@ -23,7 +23,7 @@ def _torchattacks() -> ModuleType:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksFGSM(Whole):
+class TorchattacksFGSM(LibraryAttack):
     """One signed step of eps (torchattacks.FGSM)."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
@@ -32,7 +32,7 @@ class TorchattacksFGSM(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksPGD(Whole):
+class TorchattacksPGD(LibraryAttack):
     """torchattacks.PGD for Linf, torchattacks.PGDL2 for L2; their own step does not follow eps, so it is set here."""
 
     steps: int = 40
@@ -48,7 +48,7 @@ class TorchattacksPGD(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksAPGD(Whole):
+class TorchattacksAPGD(LibraryAttack):
     """Auto-PGD (Croce and Hein 2020), `loss` ce or dlr, with the official 100 steps in place of the library's 10."""
 
     steps: int = 100
@@ -71,7 +71,7 @@ class TorchattacksAPGD(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksAPGDT(Whole):
+class TorchattacksAPGDT(LibraryAttack):
     """Targeted Auto-PGD on the DLR loss, `targets` classes at most (official: 9), 100 steps each (library: 10).
 
     In L2 the library halves the step of all samples by the first one's schedule; that is left as it is.
@@ -89,7 +89,7 @@ class TorchattacksAPGDT(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksFAB(Whole):
+class TorchattacksFAB(LibraryAttack):
     """Targeted FAB (Croce and Hein 2020), `targets` classes at most (official: 9), 100 steps each (library: 10)."""
 
     steps: int = 100
@@ -103,7 +103,7 @@ class TorchattacksFAB(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksSquare(Whole):
+class TorchattacksSquare(LibraryAttack):
     """Square Attack (Andriushchenko et al. 2020); `rescale` stretches its schedule to `queries`."""
 
     queries: int = 5000
@@ -120,7 +120,7 @@ class TorchattacksSquare(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksAutoAttack(Whole):
+class TorchattacksAutoAttack(LibraryAttack):
     """AutoAttack (Croce and Hein 2020) with the official budget, which the library does not set.
 
     Official (github.com/fra31/auto-attack, `set_version`): 100 steps for APGD and FAB, 9 target classes at most, 5000
@@ -156,7 +156,7 @@ class TorchattacksAutoAttack(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksDeepFool(Whole):
+class TorchattacksDeepFool(LibraryAttack):
     """DeepFool (Moosavi-Dezfooli et al. 2016), sample by sample.
 
     The library overshoots each step; where pixels are clipped this ends just inside the boundary. As in the paper
@@ -177,7 +177,7 @@ class TorchattacksDeepFool(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksCW(Whole):
+class TorchattacksCW(LibraryAttack):
     """Carlini and Wagner's L2 attack (2017), section VI, with what the library lacks: the search for the constant c.
 
     `search_steps` calls of the library, `steps` iterations of Adam each; c starts at `initial_c`, is multiplied by 10
@@ -222,11 +222,11 @@ class TorchattacksCW(Whole):
         return _result(attack, images, labels)
 
 
-def _ball(attack: Whole, seed: int) -> dict[str, Any]:
+def _ball(attack: LibraryAttack, seed: int) -> dict[str, Any]:
     return {"norm": attack.threat.norm, "eps": attack.threat.eps, "seed": seed, "verbose": False}
 
 
-def _square_size(attack: Whole, images: Tensor) -> None:
+def _square_size(attack: LibraryAttack, images: Tensor) -> None:
     """The first pattern in L2 is a grid of tiles of a fifth of the height, which leaves some image sizes."""
     height, width = images.shape[-2:]
     if attack.threat.norm == "Linf":
@@ -247,7 +247,7 @@ def _result(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
 
 def _entry(
     name: str,
-    kind: type[Whole],
+    kind: type[LibraryAttack],
     summary: str,
     paper: str,
     *,

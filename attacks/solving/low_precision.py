@@ -12,12 +12,12 @@ from torch import nn
 
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, Verify, solve
-from gauntlet.attacks.views.fast_model import Lighter
+from gauntlet.attacks.views.fast_model import FastModel
 
 
-def solve_lighter(
+def solve_fast(
     attack: Rule[Any] | Sequence[Stage],
-    light: Lighter,
+    light: FastModel,
     task: Task,
     verify: Verify,
     *,
@@ -61,7 +61,7 @@ def solve_lighter(
 
 
 def _finish(
-    run: Callable[..., Iterator[Outcome]], full: Lighter, task: Task, verify: Verify, standing: Sequence[Outcome]
+    run: Callable[..., Iterator[Outcome]], full: FastModel, task: Task, verify: Verify, standing: Sequence[Outcome]
 ) -> Iterator[Outcome]:
     rows = torch.tensor([one.sample for one in standing], device=task.images.device)
     left = replace(
@@ -78,7 +78,7 @@ def _finish(
 
 def _both(low: Outcome, full: Outcome) -> Outcome:
     """The end of the second attack with the costs and incidents of both."""
-    sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "widened", "vanished")
+    sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "masked_fallback", "vanished")
     return replace(
         full,
         sample=low.sample,

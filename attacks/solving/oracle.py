@@ -55,7 +55,7 @@ class Oracle:
         slots: Slots,
         *,
         minimum_norm: bool,
-        roams: bool = False,
+        leaves_ball: bool = False,
         watch: bool = False,
         backward: Backward = "true",
         judge: nn.Module | None = None,
@@ -71,7 +71,7 @@ class Oracle:
         self.threat = threat
         self.slots = slots
         self.minimum_norm = minimum_norm
-        self.roams = roams
+        self.leaves_ball = leaves_ball
         self.watch = watch
         self.backward = backward
         self.judge = judge
@@ -184,7 +184,7 @@ class Oracle:
             counted = counted._replace(distance=torch.where(success, size, slots.distance))
         else:
             inside = torch.as_tensor(plain, device=x.device)
-            if self.roams:
+            if self.leaves_ball:
                 inside = inside & (distance(x, slots.clean, self.threat.norm) <= limit(self.threat))
             success = ((logits.argmax(1) != labels) | broken) & inside
             if self.watch:

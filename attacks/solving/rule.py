@@ -24,7 +24,7 @@ class Rule(ABC, Generic[S]):
 
     version: ClassVar[int] = 1
     """Rises whenever the rule's output changes: it is part of the key of stored results."""
-    roams: ClassVar[bool] = False
+    leaves_ball: ClassVar[bool] = False
     """Whether points outside the ball are evaluated on the way: those are no candidates, rather than false claims."""
 
     @property
@@ -38,7 +38,7 @@ class Rule(ABC, Generic[S]):
         return False
 
     @property
-    def tries(self) -> int:
+    def total_restarts(self) -> int:
         """How often a sample that was not broken is started afresh, the first time counted."""
         return 1
 

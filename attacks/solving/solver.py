@@ -33,9 +33,9 @@ from gauntlet.attacks.solving.stage_queue import (
     step,
     turn,
 )
-from gauntlet.attacks.solving.task import Meter, Outcome, Task, Verdict, Verify
+from gauntlet.attacks.solving.task import Meter, Outcome, Task, Verification, Verify
 
-__all__ = ["Meter", "Outcome", "Stage", "Task", "Verdict", "Verify", "solve"]
+__all__ = ["Meter", "Outcome", "Stage", "Task", "Verification", "Verify", "solve"]
 
 
 def solve(
@@ -159,7 +159,7 @@ def _settle(outcomes: list[Outcome], lane: Lane, leaving: Leaving | None) -> Ite
         outcome.disagreements += counts["disagreements"]
         outcome.taken += counts["restart"] * lane.stage.rule.budget + counts["step"]
         if isinstance(lane.stage.when, Masked):
-            outcome.widened += passes
+            outcome.masked_fallback += passes
         kind = "probe"
         if counts["backwards"]:
             own = lane.stage.backward == "true" and not lane.stage.view

@@ -189,7 +189,7 @@ def close(lane: Lane, job: Job, limit: int) -> Leaving:
         oracle.logits(point)
         slots = oracle.slots
     slots, broken = _judge(slots, slots.found, job.verify)
-    done = slots.restart + 1 >= rule.tries
+    done = slots.restart + 1 >= rule.total_restarts
     if rule.minimum_norm:
         # The closest example of a restart does not end the search for a closer one in the next.
         broken = broken & done
@@ -235,7 +235,7 @@ def _new(lane: Lane, task: Task, rows: Tensor) -> Slots:
 
 def _oracle(lane: Lane, job: Job, slots: Slots) -> Oracle:
     rule, watch = lane.stage.rule, job.watch
-    ways = {"minimum_norm": rule.minimum_norm, "roams": rule.roams}
+    ways = {"minimum_norm": rule.minimum_norm, "leaves_ball": rule.leaves_ball}
     view = job.views[lane.stage.view] if lane.stage.view else None
     return Oracle(
         job.model if view is None else view,

@@ -41,7 +41,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What the verifier says of N candidates, all tensors of length N."""
 
     success: Tensor
@@ -55,7 +55,7 @@ class Verdict:
 class Verify(Protocol):
     """Judges candidates on the original model. `attempt` (N,) tells repeated candidates of a sample apart."""
 
-    def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verdict:
+    def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
         """`points` (N, C, H, W) are candidates for the samples (N,), indices into the task."""
         ...
 
@@ -75,7 +75,7 @@ class Outcome:
     disagreements: int = 0
     stage: str = ""
     """Label of the stage that broke it; empty without success."""
-    widened: float = 0
+    masked_fallback: float = 0
     """Forward and backward passes of stages that were run because the gradients looked masked."""
     gradients: int = 0
     """The model's own gradients that were taken."""

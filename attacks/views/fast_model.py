@@ -46,25 +46,25 @@ _FEW = 8
 
 
 @dataclass(frozen=True)
-class Lighter:
+class FastModel:
     """A form of a model: the same function up to rounding, except where low precision was chosen."""
 
     module: nn.Module
     """Images to logits, parameters frozen; the model itself where nothing was chosen, else a snapshot of its weights."""
     form: str
     """Such as `bf16+channels_last+folded`; empty where nothing was chosen. It decides rounding, so it belongs in a key."""
-    full: Lighter | None = None
+    full: FastModel | None = None
     """The same form in float32, for what an attack in low precision left standing; None where this one is in float32."""
 
 
-def lighter(
+def choose_form(
     model: nn.Module,
     example: Tensor,
     *,
     layout: bool | None = None,
     fold: bool | None = None,
     precision: str | None = None,
-) -> Lighter:
+) -> FastModel:
     """The form of `model` that an attack should run on; `example` (N, ...) are a few of its images, on its device.
 
     `layout` (channels_last), `fold` (batch normalisation) and `precision` (`float32`, `bfloat16`, or on CUDA `float16`) are
@@ -85,13 +85,13 @@ def lighter(
     few = example[:_FEW].detach()
     logits, work = _measured(model, few)
     gradient = functools.cache(lambda: _gradient(model, few))
-    chosen = Lighter(model, "")
+    chosen = FastModel(model, "")
 
     def take(label: str, convert: Callable[[nn.Module], nn.Module | None], bound: float) -> None:
         nonlocal chosen
         form = _converted(chosen.module, convert, few, logits, gradient, bound)
         if form is not None:
-            chosen = Lighter(form, f"{label}+{chosen.form}".strip("+"))
+            chosen = FastModel(form, f"{label}+{chosen.form}".strip("+"))
 
     if fold is not False and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
         take("folded", lambda form: fold_batch_norm(form, few), SAME)
@@ -107,7 +107,7 @@ def lighter(
         take(_SHORT[dtype], lambda form: LowPrecision(form, dtype), SIMILAR)
         if isinstance(chosen.module, LowPrecision):
             # Without autocast its copy is the form in float32: weights are not kept twice.
-            full = Lighter(chosen.module.model, before.form) if before.form else before
+            full = FastModel(chosen.module.model, before.form) if before.form else before
             chosen = replace(chosen, full=full)
     return chosen
 

@@ -134,7 +134,7 @@ class _Watched(Rule[Any]):
     def __init__(self, rule: Rule[Any], course: Course) -> None:
         self.rule = rule
         self.course = course
-        self.roams = rule.roams  # type: ignore[misc]
+        self.leaves_ball = rule.leaves_ball  # type: ignore[misc]
 
     @property
     def budget(self) -> int:
@@ -145,8 +145,8 @@ class _Watched(Rule[Any]):
         return self.rule.minimum_norm
 
     @property
-    def tries(self) -> int:
-        return self.rule.tries
+    def total_restarts(self) -> int:
+        return self.rule.total_restarts
 
     def for_classes(self, classes: int) -> Rule[Any]:
         return _Watched(self.rule.for_classes(classes), self.course)

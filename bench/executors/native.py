@@ -10,7 +10,7 @@ import torch
 
 from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.low_precision import solve_lighter
+from gauntlet.attacks.solving.low_precision import solve_fast
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Task
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
@@ -92,7 +92,7 @@ def run_native(
     meter = Meter()
     with peak_memory(settings.device) as peak:
         began, judged = synchronised_time(), verify.seconds
-        for outcome in solve_lighter(
+        for outcome in solve_fast(
             attack if isinstance(attack, Rule) else attack.stages,
             prepared.light,
             task,

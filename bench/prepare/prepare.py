@@ -13,7 +13,7 @@ from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.views.fast_model import Lighter, lighter
+from gauntlet.attacks.views.fast_model import FastModel, choose_form
 from gauntlet.bench.checks.catalog import flags, run_checks
 from gauntlet.bench.checks.pipeline_profile import Profile, profile
 from gauntlet.bench.checks.subject import FEW, Subject
@@ -59,7 +59,7 @@ class Prepared:
     defended: DefendedModel
     card: DefenseCard
     attack: AnyAttack
-    light: Lighter
+    light: FastModel
     """The form of `defended` that native attacks run on."""
     victim: nn.Module
     """What whole attacks are given."""
@@ -88,7 +88,7 @@ class Workbench:
         self._checked: dict[tuple[object, ...], tuple[Flag, ...]] = {}
         self._data: dict[DataRef, Data] = {}
         self._models: dict[ModelRef, LoadedModel] = {}
-        self._forms: dict[tuple[ModelRef, str, DataRef], Lighter | None] = {}
+        self._forms: dict[tuple[ModelRef, str, DataRef], FastModel | None] = {}
         self._profiles: dict[tuple[ModelRef, str, DataRef], tuple[Profile, bool]] = {}
         self._shelf = None if store is None else Shelf(store)
         self._flags: dict[tuple[ModelRef, DataRef], tuple[Flag, ...]] = {}
@@ -141,7 +141,7 @@ class Workbench:
         shown = (*shown, *defense_flags(entry.card, randomised))
         attack = self._chosen(cell, data, defended, masked=masked)
         cell = replace(cell, info=replace(cell.info, randomised=randomised, ways=ways(cell, attack, defended)))
-        light = Lighter(defended, "") if recorded else self._light(cell, data, defended, attack)
+        light = FastModel(defended, "") if recorded else self._light(cell, data, defended, attack)
         cell = replace(cell, info=replace(cell.info, precision=recorded or light.form or "float32"))
         what = {
             "schema": SCHEMA_VERSION,
@@ -241,21 +241,21 @@ class Workbench:
             return self._shelf.load(attack, cell.info, data.ids)
         return attack
 
-    def _light(self, cell: Cell, data: Data, defended: DefendedModel, attack: AnyAttack) -> Lighter:
+    def _light(self, cell: Cell, data: Data, defended: DefendedModel, attack: AnyAttack) -> FastModel:
         view = defended.attack_view()
         # Libraries are compared on the model as it is; of a randomised one, equal draws of few images say little.
         native = isinstance(attack, Rule | Cascade) and not cell.info.randomised
         if not native or self.precision == "float32":
-            return Lighter(view, "")
+            return FastModel(view, "")
         triple = (cell.model, str(cell.defense), cell.data)
         if triple not in self._forms:
             # Low precision costs a second attack on what it leaves standing: it is for those who ask for it.
             wanted = "float32" if self.precision == "auto" else self.precision
-            found = lighter(view, data.images[:8].to(self.device), precision=wanted)
+            found = choose_form(view, data.images[:8].to(self.device), precision=wanted)
             self._forms[triple] = found if found.form else None
             for old in [one for one, form in self._forms.items() if form is not None][:-_FORMS_KEPT]:
                 del self._forms[old]
-        light = self._forms[triple] or Lighter(view, "")
+        light = self._forms[triple] or FastModel(view, "")
         # Low precision moves the boundary, and with it the distances that these attacks measure.
         return light.full or light if cell.info.minimum_norm else light
 

@@ -50,7 +50,7 @@ def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -
     if stored < n and pair not in speeds:
         speeds[pair] = _seconds_a_pass(prepared, engine.settings.device)
     rules = [attack] if isinstance(attack, Rule) else [stage.rule for stage in attack.stages]
-    passes = sum(rule.budget * rule.tries for rule in rules)
+    passes = sum(rule.budget * rule.total_restarts for rule in rules)
     return Estimate(title, n, stored, (n - stored) * passes * speeds.get(pair, 0.0))
 
 

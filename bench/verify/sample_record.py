@@ -119,7 +119,7 @@ def _flags(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
 
 
 def _masked(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
-    widened = [outcome.widened for outcome in outcomes if outcome.widened]
+    widened = [outcome.masked_fallback for outcome in outcomes if outcome.masked_fallback]
     # One or two of a hundred show the sign on sound models, too: their gradients came near, a random step nearer.
     if len(widened) < max(3, _MASKED * len(outcomes)):
         return ()

@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Verdict
+from gauntlet.attacks.solving.solver import Verification
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.leaderboard.results.record import DRAWS
 
@@ -100,7 +100,7 @@ class Verifier:
             purpose: sample_keys(seed, purpose, ids, images.device) for purpose in ("judge", "measure", "score")
         }
 
-    def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verdict:
+    def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
         """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solving.solver.Verify`."""
         began = time.perf_counter()
         valid = self.valid(points, samples)
@@ -116,7 +116,7 @@ class Verifier:
                 verdicts = torch.stack([self._won(self.logits(chosen, size), where)[0] for size in COMPOSITIONS])
                 wrong[rows] = verdicts.all(0)
                 split[rows] = verdicts.any(0) & ~verdicts.all(0)
-        verdict = Verdict(success=wrong, rejected=~valid, disagreement=split)
+        verdict = Verification(success=wrong, rejected=~valid, disagreement=split)
         self.seconds += time.perf_counter() - began
         return verdict
 
