@@ -8,6 +8,7 @@ import pytest
 
 from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, ArtifactRef, Baseline, BaselineError, baseline_of, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
+from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Record, Samples, Stats
 
 
@@ -179,7 +180,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match=r"quick\.json"):
+    with pytest.raises(WriteError, match=r"quick\.json"):
         write_baseline(path, accepted(result([False])))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

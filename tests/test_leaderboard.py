@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from gauntlet.leaderboard.report.files import RunContext, csv_text, terminal_table, write
+from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.escape import fenced, markdown, spreadsheet, visible
 from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
 from gauntlet.leaderboard.rows.frames import CELL_DTYPES, LEADERBOARD_DTYPES, read_cells, read_leaderboard
@@ -523,7 +524,7 @@ def test_a_file_that_does_not_fit_leaves_all_old_files_intact_and_is_named(tmp_p
     many = [result(bits(9, 4), info(attack=f"a{i}", attack_spec="x" * 400)) for i in range(20)]
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, old[1]))
     try:
-        with pytest.raises(OSError, match=r"cells\.csv"):
+        with pytest.raises(WriteError, match=r"cells\.csv"):
             write(tmp_path, many, CONTEXT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Flag, Record, Samples, Stats
-from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.results.store import Store
 
 CELL = CellInfo(
     model="net",

@@ -35,9 +35,9 @@ def compare(folders: tuple[Path, ...], model: str, defense: str, form: str, out:
     if out is None:
         click.echo(text, nl=False)
         return
-    from gauntlet.leaderboard.results.store import write_text
+    from gauntlet.leaderboard.results.atomic_files import replace_text
 
-    write_text(out, text)
+    replace_text(out, text)
     click.echo(f"written: {out}")
 
 

@@ -16,8 +16,8 @@ from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.compare.bisection import CellHistory, Version, adjusted, same_data, trace, versions
 from gauntlet.leaderboard.compare.bisection_report import Bisection
 from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellInfo, Record
-from gauntlet.leaderboard.results.store import StoreError
 
 Identity = tuple[str, str, str, str, str, int]
 

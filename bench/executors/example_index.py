@@ -18,8 +18,9 @@ from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellInfo
-from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.results.store import Store
 
 Examples = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Candidates (C, H, W) by the id of the sample."""

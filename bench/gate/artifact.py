@@ -23,7 +23,9 @@ from torch import nn
 
 from gauntlet.bench.models.parts.digest import model_digest
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Key
-from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.results.atomic_files import replace_file
+from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.store import Store
 
 _LIST = "artifact.json"
 _MEMBER = re.compile(r"artifact\.json|store/[0-9a-f]{2}/[0-9a-f]{64}\.parquet|weights/[0-9a-f]{64}\.safetensors")
@@ -73,7 +75,8 @@ def pack(path: Path, store: Store, blocks: Mapping[Key, Sequence[str]], models: 
         found = _sha256(file)
         target = path.with_name(f"{path.stem}-{found[:12]}.zip")
         size = file.stat().st_size
-        file.replace(target)
+        with file.open("rb") as content:
+            replace_file(target, lambda out: shutil.copyfileobj(content, out))
     return ArtifactRef(target.name, found, size)
 
 

@@ -24,8 +24,8 @@ from gauntlet.bench.run.cell_runner import frozen
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.defended import DefendedModel
 from gauntlet.leaderboard.gate.baseline import BaselineCell
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import DRAWS, Record
-from gauntlet.leaderboard.results.store import StoreError
 
 _SAME = 1e-3
 """How far the baseline's model may now be from the logits it gave then, relative to the largest: rounding on another device."""

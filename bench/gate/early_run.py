@@ -21,8 +21,10 @@ from gauntlet.leaderboard.gate.baseline_file import baseline_digest
 from gauntlet.leaderboard.gate.judge import partners
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.trace import Trace, dumps, loads
+from gauntlet.leaderboard.results.atomic_files import replace_text
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult
-from gauntlet.leaderboard.results.store import Store, StoreError, write_text
+from gauntlet.leaderboard.results.store import Store
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Progress |
     if failure is not None:
         return failure
     record = {"baseline": baseline_digest(gate.baseline), "blocks": [block.key for block in prepared.blocks]}
-    write_text(_file(engine.run, cell), json.dumps(record | {"trace": json.loads(dumps(trace))}))
+    replace_text(_file(engine.run, cell), json.dumps(record | {"trace": json.loads(dumps(trace))}))
     return trace
 
 

@@ -19,8 +19,8 @@ from gauntlet.leaderboard.gate.formats import to_json
 from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.report import GateReport, nothing_compared
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.results.store import StoreError
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gauntlet.leaderboard.gate.report import CellVerdict, GateReport
 from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError
 from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.record import CellResult
 
 _MOST_PICTURES = 10
@@ -111,7 +112,7 @@ def _drawn(
         assert verdict.key is not None
         try:
             picture = gallery.draw_lost(known[verdict.key], verdict.lost_ids)
-        except (PicturesMissingError, OSError) as error:
+        except (PicturesMissingError, WriteError, OSError) as error:
             return paths, [str(error)]
         if picture is None:
             reasons["no lost sample has an adversarial example: they are wrong without an attack"] = None

@@ -9,8 +9,9 @@ from typing import Literal
 
 from gauntlet.leaderboard.gate.formats import github_annotations
 from gauntlet.leaderboard.gate.report import GateReport
+from gauntlet.leaderboard.results.atomic_files import replace_text
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.results.store import StoreError, write_text
 
 Format = Literal["text", "github"]
 
@@ -37,7 +38,7 @@ def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
     notes = []
     for name, text in texts.items():
         try:
-            write_text(root / name, text)
+            replace_text(root / name, text)
             notes.append(f"written: {root / name}")
         except StoreError as error:
             notes.append(f"not written: {visible(str(error))}")

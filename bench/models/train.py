@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,9 +20,11 @@ from gauntlet.bench.models.files.safe_weights import file_sha256
 from gauntlet.bench.models.loading import LoadedModel, load_model
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.defenses.training.catalog import RECIPES
+from gauntlet.defenses.training.checkpoint import Checkpoint
 from gauntlet.defenses.training.holdout import Accuracy, hold_out, measure
 from gauntlet.defenses.training.loop import Fitted, Precision, Progress, check, fit
 from gauntlet.defenses.training.recipe import Recipe
+from gauntlet.leaderboard.results.atomic_files import check_writable, replace_bytes, replace_file
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SAMPLE = 1000
@@ -105,7 +106,7 @@ def train(job: Job, *, progress: Progress | None = None) -> TrainResult:
 
     The same job gives the same bytes on the same machine, also after a resume. The file appears whole, once training is
     done: a failure leaves an older one as it was. What is wrong is said before training: LookupError for an unknown
-    name, ValueError for settings, data or a model that do not fit, OSError where `out` cannot be written.
+    name, ValueError for settings, data or a model that do not fit, WriteError where `out` cannot be written.
     """
     checkpoint = _places(job)
     device = choose_device(job.device)
@@ -130,7 +131,7 @@ def train(job: Job, *, progress: Progress | None = None) -> TrainResult:
             seed=job.seed,
             held_out=(data.images[out], data.labels[out]) if len(out) else None,
             precision=precision,
-            checkpoint=checkpoint,
+            checkpoint=Checkpoint(checkpoint, replace_file),
             progress=progress,
         )
 
@@ -157,15 +158,12 @@ def _places(job: Job) -> Path:
         )
     if job.out.suffix != ".safetensors":
         raise ValueError(f"out={str(job.out)!r} must end in .safetensors, the format that is written")
-    job.out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = job.out.with_name(f"{job.out.name}.checkpoint")
     if checkpoint.exists() and not job.resume:
         raise ValueError(
             f"{str(checkpoint)!r} is of a training that was cut off: go on with it (--resume), or delete it to begin anew"
         )
-    part = _part(job.out)
-    part.touch()
-    part.unlink()
+    check_writable(job.out)
     return checkpoint
 
 
@@ -197,18 +195,9 @@ def _reproducible(job: Job, device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = flags
 
 
-def _part(out: Path) -> Path:
-    return out.with_name(f".{out.name}.{os.getpid()}.part")
-
-
 def _write(job: Job, model: nn.Module) -> None:
     # One entry only: several are written in a random order, and the file's sha256 would differ each time.
     made = f"{job.name or job.model}, recipe {job.recipe.name}, {job.recipe.epochs} epochs, seed {job.seed}"
     # Clones, since safetensors refuses tensors that share memory.
     state = {name: one.detach().cpu().contiguous().clone() for name, one in model.state_dict().items()}
-    part = _part(job.out)
-    try:
-        part.write_bytes(save(state, metadata={"gauntlet": made}))
-        part.replace(job.out)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_bytes(job.out, save(state, metadata={"gauntlet": made}))

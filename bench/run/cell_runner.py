@@ -27,8 +27,9 @@ from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.prepare.prepare import Block, Prepared
 from gauntlet.bench.verify.sample_record import block_record, examine_clean
 from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellError, CellResult, Flag, Record
-from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.results.store import Store
 
 Progress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""

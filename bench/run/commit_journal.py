@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.provenance import commit
-from gauntlet.leaderboard.results.store import StoreError
+from gauntlet.leaderboard.results.errors import WriteError
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Asked:
 def note(root: Path, cell: str, keys: Sequence[str]) -> None:
     """Append to `history/<cell>.jsonl` that the working folder's commit asks for the blocks of these keys; outside git nothing.
 
-    What the last line says already is not repeated. Raises StoreError where it cannot be written.
+    What the last line says already is not repeated. Raises WriteError.
     """
     head, dirty = commit()
     if head is None:
@@ -48,9 +48,7 @@ def note(root: Path, cell: str, keys: Sequence[str]) -> None:
             file.write(f"{line}\n".encode())
             os.fsync(file.fileno())
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error}. Free space or rights, and run the same command again"
-        ) from error
+        raise WriteError.of(path, error) from error
 
 
 def askers(root: Path) -> tuple[dict[str, list[Asked]], list[str]]:

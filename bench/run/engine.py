@@ -19,8 +19,9 @@ from gauntlet.bench.run.cell_runner import Progress, cell_error, run_cell
 from gauntlet.bench.run.run_folder import Run, start_run
 from gauntlet.leaderboard.report.files import WrittenFiles, write
 from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
-from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.rows.bracket import CERTIFICATE, bracket
 from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion

@@ -22,8 +22,8 @@ from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.pictures.confusion import confusion
 from gauntlet.leaderboard.pictures.curves import against_cost, against_eps
 from gauntlet.leaderboard.pictures.examples import MOST, Image, Shown, chosen, examples
-from gauntlet.leaderboard.report.files import replace_files
 from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.atomic_files import replace_bytes
 from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.closest_examples import Broken, fates
 from gauntlet.leaderboard.rows.worst_case import row_key
@@ -164,7 +164,7 @@ class Gallery:
             return Drawn(path, f"{kind}{told}")
         if figure is None:
             return Drawn(path, nothing)
-        replace_files({path: png(figure)})
+        replace_bytes(path, png(figure))
         return Drawn(path)
 
     def _shown(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[Shown]:

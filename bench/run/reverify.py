@@ -19,8 +19,8 @@ from gauntlet.bench.prepare.prepare import Block, Prepared, Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import Record, Samples
-from gauntlet.leaderboard.results.store import StoreError
 from gauntlet.leaderboard.rows.frames import read_cells
 
 BOUNDARY = 1e-4

@@ -16,9 +16,11 @@ from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.planning.plan import Cell, Plan
 from gauntlet.bench.run.commit_journal import note
 from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.results.atomic_files import replace_text
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.published import Published
 from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record
-from gauntlet.leaderboard.results.store import Store, StoreError, write_text
+from gauntlet.leaderboard.results.store import Store
 
 _LATEST = "latest-run.json"
 
@@ -45,7 +47,7 @@ class Run:
 
     def note_keys(self, cell: Cell, blocks: list[tuple[str, int]]) -> None:
         """Remember under which keys a cell's blocks are stored, with their sizes, and which commit asks for them."""
-        write_text(self._keys_file(cell), json.dumps(blocks))
+        replace_text(self._keys_file(cell), json.dumps(blocks))
         note(self.root, cell.name, [key for key, _ in blocks])
 
     def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
@@ -74,7 +76,7 @@ class Run:
         """Remember what others state of the model with that name in the tables."""
         record = {"model": model, "published": [dataclasses.asdict(one) for one in published]}
         name = hashlib.sha256(model.encode()).hexdigest()[:16]
-        write_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
+        replace_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
 
     def published(self) -> list[tuple[str, Published]]:
         """Names of models in the tables, each with what others state of them. Raises StoreError."""
@@ -105,8 +107,8 @@ def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, .
     digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / "runs" / digest
     record = {"cells": cells, "skipped": plan.skipped, "context": dataclasses.asdict(context), "plugins": plugins}
-    write_text(folder / "run.json", json.dumps(record, indent=1))
-    write_text(root / _LATEST, json.dumps({"run": digest}))
+    replace_text(folder / "run.json", json.dumps(record, indent=1))
+    replace_text(root / _LATEST, json.dumps({"run": digest}))
     return Run(root, folder, plan, context, plugins)
 
 

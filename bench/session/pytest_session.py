@@ -22,9 +22,9 @@ from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.report.terminal import terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
-from gauntlet.leaderboard.results.store import StoreError
 from gauntlet.leaderboard.rows.corruptions import accuracy
 from gauntlet.leaderboard.rows.references import references, told
 from gauntlet.leaderboard.rows.table import rows

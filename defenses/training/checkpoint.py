@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Any], identity: Mapping[str, str]) -> None:
-    """Write `state` (tensors, numbers, texts) and what it belongs to in place of an older checkpoint.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of a training is kept, and how the file is written."""
 
-    The file is flushed to the disk before it takes the older one's name, so that a kill leaves one of the two.
-    """
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        torch.save({"identity": dict(identity), "state": dict(state)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    path: Path
+    replace: Callable[[Path, Callable[[BinaryIO], None]], None]
+    """Replaces a file atomically by what a function writes into a binary file object."""
+
+
+def write_checkpoint(checkpoint: Checkpoint, state: Mapping[str, Any], identity: Mapping[str, str]) -> None:
+    """Write `state` (tensors, numbers, texts) and the identity of its training in place of an older checkpoint."""
+    content = {"identity": dict(identity), "state": dict(state)}
+    checkpoint.replace(checkpoint.path, lambda file: torch.save(content, file))
 
 
 def read_checkpoint(path: Path, identity: Mapping[str, str]) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.defenses.training.checkpoint import read_checkpoint, write_checkpoint
+from gauntlet.defenses.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from gauntlet.defenses.training.course import Course, begin
 from gauntlet.defenses.training.holdout import measure
 from gauntlet.defenses.training.recipe import Recipe
@@ -60,7 +59,7 @@ def fit(
     seed: int,
     held_out: tuple[Tensor, Tensor] | None = None,
     precision: Precision = "float32",
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Train `model` in place on images (N, C, H, W) in [0, 1] and labels (N,), and leave it in eval mode.
@@ -70,7 +69,7 @@ def fit(
     (Rice et al. 2020, arXiv 2002.11569), or most accurate, if the recipe is not adversarial. Where a recipe has a safeguard
     and robust accuracy collapses, training ends with the weights of before.
 
-    After each epoch everything is written to `checkpoint`; where that file is there, training goes on from it, and ends
+    After each epoch everything is written to the file of `checkpoint`; where it is there, training goes on from it, and ends
     with the same weights as without a break. Batches and all random numbers of the recipe come from generators of `seed`,
     so that the same seed gives the same weights on the same machine at one number of threads; the model's initial
     weights are the caller's, and dropout, where the model has it, draws from torch's global generator.
@@ -84,8 +83,8 @@ def fit(
     steps = recipe.epochs * -(-len(images) // recipe.batch_size)
     course = begin(model, device, recipe, steps=steps, seed=seed)
     identity = _identity(model, images, labels, recipe, threat, seed, precision, held_out) if checkpoint else {}
-    if checkpoint is not None and checkpoint.exists():
-        course.restore(read_checkpoint(checkpoint, identity))
+    if checkpoint is not None and checkpoint.path.exists():
+        course.restore(read_checkpoint(checkpoint.path, identity))
     while course.epoch < recipe.epochs and not course.stopped:
         mean, batch = _train_epoch(course, images, labels, recipe, threat, precision)
         robust = None

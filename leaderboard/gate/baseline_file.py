@@ -23,7 +23,7 @@ from gauntlet.leaderboard.gate.baseline import (
     Test,
     refuse_twins,
 )
-from gauntlet.leaderboard.report.files import replace_files
+from gauntlet.leaderboard.results.atomic_files import replace_text
 
 _WAY_OUT = "write it anew with `gauntlet baseline accept RUN`"
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -38,9 +38,9 @@ _HEAD = ("suite", "test", "commit", "reason", "created")
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write the file, whole or not at all: JSON, a line for each group of a cell's fields, bits packed in base64.
 
-    Raises OSError that names the file where it cannot be written; an older file is then as it was.
+    Raises WriteError; an older file is then as it was.
     """
-    replace_files({path: _text(baseline).encode()})
+    replace_text(path, _text(baseline))
 
 
 def baseline_digest(baseline: Baseline) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pandas as pd
 from gauntlet.leaderboard.report.class_tables import classes_frame
 from gauntlet.leaderboard.report.markdown import RunContext, report
 from gauntlet.leaderboard.report.terminal import terminal_table
+from gauntlet.leaderboard.results.atomic_files import replace_texts
 from gauntlet.leaderboard.results.escape import spreadsheet
 from gauntlet.leaderboard.results.published import Published
 from gauntlet.leaderboard.results.record import CellResult
@@ -21,7 +19,7 @@ from gauntlet.leaderboard.rows.frames import cells_frame, leaderboard_frame
 from gauntlet.leaderboard.rows.references import references, references_frame, with_published
 from gauntlet.leaderboard.rows.table import rows
 
-__all__ = ["RunContext", "WrittenFiles", "csv_text", "replace_files", "terminal_table", "write"]
+__all__ = ["RunContext", "WrittenFiles", "csv_text", "terminal_table", "write"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def write(
     `Int64`, other numbers as `float64`, yes or no as `bool`, an empty field for no value; `frames.read_leaderboard`,
     `frames.read_cells` and `class_tables.read_classes` give the same types back. Text is passed through `escape.spreadsheet`.
 
-    Each file is written beside its place, flushed to the disk, and moved there once all of them are whole. Raises OSError
+    Each file is written beside its place, flushed to the disk, and moved there once all of them are whole. Raises WriteError
     that names the file; where it could not be written (a full disk, a missing right) all old files are as they were.
     """
     table = rows(results)
@@ -69,7 +67,7 @@ def write(
     }
     if files.published_csv is not None:
         texts[files.published_csv] = csv_text(references_frame(found))
-    replace_files({path: text.encode() for path, text in texts.items()})
+    replace_texts(texts)
     if not found:
         (folder / "published.csv").unlink(missing_ok=True)
     return files
@@ -81,26 +79,3 @@ def csv_text(frame: pd.DataFrame) -> str:
     for name in safe.columns[safe.dtypes == "string"]:
         safe[name] = safe[name].map(spreadsheet)
     return str(safe.rename(columns=spreadsheet).to_csv(index=False, lineterminator="\n"))
-
-
-def replace_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files so that all are replaced or none, folders included. Raises OSError that names the file."""
-    staged: dict[Path, Path] = {}
-    path = next(iter(contents))
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-            with staged[path].open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, temporary in staged.items():
-            temporary.replace(path)
-    except OSError as error:
-        reason = f"{error.strerror or error}: the file could not be written, free space or choose another folder"
-        raise OSError(error.errno, reason, str(path)) from error
-    finally:
-        for temporary in staged.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-import os
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellError, CellInfo, Flag, Record, Samples, Stats
 
 _METADATA = b"gauntlet"
@@ -34,10 +32,6 @@ _COLUMNS: dict[str, str] = {
     "wrong_share": "float64",
     "wrong_share_scored": "float64",
 }
-
-
-class StoreError(RuntimeError):
-    """The store cannot be read or written; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Store:
     def write(self, record: Record) -> bool:
         """Store a block; False where another writer was first. Raises StoreError (disk full, no permission)."""
         table = _to_table(record)
-        return write_once(self.path(record.key), lambda file: pq.write_table(table, file, compression="zstd"))
+        return write_once(self.path(record.key), lambda file: _save(table, file))
 
     def read(self, key: str, *, adversarial: bool = False) -> Record:
         """The block of that key; its examples only on demand. Raises StoreError where it is damaged or absent."""
@@ -104,7 +98,7 @@ class Store:
     def write_error(self, name: str, error: CellError) -> None:
         """Keep the latest failure of a cell, `name` being its identity within the store."""
         text = json.dumps(dataclasses.asdict(error), indent=1)
-        write_text(self.root / "errors" / f"{name}.json", text)
+        replace_text(self.root / "errors" / f"{name}.json", text)
 
     def read_error(self, name: str) -> CellError | None:
         """The latest failure of a cell, if any. Raises StoreError where its file is damaged."""
@@ -135,46 +129,11 @@ def samples_digest(samples: Samples) -> str:
     return digest.hexdigest()
 
 
-def write_once(path: Path, save: Callable[[Any], None]) -> bool:
-    """Write a file that appears whole or not at all; False where it exists already. Raises StoreError."""
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+def _save(table: pa.Table, file: BinaryIO) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"cannot write {path}: {error}. What was computed before is kept: free space or rights, and run the same "
-            "command again"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return True
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically. Raises StoreError; the old file is then intact."""
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error}. Free space or rights, and run the same command again"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        pq.write_table(table, file, compression="zstd")
+    except pa.ArrowException as error:
+        raise OSError(str(error)) from error
 
 
 def _to_table(record: Record) -> pa.Table:

@@ -1,0 +1,97 @@
+"""Atomic file writing: a file appears whole or not at all, whenever the process is killed.
+
+The content goes to a temporary file in the same folder, is flushed to the disk, and then takes its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gauntlet.leaderboard.results.errors import WriteError
+
+Save = Callable[[Any], None]
+"""Writes the content to a binary file object."""
+
+
+def write_once(path: Path, save: Save) -> bool:
+    """Create a file unless it exists, and return whether it was created; of several writers the first wins.
+
+    Raises WriteError.
+    """
+    with _reported(path), _temporary(path) as temporary:
+        _write(temporary, save)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+def replace_file(path: Path, save: Save) -> None:
+    """Create or replace a file. Raises WriteError; an older file is then intact."""
+    with _reported(path), _temporary(path) as temporary:
+        _write(temporary, save)
+        temporary.replace(path)
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Create or replace a file. Raises WriteError; an older file is then intact."""
+    replace_file(path, lambda file: file.write(content))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Create or replace a text file in UTF-8, line ends as given. Raises WriteError; an older file is then intact."""
+    replace_bytes(path, text.encode())
+
+
+def replace_texts(texts: Mapping[Path, str]) -> None:
+    """Create or replace several text files, once all of them are written. Raises WriteError that names the file that failed."""
+    with contextlib.ExitStack() as stack:
+        staged = {}
+        for path, text in texts.items():
+            with _reported(path):
+                staged[path] = stack.enter_context(_temporary(path))
+                content = text.encode()
+                _write(staged[path], lambda file, content=content: file.write(content))
+        for path, temporary in staged.items():
+            with _reported(path):
+                temporary.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise WriteError where no file can be created in the folder of `path`."""
+    with _reported(path), _temporary(path) as temporary:
+        temporary.touch()
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The name of a temporary file beside `path`, which is deleted in the end if it is still there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Raise WriteError in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError.of(path, error) from error
+
+
+def _write(temporary: Path, save: Save) -> None:
+    with temporary.open("xb") as file:
+        save(file)
+        file.flush()
+        os.fsync(file.fileno())
