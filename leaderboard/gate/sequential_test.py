@@ -18,7 +18,7 @@ way equally likely (less where fewer do), ever held at most 4.7 % where the drop
 
 What it takes, at margin 0.02 and alpha 0.05, for one cell whose weights are new. Shares of runs in percent and mean numbers of
 samples (a run that stays undecided counts with all its samples), enumerated exactly, and confirmed by simulation through `walk`
-(seeds and repetitions in tests/test_sequential.py):
+(seeds and repetitions in tests/leaderboard/gate/test_sequential_test.py):
 
     lost / gained       of 797: regressed, held, mean       of 2,000: regressed, held, mean
     0 / 0                     0.0    100.0    180                 0.0    100.0    180

@@ -15,6 +15,7 @@ import torch
 from pandas import read_parquet
 
 import gauntlet
+from builders import ROOT
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.config.files import plugin_files
 from gauntlet.bench.config.schema import ConfigError, load_config
@@ -24,7 +25,7 @@ from gauntlet.leaderboard.rows.frames import read_cells
 
 pytest_plugins = ["pytester"]
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
+EXAMPLE = ROOT / "examples" / "plugin"
 
 ATTACK = """
 from dataclasses import dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,11 @@ import gauntlet.attacks.pgd
 import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells
 import gauntlet.defenses.jpeg  # noqa: F401
+from builders import ROOT
 from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
 
 pytest_plugins = ["pytester"]
 
-REPOSITORY = Path(__file__).parent.parent
 CELL = "from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n"
 MODEL = ("--gauntlet-model=model.py:build", "--gauntlet-data=data.npz", "--gauntlet-threat=Linf:0.1")
 QUICK = (*MODEL, "--gauntlet-attacks=quick")
@@ -233,8 +232,8 @@ def test_the_cells_can_be_run_without_a_file_of_ones_own(user):
 
 
 def test_the_checkouts_bench_folder_collects_the_same_cells(user):
-    arguments = ("--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml"), "--collect-only", "-q")
-    result = user.runpytest_subprocess(str(REPOSITORY / "bench"), *arguments, *QUICK)
+    arguments = ("--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--collect-only", "-q")
+    result = user.runpytest_subprocess(str(ROOT / "bench"), *arguments, *QUICK)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["bench/test_cells.py::test_cell[[]model.build × none × fgsm]"])
 

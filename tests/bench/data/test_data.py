@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from builders import ROOT
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.samples.dataset import BLOCK, Data, block_digest, blocks
@@ -288,7 +289,7 @@ def test_a_file_that_is_not_there_and_a_name_that_is_not_known_say_what_to_write
 
 
 def test_the_examples_data_are_the_first_two_hundred_digits_as_bytes():
-    data = load_data(str(Path(__file__).parents[1] / "examples/own_model/data.npz"))
+    data = load_data(str(ROOT / "examples/own_model/data.npz"))
     digits = load_data("digits", samples="200")
     assert [one.removeprefix("uci-") for one in data.ids] == [one.removeprefix("digits/") for one in digits.ids]
     assert torch.equal(data.labels, digits.labels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import io
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import gauntlet
+from builders import ROOT
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.corruptions import blur, digital, noise, weather
@@ -200,7 +200,7 @@ def test_what_needs_a_library_says_which_extra_to_install(monkeypatch):
 
 
 def test_the_page_of_corruptions_names_them_all():
-    page = (Path(__file__).parents[1] / "docs/corruptions.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/corruptions.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in KINDS)
     assert all(f"`{name}`" in page for name in SUITES if name.startswith("corruptions"))
 

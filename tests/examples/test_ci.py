@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from builders import ROOT
+
 EXAMPLE = ROOT / "examples" / "ci"
 
 

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
 import gauntlet
+from builders import ROOT
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.models.parts.card import ModelEntry
@@ -24,7 +24,7 @@ from gauntlet.bench.registry.registry import Registry
 from gauntlet.bench.registry.validate import adopt_attack, checked
 from gauntlet.leaderboard.rows.frames import read_cells
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
+EXAMPLE = ROOT / "examples" / "plugin"
 
 MODULE = """
 import gauntlet

@@ -6,13 +6,12 @@ import ast
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 import gauntlet
+from builders import ROOT
 
-ROOT = Path(__file__).parent.parent
 ROOMS = ("attacks", "defenses", "leaderboard", "bench")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
