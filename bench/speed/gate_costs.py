@@ -38,7 +38,7 @@ from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.sequential_test import walk
 from gauntlet.leaderboard.gate.trace import Trace
-from gauntlet.leaderboard.report.files import replace_files
+from gauntlet.leaderboard.results.atomic_files import replace_files
 
 _REF = ModelRef("memory:model.changed")
 _BATCH = 100

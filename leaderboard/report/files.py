@@ -11,7 +11,7 @@ import pandas as pd
 from gauntlet.leaderboard.report.class_tables import classes_frame
 from gauntlet.leaderboard.report.markdown import RunContext, report
 from gauntlet.leaderboard.report.terminal import terminal_table
-from gauntlet.leaderboard.results.atomic_files import replace_texts
+from gauntlet.leaderboard.results.atomic_files import replace_files
 from gauntlet.leaderboard.results.escape import spreadsheet
 from gauntlet.leaderboard.results.published import Published
 from gauntlet.leaderboard.results.record import CellResult
@@ -67,7 +67,7 @@ def write(
     }
     if files.published_csv is not None:
         texts[files.published_csv] = csv_text(references_frame(found))
-    replace_texts(texts)
+    replace_files({path: text.encode() for path, text in texts.items()})
     if not found:
         (folder / "published.csv").unlink(missing_ok=True)
     return files

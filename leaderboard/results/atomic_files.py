@@ -9,12 +9,13 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from gauntlet.leaderboard.results.errors import WriteError
 
-Save = Callable[[Any], None]
+Save = Callable[[BinaryIO], None]
 """Writes the content to a binary file object."""
 
 
@@ -41,7 +42,7 @@ def replace_file(path: Path, save: Save) -> None:
 
 def replace_bytes(path: Path, content: bytes) -> None:
     """Create or replace a file. Raises WriteError; an older file is then intact."""
-    replace_file(path, lambda file: file.write(content))
+    replace_file(path, partial(_put, content))
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -49,15 +50,14 @@ def replace_text(path: Path, text: str) -> None:
     replace_bytes(path, text.encode())
 
 
-def replace_texts(texts: Mapping[Path, str]) -> None:
-    """Create or replace several text files, once all of them are written. Raises WriteError that names the file that failed."""
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Create or replace several files, once all of them are written. Raises WriteError; all older files are then intact."""
     with contextlib.ExitStack() as stack:
         staged = {}
-        for path, text in texts.items():
+        for path, content in contents.items():
             with _reported(path):
                 staged[path] = stack.enter_context(_temporary(path))
-                content = text.encode()
-                _write(staged[path], lambda file, content=content: file.write(content))
+                _write(staged[path], partial(_put, content))
         for path, temporary in staged.items():
             with _reported(path):
                 temporary.replace(path)
@@ -95,3 +95,7 @@ def _write(temporary: Path, save: Save) -> None:
         save(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
