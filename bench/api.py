@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config.schema import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef, known
-from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.environment.device import choose_device
-from gauntlet.bench.models.loading import LoadedModel
+from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import Classifier, check_model
-from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.bench.registry.registry import Registry
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.evaluation import Evaluation, collect
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.defended import is_differentiable, is_randomised
+from gauntlet.defenses.pipeline.defended_model import is_differentiable, is_randomised
 from gauntlet.leaderboard.results.record import CORRUPTION
 
 _MEMORY = "memory:model"

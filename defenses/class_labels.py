@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.output import OnProbabilities
+from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 
 
 def _one_hot(p: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.checks import number
-from gauntlet.defenses.pipeline.output import OnProbabilities, through_art
+from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities, through_art
 from gauntlet.defenses.pipeline.through_numpy import art_postprocessor
 
 

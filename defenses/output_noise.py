@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.checks import number
-from gauntlet.defenses.pipeline.output import OnProbabilities
+from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 from gauntlet.defenses.pipeline.randomness import OUTPUT_NOISE, draws_for
 
 

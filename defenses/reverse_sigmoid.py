@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.checks import number
-from gauntlet.defenses.pipeline.output import OnProbabilities
+from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 
 _CLIP = 1e-9
 """ART's. In float32 its upper end rounds to 1, so that the logit is infinite and the gradient NaN; here it is float64."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.checks import whole_number
-from gauntlet.defenses.pipeline.output import OnProbabilities
+from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 
 
 def build(decimals: int = 3) -> OnProbabilities:

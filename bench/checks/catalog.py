@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from gauntlet.bench.checks import effort, model, outcomes, planted, strength
+from gauntlet.bench.checks import effort, outcomes, strength
 from gauntlet.bench.checks import masked_gradients as gradients
+from gauntlet.bench.checks import model_outputs as model
+from gauntlet.bench.checks import planted_example as planted
 from gauntlet.bench.checks.subject import Finding, Subject, not_applicable
 from gauntlet.bench.models.parts.black_box import access_of
 from gauntlet.leaderboard.results.record import Flag

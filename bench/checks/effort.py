@@ -11,7 +11,7 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.checks.running import Course, attacked, harder, standing
+from gauntlet.bench.checks.run_attack import Course, attacked, harder, standing
 from gauntlet.bench.checks.strength import NO_ATTACK, left_by
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 

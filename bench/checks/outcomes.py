@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks.running import in_ball
+from gauntlet.bench.checks.run_attack import in_ball
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag

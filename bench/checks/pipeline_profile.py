@@ -18,7 +18,7 @@ from gauntlet.attacks.ops.losses import LOSSES, Loss
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
 PASSES = 5
 """Over the same images, to see whether they differ (AutoAttack's checks, Croce and Hein 2020)."""

@@ -13,9 +13,9 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks.running import attacked, standing, whole_box
+from gauntlet.bench.checks.run_attack import attacked, standing, whole_box
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
-from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
 _FROZEN_SAMPLES = 8
 NO_ATTACK = "No attack is given."

@@ -16,7 +16,7 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
-from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]

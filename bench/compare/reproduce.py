@@ -9,9 +9,9 @@ from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config.schema import Config, ConfigError, load_config
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
+from gauntlet.bench.models.sources.parse_source import parse_source, placed
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
-from gauntlet.bench.models.sources.spec import parse_source, placed
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, write_leaderboard
 from gauntlet.leaderboard.results.published import CORRUPTIONS, Published

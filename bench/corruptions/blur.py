@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import correlate1d, gaussian_filter
 from scipy.signal import fftconvolve
 
-from gauntlet.bench.corruptions.image import Pixels, enlarged, trail
+from gauntlet.bench.corruptions.image_ops import Pixels, enlarged, trail
 
 
 def gaussian_blur(image: Pixels, random: np.random.RandomState, sigma: float) -> Pixels:

@@ -12,8 +12,8 @@ from torch import Tensor
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.bench.corruptions import blur, digital, noise, spatter, weather
 from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
-from gauntlet.bench.corruptions.image import Pixels, stored
-from gauntlet.bench.corruptions.tables import TABLES, table_for
+from gauntlet.bench.corruptions.image_ops import Pixels, stored
+from gauntlet.bench.corruptions.severity_tables import TABLES, table_for
 
 _FUNCTIONS: dict[str, Callable[..., Pixels]] = {
     name: getattr(room, name)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from gauntlet.bench.corruptions.image import Pixels, eight_bits
+from gauntlet.bench.corruptions.image_ops import Pixels, eight_bits
 
 
 def contrast(image: Pixels, random: np.random.RandomState, keep: float) -> Pixels:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
-from gauntlet.bench.corruptions.tables import TABLES
+from gauntlet.bench.corruptions.severity_tables import TABLES
 
 PREFIX = "corruption."
 _SOURCE = "Hendrycks and Dietterich 2019, arXiv 1903.12261"

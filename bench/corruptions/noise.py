@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gauntlet.bench.corruptions.image import Pixels
+from gauntlet.bench.corruptions.image_ops import Pixels
 
 
 def gaussian_noise(image: Pixels, random: np.random.RandomState, scale: float) -> Pixels:

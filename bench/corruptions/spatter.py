@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from gauntlet.bench.corruptions.image import Pixels, eight_bits
+from gauntlet.bench.corruptions.image_ops import Pixels, eight_bits
 
 _LEAST = 32
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from gauntlet.bench.corruptions.image import Pixels, enlarged, grey, stored, trail
+from gauntlet.bench.corruptions.image_ops import Pixels, enlarged, grey, stored, trail
 
 
 def snow(

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from gauntlet.attacks.ops.threat import ThreatModel
     from gauntlet.attacks.registry.card import AttackCard, AttackEntry
     from gauntlet.bench.api import evaluate
+    from gauntlet.bench.data.load_data import load_data
     from gauntlet.bench.data.samples.card import DataCard, DataEntry
-    from gauntlet.bench.data.sources import load_data
-    from gauntlet.bench.models.loading import load_model
+    from gauntlet.bench.models.load_model import load_model
     from gauntlet.bench.models.parts.card import ModelCard, ModelEntry
     from gauntlet.bench.registries import (
         list_attacks,
@@ -65,8 +65,8 @@ _WHERE = {
     "ModelEntry": "gauntlet.bench.models.parts.card",
     "ThreatModel": "gauntlet.attacks.ops.threat",
     "evaluate": "gauntlet.bench.api",
-    "load_data": "gauntlet.bench.data.sources",
-    "load_model": "gauntlet.bench.models.loading",
+    "load_data": "gauntlet.bench.data.load_data",
+    "load_model": "gauntlet.bench.models.load_model",
 }
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Key
 from gauntlet.leaderboard.results.atomic_files import replace_file
 from gauntlet.leaderboard.results.errors import StoreError

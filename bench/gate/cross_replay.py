@@ -22,7 +22,7 @@ from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.prepare.prepare import Prepared
 from gauntlet.bench.run.cell_runner import frozen
 from gauntlet.bench.verify.verifier import Verifier
-from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.gate.baseline import BaselineCell
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import DRAWS, Record

@@ -12,12 +12,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.data.samples.images import Images
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
+from gauntlet.bench.data.samples.lazy_images import Images
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.files.safe_weights import file_sha256
-from gauntlet.bench.models.loading import LoadedModel, load_model
+from gauntlet.bench.models.files.load_state import file_sha256
+from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.checkpoint import Checkpoint

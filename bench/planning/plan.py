@@ -14,8 +14,8 @@ from gauntlet.attacks.registry.card import AnyAttack, AttackEntry
 from gauntlet.attacks.registry.settings import Named, parse_named
 from gauntlet.attacks.registry.suites import SUITES, Member, suite_members
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
-from gauntlet.bench.data.naming import data_title
-from gauntlet.bench.models.sources.spec import parse_source, placed
+from gauntlet.bench.data.data_name import data_title
+from gauntlet.bench.models.sources.parse_source import parse_source, placed
 from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.registry.registry import Registry

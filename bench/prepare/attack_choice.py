@@ -12,7 +12,7 @@ from gauntlet.bench.checks.pipeline_profile import Profile
 from gauntlet.bench.corruptions.entries import Corruption
 from gauntlet.bench.planning.plan import Cell
 from gauntlet.defenses.pipeline.card import DefenseCard
-from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Flag
 
 

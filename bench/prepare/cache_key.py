@@ -13,7 +13,7 @@ from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.environment.provenance import package_version
 from gauntlet.bench.executors.example_index import Replay, digest
-from gauntlet.bench.models.sources.spec import parse_source
+from gauntlet.bench.models.sources.parse_source import parse_source
 from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.registries import ATTACKS
 

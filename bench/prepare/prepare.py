@@ -18,11 +18,11 @@ from gauntlet.bench.checks.catalog import flags, run_checks
 from gauntlet.bench.checks.pipeline_profile import Profile, profile
 from gauntlet.bench.checks.subject import FEW, Subject
 from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
-from gauntlet.bench.data.samples.images import HELD, image_bytes
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.samples.lazy_images import HELD, image_bytes
 from gauntlet.bench.executors.example_index import Replay, Shelf
-from gauntlet.bench.models.loading import LoadedModel, load_model
+from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.prepare.attack_choice import defense_flags, victim, views, ways
@@ -31,7 +31,7 @@ from gauntlet.bench.registries import DEFENSES
 from gauntlet.bench.registry.validate import told
 from gauntlet.bench.verify import verifier
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.defended import DefendedModel, defend
+from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, Flag
 from gauntlet.leaderboard.results.store import Store
 

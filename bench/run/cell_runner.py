@@ -16,7 +16,7 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.bench.corruptions.entries import Corruption
-from gauntlet.bench.data.samples.images import HELD, image_bytes
+from gauntlet.bench.data.samples.lazy_images import HELD, image_bytes
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.executors.certificate import Certificate, run_certificate
 from gauntlet.bench.executors.corruption import run_corruption

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gauntlet.bench.config.schema import DataRef
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.data.sources import load_data
 from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run

@@ -21,14 +21,14 @@ from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.gate.accept import pack_run, snapshot
 from gauntlet.bench.gate.artifact import unpack
 from gauntlet.bench.gate.early_run import EarlyGate, early_cell
 from gauntlet.bench.gate.early_stopping import CHUNK
-from gauntlet.bench.models.loading import LoadedModel, load_model
+from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.models.parts.classifier import Classifier
-from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine
 from gauntlet.defenses.training.pgd import RECIPE as ADVERSARIAL

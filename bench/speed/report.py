@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from gauntlet.bench.speed.compare import OURS, Line, Turn
-from gauntlet.bench.speed.rows import Row
+from gauntlet.bench.speed.comparisons import Row
+from gauntlet.bench.speed.rounds import OURS, Line, Turn
 
 NOTE = (
     "Seconds are the attack's alone, medians over the rounds; every round has another seed. Ratios: to the fastest peer on the "

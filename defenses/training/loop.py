@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.defenses.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from gauntlet.defenses.training.course import Course, begin
 from gauntlet.defenses.training.holdout import measure
 from gauntlet.defenses.training.recipe import Recipe
+from gauntlet.defenses.training.training_state import Course, begin
 
 FALL = 0.2
 """How far robust accuracy on a training batch may fall in an epoch, as in locuslab/fast_adversarial (train_fgsm.py)."""

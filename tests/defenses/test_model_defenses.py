@@ -12,7 +12,7 @@ from torch.nn import functional
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.ensemble import EnsembleModel
-from gauntlet.defenses.pipeline.defended import defend
+from gauntlet.defenses.pipeline.defended_model import defend
 from gauntlet.defenses.pipeline.detector import Detected
 
 

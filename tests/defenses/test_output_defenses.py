@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.defenses.pipeline.defended import defend
+from gauntlet.defenses.pipeline.defended_model import defend
 
 POSTPROCESSORS = {
     "reverse_sigmoid": ("ReverseSigmoid", {"beta": 1.5, "gamma": 0.2}),

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gauntlet.bench.data.formats.pickled import read_pickled
-from gauntlet.bench.data.formats.pictures import array_pictures
-from gauntlet.bench.data.formats.raw import MOST, Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.encoded_images import array_pictures
+from gauntlet.bench.data.formats.raw_data import MOST, Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.safe_pickle import read_pickled
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}

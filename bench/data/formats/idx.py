@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.data.formats.pictures import array_pictures
-from gauntlet.bench.data.formats.raw import Raw, limited, unreadable
+from gauntlet.bench.data.formats.encoded_images import array_pictures
+from gauntlet.bench.data.formats.raw_data import Raw, limited, unreadable
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 STEMS = {"test": "t10k", "train": "train"}

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.data.formats.pictures import array_pictures
-from gauntlet.bench.data.formats.raw import Raw, whole_labels
-from gauntlet.bench.data.samples.arrays import text_ids
+from gauntlet.bench.data.formats.encoded_images import array_pictures
+from gauntlet.bench.data.formats.raw_data import Raw, whole_labels
 from gauntlet.bench.data.samples.dataset import check_bytes, check_images_shape
-from gauntlet.bench.data.samples.images import HELD
+from gauntlet.bench.data.samples.in_memory import text_ids
+from gauntlet.bench.data.samples.lazy_images import HELD
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 NAMES = ("images", "labels", "ids")

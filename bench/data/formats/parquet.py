@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gauntlet.bench.data.formats.pictures import pictures
-from gauntlet.bench.data.formats.raw import Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.encoded_images import pictures
+from gauntlet.bench.data.formats.raw_data import Raw, unreadable, whole_labels
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 IMAGES = ("image", "images", "img")

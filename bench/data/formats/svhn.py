@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gauntlet.bench.data.formats.pictures import array_pictures
-from gauntlet.bench.data.formats.raw import Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.encoded_images import array_pictures
+from gauntlet.bench.data.formats.raw_data import Raw, unreadable, whole_labels
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 FILES = {"test": "test_32x32.mat", "train": "train_32x32.mat"}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gauntlet.bench.data.samples.images import Images
+from gauntlet.bench.data.samples.lazy_images import Images
 
 CHANNELS = (1, 3, 4)
 """Channel counts by which an axis is recognised as the channel axis."""

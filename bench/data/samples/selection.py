@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.data.samples.images import taken
+from gauntlet.bench.data.samples.lazy_images import taken
 
 FORMS = (
     "write 500 (the first 500), 100:600 (a slice), stratified:500 (the first of each class, as many of each), or the path "

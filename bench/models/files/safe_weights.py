@@ -1,90 +1,169 @@
-"""Putting weights from a file into a model, strictly: every key and every shape must fit."""
+"""Reading a file of weights without running anybody's code: safetensors, or torch files with `weights_only=True`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import argparse
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
-from gauntlet.bench.models.files.checkpoint import AVERAGED, PLAIN, Checkpoint, read_checkpoint
-from gauntlet.bench.models.files.local_files import file_sha256
+from gauntlet.bench.models.files.local_files import checked_file
 from gauntlet.bench.models.parts.errors import ModelError
-from gauntlet.leaderboard.results.record import Flag
 
-__all__ = ["file_sha256", "load_weights"]
+PLAIN = ("state_dict", "model_state_dict", "model", "net")
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+"""Entries that training scripts save weights under: the last ones, and their moving average."""
+_INNER = (*PLAIN, "module")
+_DEPTH = 4
+"""How deep weights may be nested: a file can hold a mapping that holds itself."""
 
-_SHOWN = 5
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""Of DataParallel, torch.compile, and of training classes that hold the network."""
-_COUNT = "n_averaged"
-"""What torch's moving average counts beside the weights."""
+CONVERT = """convert it once, in an environment where you trust it (this runs the file's code):
+    state = torch.load(FILE, map_location="cpu", weights_only=False)  # then take the state dict out of it
+    state = state.state_dict() if isinstance(state, torch.nn.Module) else state
+    safetensors.torch.save_file({k: v.contiguous().clone() for k, v in state.items()}, "weights.safetensors")"""
 
 
-def load_weights(model: nn.Module, path: Path) -> tuple[Flag, ...]:
-    """Load a state dict into `model`, strictly; returns what a reader must know of the choice of weights.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict, the entry of the file that it stood under (empty: at the top), and other entries with weights."""
 
-    `path` may be `FILE#ENTRY` (see `read_checkpoint`). Prefixes of wrappers (`_PREFIXES`, in any combination) that all keys
-    share are dropped as far as the model's names ask for it. Raises ModelError for a file that is missing, damaged or needs
-    unpickling, and for keys and shapes that do not fit; the model is unchanged then.
+    state: Mapping[str, Tensor]
+    entry: str = ""
+    others: tuple[str, ...] = ()
+
+
+def read_checkpoint(name: Path) -> Checkpoint:
+    """The state dict in a file, on the CPU: `FILE`, or `FILE#ENTRY` for an entry of it.
+
+    Without an entry: one of `PLAIN`; else one of `AVERAGED`; else the only one that holds tensors; else the file itself.
+    Raises ModelError, also where reading the file could run code of its author.
     """
-    own = model.state_dict()
-    read = read_checkpoint(path)
-    state = _unwrapped(read.state, own)
-    # Older files do not count batches, and nothing depends on it in eval mode.
-    counters = {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in state}
-    misfit = _misfit(state, own, counters)
-    if misfit:
-        taken = f" (its entry {read.entry!r})" if read.entry else ""
-        raise ModelError(f"weights {str(path)!r}{taken} do not fit the model: {misfit}")
-    model.load_state_dict({**state, **counters})
-    return _remarks(read, path)
-
-
-def _unwrapped(state: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str, Tensor]:
-    """The state without the prefixes of wrappers: as many taken off as make the most names fit."""
-    forms = [{name: value for name, value in state.items() if name != _COUNT or name in own}]
-    while prefix := _prefix(forms[-1]):
-        forms.append({name.removeprefix(prefix): value for name, value in forms[-1].items()})
-    return max(forms, key=lambda form: len(set(form) & set(own)))
-
-
-def _prefix(names: Collection[str]) -> str:
-    """The prefix of a wrapper that all names share."""
-    return next((one for one in _PREFIXES if names and all(name.startswith(one) for name in names)), "")
-
-
-def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], counters: Collection[str]) -> str:
-    missing = [f"{name} {_shape(own[name])}" for name in sorted(set(own) - set(state) - set(counters))]
-    unexpected = [f"{name} {_shape(state[name])}" for name in sorted(set(state) - set(own))]
-    other = [
-        f"{name} has shape {_shape(state[name])}, the model needs {_shape(own[name])}"
-        for name in state
-        if name in own and state[name].shape != own[name].shape
-    ]
-    found = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("unexpected", unexpected)) if names]
-    return "; ".join([*found, *([_some(other)] if other else [])])
-
-
-def _remarks(read: Checkpoint, path: Path) -> tuple[Flag, ...]:
-    others = [name for name in read.others if name in (*PLAIN, *AVERAGED)]
-    if not others:
-        return ()
-    kind = "the moving average" if read.entry in AVERAGED else "not the moving average"
-    which = kind if set(others) & set(AVERAGED) or read.entry in AVERAGED else "the first"
-    return (
-        Flag(
-            "weights-entry",
-            "warn",
-            f"the weights are the entry {read.entry!r} of {path.name}, {which}; it also holds {', '.join(others)}, which "
-            f"--weights {path.name.partition('#')[0]}#{others[0]} takes",
-        ),
+    path, wanted = _parted(name)
+    held = _held(path)
+    if wanted:
+        if not isinstance(held.get(wanted), Mapping):
+            raise ModelError(f"weights file {str(path)!r} has no entry {wanted!r}: {_choices(_entries(held))}")
+        chosen = wanted
+    else:
+        chosen = _chosen(held, path)
+    inner = held[chosen] if chosen else held
+    for _ in range(_DEPTH):
+        nest = _nest(inner, _INNER)
+        inner = inner[nest] if nest else inner
+    strangers = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise ModelError(f"weights file {str(path)!r} holds {_some(strangers)} beside tensors: save model.state_dict()")
+    return Checkpoint(
+        {str(name): value for name, value in inner.items()},
+        chosen,
+        tuple(one for one in _entries(held) if one != chosen),
     )
 
 
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """torch.load unpickles nothing but tensors, numbers, and plain settings of training scripts; for others' loaders too."""
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        with ExitStack() as stack, warnings.catch_warnings():
+            # TorchScript archives and other protocols warn before they raise.
+            warnings.simplefilter("ignore")
+            if torch.__version__ >= "2.6":
+                stack.enter_context(torch.serialization.safe_globals(_harmless()))
+            yield
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def why_unread(error: Exception) -> str:
+    """What torch.load says when it fails, in a sentence's end."""
+    text = str(error)
+    asked = re.search(r"GLOBAL (\S+)", text)
+    if asked:
+        return f"holds more than tensors ({asked[1]}), and reading it could run code of its author: {CONVERT}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "is damaged, or no file of torch.save"
+    return f"cannot be read: {text.partition('. ')[0].splitlines()[0] if text else type(error).__name__}"
+
+
+def _parted(name: Path) -> tuple[Path, str]:
+    if name.exists() or "#" not in name.name:
+        return name, ""
+    file, _, entry = name.name.rpartition("#")
+    return name.with_name(file), entry
+
+
+def _held(path: Path) -> Mapping[str, Any]:
+    checked_file(path, "weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with weights_only():
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ModelError(f"weights file {str(path)!r} cannot be read: {error}") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ModelError(f"weights file {str(path)!r} {why_unread(error)}") from error
+    if not isinstance(loaded, Mapping):
+        raise ModelError(f"weights file {str(path)!r} holds a {type(loaded).__name__}, not a state dict: {CONVERT}")
+    return loaded
+
+
+def _chosen(held: Mapping[str, Any], path: Path) -> str:
+    nest = _nest(held, (*PLAIN, *AVERAGED))
+    if nest or any(isinstance(value, Tensor) for value in held.values()):
+        return nest
+    entries = _entries(held)
+    if len(entries) > 1:
+        raise ModelError(f"weights file {str(path)!r} has several entries with weights: {_choices(entries)}")
+    return entries[0] if entries else ""
+
+
+def _nest(held: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    return next((name for name in names if isinstance(held.get(name), Mapping)), "")
+
+
+def _entries(held: Mapping[str, Any]) -> list[str]:
+    """Entries with tensors in them, or in an entry of theirs."""
+
+    def holds(value: Any, depth: int) -> bool:
+        if isinstance(value, Mapping):
+            return depth > 0 and any(holds(one, depth - 1) for one in value.values())
+        return isinstance(value, Tensor)
+
+    # An optimiser's state is numbered, and its tensors lie deeper.
+    found = [str(name) for name, value in held.items() if isinstance(value, Mapping) and holds(value, 2)]
+    return [name for name in found if "optim" not in name]
+
+
+def _choices(entries: list[str]) -> str:
+    return f"write FILE#ENTRY, with ENTRY one of {_some(entries)}" if entries else "it holds none with weights"
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _harmless() -> list[Any]:
+    """What training scripts save beside weights, none of which does anything when it is made."""
+    scalar: Any = np.float64().__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
+    return [argparse.Namespace, *((scalar, name) for name in names), np.dtype, *dtypes]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gauntlet.bench.models.parts.black_box import ACCESS_FLAG, access_of
 from gauntlet.bench.models.parts.errors import ModelError
-from gauntlet.bench.models.parts.normalisation import misfed, takes_channels_last
+from gauntlet.bench.models.parts.missing_normalisation import misfed, takes_channels_last
 from gauntlet.leaderboard.results.record import Flag
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]

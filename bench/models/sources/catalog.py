@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import cast
 
-from gauntlet.bench.models.sources.sourced import Sourced
-from gauntlet.bench.models.sources.spec import Kind, Source
+from gauntlet.bench.models.sources.parse_source import Kind, Source
+from gauntlet.bench.models.sources.source_model import Sourced
 
 _LOADERS: Mapping[Kind, str] = {
     "robustbench": "robustbench_zoo:load",
@@ -16,7 +16,7 @@ _LOADERS: Mapping[Kind, str] = {
     "hf": "hugging_face:load",
     "onnx": "onnx_models:load",
     "onnx-blackbox": "onnx_models:load_black_box",
-    "blackbox": "functions:load",
+    "blackbox": "black_box_function:load",
 }
 
 

@@ -16,9 +16,9 @@ from torch import nn
 from gauntlet.bench.models.files.local_files import checked_file, file_sha256
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.library import library
-from gauntlet.bench.models.sources.sourced import Sourced, library_digest
-from gauntlet.bench.models.sources.spec import Source, is_folder
+from gauntlet.bench.models.sources.import_library import library
+from gauntlet.bench.models.sources.parse_source import Source, is_folder
+from gauntlet.bench.models.sources.source_model import Sourced, library_digest
 
 _FILES = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gauntlet.bench.models.files.local_files import checked_file
 from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.import_library import library
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, Step
 
 _FLOATS = {1: torch.float32, 11: torch.float64}

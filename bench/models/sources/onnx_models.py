@@ -15,12 +15,12 @@ from gauntlet.bench.models.files.local_files import file_sha256
 from gauntlet.bench.models.parts.black_box import BlackBox
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.functions import counted
-from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.black_box_function import counted
+from gauntlet.bench.models.sources.import_library import library
 from gauntlet.bench.models.sources.onnx_file import OnnxFile, network, read_onnx, unsupported
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork
-from gauntlet.bench.models.sources.sourced import Sourced
-from gauntlet.bench.models.sources.spec import Source
+from gauntlet.bench.models.sources.parse_source import Source
+from gauntlet.bench.models.sources.source_model import Sourced
 
 AGREEMENT = 1e-3
 """Largest difference of an output from onnxruntime's, as a share of the largest output; usual are 1e-7 to 1e-5."""

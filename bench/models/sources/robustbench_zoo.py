@@ -14,13 +14,13 @@ from typing import Any
 from torch import nn
 
 from gauntlet.bench.environment.provenance import package_version
-from gauntlet.bench.models.files.checkpoint import weights_only, why_unread
 from gauntlet.bench.models.files.local_files import checked_file, file_sha256
+from gauntlet.bench.models.files.safe_weights import weights_only, why_unread
 from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.library import library
+from gauntlet.bench.models.sources.import_library import library
+from gauntlet.bench.models.sources.parse_source import Source
 from gauntlet.bench.models.sources.robustbench_figures import known_names, robustbench_card
-from gauntlet.bench.models.sources.sourced import Sourced, library_digest
-from gauntlet.bench.models.sources.spec import Source
+from gauntlet.bench.models.sources.source_model import Sourced, library_digest
 
 FOLDER_VARIABLE = "GAUNTLET_MODELS"
 

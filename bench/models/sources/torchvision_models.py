@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from gauntlet.bench.models.files.checkpoint import weights_only
+from gauntlet.bench.models.files.safe_weights import weights_only
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.library import library
-from gauntlet.bench.models.sources.sourced import Sourced, library_digest
-from gauntlet.bench.models.sources.spec import Source
+from gauntlet.bench.models.sources.import_library import library
+from gauntlet.bench.models.sources.parse_source import Source
+from gauntlet.bench.models.sources.source_model import Sourced, library_digest
 from gauntlet.leaderboard.results.published import Published
 
 

@@ -17,7 +17,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.catalog import ATTACKS
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.training.catalog import RECIPES

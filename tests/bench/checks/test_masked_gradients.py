@@ -10,11 +10,11 @@ import gauntlet
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks import hidden_masks as masks
 from gauntlet.bench.checks import masked_gradients as gradients
-from gauntlet.bench.checks import model
+from gauntlet.bench.checks import model_outputs as model
 from gauntlet.bench.checks.catalog import CHECKS, flags, run_checks
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.defenses.pipeline.defended import DefendedModel, defend
+from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
 
 LINF = ThreatModel("Linf", 0.15)
 HONEST = ["cnn.standard_digits", "cnn.trades_digits", "linear"]

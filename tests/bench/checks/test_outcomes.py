@@ -215,7 +215,7 @@ def test_most_examples_of_an_honest_model_survive_eight_bits(ran):
 def test_without_cells_the_checks_of_outcomes_do_not_apply():
     data = gauntlet.load_data("digits")
     from gauntlet.attacks.ops.threat import ThreatModel
-    from gauntlet.defenses.pipeline.defended import DefendedModel
+    from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
     module = DefendedModel(gauntlet.load_model("cnn.trades_digits").module, differentiable=True, randomised=False)
     one = Subject(module, data.images[:4], data.labels[:4], list(data.ids[:4]), ThreatModel("Linf", 0.5))

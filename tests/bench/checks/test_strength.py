@@ -14,12 +14,13 @@ from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.noise import Noise
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.bench.checks import effort, outcomes, planted, strength
+from gauntlet.bench.checks import effort, outcomes, strength
 from gauntlet.bench.checks import hidden_masks as masks
-from gauntlet.bench.checks.running import attacked, whole_box
+from gauntlet.bench.checks import planted_example as planted
+from gauntlet.bench.checks.run_attack import attacked, whole_box
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES
-from gauntlet.defenses.pipeline.defended import DefendedModel, defend
+from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
 
 LINF = ThreatModel("Linf", 0.15)
 THREATS = {"Linf": LINF, "L2": ThreatModel("L2", 0.8), "L1": ThreatModel("L1", 4)}

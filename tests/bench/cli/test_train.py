@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.models import train as training
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.train import Job, train, zoo_job
 from gauntlet.defenses.training.catalog import RECIPES
 

@@ -19,8 +19,8 @@ from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.corruptions import blur, digital, noise, weather
 from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt
-from gauntlet.bench.corruptions.image import enlarged, grey, stored, trail
-from gauntlet.bench.corruptions.tables import TABLES, table_for
+from gauntlet.bench.corruptions.image_ops import enlarged, grey, stored, trail
+from gauntlet.bench.corruptions.severity_tables import TABLES, table_for
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.leaderboard.rows.corruptions import ALEXNET
 

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from builders import ROOT
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import BLOCK, Data, block_digest, blocks
+from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.data.samples.selection import select
-from gauntlet.bench.data.sources import load_data
 
 
 def some(count=6, channels=1, height=5, width=7, classes=3, seed=0):

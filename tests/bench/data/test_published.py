@@ -16,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from gauntlet.bench.data import subsets
+from gauntlet.bench.data import robustbench_subsets as subsets
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.naming import data_title
-from gauntlet.bench.data.samples.arrays import from_arrays
+from gauntlet.bench.data.data_name import data_title
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.identity import compared, identity
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.samples.in_memory import from_arrays
 
 NAMES = ("cifar10", "cifar100", "fashion-mnist", "imagenet", "mnist", "svhn", "tiny-imagenet")
 
@@ -30,11 +30,11 @@ NAMES = ("cifar10", "cifar100", "fashion-mnist", "imagenet", "mnist", "svhn", "t
 def nowhere(monkeypatch):
     """No folder of this machine, and nothing from Hugging Face, decides what a test finds."""
     monkeypatch.delenv("GAUNTLET_DATA", raising=False)
-    monkeypatch.setattr("gauntlet.bench.data.published.read_hub", unreachable)
+    monkeypatch.setattr("gauntlet.bench.data.published_sets.read_hub", unreachable)
 
 
 def unreachable(*_):
-    from gauntlet.bench.data.hub import HubError
+    from gauntlet.bench.data.hugging_face import HubError
 
     raise HubError("there is no network in this test")
 

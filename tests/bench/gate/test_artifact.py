@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gauntlet.bench.gate.artifact import ArtifactError, pack, restore, unpack
-from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.leaderboard.gate.baseline import ArtifactRef
 from gauntlet.leaderboard.results.store import Store
 

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models import zoo
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
-from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.registries import register_model
 from gauntlet.bench.registry.import_file import ImportSpecError, import_object, source_digest
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gauntlet.bench.config.schema import load_config
-from gauntlet.bench.data.samples import images as images_module
+from gauntlet.bench.data.samples import lazy_images as images_module
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run import cell_runner as runner
 from gauntlet.bench.run.engine import Engine, write_leaderboard

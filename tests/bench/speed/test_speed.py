@@ -12,10 +12,10 @@ from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.bench.cli.main import cli
-from gauntlet.bench.speed.compare import Line
+from gauntlet.bench.speed.comparisons import ROWS
 from gauntlet.bench.speed.measure import Bare, Counted, Work, measure
 from gauntlet.bench.speed.report import overview, ratios
-from gauntlet.bench.speed.rows import ROWS
+from gauntlet.bench.speed.rounds import Line
 
 LINF = ThreatModel("Linf", 0.1)
 

@@ -14,7 +14,7 @@ from gauntlet.defenses.certificates.certify import UnsupportedModelError, certif
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
 from gauntlet.defenses.certificates.relu_network import forward_error
-from gauntlet.defenses.pipeline.defended import DefendedModel
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
 LINF, L2, L1 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.3), ThreatModel("L1", 0.6)
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.cnn import cnn
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.defenses.training import fast, loop
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.checkpoint import read_checkpoint, write_checkpoint

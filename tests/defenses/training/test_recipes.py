@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models import train as training
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.cnn import cnn
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.train import train, zoo_job
 from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
 from gauntlet.defenses.training import awp, fast, gauss, ibp, mart, pgd, standard, trades

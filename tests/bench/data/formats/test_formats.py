@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
+from gauntlet.bench.data.formats.encoded_images import array_pictures, pictures
 from gauntlet.bench.data.formats.npz import of_npz
 from gauntlet.bench.data.formats.parquet import read_parquet
-from gauntlet.bench.data.formats.pictures import array_pictures, pictures
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.preprocessing import Preprocessing
-from gauntlet.bench.data.sources import load_data
 
 PAGE = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head><body>no such file</body></html>"
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gauntlet.bench.data.samples import arrays
-from gauntlet.bench.data.samples import images as module
-from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.load_data import load_data
+from gauntlet.bench.data.samples import in_memory as arrays
+from gauntlet.bench.data.samples import lazy_images as module
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
-from gauntlet.bench.data.samples.images import Images, kept, of_array, taken
+from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
+from gauntlet.bench.data.samples.lazy_images import Images, kept, of_array, taken
 from gauntlet.bench.data.samples.selection import select
-from gauntlet.bench.data.sources import load_data
 
 
 def noise(shape, seed=0):
@@ -235,7 +235,7 @@ for number in range(count):
 WALK = """
 import resource, sys
 from gauntlet.bench.data.samples.dataset import block_digest, blocks
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 
 spec, count, megabytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 few = load_data(spec, samples="200")

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, changed, prepared
-from gauntlet.bench.data.sources import load_data
 
 SMOOTH = 128 + 60 * np.sin(np.add.outer(np.arange(60), 2 * np.arange(90))[..., None] / np.array([3, 7, 19]))
 """Far enough from 0 and 255 that no interpolation overshoots them, where Pillow clips between its two passes."""

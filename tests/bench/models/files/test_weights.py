@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gauntlet.bench.models.files.checkpoint import read_checkpoint, weights_only
-from gauntlet.bench.models.files.safe_weights import load_weights
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.files.load_state import load_weights
+from gauntlet.bench.models.files.safe_weights import read_checkpoint, weights_only
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
 
 IMAGES = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
-from gauntlet.bench.data.sources import load_data
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.data.load_data import load_data
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.black_box import BlackBox, QueryLimitError, access_of
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.planning.plan import make_plan

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 
 DATA = load_data("digits")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
 from gauntlet.bench.models.sources.onnx_call import Call
 from gauntlet.bench.models.sources.onnx_operators import OPERATORS

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
-from gauntlet.bench.models.loading import load_model
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.sources import robustbench_figures, robustbench_zoo
 from gauntlet.bench.models.sources.hugging_face import Preprocessing, preprocessing
+from gauntlet.bench.models.sources.parse_source import parse_source, placed
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
 from gauntlet.bench.models.sources.robustbench_zoo import checkpoints, models_folder
-from gauntlet.bench.models.sources.spec import parse_source, placed
 from gauntlet.bench.models.sources.timm_models import timm_card
 from gauntlet.bench.models.sources.torchvision_models import torchvision_card
 from gauntlet.bench.planning.plan import make_plan, model_name
@@ -121,7 +121,7 @@ def test_a_name_that_is_written_wrongly_is_answered_with_the_form(spec, message)
 
 def test_reading_names_and_figures_imports_no_torch():
     code = (
-        "import sys; from gauntlet.bench.models.sources.spec import parse_source; "
+        "import sys; from gauntlet.bench.models.sources.parse_source import parse_source; "
         "from gauntlet.bench.models.sources.robustbench_figures import robustbench_card; "
         f"robustbench_card({CARMON.partition(':')[2]!r}); assert parse_source({CARMON!r}); assert 'torch' not in sys.modules"
     )

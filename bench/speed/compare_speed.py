@@ -11,13 +11,13 @@ from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.fast_model import lighter
-from gauntlet.bench.data.sources import load_data
+from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.environment.device import choose_device
-from gauntlet.bench.models.loading import load_model
-from gauntlet.bench.speed.compare import Line, Turn, participants, rounds, summary
+from gauntlet.bench.models.load_model import load_model
+from gauntlet.bench.speed.comparisons import Row, chosen_rows
 from gauntlet.bench.speed.measure import Work
 from gauntlet.bench.speed.report import NOTE, markdown, overview, table
-from gauntlet.bench.speed.rows import Row, chosen_rows
+from gauntlet.bench.speed.rounds import Line, Turn, participants, rounds, summary
 
 Tell = Callable[[str], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gauntlet.bench.data.samples.images import Images, of_array
+from gauntlet.bench.data.samples.lazy_images import Images, of_array
 from gauntlet.bench.data.samples.preprocessing import MODES, PLAIN, Preprocessing, prepared
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

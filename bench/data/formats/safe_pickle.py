@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.data.formats.raw import unreadable
+from gauntlet.bench.data.formats.raw_data import unreadable
 
 
 def read_pickled(content: bytes, path: Path) -> dict[str, Any]:

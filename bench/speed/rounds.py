@@ -15,8 +15,8 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.speed.comparisons import Row
 from gauntlet.bench.speed.measure import Bare, Measured, Work, bare_passes, measure
-from gauntlet.bench.speed.rows import Row
 
 OURS = "gauntlet"
 

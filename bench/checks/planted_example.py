@@ -22,7 +22,7 @@ from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.checks.running import attacked, standing
+from gauntlet.bench.checks.run_attack import attacked, standing
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 
 SAMPLES = 32

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gauntlet.bench.data.formats.pictures import SUFFIXES, pictures
-from gauntlet.bench.data.formats.raw import Raw
-from gauntlet.bench.data.samples.images import Images
+from gauntlet.bench.data.formats.encoded_images import SUFFIXES, pictures
+from gauntlet.bench.data.formats.raw_data import Raw
+from gauntlet.bench.data.samples.lazy_images import Images
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 

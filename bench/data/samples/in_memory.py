@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from gauntlet.bench.data.samples.dataset import Data, check_bytes, check_images_shape
-from gauntlet.bench.data.samples.images import HELD, Images
+from gauntlet.bench.data.samples.lazy_images import HELD, Images
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "targets")

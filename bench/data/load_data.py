@@ -12,14 +12,14 @@ from torch import Tensor
 
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.formats.folder import read_folder
+from gauntlet.bench.data.data_name import Registered, path_settings, registered
+from gauntlet.bench.data.formats.image_folder import read_folder
 from gauntlet.bench.data.formats.npz import of_npz
 from gauntlet.bench.data.formats.parquet import read_parquet, shards
-from gauntlet.bench.data.formats.raw import Raw, as_data
-from gauntlet.bench.data.naming import Registered, path_settings, registered
-from gauntlet.bench.data.samples.arrays import from_arrays, from_dataset
+from gauntlet.bench.data.formats.raw_data import Raw, as_data
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.data.samples.images import kept
+from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
+from gauntlet.bench.data.samples.lazy_images import kept
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, changed
 from gauntlet.bench.data.samples.selection import last_needed, select
 

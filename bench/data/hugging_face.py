@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.formats.raw import Raw
+    from gauntlet.bench.data.formats.raw_data import Raw
     from gauntlet.bench.data.samples.preprocessing import Preprocessing
 
 EXTRA = "pip install 'robust-gauntlet[huggingface]'"
@@ -54,8 +54,8 @@ def _from_datasets(hub: Hub, split: str, how: Preprocessing) -> Raw | None:
     import pyarrow.compute as pc
 
     from gauntlet.bench.data.formats import parquet
-    from gauntlet.bench.data.formats.pictures import pictures
-    from gauntlet.bench.data.formats.raw import Raw, whole_labels
+    from gauntlet.bench.data.formats.encoded_images import pictures
+    from gauntlet.bench.data.formats.raw_data import Raw, whole_labels
 
     name = hub.repository.rpartition("/")[2]
     try:

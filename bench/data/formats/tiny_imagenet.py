@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gauntlet.bench.data.formats.folder import of_files
-from gauntlet.bench.data.formats.raw import Raw, unreadable
+from gauntlet.bench.data.formats.image_folder import of_files
+from gauntlet.bench.data.formats.raw_data import Raw, unreadable
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 ANNOTATIONS = "val_annotations.txt"

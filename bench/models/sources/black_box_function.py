@@ -8,8 +8,8 @@ from typing import Any
 from gauntlet.bench.models.parts.black_box import BlackBox, Queries
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError
-from gauntlet.bench.models.sources.sourced import Sourced
-from gauntlet.bench.models.sources.spec import Source
+from gauntlet.bench.models.sources.parse_source import Source
+from gauntlet.bench.models.sources.source_model import Sourced
 from gauntlet.bench.registry.import_file import import_object, source_digest
 
 _made: dict[str, Queries] = {}

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 
 from gauntlet.bench.data.formats.cifar import ARCHIVES, BATCHES, FOLDERS, read_archive, read_batches
-from gauntlet.bench.data.formats.folder import class_folders, read_folder
 from gauntlet.bench.data.formats.idx import find_pair, read_idx_pair
+from gauntlet.bench.data.formats.image_folder import class_folders, read_folder
 from gauntlet.bench.data.formats.npz import of_npz
 from gauntlet.bench.data.formats.parquet import read_parquet, shards
-from gauntlet.bench.data.formats.raw import Raw
+from gauntlet.bench.data.formats.raw_data import Raw
 from gauntlet.bench.data.formats.svhn import FILES, read_svhn
-from gauntlet.bench.data.formats.tiny import ANNOTATIONS, read_annotated
+from gauntlet.bench.data.formats.tiny_imagenet import ANNOTATIONS, read_annotated
 from gauntlet.bench.data.samples.preprocessing import Preprocessing
 
 VARIABLE = "GAUNTLET_DATA"

@@ -14,14 +14,14 @@ from typing import Any
 from torch import nn
 
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.files.safe_weights import load_weights
+from gauntlet.bench.models.files.load_state import load_weights
 from gauntlet.bench.models.parts.black_box import access_of
 from gauntlet.bench.models.parts.card import Access, ModelCard, ModelEntry
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError
-from gauntlet.bench.models.parts.digest import model_digest
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.models.sources.catalog import open_source
-from gauntlet.bench.models.sources.sourced import Sourced
-from gauntlet.bench.models.sources.spec import parse_source
+from gauntlet.bench.models.sources.parse_source import parse_source
+from gauntlet.bench.models.sources.source_model import Sourced
 from gauntlet.bench.registry.import_file import import_object, source_digest
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.data.samples.images import Images
+from gauntlet.bench.data.samples.lazy_images import Images
 
 MOST = 2**31
 """Bytes of a single compressed file that is read into memory, at most."""

@@ -60,7 +60,7 @@ def _count(data: Data, part: str, most: int) -> int:
 
 
 def _list(root: Path | None) -> list[str]:
-    from gauntlet.bench.data.finding import data_folders
+    from gauntlet.bench.data.data_folders import data_folders
 
     folders = [*([root] if root is not None and root.is_dir() else []), *data_folders()]
     # The package itself is not imported: its data are read where its code cannot be.

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gauntlet.bench.data.hub import EXTRA, Hub, HubError, read_hub
+from gauntlet.bench.data.hugging_face import EXTRA, Hub, HubError, read_hub
+from gauntlet.bench.data.robustbench_subsets import PARTS, first, listed
 from gauntlet.bench.data.samples.card import DataCard, DataEntry, Subset
 from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, Preprocessing, changed
-from gauntlet.bench.data.subsets import PARTS, first, listed
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.formats.raw import Raw
+    from gauntlet.bench.data.formats.raw_data import Raw
     from gauntlet.bench.data.samples.dataset import Data
 
 _SPLITS = ("test", "train")
@@ -43,7 +43,7 @@ def open_published(one: Published, *, split: str = "test", root: Path | None = N
     `settings`: see `preparing.Preprocessing`. Images are read when they are indexed. Raises LookupError where the set is
     found nowhere, ValueError for settings and files that are wrong.
     """
-    from gauntlet.bench.data.formats.raw import as_data
+    from gauntlet.bench.data.formats.raw_data import as_data
 
     how = _how(one, {"split": split, **settings})
     raw = _found(one, split, root, how)
@@ -78,7 +78,7 @@ def _how(one: Published, settings: Mapping[str, Any]) -> Preprocessing:
 
 
 def _found(one: Published, split: str, root: Path | None, how: Preprocessing) -> Raw:
-    from gauntlet.bench.data.finding import VARIABLE, find, places
+    from gauntlet.bench.data.data_folders import VARIABLE, find, places
 
     name = one.card.name
     looked = places(one.folders, root)
@@ -103,7 +103,7 @@ def _in_turn(raw: Raw) -> Raw:
     """ImageNet with the names and the order that its folders give, wherever it comes from: classes in turn."""
     from itertools import zip_longest
 
-    from gauntlet.bench.data.formats.raw import Raw
+    from gauntlet.bench.data.formats.raw_data import Raw
 
     if raw.names is None:
         return raw
