@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class CW(Rule[State]):
       gradient: both let the iterates settle on the boundary, where the smallest perturbation lies.
     - The smallest misclassified point over all iterates is kept, whichever constant found it.
     """
+
+    version: ClassVar[int] = 2
 
     search_steps: int = 9
     steps: int = 100

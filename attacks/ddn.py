@@ -41,6 +41,7 @@ class DDN(Rule[State]):
     reference code, a sample without gradient takes a random direction.
     """
 
+    version: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
 
     steps: int = 100

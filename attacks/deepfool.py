@@ -8,7 +8,6 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.norms import per_image, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import number, whole_number
@@ -22,7 +21,7 @@ _EXTRA = 1e-4
 
 
 class State(NamedTuple):
-    """The iterate, whether it is misclassified, and the fields of `Nearest`; leading dimension: the slot."""
+    """The iterate, whether a misclassified point was noticed, and the fields of `Nearest`; leading dimension: the slot."""
 
     x: Tensor
     done: Tensor
@@ -46,6 +45,7 @@ class DeepFool(Rule[State]):
     the model is linearised).
     """
 
+    version: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
 
     steps: int = 50
@@ -78,8 +78,8 @@ class DeepFool(Rule[State]):
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One pass; after that for the last class, the move."""
-        logits, nearest = look(Nearest(*state[2:]), state.x, oracle)
-        done = cw(logits, oracle.labels) > 0
+        _, nearest = look(Nearest(*state[2:]), state.x, oracle)
+        done = oracle.slots.found
         moving = (nearest.place >= self.classes) & ~done & nearest.away.isfinite()
         length = torch.where(moving, (1 + self.overshoot) * (nearest.away + _EXTRA), 0.0).to(state.x.dtype)
         x = (state.x + per_image(length, state.x) * steepest(nearest.normal, oracle.threat.norm)).clamp(0, 1)
@@ -90,7 +90,7 @@ class DeepFool(Rule[State]):
         return state.x
 
     def finished(self, state: State) -> Tensor:
-        """Slots whose iterate is misclassified."""
+        """Slots with a misclassified point."""
         return state.done
 
 

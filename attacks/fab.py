@@ -66,6 +66,7 @@ class FAB(Rule[State]):
     - With more than `classes` + 1 classes, the untargeted attack looks at the likeliest ones only, not at all.
     """
 
+    version: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
 
     targeted: bool = True

@@ -46,6 +46,7 @@ class FMN(Rule[State]):
     - The last iterate is evaluated as well.
     """
 
+    version: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
 
     steps: int = 100

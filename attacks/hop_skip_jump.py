@@ -68,6 +68,7 @@ class HopSkipJump(Rule[State]):
     - The closest point of all queries is the result, not the last iterate.
     """
 
+    version: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
 
     queries: int = 5000

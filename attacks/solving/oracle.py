@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.ops.losses import Loss, margin
+from gauntlet.attacks.ops.losses import Loss
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -44,6 +44,10 @@ class Oracle:
     Where the threat model has a target, rules are shown the problem of two classes that `towards` makes of it, all labels 0:
     every rule attacks towards a class, and none knows of it. The same holds for models that may reject an image, of which
     they are shown the problem of K classes that `gauntlet.attacks.views.rejection_view` makes.
+
+    The closest point of a minimum-norm rule must stay misclassified when it is verified, so it needs a margin above the
+    rounding of the logits. Minimum-norm rules are therefore shown the label's logit raised by 2⁻²⁰ of the largest logit: the
+    points that they see misclassified are exactly those that the oracle notices.
 
     `slots` is replaced, never changed in place, as passes are counted and candidates noticed; the solver reads it back.
     """
@@ -154,8 +158,17 @@ class Oracle:
     def _judged(self, full: Tensor) -> Tensor:
         """The problem that outputs of the attacked model are."""
         if self.threat.target:
-            return towards(full, self.slots.targets)
-        return reduced(full, self.slots.labels) if self.rejects else full
+            logits = towards(full, self.slots.targets)
+        else:
+            logits = reduced(full, self.slots.labels) if self.rejects else full
+        return self._with_room(logits, full) if self.minimum_norm else logits
+
+    def _with_room(self, logits: Tensor, full: Tensor) -> Tensor:
+        """`logits`, with the label's raised by what `full` may be off by rounding."""
+        # Where two logits are near 0 on the boundary, rounding is still that of the clean image's.
+        scale = torch.cat([full.detach(), self.slots.clean_logits], dim=1).abs().amax(1)
+        room = torch.where(scale.isfinite(), _ROUNDING * scale, 0).to(logits.dtype)
+        return logits + torch.zeros_like(logits).scatter(1, self.labels[:, None], room[:, None])
 
     def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Notice what the attacked model says of `x`: `full`, unless `model` is a view of it."""
@@ -172,21 +185,16 @@ class Oracle:
         counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
         # Logits that are not finite are no defence: the verifier looks at the point and says what is wrong.
         # (A sum is finite where its terms are, and cheaper to look at.)
-        broken = ~full.sum(1).isfinite()
+        wrong = (logits.argmax(1) != labels) | ~full.sum(1).isfinite()
         if self.minimum_norm:
-            # The one candidate that is verified at the end must not fall to rounding: it needs a little room.
-            # Where two logits are near 0 on the boundary, rounding is still that of the clean image's.
-            scale = torch.cat([full, slots.clean_logits], dim=1).abs().amax(1)
-            room = _ROUNDING * scale
             size = distance(x, slots.clean, self.threat.norm)
-            wrong = (margin(logits, labels) < -room) | broken
             success = wrong & (size < slots.distance) & plain
             counted = counted._replace(distance=torch.where(success, size, slots.distance))
         else:
             inside = torch.as_tensor(plain, device=x.device)
             if self.leaves_ball:
                 inside = inside & (distance(x, slots.clean, self.threat.norm) <= limit(self.threat))
-            success = ((logits.argmax(1) != labels) | broken) & inside
+            success = wrong & inside
             if self.watch:
                 near = torch.where(inside, nearness(logits, self._judged(slots.clean_logits), labels), torch.inf)
                 counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))

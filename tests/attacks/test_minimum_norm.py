@@ -1,4 +1,4 @@
-"""FMN, DDN and DeepFool: the smallest perturbation, against linear models where it is known, and against torchattacks."""
+"""Minimum-norm attacks: the smallest perturbation, against linear models where it is known, and against torchattacks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks import ddn, deepfool, fmn
+from gauntlet.attacks.cw import CW
 from gauntlet.attacks.ddn import DDN
 from gauntlet.attacks.deepfool import DeepFool
+from gauntlet.attacks.fab import FAB
 from gauntlet.attacks.fmn import FMN
+from gauntlet.attacks.hop_skip_jump import HopSkipJump
+from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.slots import new_slots
 from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
@@ -28,6 +34,21 @@ CASES = [
     pytest.param(DDN(), "L2", id="ddn-L2"),
     pytest.param(DeepFool(), "Linf", id="deepfool-Linf"),
     pytest.param(DeepFool(), "L2", id="deepfool-L2"),
+]
+
+# Every minimum-norm rule, with the largest median of distance / exact distance that its settings allow.
+ALL = [
+    pytest.param(FMN(steps=60), "Linf", 1.002, id="fmn-Linf"),
+    pytest.param(FMN(steps=60), "L2", 1.002, id="fmn-L2"),
+    pytest.param(DDN(loss="cw"), "L2", 1.002, id="ddn-L2"),
+    pytest.param(DeepFool(), "Linf", 1.002, id="deepfool-Linf"),
+    pytest.param(DeepFool(), "L2", 1.002, id="deepfool-L2"),
+    pytest.param(FAB(targeted=False, steps=8), "Linf", 1.002, id="fab-Linf"),
+    pytest.param(FAB(targeted=False, steps=8), "L2", 1.002, id="fab-L2"),
+    pytest.param(FAB(steps=8), "L2", 1.002, id="fab-t-L2"),
+    pytest.param(CW(search_steps=4, steps=40), "L2", 1.01, id="cw-L2"),
+    pytest.param(HopSkipJump(queries=300), "Linf", 2.0, id="hop_skip_jump-Linf"),
+    pytest.param(HopSkipJump(queries=300), "L2", 2.0, id="hop_skip_jump-L2"),
 ]
 
 
@@ -58,12 +79,15 @@ def attacked(rule, model, images, labels, threat, **options):
     return torch.cat(sizes)
 
 
-def smallest(model, images, labels, norm):
-    """Exact distance, box included, to the nearest point that another class wins: bisection, or linear programs for L1."""
+def smallest(model, images, labels, norm, lead=0.0):
+    """Exact distance, box included, to the nearest point that another class wins: bisection, or linear programs for L1.
+
+    `lead`: by how much that class's logit exceeds the label's.
+    """
     weight, bias, x = model[1].weight, model[1].bias, images.flatten(1)
     logits = x @ weight.T + bias
     direction = weight[None] - weight[labels][:, None]
-    needed = logits.gather(1, labels[:, None]) - logits
+    needed = logits.gather(1, labels[:, None]) - logits + lead
     if norm == "L1":
         size = torch.full_like(logits, torch.inf)
         for i in range(len(x)):
@@ -168,6 +192,42 @@ def test_the_scale_of_the_logits_changes_little(rule, norm, scale, ten, ten_dist
     ratio = attacked(rule, scaled, images[:25], labels[:25], ThreatModel(norm, 0.3)) / ten_distance[norm][:25]
     assert ratio.min() >= 1 - 1e-6
     assert ratio.median() <= 1.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("constant", [0.0, 1e3, 1e4])
+@pytest.mark.parametrize(("rule", "norm", "most"), ALL)
+def test_a_constant_on_all_logits_costs_no_more_than_the_margin_that_their_rounding_needs(
+    rule, norm, most, constant, dtype, ten
+):
+    model, images, labels = (ten[0], ten[1][:25], ten[2][:25])
+    shifted = classifier(model[1].weight, model[1].bias + constant).to(dtype)
+    found = attacked(rule, shifted, images.to(dtype), labels, ThreatModel(norm, 0.3))
+    assert found.isfinite().all()
+    # The margin is 2^-20 of the largest logit, of which rounding in float32 takes less than half.
+    least, usual = (smallest(model, images, labels, norm, lead=part * 2.0**-20 * constant) for part in (0.5, 1))
+    assert (found / least).min() >= 1 - 1e-5
+    assert (found / usual).median() <= most
+
+
+@pytest.mark.parametrize("target", ["", "1"])
+@pytest.mark.parametrize("constant", [0.0, 1e4])
+def test_a_minimum_norm_rule_sees_a_point_misclassified_exactly_where_the_oracle_notices_it(constant, target):
+    threat = ThreatModel("L2", 1.0, target=target)
+    model = classifier(torch.tensor([[0.0], [1.0], [0.2]]), torch.tensor([0.5, 0.0, 0.2]) + constant)
+    room = 2.0**-20 * (constant + 0.5)
+    images = (0.5 + room * torch.linspace(-3, 3, 101, dtype=torch.float64)).view(-1, 1, 1, 1)
+    zero = torch.zeros(len(images), dtype=torch.int64)
+    aim = zero + int(target or 0)
+    slots = new_slots(zero, torch.zeros_like(images), zero, aim, torch.empty(len(images), 0).double(), zero, zero)
+    oracle = Oracle(model, threat, slots, minimum_norm=True)
+    seen = oracle.logits(images)
+    wrong = seen.argmax(1) != oracle.labels
+    assert wrong.any()
+    assert not wrong.all()
+    assert oracle.slots.found.equal(wrong)
+    assert (margin(seen, oracle.labels) < 0).equal(wrong)
+    assert (margin(model(images), zero)[wrong] <= -0.99 * room).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
