@@ -72,31 +72,31 @@ class Adaptive:
 
 
 def _done(stage: Stage, pipeline: Pipeline) -> bool:
-    if stage.way == "bpda":
+    if stage.technique == "bpda":
         return pipeline.masked
     return pipeline.masked or pipeline.twin or pipeline.randomised
 
 
 _BENEATH = (
-    Stage("beneath", PGD(steps=20, loss="cw"), view=BENEATH, way="beneath"),
-    Stage("beneath-targets", APGD(steps=10, loss="dlr_targeted"), view=BENEATH, way="beneath"),
+    Stage("beneath", PGD(steps=20, loss="cw"), view=BENEATH, technique="beneath"),
+    Stage("beneath-targets", APGD(steps=10, loss="dlr_targeted"), view=BENEATH, technique="beneath"),
 )
 _EXPECTATION = (
-    Stage("eot-margin", APGD(steps=30, loss="cw", eot=DRAWS), way="eot"),
-    Stage("eot-ce", APGD(steps=20, eot=DRAWS), way="eot"),
-    Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=5, eot=DRAWS), way="eot"),
+    Stage("eot-margin", APGD(steps=30, loss="cw", eot=DRAWS), technique="eot"),
+    Stage("eot-ce", APGD(steps=20, eot=DRAWS), technique="eot"),
+    Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=5, eot=DRAWS), technique="eot"),
 )
 _THROUGH = (
-    Stage("through", PGD(steps=20, loss="cw"), None, "through", way="bpda"),
-    Stage("through-targets", APGD(steps=20, loss="cw_targeted"), None, "through", way="bpda"),
+    Stage("through", PGD(steps=20, loss="cw"), None, "through", technique="bpda"),
+    Stage("through-targets", APGD(steps=20, loss="cw_targeted"), None, "through", technique="bpda"),
 )
 # Its iterates go on where the twin is wrong already: what is far beyond its boundary is more likely to be beyond the other's.
 _TRANSFER = (
-    Stage("transfer", PGD(steps=40, loss="cw"), view=TWIN, way="transfer"),
-    Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, way="transfer"),
+    Stage("transfer", PGD(steps=40, loss="cw"), view=TWIN, technique="transfer"),
+    Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, technique="transfer"),
 )
 
-_SEARCH = Stage("square", Square(queries=1000), way="black-box")
+_SEARCH = Stage("square", Square(queries=1000), technique="black-box")
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 

@@ -88,11 +88,6 @@ class APGD(Rule[State]):
         object.__setattr__(self, "loss", loss_name(self.loss))
 
     @property
-    def budget(self) -> int:
-        """`steps`."""
-        return self.steps
-
-    @property
     def total_restarts(self) -> int:
         """`restarts`, for a targeted loss times `targets`."""
         return self.restarts * (self.targets if self.loss in TARGETED else 1)
@@ -109,11 +104,23 @@ class APGD(Rule[State]):
         none = torch.zeros(labels.shape, dtype=torch.float64, device=clean.device)
         lowest, count = none - math.inf, torch.zeros_like(labels)
         size = torch.full(labels.shape, 2 * oracle.threat.eps, dtype=clean.dtype, device=clean.device)
-        return State(x, x, x, torch.zeros_like(x), target, size, lowest, none, count, lowest, ~count.bool())
+        return State(
+            x=x,
+            before=x,
+            x_best=x,
+            gradient_best=torch.zeros_like(x),
+            target=target,
+            size=size,
+            best=lowest,
+            previous=none,
+            rises=count,
+            best_then=lowest,
+            halved=~count.bool(),
+        )
 
     def step(self, state: State, oracle: Oracle) -> State:
         """Evaluate the iterate, halve the step at a checkpoint that asks for it, and move."""
-        clean, threat, done = oracle.clean, oracle.threat, oracle.slots.step
+        clean, threat, done = oracle.clean, oracle.threat, oracle.step
         value, gradient = mean_pass(oracle, state.x, self.loss, state.target, self.eot)
         higher = value > state.best
         best = torch.where(higher, value, state.best)
@@ -146,10 +153,6 @@ class APGD(Rule[State]):
             best_then=torch.where(due, best, state.best_then),
             halved=torch.where(due, halve, state.halved),
         )
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
 
 
 @lru_cache

@@ -107,13 +107,22 @@ class APGDL1(Rule[State]):
         changed = _changed(x, clean) if self.multi_eps else everything
         entries = _next_entries(changed) if self.multi_eps else -(-everything // 5)
         size = torch.ones_like(radius)
-        return State(x, x, torch.zeros_like(x), target, size - math.inf, size, changed, entries)
+        return State(
+            x=x,
+            x_best=x,
+            gradient_best=torch.zeros_like(x),
+            target=target,
+            best=size - math.inf,
+            size=size,
+            changed=changed,
+            entries=entries,
+        )
 
     def step(self, state: State, oracle: Oracle) -> State:
         """Evaluate the iterate, adapt the step at a checkpoint, and move; at the end of a radius, go on to the next."""
         clean, eps = oracle.clean, oracle.threat.eps
         table = torch.tensor(timetable(self.steps, self.multi_eps), dtype=torch.float64, device=clean.device)
-        radius, following, due = table[oracle.slots.step].unbind(1)
+        radius, following, due = table[oracle.step].unbind(1)
         due, over = due > 0, following < radius
         value, gradient = mean_pass(oracle, state.x, self.loss, state.target, self.eot)
         higher = value > state.best
@@ -142,10 +151,6 @@ class APGDL1(Rule[State]):
             changed=torch.where(over, anew, torch.where(due, now, state.changed)),
             entries=torch.where(over, _next_entries(anew), entries),
         )
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
 
 
 @lru_cache

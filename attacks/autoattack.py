@@ -33,13 +33,13 @@ def build(threat: ThreatModel, *, version: str = "standard", steps: int = 100, q
     one_of("version", version, VERSIONS)
     first, second = _ascents(threat.norm, version, steps)
     if version == "rand":
-        return Cascade((Stage("apgd-ce", first, way="eot"), Stage("apgd-dlr", second, way="eot")))
+        return Cascade((Stage("apgd-ce", first, technique="eot"), Stage("apgd-dlr", second, technique="eot")))
     return Cascade(
         (
             Stage("apgd-ce", first),
             Stage("apgd-t", second),
             Stage("fab-t", FAB(steps=steps, stop_inside=True)),
-            Stage("square", Square(queries=queries), way="black-box"),
+            Stage("square", Square(queries=queries), technique="black-box"),
         )
     )
 

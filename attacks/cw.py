@@ -88,7 +88,17 @@ class CW(Rule[State]):
         count = torch.zeros(n, dtype=torch.int64, device=x.device)
         real = torch.zeros(n, dtype=torch.float64, device=x.device)
         zero = torch.zeros_like(x)
-        return State(x, zero, real, count, count, real + self.c, real, real + math.inf, count.bool())
+        return State(
+            x=x,
+            first=zero,
+            second=real,
+            iteration=count,
+            search=count,
+            c=real + self.c,
+            low=real,
+            high=real + math.inf,
+            success=count.bool(),
+        )
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One iteration of Adam; at the end of a search step, the next constant."""
@@ -105,10 +115,6 @@ class CW(Rule[State]):
         x = (state.x - per_image(scale.to(state.x.dtype), state.x) * first).clamp(0, 1)
         moved = state._replace(x=x, first=first, second=second, iteration=iteration, success=success)
         return self._next_constant(moved, oracle.clean)
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
 
     def _hinge(self) -> Loss:
         return lambda logits, labels: (self.confidence - cw(logits, labels)).clamp_min(0)

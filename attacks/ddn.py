@@ -64,33 +64,24 @@ class DDN(Rule[State]):
         """Unless `stop_inside`."""
         return not self.stop_inside
 
-    @property
-    def budget(self) -> int:
-        """`steps`."""
-        return self.steps
-
     def start(self, oracle: Oracle) -> State:
         """At the clean image."""
         first = torch.full(oracle.labels.shape, self.radius, dtype=torch.float64, device=oracle.clean.device)
-        return State(oracle.clean, first)
+        return State(x=oracle.clean, radius=first)
 
     def step(self, state: State, oracle: Oracle) -> State:
         """The direction, then the norm."""
         clean = oracle.clean
         logits, _, gradient = oracle.gradient(state.x, named_loss(self.loss))
         direction = _or_random(steepest(gradient, "L2"), oracle.draws)
-        cosine = (1 + torch.cos(math.pi * oracle.slots.step.to(torch.float64) / self.steps)) / 2
+        cosine = (1 + torch.cos(math.pi * oracle.step.to(torch.float64) / self.steps)) / 2
         alpha = self.step_size * (0.01 + 0.99 * cosine)
         delta = state.x - clean + per_image(alpha.to(clean.dtype), clean) * direction
         wrong = cw(logits, oracle.labels) > 0
         radius = state.radius * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
         radius = torch.minimum(radius, distance(torch.where(clean < 0.5, 1.0, 0.0), clean, "L2"))
         x = clean + per_image(radius.to(clean.dtype), clean) * steepest(delta, "L2")
-        return State(x.clamp(0, 1), radius)
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
+        return State(x=x.clamp(0, 1), radius=radius)
 
 
 def _or_random(direction: Tensor, draws: Draws) -> Tensor:

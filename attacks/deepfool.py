@@ -11,7 +11,7 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import per_image, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import number, whole_number
-from gauntlet.attacks.parts.nearest_class import Nearest, begin, look
+from gauntlet.attacks.parts.nearest_class import begin, look, nearest_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
@@ -74,20 +74,16 @@ class DeepFool(Rule[State]):
     def start(self, oracle: Oracle) -> State:
         """At the clean image."""
         nearest = begin(oracle.clean, self.classes)
-        return State(oracle.clean, torch.zeros_like(nearest.place, dtype=torch.bool), *nearest)
+        return State(x=oracle.clean, done=torch.zeros_like(nearest.place, dtype=torch.bool), **nearest._asdict())
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One pass; after that for the last class, the move."""
-        _, nearest = look(Nearest(*state[2:]), state.x, oracle)
+        _, nearest = look(nearest_of(state), state.x, oracle)
         done = oracle.slots.found
         moving = (nearest.place >= self.classes) & ~done & nearest.away.isfinite()
         length = torch.where(moving, (1 + self.overshoot) * (nearest.away + _EXTRA), 0.0).to(state.x.dtype)
         x = (state.x + per_image(length, state.x) * steepest(nearest.normal, oracle.threat.norm)).clamp(0, 1)
-        return State(torch.where(per_image(moving, x), x, state.x), done, *nearest)
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
+        return State(x=torch.where(per_image(moving, x), x, state.x), done=done, **nearest._asdict())
 
     def finished(self, state: State) -> Tensor:
         """Slots with a misclassified point."""

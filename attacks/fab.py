@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.norms import distance, per_image
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import boolean, number, share, whole_number
-from gauntlet.attacks.parts.nearest_class import Nearest, begin, look
+from gauntlet.attacks.parts.nearest_class import begin, look, nearest_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
@@ -121,17 +121,17 @@ class FAB(Rule[State]):
 
     def start(self, oracle: Oracle) -> State:
         """At the clean image in the first round, then at a random point."""
-        x = torch.where(per_image(oracle.slots.restart >= self._targets, oracle.clean), _random(oracle), oracle.clean)
+        x = torch.where(per_image(oracle.restart >= self._targets, oracle.clean), _random(oracle), oracle.clean)
         nearest = begin(x, self._looked_at)
         count = nearest.place
-        return State(x, count, count.bool(), count.bool(), *nearest)
+        return State(x=x, iteration=count, closer=count.bool(), pulled=count.bool(), **nearest._asdict())
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One pass; after that for the last class, the move, or the next point of the final search."""
         before = oracle.slots.distance
         searching = state.iteration >= self.steps
-        rank = oracle.slots.restart % self._targets
-        logits, nearest = look(Nearest(*state[4:]), state.x, oracle, rank, searching)
+        rank = oracle.restart % self._targets
+        logits, nearest = look(nearest_of(state), state.x, oracle, rank, searching)
         closer = state.closer | (oracle.slots.distance < before)
         wrong = cw(logits, oracle.labels) > 0
         back = oracle.clean + self.beta * (state.x - oracle.clean)
@@ -140,7 +140,13 @@ class FAB(Rule[State]):
         nearest = nearest._replace(place=torch.where(pull, self._looked_at, nearest.place))
         complete = (searching | (nearest.place >= self._looked_at)) & ~pull
         x = torch.where(per_image(pull, back), back, state.x)
-        looked = State(x, state.iteration + complete, closer, pull | (state.pulled & ~complete), *nearest)
+        looked = State(
+            x=x,
+            iteration=state.iteration + complete,
+            closer=closer,
+            pulled=pull | (state.pulled & ~complete),
+            **nearest._asdict(),
+        )
         moves = complete & ~searching
         rows = moves.nonzero().squeeze(1)
         if len(rows) == len(moves):
@@ -168,10 +174,6 @@ class FAB(Rule[State]):
         near, far = (distance(x + move, x, norm).clamp_min(1e-8) for move in (own, first))
         alpha = per_image((near / (near + far)).clamp_max(self.alpha_max).to(x.dtype), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
 
     def finished(self, state: State) -> Tensor:
         """Tries that are over, or have nothing to refine."""

@@ -35,17 +35,13 @@ class FGSM(Rule[State]):
 
     def start(self, oracle: Oracle) -> State:
         """At the clean image."""
-        return State(oracle.clean)
+        return State(x=oracle.clean)
 
     def step(self, state: State, oracle: Oracle) -> State:
         """The whole radius along the direction of steepest ascent."""
         gradient = oracle.gradient(state.x, ce).gradient
         moved = state.x + oracle.threat.eps * steepest(gradient, oracle.threat.norm)
-        return State(project(moved, oracle.clean, oracle.threat))
-
-    def last(self, state: State) -> Tensor:
-        """The point after the step."""
-        return state.x
+        return State(x=project(moved, oracle.clean, oracle.threat))
 
 
 def build(threat: ThreatModel) -> FGSM:

@@ -65,15 +65,10 @@ class FMN(Rule[State]):
         """Unless `stop_inside`."""
         return not self.stop_inside
 
-    @property
-    def budget(self) -> int:
-        """`steps`."""
-        return self.steps
-
     def start(self, oracle: Oracle) -> State:
         """At the clean image."""
         zero = torch.zeros(len(oracle.labels), dtype=torch.float64, device=oracle.clean.device)
-        return State(oracle.clean, zero, zero + math.inf)
+        return State(x=oracle.clean, radius=zero, best=zero + math.inf)
 
     def step(self, state: State, oracle: Oracle) -> State:
         """The radius first, then the iterate."""
@@ -84,18 +79,15 @@ class FMN(Rule[State]):
         best = torch.where(wrong, torch.minimum(state.best, size), state.best)
         slope = dual_size(gradient, norm).clamp_min(torch.finfo(torch.float64).tiny)
         ahead = size + value.abs().to(torch.float64) / slope
-        cosine = (1 + torch.cos(math.pi * oracle.slots.step.to(torch.float64) / self.steps)) / 2
+        cosine = (1 + torch.cos(math.pi * oracle.step.to(torch.float64) / self.steps)) / 2
         gamma = 0.001 + (self.gamma - 0.001) * cosine
         outside = torch.where(best.isinf(), torch.maximum(ahead, state.radius), state.radius) * (1 + gamma)
         radius = torch.where(wrong, torch.minimum(state.radius * (1 - gamma), best), outside)
         radius = torch.minimum(radius, distance(torch.where(clean < 0.5, 1.0, 0.0), clean, norm))
         alpha = self.step_size * (0.01 + 0.99 * cosine)
         moved = state.x - clean + per_image(alpha.to(clean.dtype), clean) * steepest(gradient, "L2")
-        return State((clean + shrink_to_ball(moved, radius, norm)).clamp(0, 1), radius, best)
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
+        x = (clean + shrink_to_ball(moved, radius, norm)).clamp(0, 1)
+        return State(x=x, radius=radius, best=best)
 
 
 def build(threat: ThreatModel, **settings: int | float | bool) -> FMN:

@@ -29,7 +29,7 @@ from gauntlet.attacks.solving.stage_conditions import Masked, Near
 from gauntlet.attacks.square import Square
 
 # For samples with masked gradients, beside a wider black-box search: gradients go straight through what has none.
-_THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", way="bpda")
+_THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", technique="bpda")
 _LEAKY = Stage("leaky", PGD(steps=20, loss="cw"), Near(0.3), "leaky")
 
 _ALONG = Stage("along", FAB(steps=60, classes=3, stop_inside=True))
@@ -38,9 +38,9 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet:fast": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("targets", APGD(steps=12, loss="dlr_targeted", targets=4)),
-        Stage("probe", Square(queries=30), way="black-box"),
+        Stage("probe", Square(queries=30), technique="black-box"),
         _THROUGH,
-        Stage("wide", Square(queries=300), Masked(), way="black-box"),
+        Stage("wide", Square(queries=300), Masked(), technique="black-box"),
         _LEAKY,
         Stage("close", APGD(steps=50), Near(0.02)),
     ),
@@ -49,29 +49,29 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("ce", APGD(steps=10)),
         # All targets: on an undefended model the class that breaks a sample is often none of the likeliest.
         Stage("targets", APGD(steps=10, loss="dlr_targeted")),
-        Stage("probe", Square(queries=50), way="black-box"),
+        Stage("probe", Square(queries=50), technique="black-box"),
         _THROUGH,
-        Stage("wide", Square(queries=1000), Masked(), way="black-box"),
+        Stage("wide", Square(queries=1000), Masked(), technique="black-box"),
         # From here on the budget goes to those that are nearly broken, the more the nearer they are.
         _LEAKY,
         Stage("margins", APGD(steps=30, loss="cw_targeted", targets=3), Near(0.1)),
         Stage("close", APGD(steps=100, restarts=4), Near(0.03)),
         Stage("closer", APGD(steps=100, loss="dlr_targeted", targets=5), Near(0.02)),
-        Stage("edge", Square(queries=1500), Near(0.005), way="black-box"),
+        Stage("edge", Square(queries=1500), Near(0.005), technique="black-box"),
     ),
     "gauntlet:thorough": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("ce", APGD(steps=30)),
         Stage("targets", APGD(steps=20, loss="dlr_targeted")),
-        Stage("probe", Square(queries=200), way="black-box"),
+        Stage("probe", Square(queries=200), technique="black-box"),
         _THROUGH,
-        Stage("wide", Square(queries=5000), Masked(), way="black-box"),
+        Stage("wide", Square(queries=5000), Masked(), technique="black-box"),
         _LEAKY,
         Stage("margins", APGD(steps=50, loss="cw_targeted"), Near(0.3)),
         Stage("close", APGD(steps=100, restarts=5), Near(0.15)),
         Stage("closer", APGD(steps=100, loss="dlr_targeted", restarts=2), Near(0.15)),
         Stage("boundary", FAB(steps=30, classes=3, stop_inside=True), Near(0.15)),
-        Stage("edge", Square(queries=5000), Near(0.06), way="black-box"),
+        Stage("edge", Square(queries=5000), Near(0.06), technique="black-box"),
     ),
 }
 """Stages by name; the measured trade-off is in docs/attacks.md."""

@@ -90,11 +90,6 @@ class HopSkipJump(Rule[State]):
         return self.queries
 
     @property
-    def total_restarts(self) -> int:
-        """`restarts`."""
-        return self.restarts
-
-    @property
     def minimum_norm(self) -> bool:
         """Unless `stop_inside`."""
         return not self.stop_inside
@@ -104,7 +99,19 @@ class HopSkipJump(Rule[State]):
         x = oracle.clean
         count, zero = torch.zeros_like(oracle.labels), torch.zeros_like(x)
         real = torch.zeros(count.shape, dtype=torch.float64, device=x.device)
-        return State(x, x, zero, zero, real, count + _START, count, count + 1, real, real, real)
+        return State(
+            x=x,
+            far=x,
+            total=zero,
+            voted=zero,
+            votes=real,
+            phase=count + _START,
+            made=count,
+            iteration=count + 1,
+            low=real,
+            high=real,
+            length=real,
+        )
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One query of each slot, whatever its phase."""
@@ -194,7 +201,19 @@ class HopSkipJump(Rule[State]):
 
         phase = torch.where(search, _SEARCH, torch.where(probe_now, _PROBE, torch.where(stride, _STRIDE, phase)))
         count = torch.where(search | probe_now | stride, 0, count)
-        return State(x, far, total, voted, votes, phase, count, iteration, low, high, length)
+        return State(
+            x=x,
+            far=far,
+            total=total,
+            voted=voted,
+            votes=votes,
+            phase=phase,
+            made=count,
+            iteration=iteration,
+            low=low,
+            high=high,
+            length=length,
+        )
 
 
 def _blocks(noise: Tensor, attempt: Tensor) -> Tensor:

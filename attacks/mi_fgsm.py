@@ -71,14 +71,9 @@ class MIFGSM(Rule[State]):
                 raise ValueError(f"kernel={self.kernel!r} must be odd, so that it has a middle; 1 smooths nothing")
         positive("kernel_sigmas", self.kernel_sigmas)
 
-    @property
-    def budget(self) -> int:
-        """`steps`."""
-        return self.steps
-
     def start(self, oracle: Oracle) -> State:
         """The clean image, at rest."""
-        return State(oracle.clean, torch.zeros_like(oracle.clean))
+        return State(x=oracle.clean, momentum=torch.zeros_like(oracle.clean))
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One step along the accumulated gradient."""
@@ -92,11 +87,8 @@ class MIFGSM(Rule[State]):
         if kernel > 1:
             gradient = smooth(gradient, kernel, self.kernel_sigmas)
         momentum = self.decay * state.momentum + _levelled(gradient)
-        return State(project(state.x + size * steepest(momentum, threat.norm), oracle.clean, threat), momentum)
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
+        x = project(state.x + size * steepest(momentum, threat.norm), oracle.clean, threat)
+        return State(x=x, momentum=momentum)
 
 
 def _levelled(gradient: Tensor) -> Tensor:

@@ -51,30 +51,17 @@ class PGD(Rule[State]):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 needs random_start=True: from the clean image every restart is the same")
 
-    @property
-    def budget(self) -> int:
-        """`steps`."""
-        return self.steps
-
-    @property
-    def total_restarts(self) -> int:
-        """`restarts`."""
-        return self.restarts
-
     def start(self, oracle: Oracle) -> State:
         """A random point of the ball, or the clean image."""
-        return State(random_point(oracle.clean, oracle.threat, oracle.draws) if self.random_start else oracle.clean)
+        x = random_point(oracle.clean, oracle.threat, oracle.draws) if self.random_start else oracle.clean
+        return State(x=x)
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One projected step of steepest ascent."""
         threat = oracle.threat
         size = threat.eps * (2.5 / self.steps if self.step_size is None else self.step_size)
         gradient = oracle.gradient(state.x, named_loss(self.loss)).gradient
-        return State(project(state.x + size * steepest(gradient, threat.norm), oracle.clean, threat))
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
+        return State(x=project(state.x + size * steepest(gradient, threat.norm), oracle.clean, threat))
 
 
 def build(threat: ThreatModel, **settings: int | float | str | bool | None) -> PGD | SLIDE:

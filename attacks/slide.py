@@ -55,19 +55,10 @@ class SLIDE(Rule[State]):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 needs random_start=True: from the clean image every restart is the same")
 
-    @property
-    def budget(self) -> int:
-        """`steps`."""
-        return self.steps
-
-    @property
-    def total_restarts(self) -> int:
-        """`restarts`."""
-        return self.restarts
-
     def start(self, oracle: Oracle) -> State:
         """A random point of the ball, or the clean image."""
-        return State(random_point(oracle.clean, oracle.threat, oracle.draws) if self.random_start else oracle.clean)
+        x = random_point(oracle.clean, oracle.threat, oracle.draws) if self.random_start else oracle.clean
+        return State(x=x)
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One projected, sparse step."""
@@ -77,8 +68,4 @@ class SLIDE(Rule[State]):
         free = torch.where(gradient > 0, x < 1, x > 0)
         count = math.ceil(self.share * math.prod(x.shape[1:]))
         direction = sparse_ascent(torch.where(free, gradient, 0.0), torch.full_like(oracle.labels, count))
-        return State(project(x + size * direction, oracle.clean, threat))
-
-    def last(self, state: State) -> Tensor:
-        """The iterate after the step."""
-        return state.x
+        return State(x=project(x + size * direction, oracle.clean, threat))

@@ -84,26 +84,21 @@ class Square(Rule[State]):
         """`queries`."""
         return self.queries
 
-    @property
-    def total_restarts(self) -> int:
-        """`restarts`."""
-        return self.restarts
-
     def start(self, oracle: Oracle) -> State:
         """Stripes or tiles; the first step evaluates them."""
         x = _stripes(oracle) if oracle.threat.norm == "Linf" else _tiles(oracle)
         unknown = torch.full(oracle.labels.shape, math.inf, dtype=torch.float64, device=x.device)
-        return State(x, unknown, oracle.draws.step, *_moves(self._schedule(oracle), oracle))
+        return State(x=x, margin=unknown, drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One query; the point is kept where it has the smaller margin."""
-        ahead = oracle.draws.step - state.drawn
+        ahead = oracle.step - state.drawn
         if bool((ahead >= _AHEAD).any()):
             # Moves belong to steps, whenever they are drawn: all slots are supplied at once.
-            state = State(state.x, state.margin, oracle.draws.step, *_moves(self._schedule(oracle), oracle))
+            state = state._replace(drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
             ahead = torch.zeros_like(ahead)
         slot = torch.arange(len(ahead), device=ahead.device)
-        rows, columns, signs = (field[slot, ahead] for field in state[-3:])
+        rows, columns, signs = (moves[slot, ahead] for moves in (state.rows, state.columns, state.signs))
         windows = rows[..., None] & columns[:, :, None]
         if oracle.threat.norm == "Linf":
             new = _flat_square(state.x, windows, signs, oracle)
@@ -127,7 +122,7 @@ class Square(Rule[State]):
         return schedule(self.queries, self.p_init, pace, tuple(clean.shape[2:]), norm, clean.dtype, clean.device)
 
 
-def _moves(squares: Schedule, oracle: Oracle) -> tuple[Tensor, ...]:
+def _moves(squares: Schedule, oracle: Oracle) -> dict[str, Tensor]:
     """Level, corner, rows, columns and signs of each slot's next steps."""
     draws, (n, channels, height, width) = oracle.draws, oracle.clean.shape
     steps = draws.step[:, None] + torch.arange(_AHEAD, device=draws.step.device)
@@ -146,7 +141,8 @@ def _moves(squares: Schedule, oracle: Oracle) -> tuple[Tensor, ...]:
         return (offset >= 0) & (offset < side[..., None])
 
     rows, columns = covered(corner[..., 0::2], height), covered(corner[..., 1::2], width)
-    return level, corner, rows, columns, _signs(words[..., corners:], channels + 1, oracle.clean.dtype)
+    signs = _signs(words[..., corners:], channels + 1, oracle.clean.dtype)
+    return {"level": level, "corner": corner, "rows": rows, "columns": columns, "signs": signs}
 
 
 def _signs(words: Tensor, count: int, dtype: torch.dtype) -> Tensor:

@@ -23,7 +23,7 @@ def likely_target(oracle: Oracle, targets: int) -> Tensor:
     one a try of each slot."""
     wrong = oracle.clean_logits().scatter(1, oracle.labels[:, None], -torch.inf)
     ranks = min(targets, wrong.shape[1] - 1)
-    return wrong.topk(ranks, dim=1).indices.gather(1, oracle.slots.restart[:, None] % ranks).squeeze(1)
+    return wrong.topk(ranks, dim=1).indices.gather(1, oracle.restart[:, None] % ranks).squeeze(1)
 
 
 def mean_pass(oracle: Oracle, x: Tensor, loss: str, target: Tensor, count: int) -> tuple[Tensor, Tensor]:

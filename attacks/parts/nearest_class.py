@@ -6,7 +6,7 @@ broken is freed before it pays for the other classes, and no more than one gradi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,12 @@ def begin(x: Tensor, count: int) -> Nearest:
     zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     away = torch.full(zero.shape, torch.inf, dtype=torch.float64, device=x.device)
     order = torch.full((len(x), count), -1, dtype=torch.int64, device=x.device)
-    return Nearest(order, zero, away, x.new_zeros(len(x)), torch.zeros_like(x))
+    return Nearest(order=order, place=zero, away=away, gap=x.new_zeros(len(x)), normal=torch.zeros_like(x))
+
+
+def nearest_of(state: tuple[Any, ...]) -> Nearest:
+    """The fields of `Nearest` of a rule's state that has them."""
+    return Nearest(**{name: getattr(state, name) for name in Nearest._fields})
 
 
 def look(

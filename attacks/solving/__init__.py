@@ -1,1 +1,1 @@
-"""The solver's loop, the interface of a rule, and what both are made of."""
+"""The solver, the interface of a rule, and their parts."""

@@ -1,4 +1,4 @@
-"""A cascade: ONE attack made of stages. Each stage faces only what the stages before it left standing."""
+"""A cascade: one attack made of stages. Each stage faces only the samples that the stages before it left standing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gauntlet.attacks.solving.solver import Stage
 
 @dataclass(frozen=True)
 class Cascade:
-    """Stages in order; which one broke a sample is recorded. No stage seeks the minimum norm: the first success ends it.
+    """Stages in order. The record names the stage that broke each sample; the first success ends the cascade.
 
-    Raises ValueError for no stage, labels that are not unique, and a stage that seeks the minimum norm.
+    Raises ValueError for no stage, for labels that are not unique, and for a stage that seeks the minimum norm.
     """
 
     stages: tuple[Stage, ...]
@@ -19,7 +19,7 @@ class Cascade:
     def __post_init__(self) -> None:
         labels = [stage.label for stage in self.stages]
         if not labels or len(set(labels)) < len(labels):
-            raise ValueError(f"a cascade needs stages with labels of their own, not {labels!r}")
+            raise ValueError(f"a cascade needs at least one stage, with labels that are unique, not {labels!r}")
         seekers = [stage.label for stage in self.stages if stage.rule.minimum_norm]
         if seekers:
             raise ValueError(

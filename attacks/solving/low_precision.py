@@ -1,4 +1,4 @@
-"""An attack on a faster form of the model; what low precision leaves standing is attacked again in float32."""
+"""An attack on a faster form of the model. Samples that survive in low precision are attacked again in float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gauntlet.attacks.views.fast_model import FastModel
 
 def solve_fast(
     attack: Rule[Any] | Sequence[Stage],
-    light: FastModel,
+    fast: FastModel,
     task: Task,
     verify: Verify,
     *,
@@ -28,10 +28,10 @@ def solve_fast(
     views: Mapping[str, nn.Module] | None = None,
     rejects: bool = False,
 ) -> Iterator[Outcome]:
-    """`solve` on a form of the model; an outcome is yielded as soon as it is known.
+    """`solve` on a form of the model; each outcome is yielded as soon as it is known.
 
-    Where the form is in low precision, no sample stands before the same attack, from the same random numbers, has failed on
-    `light.full` too: it may lose an example to rounding only. An outcome then has the costs of both.
+    If the form is in low precision, samples that survive are attacked again on `fast.full`, by the same attack with the same
+    random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks.
     """
     run = functools.partial(
         solve,
@@ -43,32 +43,32 @@ def solve_fast(
         views=views,
         rejects=rejects,
     )
-    if light.full is None:
-        yield from run(light.module, task, verify)
+    if fast.full is None:
+        yield from run(fast.module, task, verify)
         return
     standing: list[Outcome] = []
-    for outcome in run(light.module, task, verify):
+    for outcome in run(fast.module, task, verify):
         if outcome.adversarial is not None:
             yield outcome
             continue
         standing.append(outcome)
-        # A full batch at once: blocks are stored as the attack goes on.
+        # As soon as they fill a batch, so that blocks are stored while the attack goes on.
         if len(standing) == batch_size:
-            yield from _finish(run, light.full, task, verify, standing)
+            yield from _finish(run, fast.full, task, verify, standing)
             standing = []
     if standing:
-        yield from _finish(run, light.full, task, verify, standing)
+        yield from _finish(run, fast.full, task, verify, standing)
 
 
 def _finish(
     run: Callable[..., Iterator[Outcome]], full: FastModel, task: Task, verify: Verify, standing: Sequence[Outcome]
 ) -> Iterator[Outcome]:
-    rows = torch.tensor([one.sample for one in standing], device=task.images.device)
+    rows = torch.tensor([outcome.sample for outcome in standing], device=task.images.device)
     left = replace(
         task,
         images=task.images[rows],
         labels=task.labels[rows],
-        ids=[task.ids[one.sample] for one in standing],
+        ids=[task.ids[outcome.sample] for outcome in standing],
         targets=None if task.targets is None else task.targets[rows],
         clean_logits=None if task.clean_logits is None else task.clean_logits[rows],
     )
@@ -77,7 +77,7 @@ def _finish(
 
 
 def _both(low: Outcome, full: Outcome) -> Outcome:
-    """The end of the second attack with the costs and incidents of both."""
+    """The outcome of the second attack with the costs and incidents of both."""
     sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "masked_fallback", "vanished")
     return replace(
         full,

@@ -1,4 +1,4 @@
-"""The model as an attack sees it: forward and backward passes, counted a sample, with every success noticed."""
+"""The model as an attack sees it: forward and backward passes, counted for each sample, and every success noticed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.attacks.views.targeted_view import towards
 
 _ROUNDING = 2.0**-20
-"""Relative to the largest logit: far more than two batch compositions differ, far less than an attack can aim."""
+"""Relative to the largest logit: far more than the difference between two batch compositions, far less than an attack aims at."""
 
 
 class AttackError(RuntimeError):
@@ -28,28 +28,28 @@ class AttackError(RuntimeError):
 
 
 class Gradient(NamedTuple):
-    """One forward and backward pass."""
+    """The result of one forward and backward pass."""
 
     logits: Tensor
     """(N, K), detached; (N, 2) towards a class."""
     value: Tensor
     """(N,), the loss."""
     gradient: Tensor
-    """(N, C, H, W), of the loss with respect to the point; where it was not finite, 0."""
+    """(N, C, H, W), of the loss with respect to the point; 0 where it was not finite."""
 
 
 class Oracle:
-    """The passes that a rule may make on the slots of the batch.
+    """The passes that a rule may make on the slots of the batch, and what it may know of them.
 
-    Where the threat model has a target, rules are shown the problem of two classes that `towards` makes of it, all labels 0:
-    every rule attacks towards a class, and none knows of it. The same holds for models that may reject an image, of which
-    they are shown the problem of K classes that `gauntlet.attacks.views.rejection_view` makes.
+    If the threat model has a target, the rule sees a problem with two classes in which all labels are 0
+    (`gauntlet.attacks.views.targeted_view`), so that every rule can attack towards a class without code for it. If the model
+    can reject an image, the rule sees a problem with K classes (`gauntlet.attacks.views.rejection_view`).
 
     The closest point of a minimum-norm rule must stay misclassified when it is verified, so it needs a margin above the
-    rounding of the logits. Minimum-norm rules are therefore shown the label's logit raised by 2⁻²⁰ of the largest logit: the
-    points that they see misclassified are exactly those that the oracle notices.
+    rounding of the logits. Minimum-norm rules therefore see the label's logit raised by 2⁻²⁰ of the largest logit: the points
+    that they see misclassified are exactly those that the oracle notices.
 
-    `slots` is replaced, never changed in place, as passes are counted and candidates noticed; the solver reads it back.
+    Each pass replaces `slots`, which the solver reads back; they are never changed in place.
     """
 
     def __init__(
@@ -65,11 +65,10 @@ class Oracle:
         judge: nn.Module | None = None,
         rejects: bool = False,
     ) -> None:
-        """`watch`: keep the signs of `gauntlet.attacks.solving.stage_conditions`; `backward`: what passes gradients back.
-
-        `judge`: the model that is attacked, where `model` is a view that stands in for it: rules are shown the view, and each
-        point is put to the judge as well, by one more forward pass. `rejects`: the attacked model has an output more, the
-        rejection; a view of it has none.
+        """`watch`: keep what stage conditions look at (`gauntlet.attacks.solving.stage_conditions`). `backward`: how
+        gradients pass back through the model. `judge`: the attacked model, if `model` is a view that stands in for it; each
+        point is then evaluated on the judge too, by one more forward pass. `rejects`: the last output of the attacked model
+        is the rejection; a view of it has no such output.
         """
         self.model = model
         self.threat = threat
@@ -88,21 +87,31 @@ class Oracle:
 
     @property
     def labels(self) -> Tensor:
-        """True labels, int64 (N,); 0 towards a class."""
+        """True labels, int64 (N,); all 0 towards a class."""
         return torch.zeros_like(self.slots.labels) if self.threat.target else self.slots.labels
 
     @property
+    def step(self) -> Tensor:
+        """Number of completed steps of each slot in this restart, int64 (N,)."""
+        return self.slots.step
+
+    @property
+    def restart(self) -> Tensor:
+        """Number of the present restart of each slot, from 0, int64 (N,)."""
+        return self.slots.restart
+
+    @property
     def draws(self) -> Draws:
-        """The attack's random numbers at the present restart and step of each slot."""
+        """Random numbers of the attack for the present restart and step of each slot."""
         return Draws(self.slots.keys, self.slots.restart, self.slots.step)
 
     def clean_logits(self) -> Tensor:
-        """Logits (N, K) of the clean images, (N, 2) towards a class: one forward pass where they are not known yet."""
+        """Logits (N, K) of the clean images, (N, 2) towards a class: one forward pass, unless they are known already."""
         known = self.slots.clean_logits
         return self._judged(known) if known.shape[1] else self.logits(self.clean)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, K) at `x`, (N, 2) towards a class: one forward pass."""
+        """Logits (N, K) at `x` (N, C, H, W), (N, 2) towards a class: one forward pass."""
         with torch.no_grad(), self._randomness():
             full = self._forward(x)
         logits = self._shown(full)
@@ -110,13 +119,13 @@ class Oracle:
         return logits
 
     def gradient(self, x: Tensor, loss: Loss, *, through: Callable[[Tensor], Tensor] | None = None) -> Gradient:
-        """Logits, loss and the loss's gradient at `x`: one forward and one backward pass.
+        """Logits, loss, and the gradient of the loss at `x` (N, C, H, W): one forward and one backward pass.
 
-        `through`: a differentiable transformation (N, C, H, W) → (N, C, H, W) behind which the model is evaluated, all
-        three results included. What the model says of a transformed point is no evidence about `x`: candidates are noticed
-        only where the transformation left the point as it was.
+        `loss`: logits (N, K) and labels (N,) to values (N,), to be increased. `through`: a differentiable transformation of
+        images, applied before the model; logits, loss and gradient then include it. The model's output at a transformed point
+        says nothing about `x`, so candidates are noticed only where the transformation left the point unchanged.
 
-        Raises AttackError where no gradient reaches the input; where signs are kept it is 0, and a sign.
+        Raises AttackError if no gradient reaches the input. While stage conditions are watched, the gradient is 0 instead.
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad(), self._randomness():
@@ -144,7 +153,7 @@ class Oracle:
         return Gradient(logits, value.detach(), gradient)
 
     def _randomness(self) -> AbstractContextManager[None]:
-        # The count of passes as step: a randomised model never sees the same draws twice.
+        # The number of passes serves as the step: a randomised model never sees the same draws twice.
         return model_randomness(Draws(self.slots.model_keys, self.slots.restart, self.slots.forwards))
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -152,11 +161,11 @@ class Oracle:
         return logits
 
     def _shown(self, full: Tensor) -> Tensor:
-        """What the rule is shown of the outputs of `model`."""
+        """The logits that the rule sees, from the outputs of `model`."""
         return self._judged(full) if self.judge is None or self.threat.target else full
 
     def _judged(self, full: Tensor) -> Tensor:
-        """The problem that outputs of the attacked model are."""
+        """The logits of the problem that the rule sees, from the outputs of the attacked model."""
         if self.threat.target:
             logits = towards(full, self.slots.targets)
         else:
@@ -164,14 +173,14 @@ class Oracle:
         return self._with_room(logits, full) if self.minimum_norm else logits
 
     def _with_room(self, logits: Tensor, full: Tensor) -> Tensor:
-        """`logits`, with the label's raised by what `full` may be off by rounding."""
-        # Where two logits are near 0 on the boundary, rounding is still that of the clean image's.
+        """`logits` with the label's logit raised by the rounding error that `full` may have."""
+        # Where two logits are near 0 on the boundary, the rounding is still that of the clean image's logits.
         scale = torch.cat([full.detach(), self.slots.clean_logits], dim=1).abs().amax(1)
         room = torch.where(scale.isfinite(), _ROUNDING * scale, 0).to(logits.dtype)
         return logits + torch.zeros_like(logits).scatter(1, self.labels[:, None], room[:, None])
 
     def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
-        """Notice what the attacked model says of `x`: `full`, unless `model` is a view of it."""
+        """Record a pass at `x`. `full`: the outputs of `model`; if that is a view, the attacked model is evaluated too."""
         if self.judge is not None:
             with torch.no_grad(), self._randomness():
                 full = self.judge(x)
@@ -180,11 +189,12 @@ class Oracle:
         self._notice(x, full, logits, backwards, plain)
 
     def _notice(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
-        """`full` are the model's logits, `logits` those that the rule is shown; `plain`: where they are those of `x`."""
+        """Count a pass and keep candidates. `full`: the model's outputs; `logits`: those that the rule sees; `plain`: where
+        they belong to `x` itself."""
         slots, labels = self.slots, self.labels
         counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
-        # Logits that are not finite are no defence: the verifier looks at the point and says what is wrong.
-        # (A sum is finite where its terms are, and cheaper to look at.)
+        # Logits that are not finite do not defend: the verifier evaluates the point and reports them.
+        # (A sum is finite where its terms are, and takes less time.)
         wrong = (logits.argmax(1) != labels) | ~full.sum(1).isfinite()
         if self.minimum_norm:
             size = distance(x, slots.clean, self.threat.norm)

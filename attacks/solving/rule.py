@@ -1,4 +1,4 @@
-"""The interface of an attack: a small rule over a batch of independent slots. The solver owns everything else."""
+"""The interface of an attack: one step for a batch of independent slots. The solver owns everything else."""
 
 from __future__ import annotations
 
@@ -12,52 +12,71 @@ from gauntlet.attacks.solving.oracle import Oracle
 S = TypeVar("S", bound="tuple[Any, ...]")
 """A rule's state: a NamedTuple of tensors whose leading dimension is the slot."""
 
+_FORMER_NAMES = {"tries": "total_restarts", "roams": "leaves_ball"}
+
 
 class Rule(ABC, Generic[S]):
-    """One attack. A slot is one sample at one restart; slots stand at different steps and never influence each other.
+    """An attack. A slot is one sample at one restart. Slots stand at different steps and never influence each other.
 
-    The oracle watches every point that a rule evaluates: a misclassified one is verified at once and, where it lies in
-    the ball, ends its slot (minimum-norm rules: the closest one is kept, and the slot runs to its end). A rule therefore
-    keeps no record of successes, counts nothing, and never looks at another slot. Rules are frozen dataclasses of their
-    settings; `repr` is part of the key of stored results.
+    A rule needs `start` and `step`, and a setting `steps` or its own `budget`. The oracle sees every point that a rule
+    evaluates. A misclassified point is verified at once and, if it lies in the ball, ends its slot; a minimum-norm rule
+    runs to its end, and the closest point is kept. So a rule does not track successes, count passes or stop early.
+
+    Rules are frozen dataclasses of their settings: `repr(rule)` is part of the key of stored results.
     """
 
     version: ClassVar[int] = 1
-    """Rises whenever the rule's output changes: it is part of the key of stored results."""
+    """Increase it whenever the rule's output changes: it is part of the key of stored results."""
     leaves_ball: ClassVar[bool] = False
-    """Whether points outside the ball are evaluated on the way: those are no candidates, rather than false claims."""
+    """Whether the rule evaluates points outside the ball on its way. Such points are not candidates."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises TypeError for a method under a name that the interface no longer has."""
+        super().__init_subclass__(**kwargs)
+        for former, name in _FORMER_NAMES.items():
+            if former in vars(cls):
+                raise TypeError(f"{cls.__name__}.{former} is called {name} in this version of Gauntlet: rename it")
 
     @property
-    @abstractmethod
     def budget(self) -> int:
-        """Calls of `step` for one slot, at most."""
-
-    @property
-    def minimum_norm(self) -> bool:
-        """Whether the smallest perturbation is sought, whatever eps is."""
-        return False
+        """Largest number of calls of `step` for a slot. By default the setting `steps`."""
+        steps: int | None = getattr(self, "steps", None)
+        if steps is None:
+            raise TypeError(f"{type(self).__name__} has no setting `steps`: add it, or override `budget`")
+        return steps
 
     @property
     def total_restarts(self) -> int:
-        """How often a sample that was not broken is started afresh, the first time counted."""
-        return 1
+        """How often a sample that is not broken is started, including the first time. By default the setting `restarts`,
+        or 1 without it; rules that take their targets in turn multiply it by the number of targets."""
+        restarts: int = getattr(self, "restarts", 1)
+        return restarts
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Whether the rule seeks the smallest perturbation, whatever eps is. By default False."""
+        return False
 
     def for_classes(self, classes: int) -> Rule[S]:
-        """The rule for a model of that many classes, where its settings ask for more than there are; else itself."""
+        """The rule for a model with that many classes, for rules whose settings may ask for more. By default itself."""
         return self
 
     @abstractmethod
     def start(self, oracle: Oracle) -> S:
-        """The state of new slots, for `oracle.clean` (N, C, H, W), `oracle.labels` (N,) and `oracle.draws`."""
+        """The state of new slots, from `oracle.clean` (N, C, H, W), `oracle.labels` (N,) and `oracle.draws`."""
 
     @abstractmethod
     def step(self, state: S, oracle: Oracle) -> S:
-        """One step for every slot of the batch."""
+        """The state after one step of every slot. Tensors are replaced, never changed in place."""
 
-    @abstractmethod
     def last(self, state: S) -> Tensor | None:
-        """The iterate that `step` has made but not evaluated yet (N, C, H, W); None where all were evaluated."""
+        """The iterate (N, C, H, W) that `step` has made but not evaluated, which the solver evaluates when the budget is spent.
+
+        By default the state's field `x`, or None if the state has no such field: every point has been evaluated.
+        """
+        x: Tensor | None = getattr(state, "x", None)
+        return x
 
     def finished(self, state: S) -> Tensor | None:
-        """Slots that need no further step before the budget is spent, bool (N,); None where the budget decides."""
+        """Slots that stop before their budget is spent, bool (N,). By default None: no slot does."""
         return None

@@ -1,4 +1,4 @@
-"""Slots: the samples that are being attacked now, as named tuples of tensors whose leading dimension is the slot."""
+"""Slots: the samples under attack, as named tuples of tensors whose leading dimension is the slot."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ S = TypeVar("S", bound="tuple[Any, ...]")
 
 
 class Slots(NamedTuple):
-    """What the solver knows of each slot. All tensors are on the attack's device and of length N."""
+    """What the solver keeps for each slot. All tensors have length N and are on the attack's device."""
 
     sample: Tensor
     """int64, the sample's index in the task."""
     clean: Tensor
     labels: Tensor
     targets: Tensor
-    """int64, the class to reach; the label where any other class will do."""
+    """int64, the class to reach; the label in untargeted attacks."""
     clean_logits: Tensor
-    """(N, K), the model's logits of `clean`; (N, 0) where they are not known."""
+    """(N, K), the model's logits of `clean`; (N, 0) if they are not known."""
     keys: Tensor
     """int64, key of the attack's random numbers."""
     model_keys: Tensor
@@ -31,18 +31,18 @@ class Slots(NamedTuple):
     forwards: Tensor
     backwards: Tensor
     found: Tensor
-    """bool, whether `point` is waiting for verification."""
+    """bool, whether `point` waits for verification."""
     point: Tensor
-    """The candidate: the latest misclassified point (as the target, where there is one), or, for minimum-norm rules, the
-    closest one so far."""
+    """The candidate: the latest misclassified point (towards a class: the latest point classified as the target); for
+    minimum-norm rules the closest such point."""
     distance: Tensor
     """float64, of `point`; infinite before the first success of a minimum-norm rule."""
     rejected: Tensor
     disagreements: Tensor
     nearness: Tensor
-    """The least over the points that were evaluated inside the ball, see `signs.nearness`; infinite where nobody looks."""
+    """The least `stage_conditions.nearness` of all points evaluated inside the ball; infinite unless conditions are watched."""
     vanished: Tensor
-    """int64, gradients that were zero or not finite; 0 where nobody looks."""
+    """int64, number of gradients that were zero or not finite; 0 unless conditions are watched."""
 
 
 def new_slots(
@@ -54,7 +54,7 @@ def new_slots(
     keys: Tensor,
     model_keys: Tensor,
 ) -> Slots:
-    """Slots at their start, with nothing counted and nothing found."""
+    """Slots at their start, with all counts 0 and no candidate."""
     zero = torch.zeros_like(sample)
     return Slots(
         sample,
@@ -84,7 +84,7 @@ def select(state: S, rows: Tensor) -> S:
 
 
 def put(state: S, rows: Tensor, new: S) -> S:
-    """`state` with the slots at `rows` replaced by those of `new`, as a new tuple; the tensors of `state` are left alone."""
+    """`state` with the slots at `rows` replaced by those of `new`, as a new tuple; the tensors of `state` are unchanged."""
     return type(state)(*(old.index_copy(0, rows, fresh) for old, fresh in zip(state, new, strict=True)))
 
 

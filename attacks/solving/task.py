@@ -1,4 +1,4 @@
-"""What the solver is given and what it gives back."""
+"""The input and output of the solver: the task, the verifier's answers, and an outcome for each sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 class Task:
     """The samples to attack: images (N, C, H, W) in [0, 1] and labels (N,) on the model's device, with unique ids.
 
-    Raises ValueError where `targets` and the threat model's target do not go together, or a target is the sample's label.
+    Raises ValueError if `targets` is given without a target in the threat model or the reverse, or a target is the label.
     """
 
     images: Tensor
@@ -27,9 +27,9 @@ class Task:
     purpose: str
     """Names the attack in the keys of its random numbers."""
     targets: Tensor | None = None
-    """int64 (N,), the class that each sample is to be moved to, as `threat.targets` gives them; None: any other class."""
+    """int64 (N,), the class to reach for each sample, from `threat.targets`; None: any other class."""
     clean_logits: Tensor | None = None
-    """(N, K), the model's logits of the images where they are known already: no pass is spent on them again."""
+    """(N, K), the model's logits of the images, if they are known; otherwise they cost a pass where they are needed."""
 
     def __post_init__(self) -> None:
         if (self.targets is None) != (not self.threat.target):
@@ -37,12 +37,12 @@ class Task:
             raise ValueError(f"{given} given for threat model {self.threat}: give threat.targets(labels, classes, ids)")
         if self.targets is not None and bool((self.targets == self.labels).any()):
             first = self.ids[int((self.targets == self.labels).nonzero()[0])]
-            raise ValueError(f"sample {first} has its target as label: nothing is to be attacked there, leave it out")
+            raise ValueError(f"sample {first} has its target as label: it cannot be attacked, leave it out")
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What the verifier says of N candidates, all tensors of length N."""
+    """The verifier's answers for N candidates, all tensors of length N."""
 
     success: Tensor
     """bool: finite, in the box, within eps (unless the rule seeks the minimum norm), misclassified."""
@@ -53,37 +53,37 @@ class Verification:
 
 
 class Verify(Protocol):
-    """Judges candidates on the original model. `attempt` (N,) tells repeated candidates of a sample apart."""
+    """Verifies candidates on the original model. `attempt` (N,) distinguishes repeated candidates of a sample."""
 
     def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
-        """`points` (N, C, H, W) are candidates for the samples (N,), indices into the task."""
+        """`points` (N, C, H, W) are candidates for the samples `samples` (N,), indices into the task."""
         ...
 
 
 @dataclass
 class Outcome:
-    """One sample's end, with what all stages together cost."""
+    """The result for one sample, with the costs of all stages."""
 
     sample: int
     adversarial: Tensor | None = None
-    """(C, H, W), the verified example; None where none was found."""
+    """(C, H, W), the verified example; None without success."""
     forwards: float = 0
     backwards: float = 0
     taken: int = 0
-    """Steps, over all stages and restarts."""
+    """Number of steps, over all stages and restarts."""
     rejected: int = 0
     disagreements: int = 0
     stage: str = ""
     """Label of the stage that broke it; empty without success."""
     masked_fallback: float = 0
-    """Forward and backward passes of stages that were run because the gradients looked masked."""
+    """Forward and backward passes of stages that ran because the gradients looked masked."""
     gradients: int = 0
-    """The model's own gradients that were taken."""
+    """Number of gradients of the model itself."""
     vanished: int = 0
-    """Those of them that were zero everywhere, or not finite."""
+    """Number of those gradients that were zero everywhere, or not finite."""
     nearest: dict[str, float] = field(default_factory=dict)
-    """How near to another class stages came that go by the model's own gradients (`gradient`), by others (`substitute`), or by
-    none (`probe`), see `signs.nearness`."""
+    """The least nearness (`stage_conditions.nearness`) of stages that use the model's own gradients (`gradient`), gradients of
+    a substitute (`substitute`), or none (`probe`)."""
 
     @property
     def steps(self) -> int:
@@ -91,21 +91,5 @@ class Outcome:
         return self.taken if self.adversarial is not None else -1
 
     def near(self, *kinds: str) -> float:
-        """The least nearness over stages of those kinds; infinite before any."""
+        """The least nearness over stages of those kinds; infinite before the first."""
         return min((self.nearest.get(kind, math.inf) for kind in kinds), default=math.inf)
-
-
-@dataclass
-class Meter:
-    """How full the batches were: `steps` made, the `slots` that took part in them, and those that were there."""
-
-    steps: int = 0
-    slots: int = 0
-    capacity: int = 0
-    halved: int = 0
-    """How often memory ran out, and the batch was halved."""
-
-    @property
-    def occupancy(self) -> float:
-        """Share of the batch's slots that were filled, over all steps."""
-        return self.slots / self.capacity if self.capacity else 0.0

@@ -25,7 +25,7 @@ def ways(cell: Cell, attack: AnyAttack, defended: DefendedModel) -> dict[str, st
         return "bpda" if way == "white-box" else f"bpda+{way}"
 
     if isinstance(attack, Cascade):
-        return {stage.label: known(stage.way) for stage in attack.stages}
+        return {stage.label: known(stage.technique) for stage in attack.stages}
     if isinstance(attack, Corruption):
         return {str(severity): cell.info.attack_kind for severity in attack.severities}
     averaged = defended.randomised and getattr(attack, "eot", 1) > 1

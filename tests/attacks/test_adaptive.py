@@ -89,7 +89,7 @@ def test_of_an_honest_undefended_model_adaptive_is_gauntlet_and_no_flag_blocks(d
 
 
 def ways(pipeline):
-    return {stage.way for stage in Adaptive("Linf").against(pipeline).stages}
+    return {stage.technique for stage in Adaptive("Linf").against(pipeline).stages}
 
 
 def test_the_stages_are_those_that_the_pipeline_needs():

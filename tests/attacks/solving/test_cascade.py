@@ -17,6 +17,8 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.catalog import ATTACKS
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
+from gauntlet.attacks.solving.stage_conditions import Near
+from gauntlet.attacks.square import Square
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
@@ -137,3 +139,11 @@ def test_cheaper_attacks_miss_more_than_that(decided):
     fast = missed(decided, BUDGETS["gauntlet:fast"]).sum()
     assert plain > 0.02 * exact.broken.sum()
     assert fast <= 0.02 * exact.broken.sum() < plain
+
+
+def test_a_stage_is_written_in_keys_under_the_name_that_its_technique_had():
+    stage = Stage("probe", Square(queries=5), Near(0.1), technique="black-box")
+    rule = "Square(queries=5, restarts=1, p_init=0.8, rescale=False)"
+    assert repr(stage) == (
+        f"Stage(label='probe', rule={rule}, when=Near(below=0.1), backward='true', view='', way='black-box')"
+    )

@@ -1,0 +1,54 @@
+"""The batch size: it is halved when memory runs out, and the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Meter:
+    """How full the batches were: number of `steps`, of `slots` that took part in them, and of slots that were available."""
+
+    steps: int = 0
+    slots: int = 0
+    capacity: int = 0
+    halved: int = 0
+    """How often memory ran out and the batch was halved."""
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the slots that were filled, over all steps."""
+        return self.slots / self.capacity if self.capacity else 0.0
+
+
+def halved(batch_size: int, error: RuntimeError, meter: Meter) -> int:
+    """Half the batch size if `error` means that memory ran out. Raises any other error again, and that of a single image."""
+    if batch_size == 1 or not _is_out_of_memory(error):
+        raise error
+    meter.halved += 1
+    return batch_size // 2
+
+
+def run_in_batches(run: Callable[[slice], Tensor], count: int, batch_size: int, meter: Meter) -> tuple[Tensor, int]:
+    """`run` for each batch of `count` samples, its results (N, …) joined, and the batch size that fitted into memory."""
+    parts: list[Tensor] = []
+    start = 0
+    while start < count:
+        try:
+            parts.append(run(slice(start, start + batch_size)))
+            start += batch_size
+        except RuntimeError as error:
+            batch_size = halved(batch_size, error, meter)
+    return torch.cat(parts), batch_size
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # torch has an exception class for GPUs only; on a CPU the text is all there is.
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return True
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
