@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.detector import Detected
 
 
@@ -22,7 +22,7 @@ class Unsure(nn.Module):
 
 def build(confidence: float = 0.5) -> Callable[[nn.Module], Detected]:
     """Rejects where the largest probability is `confidence`, between 0 and 1, or less."""
-    number("confidence", confidence, 0, 1)
+    number("confidence", confidence, above=0, below=1)
     return lambda model: Detected(model, Unsure(), -math.log(confidence))
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import one_of, whole_number
 
 COMBINATIONS = ("logits", "probabilities", "votes")
 

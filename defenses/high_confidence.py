@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from gauntlet.attacks.ops.validators import number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities, through_art
 from gauntlet.defenses.pipeline.through_numpy import art_postprocessor
 
 
 def build(cutoff: float = 0.25) -> OnProbabilities:
     """`cutoff`: the least probability that is given out. Where all are below it, all are 0: the first class is predicted."""
-    number("cutoff", cutoff, 0, 1)
+    number("cutoff", cutoff, above=0, below=1)
     return through_art(art_postprocessor("HighConfidence")(cutoff=cutoff))
 
 

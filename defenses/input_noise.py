@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import positive
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.randomness import INPUT_NOISE, draws_for
 
 
@@ -33,7 +33,7 @@ class InputNoise(nn.Module):
 
 def build(sigma: float = 0.1) -> InputNoise:
     """`sigma`: standard deviation in units of the [0, 1] pixel range. Raises ValueError unless positive and finite."""
-    number("sigma", sigma)
+    positive("sigma", sigma)
     return InputNoise(float(sigma))
 
 

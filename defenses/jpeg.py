@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import whole_number
 from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 

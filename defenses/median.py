@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import whole_number
 from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 

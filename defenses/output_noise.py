@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gauntlet.attacks.ops.validators import positive
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 from gauntlet.defenses.pipeline.randomness import OUTPUT_NOISE, draws_for
 
 
 def build(scale: float = 0.2) -> OnProbabilities:
     """`scale`: standard deviation. Entries below 0 become 0, and rows sum to 1 unless all of theirs are 0."""
-    number("scale", scale)
+    positive("scale", scale)
 
     def change(p: Tensor) -> Tensor:
         noise = draws_for(p).normal(p.shape[1:], tag=OUTPUT_NOISE, dtype=p.dtype)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gauntlet.attacks.ops.validators import positive, whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number, whole_number
 
 
 class Purified(nn.Module):
@@ -59,7 +59,7 @@ class Purified(nn.Module):
 def build(steps: int = 2, step_size: float = 0.15) -> Callable[[nn.Module], Purified]:
     """`steps` of `step_size`, in units of the [0, 1] pixel range: the paper's two steps of 0.15."""
     whole_number("steps", steps, 1, 1_000)
-    number("step_size", step_size)
+    positive("step_size", step_size)
     return lambda model: Purified(model, steps, float(step_size))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import number
 from gauntlet.attacks.parts.input_diversity import diversify
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.randomness import RESIZE_PAD, draws_for
 
 
@@ -43,7 +43,7 @@ class RandomResizePad(nn.Module):
 
 def build(least: float = 0.9) -> RandomResizePad:
     """`least`: the smallest size, as a share of the image's sides, between 0 and 1; the paper's is about 0.9."""
-    number("least", least, 0, 1)
+    number("least", least, above=0, below=1)
     return RandomResizePad(float(least))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.ops.validators import positive
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 
 _CLIP = 1e-9
@@ -22,8 +22,8 @@ def build(beta: float = 1.0, gamma: float = 0.1) -> OnProbabilities:
 
     `beta`: size; `gamma`: how fast it grows with confidence. Needs two classes at least.
     """
-    number("beta", beta)
-    number("gamma", gamma)
+    positive("beta", beta)
+    positive("gamma", gamma)
 
     def change(p: Tensor) -> Tensor:
         inner = p.clamp(_CLIP, 1 - _CLIP)

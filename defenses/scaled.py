@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 
 
 class Scaled(nn.Module):
@@ -32,7 +32,7 @@ class Scaled(nn.Module):
 
 def build(factor: float = 1000.0) -> Scaled:
     """`factor`: what to multiply the logits by, up to 1e6."""
-    number("factor", factor, 0, 1e6 + 1)
+    number("factor", factor, above=0, below=1e6 + 1)
     return Scaled(float(factor))
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.validators import number, positive, whole_number
 from gauntlet.defenses.certificates.smoothing_certificate import certify_counts
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number, whole_number
 from gauntlet.defenses.pipeline.randomness import ESTIMATION, EXPECTATION, SELECTION, child_keys, draws_for
 
 _TOGETHER = 256
@@ -124,8 +124,8 @@ def build(
     the view of gradient attacks. The paper predicts and certifies with 100,000 copies; with 100 the largest radius is
     1.5 sigma.
     """
-    number("sigma", sigma)
-    number("alpha", alpha, 0, 1)
+    positive("sigma", sigma)
+    number("alpha", alpha, above=0, below=1)
     for name, value in (("n", n), ("n0", n0), ("attack_draws", attack_draws)):
         whole_number(name, value, 1, 10_000_000)
     return lambda model: Smoothed(model, sigma=float(sigma), n=n, n0=n0, alpha=float(alpha), attack_draws=attack_draws)

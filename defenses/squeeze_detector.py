@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import number
 from gauntlet.attacks.views.backward_modes import with_identity_gradient
 from gauntlet.defenses import bit_depth, median
 from gauntlet.defenses.pipeline.bpda import straight_through
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number
 from gauntlet.defenses.pipeline.detector import Detected
 
 
@@ -70,7 +70,7 @@ def build(bits: int = 1, window: int = 1, threshold: float = 1.0) -> Callable[[n
     `threshold`: the score from which images are rejected, between 0 and 2. The paper takes the one that 5 % of clean training
     images exceed, and for MNIST 1 bit and a window of 2, which is too large for the 8 pixels of the embedded digits.
     """
-    number("threshold", threshold, 0, 2)
+    number("threshold", threshold, above=0, below=2)
     squeezers, substitutes = [bit_depth.build(bits), median.build(window)], [None, median.substitute(window)]
     used = len(squeezers) if window > 1 else 1
     return lambda model: Detected(model, Squeezed(squeezers[:used], substitutes[:used]), threshold)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import whole_number
 from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.validators import number, positive, whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.checks import number, whole_number
 from gauntlet.defenses.pipeline.randomness import TOTAL_VARIATION, draws_for
 from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
@@ -52,8 +52,8 @@ def build(prob: float = 0.5, lamb: float = 0.1, norm: int = 2, max_iter: int = 1
     square: below a weight of about 0.05 the image itself is the minimum, and nothing happens; with ART's defaults (0.3 and
     0.5) the digits are smoothed away. Hence 0.1.
     """
-    number("prob", prob, 0, 1)
-    number("lamb", lamb)
+    number("prob", prob, above=0, below=1)
+    positive("lamb", lamb)
     whole_number("norm", norm, 1, 2)
     whole_number("max_iter", max_iter, 1, 10_000)
     smoothing = art_preprocessor("TotalVarMin")

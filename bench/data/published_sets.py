@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gauntlet.attacks.ops.validators import one_of
 from gauntlet.bench.data.hugging_face import EXTRA, Hub, HubError, read_hub
 from gauntlet.bench.data.robustbench_subsets import PARTS, first, listed
 from gauntlet.bench.data.samples.card import DataCard, DataEntry, Subset
@@ -72,8 +73,7 @@ def told_settings(one: Published, settings: Mapping[str, Any]) -> str:
 
 def _how(one: Published, settings: Mapping[str, Any]) -> Preprocessing:
     split = settings.get("split", "test")
-    if split not in _SPLITS:
-        raise ValueError(f"split={split!r} of data {one.card.name!r} is not known: use {' or '.join(_SPLITS)}")
+    one_of("split", split, _SPLITS)
     return changed(one.how, {key: value for key, value in settings.items() if key != "split"})
 
 

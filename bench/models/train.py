@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import one_of
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.lazy_images import Images
 from gauntlet.bench.environment.device import choose_device
@@ -168,8 +169,7 @@ def _places(job: Job) -> Path:
 
 
 def _precision(name: str, device: torch.device) -> Precision:
-    if name not in PRECISIONS:
-        raise ValueError(f"precision {name!r} is not known: use {', '.join(PRECISIONS)}")
+    one_of("precision", name, PRECISIONS)
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if name == "bfloat16" or (name == "auto" and fast) else "float32"
 

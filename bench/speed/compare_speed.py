@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.views.fast_model import lighter
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.environment.device import choose_device
@@ -48,8 +49,7 @@ def compare_speed(setup: Setup, out: Path, tell: Tell) -> str:
     """
     rows = chosen_rows(setup.rows)
     for name in ("rounds", "batch_size", "threads"):
-        if getattr(setup, name) < 1:
-            raise ValueError(f"{name.replace('_', '-')}={getattr(setup, name)} must be at least 1")
+        whole_number(name.replace("_", "-"), getattr(setup, name), 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(setup.threads)
     try:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import limit, per_image, project, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import positive
 from gauntlet.defenses.certificates.exact_milp import TOLERANCE, decide, start_search
 from gauntlet.defenses.certificates.ibp_crown_bounds import (
     Interval,
@@ -106,8 +107,7 @@ def certify(
 
     Raises UnsupportedModelError where `readable` does, and ValueError for bad arguments.
     """
-    if not time_limit > 0:
-        raise ValueError(f"time_limit={time_limit!r} must be positive, in seconds")
+    positive("time_limit", time_limit)
     exact, label = checked(images, labels)
     net = readable(model, images)
     check_labels(label, net.widths[-1])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import positive
 from gauntlet.defenses.certificates.ibp_crown_bounds import (
     Interval,
     check_labels,
@@ -159,8 +160,7 @@ def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *
 
 def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> Search:
     """Bounds, and the clean images."""
-    if not time_limit > 0:
-        raise ValueError(f"time_limit={time_limit!r} must be positive, in seconds")
+    positive("time_limit", time_limit)
     images, labels = checked(images, labels)
     wide = double(model)
     net = network(wide, images)

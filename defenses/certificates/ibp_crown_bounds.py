@@ -9,12 +9,13 @@ the pixels is bounded.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.defenses.certificates.relu_network import Network, double
 from gauntlet.defenses.certificates.relu_reader import network
 from gauntlet.defenses.certificates.relu_region import Region, region
@@ -44,10 +45,8 @@ def margin_bounds(
 
     Raises ValueError for other operations and for bad arguments.
     """
-    if method not in ("crown", "ibp"):
-        raise ValueError(f"method {method!r} is not known: use crown or ibp")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r} must be at least 1")
+    one_of("method", method, get_args(Method))
+    whole_number("batch_size", batch_size, 1)
     images, labels = checked(images, labels)
     net = network(double(model), images)
     check_labels(labels, net.widths[-1])

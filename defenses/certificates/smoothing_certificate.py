@@ -9,11 +9,11 @@ must not be clipped to the box.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from scipy.stats import beta, norm
 from torch import Tensor
+
+from gauntlet.attacks.ops.validators import number, positive, whole_number
 
 ABSTAIN = -1
 """The prediction where no class is certain."""
@@ -44,8 +44,7 @@ def certified_radius(count_top: Tensor, n: int, sigma: float, alpha: float) -> T
     noise, in the units of the pixels. `alpha`: the chance of being wrong for one sample, between 0 and 1. A radius of 0 is an
     abstention. Raises ValueError for bad arguments.
     """
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"sigma={sigma!r} must be a positive, finite number, in units of the [0, 1] pixel range")
+    positive("sigma", sigma)
     lower = probability_bound(count_top, n, alpha)
     return sigma * torch.from_numpy(norm.ppf(lower.clamp_min(0.5).numpy()))
 
@@ -56,10 +55,8 @@ def probability_bound(count: Tensor, n: int, alpha: float) -> Tensor:
     One-sided, by Clopper and Pearson (Biometrika 1934): the probability under which so many successes or more have the chance
     alpha. Raises ValueError for bad arguments.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n={n!r} must be a whole number of at least 1: the draws of noise for each sample")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha!r} must be between 0 and 1, for instance 0.001")
+    whole_number("n", n, 1)
+    number("alpha", alpha, above=0, below=1)
     _whole("count", count)
     count = count.detach().cpu()
     bad = (count < 0) | (count > n)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import positive
 
 
 class TrainingLoss(Protocol):
@@ -56,5 +57,4 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse settings that cannot be trained with."""
         for name in ("epochs", "batch_size", "peak_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be above 0")
+            positive(name, getattr(self, name))

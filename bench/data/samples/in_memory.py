@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
+from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.bench.data.samples.dataset import Data, check_bytes, check_images_shape
 from gauntlet.bench.data.samples.lazy_images import HELD, Images
 
@@ -66,8 +67,8 @@ def from_dataset(source: Any, limit: int | None = None, *, classes: int | None =
     ValueError for a loader that shuffles and for samples that differ when they are read again (random augmentation):
     results could not be compared with another run's.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit!r} must be at least 1")
+    if limit is not None:
+        whole_number("limit", limit, 1)
     loader = source if isinstance(source, DataLoader) else None
     dataset = source if loader is None else loader.dataset
     if loader is not None and _shuffles(loader):

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gauntlet.attacks.ops.validators import one_of
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -33,12 +35,9 @@ class Preprocessing:
     """Of `resize`; one of `INTERPOLATIONS`, all but `nearest` with antialiasing."""
 
     def __post_init__(self) -> None:
-        if self.mode not in (None, *MODES):
-            raise ValueError(f"mode={self.mode!r} is not known: use {' or '.join(MODES)}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation={self.interpolation!r} is not known: use one of {', '.join(INTERPOLATIONS)}"
-            )
+        if self.mode is not None:
+            one_of("mode", self.mode, MODES)
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         for name, value in (*(("resize", one) for one in sides), ("crop", self.crop)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

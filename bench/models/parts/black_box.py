@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.bench.models.parts.card import Access
 from gauntlet.bench.models.parts.errors import ModelError
 
@@ -61,15 +62,17 @@ class BlackBox(nn.Module):
     ) -> None:
         """Wrap `function`. Raises ModelError for a setting that cannot be one."""
         super().__init__()
-        for setting, value, least in (
-            ("classes", classes, 2),
-            ("max_queries", max_queries, 1),
-            ("batch_size", batch_size, 1),
-        ):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise ModelError(f"{setting}={value!r} of {name} must be a whole number of at least {least}")
-        if give not in ("numpy", "torch"):
-            raise ModelError(f"give={give!r} of {name} is not known: use numpy or torch")
+        try:
+            for setting, value, least in (
+                ("classes", classes, 2),
+                ("max_queries", max_queries, 1),
+                ("batch_size", batch_size, 1),
+            ):
+                if value is not None:
+                    whole_number(setting, value, least)
+            one_of("give", give, ("numpy", "torch"))
+        except ValueError as error:
+            raise ModelError(f"{name}: {error}") from error
         if not callable(function):
             raise ModelError(f"{name} is a {type(function).__name__}: name a function from images to scores or classes")
         self.function = function

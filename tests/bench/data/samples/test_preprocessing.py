@@ -100,7 +100,7 @@ def test_colours_are_converted_before_anything_else():
         ({"resize": "0x3"}, "resize=0"),
         ({"crop": -1}, "crop=-1"),
         ({"crop": "224"}, "crop='224'"),
-        ({"mode": "CMYK"}, "mode='CMYK' is not known: use L or RGB"),
+        ({"mode": "CMYK"}, "mode='CMYK' is not known: use one of L, RGB"),
         ({"resize": 8, "interpolation": "cubic"}, "interpolation='cubic' is not known: use one of nearest, bilinear"),
         ({"interpolation": "bicubic"}, "is of resize: add resize=256"),
     ],
