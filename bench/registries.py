@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gauntlet.attacks.adapters.library_catalog import ADAPTERS as _ADAPTERS
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.registry.catalog import ATTACKS as _ATTACKS
-from gauntlet.bench.corruptions.catalog import KINDS as _CORRUPTIONS
+from gauntlet.bench.corruptions.catalog import CORRUPTIONS as _CORRUPTIONS
 from gauntlet.bench.corruptions.entries import PREFIX as _PREFIX
 from gauntlet.bench.corruptions.entries import entry as _corruption
 from gauntlet.bench.data.catalog import DATA

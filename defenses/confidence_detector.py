@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.validators import number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.detector import Detected
+from gauntlet.defenses.pipeline.detector import DetectorModel
 
 
-class Unsure(nn.Module):
+class LowConfidence(nn.Module):
     """−log of the largest probability: the same order as the paper's, with a gradient where that saturates."""
 
     def forward(self, model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
@@ -20,10 +20,10 @@ class Unsure(nn.Module):
         return -logits.log_softmax(1).amax(1)
 
 
-def build(confidence: float = 0.5) -> Callable[[nn.Module], Detected]:
+def build(confidence: float = 0.5) -> Callable[[nn.Module], DetectorModel]:
     """Rejects where the largest probability is `confidence`, between 0 and 1, or less."""
     number("confidence", confidence, above=0, below=1)
-    return lambda model: Detected(model, Unsure(), -math.log(confidence))
+    return lambda model: DetectorModel(model, LowConfidence(), -math.log(confidence))
 
 
 ENTRY = DefenseEntry(

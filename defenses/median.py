@@ -10,7 +10,7 @@ from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
 
 
-class Median(nn.Module):
+class MedianFilter(nn.Module):
     """The same median in torch: its gradient goes to the pixel that was chosen, as that of max pooling does.
 
     The BPDA gradient of this defense. On the digits it leaves the standard network 7 % where the identity leaves 18 %
@@ -48,10 +48,10 @@ def build(window: int = 3) -> ThroughNumpy:
     return ThroughNumpy(smoothing(window_size=window, channels_first=True, clip_values=(0.0, 1.0)))
 
 
-def substitute(window: int = 3) -> Median:
+def substitute(window: int = 3) -> MedianFilter:
     """What BPDA takes the gradient of."""
     _check(window)
-    return Median(window)
+    return MedianFilter(window)
 
 
 ENTRY = DefenseEntry(

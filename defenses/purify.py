@@ -17,7 +17,7 @@ from gauntlet.attacks.ops.validators import positive, whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 
 
-class Purified(nn.Module):
+class PurifiedModel(nn.Module):
     """f(x + γ), where γ comes from signed gradient steps down the cross-entropy of f(x + γ) to f's prediction at x.
 
     γ is made of signs, which do not change in a small neighbourhood: autograd, for which it is a constant, gives the true
@@ -56,11 +56,11 @@ class Purified(nn.Module):
         return f"steps={self.steps}, step_size={self.step_size:g}"
 
 
-def build(steps: int = 2, step_size: float = 0.15) -> Callable[[nn.Module], Purified]:
+def build(steps: int = 2, step_size: float = 0.15) -> Callable[[nn.Module], PurifiedModel]:
     """`steps` of `step_size`, in units of the [0, 1] pixel range: the paper's two steps of 0.15."""
     whole_number("steps", steps, 1, 1_000)
     positive("step_size", step_size)
-    return lambda model: Purified(model, steps, float(step_size))
+    return lambda model: PurifiedModel(model, steps, float(step_size))
 
 
 ENTRY = DefenseEntry(

@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.validators import number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 
 
-class Scaled(nn.Module):
+class ScaledLogits(nn.Module):
     """Logits times `factor`."""
 
     def __init__(self, factor: float) -> None:
@@ -30,10 +30,10 @@ class Scaled(nn.Module):
         return f"factor={self.factor:g}"
 
 
-def build(factor: float = 1000.0) -> Scaled:
+def build(factor: float = 1000.0) -> ScaledLogits:
     """`factor`: what to multiply the logits by, up to 1e6."""
     number("factor", factor, above=0, below=1e6 + 1)
-    return Scaled(float(factor))
+    return ScaledLogits(float(factor))
 
 
 ENTRY = DefenseEntry(

@@ -20,7 +20,7 @@ _TOGETHER = 256
 """Noisy copies in one pass. Passes hold copies of one image only, so that its votes do not depend on its batch."""
 
 
-class Smoothed(nn.Module):
+class SmoothedModel(nn.Module):
     """The class that a model gives most often to noisy copies of the image, or abstention: PREDICT, section 3.2.2.
 
     Outputs (N, K + 1): the votes of `n` copies with noise of standard deviation `sigma`, not clipped, and last how many
@@ -63,8 +63,8 @@ class Smoothed(nn.Module):
         return certify_counts(selection, estimation, sigma=self.sigma, alpha=self.alpha)
 
     def attack_view(self) -> nn.Module:
-        """A smooth stand-in: see `SoftSmoothed`."""
-        return SoftSmoothed(self)
+        """A smooth stand-in: see `SoftSmoothedModel`."""
+        return SoftSmoothedModel(self)
 
     def _votes(self, images: Tensor, count: int, tag: int) -> Tensor:
         keys = child_keys(draws_for(images), count, tag)
@@ -86,7 +86,7 @@ class Smoothed(nn.Module):
         return f"sigma={self.sigma:g}, n={self.n}, n0={self.n0}, alpha={self.alpha:g}"
 
 
-class SoftSmoothed(nn.Module):
+class SoftSmoothedModel(nn.Module):
     """What gradient attacks see of a smoothed model: Salman et al., "Provably robust deep learning via adversarially trained
     smoothed classifiers", NeurIPS 2019, section 2.2: the logarithm of the mean softmax over a few draws.
 
@@ -95,7 +95,7 @@ class SoftSmoothed(nn.Module):
     PGD then leave the standard network 82 %, without it 40 %.
     """
 
-    def __init__(self, smoothed: Smoothed) -> None:
+    def __init__(self, smoothed: SmoothedModel) -> None:
         """Shares the smoothed model's parts."""
         super().__init__()
         self.smoothed = smoothed
@@ -117,7 +117,7 @@ class SoftSmoothed(nn.Module):
 
 def build(
     sigma: float = 0.25, n: int = 100, n0: int = 100, alpha: float = 0.001, attack_draws: int = 16
-) -> Callable[[nn.Module], Smoothed]:
+) -> Callable[[nn.Module], SmoothedModel]:
     """`sigma`: standard deviation of the noise, in units of the [0, 1] pixel range; `alpha`: probability of an error.
 
     `n` copies vote in the prediction and estimate the certificate's share, `n0` others choose its class; `attack_draws` make
@@ -128,7 +128,9 @@ def build(
     number("alpha", alpha, above=0, below=1)
     for name, value in (("n", n), ("n0", n0), ("attack_draws", attack_draws)):
         whole_number(name, value, 1, 10_000_000)
-    return lambda model: Smoothed(model, sigma=float(sigma), n=n, n0=n0, alpha=float(alpha), attack_draws=attack_draws)
+    return lambda model: SmoothedModel(
+        model, sigma=float(sigma), n=n, n0=n0, alpha=float(alpha), attack_draws=attack_draws
+    )
 
 
 ENTRY = DefenseEntry(

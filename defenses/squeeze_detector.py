@@ -16,10 +16,10 @@ from gauntlet.attacks.views.backward_modes import with_identity_gradient
 from gauntlet.defenses import bit_depth, median
 from gauntlet.defenses.pipeline.bpda import straight_through
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.detector import Detected
+from gauntlet.defenses.pipeline.detector import DetectorModel
 
 
-class Squeezed(nn.Module):
+class SqueezeScore(nn.Module):
     """The largest L1 distance, over the squeezers, between the probabilities of the image and of the squeezed one."""
 
     def __init__(self, squeezers: Sequence[nn.Module], substitutes: Sequence[nn.Module | None]) -> None:
@@ -30,15 +30,17 @@ class Squeezed(nn.Module):
 
     def forward(self, model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
         """(N,), from 0 to 2."""
-        own = logits.softmax(1)
-        return torch.stack([(model(one(images)).softmax(1) - own).abs().sum(1) for one in self.squeezers]).amax(0)
+        probabilities = logits.softmax(1)
+        return torch.stack(
+            [(model(squeezer(images)).softmax(1) - probabilities).abs().sum(1) for squeezer in self.squeezers]
+        ).amax(0)
 
     def attack_view(self) -> nn.Module:
-        """The same score, with a gradient that is of use: see `SqueezedView`."""
-        return SqueezedView(self)
+        """The same score, with a gradient that is of use: see `SqueezeScoreView`."""
+        return SqueezeScoreView(self)
 
 
-class SqueezedView(nn.Module):
+class SqueezeScoreView(nn.Module):
     """The score bit for bit, with another gradient: straight through the squeezers, of the divergence KL(own ‖ squeezed).
 
     Two certain answers for different classes are at distance 2 whatever the image does: the distance itself saturates. And
@@ -46,7 +48,7 @@ class SqueezedView(nn.Module):
     lead back to the right class. On 300 digits PGD-40 leaves the standard network 56 %, with the distance's gradient 70 %.
     """
 
-    def __init__(self, score: Squeezed) -> None:
+    def __init__(self, score: SqueezeScore) -> None:
         """Shares the score's parts."""
         super().__init__()
         self.score = score
@@ -55,16 +57,16 @@ class SqueezedView(nn.Module):
     def forward(self, model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
         """(N,), from 0 to 2."""
         fixed = logits.detach()
-        own, parts = fixed.softmax(1), []
-        for one in self.squeezers:
-            other = model(one(images))
-            distance = (other.detach().softmax(1) - own).abs().sum(1)
-            divergence = (own * (fixed.log_softmax(1) - other.log_softmax(1))).sum(1)
+        probabilities, parts = fixed.softmax(1), []
+        for squeezer in self.squeezers:
+            logits_squeezed = model(squeezer(images))
+            distance = (logits_squeezed.detach().softmax(1) - probabilities).abs().sum(1)
+            divergence = (probabilities * (fixed.log_softmax(1) - logits_squeezed.log_softmax(1))).sum(1)
             parts.append(with_identity_gradient(divergence, distance))
         return torch.stack(parts).amax(0)
 
 
-def build(bits: int = 1, window: int = 1, threshold: float = 1.0) -> Callable[[nn.Module], Detected]:
+def build(bits: int = 1, window: int = 1, threshold: float = 1.0) -> Callable[[nn.Module], DetectorModel]:
     """Squeezers: `bits` of colour depth, and the median over `window` × `window` pixels (1: none).
 
     `threshold`: the score from which images are rejected, between 0 and 2. The paper takes the one that 5 % of clean training
@@ -73,7 +75,7 @@ def build(bits: int = 1, window: int = 1, threshold: float = 1.0) -> Callable[[n
     number("threshold", threshold, above=0, below=2)
     squeezers, substitutes = [bit_depth.build(bits), median.build(window)], [None, median.substitute(window)]
     used = len(squeezers) if window > 1 else 1
-    return lambda model: Detected(model, Squeezed(squeezers[:used], substitutes[:used]), threshold)
+    return lambda model: DetectorModel(model, SqueezeScore(squeezers[:used], substitutes[:used]), threshold)
 
 
 ENTRY = DefenseEntry(

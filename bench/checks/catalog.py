@@ -11,11 +11,11 @@ from gauntlet.bench.checks import masked_gradients as gradients
 from gauntlet.bench.checks import model_outputs as model
 from gauntlet.bench.checks import planted_example as planted
 from gauntlet.bench.checks.subject import Finding, Subject, not_applicable
-from gauntlet.bench.models.parts.black_box import access_of
+from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.leaderboard.results.record import Flag
 
-Cost = Literal["cheap", "expensive"]
-Which = Literal["cheap", "all"]
+CheckCost = Literal["cheap", "expensive"]
+CheckSet = Literal["cheap", "all"]
 
 AUTOATTACK = "Croce and Hein 2020 (AutoAttack's checks), arXiv 2003.01690"
 CARLINI = "Carlini et al. 2019, arXiv 1902.06705"
@@ -33,7 +33,7 @@ class Check:
     name: str
     rule: str
     source: str
-    cost: Cost
+    cost: CheckCost
     run: Callable[[Subject], Finding]
 
 
@@ -197,7 +197,7 @@ _OF_GRADIENTS = (
 )
 
 
-def run_checks(subject: Subject, which: Which = "cheap") -> list[Finding]:
+def run_checks(subject: Subject, which: CheckSet = "cheap") -> list[Finding]:
     """What each check finds, in the order of `CHECKS`; `cheap` leaves the expensive ones out.
 
     Checks of outcomes look at `subject.row` and do not apply without it.
@@ -207,7 +207,7 @@ def run_checks(subject: Subject, which: Which = "cheap") -> list[Finding]:
 
 def run_check(check: Check, subject: Subject) -> Finding:
     """What a check finds. One that fails says so: it must not take a result with it that the attack has given."""
-    if check.name in _OF_GRADIENTS and access_of(subject.pipeline) != "white-box":
+    if check.name in _OF_GRADIENTS and model_access(subject.pipeline) != "white-box":
         return not_applicable(check.name, "Only the model's answers can be seen: nothing attacks it by its gradients.")
     try:
         return check.run(subject)

@@ -11,8 +11,8 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.checks.run_attack import Course, attacked, harder, standing
-from gauntlet.bench.checks.strength import NO_ATTACK, left_by
+from gauntlet.bench.checks.run_attack import MarginHistory, harder, run_attack, unbroken
+from gauntlet.bench.checks.strength import NO_ATTACK, unbroken_by
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 
 NOISE_DRAWS = 10_000
@@ -36,16 +36,18 @@ def converged(subject: Subject) -> Finding:
     few = subject.few(_TESTED).right
     if not isinstance(subject.attack, Rule | Cascade) or not len(few.labels):
         return not_applicable(name, "Only attacks of this project can be asked for more steps.")
-    before, after = left_by(few, subject.attack), left_by(few, harder(subject.attack))
+    before, after = unbroken_by(few, subject.attack), unbroken_by(few, harder(subject.attack))
     more, count = int((before & ~after).sum()), len(few.labels)
     figures = {"more": more, "standing": int(before.sum()), "samples": count}
-    told = f"Twice the steps and a restart more break {more} more of {int(before.sum())} that stand ({count} samples)"
+    sentence = (
+        f"Twice the steps and a restart more break {more} more of {int(before.sum())} that stand ({count} samples)"
+    )
     if more < _at_least(count):
-        return passed(name, f"{told}.", **figures)
+        return passed(name, f"{sentence}.", **figures)
     return fired(
         name,
         "warn",
-        f"{told}: the attack was stopped too early. Raise its steps until nothing changes.",
+        f"{sentence}: the attack was stopped too early. Raise its steps until nothing changes.",
         evidence=figures,
         samples=few.named(before & ~after),
     )
@@ -56,19 +58,19 @@ def incomplete_optimisation(subject: Subject) -> Finding:
     name, few = "incomplete-optimisation", subject.few(_TESTED).right
     if not isinstance(subject.attack, Rule | Cascade) or subject.randomised or not len(few.labels):
         return not_applicable(name, "Steps are watched of attacks of this project, on models that are not randomised.")
-    course = Course()
-    left = standing(attacked(few, course.watch(subject.attack)), few.labels.device)
+    course = MarginHistory()
+    left = unbroken(run_attack(few, course.watch(subject.attack)), few.labels.device)
     going = torch.tensor([_improves(course.nearest.get(row, [1.0])) for row in range(len(left))], device=left.device)
     early = left & going
     count, rest = int(early.sum()), int(left.sum())
     figures = {"still_improving": count, "standing": rest}
-    told = f"For {count} of {rest} samples that stand, the last {LAST_STEPS} steps gained more than {100 * IMPROVEMENT:.0f} %"
+    sentence = f"For {count} of {rest} samples that stand, the last {LAST_STEPS} steps gained more than {100 * IMPROVEMENT:.0f} %"
     if count < max(LEAST, 0.05 * rest):
-        return passed(name, f"{told} of the clean margin.", **figures)
+        return passed(name, f"{sentence} of the clean margin.", **figures)
     return fired(
         name,
         "warn",
-        f"{told} of the clean margin: the attack was stopped on its way. Raise its steps.",
+        f"{sentence} of the clean margin: the attack was stopped on its way. Raise its steps.",
         evidence=figures,
         samples=few.named(early),
     )
@@ -79,23 +81,25 @@ def random_noise(subject: Subject) -> Finding:
     name, few = "random-noise", subject.few(_NOISE_SAMPLES).right
     if subject.attack is None or not len(few.labels):
         return not_applicable(name, NO_ATTACK)
-    left = left_by(few, subject.attack)
+    left = unbroken_by(few, subject.attack)
     rows = left.nonzero().squeeze(1)
     rest = few.of(rows)
     draws = NOISE_DRAWS_SLOW if subject.slow else NOISE_DRAWS
-    found = torch.zeros_like(rest.labels, dtype=torch.bool)
+    broken = torch.zeros_like(rest.labels, dtype=torch.bool)
     if len(rows):
-        found = _broken_by_noise(rest, draws)
-    figures = {"broken_by_noise": int(found.sum()), "standing": len(rows), "draws": draws}
-    told = f"{draws:,} random points of the ball break {int(found.sum())} of {len(rows)} samples that the attack left"
-    if not found.any():
-        return passed(name, f"{told}.", **figures)
+        broken = _broken_by_noise(rest, draws)
+    figures = {"broken_by_noise": int(broken.sum()), "standing": len(rows), "draws": draws}
+    sentence = (
+        f"{draws:,} random points of the ball break {int(broken.sum())} of {len(rows)} samples that the attack left"
+    )
+    if not broken.any():
+        return passed(name, f"{sentence}.", **figures)
     return fired(
         name,
         "block",
-        f"{told}: blind guessing does better than the attack. Use another one: --attacks adaptive.",
+        f"{sentence}: blind guessing does better than the attack. Use another one: --attacks adaptive.",
         evidence=figures,
-        samples=rest.named(found),
+        samples=rest.named(broken),
     )
 
 
@@ -104,14 +108,14 @@ def _broken_by_noise(subject: Subject, count: int) -> Tensor:
     images, labels = subject.images, subject.labels
     every = torch.arange(len(labels), device=labels.device)
     verify = subject.verifier(subject.threat)
-    found = torch.zeros_like(labels, dtype=torch.bool)
+    broken = torch.zeros_like(labels, dtype=torch.bool)
     draws = subject.draws("random noise")
     with guarded(subject.pipeline, subject.seed), torch.no_grad():
         for first in range(0, count, _NOISE_TOGETHER):
-            rows = every[~found].repeat(min(_NOISE_TOGETHER, count - first))
+            rows = every[~broken].repeat(min(_NOISE_TOGETHER, count - first))
             if not len(rows):
                 break
-            number = first + torch.arange(len(rows), device=rows.device) // int((~found).sum())
+            number = first + torch.arange(len(rows), device=rows.device) // int((~broken).sum())
             own = Draws(draws.keys[rows], torch.zeros_like(rows), number)
             points = random_point(images[rows], subject.threat, own)
             with model_randomness(own):
@@ -120,8 +124,8 @@ def _broken_by_noise(subject: Subject, count: int) -> Tensor:
             wrong = (logits.argmax(1) != labels[rows]).nonzero().squeeze(1)
             if len(wrong):
                 won = verify(points[wrong], rows[wrong], number[wrong]).success
-                found[rows[wrong][won]] = True
-    return found
+                broken[rows[wrong][won]] = True
+    return broken
 
 
 def _improves(path: list[float]) -> bool:

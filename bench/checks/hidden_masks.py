@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from gauntlet.bench.models.catalog import MODELS
 
-Change = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor]
 
 
 def _same(x: Tensor) -> Tensor:
     return x
 
 
-class Masked(nn.Module):
+class MaskedNetwork(nn.Module):
     """A model between two functions; only its outputs are seen."""
 
-    def __init__(self, model: nn.Module, before: Change = _same, after: Change = _same) -> None:
+    def __init__(self, model: nn.Module, before: Transform = _same, after: Transform = _same) -> None:
         """`before` maps images (N, C, H, W) to images, `after` logits (N, K) to outputs (N, K)."""
         super().__init__()
         self.model = model
@@ -35,7 +35,7 @@ class Masked(nn.Module):
         return self.after(self.model(self.before(images)))
 
 
-class Ascending(nn.Module):
+class TestTimeAscent(nn.Module):
     """A model that first moves the image up the probability of what it predicts, and takes gradients for that itself."""
 
     def __init__(self, model: nn.Module, steps: int = 2, size: float = 0.05) -> None:
@@ -63,37 +63,37 @@ def _network() -> nn.Module:
 
 def scaled_logits() -> nn.Module:
     """Cross-entropy saturates: its gradient rounds to zero."""
-    return Masked(_network(), after=lambda logits: 1000 * logits)
+    return MaskedNetwork(_network(), after=lambda logits: 1000 * logits)
 
 
 def rounded_softmax() -> nn.Module:
     """Rounding has the derivative zero."""
-    return Masked(_network(), after=lambda logits: logits.softmax(1).round(decimals=2))
+    return MaskedNetwork(_network(), after=lambda logits: logits.softmax(1).round(decimals=2))
 
 
 def softmax() -> nn.Module:
     """Probabilities where logits are expected."""
-    return Masked(_network(), after=lambda logits: logits.softmax(1))
+    return MaskedNetwork(_network(), after=lambda logits: logits.softmax(1))
 
 
 def quantised_input() -> nn.Module:
     """Three bits a pixel."""
-    return Masked(_network(), before=lambda images: (7 * images).round() / 7)
+    return MaskedNetwork(_network(), before=lambda images: (7 * images).round() / 7)
 
 
 def detached_input() -> nn.Module:
     """Autograd is cut off."""
-    return Masked(_network(), before=lambda images: images.detach())
+    return MaskedNetwork(_network(), before=lambda images: images.detach())
 
 
 def noisy_input() -> nn.Module:
     """Gaussian noise from torch's own generator, which nobody can key."""
-    return Masked(_network(), before=lambda images: images + 0.1 * torch.randn_like(images))
+    return MaskedNetwork(_network(), before=lambda images: images + 0.1 * torch.randn_like(images))
 
 
 def optimising() -> nn.Module:
     """Two steps of gradient ascent at test time, behind which autograd sees the identity."""
-    return Ascending(_network())
+    return TestTimeAscent(_network())
 
 
 MASKS: tuple[str, ...] = (

@@ -36,10 +36,10 @@ _UNSTABLE_SAMPLES = 16
 def unavailable_gradients(subject: Subject) -> Finding:
     """Computing the gradient raises, or no entry of it differs from zero (Pintor et al. 2022, indicator 1)."""
     name, few = "unavailable-gradients", subject.few()
-    found = mean_gradient(few, few.pipeline, few.images, cw)
-    if found is not None and bool((found != 0).any()):
-        return passed(name, f"Autograd reaches the images through the whole pipeline ({len(found)} samples).")
-    what = "Autograd fails, or reaches no image," if found is None else "Every entry of the gradient is zero"
+    gradient = mean_gradient(few, few.pipeline, few.images, cw)
+    if gradient is not None and bool((gradient != 0).any()):
+        return passed(name, f"Autograd reaches the images through the whole pipeline ({len(gradient)} samples).")
+    what = "Autograd fails, or reaches no image," if gradient is None else "Every entry of the gradient is zero"
     declared = " (as its card declares)" if subject.declared else ""
     return fired(
         name,
@@ -61,16 +61,16 @@ def zero_gradient(subject: Subject) -> Finding:
     shares: dict[str, float] = {}
     any_dead = torch.zeros_like(few.labels, dtype=torch.bool)
     for loss_name, loss in ALL_LOSSES.items():
-        found = mean_gradient(few, few.pipeline, start, loss)
-        if found is None:
+        gradients = mean_gradient(few, few.pipeline, start, loss)
+        if gradients is None:
             return not_applicable(name, "There are no gradients, see unavailable-gradients.")
-        dead = probing.dead(found)
+        dead = probing.dead(gradients)
         any_dead |= dead
         shares[loss_name] = int(dead.sum()) / len(dead)
-    worst = max(shares, key=lambda one: shares[one])
+    worst = max(shares, key=lambda loss_name: shares[loss_name])
     if not any_dead.any():
         return passed(name, f"No gradient of {', '.join(shares)} vanishes on {len(few.labels)} samples.", **shares)
-    text = ", ".join(f"{one} {100 * share:.0f} %" for one, share in shares.items())
+    text = ", ".join(f"{loss_name} {100 * share:.0f} %" for loss_name, share in shares.items())
     return fired(
         name,
         "block",
@@ -87,8 +87,8 @@ def finite_differences(subject: Subject) -> Finding:
     name, few = "finite-differences", subject.few().right
     if not len(few.labels):
         return not_applicable(name, "No sample is right when clean.")
-    found = disagreement(few, few.pipeline)
-    if found is None:
+    distances = disagreement(few, few.pipeline)
+    if distances is None:
         bridged = disagreement(few, few.view) if subject.declared else None
         if bridged is None:
             return not_applicable(name, "There are no gradients, see unavailable-gradients.")
@@ -99,22 +99,22 @@ def finite_differences(subject: Subject) -> Finding:
             "1: no better than none).",
             bpda_disagreement=value,
         )
-    judged = found.isfinite()
-    wrong = judged & (found > DISAGREEMENT)
+    judged = distances.isfinite()
+    wrong = judged & (distances > DISAGREEMENT)
     figures = {
         "wrong": int(wrong.sum()),
         "judged": int(judged.sum()),
-        "mean_disagreement": float(found[judged].mean()) if judged.any() else math.nan,
+        "mean_disagreement": float(distances[judged].mean()) if judged.any() else math.nan,
     }
-    told = (
+    summary = (
         f"on {figures['wrong']} of {figures['judged']} samples (mean disagreement {figures['mean_disagreement']:.2f})"
     )
     if figures["wrong"] < max(3, SHARE * figures["judged"]):
-        return passed(name, f"Autograd and finite differences disagree {told}.", **figures)
+        return passed(name, f"Autograd and finite differences disagree {summary}.", **figures)
     return fired(
         name,
         "block",
-        f"Autograd and finite differences along random directions disagree {told}: the gradient does not say where the loss "
+        f"Autograd and finite differences along random directions disagree {summary}: the gradient does not say where the loss "
         "rises. Attack by BPDA and without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence=figures,
@@ -173,10 +173,10 @@ def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss
     with guarded(model, 0):
         for number in range(draws):
             shown = partial(_logits, subject, model, number=number)
-            found = probing.gradient(shown, images, subject.labels, loss)
-            if found is None:
+            gradient = probing.gradient(shown, images, subject.labels, loss)
+            if gradient is None:
                 return None
-            total = found / draws if total is None else total + found / draws
+            total = gradient / draws if total is None else total + gradient / draws
     return total
 
 

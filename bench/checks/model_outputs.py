@@ -41,17 +41,17 @@ def randomised_model(subject: Subject) -> Finding:
             worst, moved = max(worst, gap), max(moved, int(right.max() - right.min()))
             differ[rows.cpu()] = (predictions != predictions[0]).any(0).cpu()
     figures = {"largest_gap": worst, "correct_differs_by": moved, "predictions_differ": int(differ.sum())}
-    told = (
+    sentence = (
         f"{probing.PASSES} passes over each of {len(subject.labels)} images: normalised outputs are up to {worst:.2g} apart, and "
         f"{figures['predictions_differ']} predictions change"
     )
     if worst <= probing.GAP and not moved:
-        return passed(name, f"{told}.", **figures)
+        return passed(name, f"{sentence}.", **figures)
     hidden = "" if subject.card is not None and subject.card.randomised else " Declare it as randomised."
     return fired(
         name,
         "block",
-        f"{told}: an attack that sees one draw a step aims at noise. Attack the expectation over draws (EOT): "
+        f"{sentence}: an attack that sees one draw a step aims at noise. Attack the expectation over draws (EOT): "
         f"--attacks adaptive.{hidden}",
         needs=("eot",),
         evidence=figures,

@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks.run_attack import in_ball
+from gauntlet.bench.checks.run_attack import library_attack
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
@@ -40,7 +40,7 @@ def above_chance_at_grey(subject: Subject) -> Finding:
 def rises_with_eps(subject: Subject) -> Finding:
     """See `gauntlet.leaderboard.rows.crosschecks`."""
     name = "rises-with-eps"
-    smaller = [one for one in subject.siblings if one.cell.eps < subject.threat.eps]
+    smaller = [result for result in subject.siblings if result.cell.eps < subject.threat.eps]
     if not smaller:
         return not_applicable(name, "Nothing was attacked at a smaller eps.")
     return _crossed(name, subject, lambda row: crosschecks.rises_with_eps(row, smaller))
@@ -66,16 +66,18 @@ def invalid_candidates(subject: Subject) -> Finding:
 def survival_of_rounding(subject: Subject) -> Finding:
     """The share of the examples that stay in the ball and misclassified once they are stored as 8-bit images."""
     name = "8-bit-survival"
-    found: dict[str, np.ndarray] = {}
+    examples: dict[str, np.ndarray] = {}
     for result in subject.row:
         for block in result.blocks:
             pairs = zip(block.samples.id.tolist(), block.samples.adversarial, strict=True)
-            found.update({one: image for one, image in pairs if image is not None and one not in found})
-    rows = [row for row, one in enumerate(subject.ids) if one in found]
+            examples.update(
+                {sample_id: image for sample_id, image in pairs if image is not None and sample_id not in examples}
+            )
+    rows = [row for row, sample_id in enumerate(subject.ids) if sample_id in examples]
     if not rows:
         return not_applicable(name, "No example was kept.")
     own = subject.of(torch.tensor(rows, dtype=torch.int64, device=subject.labels.device))
-    points = torch.stack([torch.tensor(found[one]) for one in own.ids]).to(own.images)
+    points = torch.stack([torch.tensor(examples[sample_id]) for sample_id in own.ids]).to(own.images)
     every = torch.arange(len(rows), device=own.labels.device)
     rounded = (points * 255).round() / 255
     with guarded(own.pipeline, 0):
@@ -103,7 +105,7 @@ def silent_success(subject: Subject) -> Finding:
     few = subject.few().right
     if not len(few.labels):
         return not_applicable(name, "No sample is right when clean.")
-    known = in_ball(attack, few.threat)
+    known = library_attack(attack, few.threat)
     watcher = _Watcher(few.view if few.victim is None else few.victim, few)
     every = torch.arange(len(few.labels), device=few.labels.device)
     with guarded(few.pipeline, few.seed):

@@ -49,10 +49,10 @@ def profile(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Profile:
             pass_over(pipeline, few, 0)
         worst: Gradients = "useful"
         for loss in LOSSES.values():
-            found = gradient(lambda at: _logits(pipeline, at, own), few, own, loss)
-            if found is None:
+            gradients = gradient(lambda at: _logits(pipeline, at, own), few, own, loss)
+            if gradients is None:
                 worst = "none"
-            elif worst != "none" and 2 * int(dead(found).sum()) >= len(few):
+            elif worst != "none" and 2 * int(dead(gradients).sum()) >= len(few):
                 worst = "zero"
     return Profile(worst, gap > GAP, taken.calls > 0)
 

@@ -22,7 +22,7 @@ from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.checks.run_attack import attacked, standing
+from gauntlet.bench.checks.run_attack import run_attack, unbroken
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 
 SAMPLES = 32
@@ -74,7 +74,7 @@ class Readout:
         )
 
 
-class Planted(nn.Module):
+class PlantedModel(nn.Module):
     """A model, with the readout in place of its layer while it runs."""
 
     def __init__(self, model: nn.Module, readout: Readout) -> None:
@@ -105,10 +105,10 @@ def planted_example(subject: Subject) -> Finding:
         return not_applicable(name, "No attack is given.")
     few = _apart(few)
     try:
-        readout, points = plant(few)
+        readout, points = plant_examples(few)
     except NoReadoutError as error:
         return not_applicable(name, str(error))
-    model = Planted(few.pipeline, readout)
+    model = PlantedModel(few.pipeline, readout)
     every = torch.arange(len(few.labels), device=few.labels.device)
     with guarded(model, 0):
         verify = few.verifier(few.threat, model)
@@ -118,7 +118,9 @@ def planted_example(subject: Subject) -> Finding:
     if len(rows) < 3:
         return not_applicable(name, f"Of {len(few.labels)} samples only {len(rows)} could be given a hidden example.")
     chosen = few.of(rows)
-    left = standing(attacked(chosen, subject.attack, wrap=lambda one: Planted(one, readout)), few.labels.device)
+    left = unbroken(
+        run_attack(chosen, subject.attack, wrap=lambda model_view: PlantedModel(model_view, readout)), few.labels.device
+    )
     missed, count = int(left.sum()), len(rows)
     figures = {"missed": missed, "planted": count}
     if missed <= (1 - FOUND) * count:
@@ -133,7 +135,7 @@ def planted_example(subject: Subject) -> Finding:
     )
 
 
-def plant(subject: Subject) -> tuple[Readout, Tensor]:
+def plant_examples(subject: Subject) -> tuple[Readout, Tensor]:
     """The readout for the subject's samples, and the hidden points (N, C, H, W). Raises NoReadoutError."""
     images, threat = subject.images, subject.threat
     draws = subject.draws("planted example")
@@ -202,7 +204,7 @@ def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
         for handle in handles:
             handle.remove()
     wanted, classes = len(subject.labels), outputs.shape[1] - subject.pipeline.rejects
-    once = [one for one in calls if sum(other[0] is one[0] for other in calls) == 1]
+    once = [call for call in calls if sum(other[0] is call[0] for other in calls) == 1]
     for layer, given, output in reversed(once):
         if len(given) == 2 and given[0] == wanted and output == (wanted, classes):
             return layer, classes

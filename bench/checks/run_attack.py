@@ -25,7 +25,7 @@ Wrap = Callable[[nn.Module], nn.Module]
 """What is put around the pipeline and everything that stands in for it: the same function, changed on purpose."""
 
 
-def attacked(
+def run_attack(
     subject: Subject, attack: AnyAttack, *, threat: ThreatModel | None = None, wrap: Wrap = lambda model: model
 ) -> list[Outcome]:
     """Attack the subject's samples, all of which must be right when clean: an outcome each, in their order.
@@ -39,15 +39,17 @@ def attacked(
     every = torch.arange(len(subject.labels), device=subject.labels.device)
     with guarded(model, subject.seed):
         if not isinstance(attack, Rule | Cascade):
-            known = in_ball(attack, threat)
+            known = library_attack(attack, threat)
             victim = wrap(subject.view if subject.victim is None else subject.victim)
             points, forwards, backwards = run_whole(known, victim, subject.images, subject.labels, subject.seed)
             won = verify(points, every, torch.zeros_like(every)).success.tolist()
-            return [Outcome(i, points[i].clone() if one else None, forwards, backwards) for i, one in enumerate(won)]
+            return [
+                Outcome(i, points[i].clone() if success else None, forwards, backwards) for i, success in enumerate(won)
+            ]
         task = Task(subject.images, subject.labels, subject.ids, threat, subject.seed, "check")
-        stand_ins = views(subject)
+        stand_ins = stage_models(subject)
         stages = [Stage("", attack)] if isinstance(attack, Rule) else attack.stages
-        found = solve(
+        outcomes = solve(
             [stage for stage in stages if not stage.view or stage.view in stand_ins],
             wrap(subject.view),
             task,
@@ -58,27 +60,27 @@ def attacked(
             views={name: wrap(view) for name, view in stand_ins.items()},
             rejects=subject.pipeline.rejects,
         )
-        return sorted(found, key=lambda outcome: outcome.sample)
+        return sorted(outcomes, key=lambda outcome: outcome.sample)
 
 
-def in_ball(attack: AnyAttack, threat: ThreatModel) -> WholeAttack:
+def library_attack(attack: AnyAttack, threat: ThreatModel) -> WholeAttack:
     """An attack of a library for that threat model, which it holds itself. Raises TypeError for what is no attack yet."""
     if not callable(attack):
         raise TypeError(f"{attack!r} stands for an attack that is chosen later: give the one that was chosen")
     known: Any = attack
-    found: WholeAttack = replace(known, threat=threat) if hasattr(known, "threat") else known
-    return found
+    attack_in_ball: WholeAttack = replace(known, threat=threat) if hasattr(known, "threat") else known
+    return attack_in_ball
 
 
-def standing(outcomes: list[Outcome], device: torch.device | str = "cpu") -> Tensor:
+def unbroken(outcomes: list[Outcome], device: torch.device | str = "cpu") -> Tensor:
     """Whom the attack left standing, bool (N,)."""
     return torch.tensor([outcome.adversarial is None for outcome in outcomes], dtype=torch.bool, device=device)
 
 
-def views(subject: Subject) -> dict[str, nn.Module]:
+def stage_models(subject: Subject) -> dict[str, nn.Module]:
     """What stages may be shown in place of the pipeline."""
-    found = {BENEATH: subject.pipeline.beneath, TWIN: subject.pipeline.twin}
-    return {name: view for name, view in found.items() if view is not None}
+    stand_ins = {BENEATH: subject.pipeline.beneath, TWIN: subject.pipeline.twin}
+    return {name: view for name, view in stand_ins.items() if view is not None}
 
 
 def whole_box(threat: ThreatModel, images: Tensor) -> ThreatModel:
@@ -91,8 +93,8 @@ def harder(attack: AnyAttack) -> AnyAttack:
     """The attack with twice the steps or queries and one restart more, as far as it has such settings."""
     if isinstance(attack, Cascade):
         return Cascade(tuple(replace(stage, rule=_harder(stage.rule)) for stage in attack.stages))
-    found: AnyAttack = _harder(attack)
-    return found
+    changed: AnyAttack = _harder(attack)
+    return changed
 
 
 def _harder(rule: Any) -> Any:
@@ -105,7 +107,7 @@ def _harder(rule: Any) -> Any:
 
 
 @dataclass
-class Course:
+class MarginHistory:
     """How near an attack had come to each sample after each of its steps: margins as shares of the clean margin."""
 
     nearest: dict[int, list[float]] = field(default_factory=dict)
@@ -131,7 +133,7 @@ def _always(outcome: Outcome) -> bool:
 class _Watched(Rule[Any]):
     """A rule, and somebody who takes notes."""
 
-    def __init__(self, rule: Rule[Any], course: Course) -> None:
+    def __init__(self, rule: Rule[Any], course: MarginHistory) -> None:
         self.rule = rule
         self.course = course
         self.leaves_ball = rule.leaves_ball  # type: ignore[misc]

@@ -13,7 +13,7 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks.run_attack import attacked, standing, whole_box
+from gauntlet.bench.checks.run_attack import run_attack, unbroken, whole_box
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
@@ -26,7 +26,7 @@ def unbounded_attack(subject: Subject) -> Finding:
     name, few = "unbounded-attack", subject.few().right
     if subject.attack is None or not len(few.labels):
         return not_applicable(name, NO_ATTACK)
-    left = left_by(few, subject.attack, everything=True)
+    left = unbroken_by(few, subject.attack, everything=True)
     return _must_break(
         name,
         few,
@@ -45,21 +45,21 @@ def obfuscation(subject: Subject) -> Finding:
         return not_applicable(name, "No sample is right when clean.")
     rule: AnyAttack = PGD(steps=100, step_size=1 / 50) if few.threat.norm != "L1" else SLIDE(steps=100)
     try:
-        left = left_by(few, rule, everything=True)
+        left = unbroken_by(few, rule, everything=True)
     except AttackError:
         return not_applicable(name, "There are no gradients, see unavailable-gradients.")
     share, count = float(left.double().mean()), len(few.labels)
     figures = {"accuracy": share, "chance": 1 / classes, "samples": count}
-    told = (
+    sentence = (
         f"PGD of 100 steps at full range leaves {100 * share:.1f} % of {count} samples (chance: {100 / classes:.1f} %)"
     )
     if share <= 1 / classes:
-        return passed(name, f"{told}.", **figures)
+        return passed(name, f"{sentence}.", **figures)
     return fired(
         name,
         "block",
-        f"{told}: the gradients do not lead out of the class, so figures of gradient attacks mean little. Attack by BPDA, other "
-        "losses and without gradients: --attacks adaptive.",
+        f"{sentence}: the gradients do not lead out of the class, so the figures of gradient attacks mean little. "
+        "Attack by BPDA, by other losses and without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence=figures,
         samples=few.named(left),
@@ -73,8 +73,8 @@ def undefended_twin(subject: Subject) -> Finding:
         return not_applicable(name, "There is no defense to take away." if twin is None else NO_ATTACK)
     bare = replace(subject, pipeline=DefendedModel(twin, differentiable=True, randomised=False), victim=None)
     few = bare.few().right
-    at_eps = int(left_by(few, subject.attack).sum())
-    left = left_by(few, subject.attack, everything=True)
+    at_eps = int(unbroken_by(few, subject.attack).sum())
+    left = unbroken_by(few, subject.attack, everything=True)
     return _must_break(
         name,
         few,
@@ -93,14 +93,14 @@ def frozen_randomness(subject: Subject) -> Finding:
     frozen = replace(
         subject,
         pipeline=DefendedModel(
-            Frozen(subject.view), differentiable=True, randomised=False, rejects=subject.pipeline.rejects
+            FrozenDraw(subject.view), differentiable=True, randomised=False, rejects=subject.pipeline.rejects
         ),
         victim=None,
     )
     few = frozen.few(_FROZEN_SAMPLES).right
     if not len(few.labels):
         return not_applicable(name, "No sample is right under the frozen draw.")
-    left = left_by(few, subject.attack, everything=True)
+    left = unbroken_by(few, subject.attack, everything=True)
     return _must_break(
         name,
         few,
@@ -119,18 +119,20 @@ def transfer_failure(subject: Subject) -> Finding:
     bare = replace(subject, pipeline=DefendedModel(twin, differentiable=True, randomised=False), victim=None)
     few = bare.few().right
     rule: AnyAttack = PGD(steps=20, loss="cw") if few.threat.norm != "L1" else SLIDE(steps=20, loss="cw")
-    broken = [outcome for outcome in attacked(few, rule) if outcome.adversarial is not None]
+    broken = [outcome for outcome in run_attack(few, rule) if outcome.adversarial is not None]
     points = (
-        torch.stack([one.adversarial for one in broken if one.adversarial is not None]) if broken else few.images[:0]
+        torch.stack([outcome.adversarial for outcome in broken if outcome.adversarial is not None])
+        if broken
+        else few.images[:0]
     )
-    rows = torch.tensor([one.sample for one in broken], dtype=torch.int64, device=few.labels.device)
+    rows = torch.tensor([outcome.sample for outcome in broken], dtype=torch.int64, device=few.labels.device)
     if not broken:
         return not_applicable(name, "No example of the undefended model was found.")
     judged = replace(subject, images=few.images, labels=few.labels, ids=few.ids).verifier(subject.threat)
     with guarded(subject.pipeline, 0), torch.no_grad():
-        theirs = twin(points).argmax(1).cpu()
-        ours = judged.measure(points, rows).prediction
-    failed = int((theirs != ours).sum())
+        twin_predictions = twin(points).argmax(1).cpu()
+        predictions = judged.measure(points, rows).prediction
+    failed = int((twin_predictions != predictions).sum())
     return reported(
         name,
         f"{failed} of {len(broken)} examples of the undefended model get another label from the defended one: an attack by "
@@ -140,7 +142,7 @@ def transfer_failure(subject: Subject) -> Finding:
     )
 
 
-class Frozen(nn.Module):
+class FrozenDraw(nn.Module):
     """A randomised model with one and the same draw for every image, whatever the batch."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -159,19 +161,19 @@ class Frozen(nn.Module):
         return torch.cat(rows)
 
 
-def left_by(subject: Subject, attack: AnyAttack, *, everything: bool = False) -> Tensor:
+def unbroken_by(subject: Subject, attack: AnyAttack, *, everything: bool = False) -> Tensor:
     """Who of the subject's samples stands, bool (N,)."""
     threat = whole_box(subject.threat, subject.images) if everything else None
-    return standing(attacked(subject, attack, threat=threat), subject.labels.device)
+    return unbroken(run_attack(subject, attack, threat=threat), subject.labels.device)
 
 
 def _must_break(name: str, subject: Subject, left: Tensor, where: str, means: str, **figures: float) -> Finding:
     count = int(left.sum())
-    told = f"The attack leaves {count} of {len(left)} samples standing {where}"
+    sentence = f"The attack leaves {count} of {len(left)} samples standing {where}"
     figures = {"standing": count, "samples": len(left), **figures}
     if not count:
-        return passed(name, f"{told}.", **figures)
-    return fired(name, "block", f"{told}: {means}", evidence=figures, samples=subject.named(left))
+        return passed(name, f"{sentence}.", **figures)
+    return fired(name, "block", f"{sentence}: {means}", evidence=figures, samples=subject.named(left))
 
 
 def _classes(subject: Subject) -> int:

@@ -87,8 +87,8 @@ class Subject:
         """Which samples are right when clean, bool (N,); of a randomised pipeline, by majority."""
         every = torch.arange(len(self.labels), device=self.labels.device)
         with guarded(self.pipeline, self.seed):
-            found = self.verifier(self.threat).measure(self.images, every).prediction
-        return found.to(self.labels.device) == self.labels
+            predictions = self.verifier(self.threat).measure(self.images, every).prediction
+        return predictions.to(self.labels.device) == self.labels
 
     @cached_property
     def right(self) -> Subject:

@@ -252,10 +252,10 @@ def speed(out: Path, plugins: tuple[str, ...], **options: Any) -> None:
 
     ROWS are patterns such as 'PGD*'; all rows without any, which takes about an hour.
     """
-    from gauntlet.bench.speed.compare_speed import Setup, compare_speed
+    from gauntlet.bench.speed.compare_speed import SpeedConfig, compare_speed
 
     load_named(plugins)
-    click.echo(compare_speed(Setup(**options), out, lambda line: click.echo(line, err=True)))
+    click.echo(compare_speed(SpeedConfig(**options), out, lambda line: click.echo(line, err=True)))
     click.echo(f"written: {out / 'speed.md'}, {out / 'speed.csv'}")
 
 

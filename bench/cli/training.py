@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.catalog import MODELS
-from gauntlet.bench.models.train import Job, TrainResult, train, zoo_job
+from gauntlet.bench.models.train import TrainingJob, TrainResult, train, zoo_job
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.holdout import STEPS, Accuracy
 from gauntlet.defenses.training.loop import Epoch
@@ -23,7 +23,7 @@ OF_A_ZOO_MODEL = ("seed", "out", "epochs", "resume")
 """The options that make sense beside the name of a model of the zoo."""
 
 
-def make_job(name: str | None, options: dict[str, Any]) -> Job:
+def make_job(name: str | None, options: dict[str, Any]) -> TrainingJob:
     """The training that the command line asks for. Raises click.UsageError for options that do not go together."""
     given = {key: value for key, value in options.items() if value is not None and value is not False}
     if name is not None:
@@ -44,7 +44,7 @@ def make_job(name: str | None, options: dict[str, Any]) -> Job:
             given[key] = _numbers(key, given[key])
     given["recipe"] = replace(RECIPES[given["recipe"]], **settings)
     given["threat"] = ThreatModel.parse(given["threat"])
-    return Job(**{"precision": "auto", "device": "auto", **given})
+    return TrainingJob(**{"precision": "auto", "device": "auto", **given})
 
 
 def _numbers(key: str, text: str) -> tuple[float, ...]:
@@ -54,7 +54,7 @@ def _numbers(key: str, text: str) -> tuple[float, ...]:
         raise click.UsageError(f"--{key} {text!r} must be numbers separated by commas, one for each channel") from None
 
 
-def train_model(job: Job, plugins: Sequence[str] = ()) -> Iterator[str]:
+def train_model(job: TrainingJob, plugins: Sequence[str] = ()) -> Iterator[str]:
     """Train, then say what came out, how far training and test samples are apart, and what the card says."""
     console = Console(stderr=True)
     title = f"training {job.name or job.model}"
@@ -78,7 +78,7 @@ def train_model(job: Job, plugins: Sequence[str] = ()) -> Iterator[str]:
     yield f"attack it: gauntlet run {named}--model {network or job.model} {weights}"
 
 
-def _figures(job: Job, result: TrainResult) -> Iterator[str]:
+def _figures(job: TrainingJob, result: TrainResult) -> Iterator[str]:
     if result.fitted.stopped:
         yield f"stopped: {result.fitted.stopped}"
     if result.fitted.epoch < job.recipe.epochs:

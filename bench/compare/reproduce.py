@@ -10,7 +10,7 @@ from typing import Any
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config.schema import Config, ConfigError, load_config
 from gauntlet.bench.models.load_model import load_model
-from gauntlet.bench.models.sources.parse_source import parse_source, placed
+from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, write_leaderboard
@@ -28,7 +28,7 @@ def chosen(model: str, options: Mapping[str, Any], folder: Path) -> tuple[str, P
     else the first. Raises ValueError where nothing is published of it.
     """
     threat, data = options.get("threat"), options.get("data") or "cifar10"
-    name = placed(model, data, ThreatModel.parse(threat).norm if threat else "Linf")
+    name = complete_robustbench_name(model, data, ThreatModel.parse(threat).norm if threat else "Linf")
     stated = [one for pattern, one in load_config({}, folder=folder).published if pattern in (model, name)]
     source = parse_source(name)
     if not stated and source is not None and source.kind == "robustbench":

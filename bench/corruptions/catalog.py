@@ -10,7 +10,7 @@ GROUPS = ("noise", "blur", "weather", "digital")
 
 
 @dataclass(frozen=True)
-class Kind:
+class CorruptionKind:
     """What is known of a corruption without making it."""
 
     summary: str
@@ -26,28 +26,28 @@ class Kind:
 
 _LIBRARY = ("imagecorruptions-imaug", "imagecorruptions")
 
-KINDS: dict[str, Kind] = {
-    "gaussian_noise": Kind("normal noise, as in low light", "noise"),
-    "shot_noise": Kind("Poisson noise, as of few photons", "noise"),
-    "impulse_noise": Kind("values set to black or white, as by errors of bits", "noise"),
-    "defocus_blur": Kind("a disk, as out of focus", "blur"),
-    "glass_blur": Kind("pixels moved about between two blurs, as through frosted glass", "blur"),
-    "motion_blur": Kind("a trail in a random direction near the horizontal", "blur"),
-    "zoom_blur": Kind("the mean of enlargements, as moving towards the object", "blur"),
-    "snow": Kind("falling flakes, and a whitened picture", "weather", channels=(1, 3)),
-    "frost": Kind("a picture of frost blended in", "weather", channels=(1, 3), uses=_LIBRARY),
-    "fog": Kind("a random cloud of light, and less contrast", "weather"),
-    "brightness": Kind("a larger value in hue, saturation, value", "weather"),
-    "contrast": Kind("values nearer to the mean of the channel", "digital"),
-    "elastic_transform": Kind("a small affine map, then small random shifts", "digital"),
-    "pixelate": Kind("made smaller and large again", "digital"),
-    "jpeg_compression": Kind("compressed as JPEG", "digital", channels=(1, 3), uses=("pillow",)),
-    "speckle_noise": Kind("normal noise in proportion to the value", "noise", of_the_benchmark=False),
-    "gaussian_blur": Kind("a normal kernel", "blur", of_the_benchmark=False),
-    "spatter": Kind(
+CORRUPTIONS: dict[str, CorruptionKind] = {
+    "gaussian_noise": CorruptionKind("normal noise, as in low light", "noise"),
+    "shot_noise": CorruptionKind("Poisson noise, as of few photons", "noise"),
+    "impulse_noise": CorruptionKind("values set to black or white, as by errors of bits", "noise"),
+    "defocus_blur": CorruptionKind("a disk, as out of focus", "blur"),
+    "glass_blur": CorruptionKind("pixels moved about between two blurs, as through frosted glass", "blur"),
+    "motion_blur": CorruptionKind("a trail in a random direction near the horizontal", "blur"),
+    "zoom_blur": CorruptionKind("the mean of enlargements, as moving towards the object", "blur"),
+    "snow": CorruptionKind("falling flakes, and a whitened picture", "weather", channels=(1, 3)),
+    "frost": CorruptionKind("a picture of frost blended in", "weather", channels=(1, 3), uses=_LIBRARY),
+    "fog": CorruptionKind("a random cloud of light, and less contrast", "weather"),
+    "brightness": CorruptionKind("a larger value in hue, saturation, value", "weather"),
+    "contrast": CorruptionKind("values nearer to the mean of the channel", "digital"),
+    "elastic_transform": CorruptionKind("a small affine map, then small random shifts", "digital"),
+    "pixelate": CorruptionKind("made smaller and large again", "digital"),
+    "jpeg_compression": CorruptionKind("compressed as JPEG", "digital", channels=(1, 3), uses=("pillow",)),
+    "speckle_noise": CorruptionKind("normal noise in proportion to the value", "noise", of_the_benchmark=False),
+    "gaussian_blur": CorruptionKind("a normal kernel", "blur", of_the_benchmark=False),
+    "spatter": CorruptionKind(
         "drops of water or mud on the lens", "weather", channels=(3,), of_the_benchmark=False, uses=_LIBRARY[:1]
     ),
-    "saturate": Kind("colours weaker or stronger", "digital", channels=(3,), of_the_benchmark=False),
+    "saturate": CorruptionKind("colours weaker or stronger", "digital", channels=(3,), of_the_benchmark=False),
 }
 """Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations", ICLR 2019 (arXiv
 1903.12261), section 3 and appendix B, in the order of their table."""

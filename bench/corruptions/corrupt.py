@@ -11,14 +11,14 @@ from torch import Tensor
 
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.bench.corruptions import blur, digital, noise, spatter, weather
-from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
+from gauntlet.bench.corruptions.catalog import CORRUPTIONS, SEVERITIES
 from gauntlet.bench.corruptions.image_ops import Pixels, stored
 from gauntlet.bench.corruptions.severity_tables import TABLES, table_for
 
 _FUNCTIONS: dict[str, Callable[..., Pixels]] = {
     name: getattr(room, name)
     for room in (noise, blur, weather, digital, spatter)
-    for name in KINDS
+    for name in CORRUPTIONS
     if hasattr(room, name)
 }
 
@@ -31,7 +31,7 @@ def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, see
     know, ImportError where it needs a library that is not there.
     """
     channels, height, width = images.shape[1:]
-    known = KINDS[name].channels
+    known = CORRUPTIONS[name].channels
     if known is not None and channels not in known:
         raise ValueError(
             f"corruption {name!r} is for images of {' or '.join(map(str, known))} channels, not of {channels}: "
@@ -41,11 +41,11 @@ def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, see
     # A stream of numpy's frozen generators, so that the same key gives the same image with every version.
     keys = sample_keys(seed, f"corruption.{name}.{severity}", ids).tolist()
     pixels = images.detach().to("cpu", torch.float64).permute(0, 2, 3, 1).numpy()
-    found = [one(image, name, key, settings) for image, key in zip(pixels, keys, strict=True)]
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous().to(images)
+    corrupted = [corrupt_image(image, name, key, settings) for image, key in zip(pixels, keys, strict=True)]
+    return torch.from_numpy(np.stack(corrupted)).permute(0, 3, 1, 2).contiguous().to(images)
 
 
-def one(image: Pixels, name: str, key: int, settings: Sequence[Any]) -> Pixels:
+def corrupt_image(image: Pixels, name: str, key: int, settings: Sequence[Any]) -> Pixels:
     """One image (H, W, C), corrupted with the random numbers of `key`."""
     random = np.random.RandomState(np.random.Philox(key=key))
     return stored(_FUNCTIONS[name](image, random, *settings))

@@ -69,8 +69,11 @@ def pixelate(image: Pixels, random: np.random.RandomState, scale: float) -> Pixe
     height, width = image.shape[:2]
     small = max(1, int(width * scale)), max(1, int(height * scale))
     channels = [Image.fromarray(channel) for channel in eight_bits(image).transpose(2, 0, 1)]
-    large = [one.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX) for one in channels]
-    return np.stack([np.asarray(one) for one in large], axis=2) / 255
+    large = [
+        channel.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
+        for channel in channels
+    ]
+    return np.stack([np.asarray(channel) for channel in large], axis=2) / 255
 
 
 def jpeg_compression(image: Pixels, random: np.random.RandomState, quality: int) -> Pixels:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
-from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
+from gauntlet.bench.corruptions.catalog import CORRUPTIONS, SEVERITIES
 from gauntlet.bench.corruptions.severity_tables import TABLES
 
 PREFIX = "corruption."
@@ -47,28 +47,28 @@ class Corruption:
 
 def build(name: str, /, threat: ThreatModel, **settings: Any) -> Corruption:
     """The corruption of that name. Raises ValueError for bad settings, and where a library is missing that it needs."""
-    unknown = [one for one in settings if one not in ("severity", "table")]
+    unknown = [setting for setting in settings if setting not in ("severity", "table")]
     if unknown:
         raise ValueError(f"{PREFIX}{name} has no setting {unknown[0]!r}: it has severity, table")
     return Corruption(name=name, library=_library(name), **settings)
 
 
 def _library(name: str) -> str:
-    for one in KINDS[name].uses:
+    for library in CORRUPTIONS[name].uses:
         try:
-            return f"{one} {version(one)}"
+            return f"{library} {version(library)}"
         except PackageNotFoundError:
             continue
-    if KINDS[name].uses:
+    if CORRUPTIONS[name].uses:
         raise ValueError(
-            f"{PREFIX}{name} needs the library {KINDS[name].uses[0]}: pip install 'robust-gauntlet[corruptions]'"
+            f"{PREFIX}{name} needs the library {CORRUPTIONS[name].uses[0]}: pip install 'robust-gauntlet[corruptions]'"
         )
     return ""
 
 
 def entry(name: str) -> AttackEntry:
     """The registry's entry of a corruption."""
-    kind = KINDS[name]
+    kind = CORRUPTIONS[name]
     summary = f"{kind.summary}, at severities 1 to 5"
     card = AttackCard(name=f"{PREFIX}{name}", summary=summary, source=_SOURCE, norms=NORMS, kind="corruption")
     return AttackEntry(card, partial(build, name))

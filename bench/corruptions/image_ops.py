@@ -48,10 +48,10 @@ def trail(image: Pixels, radius: int, sigma: float, degrees: float) -> Pixels:
     weights /= weights.sum()
     angle = np.deg2rad(degrees)
     rows, columns = np.arange(image.shape[0]), np.arange(image.shape[1])
-    found = np.zeros_like(image)
+    blurred = np.zeros_like(image)
     for step, weight in enumerate(weights):
         down, right = (int(np.ceil(step * part - 0.5)) for part in (np.sin(angle), np.cos(angle)))
         row = (rows + down).clip(0, len(rows) - 1)
         column = (columns + right).clip(0, len(columns) - 1)
-        found += weight * image[row][:, column]
-    return found
+        blurred += weight * image[row][:, column]
+    return blurred

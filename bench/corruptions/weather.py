@@ -89,12 +89,12 @@ def frost(image: Pixels, random: np.random.RandomState, keep: float, add: float,
 def _picture(number: int) -> Pixels:
     """One of the pictures of frost that come with imagecorruptions, (H, W, 3) in [0, 1]. Raises ImportError."""
     name = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")[number]
-    found = importlib.util.find_spec("imagecorruptions")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("imagecorruptions")
+    if package is None or not package.submodule_search_locations:
         raise ImportError(
             "the pictures of frost are those of imagecorruptions: pip install 'robust-gauntlet[corruptions]'"
         )
-    with Image.open(Path(found.submodule_search_locations[0]) / "frost" / name) as file:
+    with Image.open(Path(package.submodule_search_locations[0]) / "frost" / name) as file:
         return np.asarray(file.convert("RGB"), dtype=np.float64) / 255
 
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from gauntlet.bench.data.formats.cifar import ARCHIVES, BATCHES, FOLDERS, read_archive, read_batches
 from gauntlet.bench.data.formats.idx import find_pair, read_idx_pair
 from gauntlet.bench.data.formats.image_folder import class_folders, read_folder
-from gauntlet.bench.data.formats.npz import of_npz
-from gauntlet.bench.data.formats.parquet import read_parquet, shards
-from gauntlet.bench.data.formats.raw_data import Raw
+from gauntlet.bench.data.formats.npz import read_npz
+from gauntlet.bench.data.formats.parquet import ordered_shards, read_parquet
+from gauntlet.bench.data.formats.raw_data import RawData
 from gauntlet.bench.data.formats.svhn import FILES, read_svhn
 from gauntlet.bench.data.formats.tiny_imagenet import ANNOTATIONS, read_annotated
 from gauntlet.bench.data.samples.preprocessing import Preprocessing
 
 VARIABLE = "GAUNTLET_DATA"
 """Environment variable with the folders, separated as in PATH, in which published sets are looked for."""
-Reader = Callable[[Preprocessing], Raw]
+Reader = Callable[[Preprocessing], RawData]
 _VALIDATION = ("validation", "valid", "val")
 _TEST = {"imagenet": _VALIDATION, "tiny": _VALIDATION}
 """Names of the split that is evaluated, where it is not `test`: that one has no labels there."""
@@ -34,7 +34,7 @@ _WNID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
-class Place:
+class SearchPlace:
     """A folder or file to look in."""
 
     path: Path
@@ -42,48 +42,48 @@ class Place:
     """Whether what lies there is of the set for sure."""
 
 
-def places(names: tuple[str, ...], root: Path | None) -> list[Place]:
+def search_places(names: tuple[str, ...], root: Path | None) -> list[SearchPlace]:
     """Where to look, in order: only in `root` where it is given; else in the folders of GAUNTLET_DATA, and below them in
     those with one of the set's names. Raises ValueError for places that are not there."""
     if root is not None:
         if not root.exists():
             raise ValueError(f"data folder {str(root)!r} is not there: write NAME@FOLDER, settings before the @")
-        return [Place(root, own=True)]
+        return [SearchPlace(root, own=True)]
     roots = data_folders()
-    strange = [one for one in roots if not one.is_dir()]
-    if strange:
-        raise ValueError(f"{VARIABLE} names {str(strange[0])!r}, which is no folder: correct or unset it")
-    below = [Place(one / name, own=True) for one in roots for name in names if (one / name).is_dir()]
-    return [*below, *(Place(one, own=False) for one in roots)]
+    missing = [folder for folder in roots if not folder.is_dir()]
+    if missing:
+        raise ValueError(f"{VARIABLE} names {str(missing[0])!r}, which is no folder: correct or unset it")
+    below = [SearchPlace(folder / name, own=True) for folder in roots for name in names if (folder / name).is_dir()]
+    return [*below, *(SearchPlace(folder, own=False) for folder in roots)]
 
 
 def data_folders() -> list[Path]:
     """The folders that GAUNTLET_DATA names."""
-    return [Path(one).expanduser() for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one.strip()]
+    return [Path(folder).expanduser() for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
 
 
-def find(kind: str, name: str, split: str, place: Place, classes: int) -> Reader | None:
+def find_reader(kind: str, name: str, split: str, place: SearchPlace, classes: int) -> Reader | None:
     """What reads the set from that place; None where nothing of it is there. `kind` is one of `KINDS`."""
-    found = next(iter(KINDS[kind](name, split, place, classes)), None)
-    return found or (next(_common(kind, split, place), None) if place.own else None)
+    reader = next(iter(KINDS[kind](name, split, place, classes)), None)
+    return reader or (next(_common(kind, split, place), None) if place.own else None)
 
 
-def _common(kind: str, split: str, place: Place) -> Iterator[Reader]:
+def _common(kind: str, split: str, place: SearchPlace) -> Iterator[Reader]:
     """Formats of any set."""
     path = place.path
     if path.is_file() and path.suffix.lower() == ".npz":
-        yield partial(of_npz, path)
+        yield partial(read_npz, path)
     if path.is_file() and path.suffix.lower() == ".parquet":
         yield partial(read_parquet, [path])
     if path.is_dir():
-        for one in _TEST.get(kind, ("test",)) if split == "test" else ("train",):
-            for pattern in (f"{one}-*.parquet", f"{one}.parquet", f"*/{one}-*.parquet", f"*/{one}.parquet"):
+        for name in _TEST.get(kind, ("test",)) if split == "test" else ("train",):
+            for pattern in (f"{name}-*.parquet", f"{name}.parquet", f"*/{name}-*.parquet", f"*/{name}.parquet"):
                 files = list(path.glob(pattern))
                 if files:
-                    yield partial(read_parquet, shards(files))
+                    yield partial(read_parquet, ordered_shards(files))
 
 
-def _cifar(name: str, split: str, place: Place, classes: int) -> Iterator[Reader]:
+def _cifar(name: str, split: str, place: SearchPlace, classes: int) -> Iterator[Reader]:
     path, names = place.path, BATCHES[name, split]
     for folder in (path / FOLDERS[name], *([path] if place.own else [])):
         if (folder / names[0]).is_file():
@@ -98,45 +98,49 @@ def _cifar(name: str, split: str, place: Place, classes: int) -> Iterator[Reader
         yield partial(read_batches, path.parent, names)
 
 
-def _idx(name: str, split: str, place: Place, classes: int) -> Iterator[Reader]:
-    folder = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
+def _idx(name: str, split: str, place: SearchPlace, classes: int) -> Iterator[Reader]:
+    torchvision_name = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[name]
     path = place.path
-    for one in (path / folder / "raw", path / folder, *([path / "raw", path] if place.own else [])):
-        if (pair := find_pair(one, split)) is not None:
+    for candidate in (
+        path / torchvision_name / "raw",
+        path / torchvision_name,
+        *([path / "raw", path] if place.own else []),
+    ):
+        if (pair := find_pair(candidate, split)) is not None:
             yield partial(read_idx_pair, *pair)
 
 
-def _svhn(name: str, split: str, place: Place, classes: int) -> Iterator[Reader]:
+def _svhn(name: str, split: str, place: SearchPlace, classes: int) -> Iterator[Reader]:
     path = place.path
-    for one in (path / FILES[split], *([path] if place.own and path.suffix.lower() == ".mat" else [])):
-        if one.is_file():
-            yield partial(read_svhn, one)
+    for candidate in (path / FILES[split], *([path] if place.own and path.suffix.lower() == ".mat" else [])):
+        if candidate.is_file():
+            yield partial(read_svhn, candidate)
 
 
-def _imagenet(name: str, split: str, place: Place, classes: int) -> Iterator[Reader]:
+def _imagenet(name: str, split: str, place: SearchPlace, classes: int) -> Iterator[Reader]:
     path = place.path
-    for one in (path / {"test": "val", "train": "train"}[split], *([path] if place.own else [])):
+    for candidate in (path / {"test": "val", "train": "train"}[split], *([path] if place.own else [])):
         # Tiny ImageNet has classes of the same names, and tells by its list of them.
-        if _has_classes(one) and not (path / "wnids.txt").is_file():
-            yield partial(read_folder, one, count=classes)
+        if _has_classes(candidate) and not (path / "wnids.txt").is_file():
+            yield partial(read_folder, candidate, count=classes)
 
 
-def _tiny(name: str, split: str, place: Place, classes: int) -> Iterator[Reader]:
+def _tiny(name: str, split: str, place: SearchPlace, classes: int) -> Iterator[Reader]:
     path = place.path
     for base in (path / "tiny-imagenet-200", *([path] if place.own else [])):
         folder = base / {"test": "val", "train": "train"}[split]
-        for one in (folder, *([base] if place.own and split == "test" else [])):
-            if (one / ANNOTATIONS).is_file() and (one / "images").is_dir():
-                yield partial(read_annotated, one, count=classes)
-            elif _has_classes(one):
-                yield partial(read_folder, one, count=classes)
+        for candidate in (folder, *([base] if place.own and split == "test" else [])):
+            if (candidate / ANNOTATIONS).is_file() and (candidate / "images").is_dir():
+                yield partial(read_annotated, candidate, count=classes)
+            elif _has_classes(candidate):
+                yield partial(read_folder, candidate, count=classes)
 
 
 def _has_classes(folder: Path) -> bool:
-    return folder.is_dir() and any(_WNID.fullmatch(one.name) for one in class_folders(folder))
+    return folder.is_dir() and any(_WNID.fullmatch(child.name) for child in class_folders(folder))
 
 
-KINDS: dict[str, Callable[[str, str, Place, int], Iterator[Reader]]] = {
+KINDS: dict[str, Callable[[str, str, SearchPlace, int], Iterator[Reader]]] = {
     "cifar": _cifar,
     "idx": _idx,
     "svhn": _svhn,

@@ -16,7 +16,7 @@ from pathlib import Path
 from gauntlet.attacks.registry.settings import Setting, parse_named
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.samples.card import DataEntry
-from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, changed
+from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, with_settings
 
 FORM = "NAME, NAME/PART, NAME(setting=value, …), NAME@FOLDER, or all of it in this order"
 _REGISTERED = re.compile(r"(?P<name>[^/(@]+)(/(?P<part>[^/(@]+))?(?P<settings>\([^@]*\))?(@(?P<root>.+))?")
@@ -24,7 +24,7 @@ _PATH = re.compile(r"(?P<path>.+?)(?P<settings>\([^()]*=[^()]*\))", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Registered:
+class DataName:
     """A registered data set, or a part of it."""
 
     name: str
@@ -40,63 +40,63 @@ class Registered:
     @property
     def title(self) -> str:
         """As tables say it: with what decides the pixels, and without the place on this machine."""
-        told = self.entry.told(self.settings)
-        return self.name + (f"/{self.part}" if self.part else "") + (f"({told})" if told else "")
+        description = self.entry.told(self.settings)
+        return self.name + (f"/{self.part}" if self.part else "") + (f"({description})" if description else "")
 
 
-def registered(spec: str) -> Registered | None:
+def parse_data_name(spec: str) -> DataName | None:
     """What `spec` names where it is a registered name with or without part, settings and folder; None for all else.
 
     Raises ValueError where the name is registered and the rest does not fit it.
     """
     if spec in DATA:
-        return Registered(spec)
-    found = _REGISTERED.fullmatch(spec)
-    if found is None and re.split(r"[(@]", spec)[0] in DATA:
+        return DataName(spec)
+    match = _REGISTERED.fullmatch(spec)
+    if match is None and re.split(r"[(@]", spec)[0] in DATA:
         raise ValueError(f"data {spec!r} is not understood: write {FORM}")
-    if found is None or found["name"] not in DATA:
+    if match is None or match["name"] not in DATA:
         return None
-    name, part = found["name"], found["part"] or ""
+    name, part = match["name"], match["part"] or ""
     entry = DATA.get(name)
-    if part and (entry.subset is None or not any(_fits(part, one) for one in entry.subsets)):
+    if part and (entry.subset is None or not any(_fits(part, form) for form in entry.subsets)):
         if Path(spec).exists() or ":" in part:  # a path, or a function of a file
             return None
-        parts = ", ".join(f"{name}/{one}" for one in entry.subsets) or "none"
+        parts = ", ".join(f"{name}/{form}" for form in entry.subsets) or "none"
         raise ValueError(f"data {name!r} has no part {part!r}: its parts are {parts}")
-    settings = parse_named(f"{name}{found['settings']}").keywords if found["settings"] else {}
+    settings = parse_named(f"{name}{match['settings']}").keywords if match["settings"] else {}
     unknown = [key for key in settings if key not in entry.settings]
     if unknown:
         known = ", ".join(entry.settings) or "none"
         raise ValueError(f"data {name!r} has no setting {unknown[0]!r}: its settings are {known}")
     if part and settings.get("split", "test") != "test":
         raise ValueError(f"data {spec!r}: {name}/{part} is a part of the test split: leave split out")
-    if found["root"] and not entry.local:
-        raise ValueError(f"data {name!r} needs no files, so no folder {found['root']!r} is read: write {name}")
-    return Registered(name, part, settings, Path(found["root"]).expanduser() if found["root"] else None)
+    if match["root"] and not entry.local:
+        raise ValueError(f"data {name!r} needs no files, so no folder {match['root']!r} is read: write {name}")
+    return DataName(name, part, settings, Path(match["root"]).expanduser() if match["root"] else None)
 
 
 def path_settings(spec: str) -> tuple[Path, Mapping[str, Setting]]:
     """A path, and the settings in brackets behind it; a file or folder that is called so whole has none."""
-    found = _PATH.fullmatch(spec)
-    if found is None or Path(spec).exists():
+    match = _PATH.fullmatch(spec)
+    if match is None or Path(spec).exists():
         return Path(spec), {}
-    settings = parse_named(f"data{found['settings']}").keywords
+    settings = parse_named(f"data{match['settings']}").keywords
     unknown = [key for key in settings if key not in SETTINGS]
     if unknown:
         raise ValueError(f"{spec!r} has a setting {unknown[0]!r}, which files do not have: use {', '.join(SETTINGS)}")
-    return Path(found["path"]), settings
+    return Path(match["path"]), settings
 
 
 def data_title(spec: str) -> str:
     """How tables call the data that `spec` names; nothing is loaded. Raises ValueError for settings that are wrong."""
-    known = registered(spec)
+    known = parse_data_name(spec)
     if known is not None:
         return known.title
     path, settings = path_settings(spec)
     if ":" in spec and not path.exists():
         return spec
-    told, name = str(changed(PLAIN, settings)), path.name or path.resolve().name
-    return f"{name}({told})" if told else name
+    description, name = str(with_settings(PLAIN, settings)), path.name or path.resolve().name
+    return f"{name}({description})" if description else name
 
 
 def _fits(part: str, form: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.formats.raw_data import Raw
+    from gauntlet.bench.data.formats.raw_data import RawData
     from gauntlet.bench.data.samples.preprocessing import Preprocessing
 
 EXTRA = "pip install 'robust-gauntlet[huggingface]'"
@@ -23,7 +23,7 @@ class HubError(LookupError):
 
 
 @dataclass(frozen=True)
-class Hub:
+class HubDataset:
     """Where a data set lies on Hugging Face."""
 
     repository: str
@@ -38,7 +38,7 @@ class Hub:
         return dict(self.splits)[ours]
 
 
-def read_hub(hub: Hub, split: str, how: Preprocessing) -> Raw:
+def read_hub(hub: HubDataset, split: str, how: Preprocessing) -> RawData:
     """The split, from a cache or the network. Raises HubError, ValueError for files that cannot be read."""
     try:
         import datasets  # noqa: F401
@@ -49,54 +49,54 @@ def read_hub(hub: Hub, split: str, how: Preprocessing) -> Raw:
     return cached if cached is not None else _from_files(hub, hub.split(split), how)
 
 
-def _from_datasets(hub: Hub, split: str, how: Preprocessing) -> Raw | None:
+def _from_datasets(hub: HubDataset, split: str, how: Preprocessing) -> RawData | None:
     """What `datasets` prepared at some time; None where it has not, or not this split."""
     import pyarrow.compute as pc
 
     from gauntlet.bench.data.formats import parquet
-    from gauntlet.bench.data.formats.encoded_images import pictures
-    from gauntlet.bench.data.formats.raw_data import Raw, whole_labels
+    from gauntlet.bench.data.formats.encoded_images import encoded_images
+    from gauntlet.bench.data.formats.raw_data import RawData, integer_labels
 
     name = hub.repository.rpartition("/")[2]
     try:
         from datasets.packaged_modules.cache.cache import Cache
 
         builder = Cache(repo_id=hub.repository, dataset_name=name, config_name=hub.config, version="auto", hash="auto")
-        found: Any = builder.as_dataset(split=split).with_format("arrow")
+        dataset: Any = builder.as_dataset(split=split).with_format("arrow")
     except (ImportError, ValueError, OSError):  # nothing there, another split only, or another version's cache
         return None
     where = Path(builder.cache_dir)
-    image = parquet.column(found.column_names, parquet.IMAGES, "images", where)
-    label = parquet.column(found.column_names, parquet.LABELS, "labels", where)
+    image = parquet.column(dataset.column_names, parquet.IMAGES, "images", where)
+    label = parquet.column(dataset.column_names, parquet.LABELS, "labels", where)
 
     def fetch(rows: Sequence[int]) -> list[bytes]:
-        return list(parquet.encoded(found[list(rows)][image], where).to_pylist())
+        return list(parquet.encoded_column(dataset[list(rows)][image], where).to_pylist())
 
-    paths = pc.struct_field(found.data.column(image), "path").to_pylist()
-    return Raw(
-        images=pictures(fetch, lambda row: f"the image of row {row} in {str(where)!r}", len(found), how),
-        labels=whole_labels(found.data.column(label).to_numpy(), where),
-        names=parquet.unique(paths),
-        classes=getattr(found.features[label], "num_classes", None),
+    paths = pc.struct_field(dataset.data.column(image), "path").to_pylist()
+    return RawData(
+        images=encoded_images(fetch, lambda row: f"the image of row {row} in {str(where)!r}", len(dataset), how),
+        labels=integer_labels(dataset.data.column(label).to_numpy(), where),
+        names=parquet.unique_names(paths),
+        classes=getattr(dataset.features[label], "num_classes", None),
     )
 
 
-def _from_files(hub: Hub, split: str, how: Preprocessing) -> Raw:
+def _from_files(hub: HubDataset, split: str, how: Preprocessing) -> RawData:
     """The repository's own files, from huggingface_hub's cache or the network."""
     from huggingface_hub import snapshot_download
 
-    from gauntlet.bench.data.formats.parquet import read_parquet, shards
+    from gauntlet.bench.data.formats.parquet import ordered_shards, read_parquet
 
     pattern = f"{hub.folder}/{split}-*.parquet"
     try:
-        found = Path(snapshot_download(hub.repository, repo_type="dataset", allow_patterns=[pattern]))
+        snapshot = Path(snapshot_download(hub.repository, repo_type="dataset", allow_patterns=[pattern]))
     except Exception as error:  # no network, no such repository, no right to read it
         reason = (str(error).splitlines() or [""])[0]
         raise HubError(
             f"{pattern} of https://huggingface.co/datasets/{hub.repository} is neither cached nor to be had "
             f"({type(error).__name__}: {reason})"
         ) from error
-    paths = list(found.glob(pattern))
+    paths = list(snapshot.glob(pattern))
     if not paths:
         raise HubError(f"https://huggingface.co/datasets/{hub.repository} has no {pattern}")
-    return read_parquet(shards(paths), how)
+    return read_parquet(ordered_shards(paths), how)

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.data_name import Registered, path_settings, registered
+from gauntlet.bench.data.data_name import DataName, parse_data_name, path_settings
 from gauntlet.bench.data.formats.image_folder import read_folder
-from gauntlet.bench.data.formats.npz import of_npz
-from gauntlet.bench.data.formats.parquet import read_parquet, shards
-from gauntlet.bench.data.formats.raw_data import Raw, as_data
+from gauntlet.bench.data.formats.npz import read_npz
+from gauntlet.bench.data.formats.parquet import ordered_shards, read_parquet
+from gauntlet.bench.data.formats.raw_data import RawData, to_data
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
-from gauntlet.bench.data.samples.lazy_images import kept
-from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, changed
+from gauntlet.bench.data.samples.lazy_images import load_if_small
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, with_settings
 from gauntlet.bench.data.samples.selection import last_needed, select
 
 FORMS = (
@@ -43,7 +43,7 @@ def load_data(spec: str, *, samples: str | int | None = None, classes: int | Non
     LookupError for a spec that names nothing, FileNotFoundError for a file that is not there; errors inside the user's own
     function are passed on.
     """
-    known = registered(spec)
+    known = parse_data_name(spec)
     path, settings = path_settings(spec) if known is None else (Path(), {})
     if known is not None:
         data = _registered(known, last_needed(samples), classes)
@@ -53,19 +53,19 @@ def load_data(spec: str, *, samples: str | int | None = None, classes: int | Non
         data = _from_function(spec, last_needed(samples), classes)
     else:
         _find(spec)
-        data = _registered(Registered(spec), last_needed(samples), classes)
+        data = _registered(DataName(spec), last_needed(samples), classes)
     chosen = select(data, samples)
     return replace(
         chosen,
         spec=spec,
-        images=kept(chosen.images),
+        images=load_if_small(chosen.images),
         classes=chosen.classes if classes is None else classes,
     )
 
 
-def _registered(known: Registered, limit: int | None, classes: int | None) -> Data:
+def _registered(known: DataName, limit: int | None, classes: int | None) -> Data:
     entry = known.entry
-    # A folder is only for those that have files, as `registered` has seen to.
+    # A folder is only for those that have files, as `parse_data_name` has seen to.
     made = entry.load(**known.settings, **({"root": known.root} if known.root else {}))
     data = _as_data(made, known.name, known.name, None if known.part else limit, classes or entry.card.classes)
     if not known.part:
@@ -75,18 +75,18 @@ def _registered(known: Registered, limit: int | None, classes: int | None) -> Da
 
 
 def _files(path: Path, settings: Mapping[str, Setting], spec: str, classes: int | None) -> Data:
-    how = changed(PLAIN, settings)
+    how = with_settings(PLAIN, settings)
     name = path.resolve().name if path.is_dir() else path.stem
-    return as_data(_read(path, how), name=f"{name}({how})" if str(how) else name, spec=spec, classes=classes)
+    return to_data(_read(path, how), name=f"{name}({how})" if str(how) else name, spec=spec, classes=classes)
 
 
-def _read(path: Path, how: Preprocessing) -> Raw:
+def _read(path: Path, how: Preprocessing) -> RawData:
     if path.is_dir():
         files = list(path.glob("*.parquet"))
-        return read_parquet(shards(files), how) if files else read_folder(path, how)
+        return read_parquet(ordered_shards(files), how) if files else read_folder(path, how)
     if not path.is_file():
         raise FileNotFoundError(f"data file {str(path)!r} is not there: {FORMS}")
-    return of_npz(path, how) if path.suffix.lower() == ".npz" else read_parquet([path], how)
+    return read_npz(path, how) if path.suffix.lower() == ".npz" else read_parquet([path], how)
 
 
 def _find(spec: str) -> None:
@@ -101,9 +101,9 @@ def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
     # Imported here, as it brings the machinery for models, which most specs do not need.
     from gauntlet.bench.registry.import_file import import_object
 
-    found = import_object(spec)
+    imported = import_object(spec)
     # A module may also hold the data set itself instead of a function that makes it.
-    made = found() if callable(found) else found
+    made = imported() if callable(imported) else imported
     where, _, function = spec.rpartition(":")
     name = f"{Path(where).stem if where.endswith('.py') else where}:{function}"
     return _as_data(made, spec, name, limit, classes)

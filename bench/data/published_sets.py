@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gauntlet.attacks.ops.validators import one_of
-from gauntlet.bench.data.hugging_face import EXTRA, Hub, HubError, read_hub
-from gauntlet.bench.data.robustbench_subsets import PARTS, first, listed
+from gauntlet.bench.data.hugging_face import EXTRA, HubDataset, HubError, read_hub
+from gauntlet.bench.data.robustbench_subsets import PARTS, robustbench_first, robustbench_listed
 from gauntlet.bench.data.samples.card import DataCard, DataEntry, Subset
-from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, Preprocessing, changed
+from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, Preprocessing, with_settings
 
 if TYPE_CHECKING:
-    from gauntlet.bench.data.formats.raw_data import Raw
+    from gauntlet.bench.data.formats.raw_data import RawData
     from gauntlet.bench.data.samples.dataset import Data
 
 _SPLITS = ("test", "train")
@@ -24,7 +24,7 @@ _HUB_NAME = re.compile(r"(?P<stem>ILSVRC2012_val_\d{8}|n\d{8}_\d+)_(?P<wnid>n\d{
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSet:
     """A data set that others hand out."""
 
     card: DataCard
@@ -34,63 +34,65 @@ class Published:
     """What its folder may be called."""
     looked_for: str
     """Its files, for the error that says that none was found."""
-    hub: Hub
+    hub: HubDataset
     how: Preprocessing = PLAIN
 
 
-def open_published(one: Published, *, split: str = "test", root: Path | None = None, **settings: Any) -> Data:
+def open_published(published: PublishedSet, *, split: str = "test", root: Path | None = None, **settings: Any) -> Data:
     """The split of a published set, from `root`, from a folder of GAUNTLET_DATA, or from Hugging Face, in this order.
 
     `settings`: see `preparing.Preprocessing`. Images are read when they are indexed. Raises LookupError where the set is
     found nowhere, ValueError for settings and files that are wrong.
     """
-    from gauntlet.bench.data.formats.raw_data import as_data
+    from gauntlet.bench.data.formats.raw_data import to_data
 
-    how = _how(one, {"split": split, **settings})
-    raw = _found(one, split, root, how)
-    if one.kind == "imagenet":
+    how = _how(published, {"split": split, **settings})
+    raw = _found(published, split, root, how)
+    if published.kind == "imagenet":
         raw = _in_turn(raw)
-    name = one.card.name if split == "test" else f"{one.card.name}-{split}"
+    name = published.card.name if split == "test" else f"{published.card.name}-{split}"
     shape = tuple(raw.images.shape[1:])
-    if how == one.how and shape != one.card.shape:
+    if how == published.how and shape != published.card.shape:
         raise ValueError(
-            f"data {one.card.name!r} has images of shape {one.card.shape}, but what was found has {shape}: these are files "
-            "of another set"
+            f"data {published.card.name!r} has images of shape {published.card.shape}, the files have {shape}: they are those of "
+            "another set"
         )
-    told = told_settings(one, {"split": split, **settings})
-    title = one.card.name + (f"({told})" if told else "")
+    description = describe_settings(published, {"split": split, **settings})
+    title = published.card.name + (f"({description})" if description else "")
     ids = raw.names or tuple(f"{name}/{index:05d}" for index in range(len(raw.labels)))
-    return as_data(raw, name=title, spec=title, classes=one.card.classes, ids=ids)
+    return to_data(raw, name=title, spec=title, classes=published.card.classes, ids=ids)
 
 
-def told_settings(one: Published, settings: Mapping[str, Any]) -> str:
+def describe_settings(published: PublishedSet, settings: Mapping[str, Any]) -> str:
     """What decides the images, for tables: the split unless it is the test split, and the preprocessing."""
-    how = _how(one, settings)
-    told = str(how if how.mode != one.how.mode else Preprocessing(None, how.resize, how.crop, how.interpolation))
+    how = _how(published, settings)
+    preprocessing = str(
+        how if how.mode != published.how.mode else Preprocessing(None, how.resize, how.crop, how.interpolation)
+    )
     split = settings.get("split", "test")
-    return ", ".join(filter(None, [f"split={split}" if split != "test" else "", told]))
+    return ", ".join(filter(None, [f"split={split}" if split != "test" else "", preprocessing]))
 
 
-def _how(one: Published, settings: Mapping[str, Any]) -> Preprocessing:
+def _how(published: PublishedSet, settings: Mapping[str, Any]) -> Preprocessing:
     split = settings.get("split", "test")
     one_of("split", split, _SPLITS)
-    return changed(one.how, {key: value for key, value in settings.items() if key != "split"})
+    return with_settings(published.how, {key: value for key, value in settings.items() if key != "split"})
 
 
-def _found(one: Published, split: str, root: Path | None, how: Preprocessing) -> Raw:
-    from gauntlet.bench.data.data_folders import VARIABLE, find, places
+def _found(published: PublishedSet, split: str, root: Path | None, how: Preprocessing) -> RawData:
+    from gauntlet.bench.data.data_folders import VARIABLE, find_reader, search_places
 
-    name = one.card.name
-    looked = places(one.folders, root)
-    for place in looked:
-        if (reader := find(one.kind, name, split, place, one.card.classes)) is not None:
+    name = published.card.name
+    searched = search_places(published.folders, root)
+    for place in searched:
+        if (reader := find_reader(published.kind, name, split, place, published.card.classes)) is not None:
             return reader(how)
-    where = ", ".join(repr(str(place.path)) for place in looked)
-    files = f"{one.looked_for} ({split} split)"
+    where = ", ".join(repr(str(place.path)) for place in searched)
+    files = f"{published.looked_for} ({split} split)"
     if root is not None:
         raise LookupError(f"data {name!r}: {where} holds nothing of it; looked for {files}")
     try:
-        return read_hub(one.hub, split, how)
+        return read_hub(published.hub, split, how)
     except HubError as error:
         local = f"not in {where} (looked for {files})" if where else f"not on disk ({VARIABLE} is not set)"
         raise LookupError(
@@ -99,11 +101,11 @@ def _found(one: Published, split: str, root: Path | None, how: Preprocessing) ->
         ) from error
 
 
-def _in_turn(raw: Raw) -> Raw:
+def _in_turn(raw: RawData) -> RawData:
     """ImageNet with the names and the order that its folders give, wherever it comes from: classes in turn."""
     from itertools import zip_longest
 
-    from gauntlet.bench.data.formats.raw_data import Raw
+    from gauntlet.bench.data.formats.raw_data import RawData
 
     if raw.names is None:
         return raw
@@ -113,16 +115,16 @@ def _in_turn(raw: Raw) -> Raw:
         classes.setdefault(int(raw.labels[index]), []).append(index)
     turns = zip_longest(*(classes[label] for label in sorted(classes)))
     order = [index for turn in turns for index in turn if index is not None]
-    return Raw(raw.images.take(order), raw.labels[order], tuple(names[index] for index in order), raw.classes)
+    return RawData(raw.images.take(order), raw.labels[order], tuple(names[index] for index in order), raw.classes)
 
 
-def _entry(one: Published, subset: Subset | None = None) -> DataEntry:
+def _entry(published: PublishedSet, subset: Subset | None = None) -> DataEntry:
     return DataEntry(
-        one.card,
-        partial(open_published, one),
+        published.card,
+        partial(open_published, published),
         settings=("split", *SETTINGS),
         local=True,
-        told=partial(told_settings, one),
+        told=partial(describe_settings, published),
         subset=subset,
         subsets=PARTS if subset else (),
     )
@@ -138,13 +140,15 @@ def _cifar(name: str, classes: int, files: str, config: str) -> DataEntry:
         shape=(3, 32, 32),
     )
     folders = (name, name.upper(), name.upper().replace("CIFAR", "CIFAR-"))
-    return _entry(Published(card, "cifar", folders, files, Hub(f"uoft-cs/{name}", config, config)), first)
+    return _entry(
+        PublishedSet(card, "cifar", folders, files, HubDataset(f"uoft-cs/{name}", config, config)), robustbench_first
+    )
 
 
-def _digits(name: str, summary: str, source: str, licence: str, folder: str, hub: Hub) -> DataEntry:
+def _digits(name: str, summary: str, source: str, licence: str, folder: str, hub: HubDataset) -> DataEntry:
     card = DataCard(name, summary, source, licence, classes=10, shape=(1, 28, 28))
     files = f"{folder}/raw/t10k-images-idx3-ubyte and the like, plain or .gz, *.parquet"
-    return _entry(Published(card, "idx", (name, folder, name.replace("-", "_")), files, hub))
+    return _entry(PublishedSet(card, "idx", (name, folder, name.replace("-", "_")), files, hub))
 
 
 CIFAR10 = _cifar("cifar10", 10, "cifar-10-batches-py/, cifar-10-python.tar.gz, *.parquet", "plain_text")
@@ -155,7 +159,7 @@ MNIST = _digits(
     "LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document Recognition, 1998",
     "CC BY-SA 3.0",
     "MNIST",
-    Hub("ylecun/mnist", "mnist", "mnist"),
+    HubDataset("ylecun/mnist", "mnist", "mnist"),
 )
 FASHION = _digits(
     "fashion-mnist",
@@ -163,10 +167,10 @@ FASHION = _digits(
     "Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv 1708.07747",
     "MIT",
     "FashionMNIST",
-    Hub("zalando-datasets/fashion_mnist", "fashion_mnist", "fashion_mnist"),
+    HubDataset("zalando-datasets/fashion_mnist", "fashion_mnist", "fashion_mnist"),
 )
 SVHN = _entry(
-    Published(
+    PublishedSet(
         DataCard(
             name="svhn",
             summary="26,032 house-number digits, 32×32 RGB; split=train: 73,257",
@@ -178,12 +182,12 @@ SVHN = _entry(
         kind="svhn",
         folders=("svhn", "SVHN"),
         looked_for="test_32x32.mat or train_32x32.mat, *.parquet",
-        hub=Hub("ufldl-stanford/svhn", "cropped_digits", "cropped_digits"),
+        hub=HubDataset("ufldl-stanford/svhn", "cropped_digits", "cropped_digits"),
     )
 )
 _IMAGENET = Preprocessing("RGB", 256, 224, "bilinear")
 IMAGENET = _entry(
-    Published(
+    PublishedSet(
         DataCard(
             name="imagenet",
             summary="ImageNet's 50,000 validation images of 1,000 classes, RGB, cut to 224×224",
@@ -196,14 +200,14 @@ IMAGENET = _entry(
         kind="imagenet",
         folders=("imagenet", "ImageNet", "ILSVRC2012", "imagenet-1k"),
         looked_for="val/n01440764/*.JPEG and the other 999 folders, *.parquet",
-        hub=Hub("ILSVRC/imagenet-1k", "default", "data", (("test", "validation"), ("train", "train"))),
+        hub=HubDataset("ILSVRC/imagenet-1k", "default", "data", (("test", "validation"), ("train", "train"))),
         how=_IMAGENET,
     ),
-    listed,
+    robustbench_listed,
 )
 _RGB = Preprocessing("RGB")
 TINY = _entry(
-    Published(
+    PublishedSet(
         DataCard(
             name="tiny-imagenet",
             summary="10,000 validation images of 200 classes, 64×64 RGB; split=train: 100,000",
@@ -216,7 +220,7 @@ TINY = _entry(
         kind="tiny",
         folders=("tiny-imagenet", "tiny-imagenet-200"),
         looked_for="tiny-imagenet-200/val/val_annotations.txt with images/, or folders by class, *.parquet",
-        hub=Hub("zh-plus/tiny-imagenet", "default", "data", (("test", "valid"), ("train", "train"))),
+        hub=HubDataset("zh-plus/tiny-imagenet", "default", "data", (("test", "valid"), ("train", "train"))),
         how=_RGB,
     )
 )

@@ -15,13 +15,13 @@ from torch import nn
 
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.files.load_state import load_weights
-from gauntlet.bench.models.parts.black_box import access_of
+from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.card import Access, ModelCard, ModelEntry
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.models.sources.catalog import open_source
 from gauntlet.bench.models.sources.parse_source import parse_source
-from gauntlet.bench.models.sources.source_model import Sourced
+from gauntlet.bench.models.sources.source_model import SourceModel
 from gauntlet.bench.registry.import_file import import_object, source_digest
 
 
@@ -80,24 +80,24 @@ def load_model(
         digest=model_digest(module),
         source_digest=opened.digest,
         card=card if card.name and weights is None else None,
-        access=access_of(model),
+        access=model_access(model),
     )
 
 
-def _opened(spec: str, *, pretrained: bool) -> Sourced:
+def _opened(spec: str, *, pretrained: bool) -> SourceModel:
     """The model that `spec` names, with a card without a name where nothing is known of it."""
     if spec in MODELS:
         entry = MODELS.get(spec)
-        return Sourced(_built(spec, entry.build), entry.card, _registered_digest(entry))
+        return SourceModel(_built(spec, entry.build), entry.card, _registered_digest(entry))
     source = parse_source(spec)
     if source is not None:
         return open_source(source, pretrained=pretrained)
     if ":" in spec:
-        found = import_object(spec)
+        imported = import_object(spec)
         # A model made on import is shared by all who name it: other weights must not reach them.
-        shared = isinstance(found, nn.Module) and not pretrained
-        model = _built(spec, copy.deepcopy(found) if shared else found)
-        return Sourced(model, ModelCard(name="", summary=""), source_digest(spec))
+        shared = isinstance(imported, nn.Module) and not pretrained
+        model = _built(spec, copy.deepcopy(imported) if shared else imported)
+        return SourceModel(model, ModelCard(name="", summary=""), source_digest(spec))
     if spec.endswith((".pt", ".pth", ".th", ".safetensors", ".ckpt")):
         raise ModelError(f"model {spec!r} names weights only: write --model FILE.py:FACTORY --weights {spec}")
     if spec.endswith(".py") or "/" in spec:

@@ -23,7 +23,7 @@ from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.checkpoint import Checkpoint
 from gauntlet.defenses.training.holdout import Accuracy, hold_out, measure
-from gauntlet.defenses.training.loop import Fitted, Precision, Progress, check, fit
+from gauntlet.defenses.training.loop import FitResult, Precision, Progress, check_training, fit
 from gauntlet.defenses.training.recipe import Recipe
 from gauntlet.leaderboard.results.atomic_files import check_writable, replace_bytes, replace_file
 
@@ -33,7 +33,7 @@ SAMPLE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """A training as it was asked for."""
 
     recipe: Recipe
@@ -69,7 +69,7 @@ class TrainResult:
 
     path: Path
     sha256: str
-    fitted: Fitted
+    fitted: FitResult
     train: Accuracy
     """On a sample of what was trained on."""
     test: Accuracy | None
@@ -77,7 +77,7 @@ class TrainResult:
     test_name: str
 
 
-def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resume: bool = False) -> Job:
+def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resume: bool = False) -> TrainingJob:
     """The training that makes a model of the zoo again, on one thread of the CPU, for which its network is small enough.
 
     `epochs` shortens the recipe, for trying. Raises LookupError for an unknown name, ValueError for a model that has no
@@ -88,7 +88,7 @@ def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resum
     if recipe is None:
         zoo = ", ".join(MODELS.names("cnn.*"))
         raise ValueError(f"model {name!r} has no recipe here: the models of the zoo are {zoo}")
-    return Job(
+    return TrainingJob(
         recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
         model=name,
         name=name,
@@ -102,7 +102,7 @@ def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resum
     )
 
 
-def train(job: Job, *, progress: Progress | None = None) -> TrainResult:
+def train(job: TrainingJob, *, progress: Progress | None = None) -> TrainResult:
     """Train, write the weights, and measure them on training and on test samples by PGD of 10 steps.
 
     The same job gives the same bytes on the same machine, also after a resume. The file appears whole, once training is
@@ -117,7 +117,7 @@ def train(job: Job, *, progress: Progress | None = None) -> TrainResult:
     if job.hold_out:
         rows, out = hold_out(data.labels, job.hold_out, job.seed)
     test = load_data(job.test) if job.test else None
-    check(data.images[rows], data.labels[rows], job.recipe, job.threat)
+    check_training(data.images[rows], data.labels[rows], job.recipe, job.threat)
     with _reproducible(job, device):
         loaded = _fresh(job, device)
         check_model(loaded.module.eval(), data.images[:8].to(device), data.labels, data.classes)
@@ -151,7 +151,7 @@ def train(job: Job, *, progress: Progress | None = None) -> TrainResult:
     return TrainResult(job.out, file_sha256(job.out), fitted, seen, unseen, job.test or "held-out samples")
 
 
-def _places(job: Job) -> Path:
+def _places(job: TrainingJob) -> Path:
     """The checkpoint's path; raises for what could not be written in the end."""
     if job.out.is_dir():
         raise IsADirectoryError(
@@ -174,13 +174,13 @@ def _precision(name: str, device: torch.device) -> Precision:
     return "bfloat16" if name == "bfloat16" or (name == "auto" and fast) else "float32"
 
 
-def _fresh(job: Job, device: torch.device) -> LoadedModel:
+def _fresh(job: TrainingJob, device: torch.device) -> LoadedModel:
     network = MODELS.get(job.model).source if job.model in MODELS else ""
     return load_model(network or job.model, mean=job.mean, std=job.std, device=str(device))
 
 
 @contextmanager
-def _reproducible(job: Job, device: torch.device) -> Iterator[None]:
+def _reproducible(job: TrainingJob, device: torch.device) -> Iterator[None]:
     """Within it torch draws from generators of the job's seed, and computes in an order that does not change."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
@@ -195,9 +195,9 @@ def _reproducible(job: Job, device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = flags
 
 
-def _write(job: Job, model: nn.Module) -> None:
+def _write(job: TrainingJob, model: nn.Module) -> None:
     # One entry only: several are written in a random order, and the file's sha256 would differ each time.
     made = f"{job.name or job.model}, recipe {job.recipe.name}, {job.recipe.epochs} epochs, seed {job.seed}"
     # Clones, since safetensors refuses tensors that share memory.
-    state = {name: one.detach().cpu().contiguous().clone() for name, one in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     replace_bytes(job.out, save(state, metadata={"gauntlet": made}))

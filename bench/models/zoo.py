@@ -57,10 +57,10 @@ def build_zoo_model(file: str, sha256: str, folder: Path = WEIGHTS) -> nn.Module
         raise ModelError(f"weights file {str(path)!r} is not there: {repair}")
     # Hashed and loaded from the same bytes, so that nothing can change in between.
     raw = path.read_bytes()
-    found = hashlib.sha256(raw).hexdigest()
-    if found != sha256:
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != sha256:
         raise ModelError(
-            f"weights file {str(path)!r} is not the one shipped: its sha256 is {found}, not {sha256}: {repair}"
+            f"weights file {str(path)!r} is not the one shipped: its sha256 is {digest}, not {sha256}: {repair}"
         )
     model = cnn()
     model.load_state_dict(load(raw))

@@ -15,7 +15,7 @@ from gauntlet.attacks.registry.settings import Named, parse_named
 from gauntlet.attacks.registry.suites import SUITES, Member, suite_members
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.data.data_name import data_title
-from gauntlet.bench.models.sources.parse_source import parse_source, placed
+from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
 from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.registry.registry import Registry
@@ -146,7 +146,7 @@ def _names(refs: Iterable[R], name: Callable[..., str]) -> dict[R, str]:
 def _models(group: Group, norm: Norm) -> Iterator[ModelRef]:
     for ref in group.models:
         if ref.spec not in MODELS and parse_source(ref.spec) is not None:
-            yield replace(ref, spec=placed(ref.spec, group.data.spec, norm))
+            yield replace(ref, spec=complete_robustbench_name(ref.spec, group.data.spec, norm))
             continue
         if ":" in ref.spec:
             yield ref

@@ -20,7 +20,7 @@ from gauntlet.bench.checks.subject import FEW, Subject
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
-from gauntlet.bench.data.samples.lazy_images import HELD, image_bytes
+from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.executors.example_index import Replay, Shelf
 from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.models.parts.classifier import check_model
@@ -199,7 +199,7 @@ class Workbench:
         pair = (cell.model, str(cell.defense), cell.data, cell.threat, cell.info.seed, cell.attack if every else None)
         if pair not in self._checked:
             # As many as are in memory at once: of larger sets the first.
-            most = max(FEW, HELD // image_bytes(data.images)) if card.samples is None else 2
+            most = max(FEW, MEMORY_LIMIT // image_bytes(data.images)) if card.samples is None else 2
             subject = Subject(
                 defended,
                 data.images[:most].to(self.device),

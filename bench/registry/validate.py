@@ -13,7 +13,7 @@ from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.registry.source_digest import code_digest
 from gauntlet.defenses.pipeline.card import DefenseEntry
-from gauntlet.defenses.pipeline.card import Kind as DefenseKind
+from gauntlet.defenses.pipeline.card import DefenseKind as DefenseKind
 
 E = TypeVar("E")
 

@@ -16,7 +16,7 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.bench.corruptions.entries import Corruption
-from gauntlet.bench.data.samples.lazy_images import HELD, image_bytes
+from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.executors.certificate import Certificate, run_certificate
 from gauntlet.bench.executors.corruption import run_corruption
@@ -74,10 +74,10 @@ def run_cell(prepared: Prepared, store: Store, settings: Settings, progress: Pro
 
 
 def _together_in_memory(missing: Sequence[Block], size: int) -> Iterator[list[Block]]:
-    """The blocks in groups whose images, of `size` bytes each, are in memory at once: as many as `HELD` allows, or one."""
+    """Groups of blocks whose images, of `size` bytes each, fit into `MEMORY_LIMIT` together; at least one block a group."""
     some: list[Block] = []
     for block in missing:
-        if some and size * (sum(len(one.indices) for one in some) + len(block.indices)) > HELD:
+        if some and size * (sum(len(one.indices) for one in some) + len(block.indices)) > MEMORY_LIMIT:
             yield some
             some = []
         some.append(block)

@@ -11,20 +11,20 @@ from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import whole_number
-from gauntlet.attacks.views.fast_model import lighter
+from gauntlet.attacks.views.fast_model import choose_form
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.models.load_model import load_model
-from gauntlet.bench.speed.comparisons import Row, chosen_rows
-from gauntlet.bench.speed.measure import Work
+from gauntlet.bench.speed.comparisons import Comparison, choose_comparisons
+from gauntlet.bench.speed.measure import Workload
 from gauntlet.bench.speed.report import NOTE, markdown, overview, table
-from gauntlet.bench.speed.rounds import Line, Turn, participants, rounds, summary
+from gauntlet.bench.speed.rounds import ParticipantSummary, Turn, participants, rounds, summary
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Setup:
+class SpeedConfig:
     """What is measured, and how."""
 
     model: str
@@ -42,12 +42,12 @@ class Setup:
     l2: float = 0.8
 
 
-def compare_speed(setup: Setup, out: Path, tell: Tell) -> str:
+def compare_speed(setup: SpeedConfig, out: Path, tell: Progress) -> str:
     """Run the comparison, write `speed.md` and `speed.csv` (a line for each turn) to `out` after each row; the Markdown.
 
     Raises ValueError for bad arguments, LookupError for unknown names.
     """
-    rows = chosen_rows(setup.rows)
+    rows = choose_comparisons(setup.rows)
     for name in ("rounds", "batch_size", "threads"):
         whole_number(name.replace("_", "-"), getattr(setup, name), 1)
     threads = torch.get_num_threads()
@@ -58,21 +58,21 @@ def compare_speed(setup: Setup, out: Path, tell: Tell) -> str:
         torch.set_num_threads(threads)
 
 
-def _compare(setup: Setup, rows: Sequence[Row], out: Path, tell: Tell) -> str:
+def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, tell: Progress) -> str:
     work = _work(setup)
     forms = _forms(work)
     out.mkdir(parents=True, exist_ok=True)
     turns: list[Turn] = []
-    done: list[tuple[Row, Sequence[Line]]] = []
+    done: list[tuple[Comparison, Sequence[ParticipantSummary]]] = []
     parts: list[str] = []
     text = ""
     for row in rows:
         threat = ThreatModel("Linf", setup.linf) if row.norm == "Linf" else ThreatModel("L2", setup.l2)
-        found = participants(
+        entrants = participants(
             row, work, threat, forms, setup.peers, lambda spec, why: tell(f"{spec} is left out: {why}")
         )
         mine = []
-        for turn in rounds(row, found, work, threat, setup.rounds):
+        for turn in rounds(row, entrants, work, threat, setup.rounds):
             mine.append(turn)
             tell(
                 f"{row.name} round {turn.seed + 1}/{setup.rounds} {turn.participant}: {turn.measured.seconds:.2f} s, "
@@ -88,7 +88,7 @@ def _compare(setup: Setup, rows: Sequence[Row], out: Path, tell: Tell) -> str:
     return text
 
 
-def _work(setup: Setup) -> Work:
+def _work(setup: SpeedConfig) -> Workload:
     device = choose_device(setup.device)
     data = load_data(setup.data, samples=setup.samples)
     model: nn.Module = load_model(setup.model, device=str(device)).module.eval()
@@ -101,16 +101,16 @@ def _work(setup: Setup) -> Work:
     if not len(right):
         raise ValueError(f"model {setup.model!r} is wrong on all {len(labels)} images of {setup.data!r}")
     ids = [data.ids[i] for i in right.tolist()]
-    return Work(model, images[right], labels[right], ids, logits[right], len(labels), setup.batch_size)
+    return Workload(model, images[right], labels[right], ids, logits[right], len(labels), setup.batch_size)
 
 
-def _forms(work: Work) -> dict[str, nn.Module]:
+def _forms(work: Workload) -> dict[str, nn.Module]:
     """The form that our attacks choose in float32, and the model as it is, which is the same where none pays."""
-    light = lighter(work.model, work.images[:8], precision="float32")
-    return {light.form: light.module, "": work.model}
+    fast = choose_form(work.model, work.images[:8], precision="float32")
+    return {fast.form: fast.module, "": work.model}
 
 
-def _head(setup: Setup, work: Work) -> str:
+def _head(setup: SpeedConfig, work: Workload) -> str:
     device = torch.cuda.get_device_name(work.images.device) if work.images.is_cuda else f"{setup.threads} CPU thread(s)"
     return (
         f"# Speed beside the peers\n\n{setup.model} on {work.total} images of {setup.data}, {len(work.ids)} right when clean; "

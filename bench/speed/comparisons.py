@@ -9,7 +9,7 @@ from gauntlet.attacks.ops.threat import Norm
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One attack, by specs as `gauntlet run --attacks` takes them."""
 
     name: str
@@ -20,9 +20,9 @@ class Row:
     """Forward and backward passes of the full budget for one sample that no step breaks."""
 
 
-ROWS = (
-    Row("FGSM", "Linf", "fgsm", ("torchattacks.FGSM", "foolbox.FGSM", "art.FastGradientMethod"), (1, 1)),
-    Row(
+COMPARISONS = (
+    Comparison("FGSM", "Linf", "fgsm", ("torchattacks.FGSM", "foolbox.FGSM", "art.FastGradientMethod"), (1, 1)),
+    Comparison(
         "PGD-40 Linf",
         "Linf",
         "pgd(steps=40)",
@@ -34,14 +34,14 @@ ROWS = (
         ),
         (40, 40),
     ),
-    Row(
+    Comparison(
         "PGD-40 L2",
         "L2",
         "pgd(steps=40)",
         ("torchattacks.PGD(steps=40)", "foolbox.PGD(steps=40)", "art.ProjectedGradientDescent(steps=40)"),
         (40, 40),
     ),
-    Row(
+    Comparison(
         "APGD-CE 50",
         "Linf",
         "apgd(steps=50)",
@@ -53,21 +53,21 @@ ROWS = (
         ),
         (50, 50),
     ),
-    Row(
+    Comparison(
         "APGD-T 9x50",
         "Linf",
         "apgd-t(steps=50)",
         ("torchattacks.APGDT(steps=50)", "pyautoattack.APGDT(steps=50)", "adv_lib.APGDT(steps=50)"),
         (450, 450),
     ),
-    Row(
+    Comparison(
         "FAB-T 9x50",
         "Linf",
         "fab-t(steps=50, stop_inside=True)",
         ("torchattacks.FAB(steps=50)", "pyautoattack.FAB(steps=50)", "adv_lib.FAB(steps=50)"),
         (450, 450),
     ),
-    Row(
+    Comparison(
         "Square 1000",
         "Linf",
         "square(queries=1000)",
@@ -78,7 +78,7 @@ ROWS = (
         ),
         (1000, 0),
     ),
-    Row(
+    Comparison(
         "C&W 9x100",
         "L2",
         "cw(search_steps=9, steps=100)",
@@ -90,7 +90,7 @@ ROWS = (
         ),
         (900, 900),
     ),
-    Row(
+    Comparison(
         "gauntlet / AutoAttack",
         "Linf",
         "gauntlet",
@@ -100,14 +100,16 @@ ROWS = (
 )
 
 
-def chosen_rows(patterns: tuple[str, ...]) -> tuple[Row, ...]:
+def choose_comparisons(patterns: tuple[str, ...]) -> tuple[Comparison, ...]:
     """Rows whose name fits one of the patterns (shell wildcards, case ignored); all without any.
 
     Raises ValueError that lists the names where a pattern fits none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in ROWS):
-            raise ValueError(f"no row fits {pattern!r}: there are {', '.join(row.name for row in ROWS)}")
+        if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in COMPARISONS):
+            raise ValueError(f"no row fits {pattern!r}: there are {', '.join(row.name for row in COMPARISONS)}")
     return tuple(
-        row for row in ROWS if not patterns or any(fnmatchcase(row.name.lower(), one.lower()) for one in patterns)
+        row
+        for row in COMPARISONS
+        if not patterns or any(fnmatchcase(row.name.lower(), pattern.lower()) for pattern in patterns)
     )

@@ -45,7 +45,7 @@ _BATCH = 100
 
 
 @dataclass(frozen=True)
-class Change:
+class ModelChange:
     """How a model is changed: steps of Adam at a rate, with or without attacks. No step: the model as it is."""
 
     name: str
@@ -55,12 +55,12 @@ class Change:
 
 
 CHANGES = (
-    Change("none", 0),
-    Change("5 adversarial steps, rate 1e-5", 5, 1e-5, adversarial=True),
-    Change("20 adversarial steps, rate 1e-5", 20, 1e-5, adversarial=True),
-    Change("20 adversarial steps, rate 1e-4", 20, 1e-4, adversarial=True),
-    *(Change(f"{steps} standard steps, rate 1e-4", steps, 1e-4) for steps in (5, 10, 20, 40, 90, 180)),
-    Change("30 standard steps, rate 1e-3", 30),
+    ModelChange("none", 0),
+    ModelChange("5 adversarial steps, rate 1e-5", 5, 1e-5, adversarial=True),
+    ModelChange("20 adversarial steps, rate 1e-5", 20, 1e-5, adversarial=True),
+    ModelChange("20 adversarial steps, rate 1e-4", 20, 1e-4, adversarial=True),
+    *(ModelChange(f"{steps} standard steps, rate 1e-4", steps, 1e-4) for steps in (5, 10, 20, 40, 90, 180)),
+    ModelChange("30 standard steps, rate 1e-3", 30),
 )
 
 
@@ -69,7 +69,7 @@ GATES: tuple[tuple[Test, bool], ...] = (("sequential", True), ("sequential", Fal
 
 
 @dataclass(frozen=True)
-class Cost:
+class GateCost:
     """What one gate cost on one changed model."""
 
     model: str
@@ -92,7 +92,7 @@ class Cost:
 
 def gate_costs(
     model: str, *, attack: str = "gauntlet", threat: str = "Linf:0.15", tell: Callable[[str], None] = lambda line: None
-) -> Iterator[Cost]:
+) -> Iterator[GateCost]:
     """Change an embedded model of the digits in several ways, and gate each change by both tests, with replay and without.
 
     Raises ValueError or LookupError for unknown names.
@@ -108,8 +108,8 @@ def gate_costs(
 
 
 def _costs(
-    name: str, old: Engine, changed: Classifier, change: Change, folder: Path, asked: tuple[str, str]
-) -> Iterator[Cost]:
+    name: str, old: Engine, changed: Classifier, change: ModelChange, folder: Path, asked: tuple[str, str]
+) -> Iterator[GateCost]:
     new = _full(_engine(folder / "new", changed, *asked))
     (before,), (after,) = snapshot(old.run).cells, snapshot(new.run).cells
     whole = after.forwards + after.backwards
@@ -121,7 +121,7 @@ def _costs(
         artifact = unpack(folder / ref.file, ref, out / "gate") if replayed else None
         gate = EarlyGate(baseline, Policy(), artifact, "" if replayed else "no replay")
         trace, verdict = _gated(_engine(out, changed, *asked), gate)
-        yield Cost(
+        yield GateCost(
             model=name,
             change=change.name,
             lost=float((before.robust & ~after.robust).mean()),
@@ -139,7 +139,7 @@ def _over_orders(run: Engine, differences: npt.NDArray[np.int64], orders: int = 
     """The mean share of the passes that a sequential gate spends where nothing is stored or replayed."""
     (cell,) = run.run.plan.cells
     blocks = [block.samples for block in run.run.result(cell).blocks]
-    passes = np.concatenate([one.forwards + one.backwards for one in blocks])
+    passes = np.concatenate([samples.forwards + samples.backwards for samples in blocks])
     shares = []
     for seed in range(orders):
         order = np.random.default_rng(seed).permutation(len(passes))
@@ -175,7 +175,7 @@ def _gated(engine: Engine, gate: EarlyGate) -> tuple[Trace, str]:
     return trace, verdict.verdict
 
 
-def _changed(first: Classifier, change: Change, threat: ThreatModel, seed: int) -> Classifier:
+def _changed(first: Classifier, change: ModelChange, threat: ThreatModel, seed: int) -> Classifier:
     model = copy.deepcopy(first)
     if not change.steps:
         return model
@@ -201,21 +201,21 @@ def measure_gate_costs(models: Sequence[str], out: Path, tell: Callable[[str], N
 
     Raises as `gate_costs` does, and OSError.
     """
-    found: list[Cost] = []
+    costs: list[GateCost] = []
     out.mkdir(parents=True, exist_ok=True)
     for model in models:
         for cost in gate_costs(model, tell=tell):
-            found.append(cost)
+            costs.append(cost)
             replace_files(
                 {
-                    out / "gate-costs.md": table(found).encode(),
-                    out / "gate-costs.csv": pd.DataFrame(found).to_csv(index=False).encode(),
+                    out / "gate-costs.md": table(costs).encode(),
+                    out / "gate-costs.csv": pd.DataFrame(costs).to_csv(index=False).encode(),
                 }
             )
-    return table(found)
+    return table(costs)
 
 
-def table(costs: Sequence[Cost]) -> str:
+def table(costs: Sequence[GateCost]) -> str:
     """Markdown: a row for each change, with samples, share of the passes and verdict of each gate."""
     frame = pd.DataFrame(costs)
     heads = [f"{test}{', replay' if replayed else ''}" for test, replayed in GATES]
@@ -226,9 +226,9 @@ def table(costs: Sequence[Cost]) -> str:
     for (model, change), rows in frame.groupby(["model", "change"], sort=False):
         known = {(row.test, row.replay): row for row in rows.itertuples()}
         cells = [_cell(known[gate]) if gate in known else "" for gate in GATES]
-        one = rows.iloc[0]
-        flips = f"{100 * one.lost:.1f} | {100 * one.gained:.1f}"
-        lines.append(f"| {model} | {change} | {flips} | {' | '.join(cells)} | {one.mean_share:.2f} |")
+        first = rows.iloc[0]
+        flips = f"{100 * first.lost:.1f} | {100 * first.gained:.1f}"
+        lines.append(f"| {model} | {change} | {flips} | {' | '.join(cells)} | {first.mean_share:.2f} |")
     return "\n".join(lines) + "\n"
 
 

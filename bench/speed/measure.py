@@ -25,7 +25,7 @@ _LEAST, _ENOUGH = 2, 10.0
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What every participant attacks: images (N, C, H, W) in [0, 1] that the model, with frozen parameters, gets right."""
 
     model: nn.Module
@@ -40,7 +40,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Measured:
+class AttackRun:
     """One run of an attack."""
 
     seconds: float
@@ -78,8 +78,8 @@ class Counted(nn.Module):
 
 
 def measure(
-    attack: AnyAttack, work: Work, attacked: nn.Module, threat: ThreatModel, seed: int, *, minimum_norm: bool
-) -> Measured:
+    attack: AnyAttack, work: Workload, attacked: nn.Module, threat: ThreatModel, seed: int, *, minimum_norm: bool
+) -> AttackRun:
     """Run an attack of ours or of a library once, on `attacked`; what it found is judged on the original model.
 
     `minimum_norm`: the attack seeks the smallest distance; samples with one above eps stand.
@@ -88,29 +88,29 @@ def measure(
     counted = Counted(attacked)
     native = isinstance(attack, Rule | Cascade)
     began = synchronised_time()
-    points, found = (_native if native else _library)(attack, work, counted, threat, seed, verify)
+    points, success = (_native if native else _library)(attack, work, counted, threat, seed, verify)
     seconds = synchronised_time() - began - verify.seconds
     if not native:
         every = torch.arange(len(points), device=points.device)
-        found = verify(points, every, torch.zeros_like(every)).success
-    far = torch.where(found.to(points.device), distance(points, work.images, threat.norm), torch.inf)
-    return Measured(seconds, counted.forwards, counted.backwards, far > limit(threat), far.median().item())
+        success = verify(points, every, torch.zeros_like(every)).success
+    far = torch.where(success.to(points.device), distance(points, work.images, threat.norm), torch.inf)
+    return AttackRun(seconds, counted.forwards, counted.backwards, far > limit(threat), far.median().item())
 
 
 def _native(
-    attack: Any, work: Work, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
+    attack: Any, work: Workload, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
 ) -> tuple[Tensor, Tensor]:
     task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
-    points, found = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
+    points, success = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
     stages = attack.stages if isinstance(attack, Cascade) else attack
     for outcome in solve(stages, model, task, verify, batch_size=work.batch_size, classes=work.logits.shape[1]):
         if outcome.adversarial is not None:
-            points[outcome.sample], found[outcome.sample] = outcome.adversarial, True
-    return points, found
+            points[outcome.sample], success[outcome.sample] = outcome.adversarial, True
+    return points, success
 
 
 def _library(
-    attack: Any, work: Work, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
+    attack: Any, work: Workload, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
 ) -> tuple[Tensor, Tensor]:
     parts = [
         attack(model, images, labels, seed)
@@ -120,7 +120,7 @@ def _library(
 
 
 @dataclass(frozen=True)
-class Bare:
+class BarePasses:
     """Seconds of one image in a full batch: forward alone, and forward with the gradient with respect to the input."""
 
     forward: float
@@ -131,7 +131,7 @@ class Bare:
         return self.forward * (forwards - backwards) + self.both * backwards
 
 
-def bare_passes(work: Work, model: nn.Module, repeats: int = 9) -> Bare:
+def bare_passes(work: Workload, model: nn.Module, repeats: int = 9) -> BarePasses:
     """The passes alone, on `model` with frozen parameters: medians of `repeats`, or of as many as fit into ten seconds."""
     images, labels = work.images[: work.batch_size], work.labels[: work.batch_size]
     alone: list[float] = []
@@ -145,4 +145,4 @@ def bare_passes(work: Work, model: nn.Module, repeats: int = 9) -> Bare:
         x = images.clone().requires_grad_()
         torch.autograd.grad(ce(model(x), labels).sum(), x)
         both.append(synchronised_time() - began)
-    return Bare(median(alone) / len(images), median(both) / len(images))
+    return BarePasses(median(alone) / len(images), median(both) / len(images))

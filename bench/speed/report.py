@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from gauntlet.bench.speed.comparisons import Row
-from gauntlet.bench.speed.rounds import OURS, Line, Turn
+from gauntlet.bench.speed.comparisons import Comparison
+from gauntlet.bench.speed.rounds import OURS, ParticipantSummary, Turn
 
 NOTE = (
     "Seconds are the attack's alone, medians over the rounds; every round has another seed. Ratios: to the fastest peer on the "
@@ -18,7 +18,7 @@ NOTE = (
 )
 
 
-def ratios(lines: Sequence[Line]) -> dict[str, float]:
+def ratios(lines: Sequence[ParticipantSummary]) -> dict[str, float]:
     """For each form of the model: our seconds over the fastest peer's that was given that form."""
     (ours,) = (line for line in lines if line.participant == OURS)
     fastest: dict[str, float] = {}
@@ -28,7 +28,7 @@ def ratios(lines: Sequence[Line]) -> dict[str, float]:
     return {form: ours.seconds / seconds for form, seconds in fastest.items()}
 
 
-def markdown(row: Row, lines: Sequence[Line], title: str) -> str:
+def markdown(row: Comparison, lines: Sequence[ParticipantSummary], title: str) -> str:
     """One row's table; `title` says model, data and threat model."""
     fastest = ratios(lines)
     head = [
@@ -44,7 +44,7 @@ def markdown(row: Row, lines: Sequence[Line], title: str) -> str:
     return "\n".join([*head, *body, "", f"Ours: {said}." if said else "No peer could run.", ""])
 
 
-def _table_line(line: Line, fastest: dict[str, float]) -> str:
+def _table_line(line: ParticipantSummary, fastest: dict[str, float]) -> str:
     shares = [
         f"{line.seconds / fastest[form]:.2f}" for form in fastest if line.participant == OURS or form == line.form
     ]
@@ -64,13 +64,13 @@ def _table_line(line: Line, fastest: dict[str, float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def overview(found: Iterable[tuple[Row, Sequence[Line]]]) -> str:
+def overview(summaries: Iterable[tuple[Comparison, Sequence[ParticipantSummary]]]) -> str:
     """One line a row: our ratio to the fastest peer, and both robust accuracies."""
     out = [
         "| attack | × fastest peer | × fastest peer, same form | passes, ours / fastest peer's | robust %, ours | peers |"
     ]
     out.append("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for row, lines in found:
+    for row, lines in summaries:
         (ours,) = (line for line in lines if line.participant == OURS)
         peers = [line for line in lines if line.participant != OURS]
         by_form = ratios(lines)
@@ -94,7 +94,7 @@ def overview(found: Iterable[tuple[Row, Sequence[Line]]]) -> str:
 
 
 def _span(ranges: Sequence[tuple[float, float]]) -> str:
-    low, high = min(one[0] for one in ranges), max(one[1] for one in ranges)
+    low, high = min(pair[0] for pair in ranges), max(pair[1] for pair in ranges)
     return f"{100 * low:.1f}" if low == high else f"{100 * low:.1f} to {100 * high:.1f}"
 
 

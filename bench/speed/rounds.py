@@ -15,8 +15,8 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.bench.registries import ATTACKS
-from gauntlet.bench.speed.comparisons import Row
-from gauntlet.bench.speed.measure import Bare, Measured, Work, bare_passes, measure
+from gauntlet.bench.speed.comparisons import Comparison
+from gauntlet.bench.speed.measure import AttackRun, BarePasses, Workload, bare_passes, measure
 
 OURS = "gauntlet"
 
@@ -43,12 +43,12 @@ class Turn:
     participant: str
     form: str
     seed: int
-    measured: Measured
-    bare: Bare
+    measured: AttackRun
+    bare: BarePasses
 
 
 @dataclass(frozen=True)
-class Line:
+class ParticipantSummary:
     """What a participant's turns come to."""
 
     participant: str
@@ -69,8 +69,8 @@ class Line:
 
 
 def participants(
-    row: Row,
-    work: Work,
+    row: Comparison,
+    work: Workload,
     threat: ThreatModel,
     forms: dict[str, nn.Module],
     peers: str,
@@ -81,21 +81,21 @@ def participants(
     `forms`: forms of the model by name, the one that our attacks take first. `missing(spec, reason)` hears of the peers
     that cannot run.
     """
-    found = [_participant(OURS, row.ours, threat, next(iter(forms.items())))]
+    entrants = [_participant(OURS, row.ours, threat, next(iter(forms.items())))]
     for spec in row.peers:
         library = spec.partition(".")[0]
         if not fnmatchcase(library, peers):
             continue
         for form in sorted(forms.items()):
-            one = _participant(library, spec, threat, form)
+            entrant = _participant(library, spec, threat, form)
             try:
                 # A batch of two says whether the library can be imported and has this attack for this model.
-                one.attack(one.model, work.images[:2], work.labels[:2], 0)  # type: ignore[operator]
+                entrant.attack(entrant.model, work.images[:2], work.labels[:2], 0)  # type: ignore[operator]
             except (ImportError, ValueError) as error:
                 missing(spec, str(error))
                 break
-            found.append(one)
-    return found
+            entrants.append(entrant)
+    return entrants
 
 
 def _participant(name: str, spec: str, threat: ThreatModel, form: tuple[str, nn.Module]) -> Participant:
@@ -106,18 +106,20 @@ def _participant(name: str, spec: str, threat: ThreatModel, form: tuple[str, nn.
     return Participant(name, spec, form[0], attack, form[1], least)
 
 
-def rounds(row: Row, found: list[Participant], work: Work, threat: ThreatModel, count: int) -> Iterator[Turn]:
+def rounds(
+    row: Comparison, entrants: list[Participant], work: Workload, threat: ThreatModel, count: int
+) -> Iterator[Turn]:
     """`count` rounds. The bare passes are measured in every round, beside what is compared with them."""
     for seed in range(count):
-        bare = {one.form: bare_passes(work, one.model) for one in found}
+        bare = {entrant.form: bare_passes(work, entrant.model) for entrant in entrants}
         # Everybody is first now and then, so that a drift of the machine's speed favours nobody.
-        for one in found[seed % len(found) :] + found[: seed % len(found)]:
+        for entrant in entrants[seed % len(entrants) :] + entrants[: seed % len(entrants)]:
             with torch.random.fork_rng():
-                measured = measure(one.attack, work, one.model, threat, seed, minimum_norm=one.minimum_norm)
-            yield Turn(row.name, one.name, one.form, seed, measured, bare[one.form])
+                measured = measure(entrant.attack, work, entrant.model, threat, seed, minimum_norm=entrant.minimum_norm)
+            yield Turn(row.name, entrant.name, entrant.form, seed, measured, bare[entrant.form])
 
 
-def summary(row: Row, turns: list[Turn], work: Work) -> list[Line]:
+def summary(row: Comparison, turns: list[Turn], work: Workload) -> list[ParticipantSummary]:
     """A line a participant, ours first."""
     lines, count = [], len(work.ids)
     for name, form in dict.fromkeys((turn.participant, turn.form) for turn in turns):
@@ -127,7 +129,7 @@ def summary(row: Row, turns: list[Turn], work: Work) -> list[Line]:
         budget = [turn.bare.seconds(row.passes[0] * count, row.passes[1] * count) for turn in mine]
         seconds = [turn.measured.seconds for turn in mine]
         lines.append(
-            Line(
+            ParticipantSummary(
                 participant=name,
                 form=form,
                 seconds=median(seconds),

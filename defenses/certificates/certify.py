@@ -26,8 +26,8 @@ from gauntlet.defenses.certificates.exact_milp import TOLERANCE, decide, start_s
 from gauntlet.defenses.certificates.ibp_crown_bounds import (
     Interval,
     Method,
+    check_inputs,
     check_labels,
-    checked,
     hidden_bounds,
     margins_below,
 )
@@ -108,7 +108,7 @@ def certify(
     Raises UnsupportedModelError where `readable` does, and ValueError for bad arguments.
     """
     positive("time_limit", time_limit)
-    exact, label = checked(images, labels)
+    exact, label = check_inputs(images, labels)
     net = readable(model, images)
     check_labels(label, net.widths[-1])
     work = _Work(model, images, exact, label, threat, threat.targets(label, net.widths[-1], ids), net)

@@ -22,8 +22,8 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import positive
 from gauntlet.defenses.certificates.ibp_crown_bounds import (
     Interval,
+    check_inputs,
     check_labels,
-    checked,
     hidden_bounds,
     margins_below,
 )
@@ -44,7 +44,7 @@ _INFEASIBLE = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
+class ExactResults:
     """What is known of N samples; each is exactly one of robust, broken and open."""
 
     robust: Tensor
@@ -84,7 +84,7 @@ class Margins:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class SearchState:
     """What is known so far of N samples; `lower`, `point` and `upper` are improved in place."""
 
     model: Callable[[Tensor], Tensor]
@@ -107,7 +107,9 @@ class Search:
     """(N,), that margin."""
 
 
-def exact_linf(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 10.0) -> Verdicts:
+def exact_linf(
+    model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 10.0
+) -> ExactResults:
     """Decide each sample: is the whole Linf ball of radius `eps`, cut with the box [0, 1], classified as its label?
 
     `model`, `images` (N, …) in [0, 1] and `labels` (N,): as for
@@ -122,10 +124,10 @@ def exact_linf(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, 
     proven, broken, searched = decide(search, search.lower > TOLERANCE, time_limit)
     witness = images.detach().to("cpu", torch.float64).clone()
     witness[broken] = search.point.view(search.shape)[broken]
-    return Verdicts(proven.all(1) & ~broken, broken, witness, _least(search), search.upper, searched)
+    return ExactResults(proven.all(1) & ~broken, broken, witness, _least(search), search.upper, searched)
 
 
-def decide(search: Search, proven: Tensor, time_limit: float) -> tuple[Tensor, Tensor, Tensor]:
+def decide(search: SearchState, proven: Tensor, time_limit: float) -> tuple[Tensor, Tensor, Tensor]:
     """Which pairs of sample and class are proven, bool (N, K), which samples are broken, and which were searched, (N,).
 
     `proven`: what bounds have proven already. A short attack goes first.
@@ -158,10 +160,10 @@ def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *
     return Margins(_least(search), search.upper, search.point.view(search.shape))
 
 
-def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> Search:
+def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> SearchState:
     """Bounds, and the clean images."""
     positive("time_limit", time_limit)
-    images, labels = checked(images, labels)
+    images, labels = check_inputs(images, labels)
     wide = double(model)
     net = network(wide, images)
     check_labels(labels, net.widths[-1])
@@ -175,8 +177,8 @@ def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_li
         (torch.cat([low for low, _ in layer]), torch.cat([high for _, high in layer]))
         for layer in zip(*parts, strict=True)
     ]
-    found = torch.cat(lower) if lower else torch.zeros(0, net.widths[-1], dtype=torch.float64)
-    return start_search(wide, net, images, labels, ball, hidden, found, need=torch.zeros_like(found))
+    bounds = torch.cat(lower) if lower else torch.zeros(0, net.widths[-1], dtype=torch.float64)
+    return start_search(wide, net, images, labels, ball, hidden, bounds, need=torch.zeros_like(bounds))
 
 
 def start_search(
@@ -190,18 +192,18 @@ def start_search(
     *,
     need: Tensor,
     tolerance: float = TOLERANCE,
-) -> Search:
+) -> SearchState:
     """A search that knows the clean images (N, …), in float64, and bounds. Raises ValueError for networks too large."""
     matrices = [dense(net, k) for k in range(len(net.stages))]
     point, upper = images.flatten(1).clone(), torch.full((len(labels),), torch.inf, dtype=torch.float64)
-    search = Search(
+    search = SearchState(
         model, net, images.shape, labels, ball, hidden, matrices, need, tolerance, lower.clone(), point, upper
     )
     _meet(search, torch.arange(len(labels)), point.clone())
     return search
 
 
-def _attack(search: Search, pairs: Tensor) -> None:
+def _attack(search: SearchState, pairs: Tensor) -> None:
     """For each pair (sample, class), a descent of the one margin by sign steps that shrink: it spares most searches."""
     for some in pairs.split(_PAIRS):
         sample, other = some.unbind(1)
@@ -218,33 +220,35 @@ def _attack(search: Search, pairs: Tensor) -> None:
             _meet(search, sample, x)
 
 
-def _meet(search: Search, rows: Tensor, x: Tensor) -> None:
+def _meet(search: SearchState, rows: Tensor, x: Tensor) -> None:
     """Keep each sample's point of the smallest margin, computed by the model itself, among `x` and what was met before."""
     with torch.no_grad():
-        found = margin(search.model(x.view(-1, *search.shape[1:])), search.labels[rows])
-    best = search.upper.scatter_reduce(0, rows, found, "amin")
-    better = (found == best[rows]) & (found < search.upper[rows])
+        margins = margin(search.model(x.view(-1, *search.shape[1:])), search.labels[rows])
+    best = search.upper.scatter_reduce(0, rows, margins, "amin")
+    better = (margins == best[rows]) & (margins < search.upper[rows])
     search.upper.copy_(best)
     search.point[rows[better]] = x[better]
 
 
-def _misclassified(search: Search, rows: slice = slice(None)) -> Tensor:
+def _misclassified(search: SearchState, rows: slice = slice(None)) -> Tensor:
     with torch.no_grad():
         logits = search.model(search.point[rows].view(-1, *search.shape[1:]))
     return logits.argmax(1) != search.labels[rows]
 
 
-def _least(search: Search) -> Tensor:
+def _least(search: SearchState) -> Tensor:
     """The bounds of all classes together; a point that was met is never below them but by rounding."""
     return torch.minimum(search.lower.amin(1), search.upper)
 
 
-def _write(search: Search, i: int) -> Program:
+def _write(search: SearchState, i: int) -> Program:
     hidden = [(low[i].numpy(), high[i].numpy()) for low, high in search.hidden]
     return program(search.matrices, (search.ball.low[i].numpy(), search.ball.high[i].numpy()), hidden)
 
 
-def _minimise(search: Search, written: Program, i: int, j: int, deadline: float, cutoff: float | None = None) -> bool:
+def _minimise(
+    search: SearchState, written: Program, i: int, j: int, deadline: float, cutoff: float | None = None
+) -> bool:
     """Minimise logit[label] - logit[j] in the region of sample `i`; return whether it is proven to be positive.
 
     Points above `cutoff` do not interest: by default above what counts as positive.

@@ -47,7 +47,7 @@ def margin_bounds(
     """
     one_of("method", method, get_args(Method))
     whole_number("batch_size", batch_size, 1)
-    images, labels = checked(images, labels)
+    images, labels = check_inputs(images, labels)
     net = network(double(model), images)
     check_labels(labels, net.widths[-1])
     threat = ThreatModel(norm, eps)
@@ -58,7 +58,7 @@ def margin_bounds(
     return torch.cat(parts) if parts else torch.zeros(0, net.widths[-1], dtype=torch.float64)
 
 
-def checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def check_inputs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Both on the CPU, images in float64. Raises ValueError for pixels outside [0, 1] and for other shapes."""
     images, labels = images.detach().to("cpu", torch.float64), labels.detach().cpu()
     if images.ndim < 2 or labels.shape != images.shape[:1]:
@@ -85,7 +85,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 def hidden_bounds(net: Network, ball: Region, method: Method = "crown") -> list[Interval]:
     """Bounds of the inputs of each ReLU over the region, (N, width) each."""
-    found: list[Interval] = []
+    bounds: list[Interval] = []
     low, high = ball.low, ball.high
     for k, stage in enumerate(net.stages[:-1]):
         if k:
@@ -96,9 +96,9 @@ def hidden_bounds(net: Network, ball: Region, method: Method = "crown") -> list[
         if k == 0 and ball.norm != "Linf":
             low, high = _within_ball(net, ball, low, high)
         if method == "crown" and (k or ball.norm != "Linf"):
-            low, high = _tightened(net, k, ball, found, low, high)
-        found.append((low, high))
-    return found
+            low, high = _tightened(net, k, ball, bounds, low, high)
+        bounds.append((low, high))
+    return bounds
 
 
 def _within_ball(net: Network, ball: Region, low: Tensor, high: Tensor) -> Interval:
@@ -116,7 +116,7 @@ def _within_ball(net: Network, ball: Region, low: Tensor, high: Tensor) -> Inter
     return torch.maximum(low, centre - radius), torch.minimum(high, centre + radius)
 
 
-def _tightened(net: Network, k: int, ball: Region, found: list[Interval], low: Tensor, high: Tensor) -> Interval:
+def _tightened(net: Network, k: int, ball: Region, hidden: list[Interval], low: Tensor, high: Tensor) -> Interval:
     """Backward bounds of those ReLUs of stage `k` that the interval bounds leave unstable."""
     low, high = low.clone(), high.clone()
     sample, unit = ((low < 0) & (high > 0)).nonzero().unbind(1)
@@ -124,8 +124,8 @@ def _tightened(net: Network, k: int, ball: Region, found: list[Interval], low: T
         s, u = sample[place], unit[place]
         row = torch.zeros(len(s), net.widths[k + 1], dtype=torch.float64)
         row[torch.arange(len(s)), u] = 1
-        low[s, u] = torch.maximum(low[s, u], _below(net, k, row, s, ball, found))
-        high[s, u] = torch.minimum(high[s, u], -_below(net, k, -row, s, ball, found))
+        low[s, u] = torch.maximum(low[s, u], _below(net, k, row, s, ball, hidden))
+        high[s, u] = torch.minimum(high[s, u], -_below(net, k, -row, s, ball, hidden))
     return low, high
 
 

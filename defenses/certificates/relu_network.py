@@ -54,13 +54,13 @@ class Network:
 
     def values(self, x: Tensor) -> list[Tensor]:
         """What each stage gives for flat images (N, D): the inputs of each ReLU, then the logits."""
-        found: list[Tensor] = []
+        values: list[Tensor] = []
         for k, stage in enumerate(self.stages):
             x = x.relu() if k else x
             for affine in stage:
                 x = affine.push(x) + affine.bias
-            found.append(x)
-        return found
+            values.append(x)
+        return values
 
 
 def forward_error(net: Network, highs: Sequence[Tensor]) -> Tensor:
@@ -118,8 +118,8 @@ def convolution(
 
     def pull(rows: Tensor) -> Tensor:
         gradient = rows.reshape(-1, *after)
-        found = conv2d_input([len(rows), *before], weight, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
-        return torch.as_tensor(found).flatten(1)
+        pulled = conv2d_input([len(rows), *before], weight, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call]
+        return torch.as_tensor(pulled).flatten(1)
 
     added = _bias(bias, len(weight)).repeat_interleave(after[1:].numel())
     return Affine(push, lambda r: push(r, size), pull, added, added.abs(), rounding)

@@ -23,7 +23,7 @@ UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 """The relative error of one rounding."""
 
 
-class Call:
+class AtenCall:
     """One operation on a batch that is not a ReLU and keeps samples apart."""
 
     def __init__(
@@ -71,7 +71,7 @@ def _product_rounding(device: torch.device, unit: float) -> tuple[float, float]:
     return unit, 0.0
 
 
-def _matrix_product(call: Call) -> Affine:
+def _matrix_product(call: AtenCall) -> Affine:
     args = call.args
     bias, x, weight = (None, *args) if call.name == "mm" else args[:3]
     if x is not call.x or any(value != 1 for value in call.kwargs.values()):
@@ -82,7 +82,7 @@ def _matrix_product(call: Call) -> Affine:
     return linear(weight.T, added, call.rounding(len(weight) + 1, product=True))
 
 
-def _convolution(call: Call) -> Affine:
+def _convolution(call: AtenCall) -> Affine:
     x, weight, bias, stride, padding, dilation, transposed, _, groups = call.args
     if x is not call.x or transposed or weight.ndim != 4:
         raise call.refuse("is not a convolution in two dimensions over the images")
@@ -90,7 +90,7 @@ def _convolution(call: Call) -> Affine:
     return convolution(weight, bias, (stride, padding, dilation, groups), (call.before, call.after), rounding)
 
 
-def _batch_norm(call: Call) -> Affine:
+def _batch_norm(call: AtenCall) -> Affine:
     _, scale, shift, mean, variance = call.args[:5]
     if call.name != "_native_batch_norm_legit_no_training" and call.args[5]:
         raise call.refuse("takes the statistics of the batch: call model.eval()")
@@ -107,7 +107,7 @@ def _batch_norm(call: Call) -> Affine:
     )
 
 
-def _arithmetic(call: Call) -> Affine:
+def _arithmetic(call: AtenCall) -> Affine:
     """x + c, x - c, c - x, x · c, x / c and -x."""
     name = call.name.rstrip("_")
     scale, shift = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -133,12 +133,12 @@ def _arithmetic(call: Call) -> Affine:
     return diagonal(scale.expand(size), shift, shift.abs(), call.rounding(3))
 
 
-def _cast(call: Call) -> Affine:
-    one = torch.ones(call.before.numel(), dtype=torch.float64)
-    return diagonal(one, 0 * one, 0 * one, call.rounding(1))
+def _cast(call: AtenCall) -> Affine:
+    ones = torch.ones(call.before.numel(), dtype=torch.float64)
+    return diagonal(ones, 0 * ones, 0 * ones, call.rounding(1))
 
 
-def _average(call: Call) -> Affine:
+def _average(call: AtenCall) -> Affine:
     """Pooling, the mean over trailing axes, and padding with zeros."""
     function = {
         "avg_pool2d": torch.ops.aten.avg_pool2d,
@@ -157,7 +157,7 @@ def _average(call: Call) -> Affine:
     return averages(lambda x: function(x, *rest, **options), call.before, call.after.numel(), call.rounding(terms + 2))
 
 
-READERS: dict[str, Callable[[Call], Affine]] = {
+READERS: dict[str, Callable[[AtenCall], Affine]] = {
     **dict.fromkeys(("addmm", "mm"), _matrix_product),
     "convolution": _convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), _batch_norm),

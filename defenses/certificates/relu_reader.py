@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from gauntlet.defenses.certificates.relu_network import Affine, Network, UnsupportedModelError, as_double, forward_error
-from gauntlet.defenses.certificates.relu_operations import READERS, UNIT, Call
+from gauntlet.defenses.certificates.relu_operations import READERS, UNIT, AtenCall
 
 _EXAMPLES = 17
 """Images of the pass: a number that no layer has by chance, so that a reshape across samples is noticed."""
@@ -98,7 +98,7 @@ class _Watch(TorchDispatchMode):
             raise UnsupportedModelError(
                 f"the model draws random numbers ({_name(func)}): no bound holds for all of them"
             )
-        inputs = [one for one in tree_iter((args, kwargs)) if id(one) in self.followed]
+        inputs = [value for value in tree_iter((args, kwargs)) if id(value) in self.followed]
         result = func(*args, **kwargs)
         if inputs:
             self._follow(func, args, kwargs, inputs, result)
@@ -134,7 +134,7 @@ class _Watch(TorchDispatchMode):
             self.widths.append(after.numel())
             self.stages.append([])
         elif name not in _SAME and not (name == "_to_copy" and UNIT[out.dtype] <= UNIT.get(x.dtype, 0)):
-            self.stages[-1].append(READERS[name](Call(name, args, kwargs, x, before, after, out.dtype)))
+            self.stages[-1].append(READERS[name](AtenCall(name, args, kwargs, x, before, after, out.dtype)))
         self.last = out
         self.followed[id(out)] = out
 

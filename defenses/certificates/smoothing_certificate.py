@@ -65,8 +65,8 @@ def probability_bound(count: Tensor, n: int, alpha: float) -> Tensor:
         raise ValueError(f"count {what}: give successes out of n={n} draws, from 0 to n, as (N,)")
     successes = count.to(torch.float64).numpy()
     # The quantile has no value at 0 successes.
-    found = beta.ppf(alpha, successes.clip(min=1), n - successes.clip(min=1) + 1)
-    return torch.where(count > 0, torch.from_numpy(found), 0.0)
+    bounds = beta.ppf(alpha, successes.clip(min=1), n - successes.clip(min=1) + 1)
+    return torch.where(count > 0, torch.from_numpy(bounds), 0.0)
 
 
 def _draws(name: str, counts: Tensor) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:  # listing defenses must not import torch
     from torch import nn
 
-Kind = Literal["input", "output", "model"]
+DefenseKind = Literal["input", "output", "model"]
 """Where a defense acts: on the images, on the model's output, or around the model as a whole."""
 
 
@@ -26,7 +26,7 @@ class DefenseCard:
     """Whether autograd gives the true, useful gradient through it."""
     randomised: bool
     """Whether two passes over the same input may differ."""
-    kind: Kind = "input"
+    kind: DefenseKind = "input"
     test_time_gradient: bool = False
     """Whether it takes gradients itself, inside its forward."""
     rejects: bool = False
@@ -66,8 +66,8 @@ class DefenseEntry:
 
     def make_substitute(self, **settings: Any) -> nn.Module | None:
         """The differentiable stand-in, with the same settings; None where there is none."""
-        found: nn.Module | None = _made(self.card.name, self.substitute, settings) if self.substitute else None
-        return found
+        substitute: nn.Module | None = _made(self.card.name, self.substitute, settings) if self.substitute else None
+        return substitute
 
 
 def _made(name: str, build: Callable[..., Any], settings: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ class Score(Protocol):
         ...
 
 
-class Detected(nn.Module):
+class DetectorModel(nn.Module):
     """A model that rejects what scores `threshold` or more: logits and a rejection, (N, K + 1).
 
     The last output is the largest logit plus score − threshold. So it is larger than all logits exactly where the image is
@@ -53,7 +53,7 @@ class Detected(nn.Module):
     def attack_view(self) -> nn.Module:
         """Itself, with the score's own view where it has one."""
         view = getattr(self.score, "attack_view", None)
-        return self if view is None else Detected(self.model, view(), self.threshold)
+        return self if view is None else DetectorModel(self.model, view(), self.threshold)
 
     def extra_repr(self) -> str:
         """The threshold."""

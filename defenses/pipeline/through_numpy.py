@@ -59,5 +59,5 @@ def _art(kind: str, name: str) -> Callable[..., Any]:
         module = importlib.import_module(f"art.defences.{kind}")
     except ImportError as error:
         raise ImportError(f"cannot import ART ({error}): run `pip install adversarial-robustness-toolbox`") from error
-    found: Callable[..., Any] = getattr(module, name)
-    return found
+    factory: Callable[..., Any] = getattr(module, name)
+    return factory

@@ -38,7 +38,7 @@ def perturbed(model: nn.Module, x: Tensor, point: Tensor, y: Tensor) -> dict[str
     # Copies, which take the updates of the running statistics.
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     value = trade_off(lambda at: functional_call(model, buffers, (at,)), x, point, y)
-    weights = {name: one for name, one in model.named_parameters() if one.dim() > 1 and one.requires_grad}
+    weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1 and weight.requires_grad}
     gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
     moved = {}
     for (name, weight), gradient in zip(weights.items(), gradients, strict=True):

@@ -33,14 +33,14 @@ def read_checkpoint(path: Path, identity: Mapping[str, str]) -> dict[str, Any]:
     repair = f"go on as it was begun, or delete {str(path)!r} to begin anew"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        found, state = dict(loaded["identity"]), dict(loaded["state"])
+        stored, state = dict(loaded["identity"]), dict(loaded["state"])
     except OSError:
         raise
     except Exception as error:  # of any kind: a damaged pickle fails wherever reading it goes astray
         raise ValueError(f"checkpoint {str(path)!r} cannot be read ({error}): delete it to begin anew") from error
-    for name in sorted({*found, *identity}):
-        if found.get(name) != identity.get(name):
+    for name in sorted({*stored, *identity}):
+        if stored.get(name) != identity.get(name):
             raise ValueError(
-                f"checkpoint {str(path)!r} is of a training with {name} {found.get(name)}, not {identity.get(name)}: {repair}"
+                f"checkpoint {str(path)!r} is of a training with {name} {stored.get(name)}, not {identity.get(name)}: {repair}"
             )
     return state

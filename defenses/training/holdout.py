@@ -66,8 +66,8 @@ def measure(
     generator = torch.Generator(place).manual_seed(seed)
     clean = robust = 0
     with evaluating(model):
-        for some, theirs in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            x, y = some.to(place), theirs.to(place)
+        for part, part_labels in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            x, y = part.to(place), part_labels.to(place)
             right = _right(model, x, y)
             point = uniform_start(x, threat, generator)
             for _ in range(STEPS):

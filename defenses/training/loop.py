@@ -16,7 +16,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.defenses.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from gauntlet.defenses.training.holdout import measure
 from gauntlet.defenses.training.recipe import Recipe
-from gauntlet.defenses.training.training_state import Course, begin
+from gauntlet.defenses.training.training_state import TrainingState, start_training
 
 FALL = 0.2
 """How far robust accuracy on a training batch may fall in an epoch, as in locuslab/fast_adversarial (train_fgsm.py)."""
@@ -37,7 +37,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """How a training ended."""
 
     epoch: int
@@ -61,7 +61,7 @@ def fit(
     precision: Precision = "float32",
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
-) -> Fitted:
+) -> FitResult:
     """Train `model` in place on images (N, C, H, W) in [0, 1] and labels (N,), and leave it in eval mode.
 
     It is trained on the device of its parameters, to which images are brought batch by batch; `precision` bfloat16
@@ -77,11 +77,11 @@ def fit(
     Raises ValueError for no samples, labels that are not as many as the images, a threat model that the recipe is not
     made for, a checkpoint of another training, and a loss that is not finite.
     """
-    check(images, labels, recipe, threat)
+    check_training(images, labels, recipe, threat)
     first = next(model.parameters(), None)
     device = images.device if first is None else first.device
     steps = recipe.epochs * -(-len(images) // recipe.batch_size)
-    course = begin(model, device, recipe, steps=steps, seed=seed)
+    course = start_training(model, device, recipe, steps=steps, seed=seed)
     identity = _identity(model, images, labels, recipe, threat, seed, precision, held_out) if checkpoint else {}
     if checkpoint is not None and checkpoint.path.exists():
         course.restore(read_checkpoint(checkpoint.path, identity))
@@ -91,9 +91,9 @@ def fit(
         if recipe.safeguard:
             course.stopped = _collapse(course, *batch, threat, seed)
         if held_out is not None and not course.stopped:
-            found = measure(model, *held_out, threat, seed=seed, batch_size=recipe.batch_size, device=device)
-            robust = found.robust / found.n
-            score = robust if recipe.adversarial else found.clean / found.n
+            accuracy = measure(model, *held_out, threat, seed=seed, batch_size=recipe.batch_size, device=device)
+            robust = accuracy.robust / accuracy.n
+            score = robust if recipe.adversarial else accuracy.clean / accuracy.n
             if score > course.kept_score:
                 course.keep(score)
         elif recipe.safeguard and not course.stopped:
@@ -105,10 +105,10 @@ def fit(
     if course.kept:
         model.load_state_dict(course.kept)
     model.eval()
-    return Fitted(course.kept_epoch or course.epoch, course.stopped)
+    return FitResult(course.kept_epoch or course.epoch, course.stopped)
 
 
-def check(images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel) -> None:
+def check_training(images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel) -> None:
     """Raise ValueError for what `fit` cannot train with."""
     if not len(images):
         raise ValueError("images is empty: give at least one image to train on")
@@ -123,7 +123,7 @@ def check(images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel) -
 
 
 def _train_epoch(
-    course: Course, images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel, precision: Precision
+    course: TrainingState, images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel, precision: Precision
 ) -> tuple[float, tuple[Tensor, Tensor]]:
     """One pass over the samples: the mean loss, and the first batch."""
     model, total = course.model, 0.0
@@ -151,10 +151,10 @@ def _train_epoch(
     return mean, (images[first], labels[first])
 
 
-def _collapse(course: Course, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> str:
+def _collapse(course: TrainingState, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> str:
     """What to say where PGD suddenly breaks a training batch (catastrophic overfitting); else nothing."""
-    found = measure(course.model, x, y, threat, seed=seed, batch_size=len(x), device=course.device)
-    before, course.watched = course.watched, found.robust / found.n
+    accuracy = measure(course.model, x, y, threat, seed=seed, batch_size=len(x), device=course.device)
+    before, course.watched = course.watched, accuracy.robust / accuracy.n
     if course.watched >= before - FALL:
         return ""
     return (
@@ -192,7 +192,7 @@ def _identity(
     data = hashlib.sha256()
     for part in (images, labels, *(held_out or ())):
         data.update(part.detach().cpu().contiguous().numpy().tobytes())
-    shapes = repr({name: tuple(one.shape) for name, one in model.state_dict().items()})
+    shapes = repr({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     return {
         "model": hashlib.sha256(shapes.encode()).hexdigest(),
         "recipe": recipe.name,

@@ -12,7 +12,7 @@ from gauntlet.defenses.training.recipe import Recipe
 
 
 @dataclass
-class Course:
+class TrainingState:
     """A training under way."""
 
     model: nn.Module
@@ -37,7 +37,7 @@ class Course:
 
     def keep(self, score: float) -> None:
         """Remember the weights as they are now."""
-        self.kept = {name: one.detach().to("cpu", copy=True) for name, one in self.model.state_dict().items()}
+        self.kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
         self.kept_epoch, self.kept_score = self.epoch, score
 
     def state(self) -> dict[str, Any]:
@@ -72,10 +72,10 @@ class Course:
 _PLAIN = ("epoch", "watched", "kept_epoch", "kept_score", "stopped")
 
 
-def begin(model: nn.Module, device: torch.device, recipe: Recipe, *, steps: int, seed: int) -> Course:
+def start_training(model: nn.Module, device: torch.device, recipe: Recipe, *, steps: int, seed: int) -> TrainingState:
     """A course of `steps` steps with Adam and a one-cycle learning rate, before its first."""
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay)
-    return Course(
+    return TrainingState(
         model=model,
         device=device,
         optimiser=optimiser,

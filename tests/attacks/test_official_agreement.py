@@ -11,7 +11,7 @@ import gauntlet
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.bench.registries import ATTACKS
-from gauntlet.bench.speed.measure import Work, measure
+from gauntlet.bench.speed.measure import Workload, measure
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def work():
     logits = model(data.images)
     right = (logits.argmax(1) == data.labels).nonzero().squeeze(1)[:COUNT]
     ids = [data.ids[i] for i in right]
-    return Work(model, data.images[right], data.labels[right], ids, logits[right], COUNT, COUNT)
+    return Workload(model, data.images[right], data.labels[right], ids, logits[right], COUNT, COUNT)
 
 
 def standing(work, spec, threat, seed):

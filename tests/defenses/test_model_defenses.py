@@ -13,7 +13,7 @@ from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.ensemble import EnsembleModel
 from gauntlet.defenses.pipeline.defended_model import defend
-from gauntlet.defenses.pipeline.detector import Detected
+from gauntlet.defenses.pipeline.detector import DetectorModel
 
 
 class Linear(nn.Module):
@@ -92,7 +92,7 @@ def test_the_last_output_of_a_detector_is_the_largest_exactly_where_the_score_re
     def score(model, x, logits):
         return torch.full((len(x),), 0.5 + excess, dtype=torch.float64)
 
-    detected = Detected(Loud().eval(), score, 0.5)
+    detected = DetectorModel(Loud().eval(), score, 0.5)
     out = detected(images(dtype=dtype))
     assert out.dtype == dtype
     reached = torch.full((20,), 0.5 + excess, dtype=torch.float64).to(dtype) >= 0.5

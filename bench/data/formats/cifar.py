@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gauntlet.bench.data.formats.encoded_images import array_pictures
-from gauntlet.bench.data.formats.raw_data import MOST, Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.encoded_images import preprocessed_array
+from gauntlet.bench.data.formats.raw_data import MOST_BYTES, RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.formats.safe_pickle import read_pickled
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
@@ -29,7 +29,7 @@ BATCHES = {
 _LABELS = ("labels", "fine_labels")
 
 
-def read_batches(folder: Path, names: Sequence[str], how: Preprocessing = PLAIN) -> Raw:
+def read_batches(folder: Path, names: Sequence[str], how: Preprocessing = PLAIN) -> RawData:
     """The batches of these names in a folder, one after the other. Raises ValueError."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -37,47 +37,53 @@ def read_batches(folder: Path, names: Sequence[str], how: Preprocessing = PLAIN)
     return _together([(folder / name, (folder / name).read_bytes()) for name in names], how)
 
 
-def read_archive(path: Path, folder: str, names: Sequence[str], how: Preprocessing = PLAIN) -> Raw:
+def read_archive(path: Path, folder: str, names: Sequence[str], how: Preprocessing = PLAIN) -> RawData:
     """The same from the original archive, of which nothing is unpacked on disk. Raises ValueError."""
     wanted = {f"{folder}/{name}": name for name in names}
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
                 if name is None or not member.isfile():
                     continue
-                if member.size > MOST:
+                if member.size > MOST_BYTES:
                     raise tarfile.TarError(f"{member.name} is {member.size} bytes long")
                 file = archive.extractfile(member)
                 assert file is not None
-                found[name] = file.read()
-                if len(found) == len(wanted):
+                contents[name] = file.read()
+                if len(contents) == len(wanted):
                     break
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise unreadable(path, error, "it should be the original archive; fetch it again") from error
-    missing = [inside for inside, name in wanted.items() if name not in found]
+        raise unreadable_file(path, error, "it should be the original archive; fetch it again") from error
+    missing = [inside for inside, name in wanted.items() if name not in contents]
     if missing:
-        raise unreadable(path, f"it has no {', '.join(missing)}", "it should be the original archive; fetch it again")
-    return _together([(path / folder / name, found[name]) for name in names], how)
+        raise unreadable_file(
+            path, f"it has no {', '.join(missing)}", "it should be the original archive; fetch it again"
+        )
+    return _together([(path / folder / name, contents[name]) for name in names], how)
 
 
-def _together(batches: Sequence[tuple[Path, bytes]], how: Preprocessing) -> Raw:
+def _together(batches: Sequence[tuple[Path, bytes]], how: Preprocessing) -> RawData:
     pixels, labels = [], []
     for path, content in batches:
         batch = read_pickled(content, path)
         data = batch.get("data")
-        key = next((one for one in _LABELS if one in batch), None)
+        key = next((label_key for label_key in _LABELS if label_key in batch), None)
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-            told = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-            raise unreadable(path, f"its `data` is {told}", "it should be uint8 (N, 3072), as in the original files")
+            description = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+            raise unreadable_file(
+                path, f"its `data` is {description}", "it should be uint8 (N, 3072), as in the original files"
+            )
         if key is None:
-            raise unreadable(path, f"it has {', '.join(batch) or 'nothing'}", "it should have labels or fine_labels")
-        found = whole_labels(batch[key], path)
-        if len(found) != len(data):
-            raise unreadable(path, f"it has {len(data)} images and {len(found)} labels", "fetch it again")
+            raise unreadable_file(
+                path, f"it has {', '.join(batch) or 'nothing'}", "it should have labels or fine_labels"
+            )
+        batch_labels = integer_labels(batch[key], path)
+        if len(batch_labels) != len(data):
+            raise unreadable_file(path, f"it has {len(data)} images and {len(batch_labels)} labels", "fetch it again")
         pixels.append(data.reshape(-1, 3, 32, 32))
-        labels.append(found)
+        labels.append(batch_labels)
     # One batch, as of a test set, need not be copied.
     images = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
-    return Raw(array_pictures(images, how), np.concatenate(labels))
+    return RawData(preprocessed_array(images, how), np.concatenate(labels))

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gauntlet.bench.data.samples.lazy_images import Images, of_array
-from gauntlet.bench.data.samples.preprocessing import MODES, PLAIN, Preprocessing, prepared
+from gauntlet.bench.data.samples.lazy_images import Images, array_images
+from gauntlet.bench.data.samples.preprocessing import MODES, PLAIN, Preprocessing, preprocess
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are decoded by Pillow itself: others start programs (EPS runs Ghostscript) or are seldom images."""
@@ -22,62 +22,62 @@ Fetch = Callable[[Sequence[int]], Sequence[Path | bytes]]
 """Files, or the content of files, of the pictures at these places."""
 
 
-def pictures(fetch: Fetch, told: Callable[[int], str], count: int, how: Preprocessing = PLAIN) -> Images:
+def encoded_images(fetch: Fetch, describe: Callable[[int], str], count: int, how: Preprocessing = PLAIN) -> Images:
     """The pictures that `fetch` finds, prepared; `told` names one in errors. The first is decoded for its shape.
 
     Reading raises ValueError for a picture that cannot be decoded, is neither grey nor RGB, or differs in shape from the
     first.
     """
-    shape = _pixels(fetch([0])[0], told(0), how).shape
+    shape = _pixels(fetch([0])[0], describe(0), how).shape
 
     def read(rows: Sequence[int]) -> npt.NDArray[np.uint8]:
-        found = np.empty((len(rows), *shape), np.uint8)
+        batch = np.empty((len(rows), *shape), np.uint8)
         for at, (row, source) in enumerate(zip(rows, fetch(rows), strict=True)):
-            pixels = _pixels(source, told(row), how)
+            pixels = _pixels(source, describe(row), how)
             if pixels.shape != shape:
                 raise ValueError(
-                    f"{told(row)} has channels, height, width {pixels.shape}, the first one, {told(0)}, has {shape}: "
+                    f"{describe(row)} has channels, height, width {pixels.shape}, the first one, {describe(0)}, has {shape}: "
                     "resize or convert the images to one size and mode, or say how in brackets: (resize=256, crop=224, "
                     "mode=RGB)"
                 )
-            found[at] = pixels
-        return found
+            batch[at] = pixels
+        return batch
 
     return Images(read, count, shape)
 
 
-def array_pictures(array: npt.NDArray[Any], how: Preprocessing = PLAIN) -> Images:
+def preprocessed_array(array: npt.NDArray[Any], how: Preprocessing = PLAIN) -> Images:
     """Images of an array (N, C, H, W), prepared. Raises ValueError where other than 8-bit images are to be prepared."""
     if how == PLAIN:
-        return of_array(array)
+        return array_images(array)
     if array.dtype != np.uint8 or array.shape[1] not in (1, 3):
         raise ValueError(
             f"images of {array.dtype} and shape {array.shape} are not resized or converted ({how}): preprocessing is for "
             "uint8 images (N, 1 or 3, H, W); prepare them before they are saved"
         )
 
-    def one(row: int) -> npt.NDArray[np.uint8]:
-        return _channels_first(prepared(_picture(array[row]), how))
+    def image(row: int) -> npt.NDArray[np.uint8]:
+        return _channels_first(preprocess(_picture(array[row]), how))
 
-    return Images(lambda rows: np.stack([one(row) for row in rows]), len(array), one(0).shape)
+    return Images(lambda rows: np.stack([image(row) for row in rows]), len(array), image(0).shape)
 
 
 def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
 
 
-def _pixels(source: Path | bytes, told: str, how: Preprocessing) -> npt.NDArray[np.uint8]:
+def _pixels(source: Path | bytes, description: str, how: Preprocessing) -> npt.NDArray[np.uint8]:
     """(C, H, W). Raises ValueError."""
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as file:
             mode = file.mode
             file.load()
-            image = prepared(file, how)
+            image = preprocess(file, how)
     except Exception as error:  # a damaged file makes Pillow's decoders raise whatever they stumble over
-        raise ValueError(f"{told} cannot be read ({error}): replace or remove it") from error
+        raise ValueError(f"{description} cannot be read ({error}): replace or remove it") from error
     if image.mode not in MODES:
         raise ValueError(
-            f"{told} has mode {mode}: convert it to L (8-bit grey) or RGB, or have it converted: (mode=RGB)"
+            f"{description} has mode {mode}: convert it to L (8-bit grey) or RGB, or have it converted: (mode=RGB)"
         )
     return _channels_first(image)
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.data.formats.encoded_images import array_pictures
-from gauntlet.bench.data.formats.raw_data import Raw, whole_labels
+from gauntlet.bench.data.formats.encoded_images import preprocessed_array
+from gauntlet.bench.data.formats.raw_data import RawData, integer_labels
 from gauntlet.bench.data.samples.dataset import check_bytes, check_images_shape
 from gauntlet.bench.data.samples.in_memory import text_ids
-from gauntlet.bench.data.samples.lazy_images import HELD
+from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 NAMES = ("images", "labels", "ids")
 
 
-def read_npz(path: Path, *, held: int = HELD) -> dict[str, npt.NDArray[Any]]:
+def npz_arrays(path: Path, *, held: int = MEMORY_LIMIT) -> dict[str, npt.NDArray[Any]]:
     """The arrays that are there, `images` and `labels` at least.
 
     Images of more than `held` bytes are mapped from a copy of them in the folder for temporary files (TMPDIR), which goes
@@ -50,7 +50,7 @@ def read_npz(path: Path, *, held: int = HELD) -> dict[str, npt.NDArray[Any]]:
             f"{where}data file {str(path)!r} cannot be read ({error}): save it by np.savez_compressed(file, "
             "images=…, labels=…, ids=…), ids as an array of strings, no Python objects"
         ) from error
-    missing = [one for one in NAMES[:2] if one not in arrays]
+    missing = [array_name for array_name in NAMES[:2] if array_name not in arrays]
     if missing:
         raise ValueError(
             f"data file {str(path)!r} has no array {' nor '.join(map(repr, missing))} "
@@ -73,16 +73,16 @@ def _mapped(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
         return np.memmap(copy, dtype, "r", copy.tell(), shape, "F" if fortran else "C")
 
 
-def of_npz(path: Path, how: Preprocessing = PLAIN, *, held: int = HELD) -> Raw:
+def read_npz(path: Path, how: Preprocessing = PLAIN, *, held: int = MEMORY_LIMIT) -> RawData:
     """Images (N, C, H, W), or (N, H, W) for one channel, with labels; ids as names. Raises ValueError."""
-    arrays = read_npz(path, held=held)
+    arrays = npz_arrays(path, held=held)
     images, ids = arrays["images"], arrays.get("ids")
     if images.ndim == 3:
         images = images[:, None]
     check_images_shape(images)
     check_bytes(images)
-    return Raw(
-        images=array_pictures(images, how),
-        labels=whole_labels(arrays["labels"], path),
+    return RawData(
+        images=preprocessed_array(images, how),
+        labels=integer_labels(arrays["labels"], path),
         names=None if ids is None else text_ids(ids),
     )

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gauntlet.bench.data.formats.encoded_images import pictures
-from gauntlet.bench.data.formats.raw_data import Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.encoded_images import encoded_images
+from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 IMAGES = ("image", "images", "img")
@@ -27,7 +27,7 @@ LABELS = ("label", "labels", "fine_label", "target")
 _SHOULD_BE = "it should have a column of encoded images (bytes) and one of labels"
 
 
-def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> Raw:
+def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> RawData:
     """The rows of the files, one after the other; labels are read now, images group by group.
 
     Names are the paths in the struct where each row has one of its own. Raises ValueError.
@@ -37,55 +37,57 @@ def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> Raw:
     begins = np.cumsum([0, *(size for _, _, sizes in tables for size in sizes)])
     files = np.cumsum([0, *(sum(sizes) for _, _, sizes in tables)])
     if not begins[-1]:
-        raise unreadable(paths[0], "it has no rows", _SHOULD_BE)
+        raise unreadable_file(paths[0], "it has no rows", _SHOULD_BE)
     # The last group stays, since a set is read in order.
     content = lru_cache(maxsize=1)(lambda number: _group(*groups[number]))
 
     def fetch(rows: Sequence[int]) -> list[bytes]:
         places = np.searchsorted(begins, rows, side="right") - 1
-        found = [b""] * len(rows)
+        values = [b""] * len(rows)
         for number in np.unique(places).tolist():
             for at in np.flatnonzero(places == number).tolist():
-                found[at] = content(number)[rows[at] - int(begins[number])].as_py()
-        return found
+                values[at] = content(number)[rows[at] - int(begins[number])].as_py()
+        return values
 
-    def told(row: int) -> str:
+    def describe(row: int) -> str:
         file = int(np.searchsorted(files, row, side="right")) - 1
         return f"the image of row {row - int(files[file])} of {str(paths[file])!r}"
 
-    return Raw(
-        images=pictures(fetch, told, int(begins[-1]), how),
-        labels=np.concatenate([found for found, _, _ in tables]),
-        names=unique([one for _, found, _ in tables for one in found]),
+    return RawData(
+        images=encoded_images(fetch, describe, int(begins[-1]), how),
+        labels=np.concatenate([values for values, _, _ in tables]),
+        names=unique_names([name for _, values, _ in tables for name in values]),
         classes=_classes(paths[0]),
     )
 
 
 def column(names: Sequence[str], wanted: Sequence[str], what: str, path: Path) -> str:
     """The column of images or labels among these. Raises ValueError."""
-    found = next((one for one in wanted if one in names), None)
-    if found is None:
-        raise unreadable(
+    match = next((name for name in wanted if name in names), None)
+    if match is None:
+        raise unreadable_file(
             path, f"its columns are {', '.join(names)}", f"one of {', '.join(wanted)} must hold the {what}"
         )
-    return found
+    return match
 
 
-def encoded(images: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+def encoded_column(images: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     """The bytes of a column of images. Raises ValueError for a column of another kind, and for rows without bytes."""
     if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
         images = pc.struct_field(images, "bytes")
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
-        raise unreadable(path, f"its images are of type {images.type}", _SHOULD_BE)
+        raise unreadable_file(path, f"its images are of type {images.type}", _SHOULD_BE)
     if images.null_count:
-        raise unreadable(path, f"{images.null_count} rows have a path and no bytes", "save the images themselves, too")
+        raise unreadable_file(
+            path, f"{images.null_count} rows have a path and no bytes", "save the images themselves, too"
+        )
     return images
 
 
-def unique(names: Sequence[str | None]) -> tuple[str, ...] | None:
+def unique_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
     """The names, where every sample has one of its own."""
-    told = [one for one in names if one]
-    return tuple(told) if len(told) == len(names) == len(set(told)) else None
+    own = [name for name in names if name]
+    return tuple(own) if len(own) == len(names) == len(set(own)) else None
 
 
 def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
@@ -102,11 +104,11 @@ def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
             table = parquet.read(columns=wanted, use_threads=False)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
-        raise unreadable(path, error, _SHOULD_BE) from error
+        raise unreadable_file(path, error, _SHOULD_BE) from error
     if table[label].null_count:
-        raise unreadable(path, f"{table[label].null_count} rows have no label", "every image needs one")
+        raise unreadable_file(path, f"{table[label].null_count} rows have no label", "every image needs one")
     paths = pc.struct_field(table[image], "path").to_pylist() if named else [None] * table.num_rows
-    return whole_labels(table[label].to_numpy(), path), paths, sizes
+    return integer_labels(table[label].to_numpy(), path), paths, sizes
 
 
 def _group(path: Path, number: int) -> pa.ChunkedArray:
@@ -114,9 +116,9 @@ def _group(path: Path, number: int) -> pa.ChunkedArray:
         with path.open("rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)
             image = column(parquet.schema_arrow.names, IMAGES, "images", path)
-            return encoded(parquet.read_row_group(number, columns=[image], use_threads=False)[image], path)
+            return encoded_column(parquet.read_row_group(number, columns=[image], use_threads=False)[image], path)
     except (pa.ArrowException, OSError) as error:
-        raise unreadable(path, error, _SHOULD_BE) from error
+        raise unreadable_file(path, error, _SHOULD_BE) from error
 
 
 def _classes(path: Path) -> int | None:
@@ -130,12 +132,14 @@ def _classes(path: Path) -> int | None:
         return None
 
 
-def shards(paths: Sequence[Path]) -> list[Path]:
+def ordered_shards(paths: Sequence[Path]) -> list[Path]:
     """The files in order. Raises ValueError where one of `…-00000-of-00014.parquet` is missing."""
     ordered = sorted(paths)
     numbered = [re.search(r"-(\d+)-of-(\d+)", path.name) for path in ordered]
-    there = {int(found[1]) for found in numbered if found}
-    missing = [number for found in numbered[:1] if found for number in range(int(found[2])) if number not in there]
+    there = {int(match[1]) for match in numbered if match}
+    missing = [number for match in numbered[:1] if match for number in range(int(match[2])) if number not in there]
     if missing:
-        raise unreadable(ordered[0], f"part {missing[0]} of the same set is missing beside it", "fetch all of them")
+        raise unreadable_file(
+            ordered[0], f"part {missing[0]} of the same set is missing beside it", "fetch all of them"
+        )
     return ordered

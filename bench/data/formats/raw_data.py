@@ -14,12 +14,12 @@ import torch
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.lazy_images import Images
 
-MOST = 2**31
+MOST_BYTES = 2**31
 """Bytes of a single compressed file that is read into memory, at most."""
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class RawData:
     """Images with their labels, in the order of the files; not yet validated."""
 
     images: Images
@@ -30,7 +30,9 @@ class Raw:
     """How many there are, where the files say so."""
 
 
-def as_data(raw: Raw, *, name: str, spec: str, classes: int | None = None, ids: tuple[str, ...] | None = None) -> Data:
+def to_data(
+    raw: RawData, *, name: str, spec: str, classes: int | None = None, ids: tuple[str, ...] | None = None
+) -> Data:
     """Validated data, still unread. `ids`: instead of the files' names; where there are neither, `0`, `1`, ….
 
     `classes`: where it is not given, what the files say, or the largest label plus 1. Raises ValueError.
@@ -38,35 +40,37 @@ def as_data(raw: Raw, *, name: str, spec: str, classes: int | None = None, ids: 
     if classes is not None and raw.classes is not None and classes < raw.classes:
         raise ValueError(f"classes={classes!r} is less than the {raw.classes} classes of data {name!r}")
     highest = int(raw.labels.max()) if len(raw.labels) else 0
-    told = ids or raw.names
+    sample_names = ids or raw.names
     return Data(
         name=name,
         images=raw.images,
         labels=torch.from_numpy(raw.labels),
-        ids=tuple(map(str, range(len(raw.labels)))) if told is None else told,
+        ids=tuple(map(str, range(len(raw.labels)))) if sample_names is None else sample_names,
         classes=classes or raw.classes or max(highest + 1, 2),
         spec=spec,
         positions=tuple(range(len(raw.labels))),
     )
 
 
-def unreadable(path: Path, why: object, instead: str) -> ValueError:
+def unreadable_file(path: Path, why: object, instead: str) -> ValueError:
     """The error for a file that is not what it should be: `instead` says what it should be, or what to do."""
-    told = " ".join(str(why).split()) or type(why).__name__
-    return ValueError(f"data file {str(path)!r} cannot be read ({told}): {instead}")
+    reason = " ".join(str(why).split()) or type(why).__name__
+    return ValueError(f"data file {str(path)!r} cannot be read ({reason}): {instead}")
 
 
-def whole_labels(values: Any, path: Path) -> npt.NDArray[np.int64]:
+def integer_labels(values: Any, path: Path) -> npt.NDArray[np.int64]:
     """Labels as int64 (N,). Raises ValueError for what are no whole numbers."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise unreadable(path, f"its labels are {array.dtype} {array.shape}", "labels are one whole number an image")
+        raise unreadable_file(
+            path, f"its labels are {array.dtype} {array.shape}", "labels are one whole number an image"
+        )
     return array.astype(np.int64)
 
 
-def limited(read: Callable[[int], bytes]) -> bytes:
-    """What a decompressing `read` gives. Raises OSError where it is more than `MOST` bytes."""
-    content = read(MOST + 1)
-    if len(content) > MOST:
-        raise OSError(f"it unpacks to more than {MOST} bytes")
+def read_limited(read: Callable[[int], bytes]) -> bytes:
+    """What a decompressing `read` gives. Raises OSError where it is more than `MOST_BYTES` bytes."""
+    content = read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(f"it unpacks to more than {MOST_BYTES} bytes")
     return content

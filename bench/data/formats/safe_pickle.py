@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.data.formats.raw_data import unreadable
+from gauntlet.bench.data.formats.raw_data import unreadable_file
 
 
 def read_pickled(content: bytes, path: Path) -> dict[str, Any]:
@@ -26,14 +26,16 @@ def read_pickled(content: bytes, path: Path) -> dict[str, Any]:
     tuples, dictionaries, numbers, text and bytes.
     """
     try:
-        found = _Reader(io.BytesIO(content), encoding="bytes").load()
-        if not isinstance(found, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(found).__name__}, not a dictionary")
-        return {key.decode() if isinstance(key, bytes) else str(key): _plain(value) for key, value in found.items()}
+        content_dict = _Reader(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(content_dict, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(content_dict).__name__}, not a dictionary")
+        return {
+            key.decode() if isinstance(key, bytes) else str(key): _plain(value) for key, value in content_dict.items()
+        }
     except _RefusedError as error:
         raise ValueError(f"data file {str(path)!r} is refused, and nothing of it was run: {error}") from None
     except Exception as error:  # a damaged pickle makes the reader stumble in any way
-        raise unreadable(path, error, "it should be one of the original, pickled files; fetch it again") from error
+        raise unreadable_file(path, error, "it should be one of the original, pickled files; fetch it again") from error
 
 
 class _RefusedError(Exception):
@@ -100,22 +102,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _Text):
         return _bytes(value)
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, tuple):
-        return tuple(_plain(one) for one in value)
+        return tuple(_plain(item) for item in value)
     if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     raise ValueError(f"it holds a {type(value).__name__}")
 
 
 def _array(shape: Any, dtype: Any, content: Any, order: Any) -> npt.NDArray[Any]:
-    kind, found = _dtype(dtype), _bytes(content)
+    kind, data = _dtype(dtype), _bytes(content)
     sides = tuple(shape)
-    if not all(type(side) is int and side >= 0 for side in sides) or math.prod(sides) * kind.itemsize != len(found):
-        raise ValueError(f"an array of {kind} has shape {sides!r}, but {len(found)} bytes")
-    return np.frombuffer(found, dtype=kind).reshape(sides, order="F" if order == "F" else "C")
+    if not all(type(side) is int and side >= 0 for side in sides) or math.prod(sides) * kind.itemsize != len(data):
+        raise ValueError(f"an array of {kind} has shape {sides!r}, but {len(data)} bytes")
+    return np.frombuffer(data, dtype=kind).reshape(sides, order="F" if order == "F" else "C")
 
 
 def _dtype(value: Any) -> np.dtype[Any]:

@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from gauntlet.bench.data.formats.encoded_images import array_pictures
-from gauntlet.bench.data.formats.raw_data import Raw, unreadable, whole_labels
+from gauntlet.bench.data.formats.encoded_images import preprocessed_array
+from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 FILES = {"test": "test_32x32.mat", "train": "train_32x32.mat"}
 _SHOULD_BE = "it should be one of the original files, test_32x32.mat or train_32x32.mat; fetch it again"
 
 
-def read_svhn(path: Path, how: Preprocessing = PLAIN) -> Raw:
+def read_svhn(path: Path, how: Preprocessing = PLAIN) -> RawData:
     """Images with the digits as labels. Raises ValueError for a file that is none, damaged or cut off."""
     from scipy.io import loadmat
 
     try:
-        found: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
-        images, labels = found["X"], found["y"]
+        arrays: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
+        images, labels = arrays["X"], arrays["y"]
     except Exception as error:  # a damaged file makes scipy stumble in any way
-        raise unreadable(path, error, _SHOULD_BE) from error
+        raise unreadable_file(path, error, _SHOULD_BE) from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or labels.shape != (images.shape[3], 1):
-        raise unreadable(path, f"X is {images.dtype} {images.shape} and y is {labels.shape}", _SHOULD_BE)
-    digits = whole_labels(labels[:, 0], path)
-    return Raw(array_pictures(images.transpose(3, 2, 0, 1), how), np.where(digits == 10, 0, digits))
+        raise unreadable_file(path, f"X is {images.dtype} {images.shape} and y is {labels.shape}", _SHOULD_BE)
+    digits = integer_labels(labels[:, 0], path)
+    return RawData(preprocessed_array(images.transpose(3, 2, 0, 1), how), np.where(digits == 10, 0, digits))

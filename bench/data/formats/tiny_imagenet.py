@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gauntlet.bench.data.formats.image_folder import of_files
-from gauntlet.bench.data.formats.raw_data import Raw, unreadable
+from gauntlet.bench.data.formats.image_folder import image_files
+from gauntlet.bench.data.formats.raw_data import RawData, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 ANNOTATIONS = "val_annotations.txt"
 
 
-def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | None = None) -> Raw:
+def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | None = None) -> RawData:
     """The images of `folder/images` that `folder/val_annotations.txt` lists, in its order, named by their files.
 
     Labels number the classes in the order of their names, as torchvision does it for folders: those of `wnids.txt` in
@@ -27,12 +27,14 @@ def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | Non
     try:
         rows = [line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error, "it should be a text, a line for each image") from error
+        raise unreadable_file(path, error, "it should be a text, a line for each image") from error
     if not rows or any(len(row) < 2 or not all(row) for row in rows):
-        raise unreadable(path, "a line has no file and class", "a line is file, tab, class, and the rest is left out")
+        raise unreadable_file(
+            path, "a line has no file and class", "a line is file, tab, class, and the rest is left out"
+        )
     strange = [name for name, _ in rows if Path(name).name != name]
     if strange:
-        raise unreadable(path, f"{strange[0]!r} is no plain file name", "files lie in the folder images")
+        raise unreadable_file(path, f"{strange[0]!r} is no plain file name", "files lie in the folder images")
     named = _classes(folder) or sorted({label for _, label in rows})
     if count is not None and len(named) != count:
         raise ValueError(
@@ -41,10 +43,10 @@ def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | Non
     place = {name: number for number, name in enumerate(named)}
     unknown = [label for _, label in rows if label not in place]
     if unknown:
-        raise unreadable(path, f"class {unknown[0]!r} is not in wnids.txt", "the two files belong together")
+        raise unreadable_file(path, f"class {unknown[0]!r} is not in wnids.txt", "the two files belong together")
     files = [folder / "images" / name for name, _ in rows]
-    return Raw(
-        images=of_files(files, how),
+    return RawData(
+        images=image_files(files, how),
         labels=np.array([place[label] for _, label in rows], dtype=np.int64),
         names=tuple(name for name, _ in rows),
         classes=len(named),

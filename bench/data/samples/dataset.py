@@ -134,18 +134,20 @@ def _sample(data: Data, index: int) -> str:
 
 
 def _check_ids(data: Data) -> None:
-    for index, one in enumerate(data.ids):
-        if not isinstance(one, str):
-            raise ValueError(f"id {one!r} at index {index} of data {data.name!r} is no string: give ids as strings")
-        if not one or one != one.strip() or len(one.splitlines()) > 1:
+    for index, sample_id in enumerate(data.ids):
+        if not isinstance(sample_id, str):
             raise ValueError(
-                f"id {one!r} at index {index} of data {data.name!r} is not usable: ids fill one line each, without "
+                f"id {sample_id!r} at index {index} of data {data.name!r} is no string: give ids as strings"
+            )
+        if not sample_id or sample_id != sample_id.strip() or len(sample_id.splitlines()) > 1:
+            raise ValueError(
+                f"id {sample_id!r} at index {index} of data {data.name!r} is not usable: ids fill one line each, without "
                 "spaces at either end"
             )
     for what, values in (("id", data.ids), ("position", data.positions)):
         value, times = Counter(values).most_common(1)[0]
         if times > 1:
-            first, second = [i for i, one in enumerate(values) if one == value][:2]
+            first, second = [i for i, sample_id in enumerate(values) if sample_id == value][:2]
             raise ValueError(
                 f"{what} {value!r} of data {data.name!r} stands {times} times, first at index {first} and {second}: "
                 f"give every sample its own {what}"

@@ -11,7 +11,7 @@ from gauntlet.leaderboard.gate.baseline import data_digest
 
 
 @dataclass(frozen=True)
-class Identity:
+class DataIdentity:
     """What a data set is, whatever files it came from."""
 
     n: int
@@ -21,14 +21,14 @@ class Identity:
     """sha256 over ids and the digests of their blocks, so of every pixel; baselines hold the same one."""
 
 
-def identity(data: Data) -> Identity:
+def data_identity(data: Data) -> DataIdentity:
     """Reads every image once."""
     samples = json.dumps([list(data.ids), data.labels.tolist()])
     digests = [block_digest(data, indices) for indices in blocks(data)]
-    return Identity(len(data), hashlib.sha256(samples.encode()).hexdigest(), data_digest(digests, data.ids))
+    return DataIdentity(len(data), hashlib.sha256(samples.encode()).hexdigest(), data_digest(digests, data.ids))
 
 
-def compared(one: Identity, other: Identity) -> str:
+def compare_identities(one: DataIdentity, other: DataIdentity) -> str:
     """A sentence that says whether figures on both may be compared."""
     if one == other:
         return f"The same {one.n} samples, pixel by pixel: figures are comparable."

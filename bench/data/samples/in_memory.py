@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, Wei
 
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.bench.data.samples.dataset import Data, check_bytes, check_images_shape
-from gauntlet.bench.data.samples.lazy_images import HELD, Images
+from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, Images
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "targets")
@@ -84,7 +84,7 @@ def from_dataset(source: Any, limit: int | None = None, *, classes: int | None =
                 f"{images[0].dtype} {tuple(images[0].shape)}: resize or crop the images to one size and type"
             )
         labels.append(label)
-        if not images or not again or len(labels) * image.numel() * max(4, image.itemsize) <= HELD:
+        if not images or not again or len(labels) * image.numel() * max(4, image.itemsize) <= MEMORY_LIMIT:
             images.append(image)
         else:
             del images[1:]
@@ -110,8 +110,8 @@ def from_dataset(source: Any, limit: int | None = None, *, classes: int | None =
 
 def _unread(dataset: Any, count: int, first: Tensor) -> Images:
     def read(rows: Sequence[int]) -> npt.NDArray[Any]:
-        found = torch.stack([_image(_pair(dataset[row])[0]) for row in rows])
-        return (found[:, None] if found.ndim == 3 else found).numpy()
+        batch = torch.stack([_image(_pair(dataset[row])[0]) for row in rows])
+        return (batch[:, None] if batch.ndim == 3 else batch).numpy()
 
     shape = (1, *first.shape) if first.ndim == 2 else first.shape
     return Images(read, count, shape, first.numpy().dtype)
@@ -130,10 +130,10 @@ def _tensor(values: Any, what: str) -> Tensor:
 def text_ids(ids: Sequence[Any] | npt.NDArray[Any]) -> tuple[str, ...]:
     """Ids as text. Raises ValueError for what is neither a string nor a whole number."""
     listed = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else list(ids)
-    for index, one in enumerate(listed):
-        if isinstance(one, bool) or not isinstance(one, str | bytes | int | np.integer):
-            raise ValueError(f"id {one!r} at index {index} is neither a string nor a whole number")
-    return tuple(one.decode() if isinstance(one, bytes) else str(one) for one in listed)
+    for index, value in enumerate(listed):
+        if isinstance(value, bool) or not isinstance(value, str | bytes | int | np.integer):
+            raise ValueError(f"id {value!r} at index {index} is neither a string nor a whole number")
+    return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in listed)
 
 
 def _pair(sample: Any) -> tuple[Any, Any]:
@@ -194,7 +194,7 @@ def _indexed(dataset: Any) -> bool:
 
 def _shuffles(loader: DataLoader[Any]) -> bool:
     samplers = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
-    return any(isinstance(one, RandomSampler | SubsetRandomSampler | WeightedRandomSampler) for one in samplers)
+    return any(isinstance(sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler) for sampler in samplers)
 
 
 def _refuse_random(dataset: Any) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-HELD = 2**28
+MEMORY_LIMIT = 2**28
 """Bytes of images, as they are computed with, up to which a set is read once and kept in memory."""
 
 Read = Callable[[Sequence[int]], npt.NDArray[Any]]
@@ -69,12 +69,12 @@ class Images:
         return own.to(torch.float32).div_(255) if self.in_bytes else own
 
 
-def of_array(array: npt.NDArray[Any]) -> Images:
+def array_images(array: npt.NDArray[Any]) -> Images:
     """Images of an array (N, C, H, W), in memory or mapped from a file."""
     return Images(lambda rows: array[rows], len(array), array.shape[1:], array.dtype)
 
 
-def taken(images: Tensor | Images, index: Any) -> Tensor | Images:
+def select_images(images: Tensor | Images, index: Any) -> Tensor | Images:
     """Those at an index of several; read only where the images are in memory anyway."""
     return images.take(index) if isinstance(images, Images) else images[index]
 
@@ -84,9 +84,9 @@ def image_bytes(images: Tensor | Images) -> int:
     return images.shape[1:].numel() * images.dtype.itemsize
 
 
-def kept(images: Tensor | Images) -> Tensor | Images:
-    """The images as a tensor where they fit into `HELD` bytes, read a few at a time."""
-    if isinstance(images, Tensor) or len(images) * image_bytes(images) > HELD:
+def load_if_small(images: Tensor | Images) -> Tensor | Images:
+    """The images as a tensor where they fit into `MEMORY_LIMIT` bytes, read a few at a time."""
+    if isinstance(images, Tensor) or len(images) * image_bytes(images) > MEMORY_LIMIT:
         return images
     whole = torch.empty(images.shape, dtype=images.dtype)
     for start in range(0, len(images), _TOGETHER):

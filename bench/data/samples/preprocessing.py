@@ -39,26 +39,26 @@ class Preprocessing:
             one_of("mode", self.mode, MODES)
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
-        for name, value in (*(("resize", one) for one in sides), ("crop", self.crop)):
+        for name, value in (*(("resize", side) for side in sides), ("crop", self.crop)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 form = "; of height and width write resize='224x224'" if name == "resize" else ""
                 raise ValueError(f"{name}={value!r} must be a whole number of pixels, at least 1{form}")
 
     def __str__(self) -> str:
-        told = [] if self.mode is None else [f"mode={self.mode}"]
+        parts = [] if self.mode is None else [f"mode={self.mode}"]
         if self.resize is not None:
-            told.append(f"resize={self.resize if isinstance(self.resize, int) else '{}x{}'.format(*self.resize)}")
+            parts.append(f"resize={self.resize if isinstance(self.resize, int) else '{}x{}'.format(*self.resize)}")
         if self.crop is not None:
-            told.append(f"crop={self.crop}")
+            parts.append(f"crop={self.crop}")
         if self.resize is not None:
-            told.append(f"interpolation={self.interpolation}")
-        return ", ".join(told)
+            parts.append(f"interpolation={self.interpolation}")
+        return ", ".join(parts)
 
 
 PLAIN = Preprocessing()
 
 
-def changed(default: Preprocessing, settings: Mapping[str, Any]) -> Preprocessing:
+def with_settings(default: Preprocessing, settings: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing with some of `SETTINGS`, as a name's brackets hold them, in place of its own.
 
     Raises ValueError for bad values, and for an interpolation where nothing is resized.
@@ -73,7 +73,7 @@ def changed(default: Preprocessing, settings: Mapping[str, Any]) -> Preprocessin
     return made
 
 
-def prepared(image: Image.Image, how: Preprocessing) -> Image.Image:
+def preprocess(image: Image.Image, how: Preprocessing) -> Image.Image:
     """The image, converted, resized and cropped."""
     if how.mode is not None and image.mode != how.mode:
         image = image.convert(how.mode)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.data.samples.lazy_images import taken
+from gauntlet.bench.data.samples.lazy_images import select_images
 
 FORMS = (
     "write 500 (the first 500), 100:600 (a slice), stratified:500 (the first of each class, as many of each), or the path "
@@ -36,7 +36,7 @@ def subset(data: Data, chosen: Sequence[int]) -> Data:
     """The samples at these indices, with the positions that they have in `data`."""
     return replace(
         data,
-        images=taken(data.images, chosen),
+        images=select_images(data.images, chosen),
         labels=data.labels[chosen],
         ids=tuple(data.ids[i] for i in chosen),
         positions=tuple(data.positions[i] for i in chosen),
@@ -111,7 +111,7 @@ def _from_file(path: Path, ids: Sequence[str]) -> list[int]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"samples {str(path)!r} is neither a number, a slice nor a readable file: {FORMS}") from error
-    index = {one: i for i, one in enumerate(ids)}
+    index = {sample_id: i for i, sample_id in enumerate(ids)}
     chosen: dict[int, int] = {}
     for number, raw in enumerate(lines, 1):
         line = raw.strip()

@@ -51,7 +51,7 @@ def _unwrapped(state: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str
 
 def _prefix(names: Collection[str]) -> str:
     """The prefix of a wrapper that all names share."""
-    return next((one for one in _PREFIXES if names and all(name.startswith(one) for name in names)), "")
+    return next((prefix for prefix in _PREFIXES if names and all(name.startswith(prefix) for name in names)), "")
 
 
 def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], counters: Collection[str]) -> str:
@@ -62,8 +62,8 @@ def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], counters: Co
         for name in state
         if name in own and state[name].shape != own[name].shape
     ]
-    found = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("unexpected", unexpected)) if names]
-    return "; ".join([*found, *([_some(other)] if other else [])])
+    problems = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    return "; ".join([*problems, *([_some(other)] if other else [])])
 
 
 def _remarks(read: Checkpoint, path: Path) -> tuple[Flag, ...]:

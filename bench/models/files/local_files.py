@@ -11,14 +11,14 @@ _HEAD = 512
 _SHOWN = 3
 
 
-def checked_file(path: Path, what: str) -> Path:
+def check_file(path: Path, what: str) -> Path:
     """`path`, which is a file with something in it that could be what it is taken for (`what`, such as "weights file").
 
     Raises ModelError where it is absent, a folder, empty, a web page, or a pointer of Git LFS.
     """
     named = f"{what} {str(path)!r}"
     if path.is_dir():
-        inside = sorted(one.name for one in path.iterdir() if one.is_file())[:_SHOWN]
+        inside = sorted(child.name for child in path.iterdir() if child.is_file())[:_SHOWN]
         held = f" (it holds {', '.join(inside)})" if inside else ""
         raise ModelError(f"{named} is a folder{held}: name a file in it")
     if not path.is_file():

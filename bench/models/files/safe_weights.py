@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gauntlet.bench.models.files.local_files import checked_file
+from gauntlet.bench.models.files.local_files import check_file
 from gauntlet.bench.models.parts.errors import ModelError
 
 PLAIN = ("state_dict", "model_state_dict", "model", "net")
@@ -68,7 +68,7 @@ def read_checkpoint(name: Path) -> Checkpoint:
     return Checkpoint(
         {str(name): value for name, value in inner.items()},
         chosen,
-        tuple(one for one in _entries(held) if one != chosen),
+        tuple(entry for entry in _entries(held) if entry != chosen),
     )
 
 
@@ -91,7 +91,7 @@ def weights_only() -> Iterator[None]:
             os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
-def why_unread(error: Exception) -> str:
+def describe_load_error(error: Exception) -> str:
     """What torch.load says when it fails, in a sentence's end."""
     text = str(error)
     asked = re.search(r"GLOBAL (\S+)", text)
@@ -110,7 +110,7 @@ def _parted(name: Path) -> tuple[Path, str]:
 
 
 def _held(path: Path) -> Mapping[str, Any]:
-    checked_file(path, "weights file")
+    check_file(path, "weights file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -119,7 +119,7 @@ def _held(path: Path) -> Mapping[str, Any]:
     except SafetensorError as error:
         raise ModelError(f"weights file {str(path)!r} cannot be read: {error}") from error
     except Exception as error:  # a damaged pickle may raise anything
-        raise ModelError(f"weights file {str(path)!r} {why_unread(error)}") from error
+        raise ModelError(f"weights file {str(path)!r} {describe_load_error(error)}") from error
     if not isinstance(loaded, Mapping):
         raise ModelError(f"weights file {str(path)!r} holds a {type(loaded).__name__}, not a state dict: {CONVERT}")
     return loaded
@@ -144,12 +144,12 @@ def _entries(held: Mapping[str, Any]) -> list[str]:
 
     def holds(value: Any, depth: int) -> bool:
         if isinstance(value, Mapping):
-            return depth > 0 and any(holds(one, depth - 1) for one in value.values())
+            return depth > 0 and any(holds(item, depth - 1) for item in value.values())
         return isinstance(value, Tensor)
 
     # An optimiser's state is numbered, and its tensors lie deeper.
-    found = [str(name) for name, value in held.items() if isinstance(value, Mapping) and holds(value, 2)]
-    return [name for name in found if "optim" not in name]
+    names = [str(name) for name, value in held.items() if isinstance(value, Mapping) and holds(value, 2)]
+    return [name for name in names if "optim" not in name]
 
 
 def _choices(entries: list[str]) -> str:

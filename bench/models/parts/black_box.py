@@ -26,7 +26,7 @@ class QueryLimitError(ModelError):
 
 
 @dataclass
-class Queries:
+class QueryCounter:
     """Images that were sent, and how many may be; shared by all copies of a black box."""
 
     limit: int | None = None
@@ -80,7 +80,7 @@ class BlackBox(nn.Module):
         self.classes = classes
         self.batch_size = batch_size
         self.give = give
-        self.queries = Queries(max_queries)
+        self.queries = QueryCounter(max_queries)
         self.eval()
 
     @property
@@ -106,38 +106,38 @@ class BlackBox(nn.Module):
     def _ask(self, images: Tensor) -> Tensor:
         answer = self.function(images.numpy().copy() if self.give == "numpy" else images.clone())
         try:
-            found = answer.detach().cpu() if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer))
+            values = answer.detach().cpu() if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer))
         except (TypeError, ValueError) as error:
             raise ModelError(f"{self.name} returns {type(answer).__name__}: return an array ({error})") from error
         if self.classes is None:
-            return self._scores(found, len(images))
-        return self._labels(found, len(images), self.classes)
+            return self._scores(values, len(images))
+        return self._labels(values, len(images), self.classes)
 
-    def _scores(self, found: Tensor, n: int) -> Tensor:
-        if found.ndim == 1 and len(found) == n and not found.is_floating_point():
+    def _scores(self, values: Tensor, n: int) -> Tensor:
+        if values.ndim == 1 and len(values) == n and not values.is_floating_point():
             raise ModelError(
                 f"{self.name} returns classes: say how many there are, such as blackbox:FILE.py:FUNCTION(classes=10)"
             )
-        if found.ndim != 2 or len(found) != n:
+        if values.ndim != 2 or len(values) != n:
             raise ModelError(
-                f"{self.name} returns shape {tuple(found.shape)} for {n} images: return scores (N, K), a row each"
+                f"{self.name} returns shape {tuple(values.shape)} for {n} images: return scores (N, K), a row each"
             )
-        return found.to(torch.float32)
+        return values.to(torch.float32)
 
-    def _labels(self, found: Tensor, n: int, classes: int) -> Tensor:
-        if found.shape != (n,) or found.is_floating_point() or found.dtype == torch.bool:
+    def _labels(self, values: Tensor, n: int, classes: int) -> Tensor:
+        if values.shape != (n,) or values.is_floating_point() or values.dtype == torch.bool:
             raise ModelError(
-                f"{self.name} returns shape {tuple(found.shape)} of {found.dtype} for {n} images: with classes={classes} "
+                f"{self.name} returns shape {tuple(values.shape)} of {values.dtype} for {n} images: with classes={classes} "
                 "return whole numbers (N,), or leave classes away for scores"
             )
-        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < classes:
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < classes:
             raise ModelError(
-                f"{self.name} returns class {int(found.max() if found.max() >= classes else found.min())}, but "
+                f"{self.name} returns class {int(values.max() if values.max() >= classes else values.min())}, but "
                 f"classes={classes} allows 0 to {classes - 1}"
             )
-        return one_hot(found.to(torch.int64), classes).to(torch.float32)
+        return one_hot(values.to(torch.int64), classes).to(torch.float32)
 
 
-def access_of(model: nn.Module) -> Access:
+def model_access(model: nn.Module) -> Access:
     """What an attack may see of a model: all, unless there is a black box in it."""
-    return next((one.access for one in model.modules() if isinstance(one, BlackBox)), "white-box")
+    return next((module.access for module in model.modules() if isinstance(module, BlackBox)), "white-box")

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.bench.models.parts.black_box import ACCESS_FLAG, access_of
+from gauntlet.bench.models.parts.black_box import ACCESS_FLAG, model_access
 from gauntlet.bench.models.parts.errors import ModelError
-from gauntlet.bench.models.parts.missing_normalisation import misfed, takes_channels_last
+from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
 from gauntlet.leaderboard.results.record import Flag
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
@@ -79,20 +79,20 @@ class Classifier(nn.Module):
 
 def extract_logits(output: Any) -> Tensor:
     """The tensor of logits in what a model returns. Raises ModelError where there is none."""
-    found = output
-    if isinstance(found, Mapping):
-        tensors = [value for value in found.values() if isinstance(value, Tensor)]
-        found = found.get("logits", tensors[0] if len(tensors) == 1 else None)
-    elif not isinstance(found, Tensor) and hasattr(found, "logits"):
-        found = found.logits
-    elif isinstance(found, tuple | list) and found:
-        found = found[0]
-    if not isinstance(found, Tensor):
+    logits = output
+    if isinstance(logits, Mapping):
+        tensors = [value for value in logits.values() if isinstance(value, Tensor)]
+        logits = logits.get("logits", tensors[0] if len(tensors) == 1 else None)
+    elif not isinstance(logits, Tensor) and hasattr(logits, "logits"):
+        logits = logits.logits
+    elif isinstance(logits, tuple | list) and logits:
+        logits = logits[0]
+    if not isinstance(logits, Tensor):
         raise ModelError(
             f"the model returns {type(output).__name__}, in which no logits are found: return a tensor (N, K), a tuple "
             "that begins with it, a dict or an object with logits"
         )
-    return found
+    return logits
 
 
 def check_model(
@@ -136,7 +136,7 @@ def check_model(
     needed = max(classes or 0, int(labels.max()) + 1 if labels is not None and len(labels) else 0, 2)
     if logits.shape[1] < needed:
         raise ModelError(f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both")
-    access = access_of(model)
+    access = model_access(model)
     flags = [_PROBABILITIES] if access == "white-box" and _are_probabilities(logits) else []
     if isinstance(model, Classifier):
         flags += model.remarks
@@ -160,13 +160,13 @@ def _why_failing(model: nn.Module, images: Tensor) -> str:
 def _feeding(model: Classifier, images: Tensor, labels: Tensor, logits: Tensor) -> list[Flag]:
     """What the guard of the normalisation finds. Raises ModelError where the model does no better than chance for it."""
     stated = model.mean is not None or model.std is not None
-    found = misfed(model.answer, images, labels, logits.argmax(1), stated=stated)
-    if found is None:
+    better = find_missing_normalisation(model.answer, images, labels, logits.argmax(1), stated=stated)
+    if better is None:
         return []
-    if found.hopeless:
-        raise ModelError(found.sentence)
-    figures = {"right": found.right, "right_otherwise": found.better, "n": found.n}
-    return [Flag(found.flag, "block", found.sentence, evidence=tuple(figures.items()))]
+    if better.hopeless:
+        raise ModelError(better.sentence)
+    figures = {"right": better.right, "right_otherwise": better.better, "n": better.n}
+    return [Flag(better.flag, "block", better.sentence, evidence=tuple(figures.items()))]
 
 
 _BLACK_BOX = {
@@ -194,19 +194,19 @@ def _are_probabilities(logits: Tensor) -> bool:
 
 def _first_floating(model: nn.Module) -> Tensor | None:
     tensors = itertools.chain(model.parameters(), model.buffers())
-    return next((one for one in tensors if one.is_floating_point()), None)
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def _refuse_low_precision(model: nn.Module) -> None:
-    for name, one in itertools.chain(model.named_parameters(), model.named_buffers()):
-        if one.is_floating_point() and one.dtype not in (torch.float32, torch.float64):
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise ModelError(
-                f"the model holds {name} in {one.dtype}: call model.float(), since results are verified in float32"
+                f"the model holds {name} in {tensor.dtype}: call model.float(), since results are verified in float32"
             )
 
 
 def _channels(name: str, values: Sequence[float]) -> Tensor:
-    if not values or not all(math.isfinite(one) and (name == "mean" or one > 0) for one in values):
+    if not values or not all(math.isfinite(value) and (name == "mean" or value > 0) for value in values):
         kind = "finite" if name == "mean" else "positive, finite"
         raise ModelError(f"{name}={tuple(values)!r} must be {kind} numbers, one for each channel")
     return torch.tensor(tuple(values))

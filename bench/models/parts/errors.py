@@ -7,7 +7,7 @@ class ModelError(ValueError):
     """The model cannot be evaluated as it is; the message says why and what to do."""
 
 
-def in_a_line(error: BaseException, most: int = 300) -> str:
+def short_error(error: BaseException, most: int = 300) -> str:
     """The error's kind and the first line of what it says: those of other libraries may fill a page."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

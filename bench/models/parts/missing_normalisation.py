@@ -28,7 +28,7 @@ _PER_CLASS = 4
 
 
 @dataclass(frozen=True)
-class Feed:
+class InputFormat:
     """A way to feed images (N, C, H, W) in [0, 1]: (image − mean) / std, then perhaps as (N, H, W, C)."""
 
     what: str
@@ -38,7 +38,7 @@ class Feed:
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the model is given."""
-        mean, std = (torch.tensor(one).to(images).view(1, -1, 1, 1) for one in (self.mean, self.std))
+        mean, std = (torch.tensor(values).to(images).view(1, -1, 1, 1) for values in (self.mean, self.std))
         fed = (images - mean) / std
         return fed.permute(0, 2, 3, 1).contiguous() if self.channels_last else fed
 
@@ -56,15 +56,15 @@ class Feed:
         return " and ".join([*numbers, *inside])
 
 
-IMAGENET = Feed("with ImageNet's mean and std", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR = Feed("with CIFAR-10's mean and std", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-MNIST = Feed("with MNIST's mean and std", (0.1307,), (0.3081,))
-SIGNED = Feed("from −1 to 1", (0.5,), (0.5,))
-BYTES = Feed("from 0 to 255", std=(1 / 255,))
+IMAGENET = InputFormat("with ImageNet's mean and std", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR = InputFormat("with CIFAR-10's mean and std", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+MNIST = InputFormat("with MNIST's mean and std", (0.1307,), (0.3081,))
+SIGNED = InputFormat("from −1 to 1", (0.5,), (0.5,))
+BYTES = InputFormat("from 0 to 255", std=(1 / 255,))
 
 
 @dataclass(frozen=True)
-class Misfed:
+class MissingNormalisation:
     """What would help, with the figures: right answers of n, now and with what the sentence says."""
 
     flag: str
@@ -76,9 +76,9 @@ class Misfed:
     """Fed as now it does no better than chance, and it need not be: nothing that is measured then says anything."""
 
 
-def misfed(
+def find_missing_normalisation(
     answer: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, predictions: Tensor, *, stated: bool
-) -> Misfed | None:
+) -> MissingNormalisation | None:
     """The way of feeding in which the model does far better, or None where there is none or it does well already; else, where
     its answers fit other labels, their order.
 
@@ -90,38 +90,40 @@ def misfed(
     if not n or correct > _POOR * n:
         return None
     hopeless = correct <= _chance(labels)
-    found = _better_feeds(answer, images, labels, right, stated=stated, every=hopeless)
-    if found:
-        feed, better = found[0]
-        others = ", ".join(f"{one.what}: {count}" for one, count in found[1:] if count >= better - _CLOSE)
+    candidates = _better_feeds(answer, images, labels, right, stated=stated, every=hopeless)
+    if candidates:
+        feed, better = candidates[0]
+        others = ", ".join(
+            f"{candidate.what}: {count}" for candidate, count in candidates[1:] if count >= better - _CLOSE
+        )
         which = f" (or what it was trained with; {others})" if others else ""
         sentence = (
             f"the model gets {correct} of {n} clean images right{', no more than chance' if hopeless else ''}, but {better} "
             f"where images are fed {feed.what}: use {feed.option(stated=stated)}{which}"
         )
-        return Misfed("normalisation", sentence, correct, better, n, hopeless)
+        return MissingNormalisation("normalisation", sentence, correct, better, n, hopeless)
     return _reordered(labels, predictions, correct) if hopeless else None
 
 
 def takes_channels_last(answer: Callable[[Tensor], Tensor], images: Tensor) -> bool:
     """Whether a model that fails on images (N, C, H, W) answers them as (N, H, W, C)."""
-    logits = _tried(answer, Feed("", channels_last=True), images)
+    logits = _tried(answer, InputFormat("", channels_last=True), images)
     return logits is not None
 
 
-def _feeds(channels: int, *, stated: bool, every: bool) -> Iterator[Feed]:
+def _feeds(channels: int, *, stated: bool, every: bool) -> Iterator[InputFormat]:
     plain = [*([IMAGENET, CIFAR] if channels == 3 else [MNIST]), SIGNED, BYTES]
     if stated:
-        plain.insert(0, Feed("as they are"))
+        plain.insert(0, InputFormat("as they are"))
     yield from plain
     if every:
-        for one in dict.fromkeys([Feed("as they are"), *plain]):
-            yield Feed(f"{one.what}, channels last (N, H, W, C)", one.mean, one.std, channels_last=True)
+        for feed in dict.fromkeys([InputFormat("as they are"), *plain]):
+            yield InputFormat(f"{feed.what}, channels last (N, H, W, C)", feed.mean, feed.std, channels_last=True)
 
 
 def _better_feeds(
     answer: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, right: Tensor, *, stated: bool, every: bool
-) -> list[tuple[Feed, int]]:
+) -> list[tuple[InputFormat, int]]:
     """Ways that give clearly more right answers, with how many, the best first."""
     better = []
     for feed in _feeds(images.shape[1], stated=stated, every=every):
@@ -132,10 +134,10 @@ def _better_feeds(
         gained, lost = int((now & ~right).sum()), int((right & ~now).sum())
         if gained - lost >= _GAIN * len(labels) and _luck(gained, lost) <= _LUCK:
             better.append((feed, int(now.sum())))
-    return sorted(better, key=lambda one: -one[1])
+    return sorted(better, key=lambda pair: -pair[1])
 
 
-def _tried(answer: Callable[[Tensor], Tensor], feed: Feed, images: Tensor) -> Tensor | None:
+def _tried(answer: Callable[[Tensor], Tensor], feed: InputFormat, images: Tensor) -> Tensor | None:
     try:
         with torch.no_grad():
             logits = answer(feed(images))
@@ -157,12 +159,12 @@ def _chance(labels: Tensor) -> float:
     return n * share + 3 * math.sqrt(n * share * (1 - share))
 
 
-def _reordered(labels: Tensor, predictions: Tensor, correct: int) -> Misfed | None:
+def _reordered(labels: Tensor, predictions: Tensor, correct: int) -> MissingNormalisation | None:
     """The classes in another order than the model's: predictions fit the labels, each class another one."""
     n, classes = len(labels), labels.unique()
     if len(classes) < 3 or n < _PER_CLASS * len(classes):
         return None
-    taken = {int(one): predictions[labels == one].mode().values for one in classes}
+    taken = {int(label): predictions[labels == label].mode().values for label in classes}
     pairs = [(label, int(other)) for label, other in taken.items()]
     fitting = sum(int(((labels == label) & (predictions == other)).sum()) for label, other in pairs)
     if fitting < _ALIGNED * n or len({other for _, other in pairs}) < len(pairs):
@@ -175,4 +177,4 @@ def _reordered(labels: Tensor, predictions: Tensor, correct: int) -> Misfed | No
         + ", of class ".join(f"{label} are taken for {other}" for label, other in pairs[:3])
     )
     sentence = f"the model gets {correct} of {n} clean images right, no more than chance, but {fitting} fit: {what}"
-    return Misfed("class-order", sentence, correct, fitting, n)
+    return MissingNormalisation("class-order", sentence, correct, fitting, n)

@@ -5,29 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gauntlet.bench.models.parts.black_box import BlackBox, Queries
+from gauntlet.bench.models.parts.black_box import BlackBox, QueryCounter
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError
-from gauntlet.bench.models.sources.parse_source import Source
-from gauntlet.bench.models.sources.source_model import Sourced
+from gauntlet.bench.models.sources.parse_source import ModelSource
+from gauntlet.bench.models.sources.source_model import SourceModel
 from gauntlet.bench.registry.import_file import import_object, source_digest
 
-_made: dict[str, Queries] = {}
+_made: dict[str, QueryCounter] = {}
 """Queries of each function in this process: a black box that is loaded again goes on counting."""
 
 
-def load(source: Source, *, pretrained: bool) -> Sourced:
+def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """`blackbox:FILE.py:FUNCTION`, with settings of `BlackBox`. Raises ModelError and ImportSpecError."""
     if not pretrained:
         raise ModelError(f"blackbox:{source.name} has its weights behind the function: leave out --weights")
     settings: dict[str, Any] = source.keywords
     model = BlackBox(import_object(source.name), name=source.title, **settings)
-    model.queries = counted(source.name, model.queries)
+    model.queries = shared_queries(source.name, model.queries)
     card = ModelCard(name=source.title, summary="a function that is given images", access=source.access)
-    return Sourced(model, card, source_digest(source.name))
+    return SourceModel(model, card, source_digest(source.name))
 
 
-def counted(name: str, fresh: Queries) -> Queries:
+def shared_queries(name: str, fresh: QueryCounter) -> QueryCounter:
     """The count of what has been sent under that name in this process, with the limit of `fresh`."""
     file, _, function = name.rpartition(":")
     known = _made.setdefault(f"{Path(file).resolve()}:{function}", fresh)

@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import cast
 
-from gauntlet.bench.models.sources.parse_source import Kind, Source
-from gauntlet.bench.models.sources.source_model import Sourced
+from gauntlet.bench.models.sources.parse_source import ModelSource, SourceKind
+from gauntlet.bench.models.sources.source_model import SourceModel
 
-_LOADERS: Mapping[Kind, str] = {
+_LOADERS: Mapping[SourceKind, str] = {
     "robustbench": "robustbench_zoo:load",
     "timm": "timm_models:load",
     "torchvision": "torchvision_models:load",
@@ -20,8 +20,8 @@ _LOADERS: Mapping[Kind, str] = {
 }
 
 
-def open_source(source: Source, *, pretrained: bool) -> Sourced:
+def open_source(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """The model of a source, in eval mode; not `pretrained`: for weights of one's own. Raises ModelError, ImportSpecError."""
     module, _, function = _LOADERS[source.kind].partition(":")
     load = getattr(importlib.import_module(f"gauntlet.bench.models.sources.{module}"), function)
-    return cast("Sourced", load(source, pretrained=pretrained))
+    return cast("SourceModel", load(source, pretrained=pretrained))

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gauntlet.bench.models.files.local_files import checked_file, file_sha256
+from gauntlet.bench.models.files.local_files import check_file, file_sha256
 from gauntlet.bench.models.parts.card import ModelCard
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.import_library import library
-from gauntlet.bench.models.sources.parse_source import Source, is_folder
-from gauntlet.bench.models.sources.source_model import Sourced, library_digest
+from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.bench.models.sources.import_library import import_library
+from gauntlet.bench.models.sources.parse_source import ModelSource, is_folder
+from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
 
 _FILES = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),
@@ -27,7 +27,7 @@ _FILES = (
 _SHOWN = 3
 
 
-def load(source: Source, *, pretrained: bool) -> Sourced:
+def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """`hf:OWNER/REPOSITORY[@REVISION]`, or `hf:./FOLDER`, for which no network is needed. No code of the repository is run.
 
     Raises ModelError, also where weights are missing that the configuration asks for: they would be drawn at random.
@@ -43,18 +43,18 @@ def load(source: Source, *, pretrained: bool) -> Sourced:
             "model.save_pretrained(FOLDER)"
         )
     for file in files:
-        checked_file(file, "weights file")
-    transformers = library("transformers", "huggingface")
+        check_file(file, "weights file")
+    transformers = import_library("transformers", "huggingface")
     with _quiet(transformers):
         model = _model(transformers, folder, source.name, pretrained=pretrained)
-    card = hugging_face_card(source.name, config, preprocessing(folder), _licence(folder))
+    card = hugging_face_card(source.name, config, read_processor_config(folder), _licence(folder))
     if pretrained:
         card = _with_weights(card, files)
-    return Sourced(model.float().eval(), card, library_digest("transformers"))
+    return SourceModel(model.float().eval(), card, library_digest("transformers"))
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class ProcessorConfig:
     """What a repository says is done to an image: its size, and the normalisation of images in [0, 1]."""
 
     size: tuple[int, int] | None = None
@@ -62,7 +62,7 @@ class Preprocessing:
     std: tuple[float, ...] | None = None
 
 
-def preprocessing(folder: Path) -> Preprocessing:
+def read_processor_config(folder: Path) -> ProcessorConfig:
     """Read `preprocessor_config.json`; what it does not say is None.
 
     It scales images from 0 to 255 by `rescale_factor`, may subtract 1, and normalises: all that is one mean and std here.
@@ -78,19 +78,19 @@ def preprocessing(folder: Path) -> Preprocessing:
         factor = 255 * float(facts.get("rescale_factor", 1 / 255)) if facts.get("do_rescale", True) else 255.0
         offset = 1.0 if facts.get("rescale_offset") else 0.0
         normalises = facts.get("do_normalize", True) and "image_mean" in facts and "image_std" in facts
-        means = [float(one) for one in facts["image_mean"]] if normalises else [0.0]
-        stds = [float(one) for one in facts["image_std"]] if normalises else [1.0]
-        mean = tuple(round((one + offset) / factor, 9) for one in means)
-        std = tuple(round(one / factor, 9) for one in stds)
+        means = [float(value) for value in facts["image_mean"]] if normalises else [0.0]
+        stds = [float(value) for value in facts["image_std"]] if normalises else [1.0]
+        mean = tuple(round((value + offset) / factor, 9) for value in means)
+        std = tuple(round(value / factor, 9) for value in stds)
         crop = facts.get("crop_size") if facts.get("do_center_crop") else None
         size = _size(crop or facts.get("size"))
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"the preprocessing in {str(folder)!r} is not understood: {error}") from error
     identity = set(mean) == {0.0} and set(std) == {1.0}
-    return Preprocessing(size, None if identity else mean, None if identity else std)
+    return ProcessorConfig(size, None if identity else mean, None if identity else std)
 
 
-def hugging_face_card(name: str, config: Mapping[str, Any], prepared: Preprocessing, licence: str = "") -> ModelCard:
+def hugging_face_card(name: str, config: Mapping[str, Any], prepared: ProcessorConfig, licence: str = "") -> ModelCard:
     """The card that a repository's files amount to."""
     size = prepared.size or _size(config.get("image_size"))
     channels = config.get("num_channels", 3)
@@ -107,16 +107,16 @@ def hugging_face_card(name: str, config: Mapping[str, Any], prepared: Preprocess
 
 
 def _fetched(name: str) -> Path:
-    hub = library("huggingface_hub", "huggingface")
+    hub = import_library("huggingface_hub", "huggingface")
     repository, _, revision = name.partition("@")
     try:
-        found = hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES))
+        snapshot = hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES))
     except Exception as error:  # the network, the hub's answers
         raise ModelError(
-            f"hf:{name} cannot be fetched ({in_a_line(error)}): without a network, put its files into a folder, and write "
+            f"hf:{name} cannot be fetched ({short_error(error)}): without a network, put its files into a folder, and write "
             "hf:./FOLDER"
         ) from error
-    return Path(found)
+    return Path(snapshot)
 
 
 def _model(transformers: Any, folder: Path, name: str, *, pretrained: bool) -> nn.Module:
@@ -127,7 +127,7 @@ def _model(transformers: Any, folder: Path, name: str, *, pretrained: bool) -> n
             fresh: nn.Module = auto.from_config(config)
             return fresh
         model: nn.Module
-        model, found = auto.from_pretrained(
+        model, report = auto.from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -135,9 +135,9 @@ def _model(transformers: Any, folder: Path, name: str, *, pretrained: bool) -> n
             output_loading_info=True,
         )
     except Exception as error:  # archives and configurations of others may raise anything
-        why = in_a_line(error)
+        why = short_error(error)
         raise ModelError(f"transformers cannot make an image classifier of hf:{name}: {why}") from error
-    missing = sorted(str(key) for key in found.get("missing_keys", ()))
+    missing = sorted(str(key) for key in report.get("missing_keys", ()))
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise ModelError(
@@ -170,28 +170,28 @@ def _with_weights(card: ModelCard, files: list[Path]) -> ModelCard:
 
 
 def _json(path: Path, what: str) -> Mapping[str, Any]:
-    checked_file(path, f"{what} file")
+    check_file(path, f"{what} file")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{what} file {str(path)!r} is no valid JSON: {error}") from error
-    if not isinstance(found, Mapping):
-        raise ModelError(f"{what} file {str(path)!r} holds a {type(found).__name__}, not an object")
-    return found
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{what} file {str(path)!r} holds a {type(content).__name__}, not an object")
+    return content
 
 
-def _size(found: Any) -> tuple[int, int] | None:
-    if isinstance(found, Mapping):
-        edge = found.get("shortest_edge")
-        height, width = found.get("height", edge), found.get("width", edge)
+def _size(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, Mapping):
+        edge = value.get("shortest_edge")
+        height, width = value.get("height", edge), value.get("width", edge)
         return (int(height), int(width)) if height and width else None
-    if isinstance(found, list | tuple) and len(found) == 2:
-        return int(found[0]), int(found[1])
-    return (int(found), int(found)) if found else None
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return int(value[0]), int(value[1])
+    return (int(value), int(value)) if value else None
 
 
 def _licence(folder: Path) -> str:
     page = folder / "README.md"
     text = page.read_text(encoding="utf-8", errors="replace")[:4000] if page.is_file() else ""
-    found = re.search(r"^license:\s*(\S+)", text, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r"^license:\s*(\S+)", text, re.MULTILINE)
+    return match[1] if match else ""

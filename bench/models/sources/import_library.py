@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
+from gauntlet.bench.models.parts.errors import ModelError, short_error
 
 _BUILT_FOR_TORCH = ("torchvision", "timm", "robustbench")
 """Libraries that need torchvision, whose compiled part must fit torch's build."""
 
 
-def library(name: str, extra: str) -> Any:
+def import_library(name: str, extra: str) -> Any:
     """The library, or the module of one, of that name.
 
     Raises ModelError that says which extra to install, or why it cannot be imported here.
@@ -38,4 +38,4 @@ def library(name: str, extra: str) -> Any:
                 f"torchvision must be of the same build as torch ({torch.__version__}); install both from one index, or "
                 f"{root} with them in an environment of its own"
             )
-        raise ModelError(f"{root} cannot be imported here ({in_a_line(error)}): {out}") from error
+        raise ModelError(f"{root} cannot be imported here ({short_error(error)}): {out}") from error

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Call:
+class OnnxCall:
     """A node with its inputs at hand; inputs that are left out are None."""
 
     operator: str
@@ -20,10 +20,10 @@ class Call:
     outputs: int = 1
 
     def __getitem__(self, place: int) -> Tensor:
-        found = self.optional(place)
-        if found is None:
+        value = self.optional(place)
+        if value is None:
             raise NotImplementedError(f"{self.operator} without its input {place}")
-        return found
+        return value
 
     def optional(self, place: int) -> Tensor | None:
         """An input that may be left out."""
@@ -31,13 +31,13 @@ class Call:
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute; texts are bytes in the file."""
-        found = self.attributes.get(name, default)
-        return found.decode() if isinstance(found, bytes) else found
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
 
     def numbers(self, place: int, name: str) -> list[int] | None:
         """Whole numbers that older versions have as an attribute, newer ones as an input."""
         given = self.optional(place)
         if given is not None:
-            return [int(one) for one in given.reshape(-1).tolist()]
-        found = self.get(name)
-        return None if found is None else [int(one) for one in found]
+            return [int(number) for number in given.reshape(-1).tolist()]
+        value = self.get(name)
+        return None if value is None else [int(number) for number in value]

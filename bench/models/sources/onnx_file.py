@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gauntlet.bench.models.files.local_files import checked_file
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.import_library import library
-from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, Step
+from gauntlet.bench.models.files.local_files import check_file
+from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.bench.models.sources.import_library import import_library
+from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, OnnxNode
 
 _FLOATS = {1: torch.float32, 11: torch.float64}
 """ONNX's numbers of the element types that have gradients and are as fine as verification needs."""
@@ -53,31 +53,33 @@ class OnnxFile:
 
 def read_onnx(path: Path) -> OnnxFile:
     """Read and check a file. Raises ModelError, naming what is wrong with it."""
-    checked_file(path, "ONNX file")
-    onnx = library("onnx", "onnx")
+    check_file(path, "ONNX file")
+    onnx = import_library("onnx", "onnx")
     try:
         proto = onnx.load(str(path))
         onnx.checker.check_model(proto)
         if proto.functions:
-            proto = library("onnx.inliner", "onnx").inline_local_functions(proto)
+            proto = import_library("onnx.inliner", "onnx").inline_local_functions(proto)
     except Exception as error:  # the parser and the checker have errors of their own
-        raise ModelError(f"ONNX file {str(path)!r} is damaged, or none: {in_a_line(error)}") from error
+        raise ModelError(f"ONNX file {str(path)!r} is damaged, or none: {short_error(error)}") from error
     graph = proto.graph
-    stored = {one.name for one in graph.initializer}
-    inputs = [one for one in graph.input if one.name not in stored]
+    stored = {value.name for value in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
     if len(inputs) != 1 or not graph.output:
         raise ModelError(
-            f"ONNX file {str(path)!r} takes {len(inputs)} inputs ({', '.join(one.name for one in inputs)}) and gives "
+            f"ONNX file {str(path)!r} takes {len(inputs)} inputs ({', '.join(value.name for value in inputs)}) and gives "
             f"{len(graph.output)} outputs: a classifier takes one, the images"
         )
     kind = inputs[0].type.tensor_type
-    shape = tuple(one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in kind.shape.dim)
+    shape = tuple(
+        value.dim_value if value.HasField("dim_value") and value.dim_value > 0 else None for value in kind.shape.dim
+    )
     if len(shape) != 4:
         raise ModelError(f"ONNX file {str(path)!r} takes {len(shape)} dimensions, but images have 4: (N, C, H, W)")
     return OnnxFile(path, proto, inputs[0].name, graph.output[0].name, shape, kind.elem_type)
 
 
-def network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
+def to_network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
     """The graph as a torch module. Raises ModelError for what is not converted, by operator."""
     if file.element not in _FLOATS:
         raise ModelError(
@@ -96,10 +98,10 @@ def network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
             batch=batch,
         )
     except NotImplementedError as error:
-        raise unsupported(file, error) from error
+        raise unsupported_operator(file, error) from error
 
 
-def unsupported(file: OnnxFile, error: NotImplementedError) -> ModelError:
+def unsupported_operator(file: OnnxFile, error: NotImplementedError) -> ModelError:
     """What to say of operators that are not converted."""
     return ModelError(
         f"ONNX file {str(file.path)!r} uses what is not converted to torch: {error}; export it in other operators, or attack "
@@ -107,29 +109,29 @@ def unsupported(file: OnnxFile, error: NotImplementedError) -> ModelError:
     )
 
 
-def _parts(proto: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Step]]:
+def _parts(proto: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], list[OnnxNode]]:
     """Floating weights, other constants, and the steps."""
-    numpy_helper = library("onnx.numpy_helper", "onnx")
-    opsets = {one.domain: one.version for one in proto.opset_import}
+    numpy_helper = import_library("onnx.numpy_helper", "onnx")
+    opsets = {item.domain: item.version for item in proto.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 1))
-    found = {one.name: _tensor(numpy_helper.to_array(one)) for one in proto.graph.initializer}
+    values = {item.name: _tensor(numpy_helper.to_array(item)) for item in proto.graph.initializer}
     steps = []
     for node in proto.graph.node:
-        attributes = {one.name: _attribute(one, numpy_helper) for one in node.attribute}
+        attributes = {item.name: _attribute(item, numpy_helper) for item in node.attribute}
         if node.op_type == "Constant" and not node.domain:
-            found[node.output[0]] = _constant(attributes)
+            values[node.output[0]] = _constant(attributes)
             continue
         name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        steps.append(Step(name, tuple(node.input), tuple(node.output), attributes, opset))
+        steps.append(OnnxNode(name, tuple(node.input), tuple(node.output), attributes, opset))
     used = {name for step in steps for name in step.inputs}
-    floating = {name: value for name, value in found.items() if value.is_floating_point() and name in used}
+    floating = {name: value for name, value in values.items() if value.is_floating_point() and name in used}
     # Numbers that shapes and limits are computed from are single; weights are what the model has learnt.
     weights = {name: value for name, value in floating.items() if value.numel() > 1}
-    return weights, {name: value for name, value in found.items() if name not in weights}, steps
+    return weights, {name: value for name, value in values.items() if name not in weights}, steps
 
 
 def _attribute(attribute: Any, numpy_helper: Any) -> Any:
-    helper = library("onnx.helper", "onnx")
+    helper = import_library("onnx.helper", "onnx")
     value = helper.get_attribute_value(attribute)
     return _tensor(numpy_helper.to_array(value)) if hasattr(value, "raw_data") else value
 
@@ -142,12 +144,12 @@ def _constant(attributes: Mapping[str, Any]) -> Tensor:
     return _tensor(np.asarray(value, dtype=kind))
 
 
-def _tensor(found: Any) -> Tensor:
+def _tensor(array: Any) -> Tensor:
     # A copy: what onnx gives cannot be written to.
-    return torch.from_numpy(np.array(found))
+    return torch.from_numpy(np.array(array))
 
 
-def _before_softmax(steps: list[Step], file: OnnxFile) -> str:
+def _before_softmax(steps: list[OnnxNode], file: OnnxFile) -> str:
     """The logits, where the file ends in a softmax: probabilities have hardly any gradient where a model is confident."""
     last = next((step for step in steps if file.output in step.outputs), None)
     if last is not None and last.operator == "Softmax" and last.attributes.get("axis", -1) in (-1, 1):

@@ -14,13 +14,13 @@ from torch import Tensor
 from gauntlet.bench.models.files.local_files import file_sha256
 from gauntlet.bench.models.parts.black_box import BlackBox
 from gauntlet.bench.models.parts.card import ModelCard
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.black_box_function import counted
-from gauntlet.bench.models.sources.import_library import library
-from gauntlet.bench.models.sources.onnx_file import OnnxFile, network, read_onnx, unsupported
+from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.bench.models.sources.black_box_function import shared_queries
+from gauntlet.bench.models.sources.import_library import import_library
+from gauntlet.bench.models.sources.onnx_file import OnnxFile, read_onnx, to_network, unsupported_operator
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork
-from gauntlet.bench.models.sources.parse_source import Source
-from gauntlet.bench.models.sources.source_model import Sourced
+from gauntlet.bench.models.sources.parse_source import ModelSource
+from gauntlet.bench.models.sources.source_model import SourceModel
 
 AGREEMENT = 1e-3
 """Largest difference of an output from onnxruntime's, as a share of the largest output; usual are 1e-7 to 1e-5."""
@@ -28,36 +28,36 @@ _USUAL = ((3, 32), (1, 28), (3, 224))
 """Channels and edge that are tried where the file takes any."""
 _IMAGES = 3
 
-Images = npt.NDArray[np.float32]
+ImageArray = npt.NDArray[np.float32]
 
 
-def load(source: Source, *, pretrained: bool) -> Sourced:
+def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """`onnx:FILE.onnx` as a torch module that agrees with onnxruntime on random images, measured here. Raises ModelError."""
     file = _read(source, pretrained)
     run = _session(file)
     model = _agreeing(file, run)
     size = _complete(file, run)
     card = _card(source, file, size, "converted to torch, compared with onnxruntime")
-    return Sourced(model, card, card.sha256)
+    return SourceModel(model, card, card.sha256)
 
 
-def load_black_box(source: Source, *, pretrained: bool) -> Sourced:
+def load_black_box(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """`onnx-blackbox:FILE.onnx`, run by onnxruntime: scores or, with `classes`, predicted classes. Raises ModelError."""
     file = _read(source, pretrained)
     settings: dict[str, Any] = source.keywords
     model = BlackBox(_session(file), name=source.title, **settings)
-    model.queries = counted(f"{source.name}:", model.queries)
+    model.queries = shared_queries(f"{source.name}:", model.queries)
     card = _card(source, file, None, "run by onnxruntime, without gradients")
-    return Sourced(model, card, card.sha256)
+    return SourceModel(model, card, card.sha256)
 
 
-def _read(source: Source, pretrained: bool) -> OnnxFile:
+def _read(source: ModelSource, pretrained: bool) -> OnnxFile:
     if not pretrained:
         raise ModelError(f"{source.kind}:{source.name} has its weights inside: leave out --weights")
     return read_onnx(Path(source.name))
 
 
-def _card(source: Source, file: OnnxFile, size: tuple[int, int, int] | None, summary: str) -> ModelCard:
+def _card(source: ModelSource, file: OnnxFile, size: tuple[int, int, int] | None, summary: str) -> ModelCard:
     proto = file.proto
     maker = f"{proto.producer_name} {proto.producer_version}".strip()
     return ModelCard(
@@ -71,9 +71,9 @@ def _card(source: Source, file: OnnxFile, size: tuple[int, int, int] | None, sum
     )
 
 
-def _session(file: OnnxFile) -> Callable[[Images], Any]:
+def _session(file: OnnxFile) -> Callable[[ImageArray], Any]:
     """What runs the file: images (N, C, H, W) in, its first output out; in parts where it takes so many images only."""
-    runtime = library("onnxruntime", "onnx")
+    runtime = import_library("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
@@ -81,14 +81,14 @@ def _session(file: OnnxFile) -> Callable[[Images], Any]:
         session = runtime.InferenceSession(str(file.path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has errors of its own
         raise ModelError(
-            f"onnxruntime cannot open {str(file.path)!r}: {in_a_line(error)}; it may need a newer onnxruntime, or an operator of "
-            "its own"
+            f"onnxruntime cannot open {str(file.path)!r}: {short_error(error)}; it may need a newer onnxruntime, or an "
+            "operator of its own"
         ) from error
     kind = {1: np.float32, 10: np.float16, 11: np.float64}.get(file.element)
     if kind is None:
         raise ModelError(f"ONNX file {str(file.path)!r} takes no floating-point images: export it so that it does")
 
-    def run(images: Images) -> Any:
+    def run(images: ImageArray) -> Any:
         fed = images.astype(kind)
         fed = fed.transpose(0, 2, 3, 1) if file.channels_last else fed
         step = file.batch or max(1, len(fed))
@@ -97,14 +97,14 @@ def _session(file: OnnxFile) -> Callable[[Images], Any]:
             part = fed[start : start + step]
             missing = step - len(part) if file.batch else 0
             full = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
-            (found,) = session.run([file.output], {file.image: np.ascontiguousarray(full)})
-            parts.append(found[: len(part)])
+            (outputs,) = session.run([file.output], {file.image: np.ascontiguousarray(full)})
+            parts.append(outputs[: len(part)])
         return np.concatenate(parts)
 
     return run
 
 
-def _complete(file: OnnxFile, run: Callable[[Images], Any]) -> tuple[int, int, int]:
+def _complete(file: OnnxFile, run: Callable[[ImageArray], Any]) -> tuple[int, int, int]:
     """Channels, height and width: as the file says, or usual ones that it takes."""
     channels, height, width = file.size
     errors = []
@@ -113,13 +113,13 @@ def _complete(file: OnnxFile, run: Callable[[Images], Any]) -> tuple[int, int, i
         try:
             run(np.zeros((1, *size), dtype=np.float32))
         except Exception as error:  # the runtime has errors of its own
-            errors.append(in_a_line(error))
+            errors.append(short_error(error))
         else:
             return size
     raise ModelError(f"onnxruntime fails on {str(file.path)!r} with images of any usual size: {errors[0]}")
 
 
-def _agreeing(file: OnnxFile, run: Callable[[Images], Any]) -> OnnxNetwork:
+def _agreeing(file: OnnxFile, run: Callable[[ImageArray], Any]) -> OnnxNetwork:
     """The converted file. Where the file takes so many images only, it is tried on more at once, which is faster."""
     size = _complete(file, run)
     images = torch.rand(_IMAGES, *size, generator=torch.Generator().manual_seed(0))
@@ -132,16 +132,16 @@ def _agreeing(file: OnnxFile, run: Callable[[Images], Any]) -> OnnxNetwork:
         )
     worst = ""
     for batch in dict.fromkeys([None, file.batch]):
-        model = network(file, batch=batch)
+        model = to_network(file, batch=batch)
         try:
             with torch.no_grad():
-                found = model(images.to(torch.float64 if file.element == 11 else torch.float32))
+                outputs = model(images.to(torch.float64 if file.element == 11 else torch.float32))
         except NotImplementedError as error:
-            raise unsupported(file, error) from error
+            raise unsupported_operator(file, error) from error
         except Exception as error:  # shapes that hold for one size of batch only
-            worst = in_a_line(error)
+            worst = short_error(error)
             continue
-        gap = _gap(found if model.output == file.output else found.softmax(1), expected)
+        gap = _gap(outputs if model.output == file.output else outputs.softmax(1), expected)
         if gap <= AGREEMENT:
             return model
         worst = f"outputs differ by {gap:.2g} of the largest"
@@ -151,8 +151,8 @@ def _agreeing(file: OnnxFile, run: Callable[[Images], Any]) -> OnnxNetwork:
     )
 
 
-def _gap(found: Tensor, expected: Tensor) -> float:
-    if found.shape != expected.shape:
+def _gap(outputs: Tensor, expected: Tensor) -> float:
+    if outputs.shape != expected.shape:
         return float("inf")
-    gap = float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-12))
+    gap = float((outputs.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-12))
     return gap if gap == gap else float("inf")

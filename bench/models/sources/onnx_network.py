@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.bench.models.sources.onnx_call import Call
+from gauntlet.bench.models.sources.onnx_call import OnnxCall
 from gauntlet.bench.models.sources.onnx_operators import OPERATORS
 
 
 @dataclass(frozen=True)
-class Step:
+class OnnxNode:
     """A node: its operator, the names of what it takes and gives (empty: left out), and its attributes."""
 
     operator: str
@@ -39,7 +39,7 @@ class OnnxNetwork(nn.Module):
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Sequence[OnnxNode],
         weights: Mapping[str, Tensor],
         constants: Mapping[str, Tensor],
         *,
@@ -82,37 +82,37 @@ class OnnxNetwork(nn.Module):
         values[self.image] = fed
         for number, step in enumerate(self.steps):
             inputs = _together([values[name] if name else None for name in step.inputs])
-            found = OPERATORS[step.operator](
-                Call(step.operator, inputs, step.attributes, step.opset, len(step.outputs))
+            result = OPERATORS[step.operator](
+                OnnxCall(step.operator, inputs, step.attributes, step.opset, len(step.outputs))
             )
-            given = found if isinstance(found, list) else [found]
-            values.update((name, value) for name, value in zip(step.outputs, given, strict=False) if name)
+            outputs = result if isinstance(result, list) else [result]
+            values.update((name, value) for name, value in zip(step.outputs, outputs, strict=False) if name)
             for name in self._last_use.get(number, ()):
                 del values[name]
         return values[self.output]
 
 
-def _needed(steps: Sequence[Step], output: str) -> list[Step]:
+def _needed(steps: Sequence[OnnxNode], output: str) -> list[OnnxNode]:
     """The steps that the output depends on, in their order."""
-    wanted, found = {output}, []
+    wanted, needed = {output}, []
     for step in reversed(steps):
         if wanted & set(step.outputs):
             wanted |= set(step.inputs)
-            found.append(step)
-    return found[::-1]
+            needed.append(step)
+    return needed[::-1]
 
 
-def _last_use(steps: Sequence[Step], output: str) -> dict[int, list[str]]:
+def _last_use(steps: Sequence[OnnxNode], output: str) -> dict[int, list[str]]:
     """What each step is the last to read, so that it need not be kept any longer."""
     last = {name: number for number, step in enumerate(steps) for name in (*step.outputs, *step.inputs) if name}
-    found: dict[int, list[str]] = {}
+    last_read: dict[int, list[str]] = {}
     for name, number in last.items():
         if name != output:
-            found.setdefault(number, []).append(name)
-    return found
+            last_read.setdefault(number, []).append(name)
+    return last_read
 
 
 def _together(inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
     """All on one device: shapes and whole numbers are kept on the CPU."""
-    device = next((one.device for one in inputs if one is not None and one.device.type != "cpu"), None)
-    return [one if one is None or device is None else one.to(device) for one in inputs]
+    device = next((tensor.device for tensor in inputs if tensor is not None and tensor.device.type != "cpu"), None)
+    return [tensor if tensor is None or device is None else tensor.to(device) for tensor in inputs]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gauntlet.bench.models.sources.onnx_call import Call
+from gauntlet.bench.models.sources.onnx_call import OnnxCall
 from gauntlet.bench.models.sources.onnx_shapes import (
     constant_of_shape,
     depth_to_space,
@@ -33,18 +33,18 @@ from gauntlet.bench.models.sources.onnx_shapes import (
 )
 from gauntlet.bench.models.sources.onnx_windows import average_pool, convolution, max_pool, transposed_convolution
 
-Operator: TypeAlias = Callable[[Call], "Tensor | list[Tensor]"]
+Operator: TypeAlias = Callable[[OnnxCall], "Tensor | list[Tensor]"]
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
-def _mod(call: Call) -> Tensor:
+def _mod(call: OnnxCall) -> Tensor:
     return torch.fmod(call[0], call[1]) if call.get("fmod", 0) else torch.remainder(call[0], call[1])
 
 
-def _gemm(call: Call) -> Tensor:
+def _gemm(call: OnnxCall) -> Tensor:
     a = call[0].t() if call.get("transA", 0) else call[0]
     b = call[1].t() if call.get("transB", 0) else call[1]
     added = call.optional(2)
@@ -53,7 +53,7 @@ def _gemm(call: Call) -> Tensor:
     return torch.addmm(added, a, b, beta=call.get("beta", 1.0), alpha=call.get("alpha", 1.0))
 
 
-def _softmax(call: Call, function: Callable[..., Tensor]) -> Tensor:
+def _softmax(call: OnnxCall, function: Callable[..., Tensor]) -> Tensor:
     x = call[0]
     if call.opset >= 13:
         return function(x, dim=call.get("axis", -1))
@@ -61,14 +61,14 @@ def _softmax(call: Call, function: Callable[..., Tensor]) -> Tensor:
     return function(x.flatten(axis), dim=-1).view_as(x) if axis else function(x.flatten(), dim=0).view_as(x)
 
 
-def _batch_norm(call: Call) -> Tensor:
+def _batch_norm(call: OnnxCall) -> Tensor:
     if call.get("training_mode", 0) or (call.outputs > 1 and call.opset >= 14):
         raise NotImplementedError("BatchNormalization in training mode")
     x, scale, shift, mean, variance = (call[place] for place in range(5))
     return functional.batch_norm(x, mean, variance, scale, shift, False, 0.0, call.get("epsilon", 1e-5))
 
 
-def _layer_norm(call: Call) -> Tensor:
+def _layer_norm(call: OnnxCall) -> Tensor:
     if call.outputs > 1:
         raise NotImplementedError("LayerNormalization with its statistics as outputs")
     x = call[0]
@@ -79,22 +79,22 @@ def _layer_norm(call: Call) -> Tensor:
     )
 
 
-def _group_norm(call: Call) -> Tensor:
+def _group_norm(call: OnnxCall) -> Tensor:
     x, groups, scale, shift = call[0], call.get("num_groups"), call[1], call[2]
     if call.opset < 21:
         # Until then, one scale and one shift for a group.
-        scale, shift = (one.repeat_interleave(x.shape[1] // groups) for one in (scale, shift))
+        scale, shift = (parameter.repeat_interleave(x.shape[1] // groups) for parameter in (scale, shift))
     return functional.group_norm(x, groups, scale, shift, call.get("epsilon", 1e-5))
 
 
-def _reduce(call: Call, function: Callable[..., Tensor]) -> Tensor:
+def _reduce(call: OnnxCall, function: Callable[..., Tensor]) -> Tensor:
     axes = call.numbers(1, "axes")
     if not axes and call.get("noop_with_empty_axes", 0):
         return call[0]
     return function(call[0], dim=tuple(axes or range(call[0].ndim)), keepdim=bool(call.get("keepdims", 1)))
 
 
-def _clip(call: Call) -> Tensor:
+def _clip(call: OnnxCall) -> Tensor:
     x = call[0]
     low, high = (call.optional(place) for place in (1, 2))
     least = call.get("min") if low is None else low
@@ -103,7 +103,7 @@ def _clip(call: Call) -> Tensor:
     return x if most is None else torch.minimum(x, torch.as_tensor(most).to(x))
 
 
-def _resize(call: Call) -> Tensor:
+def _resize(call: OnnxCall) -> Tensor:
     x, mode = call[0], call.get("mode", "nearest")
     older = call.operator == "Upsample" or call.opset < 11
     scales = call.optional(1) if older else call.optional(2)
@@ -125,29 +125,29 @@ def _resize(call: Call) -> Tensor:
     return functional.interpolate(x, size=size, mode=kernel, align_corners=way == "align_corners")
 
 
-def _cast(call: Call) -> Tensor:
+def _cast(call: OnnxCall) -> Tensor:
     kind = call.get("to")
     if kind not in _TYPES:
         raise NotImplementedError(f"Cast to ONNX's type {kind}")
     return call[0].to(_TYPES[kind])
 
 
-def _instance_norm(call: Call) -> Tensor:
+def _instance_norm(call: OnnxCall) -> Tensor:
     return functional.instance_norm(call[0], weight=call[1], bias=call[2], eps=call.get("epsilon", 1e-5))
 
 
-def _response_norm(call: Call) -> Tensor:
+def _response_norm(call: OnnxCall) -> Tensor:
     size, alpha, beta, bias = call.get("size"), call.get("alpha", 1e-4), call.get("beta", 0.75), call.get("bias", 1.0)
     return functional.local_response_norm(call[0], size, alpha=alpha, beta=beta, k=bias)
 
 
-def _argmax(call: Call) -> Tensor:
+def _argmax(call: OnnxCall) -> Tensor:
     if call.get("select_last_index", 0):
         raise NotImplementedError("ArgMax with select_last_index")
     return call[0].argmax(call.get("axis", 0), keepdim=bool(call.get("keepdims", 1)))
 
 
-def _hard_sigmoid(call: Call) -> Tensor:
+def _hard_sigmoid(call: OnnxCall) -> Tensor:
     slope, shift = float(call.get("alpha", 0.2)), float(call.get("beta", 0.5))
     return (slope * call[0] + shift).clamp(0, 1)
 
@@ -278,7 +278,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Softmax": partial(_softmax, function=torch.softmax),
     "Split": split,
     "Squeeze": squeeze,
-    "Tile": lambda call: call[0].repeat([int(one) for one in call[1].tolist()]),
+    "Tile": lambda call: call[0].repeat([int(times) for times in call[1].tolist()]),
     "Transpose": lambda call: call[0].permute(call.get("perm", list(range(call[0].ndim))[::-1])),
     "Unsqueeze": unsqueeze,
     "Upsample": _resize,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gauntlet.bench.models.sources.onnx_call import Call
+from gauntlet.bench.models.sources.onnx_call import OnnxCall
 
 
-def reshape(call: Call) -> Tensor:
+def reshape(call: OnnxCall) -> Tensor:
     """A 0 keeps a size, unless the node says that it is meant."""
     x, shape = call[0], call.numbers(1, "shape") or []
     if not call.get("allowzero", 0):
@@ -19,14 +19,14 @@ def reshape(call: Call) -> Tensor:
     return x.reshape(tuple(shape))
 
 
-def flatten(call: Call) -> Tensor:
+def flatten(call: OnnxCall) -> Tensor:
     """Into two dimensions."""
     x = call[0]
     axis = call.get("axis", 1)
     return x.reshape(math.prod(x.shape[: axis % x.ndim if axis < 0 else axis]), -1)
 
 
-def slice_of(call: Call) -> Tensor:
+def slice_of(call: OnnxCall) -> Tensor:
     """Steps may be negative."""
     x = call[0]
     starts, ends = call.numbers(1, "starts") or [], call.numbers(2, "ends") or []
@@ -41,7 +41,7 @@ def slice_of(call: Call) -> Tensor:
     return x
 
 
-def gather(call: Call) -> Tensor:
+def gather(call: OnnxCall) -> Tensor:
     """Entries along an axis."""
     x, places = call[0], call[1]
     axis = call.get("axis", 0) % x.ndim
@@ -50,13 +50,13 @@ def gather(call: Call) -> Tensor:
     return taken.reshape((*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
 
 
-def gather_elements(call: Call) -> Tensor:
+def gather_elements(call: OnnxCall) -> Tensor:
     """As torch.gather, with places from the end as negative numbers."""
     x, places, axis = call[0], call[1], call.get("axis", 0)
     return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places))
 
 
-def split(call: Call) -> list[Tensor]:
+def split(call: OnnxCall) -> list[Tensor]:
     """Along an axis, by sizes or into equal parts."""
     x, axis = call[0], call.get("axis", 0)
     sizes = call.numbers(1, "split")
@@ -66,13 +66,13 @@ def split(call: Call) -> list[Tensor]:
     return list(x.split(sizes, axis))
 
 
-def squeeze(call: Call) -> Tensor:
+def squeeze(call: OnnxCall) -> Tensor:
     """Without axes of size 1."""
     x, axes = call[0], call.numbers(1, "axes")
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
-def unsqueeze(call: Call) -> Tensor:
+def unsqueeze(call: OnnxCall) -> Tensor:
     """With axes of size 1."""
     x, axes = call[0], call.numbers(1, "axes") or []
     for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
@@ -80,31 +80,31 @@ def unsqueeze(call: Call) -> Tensor:
     return x
 
 
-def shape_of(call: Call) -> Tensor:
+def shape_of(call: OnnxCall) -> Tensor:
     """As whole numbers, on the CPU."""
     return torch.tensor(call[0].shape[call.get("start", 0) : call.get("end")], dtype=torch.int64)
 
 
-def constant_of_shape(call: Call) -> Tensor:
+def constant_of_shape(call: OnnxCall) -> Tensor:
     """One value everywhere."""
     value = call.get("value")
     filling = torch.zeros(1) if value is None else value
-    return filling.reshape(()).expand([int(one) for one in call[0].tolist()]).clone()
+    return filling.reshape(()).expand([int(size) for size in call[0].tolist()]).clone()
 
 
-def range_of(call: Call) -> Tensor:
+def range_of(call: OnnxCall) -> Tensor:
     """Start, end and step."""
     start, end, step = (call[place] for place in range(3))
     return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
-def expand(call: Call) -> Tensor:
+def expand(call: OnnxCall) -> Tensor:
     """To a shape that is broadcast with its own."""
-    shape = torch.broadcast_shapes(call[0].shape, [int(one) for one in call[1].tolist()])
+    shape = torch.broadcast_shapes(call[0].shape, [int(size) for size in call[1].tolist()])
     return call[0].expand(shape)
 
 
-def pad(call: Call) -> Tensor:
+def pad(call: OnnxCall) -> Tensor:
     """With a constant or by repeating what is there."""
     x, pads = call[0], call.numbers(1, "pads") or []
     axes = call.numbers(3, "axes") or list(range(x.ndim))
@@ -123,7 +123,7 @@ def pad(call: Call) -> Tensor:
     return functional.pad(x, sizes, mode, value) if mode == "constant" else functional.pad(x, sizes, mode)
 
 
-def depth_to_space(call: Call) -> Tensor:
+def depth_to_space(call: OnnxCall) -> Tensor:
     """Channels into blocks of pixels."""
     if call.get("mode", "DCR") == "CRD":
         return functional.pixel_shuffle(call[0], call.get("blocksize"))

@@ -26,8 +26,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: Get) -> Ten
     if before != after:
         x, before = _padded(x, before, after, 0.0), [0] * len(kernel)
     convolve = _CONVOLUTIONS[len(kernel) - 1]
-    found: Tensor = convolve(x, weight, bias, strides, before, dilations, get("group", 1))
-    return found
+    output: Tensor = convolve(x, weight, bias, strides, before, dilations, get("group", 1))
+    return output
 
 
 def transposed_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: Get) -> Tensor:
@@ -40,8 +40,8 @@ def transposed_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: 
         raise NotImplementedError("ConvTranspose with padding that differs between the sides")
     more = get("output_padding", [0] * len(kernel))
     convolve = _TRANSPOSED[len(kernel) - 1]
-    found: Tensor = convolve(x, weight, bias, strides, before, more, get("group", 1), dilations)
-    return found
+    output: Tensor = convolve(x, weight, bias, strides, before, more, get("group", 1), dilations)
+    return output
 
 
 def max_pool(x: Tensor, get: Get) -> Tensor:
@@ -49,24 +49,24 @@ def max_pool(x: Tensor, get: Get) -> Tensor:
     kernel = list(get("kernel_shape"))
     strides, dilations = _each(get, "strides", kernel), _each(get, "dilations", kernel)
     before, after = _padding(x.shape[2:], kernel, strides, dilations, get)
-    if before != after or any(2 * one > size for one, size in zip(before, kernel, strict=True)):
+    if before != after or any(2 * pad > size for pad, size in zip(before, kernel, strict=True)):
         x, before = _padded(x, before, after, -torch.inf), [0] * len(kernel)
     pool = _MAXIMA[len(kernel) - 1]
-    found: Tensor = pool(x, kernel, strides, before, dilations, bool(get("ceil_mode", 0)))
-    return found
+    output: Tensor = pool(x, kernel, strides, before, dilations, bool(get("ceil_mode", 0)))
+    return output
 
 
 def average_pool(x: Tensor, get: Get) -> Tensor:
     """Of (N, C, …); what is padded counts where `count_include_pad` says so."""
     kernel = list(get("kernel_shape"))
     strides, dilations = _each(get, "strides", kernel), _each(get, "dilations", kernel)
-    if any(one != 1 for one in dilations):
+    if any(dilation != 1 for dilation in dilations):
         raise NotImplementedError("AveragePool with dilations")
     before, after = _padding(x.shape[2:], kernel, strides, dilations, get)
     pool, ceil, counted = _MEANS[len(kernel) - 1], bool(get("ceil_mode", 0)), bool(get("count_include_pad", 0))
-    if before == after and all(2 * one <= size for one, size in zip(before, kernel, strict=True)):
-        found: Tensor = pool(x, kernel, strides, before, ceil, counted)
-        return found
+    if before == after and all(2 * pad <= size for pad, size in zip(before, kernel, strict=True)):
+        output: Tensor = pool(x, kernel, strides, before, ceil, counted)
+        return output
     nothing = [0] * len(kernel)
     mean: Tensor = pool(_padded(x, before, after, 0.0), kernel, strides, nothing, ceil)
     if counted:

@@ -15,10 +15,10 @@ from gauntlet.attacks.registry.settings import Named, Setting, parse_named
 from gauntlet.bench.models.parts.card import Access
 from gauntlet.bench.models.parts.errors import ModelError
 
-Kind = Literal["robustbench", "timm", "torchvision", "hf", "onnx", "onnx-blackbox", "blackbox"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+SourceKind = Literal["robustbench", "timm", "torchvision", "hf", "onnx", "onnx-blackbox", "blackbox"]
+KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
 
-_SETTINGS: Mapping[Kind, tuple[str, ...]] = {
+_SETTINGS: Mapping[SourceKind, tuple[str, ...]] = {
     "robustbench": (),
     "timm": ("num_classes",),
     "torchvision": ("num_classes",),
@@ -28,7 +28,7 @@ _SETTINGS: Mapping[Kind, tuple[str, ...]] = {
     "blackbox": ("classes", "max_queries", "batch_size", "give"),
 }
 _LIMITS = ("max_queries", "batch_size")
-_FORMS: Mapping[Kind, str] = {
+_FORMS: Mapping[SourceKind, str] = {
     "robustbench": "robustbench:NAME or robustbench:DATASET/NORM/NAME, such as robustbench:cifar10/Linf/Carmon2019Unlabeled",
     "timm": "timm:NAME, such as timm:resnet50.a1_in1k",
     "torchvision": "torchvision:NAME or torchvision:NAME.WEIGHTS, such as torchvision:resnet18.IMAGENET1K_V1",
@@ -47,10 +47,10 @@ class SourceError(ModelError):
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A name, taken apart: where the model comes from, how it is called there, and settings."""
 
-    kind: Kind
+    kind: SourceKind
     name: str
     settings: tuple[tuple[str, Setting], ...] = ()
 
@@ -89,10 +89,10 @@ class Source:
         return f"{self.kind}:{self.name}"
 
 
-def parse_source(spec: str) -> Source | None:
+def parse_source(spec: str) -> ModelSource | None:
     """Take a name apart; None where it names no source. Raises SourceError for one that names a source wrongly."""
     prefix, colon, rest = spec.partition(":")
-    kind = next((one for one in KINDS if colon and one == prefix), None)
+    kind = next((name for name in KINDS if colon and name == prefix), None)
     if kind is None:
         if colon or not spec.lower().endswith(".onnx"):
             return None
@@ -106,10 +106,10 @@ def parse_source(spec: str) -> Source | None:
         has = f"it has {', '.join(_SETTINGS[kind])}" if _SETTINGS[kind] else "it has no settings"
         raise SourceError(f"model {spec!r} has no setting {unknown[0]!r}: {has}")
     _understood(kind, named.name, spec)
-    return Source(kind, named.name, named.settings)
+    return ModelSource(kind, named.name, named.settings)
 
 
-def placed(spec: str, data: str, norm: str) -> str:
+def complete_robustbench_name(spec: str, data: str, norm: str) -> str:
     """The full name of a RobustBench model that is named alone: for the data set and the norm in use; others unchanged.
 
     Raises SourceError where RobustBench has none for them.
@@ -132,7 +132,7 @@ def is_folder(name: str) -> bool:
     return name.startswith((".", "/", "~"))
 
 
-def _understood(kind: Kind, name: str, spec: str) -> None:
+def _understood(kind: SourceKind, name: str, spec: str) -> None:
     parts = name.split("/")
     if kind == "robustbench":
         fine = len(parts) == 1 or (

@@ -64,8 +64,8 @@ def robustbench_card(name: str) -> ModelCard:
         architecture=facts.get("architecture", ""),
         data=data,
         threat=threat,
-        source=" ".join(one for one in (venue, link) if one),
-        licence=next((one for start, one in _LICENCES.items() if model.startswith(start)), "MIT"),
+        source=" ".join(part for part in (venue, link) if part),
+        licence=next((licence for start, licence in _LICENCES.items() if model.startswith(start)), "MIT"),
         input_size=_SIZES.get(data),
         published=tuple(_published(model, data, threat, facts)),
     )
@@ -80,7 +80,7 @@ def _published(model: str, data: str, threat: str | None, facts: Mapping[str, st
     clean, n = _share(facts, "clean"), _SAMPLES[data]
     doubt = "RobustBench calls AutoAttack's figure unreliable for this model" if facts.get("unreliable") else ""
     paper = facts.get("link", "")
-    found = []
+    figures = []
     for column, attack, where, samples in (
         ("autoattack", "AutoAttack (standard)", PAGE, n),
         ("external", "the strongest known attack", PAGE, n),
@@ -88,7 +88,7 @@ def _published(model: str, data: str, threat: str | None, facts: Mapping[str, st
     ):
         robust = _share(facts, column)
         if robust is not None and threat is not None:
-            found.append(
+            figures.append(
                 Published(
                     model=model,
                     data=data,
@@ -103,7 +103,7 @@ def _published(model: str, data: str, threat: str | None, facts: Mapping[str, st
             )
     corrupted = _share(facts, "corruptions")
     if corrupted is not None:
-        found.append(
+        figures.append(
             Published(
                 model=model,
                 data=data,
@@ -115,7 +115,7 @@ def _published(model: str, data: str, threat: str | None, facts: Mapping[str, st
                 source=PAGE,
             )
         )
-    return found
+    return figures
 
 
 def _share(facts: Mapping[str, str], column: str) -> float | None:
@@ -136,9 +136,9 @@ def _facts(data: str, norm: str, model: str) -> Mapping[str, str]:
 def _info_folders() -> list[Path]:
     """Where `model_info` may lie: beside the checkpoints, and beside the package in a checkout of it."""
     folders = [Path(os.environ["GAUNTLET_MODELS"]).expanduser()] if os.environ.get("GAUNTLET_MODELS") else []
-    found = importlib.util.find_spec("robustbench")
-    if found is not None and found.origin:
-        folders.append(Path(found.origin).parent.parent)
+    package = importlib.util.find_spec("robustbench")
+    if package is not None and package.origin:
+        folders.append(Path(package.origin).parent.parent)
     return [folder / "model_info" for folder in folders]
 
 

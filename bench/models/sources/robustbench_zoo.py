@@ -14,13 +14,13 @@ from typing import Any
 from torch import nn
 
 from gauntlet.bench.environment.provenance import package_version
-from gauntlet.bench.models.files.local_files import checked_file, file_sha256
-from gauntlet.bench.models.files.safe_weights import weights_only, why_unread
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.import_library import library
-from gauntlet.bench.models.sources.parse_source import Source
+from gauntlet.bench.models.files.local_files import check_file, file_sha256
+from gauntlet.bench.models.files.safe_weights import describe_load_error, weights_only
+from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.bench.models.sources.import_library import import_library
+from gauntlet.bench.models.sources.parse_source import ModelSource
 from gauntlet.bench.models.sources.robustbench_figures import known_names, robustbench_card
-from gauntlet.bench.models.sources.source_model import Sourced, library_digest
+from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
 
 FOLDER_VARIABLE = "GAUNTLET_MODELS"
 
@@ -46,7 +46,7 @@ def checkpoints(name: str) -> list[Path]:
     return sorted(folder.glob(f"{model}.pt")) + sorted(folder.glob(f"{model}.pt_m*.pt"))
 
 
-def load(source: Source, *, pretrained: bool) -> Sourced:
+def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """A model of the zoo; without a data set and a norm, of CIFAR-10 in Linf, RobustBench's own default.
 
     A checkpoint that is in `models_folder` is used without a network; others are fetched there. Raises ModelError.
@@ -54,14 +54,14 @@ def load(source: Source, *, pretrained: bool) -> Sourced:
     name = source.name if "/" in source.name else f"cifar10/Linf/{source.name}"
     data, norm, model_name = name.split("/")
     for file in checkpoints(name):
-        checked_file(file, "checkpoint")
+        check_file(file, "checkpoint")
     utils, zoo = _package()
     model = _fetched(utils, zoo, data, norm, model_name) if pretrained else _built(zoo, data, norm, model_name)
-    found = checkpoints(name) if pretrained else []
+    files = checkpoints(name) if pretrained else []
     card = robustbench_card(name)
-    if len(found) == 1:
-        card = replace(card, weights=str(found[0]), sha256=file_sha256(found[0]))
-    return Sourced(model.eval(), card, library_digest("robustbench", "timm"))
+    if len(files) == 1:
+        card = replace(card, weights=str(files[0]), sha256=file_sha256(files[0]))
+    return SourceModel(model.eval(), card, library_digest("robustbench", "timm"))
 
 
 def _package() -> tuple[Any, Any]:
@@ -74,14 +74,14 @@ def _package() -> tuple[Any, Any]:
         importlib.import_module("autoattack.state")
     except ImportError:
         for name in ("", ".state"):
-            sys.modules[f"autoattack{name}"] = library(f"pyautoattack{name}", "robustbench")
-    return library("robustbench.utils", "robustbench"), library("robustbench.model_zoo", "robustbench")
+            sys.modules[f"autoattack{name}"] = import_library(f"pyautoattack{name}", "robustbench")
+    return import_library("robustbench.utils", "robustbench"), import_library("robustbench.model_zoo", "robustbench")
 
 
 def _entries(zoo: Any, data: str, norm: str) -> dict[str, Any]:
     models = {key.value: value for key, value in zoo.model_dicts.items()}.get(data, {})
-    found: dict[str, Any] = {key.value: value for key, value in models.items()}.get(norm, {})
-    return found
+    entries: dict[str, Any] = {key.value: value for key, value in models.items()}.get(norm, {})
+    return entries
 
 
 def _built(zoo: Any, data: str, norm: str, name: str) -> nn.Module:
@@ -110,8 +110,8 @@ def _fetched(utils: Any, zoo: Any, data: str, norm: str, name: str) -> nn.Module
 
 def _failed(place: Path, error: Exception) -> ModelError:
     if isinstance(error, pickle.UnpicklingError):
-        return ModelError(f"checkpoint {str(place)!r} {why_unread(error)}")
-    why = in_a_line(error)
+        return ModelError(f"checkpoint {str(place)!r} {describe_load_error(error)}")
+    why = short_error(error)
     if place.is_file():
         return ModelError(f"robustbench cannot load {str(place)!r}: {why}")
     return ModelError(

@@ -13,7 +13,7 @@ from gauntlet.leaderboard.results.record import Flag
 
 
 @dataclass(frozen=True)
-class Sourced:
+class SourceModel:
     """A model in eval mode, as its source builds it."""
 
     model: nn.Module

@@ -7,15 +7,15 @@ from typing import Any
 
 from gauntlet.bench.models.files.safe_weights import weights_only
 from gauntlet.bench.models.parts.card import ModelCard
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.import_library import library
-from gauntlet.bench.models.sources.parse_source import Source
-from gauntlet.bench.models.sources.source_model import Sourced, library_digest
+from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.bench.models.sources.import_library import import_library
+from gauntlet.bench.models.sources.parse_source import ModelSource
+from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
 
 
-def load(source: Source, *, pretrained: bool) -> Sourced:
+def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """`timm:NAME`; `num_classes` is for weights of one's own. Raises ModelError."""
-    timm = library("timm", "timm")
+    timm = import_library("timm", "timm")
     if pretrained and source.settings:
         raise ModelError(f"timm:{source.name} with num_classes has a fresh last layer: give its weights by --weights")
     try:
@@ -25,9 +25,11 @@ def load(source: Source, *, pretrained: bool) -> Sourced:
         known = timm.list_models(pretrained=True)
         near = [] if source.name in known else difflib.get_close_matches(source.name, known, n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
-        raise ModelError(f"timm cannot make {source.name!r} ({in_a_line(error)}){hint}") from error
-    card = timm_card(source.name, model.pretrained_cfg, parameters=sum(one.numel() for one in model.parameters()))
-    return Sourced(model.eval(), card, library_digest("timm"))
+        raise ModelError(f"timm cannot make {source.name!r} ({short_error(error)}){hint}") from error
+    card = timm_card(
+        source.name, model.pretrained_cfg, parameters=sum(parameter.numel() for parameter in model.parameters())
+    )
+    return SourceModel(model.eval(), card, library_digest("timm"))
 
 
 def timm_card(name: str, facts: dict[str, Any], parameters: int = 0) -> ModelCard:

@@ -7,19 +7,19 @@ from typing import Any
 
 from gauntlet.bench.models.files.safe_weights import weights_only
 from gauntlet.bench.models.parts.card import ModelCard
-from gauntlet.bench.models.parts.errors import ModelError, in_a_line
-from gauntlet.bench.models.sources.import_library import library
-from gauntlet.bench.models.sources.parse_source import Source
-from gauntlet.bench.models.sources.source_model import Sourced, library_digest
+from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.bench.models.sources.import_library import import_library
+from gauntlet.bench.models.sources.parse_source import ModelSource
+from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
 from gauntlet.leaderboard.results.published import Published
 
 
-def load(source: Source, *, pretrained: bool) -> Sourced:
+def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """`torchvision:NAME` with its default weights, or `torchvision:NAME.WEIGHTS`; `num_classes` is for weights of one's own.
 
     Raises ModelError.
     """
-    models = library("torchvision.models", "torchvision")
+    models = import_library("torchvision.models", "torchvision")
     if pretrained and source.settings:
         raise ModelError(
             f"torchvision:{source.name} with num_classes has a fresh last layer: give its weights by --weights"
@@ -37,8 +37,8 @@ def load(source: Source, *, pretrained: bool) -> Sourced:
             model = models.get_model(name, weights=weights if pretrained else None, **source.keywords)
         card = torchvision_card(name, weights)
     except Exception as error:  # networks, archives and foreign code may raise anything
-        raise ModelError(f"torchvision cannot make {source.name!r} ({in_a_line(error)})") from error
-    return Sourced(model.eval(), card, library_digest("torchvision"))
+        raise ModelError(f"torchvision cannot make {source.name!r} ({short_error(error)})") from error
+    return SourceModel(model.eval(), card, library_digest("torchvision"))
 
 
 def torchvision_card(name: str, weights: Any) -> ModelCard:

@@ -142,7 +142,7 @@ def test_a_gradient_of_the_wrong_sign_is_noticed_by_finite_differences_alone():
             return -gradient
 
     base = network("cnn.trades_digits")
-    turned = masks.Masked(base, before=Turned.apply)
+    turned = masks.MaskedNetwork(base, before=Turned.apply)
     assert fired(run_checks(subject(turned))) == {"finite-differences"}
     one = subject(turned)
     assert gradients.disagreement(one, one.pipeline).mean() > 1.5
@@ -245,7 +245,7 @@ def test_optimisation_at_test_time_asks_for_transfer_where_there_is_a_twin():
 
 def test_predictions_are_the_less_stable_the_coarser_the_input():
     def change(before):
-        found = gradients.unstable_predictions(subject(masks.Masked(network("cnn.standard_digits"), before)))
+        found = gradients.unstable_predictions(subject(masks.MaskedNetwork(network("cnn.standard_digits"), before)))
         assert found.result == "reported"
         assert found.flag is None
         return dict(found.evidence)["mean_relative_change"]

@@ -17,7 +17,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.bench.checks import effort, outcomes, strength
 from gauntlet.bench.checks import hidden_masks as masks
 from gauntlet.bench.checks import planted_example as planted
-from gauntlet.bench.checks.run_attack import attacked, whole_box
+from gauntlet.bench.checks.run_attack import run_attack, whole_box
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
@@ -117,8 +117,8 @@ def test_the_adaptive_attack_passes_where_gradients_are_masked(name):
 
 def test_a_hidden_example_is_one_and_the_images_stay_right():
     one = subject("cnn.trades_digits", PGD()).right
-    readout, points = planted.plant(one)
-    model = planted.Planted(one.pipeline, readout)
+    readout, points = planted.plant_examples(one)
+    model = planted.PlantedModel(one.pipeline, readout)
     assert ((points - one.images).abs().amax((1, 2, 3)) <= LINF.eps + 1e-6).all()
     assert ((points >= 0) & (points <= 1)).all()
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_a_randomised_defense_with_a_frozen_draw_falls_to_a_sound_attack_only():
 
 
 def test_a_frozen_model_gives_the_same_answer_in_every_batch():
-    frozen = strength.Frozen(masks.noisy_input())
+    frozen = strength.FrozenDraw(masks.noisy_input())
     images = gauntlet.load_data("digits").images[:6]
     whole = frozen(images)
     assert torch.equal(whole, frozen(images))
@@ -203,8 +203,8 @@ def test_a_library_attack_is_given_the_ball_that_a_check_asks_for():
     one = subject("cnn.standard_digits", Forgetful(LINF, False)).right
     box = whole_box(LINF, one.images)
     assert box == ThreatModel("Linf", 1)
-    wide = sum(outcome.adversarial is not None for outcome in attacked(one, one.attack, threat=box))
-    assert wide > sum(outcome.adversarial is not None for outcome in attacked(one, one.attack))
+    wide = sum(outcome.adversarial is not None for outcome in run_attack(one, one.attack, threat=box))
+    assert wide > sum(outcome.adversarial is not None for outcome in run_attack(one, one.attack))
 
 
 def test_the_whole_box_is_reached_in_every_norm():

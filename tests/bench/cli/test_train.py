@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.models import train as training
 from gauntlet.bench.models.load_model import load_model
-from gauntlet.bench.models.train import Job, train, zoo_job
+from gauntlet.bench.models.train import TrainingJob, train, zoo_job
 from gauntlet.defenses.training.catalog import RECIPES
 
 NETWORK = """
@@ -228,7 +228,7 @@ def test_the_global_state_of_torch_is_as_before(place, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = torch.random.get_rng_state(), torch.get_num_threads()
     threat = training.ThreatModel("Linf", 0.03)
-    job = Job(
+    job = TrainingJob(
         recipe=RECIPES["standard"],
         model=f"{place}/net.py:Net",
         data=str(place / "train.npz"),

@@ -17,7 +17,7 @@ from builders import ROOT
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.corruptions import blur, digital, noise, weather
-from gauntlet.bench.corruptions.catalog import KINDS, SEVERITIES
+from gauntlet.bench.corruptions.catalog import CORRUPTIONS, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.corruptions.image_ops import enlarged, grey, stored, trail
 from gauntlet.bench.corruptions.severity_tables import TABLES, table_for
@@ -25,7 +25,7 @@ from gauntlet.bench.registries import ATTACKS
 from gauntlet.leaderboard.rows.corruptions import ALEXNET
 
 LIBRARY = ("frost", "spatter")
-OWN = [name for name in KINDS if name not in LIBRARY]
+OWN = [name for name in CORRUPTIONS if name not in LIBRARY]
 SHAPES = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 47), (1, 1, 1), (3, 2, 5)]
 
 
@@ -53,7 +53,7 @@ def batch(shape, count=3):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OWN)
 def test_every_corruption_gives_images_of_the_same_shape_in_8_bits(name, shape):
-    known = KINDS[name].channels
+    known = CORRUPTIONS[name].channels
     if known is not None and shape[0] not in known:
         pytest.skip("refused")
     images, ids = batch(shape)
@@ -115,7 +115,7 @@ def test_a_stored_picture_keeps_each_of_the_256_levels_and_cuts_off_between_them
     assert stored(np.array([[[-0.2], [1.7]]])).ravel().tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if KINDS[name].channels is not None])
+@pytest.mark.parametrize("name", [name for name in OWN if CORRUPTIONS[name].channels is not None])
 def test_images_of_other_channels_are_refused_by_the_corruption_s_name(name):
     images, ids = torch.zeros(2, 4, 8, 8), ["a", "b"]
     with pytest.raises(ValueError, match=rf"corruption '{name}' is for images of .* channels, not of 4"):
@@ -126,9 +126,9 @@ def test_images_of_other_channels_are_refused_by_the_corruption_s_name(name):
 
 
 def test_the_benchmark_has_15_corruptions_and_4_more_and_alexnet_s_errors_are_of_those_15():
-    benchmark = [name for name, kind in KINDS.items() if kind.of_the_benchmark]
+    benchmark = [name for name, kind in CORRUPTIONS.items() if kind.of_the_benchmark]
     assert len(benchmark) == 15
-    assert len(KINDS) == 19
+    assert len(CORRUPTIONS) == 19
     assert set(ALEXNET) == set(benchmark)
     assert all(0.5 < error < 1 for error in ALEXNET.values())
     for norm in ("Linf", "L2", "L1"):
@@ -139,7 +139,7 @@ def test_the_benchmark_has_15_corruptions_and_4_more_and_alexnet_s_errors_are_of
 
 def test_every_table_has_five_strengths_of_every_corruption_but_the_library_s():
     for table in TABLES.values():
-        assert set(table) == set(KINDS) - {"spatter"}
+        assert set(table) == set(CORRUPTIONS) - {"spatter"}
         assert all(len(settings) == 5 for settings in table.values())
 
 
@@ -201,7 +201,7 @@ def test_what_needs_a_library_says_which_extra_to_install(monkeypatch):
 
 def test_the_page_of_corruptions_names_them_all():
     page = (ROOT / "docs/corruptions.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in page for name in KINDS)
+    assert all(f"`{name}`" in page for name in CORRUPTIONS)
     assert all(f"`{name}`" in page for name in SUITES if name.startswith("corruptions"))
 
 

@@ -20,7 +20,7 @@ from gauntlet.bench.data import robustbench_subsets as subsets
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.data_name import data_title
 from gauntlet.bench.data.load_data import load_data
-from gauntlet.bench.data.samples.identity import compared, identity
+from gauntlet.bench.data.samples.identity import compare_identities, data_identity
 from gauntlet.bench.data.samples.in_memory import from_arrays
 
 NAMES = ("cifar10", "cifar100", "fashion-mnist", "imagenet", "mnist", "svhn", "tiny-imagenet")
@@ -219,7 +219,7 @@ def test_any_set_is_read_from_parquet_files_and_archives_of_numpy_too(tmp_path, 
     for data in found:
         assert torch.equal(data.images, torch.from_numpy(pixels) / 255)
         assert (data.classes, data.ids[3], data.name) == (classes, f"{name}/00003", name)
-    assert len({identity(data) for data in found}) == 1
+    assert len({data_identity(data) for data in found}) == 1
 
 
 def test_files_of_another_set_are_noticed_by_the_shape_of_their_images(tmp_path):
@@ -247,7 +247,7 @@ def test_imagenet_from_parquet_has_the_names_and_the_order_of_the_folders(tmp_pa
         "n01440764/ILSVRC2012_val_00000005.JPEG",
         "n01440764/ILSVRC2012_val_00000009.JPEG",
     )
-    assert identity(data) == identity(load_data(f"imagenet@{tmp_path / 'f'}"))
+    assert data_identity(data) == data_identity(load_data(f"imagenet@{tmp_path / 'f'}"))
 
 
 # --- parts, and whether figures may be compared ---------------------------------------------------------------------
@@ -330,13 +330,18 @@ def test_two_sets_are_comparable_only_with_the_same_samples_and_pixels(tmp_path)
     again = load_data(str(tmp_path / "x.npz"))
     other = load_data(f"{tmp_path / 'x.npz'}(resize=9)")
     fewer = load_data(str(tmp_path / "x.npz"), samples=200)
-    mine = identity(whole)
-    assert compared(mine, identity(again)) == "The same 250 samples, pixel by pixel: figures are comparable."
-    assert "other pixels (preprocessing, files): figures are not comparable" in compared(mine, identity(other))
-    assert compared(mine, identity(fewer)) == "Other samples (250 and 200): figures are not comparable."
+    mine = data_identity(whole)
+    assert (
+        compare_identities(mine, data_identity(again))
+        == "The same 250 samples, pixel by pixel: figures are comparable."
+    )
+    assert "other pixels (preprocessing, files): figures are not comparable" in compare_identities(
+        mine, data_identity(other)
+    )
+    assert compare_identities(mine, data_identity(fewer)) == "Other samples (250 and 200): figures are not comparable."
     changed = labels.copy()
     changed[3] = 0
-    assert "Other samples" in compared(mine, identity(from_arrays(pixels, changed, ids=ids)))
+    assert "Other samples" in compare_identities(mine, data_identity(from_arrays(pixels, changed, ids=ids)))
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------------------------
@@ -396,7 +401,7 @@ def test_what_hugging_face_has_cached_is_found_without_a_network_and_is_the_same
     pytest.importorskip("datasets")
     pixels, labels = noise((14, 32, 32, 3)), np.arange(14) % 10
     np.savez(tmp_path / "x.npz", images=pixels.transpose(0, 3, 1, 2), labels=labels)
-    expected = identity(load_data(f"cifar10@{tmp_path / 'x.npz'}")).pixels
+    expected = data_identity(load_data(f"cifar10@{tmp_path / 'x.npz'}")).pixels
     home = tmp_path / "home"
     datasets_cache(home, pixels, labels)
     hub = home / "hub/datasets--uoft-cs--cifar100"

@@ -112,7 +112,7 @@ def test_a_wrong_question_is_refused_with_the_way_out(call, arguments, message):
 
 def test_an_attack_that_fails_is_named():
     with pytest.raises(DiagnosisError, match="failed: ModelError"):
-        diagnose(request("gauntlet.bench.checks.hidden_masks:Ascending"))
+        diagnose(request("gauntlet.bench.checks.hidden_masks:TestTimeAscent"))
 
 
 def test_the_matrix_has_a_line_for_every_honest_model_every_defense_and_every_mask():

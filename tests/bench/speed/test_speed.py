@@ -12,10 +12,10 @@ from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.bench.cli.main import cli
-from gauntlet.bench.speed.comparisons import ROWS
-from gauntlet.bench.speed.measure import Bare, Counted, Work, measure
+from gauntlet.bench.speed.comparisons import COMPARISONS
+from gauntlet.bench.speed.measure import BarePasses, Counted, Workload, measure
 from gauntlet.bench.speed.report import overview, ratios
-from gauntlet.bench.speed.rounds import Line
+from gauntlet.bench.speed.rounds import ParticipantSummary
 
 LINF = ThreatModel("Linf", 0.1)
 
@@ -29,7 +29,7 @@ def work():
     images = (0.5 + torch.arange(1, 21) / 100).view(20, 1, 1, 1).expand(20, 1, 2, 2).contiguous()
     labels = torch.zeros(20, dtype=torch.int64)
     ids = [f"s{i}" for i in range(20)]
-    return Work(model.requires_grad_(False).eval(), images, labels, ids, model(images), total=40, batch_size=8)
+    return Workload(model.requires_grad_(False).eval(), images, labels, ids, model(images), total=40, batch_size=8)
 
 
 def test_what_stands_is_what_the_closed_form_says(work):
@@ -68,17 +68,17 @@ def test_a_backward_pass_counts_the_images_of_its_forward_pass(work):
 
 
 def test_bare_passes_add_up():
-    assert Bare(forward=1.0, both=3.0).seconds(10, 4) == 6 + 12
+    assert BarePasses(forward=1.0, both=3.0).seconds(10, 4) == 6 + 12
 
 
 def line(participant, seconds, form=""):
-    return Line(participant, form, seconds, 10, 10, (0.5, 0.6), 0.1, 0.0, 1.0)
+    return ParticipantSummary(participant, form, seconds, 10, 10, (0.5, 0.6), 0.1, 0.0, 1.0)
 
 
 def test_ratios_are_to_the_fastest_peer_of_each_form():
     lines = [line("gauntlet", 1.0), line("a", 2.0), line("b", 4.0), line("a", 1.25, "fast")]
     assert ratios(lines) == {"": 0.5, "fast": 0.8}
-    assert "| 0.50 |" in overview([(ROWS[0], lines)])
+    assert "| 0.50 |" in overview([(COMPARISONS[0], lines)])
 
 
 def test_the_command_compares_with_what_is_installed_and_writes_each_turn(tmp_path):
@@ -111,7 +111,7 @@ def test_every_row_names_attacks_that_exist():
     from gauntlet.attacks.registry.settings import parse_named
     from gauntlet.bench.registries import ATTACKS
 
-    for row in ROWS:
+    for row in COMPARISONS:
         for spec in (row.ours, *row.peers):
             named = parse_named(spec)
             threat = ThreatModel(row.norm, 0.1)

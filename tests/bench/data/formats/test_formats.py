@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from gauntlet.bench.data.formats.encoded_images import array_pictures, pictures
-from gauntlet.bench.data.formats.npz import of_npz
+from gauntlet.bench.data.formats.encoded_images import encoded_images, preprocessed_array
+from gauntlet.bench.data.formats.npz import read_npz
 from gauntlet.bench.data.formats.parquet import read_parquet
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.preprocessing import Preprocessing
@@ -498,14 +498,14 @@ def test_imagenets_folders_are_numbered_as_torchvision_does_and_one_that_is_miss
 def test_a_large_archive_is_mapped_and_gives_the_same_as_a_small_one(tmp_path, save, order):
     path, pixels = tmp_path / "x.npz", noise((40, 3, 8, 8))
     save(path, images=np.asarray(pixels, order=order), labels=np.arange(40) % 4)
-    small, large = of_npz(path), of_npz(path, held=100)
+    small, large = read_npz(path), read_npz(path, held=100)
     assert torch.equal(large.images[:], torch.from_numpy(pixels) / 255)
     assert torch.equal(large.images[[3, 39, 3]], small.images[[3, 39, 3]])
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 3] ^= 0xFF
     path.write_bytes(bytes(damaged))
     with pytest.raises(ValueError, match=r"array 'images' of data file .* cannot be read"):
-        of_npz(path, held=100)
+        read_npz(path, held=100)
 
 
 def test_a_large_archive_of_objects_runs_nothing(tmp_path):
@@ -513,7 +513,7 @@ def test_a_large_archive_of_objects_runs_nothing(tmp_path):
     np.savez(tmp_path / "x.npz", images=np.array([Planted(trap)] * 99, dtype=object), labels=np.zeros(99, int))
     for held in (10, 10**9):
         with pytest.raises(ValueError, match=r"array 'images' .* no Python objects"):
-            of_npz(tmp_path / "x.npz", held=held)
+            read_npz(tmp_path / "x.npz", held=held)
     assert not trap.exists()
 
 
@@ -541,7 +541,7 @@ def test_a_picture_that_is_damaged_anywhere_is_refused_or_read_but_never_breaks_
                 damaged[at] = generator.integers(0, 256)
             content = bytes(damaged[: generator.integers(1, len(whole)) if turn % 2 else None])
             try:
-                found = pictures(lambda rows, content=content: [content], lambda row: "the image", 1)[0]
+                found = encoded_images(lambda rows, content=content: [content], lambda row: "the image", 1)[0]
             except ValueError as error:
                 said.append(str(error))
             else:
@@ -556,7 +556,7 @@ def test_arrays_other_than_bytes_are_not_resized(tmp_path):
     with pytest.raises(ValueError, match=r"float64 .* not resized"):
         load_data(f"{tmp_path / 'x.npz'}(resize=16)")
     with pytest.raises(ValueError, match="not resized"):
-        array_pictures(noise((4, 2, 8, 8)), Preprocessing(resize=4))
+        preprocessed_array(noise((4, 2, 8, 8)), Preprocessing(resize=4))
 
 
 SHARED = os.environ.get("GAUNTLET_SHARED_DATA")

@@ -13,7 +13,7 @@ from gauntlet.bench.data.samples import in_memory as arrays
 from gauntlet.bench.data.samples import lazy_images as module
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
-from gauntlet.bench.data.samples.lazy_images import Images, kept, of_array, taken
+from gauntlet.bench.data.samples.lazy_images import Images, array_images, load_if_small, select_images
 from gauntlet.bench.data.samples.selection import select
 
 
@@ -25,7 +25,7 @@ def lazy(images, labels=None, classes=5, ids=None):
     count = len(images)
     return Data(
         name="x",
-        images=of_array(images),
+        images=array_images(images),
         labels=torch.arange(count) % classes if labels is None else torch.tensor(labels),
         ids=tuple(map(str, range(count))) if ids is None else ids,
         classes=classes,
@@ -56,7 +56,7 @@ INDICES = (
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64, ">f4"])
 def test_images_are_indexed_like_the_tensor_that_they_would_be(index, kind):
     array = noise((9, 2, 4, 3)) if kind == np.uint8 else (noise((9, 2, 4, 3)) / 255).astype(kind)
-    images = of_array(array)
+    images = array_images(array)
     whole = from_arrays(array, np.arange(9)).images
     wanted = whole[list(index)] if isinstance(index, tuple | range) else whole[index]
     found = images[index]
@@ -69,7 +69,7 @@ def test_images_are_indexed_like_the_tensor_that_they_would_be(index, kind):
 
 def test_what_is_read_is_an_own_copy():
     array = noise((4, 1, 2, 2)) / 255
-    images = of_array(array)
+    images = array_images(array)
     images[1].zero_()
     images[:][2] = 0
     assert torch.equal(images[:], torch.from_numpy(array))
@@ -78,7 +78,7 @@ def test_what_is_read_is_an_own_copy():
 @pytest.mark.parametrize("index", [9, -10, [0, 9], torch.tensor([9])])
 def test_an_index_outside_is_an_error(index):
     with pytest.raises(IndexError):
-        of_array(noise((9, 1, 2, 2)))[index]
+        array_images(noise((9, 1, 2, 2)))[index]
 
 
 def test_a_selection_of_a_selection_reads_the_right_ones_and_nothing_before():
@@ -90,7 +90,7 @@ def test_a_selection_of_a_selection_reads_the_right_ones_and_nothing_before():
         return array[rows]
 
     images = Images(read, 50, (1, 3, 3))
-    some = taken(taken(images, range(10, 40)), torch.tensor([29, 0, 5]))
+    some = select_images(select_images(images, range(10, 40)), torch.tensor([29, 0, 5]))
     data = select(lazy(array), "stratified:20")
     assert isinstance(some, Images)
     assert isinstance(data.images, Images)
@@ -108,15 +108,15 @@ def test_unread_data_have_the_digests_of_the_same_data_in_memory():
 
 
 def test_sets_that_fit_are_read_once_and_larger_ones_stay_unread(monkeypatch):
-    images = of_array(noise((300, 3, 4, 4)))
+    images = array_images(noise((300, 3, 4, 4)))
     size = 300 * 3 * 4 * 4 * 4
     monkeypatch.setattr(module, "HELD", size)
-    whole = kept(images)
+    whole = load_if_small(images)
     assert isinstance(whole, torch.Tensor)
     assert torch.equal(whole, images[:])
     monkeypatch.setattr(module, "HELD", size - 1)
-    assert kept(images) is images
-    assert kept(whole) is whole
+    assert load_if_small(images) is images
+    assert load_if_small(whole) is whole
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from gauntlet.bench.data.load_data import load_data
-from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, changed, prepared
+from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, preprocess, with_settings
 
 SMOOTH = 128 + 60 * np.sin(np.add.outer(np.arange(60), 2 * np.arange(90))[..., None] / np.array([3, 7, 19]))
 """Far enough from 0 and 255 that no interpolation overshoots them, where Pillow clips between its two passes."""
@@ -31,7 +31,7 @@ def picture(width, height, mode="RGB", seed=0):
 )
 def test_the_shorter_side_gets_the_size_and_the_longer_one_keeps_the_ratio(size, resize, expected):
     image = picture(*size)
-    found = prepared(image, Preprocessing(resize=resize))
+    found = preprocess(image, Preprocessing(resize=resize))
     assert found.size == expected
     assert np.array_equal(found, image.resize(expected, Image.Resampling.BILINEAR))
 
@@ -48,17 +48,17 @@ def test_the_shorter_side_gets_the_size_and_the_longer_one_keeps_the_ratio(size,
 def test_the_crop_is_cut_from_the_middle_with_offsets_rounded_half_to_even(size, crop, corner):
     image = picture(*size)
     left, top = corner
-    found = np.asarray(prepared(image, Preprocessing(crop=crop)))
+    found = np.asarray(preprocess(image, Preprocessing(crop=crop)))
     assert np.array_equal(found, np.asarray(image)[top : top + crop, left : left + crop])
 
 
 def test_an_image_smaller_than_the_crop_is_filled_up_with_black_more_of_it_right_and_below():
     image = picture(5, 8, "L")
-    found = np.asarray(prepared(image, Preprocessing(crop=8)))
+    found = np.asarray(preprocess(image, Preprocessing(crop=8)))
     assert np.array_equal(found[:, 1:6], image)
     assert not found[:, 0].any()
     assert not found[:, 6:].any()
-    both = np.asarray(prepared(picture(3, 2, "L"), Preprocessing(crop=5)))
+    both = np.asarray(preprocess(picture(3, 2, "L"), Preprocessing(crop=5)))
     assert np.array_equal(both[1:3, 1:4], picture(3, 2, "L"))
     assert both.sum() == np.asarray(picture(3, 2, "L"), dtype=int).sum()
 
@@ -68,7 +68,7 @@ def test_an_image_smaller_than_the_crop_is_filled_up_with_black_more_of_it_right
 def test_resizing_is_the_antialiased_interpolation_of_torch_to_within_rounding(interpolation, side):
     """An independent implementation of the same filters; Pillow rounds to a level after each of two passes."""
     image = Image.fromarray(SMOOTH.astype(np.uint8))
-    found = np.asarray(prepared(image, Preprocessing(resize=(side, side), interpolation=interpolation)), dtype=float)
+    found = np.asarray(preprocess(image, Preprocessing(resize=(side, side), interpolation=interpolation)), dtype=float)
     pixels = torch.from_numpy(np.floor(SMOOTH)).permute(2, 0, 1)[None]
     other = interpolate(pixels, (side, side), mode=interpolation, antialias=True, align_corners=False)
     gap = np.abs(found - other[0].permute(1, 2, 0).numpy().clip(0, 255))
@@ -84,10 +84,10 @@ def test_the_default_of_imagenet_is_resize_256_crop_224_bilinear(tmp_path):
 
 def test_colours_are_converted_before_anything_else():
     image = picture(20, 30).convert("CMYK")
-    found = prepared(image, Preprocessing("RGB", resize=8, crop=6))
+    found = preprocess(image, Preprocessing("RGB", resize=8, crop=6))
     expected = image.convert("RGB").resize((8, 12), Image.Resampling.BILINEAR).crop((1, 3, 7, 9))
     assert np.array_equal(found, expected)
-    assert prepared(picture(4, 4), Preprocessing("L")).mode == "L"
+    assert preprocess(picture(4, 4), Preprocessing("L")).mode == "L"
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_colours_are_converted_before_anything_else():
 )
 def test_settings_that_make_no_sense_are_refused_with_the_way_out(settings, message):
     with pytest.raises(ValueError, match=message):
-        changed(PLAIN, settings)
+        with_settings(PLAIN, settings)
 
 
 def test_preprocessing_reads_as_it_is_written():
-    how = changed(PLAIN, {"resize": "30x40", "crop": 24, "interpolation": "bicubic", "mode": "L"})
+    how = with_settings(PLAIN, {"resize": "30x40", "crop": 24, "interpolation": "bicubic", "mode": "L"})
     assert how == Preprocessing("L", (30, 40), 24, "bicubic")
     assert str(how) == "mode=L, resize=30x40, crop=24, interpolation=bicubic"
     assert str(PLAIN) == ""
@@ -129,7 +129,7 @@ def test_a_folder_of_images_of_all_sizes_and_modes_is_evaluated_once_it_is_told_
     data = load_data(spec)
     how = Preprocessing("RGB", 16, 12)
     for found, name in zip(data.images, data.ids, strict=True):
-        expected = np.asarray(prepared(images[name], how)).transpose(2, 0, 1) / np.float32(255)
+        expected = np.asarray(preprocess(images[name], how)).transpose(2, 0, 1) / np.float32(255)
         assert np.array_equal(found, expected)
     assert (data.name, data.spec) == (f"{tmp_path.name}(mode=RGB, resize=16, crop=12, interpolation=bilinear)", spec)
     with pytest.raises(ValueError, match="has a setting 'size', which files do not have"):
@@ -141,7 +141,7 @@ def test_arrays_are_prepared_as_their_images_would_be(tmp_path):
     np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(5))
     data = load_data(f"{tmp_path / 'x.npz'}(resize=8, crop=6, interpolation=bicubic)")
     image = Image.fromarray(pixels[3].transpose(1, 2, 0))
-    expected = np.asarray(prepared(image, Preprocessing(None, 8, 6, "bicubic"))).transpose(2, 0, 1)
+    expected = np.asarray(preprocess(image, Preprocessing(None, 8, 6, "bicubic"))).transpose(2, 0, 1)
     assert torch.equal(data.images[3], torch.from_numpy(expected.copy()) / 255)
     grey = load_data(f"{tmp_path / 'x.npz'}(mode=L)")
     assert grey.images.shape == (5, 1, 20, 16)

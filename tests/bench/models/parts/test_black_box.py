@@ -12,7 +12,7 @@ import torch
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.load_model import load_model
-from gauntlet.bench.models.parts.black_box import BlackBox, QueryLimitError, access_of
+from gauntlet.bench.models.parts.black_box import BlackBox, QueryLimitError, model_access
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine
@@ -68,7 +68,7 @@ def test_scores_come_back_on_the_images_and_no_gradient_does():
     assert scores.dtype == torch.float32
     assert not scores.requires_grad
     np.testing.assert_allclose(scores.numpy(), means(IMAGES.detach().numpy()), rtol=1e-6)
-    assert access_of(Classifier(box)) == "scores"
+    assert model_access(Classifier(box)) == "scores"
 
 
 def test_classes_become_scores_of_0_and_1():
@@ -77,7 +77,7 @@ def test_classes_become_scores_of_0_and_1():
     assert scores.shape == (5, 3)
     assert scores.sum(1).tolist() == [1.0] * 5
     assert scores.argmax(1).tolist() == (IMAGES.mean((1, 2, 3)) > 0.5).int().tolist()
-    assert access_of(box) == "labels"
+    assert model_access(box) == "labels"
 
 
 def test_equal_images_of_a_batch_are_sent_and_counted_once():

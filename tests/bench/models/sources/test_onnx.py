@@ -8,7 +8,7 @@ import torch
 
 from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
-from gauntlet.bench.models.sources.onnx_call import Call
+from gauntlet.bench.models.sources.onnx_call import OnnxCall
 from gauntlet.bench.models.sources.onnx_operators import OPERATORS
 
 onnx = pytest.importorskip("onnx")
@@ -190,7 +190,7 @@ def test_an_operator_gives_what_onnxruntime_gives(name, inputs, attributes, opse
     if hasattr(known.get("value"), "raw_data"):
         known["value"] = torch.from_numpy(numpy_helper.to_array(known["value"]).copy())
     tensors = [None if one is None else torch.from_numpy(np.asarray(one).copy()) for one in inputs]
-    found = OPERATORS[name](Call(name, tensors, known, opset, len(outputs)))
+    found = OPERATORS[name](OnnxCall(name, tensors, known, opset, len(outputs)))
     for ours, theirs in zip(found if isinstance(found, list) else [found], expected, strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=2e-4, atol=2e-5)
@@ -212,7 +212,7 @@ def test_every_operator_is_compared_with_onnxruntime():
 def test_a_use_of_an_operator_that_is_not_converted_is_said(name, inputs, attributes):
     tensors = [None if one is None else torch.from_numpy(one) for one in inputs]
     with pytest.raises(NotImplementedError, match=name):
-        OPERATORS[name](Call(name, tensors, attributes, 20))
+        OPERATORS[name](OnnxCall(name, tensors, attributes, 20))
 
 
 # --- whole networks ---

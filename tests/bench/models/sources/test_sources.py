@@ -21,8 +21,8 @@ from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, Mo
 from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
 from gauntlet.bench.models.sources import robustbench_figures, robustbench_zoo
-from gauntlet.bench.models.sources.hugging_face import Preprocessing, preprocessing
-from gauntlet.bench.models.sources.parse_source import parse_source, placed
+from gauntlet.bench.models.sources.hugging_face import ProcessorConfig, read_processor_config
+from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
 from gauntlet.bench.models.sources.robustbench_zoo import checkpoints, models_folder
 from gauntlet.bench.models.sources.timm_models import timm_card
@@ -145,9 +145,9 @@ def test_a_robustbench_name_is_completed_by_the_data_set_and_the_norm_in_use():
     # One name for two networks would join their rows.
     assert len({one.info.model for one in plan.cells}) == 2
     for data in ("imagenet", "imagenet/robustbench-5000", "imagenet@folder", "imagenet(split=train)"):
-        assert placed("robustbench:X", data, "Linf") == "robustbench:imagenet/Linf/X"
-    assert placed(CARMON, "digits", "L1") == CARMON
-    assert placed("timm:resnet18", "digits", "L1") == "timm:resnet18"
+        assert complete_robustbench_name("robustbench:X", data, "Linf") == "robustbench:imagenet/Linf/X"
+    assert complete_robustbench_name(CARMON, "digits", "L1") == CARMON
+    assert complete_robustbench_name("timm:resnet18", "digits", "L1") == "timm:resnet18"
 
 
 def test_where_data_or_norm_do_not_say_it_the_full_name_is_asked_for():
@@ -539,18 +539,18 @@ def test_a_folder_with_a_file_that_is_wrong_is_told_in_a_sentence(folder, name, 
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({}, Preprocessing()),
-        (PREPARED, Preprocessing((32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
-        ({"image_processor": PREPARED}, Preprocessing((32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
-        ({"do_normalize": False, "size": 64}, Preprocessing((64, 64))),
-        ({"do_rescale": False, "image_mean": [127.5], "image_std": [127.5]}, Preprocessing(None, (0.5,), (0.5,))),
-        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, Preprocessing(None, (0.5,), (0.5,))),
+        ({}, ProcessorConfig()),
+        (PREPARED, ProcessorConfig((32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        ({"image_processor": PREPARED}, ProcessorConfig((32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        ({"do_normalize": False, "size": 64}, ProcessorConfig((64, 64))),
+        ({"do_rescale": False, "image_mean": [127.5], "image_std": [127.5]}, ProcessorConfig(None, (0.5,), (0.5,))),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, ProcessorConfig(None, (0.5,), (0.5,))),
     ],
 )
 def test_a_preprocessing_becomes_one_mean_and_one_std_of_images_in_0_to_1(tmp_path, facts, expected):
     name = "processor_config.json" if "image_processor" in facts else "preprocessor_config.json"
     (tmp_path / name).write_text(json.dumps(facts))
-    found = preprocessing(tmp_path)
+    found = read_processor_config(tmp_path)
     assert found.size == expected.size
     for ours, theirs in ((found.mean, expected.mean), (found.std, expected.std)):
         assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-6))
