@@ -54,7 +54,7 @@ def open_published(published: PublishedSet, *, split: str = "test", root: Path |
     shape = tuple(raw.images.shape[1:])
     if how == published.how and shape != published.card.shape:
         raise ValueError(
-            f"data {published.card.name!r} has images of shape {published.card.shape}, the files have {shape}: they are those of "
+            f"data {published.card.name!r} has images of shape {published.card.shape}, but the files have {shape}: they are of "
             "another set"
         )
     description = describe_settings(published, {"split": split, **settings})

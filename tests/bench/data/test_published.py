@@ -103,7 +103,7 @@ def test_tables_call_data_by_name_part_and_preprocessing_never_by_its_folder(spe
     ("spec", "message"),
     [
         ("cifar10(size=3)", "no setting 'size': its settings are split, mode, resize, crop, interpolation"),
-        ("cifar10(split=validation)", "split='validation' .* use test or train"),
+        ("cifar10(split=validation)", "split='validation' .* use one of test, train"),
         ("cifar10(resize=big)", "resize='big' must be"),
         ("cifar10(resize=3", "not understood"),
         ("cifar10/robustbench", "no part 'robustbench': its parts are cifar10/robustbench-N"),
@@ -224,7 +224,7 @@ def test_any_set_is_read_from_parquet_files_and_archives_of_numpy_too(tmp_path, 
 
 def test_files_of_another_set_are_noticed_by_the_shape_of_their_images(tmp_path):
     npz(tmp_path / "x.npz", shape=(1, 28, 28))
-    with pytest.raises(ValueError, match=r"has images of shape \(3, 32, 32\), but .* has \(1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"has images of shape \(3, 32, 32\), but .* have \(1, 28, 28\)"):
         load_data(f"cifar10@{tmp_path / 'x.npz'}")
     assert load_data(f"cifar10(mode=RGB, resize=32)@{tmp_path / 'x.npz'}").images.shape == (30, 3, 32, 32)
 
@@ -349,14 +349,14 @@ def test_two_sets_are_comparable_only_with_the_same_samples_and_pixels(tmp_path)
 HUB = """
 import json, sys
 import gauntlet
-from gauntlet.bench.data.samples.identity import identity
+from gauntlet.bench.data.samples.identity import data_identity
 for spec in json.loads(sys.argv[1]):
     try:
         data = gauntlet.load_data(spec)
     except LookupError as error:
         print(json.dumps(str(error)))
     else:
-        print(json.dumps([identity(data).pixels, data.ids[:2], data.classes]))
+        print(json.dumps([data_identity(data).pixels, data.ids[:2], data.classes]))
 """
 
 

@@ -76,7 +76,7 @@ def test_a_set_that_is_attacked_a_few_blocks_at_a_time_gives_what_it_gives_at_on
     for most, groups in ((210 * image, [2, 2]), (1, [1, 1, 1, 1]), (250 * image, [2, 2])):
         seen.clear()
         for module in (runner, images_module):
-            monkeypatch.setattr(module, "HELD", most)
+            monkeypatch.setattr(module, "MEMORY_LIMIT", most)
         engine, parts = run(project, f"parts-{most}")
         assert not hasattr(engine.workbench.data(engine.run.plan.cells[0].data).images, "data_ptr")
         assert seen == groups

@@ -110,11 +110,11 @@ def test_unread_data_have_the_digests_of_the_same_data_in_memory():
 def test_sets_that_fit_are_read_once_and_larger_ones_stay_unread(monkeypatch):
     images = array_images(noise((300, 3, 4, 4)))
     size = 300 * 3 * 4 * 4 * 4
-    monkeypatch.setattr(module, "HELD", size)
+    monkeypatch.setattr(module, "MEMORY_LIMIT", size)
     whole = load_if_small(images)
     assert isinstance(whole, torch.Tensor)
     assert torch.equal(whole, images[:])
-    monkeypatch.setattr(module, "HELD", size - 1)
+    monkeypatch.setattr(module, "MEMORY_LIMIT", size - 1)
     assert load_if_small(images) is images
     assert load_if_small(whole) is whole
 
@@ -164,7 +164,7 @@ def test_unread_data_with_a_fault_are_refused_as_tensors_are(array, message):
 
 
 def test_a_fault_of_a_picture_is_found_when_it_is_read_and_names_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "HELD", 0)
+    monkeypatch.setattr(module, "MEMORY_LIMIT", 0)
     for number in range(6):
         path = tmp_path / f"{number % 2}/{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -200,7 +200,7 @@ def test_a_torch_data_set_that_does_not_fit_is_read_again_when_it_is_indexed(mon
     pixels = torch.from_numpy(noise((30, *shape)))
     source = Listed(pixels if scale == 1 else pixels / 255)
     whole = from_dataset(source)
-    monkeypatch.setattr(arrays, "HELD", 29 * 4 * pixels[0].numel())
+    monkeypatch.setattr(arrays, "MEMORY_LIMIT", 29 * 4 * pixels[0].numel())
     data = from_dataset(source)
     assert isinstance(data.images, Images)
     assert torch.equal(data.images[:], whole.images)

@@ -126,7 +126,7 @@ def test_answers_that_are_none_are_told(function, classes, message):
         ({"classes": 1}, "classes=1 .* at least 2"),
         ({"max_queries": 0}, "max_queries=0 .* at least 1"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 .* whole number"),
-        ({"give": "jax"}, "give='jax' .* use numpy or torch"),
+        ({"give": "jax"}, "give='jax' .* use one of numpy, torch"),
     ],
 )
 def test_a_setting_that_cannot_be_one_is_refused(settings, message):
