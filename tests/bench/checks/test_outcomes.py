@@ -4,60 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 import gauntlet
+from builders import cell_info, result
 from gauntlet.bench.checks import outcomes
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine
-from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
 from gauntlet.leaderboard.rows import crosschecks
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
 
 WAYS = {"margin": "white-box", "probe": "black-box"}
 
 
-def cell(robust, *, stage=(), ways=None, attack="pgd", kind="white-box", eps=0.15, labels=None, **fields):
-    """A finished cell of len(robust) samples, all right when clean."""
-    n = len(robust)
-    info = CellInfo(
-        model="m",
-        defense="none",
-        attack=attack,
-        attack_spec=f"{attack}: …",
-        attack_kind=kind,
-        norm="Linf",
-        eps=eps,
-        threat=f"Linf:{eps:g}",
-        suite="s",
-        data="d",
-        seed=0,
-        ways={} if ways is None else ways,
-        **fields,
-    )
-    label = np.zeros(n, dtype=np.int64) if labels is None else np.array(labels)
-    bits = np.array(robust, dtype=bool)
-    samples = Samples(
-        id=np.array([f"sample {i}" for i in range(n)]),
-        label=label,
-        clean_prediction=label,
-        prediction=np.where(bits, label, label + 1),
-        robust=bits,
-        distance=np.where(bits, np.nan, 0.1),
-        margin=np.where(bits, 1.0, -1.0),
-        forwards=np.ones(n),
-        backwards=np.ones(n),
-        steps=np.where(bits, -1, 1),
-        wrong_share=(~bits).astype(float),
-        wrong_share_scored=(~bits).astype(float),
-        adversarial=[None] * n,
-        stage=stage,
-    )
-    record = Record(key=f"{attack} {eps}", cell=info, samples=samples, stats=Stats(0.0, 0.0))
-    return CellResult(info, (record,), expected=n)
+def cell(robust, *, ways=None, attack="pgd", kind="white-box", eps=0.15, **columns):
+    """A finished cell whose samples are all correct when clean."""
+    info = cell_info("m", attack, attack_spec=f"{attack}: …", threat=f"Linf:{eps:g}", attack_kind=kind, ways=ways or {})
+    return result(robust, info, **columns)
 
 
 def bits(n, *fallen):
@@ -74,7 +39,7 @@ def test_a_stage_without_gradients_that_breaks_what_gradients_left_is_noticed():
     assert flag.name == "black-box-beats-white-box"
     assert flag.severity == "block"
     assert flag.needs == ("bpda", "black-box")
-    assert flag.samples == ("sample 1", "sample 2", "sample 3")
+    assert flag.samples == ("s1", "s2", "s3")
     assert dict(flag.evidence) == {"samples": 3, "n": 20}
     assert flag.stands({"white-box", "black-box"})
     assert not flag.stands({"bpda", "black-box"})
@@ -106,7 +71,7 @@ def test_a_stage_without_gradients_that_comes_first_proves_nothing():
 def test_an_attack_of_its_own_without_gradients_and_replayed_examples_count_as_well(kind):
     row = [cell(bits(20, 0)), cell(bits(20, 5, 6, 7), attack="other", kind=kind)]
     (flag,) = cross_flags(row)
-    assert flag.samples == ("sample 5", "sample 6", "sample 7")
+    assert flag.samples == ("s5", "s6", "s7")
     # There is nothing to compare with where no gradient was followed.
     assert names(row[1:]) == set()
 
@@ -136,9 +101,9 @@ def test_accuracy_that_rises_with_eps_is_noticed_in_the_row_of_the_larger():
 
 def test_more_than_the_most_frequent_class_cannot_stand_where_every_image_can_be_grey():
     labels = [0] * 12 + [1] * 8
-    assert names([cell(bits(20, 0), eps=0.5, labels=labels)]) == {"above-chance-at-grey"}
-    assert names([cell(bits(20, *range(12, 20)), eps=0.5, labels=labels)]) == set()
-    assert names([cell(bits(20, 0), eps=0.49, labels=labels)]) == set()
+    assert names([cell(bits(20, 0), eps=0.5, label=labels)]) == {"above-chance-at-grey"}
+    assert names([cell(bits(20, *range(12, 20)), eps=0.5, label=labels)]) == set()
+    assert names([cell(bits(20, 0), eps=0.49, label=labels)]) == set()
 
 
 def test_cells_that_failed_are_not_finished_or_certify_play_no_part():

@@ -8,11 +8,11 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from builders import record, samples
 from gauntlet.bench.compare.git_history import read_history
 from gauntlet.bench.environment import provenance
 from gauntlet.bench.run.commit_journal import askers, note
@@ -20,38 +20,19 @@ from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.bisection import adjusted, same_data, trace, versions
 from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
 from gauntlet.leaderboard.compare.history import History
-from gauntlet.leaderboard.results.record import CellInfo, Record, Samples, Stats
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
-INFO = CellInfo("net", "none", "pgd", "pgd()", "white-box", "Linf", 0.15, "Linf:0.15", "quick", "digits", 0)
 A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
 LINE = History({A: (), B: (A,), C: (B,), D: (C,)}, {B: "Break it"})
 """A history without branches."""
 
 
-def block(commit, robust, *, first=0, day=1, weights="w", dirty=False, data="images", label=0, ids=None):
-    """A block of samples from number `first` on."""
-    robust = np.array([bit == "1" for bit in robust])
-    n = len(robust)
-    samples = Samples(
-        id=np.array([f"s{first + i}" for i in range(n)] if ids is None else ids),
-        label=np.full(n, label),
-        clean_prediction=np.full(n, label),
-        prediction=np.where(robust, label, label + 1),
-        robust=robust,
-        distance=np.where(robust, np.nan, 0.1),
-        margin=np.ones(n),
-        forwards=np.ones(n),
-        backwards=np.ones(n),
-        steps=np.ones(n, np.int64),
-        wrong_share=(~robust).astype(float),
-        wrong_share_scored=(~robust).astype(float),
-        adversarial=[None] * n,
-    )
+def block(commit, robust, *, first=0, day=1, weights="w", dirty=False, data="images", label=0, **columns):
+    """A block of samples from number `first` on; `robust` has a character for each, 1 or 0."""
     source = {"commit": commit, "dirty": dirty, "time": f"2026-11-{day:02}T10:00:00+00:00", "weights": weights}
-    key = f"{commit[:1]}{dirty}{weights}{day}{first}{data}"
-    return Record(key, INFO, samples, Stats(1.0, 1.0), provenance=source | {"data": data})
+    whole = samples([bit == "1" for bit in robust], first=first, label=label, **columns)
+    return record(whole, key=f"{commit[:1]}{dirty}{weights}{day}{first}{data}", provenance=source | {"data": data})
 
 
 def traced(*blocks, history=LINE, current=()):
@@ -172,7 +153,7 @@ def test_commits_on_a_merged_branch_are_between():
 
 def test_messages_of_commits_and_ids_cannot_write_to_the_terminal():
     history = replace(LINE, subjects={B: "\x1b[2J gone"})
-    cell = traced(block(A, "1", ids=["\x1b[31mred"]), block(B, "0", ids=["\x1b[31mred"]), history=history)
+    cell = traced(block(A, "1", id=["\x1b[31mred"]), block(B, "0", id=["\x1b[31mred"]), history=history)
     assert "\x1b" not in bisection_text(Bisection((cell,), history, ()))
     assert "\x1b" not in sample_text(Bisection((cell,), history, ()), "\x1b[31mred")
 

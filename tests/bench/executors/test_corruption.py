@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import gauntlet
+from builders import cell_info, result
 from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.gate.accept import snapshot
 from gauntlet.bench.gate.early_run import gated
@@ -23,7 +24,6 @@ from gauntlet.leaderboard.compare.breakers import breakers
 from gauntlet.leaderboard.gate.baseline import baseline_of
 from gauntlet.leaderboard.report.markdown import RunContext, report
 from gauntlet.leaderboard.report.terminal import terminal_table
-from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Record, Samples, Stats
 from gauntlet.leaderboard.results.store import samples_digest
 from gauntlet.leaderboard.rows.corruptions import ALEXNET, accuracy, by_severity, corruption_accuracy, mean_of
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
@@ -283,48 +283,40 @@ def test_evaluate_gives_the_mean_beside_the_worst_case_and_wants_an_attack(tiny)
 # Planted results
 
 
-def info(attack="fog", kind="corruption", **changes):
-    fields = {
-        "model": "net", "defense": "none", "attack": attack, "attack_spec": f"corruption.{attack}: Corruption()",
-        "attack_kind": kind, "norm": "Linf", "eps": 0.15, "threat": "Linf:0.15", "suite": "corruptions", "data": "digits",
-        "seed": 0,
-    }  # fmt: skip
-    return CellInfo(**(fields | changes))
+def corruption(name="fog", **changes):
+    """The cell of a corruption."""
+    kind = {"attack_spec": f"corruption.{name}: Corruption()", "attack_kind": "corruption", "suite": "corruptions"}
+    return cell_info(attack=name, **(kind | changes))
 
 
 def planted(wrong, cell=None, *, severities=(1, 2, 3, 4, 5), error=None, correct=None, seconds=1.0):
     """A cell with `wrong` (S, N): at which severity which sample is misclassified; of an attack, (1, N)."""
-    cell = cell or info()
+    cell = cell or corruption()
     wrong = np.asarray(wrong, bool)
     n = wrong.shape[1]
     right = np.ones(n, bool) if correct is None else np.asarray(correct, bool)
     ever = wrong.any(0)
-    samples = Samples(
-        id=np.array([f"s{i}" for i in range(n)]),
-        label=np.zeros(n, np.int64),
-        clean_prediction=(~right).astype(np.int64),
-        prediction=ever.astype(np.int64),
-        robust=right & ~ever,
-        distance=np.full(n, np.nan),
-        margin=np.where(ever, -1.0, 1.0),
-        forwards=np.full(n, 5.0),
-        backwards=np.zeros(n),
-        steps=np.full(n, -1),
-        wrong_share=wrong.mean(0),
-        wrong_share_scored=ever.astype(float),
-        adversarial=[None] * n,
-        stage=tuple(" ".join(str(s) for s, hit in zip(severities, column, strict=True) if hit) for column in wrong.T)
-        if cell.attack_kind == "corruption"
-        else (),
-    )
+    columns = {
+        "distance": np.full(n, np.nan),
+        "margin": np.where(ever, -1.0, 1.0),
+        "forwards": np.full(n, 5.0),
+        "backwards": np.zeros(n),
+        "steps": np.full(n, -1),
+        "prediction": ever,
+        "wrong_share": wrong.mean(0),
+        "wrong_share_scored": ever,
+    }
+    if cell.attack_kind == "corruption":
+        columns["stage"] = [
+            " ".join(str(s) for s, hit in zip(severities, hits, strict=True) if hit) for hits in wrong.T
+        ]
     cell = replace(cell, ways={str(one): "corruption" for one in severities})
-    blocks = (Record("k", cell, samples, Stats(seconds, 1.0)),) if n else ()
-    return CellResult(cell, blocks, CellError(cell, "ValueError", error) if error else None, n)
+    return result(right & ~ever, cell, correct=right, seconds=seconds, error=error, **columns)
 
 
 def attack(robust):
     """The cell of an attack that leaves these samples standing."""
-    cell = info("pgd", "white-box", suite="quick", attack_spec="pgd: PGD()")
+    cell = cell_info()
     return planted(~np.asarray(robust, bool)[None], cell, severities=(0,))
 
 
@@ -349,9 +341,9 @@ def test_a_sample_that_every_corruption_breaks_is_robust_where_no_attack_breaks_
 
 
 def test_corruptions_stand_in_every_row_of_their_model_defense_threat_and_data():
-    other = info(model="other", suite="corruptions")
+    other = corruption(model="other", suite="corruptions")
     found = rows([attack([True] * 4), planted(np.zeros((5, 4))), planted(np.ones((5, 4)), other),
-                  planted(np.ones((5, 4)), info(threat="Linf:0.3", eps=0.3))])  # fmt: skip
+                  planted(np.ones((5, 4)), corruption(threat="Linf:0.3", eps=0.3))])  # fmt: skip
     shown = {(row.model, row.threat): (row.suite, row.corruption.mean.estimate) for row in found}
     assert shown == {
         ("net", "Linf:0.15"): ("quick", 1.0),
@@ -362,8 +354,8 @@ def test_corruptions_stand_in_every_row_of_their_model_defense_threat_and_data()
 
 def test_each_corruption_counts_the_same_and_the_samples_are_the_unit():
     drawn = np.random.default_rng(1)
-    cells = [planted(drawn.random((5, 60)) < share, info(name)) for name, share in (("fog", 0.1), ("snow", 0.6))]
-    cells.append(planted(drawn.random((1, 60)) < 0.5, info("contrast"), severities=(3,)))
+    cells = [planted(drawn.random((5, 60)) < share, corruption(name)) for name, share in (("fog", 0.1), ("snow", 0.6))]
+    cells.append(planted(drawn.random((1, 60)) < 0.5, corruption("contrast"), severities=(3,)))
     found = corruption_accuracy(cells)
     shares = np.stack([1 - cell.blocks[0].samples.wrong_share for cell in cells])
     assert found.mean.estimate == pytest.approx(shares.mean(1).mean())
@@ -397,8 +389,8 @@ def test_accuracy_at_each_severity_is_counted():
 
 
 def test_a_mean_is_given_only_once_all_corruptions_have_finished():
-    done, failed = planted(np.zeros((5, 3))), planted(np.zeros((5, 0)), info("snow"), error="no picture")
-    open_ = replace(planted(np.zeros((5, 3)), info("frost")), expected=5)
+    done, failed = planted(np.zeros((5, 3))), planted(np.zeros((5, 0)), corruption("snow"), error="no picture")
+    open_ = replace(planted(np.zeros((5, 3)), corruption("frost")), expected=5)
     for other, shown in ((failed, "error"), (open_, "–")):
         (row,) = rows([attack([True] * 3), done, other])
         assert row.corruption.mean.n == 0
@@ -413,7 +405,7 @@ def test_a_mean_is_given_only_once_all_corruptions_have_finished():
 def test_imagenet_s_errors_stand_in_proportion_to_alexnet_s_and_no_other_data_s_do():
     n = 1000
     half = np.arange(n)[None] < 0.5 * n * np.ones((5, 1))
-    every = [planted(half, info(name, data="imagenet/robustbench-5000[1000]")) for name in ALEXNET]
+    every = [planted(half, corruption(name, data="imagenet/robustbench-5000[1000]")) for name in ALEXNET]
     found = corruption_accuracy(every)
     assert found.alexnet == pytest.approx(np.mean([0.5 / error for error in ALEXNET.values()]))
     assert corruption_accuracy(every[1:]).alexnet is None
@@ -421,7 +413,7 @@ def test_imagenet_s_errors_stand_in_proportion_to_alexnet_s_and_no_other_data_s_
     assert corruption_accuracy(single).alexnet is None
     for data in ("imagenet-100", "tiny-imagenet", "digits"):
         assert corruption_accuracy([replace(one, cell=replace(one.cell, data=data)) for one in every]).alexnet is None
-    alike = [planted(np.arange(n)[None] < round(n * error) * np.ones((5, 1)), info(name, data="imagenet"))
+    alike = [planted(np.arange(n)[None] < round(n * error) * np.ones((5, 1)), corruption(name, data="imagenet"))
              for name, error in ALEXNET.items()]  # fmt: skip
     assert corruption_accuracy(alike).alexnet == pytest.approx(1, abs=1e-3)
     text = report(rows(alike), alike, CONTEXT)
@@ -430,7 +422,7 @@ def test_imagenet_s_errors_stand_in_proportion_to_alexnet_s_and_no_other_data_s_
 
 
 def test_a_report_names_corruptions_safely_and_says_what_the_figures_are():
-    results = [attack([True, False]), planted(np.zeros((5, 2)), info("a|b<c>"))]
+    results = [attack([True, False]), planted(np.zeros((5, 2)), corruption("a|b<c>"))]
     text = report(rows(results), results, CONTEXT)
     assert "no adversary is at work" in text
     assert "<c>" not in text

@@ -19,56 +19,13 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from builders import bits, cell_info, result
 from gauntlet.leaderboard.compare.comparison import CompareError, Contender, compare, difference_interval
 from gauntlet.leaderboard.compare.comparison_report import WIDTH, comparison_markdown, comparison_text
 from gauntlet.leaderboard.compare.comparison_tables import comparison_json, pairs_frame
-from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.table import rows
 from gauntlet.leaderboard.rows.worst_case import row_key
-
-
-def cell(model="net", attack="pgd", **changes):
-    fields = {
-        "model": model,
-        "defense": "none",
-        "attack": attack,
-        "attack_spec": f"{attack}(steps=40)",
-        "attack_kind": "white-box",
-        "norm": "Linf",
-        "eps": 0.15,
-        "threat": "Linf:0.15",
-        "suite": "quick",
-        "data": "digits",
-        "seed": 0,
-    }
-    return CellInfo(**(fields | changes))
-
-
-def result(robust, info, *, correct=None, ids=None, stage=(), images="one", key=None, flags=(), error=None):
-    """A finished cell of one block."""
-    robust = np.asarray(robust, bool)
-    n = len(robust)
-    right = np.ones(n, bool) if correct is None else np.asarray(correct, bool)
-    samples = Samples(
-        id=np.asarray([f"s{i}" for i in range(n)] if ids is None else ids, np.str_),
-        label=np.zeros(n, np.int64),
-        clean_prediction=np.where(right, 0, 1),
-        prediction=np.where(robust, 0, 1),
-        robust=robust,
-        distance=np.where(right & ~robust, 0.1, np.nan),
-        margin=np.where(robust, 1.0, -1.0),
-        forwards=np.ones(n),
-        backwards=np.ones(n),
-        steps=np.zeros(n, np.int64),
-        wrong_share=(~robust).astype(float),
-        wrong_share_scored=(~robust).astype(float),
-        adversarial=[None] * n,
-        stage=stage,
-    )
-    name = key or f"{info} {robust.tolist()}"
-    blocks = (Record(name, info, samples, Stats(1.0, 1.0), tuple(flags), {"data": images}),) if n else ()
-    failure = CellError(info, "RuntimeError", error) if error else None
-    return CellResult(info, blocks, failure, expected=n)
 
 
 def contenders(results, source="run"):
@@ -80,18 +37,14 @@ def contenders(results, source="run"):
     ]
 
 
-def bits(n, robust):
-    """The first `robust` of n samples."""
-    return np.arange(n) < robust
-
-
 def drawn(count, n=200, seed=0):
     """Cells of models that are robust on overlapping samples, from nearly all to few."""
     rng = np.random.default_rng(seed)
     hardness = rng.random(n)
     shares = np.linspace(0.9, 0.3, count)
     return [
-        result(hardness + 0.05 * rng.standard_normal(n) < share, cell(f"net{i:02}")) for i, share in enumerate(shares)
+        result(hardness + 0.05 * rng.standard_normal(n) < share, cell_info(f"net{i:02}"))
+        for i, share in enumerate(shares)
     ]
 
 
@@ -176,8 +129,8 @@ def test_ranks_are_the_leaderboards():
 
 def test_a_row_without_rank_shows_its_difference_and_is_not_tested():
     flag = Flag("zero-gradient", "block", "The gradient is zero.")
-    honest = [result(bits(60, 40), cell("a")), result(bits(60, 10), cell("b"))]
-    masked = result(bits(60, 58), cell("masked"), flags=[flag])
+    honest = [result(bits(60, 40), cell_info("a")), result(bits(60, 10), cell_info("b"))]
+    masked = result(bits(60, 58), cell_info("masked"), flags=[flag])
     (group,) = compare(contenders([*honest, masked])).groups
     (alone,) = compare(contenders(honest)).groups
     assert [line.row.model for line in group.lines] == ["a", "b", "masked"]
@@ -192,7 +145,7 @@ def test_a_row_without_rank_shows_its_difference_and_is_not_tested():
 
 
 def test_a_row_that_failed_before_its_first_sample_is_told_and_not_compared():
-    found = compare(contenders([*drawn(2), result([], cell("broken"), error="out of memory")]))
+    found = compare(contenders([*drawn(2), result([], cell_info("broken"), error="out of memory")]))
     assert len(found.groups) == 1
     assert found.missing[0][0] == "broken"
     assert "out of memory" in found.missing[0][1][0]
@@ -200,14 +153,14 @@ def test_a_row_that_failed_before_its_first_sample_is_told_and_not_compared():
 
 
 def test_the_same_model_of_two_runs_is_told_apart_by_the_run():
-    old, new = result(bits(50, 40), cell()), result(bits(50, 20), cell())
+    old, new = result(bits(50, 40), cell_info()), result(bits(50, 20), cell_info())
     (group,) = compare([*contenders([old], "before"), *contenders([new], "after")]).groups
     assert [line.label for line in group.lines] == ["net [before]", "net [after]"]
 
 
 def test_a_row_that_two_runs_answer_from_the_same_blocks_counts_once():
-    shared = result(bits(50, 40), cell("shared"))
-    mine, yours = result(bits(50, 30), cell("mine")), result(bits(50, 20), cell("yours"))
+    shared = result(bits(50, 40), cell_info("shared"))
+    mine, yours = result(bits(50, 30), cell_info("mine")), result(bits(50, 20), cell_info("yours"))
     (group,) = compare([*contenders([shared, mine], "one"), *contenders([shared, yours], "two")]).groups
     assert [line.label for line in group.lines] == ["shared", "mine", "yours"]
 
@@ -218,19 +171,19 @@ def test_a_row_that_two_runs_answer_from_the_same_blocks_counts_once():
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (result(bits(40, 9), cell(threat="Linf:0.1", eps=0.1)), "threat model Linf:0.1 instead of Linf:0.15"),
-        (result(bits(40, 9), cell(data="mnist")), "data mnist instead of digits"),
-        (result(bits(40, 9), cell(seed=1)), "seeds 1 instead of 0"),
-        (result(bits(40, 9), cell(suite="full")), "suite full instead of quick"),
-        (result(bits(30, 9), cell()), "other samples (30 instead of 40, 30 in common)"),
-        (result(bits(40, 9), cell(), images="two"), "other images or labels under the same ids"),
-        (result(bits(40, 9), cell(attack_spec="pgd(steps=1)")), "other attacks or settings (pgd)"),
-        (result(bits(40, 9), cell(attack="fgsm")), "other attacks or settings (fgsm, pgd)"),
-        (result(bits(40, 9), cell(), ids=[f"s{i}" for i in range(40)][::-1]), "other samples (40 instead of 40"),
+        (result(bits(40, 9), cell_info(threat="Linf:0.1", eps=0.1)), "threat model Linf:0.1 instead of Linf:0.15"),
+        (result(bits(40, 9), cell_info(data="mnist")), "data mnist instead of digits"),
+        (result(bits(40, 9), cell_info(seed=1)), "seeds 1 instead of 0"),
+        (result(bits(40, 9), cell_info(suite="full")), "suite full instead of quick"),
+        (result(bits(30, 9), cell_info()), "other samples (30 instead of 40, 30 in common)"),
+        (result(bits(40, 9), cell_info(), made={"data": "two"}), "other images or labels under the same ids"),
+        (result(bits(40, 9), cell_info(attack_spec="pgd(steps=1)")), "other attacks or settings (pgd)"),
+        (result(bits(40, 9), cell_info(attack="fgsm")), "other attacks or settings (fgsm, pgd)"),
+        (result(bits(40, 9), cell_info(), id=[f"s{i}" for i in range(40)][::-1]), "other samples (40 instead of 40"),
     ],
 )
 def test_rows_of_another_question_are_set_apart_with_the_reason(other, reason):
-    one, two = result(bits(40, 30), cell("one")), result(bits(40, 20), cell("two"))
+    one, two = result(bits(40, 30), cell_info("one")), result(bits(40, 20), cell_info("two"))
     found = compare([*contenders([one, two], "here"), *contenders([other], "there")])
     assert [len(group.lines) for group in found.groups] == [2, 1]
     assert found.groups[0].apart == ""
@@ -243,7 +196,7 @@ def test_rows_of_another_question_are_set_apart_with_the_reason(other, reason):
 
 def test_less_than_two_rows_are_refused():
     with pytest.raises(CompareError, match="only 1 row to compare"):
-        compare(contenders([result(bits(40, 30), cell())]))
+        compare(contenders([result(bits(40, 30), cell_info())]))
 
 
 # Who is broken by what
@@ -251,11 +204,11 @@ def test_less_than_two_rows_are_refused():
 
 def test_what_each_attack_broke_and_what_it_alone_broke_are_counted():
     right = [1, 1, 1, 1, 1, 0]
-    pgd = result([1, 0, 0, 0, 1, 0], cell(), correct=right, stage=["", "ce", "ce", "dlr", "", ""])
-    square = result([1, 1, 0, 1, 0, 0], cell(attack="square"), correct=right)
-    proof = result([1, 0, 0, 0, 0, 0], cell(attack="proof", attack_kind="certificate"), correct=right)
-    (group,) = compare([*contenders([pgd, square, proof]), *contenders([result(bits(6, 3), cell("other", "pgd")),
-                        result(bits(6, 3), cell("other", "square"))])]).groups  # fmt: skip
+    pgd = result([1, 0, 0, 0, 1, 0], cell_info(), correct=right, stage=["", "ce", "ce", "dlr", "", ""])
+    square = result([1, 1, 0, 1, 0, 0], cell_info(attack="square"), correct=right)
+    proof = result([1, 0, 0, 0, 0, 0], cell_info(attack="proof", attack_kind="certificate"), correct=right)
+    (group,) = compare([*contenders([pgd, square, proof]), *contenders([result(bits(6, 3), cell_info("other", "pgd")),
+                        result(bits(6, 3), cell_info("other", "square"))])]).groups  # fmt: skip
     (line,) = [line for line in group.lines if line.label == "net"]
     assert [(one.attack, one.broke, one.alone, one.stages) for one in line.breakers] == [
         ("pgd", 3, 2, (("ce", 2), ("dlr", 1))),
@@ -265,8 +218,8 @@ def test_what_each_attack_broke_and_what_it_alone_broke_are_counted():
 
 
 def test_two_seeds_of_one_attack_are_one_attack():
-    first, second = result([1, 0, 1, 1], cell()), result([1, 1, 0, 1], cell(seed=1))
-    others = [result([1, 1, 1, 0], cell("b", seed=seed)) for seed in (0, 1)]
+    first, second = result([1, 0, 1, 1], cell_info()), result([1, 1, 0, 1], cell_info(seed=1))
+    others = [result([1, 1, 1, 0], cell_info("b", seed=seed)) for seed in (0, 1)]
     (group,) = compare(contenders([first, second, *others])).groups
     assert {line.label: [(one.attack, one.broke, one.alone) for one in line.breakers] for line in group.lines} == {
         "net": [("pgd", 2, 2)],
@@ -286,7 +239,7 @@ def test_the_matrix_is_shown_up_to_twelve_rows_and_fits_the_terminal():
 
 
 def test_the_matrix_has_differences_above_the_diagonal_and_p_values_below():
-    found = compare(contenders([result(bits(100, robust), cell(str(robust))) for robust in (90, 60, 58)]))
+    found = compare(contenders([result(bits(100, robust), cell_info(str(robust))) for robust in (90, 60, 58)]))
     lines = comparison_text(found).split("Every pair:\n")[1].splitlines()
     assert [line.split() for line in lines[1:4]] == [
         ["1", "–", "+30.0*", "+32.0*"],
@@ -312,14 +265,16 @@ def test_csv_and_json_have_every_pair():
 
 def test_names_do_not_break_the_markdown():
     named = "a|b <img> [x](y) *z*"
-    text = comparison_markdown(compare(contenders([result(bits(9, 5), cell(named)), result(bits(9, 2), cell("c"))])))
+    text = comparison_markdown(
+        compare(contenders([result(bits(9, 5), cell_info(named)), result(bits(9, 2), cell_info("c"))]))
+    )
     html = MarkdownIt("gfm-like", {"linkify": False}).render(text)
     assert "a|b &lt;img&gt; [x](y) *z*" in html
     assert html.count("<table>") == 2
 
 
 def test_names_of_another_script_and_control_characters_are_shown_safely():
-    found = compare(contenders([result(bits(9, 5), cell("网络\x1b[31m")), result(bits(9, 2), cell("c"))]))
+    found = compare(contenders([result(bits(9, 5), cell_info("网络\x1b[31m")), result(bits(9, 2), cell_info("c"))]))
     assert "\x1b" not in comparison_text(found)
     assert "网络" in comparison_text(found)
 

@@ -6,62 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, ArtifactRef, Baseline, BaselineError, baseline_of, diff
+from builders import baseline, cell_info, result
+from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, ArtifactRef, BaselineError, baseline_of, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
 from gauntlet.leaderboard.results.errors import WriteError
-from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Record, Samples, Stats
-
-
-def info(**changes):
-    given = {
-        "model": "net",
-        "defense": "none",
-        "attack": "pgd",
-        "attack_spec": "pgd(steps=40)",
-        "attack_kind": "white-box",
-        "norm": "Linf",
-        "eps": 0.15,
-        "threat": "Linf:0.15",
-        "suite": "quick",
-        "data": "digits",
-        "seed": 0,
-    }
-    return CellInfo(**(given | changes))
-
-
-def block(robust, cell, *, correct=None, first=0, scored=None, ids=None, **provenance):
-    n = len(robust)
-    robust = np.asarray(robust, bool)
-    right = np.ones(n, bool) if correct is None else np.asarray(correct, bool)
-    wrong = (~robust).astype(float)
-    samples = Samples(
-        id=np.asarray(ids if ids is not None else [f"s{first + i}" for i in range(n)], np.str_),
-        label=np.zeros(n, np.int64),
-        clean_prediction=(~right).astype(np.int64),
-        prediction=(~robust).astype(np.int64),
-        robust=robust,
-        distance=np.where(robust, np.nan, 0.1),
-        margin=np.where(robust, 1.0, -1.0),
-        forwards=np.full(n, 4.0),
-        backwards=np.full(n, 3.0),
-        steps=np.zeros(n, np.int64),
-        wrong_share=wrong,
-        wrong_share_scored=wrong if scored is None else np.asarray(scored, float),
-        adversarial=[None] * n,
-    )
-    known = {"weights": "w1", "data": f"block {first}"} | provenance
-    return Record(f"k{first}", cell, samples, Stats(1.5, 10.0 + first), provenance=known)
-
-
-def result(*robust, cell=None, expected=None, error=None, **outcome):
-    """A cell with a block for each sequence of bits."""
-    cell = cell or info()
-    blocks, first = [], 0
-    for bits in robust:
-        blocks.append(block(bits, cell, first=first, **outcome))
-        first += len(bits)
-    failure = CellError(cell, "RuntimeError", error) if error else None
-    return CellResult(cell, tuple(blocks), failure, first if expected is None else expected)
 
 
 def accepted(*results, **changes):
@@ -81,37 +29,37 @@ def same(one, other):
 
 
 def test_a_cell_holds_the_bits_and_the_costs_of_all_its_blocks():
-    (cell,) = accepted(result([True, False, True], [False, True], correct=None)).cells
+    (cell,) = accepted(result([True, False, True, False, True], blocks=2)).cells
     assert cell.robust.tolist() == [True, False, True, False, True]
     assert cell.correct.all()
     assert (cell.n, cell.forwards, cell.backwards) == (5, 20.0, 15.0)
-    assert (cell.seconds, cell.peak_memory_mib) == (3.0, 13.0)
+    assert (cell.seconds, cell.peak_memory_mib) == (2.0, 11.0)
     assert (cell.status, cell.weights) == ("ok", "w1")
 
 
 def test_a_randomised_models_bits_are_the_majority_of_the_scoring_draws():
     bits = [True, True, True, False]
-    (cell,) = accepted(result(bits, cell=info(randomised=True), scored=[0.0, 0.45, 0.5, 0.1])).cells
+    (cell,) = accepted(result(bits, cell=cell_info(randomised=True), wrong_share_scored=[0.0, 0.45, 0.5, 0.1])).cells
     assert cell.randomised
     assert cell.robust.tolist() == [True, True, False, True]
 
 
 def test_certificates_are_left_out():
-    assert not accepted(result([True], cell=info(attack_kind="certificate"))).cells
+    assert not accepted(result([True], cell=cell_info(attack_kind="certificate"))).cells
 
 
 @pytest.mark.parametrize(
     ("changes", "digest", "moves"),
     [
-        ({"cell": info(attack_spec="pgd(steps=10)")}, "spec", True),
-        ({"cell": info(minimum_norm=True)}, "spec", True),
-        ({"cell": info(precision="bf16")}, "spec", True),
-        ({"weights": "w2"}, "spec", False),
-        ({"data": "other"}, "data_digest", True),
-        ({"ids": ["s1", "s0"]}, "data_digest", True),
-        ({"weights": "w2"}, "data_digest", False),
-        ({"weights": "w2"}, "weights", True),
-        ({"cell": info(attack_spec="pgd(steps=10)")}, "weights", False),
+        ({"cell": cell_info(attack_spec="pgd(steps=10)")}, "spec", True),
+        ({"cell": cell_info(minimum_norm=True)}, "spec", True),
+        ({"cell": cell_info(precision="bf16")}, "spec", True),
+        ({"made": {"weights": "w2"}}, "spec", False),
+        ({"made": {"data": "other"}}, "data_digest", True),
+        ({"id": ["s1", "s0"]}, "data_digest", True),
+        ({"made": {"weights": "w2"}}, "data_digest", False),
+        ({"made": {"weights": "w2"}}, "weights", True),
+        ({"cell": cell_info(attack_spec="pgd(steps=10)")}, "weights", False),
     ],
 )
 def test_a_digest_moves_with_what_it_stands_for_and_with_nothing_else(changes, digest, moves):
@@ -122,12 +70,12 @@ def test_a_digest_moves_with_what_it_stands_for_and_with_nothing_else(changes, d
 
 def test_blocks_that_record_no_data_make_no_digest_that_could_agree():
     assert accepted(result([1, 0])).cells[0].data_digest
-    assert accepted(result([1, 0], data="")).cells[0].data_digest == ""
+    assert accepted(result([1, 0], made={"data": ""})).cells[0].data_digest == ""
 
 
 def test_two_cells_of_one_key_are_refused():
     with pytest.raises(BaselineError, match=r"two cells.*'pgd'"):
-        accepted(result([True]), result([False], cell=info(attack_spec="pgd(steps=10)")))
+        accepted(result([True]), result([False], cell=cell_info(attack_spec="pgd(steps=10)")))
 
 
 # The file
@@ -139,9 +87,9 @@ def test_what_is_written_is_read_back(tmp_path):
     correct = long | (rng.uniform(size=797) < 0.5)
     cells = [
         result(long, correct=correct),
-        result([True] * 8, cell=info(model='模型 "q"')),
-        result([False, True], cell=info(attack="slow"), expected=4),
-        result(cell=info(attack="dead"), error="boom\nand more"),
+        result([True] * 8, cell=cell_info(model='模型 "q"')),
+        result([False, True], cell=cell_info(attack="slow"), expected=4),
+        result(cell=cell_info(attack="dead"), error="boom\nand more"),
     ]
     named = ArtifactRef("quick-0123456789ab.zip", "01" * 32, 12345)
     written = replace(accepted(*cells, reason="a new\nrecipe", test="sequential"), artifact=named)
@@ -156,7 +104,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_writing_twice_gives_the_same_bytes_in_a_few_short_lines_a_cell(tmp_path):
-    baseline = accepted(*(result(np.arange(797) < k, cell=info(model=f"m{k}")) for k in (600, 700)))
+    baseline = accepted(*(result(np.arange(797) < k, cell=cell_info(model=f"m{k}")) for k in (600, 700)))
     write_baseline(tmp_path / "one.json", baseline)
     write_baseline(tmp_path / "two.json", read_baseline(tmp_path / "one.json"))
     text = (tmp_path / "one.json").read_text()
@@ -188,7 +136,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 def stored(tmp_path):
     path = tmp_path / "quick.json"
-    write_baseline(path, accepted(result([True, False, True]), result([True], cell=info(model="two"))))
+    write_baseline(path, accepted(result([True, False, True]), result([True], cell=cell_info(model="two"))))
     return path, json.loads(path.read_text())
 
 
@@ -313,7 +261,10 @@ def test_equal_baselines_differ_in_nothing_even_if_the_commit_is_another():
 
 
 def test_lost_and_gained_samples_and_other_weights_are_told():
-    old, new = accepted(result([True, True, True, False])), accepted(result([False, False, True, True], weights="w2"))
+    old, new = (
+        accepted(result([True, True, True, False])),
+        accepted(result([False, False, True, True], made={"weights": "w2"})),
+    )
     (said,) = diff(old, new)
     assert said == (
         "net × none × pgd Linf:0.15, seed 0: 75.0 % robust (n=4) → 50.0 % robust (n=4); 2 lost, 1 gained; other weights."
@@ -322,7 +273,7 @@ def test_lost_and_gained_samples_and_other_weights_are_told():
 
 def test_settings_data_and_costs_that_changed_are_told():
     old = accepted(result([True, True]))
-    (said,) = diff(old, accepted(result([True, True], cell=info(attack_spec="pgd(steps=10)"), data="x")))
+    (said,) = diff(old, accepted(result([True, True], cell=cell_info(attack_spec="pgd(steps=10)"), made={"data": "x"})))
     assert "other settings of the attack; other data or sample ids" in said
     cheaper = replace(old.cells[0], forwards=2.0, correct=old.cells[0].correct)
     (said,) = diff(old, replace(old, cells=(cheaper,)))
@@ -330,7 +281,7 @@ def test_settings_data_and_costs_that_changed_are_told():
 
 
 def test_cells_that_came_and_went_are_told():
-    old, new = accepted(result([True])), accepted(result([True, False], cell=info(model="new")))
+    old, new = accepted(result([True])), accepted(result([True, False], cell=cell_info(model="new")))
     assert diff(old, new) == [
         "New: new × none × pgd Linf:0.15, seed 0: 50.0 % robust (n=2).",
         "Gone: net × none × pgd Linf:0.15, seed 0: it was 100.0 % robust (n=1).",
@@ -351,5 +302,5 @@ def test_another_test_is_told():
 
 
 def test_the_suite_that_changed_is_told():
-    empty = Baseline(BASELINE_SCHEMA, "quick", "fixed", "", "", "", ())
+    empty = baseline()
     assert diff(empty, replace(empty, suite="full")) == ["Suite: quick → full."]

@@ -5,36 +5,12 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from builders import baseline, baseline_cell
 from gauntlet.leaderboard.gate.curtailment import settled
 from gauntlet.leaderboard.gate.judge import Policy, judge
 from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper
 
 MARGIN, ALPHA = 0.02, 0.05
-
-
-def cell(model, robust, weights):
-    return BaselineCell(
-        model=model,
-        defense="none",
-        attack="pgd",
-        threat="Linf:0.15",
-        suite="quick",
-        data="digits",
-        seed=0,
-        spec="spec",
-        data_digest="data",
-        weights=weights,
-        n=len(robust),
-        robust=robust,
-        correct=np.ones(len(robust), bool),
-        forwards=4.0,
-        backwards=3.0,
-        peak_memory_mib=100.0,
-        seconds=2.0,
-        device="cpu",
-        randomised=False,
-    )
 
 
 def gate(flips, n, *, margin, alpha, both_ways):
@@ -43,21 +19,9 @@ def gate(flips, n, *, margin, alpha, both_ways):
     for at, (lost, gained) in enumerate(flips):
         now = np.arange(n) >= lost
         before = (np.arange(n) < lost) | (np.arange(n) >= lost + gained)
-        olds.append(cell(f"m{at}", before, "before"))
-        news.append(cell(f"m{at}", now, "before" if both_ways else "after"))
-    runs = (
-        Baseline(
-            schema=BASELINE_SCHEMA,
-            suite="quick",
-            test="fixed",
-            commit="abc",
-            reason="why",
-            created="2026-11-21",
-            cells=tuple(cells),
-        )
-        for cells in (olds, news)
-    )
-    return judge(*runs, Policy(margin=margin, alpha=alpha)).verdicts[0].verdict
+        olds.append(baseline_cell(before, model=f"m{at}"))
+        news.append(baseline_cell(now, model=f"m{at}", weights="before" if both_ways else "after"))
+    return judge(baseline(*olds), baseline(*news), Policy(margin=margin, alpha=alpha)).verdicts[0].verdict
 
 
 def outcomes(lost, gained, may_lose, may_gain):

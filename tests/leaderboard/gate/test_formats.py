@@ -10,22 +10,14 @@ from dataclasses import fields, replace
 import pytest
 from markdown_it import MarkdownIt
 
+from builders import baseline
 from gauntlet.bench.gate.publish import SUMMARY_LIMIT, append_summary, default_format, lines
-from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline
 from gauntlet.leaderboard.gate.formats import MOST_ANNOTATIONS, github_annotations, to_json
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.report import STATES, CellVerdict, GateReport, worst
 
 HOSTILE = "a,b=c::error file=x.py::100 %25 %0A | `$(touch x)`\r\n::warning::no‮"
-BASELINE = Baseline(
-    schema=BASELINE_SCHEMA,
-    suite="quick",
-    test="fixed",
-    commit="abc-dirty",
-    reason="the first",
-    created="2026-11-21",
-    cells=(),
-)
+BASELINE = baseline(commit="abc-dirty", reason="the first")
 
 
 def verdict(kind, number=0, **changes):

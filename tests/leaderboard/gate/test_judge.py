@@ -10,38 +10,11 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from builders import baseline, baseline_cell
 from gauntlet.leaderboard.gate.judge import Policy, judge
 from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper
 
 MARGIN, ALPHA = 0.02, 0.05
-
-
-def cell(robust, **changes):
-    robust = np.asarray(robust, bool)
-    n = len(robust)
-    given = {
-        "model": "net",
-        "defense": "none",
-        "attack": "pgd",
-        "threat": "Linf:0.15",
-        "suite": "quick",
-        "data": "digits",
-        "seed": 0,
-        "spec": "spec",
-        "data_digest": "data",
-        "weights": "before",
-        "n": n,
-        "robust": robust,
-        "correct": np.ones(n, bool),
-        "forwards": 4.0 * n,
-        "backwards": 3.0 * n,
-        "peak_memory_mib": 100.0,
-        "seconds": 2.0,
-        "device": "cuda",
-        "randomised": False,
-    }
-    return BaselineCell(**(given | changes))
 
 
 def flipped(before, lost, gained, **changes):
@@ -52,20 +25,16 @@ def flipped(before, lost, gained, **changes):
     return replace(before, robust=robust, **({"weights": "after"} | changes))
 
 
-def run(*cells, test="fixed"):
-    return Baseline(BASELINE_SCHEMA, "quick", test, "abc", "first", "2026-11-21", tuple(cells))
-
-
 def only(report):
     (verdict,) = report.verdicts
     return verdict
 
 
-OLD = cell(np.arange(1000) < 700)
+OLD = baseline_cell(np.arange(1000) < 700)
 
 
 def single(lost, gained, policy=None, **changes):
-    return judge(run(OLD), run(flipped(OLD, lost, gained, **changes)), policy or Policy())
+    return judge(baseline(OLD), baseline(flipped(OLD, lost, gained, **changes)), policy or Policy())
 
 
 # The tests of the drop
@@ -84,7 +53,9 @@ def test_the_p_value_of_one_cell_is_that_of_statsmodels_exact_test(lost, gained)
 def test_p_values_of_several_cells_are_adjusted_by_holm():
     flips = [(12, 3), (9, 3), (3, 9), (20, 2), (0, 0)]
     olds = [replace(OLD, model=f"m{i}") for i in range(len(flips))]
-    report = judge(run(*olds), run(*(flipped(old, *flip) for old, flip in zip(olds, flips, strict=True))), Policy())
+    report = judge(
+        baseline(*olds), baseline(*(flipped(old, *flip) for old, flip in zip(olds, flips, strict=True))), Policy()
+    )
     raw = [binom.sf(lost - 1, lost + gained, 0.5) for lost, gained in flips]
     np.testing.assert_allclose([v.p_value for v in report.verdicts], multipletests(raw, method="holm")[1], atol=1e-12)
 
@@ -126,8 +97,8 @@ def test_an_unchanged_cell_is_held():
 
 
 def test_a_cell_that_may_have_lost_the_margin_is_undecided_and_says_how_many_samples_decide():
-    old = cell(np.arange(100) < 70)
-    pair = run(old), run(flipped(old, 0, 0))
+    old = baseline_cell(np.arange(100) < 70)
+    pair = baseline(old), baseline(flipped(old, 0, 0))
     report = judge(*pair, Policy())
     assert only(report).verdict == "undecided"
     assert "about 149 samples would decide" in only(report).sentence
@@ -147,13 +118,15 @@ def test_a_rise_with_the_baselines_weights_is_suspicious_and_does_not_pass():
     assert found.p_value == pytest.approx(binom.cdf(1, 21, 0.5))
     assert "is the attack weaker" in found.sentence
     assert "settings are not the baseline's" in found.sentence
-    assert not judge(run(OLD), run(flipped(OLD, 1, 20, weights="before")), Policy(allow_undecided=True)).passed
+    assert not judge(
+        baseline(OLD), baseline(flipped(OLD, 1, 20, weights="before")), Policy(allow_undecided=True)
+    ).passed
 
 
 @pytest.mark.parametrize("weights", [("before", "after"), ("", "")])
 def test_a_rise_with_other_or_unknown_weights_is_an_improvement_and_held(weights):
     old, new = (replace(one, weights=w) for one, w in zip((OLD, flipped(OLD, 1, 20)), weights, strict=True))
-    report = judge(run(old), run(new), Policy())
+    report = judge(baseline(old), baseline(new), Policy())
     assert only(report).verdict == "held"
     assert "improved" in only(report).sentence
     assert report.passed
@@ -180,7 +153,7 @@ def test_another_seed_of_the_same_cell_is_compared_and_named():
 
 def test_of_several_seeds_each_is_compared_with_its_own():
     olds = [OLD, flipped(OLD, 300, 0, seed=1)]
-    report = judge(run(*olds), run(*reversed(olds)), Policy())
+    report = judge(baseline(*olds), baseline(*reversed(olds)), Policy())
     assert [v.verdict for v in report.verdicts] == ["held", "held"]
 
 
@@ -200,7 +173,7 @@ def test_of_several_seeds_each_is_compared_with_its_own():
     ],
 )
 def test_another_question_or_an_unfinished_cell_is_incomparable(changes, says):
-    report = judge(run(OLD), run(replace(OLD, **changes)), Policy(allow_undecided=True))
+    report = judge(baseline(OLD), baseline(replace(OLD, **changes)), Policy(allow_undecided=True))
     found = only(report)
     assert found.verdict == "incomparable"
     assert not report.passed
@@ -210,21 +183,21 @@ def test_another_question_or_an_unfinished_cell_is_incomparable(changes, says):
 
 @pytest.mark.parametrize("status", ["error", "unfinished"])
 def test_a_cell_that_the_baseline_lacks_an_answer_for_is_incomparable(status):
-    report = judge(run(replace(OLD, status=status)), run(OLD), Policy())
+    report = judge(baseline(replace(OLD, status=status)), baseline(OLD), Policy())
     assert only(report).verdict == "incomparable"
     assert "in the baseline" in only(report).sentence
 
 
 def test_other_numbers_of_samples_are_incomparable():
-    found = only(judge(run(OLD), run(cell(np.arange(500) < 350, data_digest="half")), Policy()))
+    found = only(judge(baseline(OLD), baseline(baseline_cell(np.arange(500) < 350, data_digest="half")), Policy()))
     assert found.verdict == "incomparable"
     assert "number of samples 1000 → 500" in found.sentence
 
 
 def test_a_cell_that_is_missing_on_either_side_is_incomparable_beside_those_that_are_compared():
     extra = replace(OLD, model="extra")
-    gone = judge(run(OLD, extra), run(OLD), Policy())
-    new = judge(run(OLD), run(OLD, extra), Policy())
+    gone = judge(baseline(OLD, extra), baseline(OLD), Policy())
+    new = judge(baseline(OLD), baseline(OLD, extra), Policy())
     for report, says in ((gone, "The run lacks this cell"), (new, "The baseline lacks this cell")):
         assert [v.verdict for v in report.verdicts] == ["held", "incomparable"]
         assert says in report.verdicts[1].sentence
@@ -233,7 +206,7 @@ def test_a_cell_that_is_missing_on_either_side_is_incomparable_beside_those_that
 
 @pytest.mark.parametrize(("old", "new"), [([], []), ([], [OLD]), ([OLD], []), ([OLD], [replace(OLD, model="other")])])
 def test_a_gate_that_compared_nothing_does_not_pass(old, new):
-    report = judge(run(*old), run(*new), Policy(allow_undecided=True))
+    report = judge(baseline(*old), baseline(*new), Policy(allow_undecided=True))
     assert {v.verdict for v in report.verdicts} == {"incomparable"}
     assert not report.passed
     assert "Gate failed" in report.text()
@@ -241,7 +214,7 @@ def test_a_gate_that_compared_nothing_does_not_pass(old, new):
 
 def test_incomparable_cells_take_no_part_in_holms_correction():
     old, broken = replace(OLD, model="other"), replace(OLD, model="other", status="error", error="x")
-    report = judge(run(OLD, old), run(flipped(OLD, 12, 3), broken), Policy())
+    report = judge(baseline(OLD, old), baseline(flipped(OLD, 12, 3), broken), Policy())
     assert report.verdicts[0].p_value == pytest.approx(binom.sf(11, 15, 0.5))
 
 
@@ -272,10 +245,10 @@ def test_memory_is_gated_and_time_is_only_told():
 def test_a_floor_is_held_against_the_worst_case_over_a_models_attacks():
     one, two = np.ones(100, bool), np.ones(100, bool)
     one[:20], two[10:40] = False, False
-    cells = [cell(one), cell(two, attack="square")]
+    cells = [baseline_cell(one), baseline_cell(two, attack="square")]
 
     def problems(floor):
-        return judge(run(*cells), run(*cells), Policy(min_robust=floor)).problems
+        return judge(baseline(*cells), baseline(*cells), Policy(min_robust=floor)).problems
 
     assert problems(0.6) == ()
     (problem,) = problems(0.61)
@@ -293,7 +266,7 @@ def test_a_floor_that_matches_nothing_is_a_problem():
 @pytest.mark.parametrize("changes", [{"status": "unfinished"}, {"data_digest": "other"}])
 def test_a_floor_that_cannot_be_checked_is_a_problem(changes):
     other = replace(OLD, attack="square", **changes)
-    report = judge(run(OLD, other), run(OLD, other), Policy(min_robust=0.1))
+    report = judge(baseline(OLD, other), baseline(OLD, other), Policy(min_robust=0.1))
     assert "cannot be checked" in report.problems[0]
 
 
@@ -328,7 +301,7 @@ def mixed():
         flipped(olds[2], 45, 36),
         replace(olds[3], status="error", error="Bad: a\nline | <b>"),
     ]
-    return judge(run(*olds), run(*news), Policy(min_robust=0.65))
+    return judge(baseline(*olds), baseline(*news), Policy(min_robust=0.65))
 
 
 def test_the_text_lists_what_needs_attention_first_a_line_each():

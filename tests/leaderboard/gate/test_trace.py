@@ -1,42 +1,20 @@
 """Gates that need fewer samples: the sequential test, and traces of runs that stopped early."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
-from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+import builders
 from gauntlet.leaderboard.gate.judge import Policy, judge
 from gauntlet.leaderboard.gate.trace import Trace, dumps, loads, order_of
 
 N = 797
 KEY = ("net", "none", "pgd", "Linf:0.15", "quick", "digits", 0)
 
-
-def cell(robust, **changes):
-    robust = np.asarray(robust, bool)
-    names = ("model", "defense", "attack", "threat", "suite", "data", "seed")
-    given = dict(zip(names, KEY, strict=True)) | {
-        "spec": "spec",
-        "data_digest": "data",
-        "weights": "before",
-        "n": len(robust),
-        "robust": robust,
-        "correct": np.ones(len(robust), bool),
-        "forwards": 100.0 * len(robust),
-        "backwards": 0.0,
-        "peak_memory_mib": math.nan,
-        "seconds": 1.0,
-        "device": "cpu",
-        "randomised": False,
-    }
-    return BaselineCell(**(given | changes))
-
-
-def baseline(*cells, test="sequential"):
-    return Baseline(BASELINE_SCHEMA, "quick", test, "", "", "", tuple(cells))
-
-
+baseline = partial(builders.baseline, test="sequential")
+cell = partial(builders.baseline_cell, forwards=100.0 * N, backwards=0.0)
 OLD = cell(np.arange(N) % 4 > 0)
 
 

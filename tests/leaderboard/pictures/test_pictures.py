@@ -12,48 +12,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders import cell_info, result
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, plain, png
 from gauntlet.leaderboard.pictures.confusion import confusion, confusion_matrix
 from gauntlet.leaderboard.pictures.curves import against_cost, against_eps, standing
 from gauntlet.leaderboard.pictures.examples import Shown, chosen, examples
 from gauntlet.leaderboard.pictures.settings import Mark, settings
-from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.closest_examples import Broken, fates
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
-def result(*, attack="pgd", label=None, prediction=None, robust=None, distance=None, costs=None, seed=0, **cell):
-    """A cell of the samples s0, s1, …, all right when clean."""
-    n = len(robust)
-    robust = np.asarray(robust, bool)
-    label = np.zeros(n, np.int64) if label is None else np.asarray(label)
-    distance = np.where(robust, np.nan, 0.1) if distance is None else np.asarray(distance, float)
-    costs = np.full(n, 2.0) if costs is None else np.asarray(costs, float)
-    fields = {"norm": "Linf", "eps": 0.1, "threat": "Linf:0.1", "suite": "quick", "data": "digits", "seed": seed}
-    info = CellInfo(**{"model": "net", "defense": "none", "attack": attack, "attack_spec": attack, **fields, **cell},
-                    attack_kind="white-box")  # fmt: skip
-    samples = Samples(
-        id=np.array([f"s{i}" for i in range(n)]),
-        label=label,
-        clean_prediction=label.copy(),
-        prediction=np.where(robust, label, label + 1) if prediction is None else np.asarray(prediction),
-        robust=robust,
-        distance=distance,
-        margin=np.ones(n),
-        forwards=costs / 2,
-        backwards=costs / 2,
-        steps=np.full(n, -1),
-        wrong_share=(~robust).astype(float),
-        wrong_share_scored=(~robust).astype(float),
-        adversarial=[None] * n,
-    )
-    return CellResult(info, (Record("k", info, samples, Stats(1.0, 1.0)),), expected=n)
+def attacked(robust, *, attack="pgd", seed=0, costs=None, minimum_norm=False, **columns):
+    """A cell of the samples s0, s1, …, all correct when clean; `costs` are their passes."""
+    cell = cell_info(attack=attack, attack_spec=attack, threat="Linf:0.1", seed=seed, minimum_norm=minimum_norm)
+    half = np.full(len(robust), 1.0) if costs is None else np.asarray(costs) / 2
+    return result(robust, cell, forwards=half, backwards=half, **columns)
 
 
 def minimum(distance, *, eps=0.1, attack="fmn"):
     distance = np.asarray(distance, float)
     robust = ~(distance <= eps)
-    return result(attack=attack, robust=robust, distance=distance, minimum_norm=True)
+    return attacked(attack=attack, robust=robust, distance=distance, minimum_norm=True)
 
 
 def line(figure, name):
@@ -99,7 +79,7 @@ def test_the_curve_of_several_minimum_norm_attacks_has_their_worst_case():
 
 
 def test_attacks_at_a_fixed_eps_are_points_with_their_interval():
-    fixed = result(attack="pgd", robust=[True, True, False, False])
+    fixed = attacked(attack="pgd", robust=[True, True, False, False])
     (axes,) = against_eps([minimum([0.05, 0.2, 0.3, 0.4]), fixed], "net").axes
     (container,) = axes.containers
     points, _, (bars,) = container.lines
@@ -110,14 +90,14 @@ def test_attacks_at_a_fixed_eps_are_points_with_their_interval():
 
 
 def test_without_a_minimum_norm_attack_there_is_no_curve_against_eps():
-    assert against_eps([result(robust=[True, False])], "net") is None
+    assert against_eps([attacked(robust=[True, False])], "net") is None
 
 
 # Robust accuracy against cost
 
 
 def test_robust_accuracy_against_cost_counts_the_samples_that_still_stand_after_so_many_passes():
-    cell = result(robust=[False, False, False, True], costs=[2, 10, 10, 80])
+    cell = attacked(robust=[False, False, False, True], costs=[2, 10, 10, 80])
     figure = against_cost([cell], "net")
     drawn = line(figure, "pgd")
     assert [value_at(drawn, b) for b in (1, 2, 9.9, 10, 80)] == [100, 75, 75, 25, 25]
@@ -127,13 +107,13 @@ def test_robust_accuracy_against_cost_counts_the_samples_that_still_stand_after_
 
 
 def test_two_seeds_of_one_attack_are_told_apart():
-    cells = [result(robust=[True, False], seed=seed) for seed in (0, 1)]
+    cells = [attacked(robust=[True, False], seed=seed) for seed in (0, 1)]
     labels = [one.get_text() for one in against_cost(cells, "net").axes[0].get_legend().get_texts()]
     assert labels == ["pgd, seed 0", "pgd, seed 1"]
 
 
 def test_no_results_give_no_curve():
-    empty = CellResult(result(robust=[True]).cell, ())
+    empty = CellResult(attacked(robust=[True]).cell, ())
     assert against_cost([empty], "net") is None
 
 
@@ -142,9 +122,9 @@ def test_no_results_give_no_curve():
 
 def test_the_confusion_is_of_the_closest_example_of_the_attacks_that_broke_a_sample():
     label = [0, 0, 1, 2]
-    far = result(attack="pgd", label=label, robust=[0, 1, 0, 1], distance=[0.1, np.nan, 0.1, np.nan],
+    far = attacked(attack="pgd", label=label, robust=[0, 1, 0, 1], distance=[0.1, np.nan, 0.1, np.nan],
                  prediction=[1, 0, 2, 2])  # fmt: skip
-    near = result(attack="fmn", label=label, robust=[0, 1, 1, 1], distance=[0.05, 0.3, np.nan, np.nan],
+    near = attacked(attack="fmn", label=label, robust=[0, 1, 1, 1], distance=[0.05, 0.3, np.nan, np.nan],
                   prediction=[2, 1, 1, 2])  # fmt: skip
     assert confusion_matrix([far, near]).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 1]]
     broken = fates([far, near]).broken
@@ -155,14 +135,14 @@ def test_the_confusion_is_of_the_closest_example_of_the_attacks_that_broke_a_sam
 
 
 def test_a_sample_that_is_wrong_when_clean_stands_under_its_clean_prediction():
-    cell = result(label=[0, 1], robust=[True, False], distance=[np.nan, np.nan])
+    cell = attacked(label=[0, 1], robust=[True, False], distance=[np.nan, np.nan])
     samples = cell.blocks[0].samples
     samples.clean_prediction[1] = 0
     assert confusion_matrix([cell]).tolist() == [[1, 0], [1, 0]]
 
 
 def test_the_confusion_picture_shows_shares_as_colours_and_counts_as_text():
-    cell = result(label=[0, 0, 0, 0, 1], robust=[1, 1, 1, 0, 1])
+    cell = attacked(label=[0, 0, 0, 0, 1], robust=[1, 1, 1, 0, 1])
     figure = confusion([cell], "net")
     (image,) = figure.axes[0].get_images()
     assert image.get_array().tolist() == [[75, 25], [0, 100]]
@@ -170,7 +150,7 @@ def test_the_confusion_picture_shows_shares_as_colours_and_counts_as_text():
 
 
 def test_the_confusion_of_many_classes_is_not_filled_with_text():
-    cell = result(label=np.arange(60), robust=np.ones(60))
+    cell = attacked(label=np.arange(60), robust=np.ones(60))
     figure = confusion([cell], "net")
     assert not list(figure.axes[0].texts)
     assert len(figure.axes[0].get_xticks()) <= 25
@@ -247,7 +227,7 @@ def test_words_are_drawn_side_by_side():
 
 
 def test_a_picture_is_a_wide_png_that_is_the_same_each_time():
-    first, second = (png(confusion([result(label=[0, 1], robust=[1, 0])], "net")) for _ in range(2))
+    first, second = (png(confusion([attacked(label=[0, 1], robust=[1, 0])], "net")) for _ in range(2))
     assert first == second
     with Image.open(io.BytesIO(first)) as image:
         assert image.format == "PNG"
@@ -256,7 +236,7 @@ def test_a_picture_is_a_wide_png_that_is_the_same_each_time():
 
 @pytest.mark.parametrize("name", ["a$x_1$b$", "_hidden", "名前", "line\nbreak", "\x1b[31m", "x" * 300])
 def test_hostile_names_are_drawn_as_text(name):
-    cell = result(attack=name, robust=[True, False])
+    cell = attacked(attack=name, robust=[True, False])
     figure = against_cost([cell], name)
     assert len(figure.axes[0].get_legend().get_texts()) == 1
     assert png(figure)[:4] == b"\x89PNG"
@@ -266,7 +246,7 @@ def test_hostile_names_are_drawn_as_text(name):
 def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(PicturesMissingError, match=re.escape("pip install 'robust-gauntlet[pictures]'")):
-        against_cost([result(robust=[True])], "net")
+        against_cost([attacked(robust=[True])], "net")
 
 
 def test_matplotlib_is_imported_when_a_picture_is_drawn_and_pyplot_never():
@@ -338,7 +318,7 @@ def test_show_sample_tells_what_became_of_it_under_each_attack(finished, call, m
     from gauntlet.bench.run.run_folder import load_run
 
     run = load_run(Path("out"))
-    samples = run.result(run.plan.cells[1]).blocks[0].samples
+    samples = run.attacked(run.plan.cells[1]).blocks[0].samples
     place = int(np.flatnonzero(samples.correct & ~samples.robust)[0])
     name = str(samples.id[place])
     done = call("show", "out", "--sample", name, "--pictures")
@@ -359,7 +339,7 @@ def test_a_randomised_model_shows_the_probability_of_success_with_its_interval(t
     from gauntlet.bench.run.run_folder import load_run
 
     run = load_run(Path("out"))
-    samples = run.result(run.plan.cells[0]).blocks[0].samples
+    samples = run.attacked(run.plan.cells[0]).blocks[0].samples
     told = call("show", "out", "--sample", str(samples.id[0])).stdout
     wrong = Proportion(round(20 * float(samples.wrong_share_scored[0])), 20)
     low, high = wrong.interval

@@ -14,54 +14,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from builders import cell_info, samples
+from builders import record as record_of
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.record import CellError, CellInfo, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import CellError, Flag, Samples, Stats
 from gauntlet.leaderboard.results.store import Store
 
-CELL = CellInfo(
-    model="net",
-    defense="none",
-    attack="pgd",
-    attack_spec="pgd: PGD(steps=40)",
-    attack_kind="white-box",
-    norm="Linf",
-    eps=0.15,
-    threat="Linf:0.15",
-    suite="quick",
-    data="digits",
-    seed=3,
-)
+CELL = cell_info(seed=3)
 KEY = "ab" + "0" * 62
 
 
 def record(key=KEY, *, n=5, seed=0, kept=True, **changes):
     draw = np.random.default_rng(seed)
     images = [draw.random((1, 4, 4), dtype=np.float32) if kept and i % 2 else None for i in range(n)]
-    samples = Samples(
-        id=np.array([f"s{i}-é×" for i in range(n)]),
+    whole = samples(
+        draw.random(n) < 0.5,
+        id=[f"s{i}-é×" for i in range(n)],
         label=draw.integers(0, 10, n),
         clean_prediction=draw.integers(0, 10, n),
         prediction=draw.integers(0, 10, n),
-        robust=draw.random(n) < 0.5,
         distance=np.where(np.arange(n) % 2, draw.random(n), np.nan),
         margin=draw.normal(size=n),
         forwards=draw.random(n) * 40,
         backwards=draw.random(n) * 40,
-        steps=np.where(np.arange(n) % 2, 7, -1).astype(np.int64),
+        steps=np.where(np.arange(n) % 2, 7, -1),
         wrong_share=draw.random(n),
         wrong_share_scored=draw.random(n),
         adversarial=images,
     )
     fields = {
-        "key": key,
-        "cell": CELL,
-        "samples": samples,
         "stats": Stats(1.25, 300.5, candidates_rejected=2, disagreements=1),
         "flags": (Flag("non-differentiable-defense", "warn", "a sentence"), Flag("x", "block", "another")),
         "provenance": {"time": "2026-11-21T10:00:00+00:00", "dirty": True, "versions": {"torch": "2"}, "argv": ["a"]},
         "clean_logits": draw.normal(size=(n, 10)),
     }
-    return Record(**(fields | changes))
+    return record_of(whole, CELL, key=key, **(fields | changes))
 
 
 def assert_same_samples(one, other):

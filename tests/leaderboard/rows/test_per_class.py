@@ -8,6 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
+from builders import cell_info, result
 from gauntlet.leaderboard.report.class_tables import (
     CLASS_DTYPES,
     classes_frame,
@@ -16,7 +17,7 @@ from gauntlet.leaderboard.report.class_tables import (
     read_classes,
 )
 from gauntlet.leaderboard.report.files import RunContext, write
-from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.frames import leaderboard_frame
 from gauntlet.leaderboard.rows.per_class import class_gap, per_class
 from gauntlet.leaderboard.rows.table import rows
@@ -39,32 +40,14 @@ def classes(sizes, robust):
     return worst(labels, np.ones(len(labels)), bits)
 
 
-def result(labels, correct, robust, model="net", attack="pgd"):
-    labels, correct, robust = np.asarray(labels), np.asarray(correct, bool), np.asarray(robust, bool)
-    n = len(labels)
-    cell = CellInfo(model, "none", attack, attack, "white-box", "Linf", 0.1, "Linf:0.1", "quick", "digits", 0)
-    samples = Samples(
-        id=np.array([f"s{i}" for i in range(n)]),
-        label=labels,
-        clean_prediction=np.where(correct, labels, labels + 1),
-        prediction=np.where(robust, labels, labels + 1),
-        robust=robust,
-        distance=np.where(correct & ~robust, 0.1, np.nan),
-        margin=np.where(robust, 1.0, -1.0),
-        forwards=np.ones(n),
-        backwards=np.ones(n),
-        steps=np.full(n, -1),
-        wrong_share=(~robust).astype(float),
-        wrong_share_scored=(~robust).astype(float),
-        adversarial=[None] * n,
-    )
-    return CellResult(cell, (Record("k", cell, samples, Stats(1.0, 1.0)),), expected=n)
+def by_class(labels, correct, robust, model="net", attack="pgd"):
+    return result(robust, cell_info(model, attack), correct=correct, label=labels)
 
 
 def hand_made(model="net"):
     """Three classes of 4, 2 and 2 samples: 3, 0 and 1 of them robust, and one of class 2 wrong when clean."""
     labels = [0, 0, 0, 0, 1, 1, 2, 2]
-    return result(labels, [1, 1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0, 1, 0], model=model)
+    return by_class(labels, [1, 1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0, 1, 0], model=model)
 
 
 def test_every_class_has_its_own_clean_and_robust_accuracy():
@@ -77,7 +60,7 @@ def test_every_class_has_its_own_clean_and_robust_accuracy():
 
 def test_a_class_is_as_robust_as_the_worst_case_over_the_attacks_leaves_it():
     labels, right = [0, 0, 1, 1], [1, 1, 1, 1]
-    attacks = [result(labels, right, [1, 0, 1, 1], attack="a"), result(labels, right, [0, 1, 1, 1], attack="b")]
+    attacks = [by_class(labels, right, [1, 0, 1, 1], attack="a"), by_class(labels, right, [0, 1, 1, 1], attack="b")]
     (row,) = rows(attacks)
     assert [one.robust.successes for one in per_class(row.worst_case)] == [0, 2]
 
@@ -143,7 +126,7 @@ def test_classes_csv_is_written_beside_the_other_files_and_read_back_the_same(tm
 
 
 def test_the_leaderboard_names_the_best_class_and_the_gap():
-    table = rows([hand_made(), result([0, 0], [1, 1], [1, 0], model="one")])
+    table = rows([hand_made(), by_class([0, 0], [1, 1], [1, 0], model="one")])
     line = leaderboard_frame(table).set_index("model")
     assert line.loc["net", ["worst_class", "best_class", "class_gap"]].tolist() == [1, 0, 0.75]
     assert line.loc["net", "class_gap_to_mean"] == pytest.approx(1.25 / 3)
@@ -183,7 +166,7 @@ def test_the_section_of_25_rows_and_10_classes_stays_narrow():
     generator = np.random.default_rng(0)
     labels = np.tile(np.arange(10), 30)
     results = [
-        result(labels, np.ones(300), generator.random(300) < 0.7, model=f"cnn.recipe{i}_digits") for i in range(25)
+        by_class(labels, np.ones(300), generator.random(300) < 0.7, model=f"cnn.recipe{i}_digits") for i in range(25)
     ]
     section = classes_section(rows(results))
     (table,) = tables(section)
@@ -196,7 +179,7 @@ def test_of_many_classes_the_weakest_and_strongest_are_named():
     robust = np.ones(60, bool)
     robust[[14, 15]] = False
     robust[20] = False
-    (table,) = tables(classes_section(rows([result(labels, np.ones(60), robust)])))
+    (table,) = tables(classes_section(rows([by_class(labels, np.ones(60), robust)])))
     header, line = table
     assert header == ["model", "defense", "weakest classes", "strongest classes", "gap", "n a class"]
     assert line[2].startswith("7: 0 (100), 10: 50 (100), ")
@@ -204,8 +187,8 @@ def test_of_many_classes_the_weakest_and_strongest_are_named():
 
 
 def test_an_unfinished_row_shows_the_classes_of_the_samples_that_every_attack_covered():
-    full = result([0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], attack="a")
-    part = result([0, 0, 1], [1, 1, 1], [1, 0, 0], attack="b")
+    full = by_class([0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], attack="a")
+    part = by_class([0, 0, 1], [1, 1, 1], [1, 0, 0], attack="b")
     (row,) = rows([full, CellResult(part.cell, part.blocks, expected=4)])
     frame = classes_frame([row])
     assert frame["n"].tolist() == [2, 1]

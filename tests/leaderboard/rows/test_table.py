@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from builders import bits, cell_info, result
 from gauntlet.leaderboard.report.files import RunContext, csv_text, terminal_table, write
 from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.escape import fenced, markdown, spreadsheet, visible
-from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.frames import CELL_DTYPES, LEADERBOARD_DTYPES, read_cells, read_leaderboard
 from gauntlet.leaderboard.rows.ranks import unrank_reasons
 from gauntlet.leaderboard.rows.table import cells_frame, leaderboard_frame, rows
@@ -35,77 +36,6 @@ CONTEXT = RunContext(
 )
 
 
-def info(model="net", attack="pgd", **changes):
-    fields = {
-        "model": model,
-        "defense": "none",
-        "attack": attack,
-        "attack_spec": f"{attack}(steps=40)",
-        "attack_kind": "white-box",
-        "norm": "Linf",
-        "eps": 0.15,
-        "threat": "Linf:0.15",
-        "suite": "quick",
-        "data": "digits",
-        "seed": 0,
-    }
-    return CellInfo(**(fields | changes))
-
-
-def samples(robust, *, ids=None, labels=None, correct=None, chosen=None, scored=None, distance=None):
-    robust = np.asarray(robust, bool)
-    n = len(robust)
-    label = np.zeros(n, np.int64) if labels is None else np.asarray(labels, np.int64)
-    right = np.ones(n, bool) if correct is None else np.asarray(correct, bool)
-    broken = right & ~robust
-    wrong = (~robust).astype(float)
-    return Samples(
-        id=np.asarray([f"s{i}" for i in range(n)] if ids is None else ids, np.str_),
-        label=label,
-        clean_prediction=np.where(right, label, label + 1),
-        prediction=np.where(robust, label, label + 1),
-        robust=robust,
-        distance=np.where(broken, 0.1 if distance is None else distance, np.nan),
-        margin=np.where(robust, 1.0, -1.0),
-        forwards=np.full(n, 4.0),
-        backwards=np.full(n, 3.0),
-        steps=np.where(broken, 2, -1).astype(np.int64),
-        wrong_share=wrong if chosen is None else np.asarray(chosen, float),
-        wrong_share_scored=wrong if scored is None else np.asarray(scored, float),
-        adversarial=[None] * n,
-    )
-
-
-def result(
-    robust=(), cell=None, *, blocks=1, expected=None, flags=(), error=None, seconds=2.0, cached=False, **outcome
-):
-    """A cell whose samples lie in `blocks` blocks; with `error` (a message) it failed after them."""
-    cell = cell or info()
-    whole = samples(robust, **outcome)
-    pieces = []
-    for rows_ in np.array_split(np.arange(len(whole)), blocks) if len(whole) else []:
-        apart = ("adversarial", "stage", "certified")
-        taken = {name: getattr(whole, name)[rows_] for name in Samples.__dataclass_fields__ if name not in apart}
-        pieces.append(
-            Record(
-                key=f"k{len(pieces)}",
-                cell=cell,
-                samples=Samples(**taken, adversarial=[None] * len(rows_)),
-                stats=Stats(seconds / blocks, 10.0 + len(pieces), candidates_rejected=1, disagreements=2),
-                flags=tuple(flags),
-                provenance={"device": "cpu"},
-                cached=cached,
-            )
-        )
-    failure = CellError(cell, "RuntimeError", error) if error is not None else None
-    return CellResult(cell, tuple(pieces), failure, len(whole) if expected is None else expected)
-
-
-def bits(n, robust):
-    """The first `robust` of n samples."""
-    return np.arange(n) < robust
-
-
 def of(table, model):
     (row,) = [row for row in table if row.model == model]
     return row
@@ -120,8 +50,8 @@ def ranks_of(table):
 
 def test_a_sample_is_robust_only_if_no_attack_broke_it():
     attacks = [
-        result([True, True, False, False], info(attack="pgd")),
-        result([True, False, True, False], info(attack="square")),
+        result([True, True, False, False], cell_info(attack="pgd")),
+        result([True, False, True, False], cell_info(attack="square")),
     ]
     found = worst_case(attacks)
     assert found.robust.tolist() == [True, False, False, False]
@@ -133,8 +63,8 @@ def test_a_sample_is_robust_only_if_no_attack_broke_it():
 
 def test_attacks_on_different_samples_are_joined_on_those_that_all_covered():
     attacks = [
-        result([True, True, False, True], info(attack="pgd"), ids=["a", "b", "c", "d"], labels=[1, 2, 3, 4]),
-        result([False, True], info(attack="slow"), ids=["d", "b"], labels=[4, 2]),
+        result([True, True, False, True], cell_info(attack="pgd"), id=["a", "b", "c", "d"], label=[1, 2, 3, 4]),
+        result([False, True], cell_info(attack="slow"), id=["d", "b"], label=[4, 2]),
     ]
     found = worst_case(attacks)
     assert found.id.tolist() == ["b", "d"]
@@ -146,8 +76,8 @@ def test_attacks_on_different_samples_are_joined_on_those_that_all_covered():
 
 def test_repeated_sample_ids_are_refused_where_samples_must_be_matched():
     attacks = [
-        result([True, True], info(attack="pgd"), ids=["a", "a"]),
-        result([True], info(attack="slow"), ids=["a"]),
+        result([True, True], cell_info(attack="pgd"), id=["a", "a"]),
+        result([True], cell_info(attack="slow"), id=["a"]),
     ]
     with pytest.raises(ValueError, match=r"sample ids of cell 'net × none × pgd' repeat"):
         worst_case(attacks)
@@ -155,41 +85,53 @@ def test_repeated_sample_ids_are_refused_where_samples_must_be_matched():
 
 def test_the_worst_attack_of_a_randomised_model_is_chosen_on_one_set_of_draws_and_scored_on_another():
     attacks = [
-        result([True] * 4, info(attack="a", randomised=True), chosen=[0.6, 0.2, 0.9, 0.4], scored=[0.4, 0.9, 0.6, 0.5]),
-        result([True] * 4, info(attack="b", randomised=True), chosen=[0.5, 0.3, 0.1, 0.3], scored=[0.9, 0.1, 0.2, 0.0]),
+        result(
+            [True] * 4,
+            cell_info(attack="a", randomised=True),
+            wrong_share=[0.6, 0.2, 0.9, 0.4],
+            wrong_share_scored=[0.4, 0.9, 0.6, 0.5],
+        ),
+        result(
+            [True] * 4,
+            cell_info(attack="b", randomised=True),
+            wrong_share=[0.5, 0.3, 0.1, 0.3],
+            wrong_share_scored=[0.9, 0.1, 0.2, 0.0],
+        ),
     ]
     # Chosen: a, b, a, a. Scored: 0.4 robust, 0.1 robust, 0.6 wrong, 0.5 a tie, which is no majority.
     assert worst_case(attacks).robust.tolist() == [True, True, False, False]
 
 
 def test_a_randomised_sample_that_is_wrong_when_clean_is_not_robust():
-    attacks = [result([False], info(randomised=True), correct=[False], chosen=[0.0], scored=[0.0])]
+    attacks = [
+        result([False], cell_info(randomised=True), correct=[False], wrong_share=[0.0], wrong_share_scored=[0.0])
+    ]
     assert worst_case(attacks).robust.tolist() == [False]
     assert rows(attacks)[0].attacks == {"pgd": Proportion(0, 1)}
 
 
 def test_cells_of_two_rows_are_not_mixed_in_one_worst_case():
     with pytest.raises(ValueError, match="rows are mixed"):
-        worst_case([result([True], info("a")), result([True], info("b"))])
+        worst_case([result([True], cell_info("a")), result([True], cell_info("b"))])
     with pytest.raises(ValueError, match="empty"):
         worst_case([])
 
 
 def test_several_seeds_of_an_attack_are_its_worst_case():
-    (row,) = rows([result([True, False, True], info(seed=1)), result([False, True, True], info(seed=0))])
+    (row,) = rows([result([True, False, True], cell_info(seed=1)), result([False, True, True], cell_info(seed=0))])
     assert row.attacks == {"pgd": Proportion(1, 3)}
     assert row.seeds == (0, 1)
 
 
 def test_blocks_of_a_cell_give_the_same_row_as_one_block():
     robust, labels = [True, False, True, True, False], [0, 1, 0, 1, 1]
-    (whole,), (split,) = (rows([result(robust, blocks=count, labels=labels)]) for count in (1, 3))
+    (whole,), (split,) = (rows([result(robust, blocks=count, label=labels)]) for count in (1, 3))
     assert replace(split, peak_memory_mib=whole.peak_memory_mib) == whole
     assert (whole.peak_memory_mib, split.peak_memory_mib) == (10.0, 12.0)
 
 
 def test_the_worst_class_is_the_one_with_the_lowest_robust_accuracy():
-    (row,) = rows([result([True, True, False, True, False, False], labels=[7, 7, 3, 3, 5, 5])])
+    (row,) = rows([result([True, True, False, True, False, False], label=[7, 7, 3, 3, 5, 5])])
     assert (row.worst_class.label, row.worst_class.robust) == (5, Proportion(0, 2))
 
 
@@ -198,10 +140,10 @@ def test_the_worst_class_is_the_one_with_the_lowest_robust_accuracy():
 
 def test_a_failed_cell_is_shown_and_is_never_counted_as_robust():
     results = [
-        result(bits(50, 40), info("broken", "pgd")),
-        result((), info("broken", "cw"), error="out of memory", expected=50),
-        result(bits(50, 5), info("weak", "pgd")),
-        result(bits(50, 5), info("weak", "cw")),
+        result(bits(50, 40), cell_info("broken", "pgd")),
+        result((), cell_info("broken", "cw"), error="out of memory", expected=50),
+        result(bits(50, 5), cell_info("weak", "pgd")),
+        result(bits(50, 5), cell_info("weak", "cw")),
     ]
     table = rows(results)
     broken = of(table, "broken")
@@ -220,7 +162,7 @@ def test_a_cell_that_failed_after_some_blocks_is_still_an_error():
 
 @pytest.mark.parametrize(("robust", "expected"), [(bits(30, 30), 50), ((), 50), ((), 0)])
 def test_an_unfinished_cell_has_no_rank_and_no_accuracy_of_its_own(robust, expected):
-    results = [result(bits(50, 50), info(attack="pgd")), result(robust, info(attack="cw"), expected=expected)]
+    results = [result(bits(50, 50), cell_info(attack="pgd")), result(robust, cell_info(attack="cw"), expected=expected)]
     (row,) = rows(results)
     assert (row.status, row.rank, row.attacks["cw"]) == ("unfinished", None, "–")
     assert row.robust.n == len(robust)
@@ -243,32 +185,32 @@ def test_no_results_give_empty_tables_with_all_columns_and_types(tmp_path):
 
 
 def test_rows_that_differ_clearly_are_ranked_in_order():
-    table = rows([result(bits(200, k), info(name)) for name, k in (("low", 20), ("high", 150), ("middle", 80))])
+    table = rows([result(bits(200, k), cell_info(name)) for name, k in (("low", 20), ("high", 150), ("middle", 80))])
     assert ranks_of(table) == {"high": (1, (1, 1)), "middle": (2, (2, 2)), "low": (3, (3, 3))}
     assert [row.model for row in table] == ["high", "middle", "low"]
 
 
 def test_rows_that_cannot_be_told_apart_share_a_rank_and_show_its_range():
-    table = rows([result(bits(100, k), info(name)) for name, k in (("b", 70), ("a", 72), ("c", 10))])
+    table = rows([result(bits(100, k), cell_info(name)) for name, k in (("b", 70), ("a", 72), ("c", 10))])
     assert ranks_of(table) == {"a": (1, (1, 2)), "b": (1, (1, 2)), "c": (3, (3, 3))}
     assert [row.model for row in table] == ["a", "b", "c"]
 
 
 def test_identical_rows_share_the_whole_range():
-    table = rows([result(bits(40, 20), info(name)) for name in "abc"])
+    table = rows([result(bits(40, 20), cell_info(name)) for name in "abc"])
     assert set(ranks_of(table).values()) == {(1, (1, 3))}
 
 
 def test_a_difference_that_is_significant_alone_is_not_after_holms_correction():
     # 6 samples against 0: p = 2 / 2^6 = 0.031 alone; with three pairs Holm asks for three times that.
-    alone = rows([result(bits(20, k), info(name)) for name, k in (("a", 16), ("b", 10))])
+    alone = rows([result(bits(20, k), cell_info(name)) for name, k in (("a", 16), ("b", 10))])
     assert ranks_of(alone) == {"a": (1, (1, 1)), "b": (2, (2, 2))}
-    three = rows([result(bits(20, k), info(name)) for name, k in (("a", 16), ("b", 10), ("c", 13))])
+    three = rows([result(bits(20, k), cell_info(name)) for name, k in (("a", 16), ("b", 10), ("c", 13))])
     assert {rank for rank, _ in ranks_of(three).values()} == {1}
 
 
 def test_pairing_tells_rows_apart_whose_intervals_overlap():
-    table = rows([result(bits(100, 60), info("a")), result(bits(100, 52), info("b"))])
+    table = rows([result(bits(100, 60), cell_info("a")), result(bits(100, 52), cell_info("b"))])
     assert of(table, "b").rank == 2
     assert of(table, "a").robust.interval[0] < of(table, "b").robust.interval[1]
 
@@ -280,7 +222,7 @@ def test_a_rank_is_one_plus_the_rows_that_an_independent_count_finds_better(seed
 
     rng = np.random.default_rng(seed)
     outcomes = {f"m{i}": rng.uniform(size=120) < share for i, share in enumerate(rng.uniform(0.2, 0.8, size=5))}
-    table = rows([result(robust, info(name)) for name, robust in outcomes.items()])
+    table = rows([result(robust, cell_info(name)) for name, robust in outcomes.items()])
     names = list(outcomes)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     tables = [
@@ -308,13 +250,13 @@ def test_a_rank_is_one_plus_the_rows_that_an_independent_count_finds_better(seed
     ids=lambda changes: next(iter(changes)),
 )
 def test_rows_are_compared_only_on_the_same_data_threat_model_suite_and_seeds(changes):
-    table = rows([result(bits(100, 90), info("a")), result(bits(100, 10), info("b", **changes))])
+    table = rows([result(bits(100, 90), cell_info("a")), result(bits(100, 10), cell_info("b", **changes))])
     assert ranks_of(table) == {"a": (1, (1, 1)), "b": (1, (1, 1))}
 
 
 def test_rows_are_compared_only_on_the_same_samples_in_the_same_order():
     ids = [f"s{i}" for i in range(100)]
-    table = rows([result(bits(100, 90), info("a"), ids=ids), result(bits(100, 10), info("b"), ids=ids[::-1])])
+    table = rows([result(bits(100, 90), cell_info("a"), id=ids), result(bits(100, 10), cell_info("b"), id=ids[::-1])])
     assert ranks_of(table) == {"a": (1, (1, 1)), "b": (1, (1, 1))}
 
 
@@ -326,8 +268,8 @@ def test_a_blocking_flag_takes_the_rank_and_a_warning_does_not():
     warn = Flag("converged", "warn", "Twice the steps break 1 more sample.")
     table = rows(
         [
-            result(bits(100, 95), info("masked"), flags=[block]),
-            result(bits(100, 50), info("honest"), flags=[warn]),
+            result(bits(100, 95), cell_info("masked"), flags=[block]),
+            result(bits(100, 50), cell_info("honest"), flags=[warn]),
         ]
     )
     assert ranks_of(table) == {"honest": (1, (1, 1)), "masked": (None, None)}
@@ -339,14 +281,14 @@ def test_a_flag_on_one_block_of_one_attack_is_a_flag_of_the_row():
     flag = Flag("zero-gradient", "block", "Zero.")
     clean, flagged = result(bits(9, 5), blocks=3), result(bits(9, 5), blocks=3, flags=[flag])
     mixed = replace(clean, blocks=(*clean.blocks[:2], flagged.blocks[2]))
-    (row,) = rows([mixed, result(bits(9, 5), info(attack="square"))])
+    (row,) = rows([mixed, result(bits(9, 5), cell_info(attack="square"))])
     assert (row.flags, row.rank) == ((flag,), None)
 
 
 def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
     flag = Flag("randomised-defense", "block", "EOT is needed.", needs=("eot",))
     for flags in ((), (flag,)):
-        (row,) = rows([result(bits(20, 10), info(randomised=True), flags=flags)])
+        (row,) = rows([result(bits(20, 10), cell_info(randomised=True), flags=flags)])
         assert row.rank is None
         assert len(row.unranked) == 1
         assert "EOT" in row.unranked[0]
@@ -363,7 +305,7 @@ def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
 )
 def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(ways, missing):
     flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
-    table = rows([result(bits(20, 10), info(attack=way, ways={"": way}), flags=[flag]) for way in ways])
+    table = rows([result(bits(20, 10), cell_info(attack=way, ways={"": way}), flags=[flag]) for way in ways])
     (reason,) = unrank_reasons(table[0])
     asked = reason.partition("before attacks by ")[2]
     for word in ("bpda", "black-box", "transfer"):
@@ -372,7 +314,7 @@ def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(ways, missin
 
 def test_a_blocked_row_is_ranked_once_it_has_been_attacked_in_all_ways():
     flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
-    cells = [info(attack=way, ways={"": way}) for way in ("bpda", "black-box", "transfer")]
+    cells = [cell_info(attack=way, ways={"": way}) for way in ("bpda", "black-box", "transfer")]
     assert rows([result(bits(20, 10), cell, flags=[flag]) for cell in cells])[0].rank == 1
     unfinished = [result(bits(20, 10), cell, flags=[flag], expected=20 + (cell is cells[2])) for cell in cells]
     assert "transfer" in " ".join(rows(unfinished)[0].unranked)
@@ -381,7 +323,7 @@ def test_a_blocked_row_is_ranked_once_it_has_been_attacked_in_all_ways():
 @pytest.mark.parametrize("flag", [Flag("planted", "block", "Missed.", needs=()), Flag("planted", "block", "Missed.")])
 def test_a_block_that_no_attack_lifts_stands(flag):
     every = {way: way for way in ("white-box", "bpda", "eot", "beneath", "transfer", "black-box")}
-    (row,) = rows([result(bits(20, 10), info(ways=every), flags=[flag])])
+    (row,) = rows([result(bits(20, 10), cell_info(ways=every), flags=[flag])])
     assert row.rank is None
     assert "Missed." in row.unranked[0]
 
@@ -391,10 +333,10 @@ def test_threat_models_stand_in_order_of_first_appearance_and_unranked_rows_last
     l2 = {"threat": "L2:0.5", "norm": "L2", "eps": 0.5}
     table = rows(
         [
-            result(bits(100, 99), info("masked", **l2), flags=[block]),
-            result(bits(100, 50), info("a")),
-            result(bits(100, 10), info("a", **l2)),
-            result(bits(100, 80), info("b")),
+            result(bits(100, 99), cell_info("masked", **l2), flags=[block]),
+            result(bits(100, 50), cell_info("a")),
+            result(bits(100, 10), cell_info("a", **l2)),
+            result(bits(100, 80), cell_info("b")),
         ]
     )
     assert [(row.threat, row.model) for row in table] == [
@@ -411,10 +353,16 @@ def test_threat_models_stand_in_order_of_first_appearance_and_unranked_rows_last
 def planted():
     warn = Flag("converged", "warn", "Twice the steps break 1 more sample.")
     return [
-        result(bits(797, 581), info("net"), blocks=2, flags=[warn], labels=np.arange(797) % 10, cached=True),
-        result(bits(797, 700), info("net", "square", attack_kind="black-box"), labels=np.arange(797) % 10),
-        result(bits(797, 60), info("plain"), labels=np.arange(797) % 10, correct=bits(797, 790), distance=0.05),
-        result((), info("plain", "square", attack_kind="black-box"), error="line one\nline | two", expected=797),
+        result(bits(797, 581), cell_info("net"), blocks=2, flags=[warn], label=np.arange(797) % 10, cached=True),
+        result(bits(797, 700), cell_info("net", "square", attack_kind="black-box"), label=np.arange(797) % 10),
+        result(
+            bits(797, 60),
+            cell_info("plain"),
+            label=np.arange(797) % 10,
+            correct=bits(797, 790),
+            distance=np.where(bits(797, 60), np.nan, 0.05),
+        ),
+        result((), cell_info("plain", "square", attack_kind="black-box"), error="line one\nline | two", expected=797),
     ]
 
 
@@ -447,7 +395,7 @@ def test_the_leaderboards_frame_holds_shares_counts_and_a_column_for_each_attack
 
 
 def test_csv_files_are_read_back_exactly_with_their_types(tmp_path):
-    results = [*planted(), result(bits(7, 3), info("NA", defense="null"))]
+    results = [*planted(), result(bits(7, 3), cell_info("NA", defense="null"))]
     files = write(tmp_path / "new" / "folder", results, CONTEXT)
     for read, expected, column in (
         (read_leaderboard(files.leaderboard_csv), leaderboard_frame(rows(results)), "unranked"),
@@ -482,7 +430,7 @@ def test_the_report_shows_figures_with_intervals_ranks_errors_flags_and_how_to_r
 
 
 def test_a_range_of_ranks_is_shown_with_both_ends(tmp_path):
-    results = [result(bits(100, k), info(name)) for name, k in (("a", 72), ("b", 70), ("c", 71), ("d", 1))]
+    results = [result(bits(100, k), cell_info(name)) for name, k in (("a", 72), ("b", 70), ("c", 71), ("d", 1))]
     text = write(tmp_path, results, CONTEXT).markdown.read_text("utf-8")
     assert "| 1–3 | a |" in text
     assert "| 4 | d |" in text
@@ -490,7 +438,7 @@ def test_a_range_of_ranks_is_shown_with_both_ends(tmp_path):
 
 def test_the_terminal_table_fits_100_columns_and_keeps_both_ends_of_a_long_name():
     name = "wide_resnet_28_10.trades_with_extra_synthetic_data_and_more_linf0.15"
-    results = [result(bits(50, 20), info(name, defense="jpeg(quality=75, chroma='4:2:0', optimise=False)"))]
+    results = [result(bits(50, 20), cell_info(name, defense="jpeg(quality=75, chroma='4:2:0', optimise=False)"))]
     results += planted()
     lines = terminal_table(rows(results)).splitlines()
     assert max(map(len, lines)) <= 100
@@ -521,7 +469,7 @@ def test_a_file_that_does_not_fit_leaves_all_old_files_intact_and_is_named(tmp_p
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The leaderboard still fits; the table of cells does not.
-    many = [result(bits(9, 4), info(attack=f"a{i}", attack_spec="x" * 400)) for i in range(20)]
+    many = [result(bits(9, 4), cell_info(attack=f"a{i}", attack_spec="x" * 400)) for i in range(20)]
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, old[1]))
     try:
         with pytest.raises(WriteError, match=r"cells\.csv"):
@@ -603,7 +551,7 @@ def test_bare_addresses_are_broken_up_for_renderers_that_make_links_of_them(name
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_report_of_hostile_names_and_messages_has_no_link_no_html_and_no_extra_cell(name, tmp_path):
     flag = Flag(name, "block", name)
-    cell = info(name, name, defense=name, attack_spec=name, data=name, suite=name, precision=name)
+    cell = cell_info(name, name, defense=name, attack_spec=name, data=name, suite=name, precision=name)
     results = [result([True, False], cell, flags=[flag], error=name)]
     context = replace(CONTEXT, data=name, versions={name: name}, device=name, command=name, started=name)
     text = write(tmp_path, results, context).markdown.read_text("utf-8")
@@ -620,7 +568,7 @@ def test_a_report_of_hostile_names_and_messages_has_no_link_no_html_and_no_extra
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_no_formula_and_no_extra_field_in_a_csv_file(name):
-    results = [result([True, False], info(name, name, defense=name), flags=[Flag(name, "warn", name)], error=name)]
+    results = [result([True, False], cell_info(name, name, defense=name), flags=[Flag(name, "warn", name)], error=name)]
     for frame in (cells_frame(results), leaderboard_frame(rows(results))):
         lines = list(csv.reader(io.StringIO(csv_text(frame))))
         assert [len(line) for line in lines] == [len(frame.columns)] * 2
@@ -655,7 +603,7 @@ def test_negative_numbers_in_a_column_of_numbers_stay_numbers():
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_takes_one_visible_line_in_the_terminal(name):
-    text = terminal_table(rows([result([True, False], info(name, name, defense=name))]))
+    text = terminal_table(rows([result([True, False], cell_info(name, name, defense=name))]))
     assert len(text.splitlines()) == 3
     assert all(character.isprintable() for character in text.replace("\n", ""))
 
