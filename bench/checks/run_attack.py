@@ -17,6 +17,7 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
+from gauntlet.attacks.solving.wrapped_rule import WrappedRule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.subject import Subject
 
@@ -130,42 +131,17 @@ def _always(outcome: Outcome) -> bool:
     return True
 
 
-class _Watched(Rule[Any]):
-    """A rule, and somebody who takes notes."""
+class _Watched(WrappedRule):
+    """A rule whose steps are noted in a margin history."""
 
     def __init__(self, rule: Rule[Any], course: MarginHistory) -> None:
-        self.rule = rule
+        super().__init__(rule)
         self.course = course
-        self.leaves_ball = rule.leaves_ball  # type: ignore[misc]
-
-    @property
-    def budget(self) -> int:
-        return self.rule.budget
-
-    @property
-    def minimum_norm(self) -> bool:
-        return self.rule.minimum_norm
-
-    @property
-    def total_restarts(self) -> int:
-        return self.rule.total_restarts
-
-    def for_classes(self, classes: int) -> Rule[Any]:
-        return _Watched(self.rule.for_classes(classes), self.course)
-
-    def start(self, oracle: Oracle) -> Any:
-        return self.rule.start(oracle)
 
     def step(self, state: Any, oracle: Oracle) -> Any:
         after = self.rule.step(state, oracle)
         self.course.note(oracle)
         return after
-
-    def last(self, state: Any) -> Tensor | None:
-        return self.rule.last(state)
-
-    def finished(self, state: Any) -> Tensor | None:
-        return self.rule.finished(state)
 
 
 def _classes(subject: Subject, model: nn.Module) -> int:

@@ -1,6 +1,6 @@
 """Gauntlet: adversarial-robustness benchmarks for PyTorch image classifiers.
 
-What is listed here is the public interface; names are imported on first use, so that `import gauntlet` costs nothing.
+`__all__` lists the public interface. Names are imported on first use, so that `import gauntlet` takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gauntlet.attacks.ops.threat import ThreatModel
     from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+    from gauntlet.attacks.solving.oracle import Oracle
+    from gauntlet.attacks.solving.rule import Rule
     from gauntlet.bench.api import evaluate
     from gauntlet.bench.data.load_data import load_data
     from gauntlet.bench.data.samples.card import DataCard, DataEntry
@@ -39,6 +41,8 @@ __all__ = [
     "Evaluation",
     "ModelCard",
     "ModelEntry",
+    "Oracle",
+    "Rule",
     "ThreatModel",
     "evaluate",
     "list_attacks",
@@ -47,10 +51,12 @@ __all__ = [
     "list_models",
     "load_data",
     "load_model",
+    "ops",
     "register_attack",
     "register_data",
     "register_defense",
     "register_model",
+    "testing",
 ]
 
 _WHERE = {
@@ -63,16 +69,21 @@ _WHERE = {
     "Evaluation": "gauntlet.bench.run.evaluation",
     "ModelCard": "gauntlet.bench.models.parts.card",
     "ModelEntry": "gauntlet.bench.models.parts.card",
+    "Oracle": "gauntlet.attacks.solving.oracle",
+    "Rule": "gauntlet.attacks.solving.rule",
     "ThreatModel": "gauntlet.attacks.ops.threat",
     "evaluate": "gauntlet.bench.api",
     "load_data": "gauntlet.bench.data.load_data",
     "load_model": "gauntlet.bench.models.load_model",
 }
+_MODULES = ("ops", "testing")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'gauntlet' has no attribute {name!r}: it offers {', '.join(__all__)}")
+    if name in _MODULES:
+        return import_module(f"gauntlet.{name}")
     return getattr(import_module(_WHERE.get(name, "gauntlet.bench.registries")), name)
 
 
