@@ -12,7 +12,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.models.load_model import load_model
-from gauntlet.defenses.training import fast, loop
+from gauntlet.defenses.training import awp, fast, loop, trades
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.checkpoint import read_checkpoint, write_checkpoint
 from gauntlet.defenses.training.holdout import Accuracy, hold_out, measure
@@ -252,10 +252,15 @@ def test_training_in_bfloat16_gives_float32_weights_near_those_of_float32(data):
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_every_recipes_loss_has_a_finite_gradient_of_every_weight_in_bfloat16(data, name):
+def test_every_recipes_loss_has_a_finite_gradient_of_every_weight_in_bfloat16(data, name, monkeypatch):
     model = load_model("cnn.standard_digits").module.model
     threat = ThreatModel("L2", 0.5) if name == "pgd_l2" else THREAT
     x, y = data
+    # TRADES starts its inner attack where the divergence is nearly 0: in bfloat16 the first gradient is rounding error, and the
+    # attack ends at another point. The gradients are compared at one point.
+    point = trades.farthest(model, x, threat, torch.Generator().manual_seed(0))
+    for module in (trades, awp):
+        monkeypatch.setattr(module, "farthest", lambda *_: point)
     gradients = []
     for precision in ("float32", "bfloat16"):
         model.zero_grad()
@@ -266,4 +271,4 @@ def test_every_recipes_loss_has_a_finite_gradient_of_every_weight_in_bfloat16(da
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     assert value.dtype == torch.float32
     assert torch.isfinite(gradients[1]).all()
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.9
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.98
