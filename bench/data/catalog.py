@@ -1,4 +1,4 @@
-"""The registered data sets. Listing the names imports neither torch nor the data sets' modules."""
+"""The registered data sets. Listing their names imports neither torch nor the modules of the data sets."""
 
 from __future__ import annotations
 

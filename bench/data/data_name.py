@@ -1,9 +1,10 @@
-"""What users call data: the grammar of registered names, and how tables call data.
+"""Names of data sets: their grammar, and the form in which tables show them.
 
     NAME[/PART][(setting=value, …)][@FOLDER]        imagenet/robustbench-5000(interpolation=bicubic)@/data/imagenet
     PATH[(setting=value, …)]                        photos(resize=256, crop=224)
 
-`NAME` is registered, which tells these from `module:function`, and from a path: that wins only where NAME has no such part.
+`NAME` is a registered name; anything else is `module:function` or a path. A path that begins with a registered name is taken
+as a path only if NAME has no such part.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PATH = re.compile(r"(?P<path>.+?)(?P<settings>\([^()]*=[^()]*\))", re.DOTALL)
 
 @dataclass(frozen=True)
 class DataName:
-    """A registered data set, or a part of it."""
+    """The parsed name of a registered data set or of a part of it."""
 
     name: str
     part: str = ""
@@ -34,20 +35,20 @@ class DataName:
 
     @property
     def entry(self) -> DataEntry:
-        """What the registry knows of it."""
+        """The entry in the registry."""
         return DATA.get(self.name)
 
     @property
     def title(self) -> str:
-        """As tables say it: with what decides the pixels, and without the place on this machine."""
-        description = self.entry.told(self.settings)
+        """The name in tables: with the settings that determine the pixels, without the folder on this machine."""
+        description = self.entry.describe(self.settings)
         return self.name + (f"/{self.part}" if self.part else "") + (f"({description})" if description else "")
 
 
 def parse_data_name(spec: str) -> DataName | None:
-    """What `spec` names where it is a registered name with or without part, settings and folder; None for all else.
+    """Parse a registered name, with or without part, settings and folder; None for any other `spec`.
 
-    Raises ValueError where the name is registered and the rest does not fit it.
+    Raises ValueError if the name is registered and the rest does not fit it.
     """
     if spec in DATA:
         return DataName(spec)
@@ -59,7 +60,7 @@ def parse_data_name(spec: str) -> DataName | None:
     name, part = match["name"], match["part"] or ""
     entry = DATA.get(name)
     if part and (entry.subset is None or not any(_fits(part, form) for form in entry.subsets)):
-        if Path(spec).exists() or ":" in part:  # a path, or a function of a file
+        if Path(spec).exists() or ":" in part:  # a path, or a function in a file
             return None
         parts = ", ".join(f"{name}/{form}" for form in entry.subsets) or "none"
         raise ValueError(f"data {name!r} has no part {part!r}: its parts are {parts}")
@@ -69,26 +70,26 @@ def parse_data_name(spec: str) -> DataName | None:
         known = ", ".join(entry.settings) or "none"
         raise ValueError(f"data {name!r} has no setting {unknown[0]!r}: its settings are {known}")
     if part and settings.get("split", "test") != "test":
-        raise ValueError(f"data {spec!r}: {name}/{part} is a part of the test split: leave split out")
+        raise ValueError(f"data {spec!r}: {name}/{part} is a part of the test split: leave out split")
     if match["root"] and not entry.local:
-        raise ValueError(f"data {name!r} needs no files, so no folder {match['root']!r} is read: write {name}")
+        raise ValueError(f"data {name!r} needs no files: leave out the folder {match['root']!r} and write {name}")
     return DataName(name, part, settings, Path(match["root"]).expanduser() if match["root"] else None)
 
 
 def path_settings(spec: str) -> tuple[Path, Mapping[str, Setting]]:
-    """A path, and the settings in brackets behind it; a file or folder that is called so whole has none."""
+    """Split a path from the settings in brackets after it; an existing file or folder of the whole name has no settings."""
     match = _PATH.fullmatch(spec)
     if match is None or Path(spec).exists():
         return Path(spec), {}
     settings = parse_named(f"data{match['settings']}").keywords
     unknown = [key for key in settings if key not in SETTINGS]
     if unknown:
-        raise ValueError(f"{spec!r} has a setting {unknown[0]!r}, which files do not have: use {', '.join(SETTINGS)}")
+        raise ValueError(f"{spec!r} has the unknown setting {unknown[0]!r}: files have {', '.join(SETTINGS)}")
     return Path(match["path"]), settings
 
 
 def data_title(spec: str) -> str:
-    """How tables call the data that `spec` names; nothing is loaded. Raises ValueError for settings that are wrong."""
+    """The name in tables of the data set `spec`; nothing is loaded. Raises ValueError for wrong settings."""
     known = parse_data_name(spec)
     if known is not None:
         return known.title
@@ -100,5 +101,5 @@ def data_title(spec: str) -> str:
 
 
 def _fits(part: str, form: str) -> bool:
-    """Whether the part is of a form such as `robustbench-N`."""
+    """Whether the part has a form such as `robustbench-N`."""
     return re.fullmatch(re.escape(form).replace("N", r"\d+"), part) is not None

@@ -1,8 +1,8 @@
-"""Scikit-learn's 1,797 handwritten digits, split once and for all into 1,000 training and 797 test images.
+"""Scikit-learn's 1,797 handwritten digits, in a fixed split of 1,000 training and 797 test images.
 
-Images are float32 (N, 1, 8, 8): the pixel counts 0..16 divided by 16. Ids are `digits/0042`, the index in
-scikit-learn's data set. The order is the split's own, a random permutation, so that the first n images are a random
-sample of the set rather than the first writers'; a test pins bytes, labels and ids by a literal digest.
+Images are float32 (N, 1, 8, 8): pixel counts from 0 to 16, divided by 16. An id such as `digits/0042` is the index in
+scikit-learn's data set. The order is that of the split, a random permutation, so that the first n images are a random
+sample of all writers. A test holds the digest of bytes, labels and ids.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ TRAIN_SIZE = 1000
 
 
 def load_digits_split(part: Literal["train", "test"]) -> Data:
-    """The part of the fixed split: `train_test_split(train_size=1000, stratify=target, random_state=SPLIT_SEED)`."""
-    # Imported here: listing the data sets must not cost the seconds that these take.
+    """Load a part of the fixed split: `train_test_split(train_size=1000, stratify=target, random_state=SPLIT_SEED)`."""
+    # Imported here, so that listing the data sets does not take seconds.
     import numpy as np
     import torch
     from sklearn.datasets import load_digits

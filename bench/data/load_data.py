@@ -1,4 +1,4 @@
-"""Data as users name them on the command line: registered names, files, folders, functions of their own."""
+"""Loading of the data that a user names: a registered name, a file, a folder or a function."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from torch import Tensor
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.data_name import DataName, parse_data_name, path_settings
-from gauntlet.bench.data.formats.image_folder import read_folder
-from gauntlet.bench.data.formats.npz import read_npz
-from gauntlet.bench.data.formats.parquet import ordered_shards, read_parquet
+from gauntlet.bench.data.formats.catalog import FILE_FORMS, is_data_file, read_path
 from gauntlet.bench.data.formats.raw_data import RawData, to_data
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
@@ -24,30 +22,29 @@ from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, with
 from gauntlet.bench.data.samples.selection import last_needed, select
 
 FORMS = (
-    "write a registered name, FILE.npz with arrays images and labels, FILE.parquet, a folder with one sub-folder a class or "
+    f"write a registered name, {FILE_FORMS}, a folder with one sub-folder per class or "
     "with Parquet files, or module:function or path/to/file.py:function"
 )
 
 
 def load_data(spec: str, *, samples: str | int | None = None, classes: int | None = None) -> Data:
-    """The data that `spec` names, validated, with the samples that `samples` names (see `selection.select`).
+    """Load and validate the data set `spec`, with the samples that `samples` selects (see `selection.select`).
 
-    `spec` is looked up in this order: a registered name (`./name` means the file), perhaps with a part, settings and the
-    folder where it lies (see `naming`); `FILE.npz` with arrays `images`, `labels` and, optionally, `ids`; `FILE.parquet` or a
-    folder of such files; a folder of images by class (see `formats.folder.read_folder`), each with settings of
+    `spec` is tried in this order: a registered name (`./name` means the file), optionally with a part, settings and the
+    folder of its files (see `data_name`); `FILE.npz` with arrays `images`, `labels` and, optionally, `ids`; `FILE.parquet` or
+    a folder of such files; a folder of images by class (see `image_folder.read_folder`), each optionally with settings of
     preprocessing in brackets; `module:function` or `path/to/file.py:function`, which is called without arguments and
-    returns (images, labels), (images, labels, ids), a torch Dataset or a DataLoader. `classes` says how many classes there
-    are where the labels alone do not show it.
+    returns (images, labels), (images, labels, ids), a torch Dataset or a DataLoader. `classes` is the number of classes, for
+    data whose labels alone do not show it.
 
-    What takes more than `images.HELD` bytes is read when it is indexed. Raises ValueError for data that are wrong,
-    LookupError for a spec that names nothing, FileNotFoundError for a file that is not there; errors inside the user's own
-    function are passed on.
+    Images of more than `lazy_images.MEMORY_LIMIT` bytes are read when they are indexed. Raises ValueError for wrong data,
+    LookupError for an unknown name and FileNotFoundError for a missing file; errors in the user's function are passed on.
     """
     known = parse_data_name(spec)
     path, settings = path_settings(spec) if known is None else (Path(), {})
     if known is not None:
         data = _registered(known, last_needed(samples), classes)
-    elif path.is_dir() or path.suffix.lower() in (".npz", ".parquet"):
+    elif path.is_dir() or is_data_file(path):
         data = _files(path, settings, spec, classes)
     elif ":" in spec:
         data = _from_function(spec, last_needed(samples), classes)
@@ -65,7 +62,7 @@ def load_data(spec: str, *, samples: str | int | None = None, classes: int | Non
 
 def _registered(known: DataName, limit: int | None, classes: int | None) -> Data:
     entry = known.entry
-    # A folder is only for those that have files, as `parse_data_name` has seen to.
+    # `parse_data_name` refuses a folder for sets without files.
     made = entry.load(**known.settings, **({"root": known.root} if known.root else {}))
     data = _as_data(made, known.name, known.name, None if known.part else limit, classes or entry.card.classes)
     if not known.part:
@@ -75,22 +72,24 @@ def _registered(known: DataName, limit: int | None, classes: int | None) -> Data
 
 
 def _files(path: Path, settings: Mapping[str, Setting], spec: str, classes: int | None) -> Data:
-    how = with_settings(PLAIN, settings)
+    preprocessing = with_settings(PLAIN, settings)
     name = path.resolve().name if path.is_dir() else path.stem
-    return to_data(_read(path, how), name=f"{name}({how})" if str(how) else name, spec=spec, classes=classes)
+    return to_data(
+        _read(path, preprocessing),
+        name=f"{name}({preprocessing})" if str(preprocessing) else name,
+        spec=spec,
+        classes=classes,
+    )
 
 
-def _read(path: Path, how: Preprocessing) -> RawData:
-    if path.is_dir():
-        files = list(path.glob("*.parquet"))
-        return read_parquet(ordered_shards(files), how) if files else read_folder(path, how)
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {str(path)!r} is not there: {FORMS}")
-    return read_npz(path, how) if path.suffix.lower() == ".npz" else read_parquet([path], how)
+def _read(path: Path, preprocessing: Preprocessing) -> RawData:
+    if not path.exists():
+        raise FileNotFoundError(f"data file {str(path)!r} does not exist: {FORMS}")
+    return read_path(path, preprocessing)
 
 
 def _find(spec: str) -> None:
-    """Look among what is installed, where names may appear once it is loaded. Raises LookupError."""
+    """Raise LookupError unless an installed plugin registers the name."""
     try:
         DATA.get(spec)
     except LookupError as error:
@@ -98,11 +97,11 @@ def _find(spec: str) -> None:
 
 
 def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
-    # Imported here, as it brings the machinery for models, which most specs do not need.
+    # Imported here: most specs do not need it.
     from gauntlet.bench.registry.import_file import import_object
 
     imported = import_object(spec)
-    # A module may also hold the data set itself instead of a function that makes it.
+    # A module may also hold the data set itself.
     made = imported() if callable(imported) else imported
     where, _, function = spec.rpartition(":")
     name = f"{Path(where).stem if where.endswith('.py') else where}:{function}"
@@ -110,7 +109,7 @@ def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
 
 
 def _as_data(made: Any, spec: str, name: str, limit: int | None, classes: int | None) -> Data:
-    """What a user's function returned, as data. Raises ValueError."""
+    """Convert the return value of a user's function. Raises ValueError."""
     if isinstance(made, Data):
         return made
     if isinstance(made, tuple | list) and len(made) in (2, 3) and isinstance(made[0], Tensor | np.ndarray):

@@ -1,10 +1,10 @@
-"""The published data sets: what they are, and how they are found and opened. Listing them imports nothing heavy."""
+"""The published data sets, and how they are opened. Listing them imports nothing heavy."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,34 +25,34 @@ _HUB_NAME = re.compile(r"(?P<stem>ILSVRC2012_val_\d{8}|n\d{8}_\d+)_(?P<wnid>n\d{
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set that others hand out."""
+    """A data set that others distribute."""
 
     card: DataCard
-    kind: str
-    """Of its files, one of `finding.KINDS`."""
+    layout: str
+    """Layout of its files, one of `formats.catalog.LAYOUTS`."""
     folders: tuple[str, ...]
-    """What its folder may be called."""
-    looked_for: str
-    """Its files, for the error that says that none was found."""
+    """Names that its folder may have."""
+    files: str
+    """Its files, for the error message if there are none."""
     hub: HubDataset
-    how: Preprocessing = PLAIN
+    preprocessing: Preprocessing = PLAIN
 
 
 def open_published(published: PublishedSet, *, split: str = "test", root: Path | None = None, **settings: Any) -> Data:
-    """The split of a published set, from `root`, from a folder of GAUNTLET_DATA, or from Hugging Face, in this order.
+    """Open a split of a published set: from `root`, from a folder of GAUNTLET_DATA, or from Hugging Face, in this order.
 
-    `settings`: see `preparing.Preprocessing`. Images are read when they are indexed. Raises LookupError where the set is
-    found nowhere, ValueError for settings and files that are wrong.
+    `settings`: see `preprocessing.Preprocessing`. Images are read when they are indexed. Raises LookupError if the set is
+    nowhere, and ValueError for wrong settings and files.
     """
     from gauntlet.bench.data.formats.raw_data import to_data
 
-    how = _how(published, {"split": split, **settings})
-    raw = _found(published, split, root, how)
-    if published.kind == "imagenet":
+    preprocessing = _preprocessing(published, {"split": split, **settings})
+    raw = _read(published, split, root, preprocessing)
+    if published.layout == "imagenet":
         raw = _in_turn(raw)
     name = published.card.name if split == "test" else f"{published.card.name}-{split}"
     shape = tuple(raw.images.shape[1:])
-    if how == published.how and shape != published.card.shape:
+    if preprocessing == published.preprocessing and shape != published.card.shape:
         raise ValueError(
             f"data {published.card.name!r} has images of shape {published.card.shape}, but the files have {shape}: they are of "
             "another set"
@@ -64,45 +64,45 @@ def open_published(published: PublishedSet, *, split: str = "test", root: Path |
 
 
 def describe_settings(published: PublishedSet, settings: Mapping[str, Any]) -> str:
-    """What decides the images, for tables: the split unless it is the test split, and the preprocessing."""
-    how = _how(published, settings)
-    preprocessing = str(
-        how if how.mode != published.how.mode else Preprocessing(None, how.resize, how.crop, how.interpolation)
-    )
+    """The settings that determine the images, for tables: the split unless it is the test split, and the preprocessing."""
+    own = _preprocessing(published, settings)
+    # The mode is shown only where it is not the set's own.
+    shown = replace(own, mode=None) if own.mode == published.preprocessing.mode else own
     split = settings.get("split", "test")
-    return ", ".join(filter(None, [f"split={split}" if split != "test" else "", preprocessing]))
+    return ", ".join(filter(None, [f"split={split}" if split != "test" else "", str(shown)]))
 
 
-def _how(published: PublishedSet, settings: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(published: PublishedSet, settings: Mapping[str, Any]) -> Preprocessing:
     split = settings.get("split", "test")
     one_of("split", split, _SPLITS)
-    return with_settings(published.how, {key: value for key, value in settings.items() if key != "split"})
+    return with_settings(published.preprocessing, {key: value for key, value in settings.items() if key != "split"})
 
 
-def _found(published: PublishedSet, split: str, root: Path | None, how: Preprocessing) -> RawData:
-    from gauntlet.bench.data.data_folders import VARIABLE, find_reader, search_places
+def _read(published: PublishedSet, split: str, root: Path | None, preprocessing: Preprocessing) -> RawData:
+    from gauntlet.bench.data.data_folders import VARIABLE, search_places
+    from gauntlet.bench.data.formats.catalog import find_reader
 
     name = published.card.name
     searched = search_places(published.folders, root)
     for place in searched:
-        if (reader := find_reader(published.kind, name, split, place, published.card.classes)) is not None:
-            return reader(how)
+        if (reader := find_reader(published.layout, name, split, place, published.card.classes)) is not None:
+            return reader(preprocessing)
     where = ", ".join(repr(str(place.path)) for place in searched)
-    files = f"{published.looked_for} ({split} split)"
+    files = f"{published.files} ({split} split)"
     if root is not None:
-        raise LookupError(f"data {name!r}: {where} holds nothing of it; looked for {files}")
+        raise LookupError(f"data {name!r}: {where} has none of its files; searched for {files}")
     try:
-        return read_hub(published.hub, split, how)
+        return read_hub(published.hub, split, preprocessing)
     except HubError as error:
-        local = f"not in {where} (looked for {files})" if where else f"not on disk ({VARIABLE} is not set)"
+        local = f"not in {where} (searched for {files})" if where else f"not on disk ({VARIABLE} is not set)"
         raise LookupError(
-            f"data {name!r} is {local}, and not from Hugging Face: {error}. Write {name}@FOLDER with the folder of its files, "
-            f"set {VARIABLE} to the folder above it, or have it fetched: {EXTRA}, with a network"
+            f"data {name!r} is {local} and cannot be loaded from Hugging Face: {error}. Write {name}@FOLDER with the folder of "
+            f"its files, set {VARIABLE} to the folder above it, or install the download ({EXTRA}) and connect to the network"
         ) from error
 
 
 def _in_turn(raw: RawData) -> RawData:
-    """ImageNet with the names and the order that its folders give, wherever it comes from: classes in turn."""
+    """ImageNet with the names and the order of its folders, whatever its source: classes in turn."""
     from itertools import zip_longest
 
     from gauntlet.bench.data.formats.raw_data import RawData
@@ -124,7 +124,7 @@ def _entry(published: PublishedSet, subset: Subset | None = None) -> DataEntry:
         partial(open_published, published),
         settings=("split", *SETTINGS),
         local=True,
-        told=partial(describe_settings, published),
+        describe=partial(describe_settings, published),
         subset=subset,
         subsets=PARTS if subset else (),
     )
@@ -179,9 +179,9 @@ SVHN = _entry(
             classes=10,
             shape=(3, 32, 32),
         ),
-        kind="svhn",
+        layout="svhn",
         folders=("svhn", "SVHN"),
-        looked_for="test_32x32.mat or train_32x32.mat, *.parquet",
+        files="test_32x32.mat or train_32x32.mat, *.parquet",
         hub=HubDataset("ufldl-stanford/svhn", "cropped_digits", "cropped_digits"),
     )
 )
@@ -197,11 +197,11 @@ IMAGENET = _entry(
             shape=(3, 224, 224),
             preprocessing=str(_IMAGENET),
         ),
-        kind="imagenet",
+        layout="imagenet",
         folders=("imagenet", "ImageNet", "ILSVRC2012", "imagenet-1k"),
-        looked_for="val/n01440764/*.JPEG and the other 999 folders, *.parquet",
+        files="val/n01440764/*.JPEG and the other 999 folders, *.parquet",
         hub=HubDataset("ILSVRC/imagenet-1k", "default", "data", (("test", "validation"), ("train", "train"))),
-        how=_IMAGENET,
+        preprocessing=_IMAGENET,
     ),
     robustbench_listed,
 )
@@ -217,10 +217,10 @@ TINY = _entry(
             shape=(3, 64, 64),
             preprocessing=str(_RGB),
         ),
-        kind="tiny",
+        layout="tiny",
         folders=("tiny-imagenet", "tiny-imagenet-200"),
-        looked_for="tiny-imagenet-200/val/val_annotations.txt with images/, or folders by class, *.parquet",
+        files="tiny-imagenet-200/val/val_annotations.txt with images/, or folders by class, *.parquet",
         hub=HubDataset("zh-plus/tiny-imagenet", "default", "data", (("test", "valid"), ("train", "train"))),
-        how=_RGB,
+        preprocessing=_RGB,
     )
 )

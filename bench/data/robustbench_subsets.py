@@ -1,8 +1,8 @@
-"""Parts of published sets that others evaluate on, so that figures are of the same samples.
+"""The subsets of published sets that RobustBench evaluates on, for figures on the same samples.
 
-RobustBench (robustbench/data.py and loaders.py, version 1.1.1) takes of CIFAR-10 and CIFAR-100 the first n test images in
-the order of the files, and of ImageNet the first n of 5,000 paths in a file of its package. That file is not part of this
-project: it is read from where it is, and its content must be the one that is known.
+RobustBench (robustbench/data.py and loaders.py, version 1.1.1) evaluates the first n test images of CIFAR-10 and CIFAR-100 in
+the order of the files, and the first n of 5,000 ImageNet paths that a file of its package lists. That file is not part of this
+project: it is read from an installation of RobustBench or from a data folder, and its sha256 is checked.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 PARTS = ("robustbench-N",)
 LIST = "imagenet_test_image_ids.txt"
 LIST_SHA256 = "d4121626d07722a0126c35b1563042e46a546f1a05ce705f2cdc635896d58574"
-"""Of the 5,000 paths, joined by newlines."""
+"""sha256 of the 5,000 paths, joined by newlines."""
 
 
 def robustbench_first(data: Data, part: str, root: Path | None = None) -> Data:
-    """Of CIFAR: the first N samples, for a name like `robustbench-1000`; their results are shared with the full set's.
+    """For CIFAR: the first N samples, for a name such as `robustbench-1000`; results are shared with the full set.
 
-    Raises ValueError for more than there are.
+    Raises ValueError if the set has fewer samples.
     """
     from gauntlet.bench.data.samples.selection import subset
 
@@ -33,10 +33,10 @@ def robustbench_first(data: Data, part: str, root: Path | None = None) -> Data:
 
 
 def robustbench_listed(data: Data, part: str, root: Path | None = None) -> Data:
-    """Of ImageNet: the first N of RobustBench's list, a set of its own with positions counted in the list.
+    """For ImageNet: the first N samples of RobustBench's list, as a set of its own with positions in the list.
 
-    The list is looked for in `root`, in the folders of GAUNTLET_DATA, and in the package robustbench. Raises ValueError
-    where it is not there or another one, and for more samples than it has.
+    The list is searched for in `root`, in the folders of GAUNTLET_DATA and in the package robustbench. Raises ValueError
+    if it is missing or has another content, and if it has fewer samples.
     """
     from gauntlet.bench.data.samples.selection import subset
 
@@ -46,8 +46,8 @@ def robustbench_listed(data: Data, part: str, root: Path | None = None) -> Data:
     missing = [sample for sample in wanted if sample not in index_of]
     if missing:
         raise ValueError(
-            f"{len(missing)} of the {len(wanted)} samples that RobustBench evaluates are not in data {data.name!r}, the first "
-            f"is {missing[0]!r}: they are named by their folder and file in val/"
+            f"{len(missing)} of the {len(wanted)} samples that RobustBench evaluates are missing in data {data.name!r}, the "
+            f"first is {missing[0]!r}: images must be named by their folder and file in val/"
         )
     return replace(subset(data, [index_of[sample] for sample in wanted]), positions=tuple(range(len(wanted))))
 
@@ -63,14 +63,14 @@ def _list(root: Path | None) -> list[str]:
     from gauntlet.bench.data.data_folders import data_folders
 
     folders = [*([root] if root is not None and root.is_dir() else []), *data_folders()]
-    # The package itself is not imported: its data are read where its code cannot be.
+    # The package is not imported: its data can be read even if its code cannot run.
     package = importlib.util.find_spec("robustbench")
     folders += [Path(folder) / "helper_files" for folder in (package and package.submodule_search_locations) or ()]
     path = next((folder / LIST for folder in folders if (folder / LIST).is_file()), None)
     if path is None:
-        looked = ", ".join(map(str, folders)) or "nowhere, as no folder is named"
+        searched = ", ".join(map(str, folders)) or "no folder"
         raise ValueError(
-            f"the list of RobustBench's ImageNet samples is not here (looked for {LIST} in {looked}): install its package "
+            f"the list of RobustBench's ImageNet samples is missing (searched for {LIST} in {searched}): install its package "
             f"(pip install --no-deps robustbench), or put robustbench/helper_files/{LIST} of its repository beside the data"
         )
     names = path.read_text(encoding="utf-8", errors="replace").split()
@@ -78,6 +78,6 @@ def _list(root: Path | None) -> list[str]:
     if digest != LIST_SHA256:
         raise ValueError(
             f"{str(path)!r} is not RobustBench's list of 5,000 samples (its sha256 is {digest[:12]}…, not "
-            f"{LIST_SHA256[:12]}…): fetch it again, or evaluate your own list with --samples {path}"
+            f"{LIST_SHA256[:12]}…): download it again, or evaluate your own list with --samples {path}"
         )
     return names

@@ -1,1 +1,1 @@
-"""Readers of the files that data sets come in. None of them runs code from a file."""
+"""Readers of data files, one file per format; `catalog` lists them. No reader runs code from a file."""

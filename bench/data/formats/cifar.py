@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their authors hand them out: pickled batches, in a folder or in the original .tar.gz.
+"""CIFAR-10 and CIFAR-100 in the original files: pickled batches, in a folder or in a .tar.gz.
 
 Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. A batch is a dictionary with `data`, uint8
 (N, 3072): 1,024 values of red, then green, then blue, row by row; and `labels` (CIFAR-10) or `fine_labels` (CIFAR-100).
@@ -29,16 +29,16 @@ BATCHES = {
 _LABELS = ("labels", "fine_labels")
 
 
-def read_batches(folder: Path, names: Sequence[str], how: Preprocessing = PLAIN) -> RawData:
-    """The batches of these names in a folder, one after the other. Raises ValueError."""
+def read_batches(folder: Path, names: Sequence[str], preprocessing: Preprocessing = PLAIN) -> RawData:
+    """Read and concatenate the batches of these names in a folder. Raises ValueError."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"folder {str(folder)!r} has no {', '.join(missing)}: fetch the whole set again")
-    return _together([(folder / name, (folder / name).read_bytes()) for name in names], how)
+        raise ValueError(f"folder {str(folder)!r} has no {', '.join(missing)}: download the whole set again")
+    return _together([(folder / name, (folder / name).read_bytes()) for name in names], preprocessing)
 
 
-def read_archive(path: Path, folder: str, names: Sequence[str], how: Preprocessing = PLAIN) -> RawData:
-    """The same from the original archive, of which nothing is unpacked on disk. Raises ValueError."""
+def read_archive(path: Path, folder: str, names: Sequence[str], preprocessing: Preprocessing = PLAIN) -> RawData:
+    """Read the batches from the original archive, without unpacking it to disk. Raises ValueError."""
     wanted = {f"{folder}/{name}": name for name in names}
     contents: dict[str, bytes] = {}
     try:
@@ -55,16 +55,16 @@ def read_archive(path: Path, folder: str, names: Sequence[str], how: Preprocessi
                 if len(contents) == len(wanted):
                     break
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise unreadable_file(path, error, "it should be the original archive; fetch it again") from error
+        raise unreadable_file(path, error, "it should be the original archive; download it again") from error
     missing = [inside for inside, name in wanted.items() if name not in contents]
     if missing:
         raise unreadable_file(
-            path, f"it has no {', '.join(missing)}", "it should be the original archive; fetch it again"
+            path, f"it has no {', '.join(missing)}", "it should be the original archive; download it again"
         )
-    return _together([(path / folder / name, contents[name]) for name in names], how)
+    return _together([(path / folder / name, contents[name]) for name in names], preprocessing)
 
 
-def _together(batches: Sequence[tuple[Path, bytes]], how: Preprocessing) -> RawData:
+def _together(batches: Sequence[tuple[Path, bytes]], preprocessing: Preprocessing) -> RawData:
     pixels, labels = [], []
     for path, content in batches:
         batch = read_pickled(content, path)
@@ -81,9 +81,11 @@ def _together(batches: Sequence[tuple[Path, bytes]], how: Preprocessing) -> RawD
             )
         batch_labels = integer_labels(batch[key], path)
         if len(batch_labels) != len(data):
-            raise unreadable_file(path, f"it has {len(data)} images and {len(batch_labels)} labels", "fetch it again")
+            raise unreadable_file(
+                path, f"it has {len(data)} images and {len(batch_labels)} labels", "download it again"
+            )
         pixels.append(data.reshape(-1, 3, 32, 32))
         labels.append(batch_labels)
-    # One batch, as of a test set, need not be copied.
+    # A single batch, such as a test set, is not copied.
     images = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
-    return RawData(preprocessed_array(images, how), np.concatenate(labels))
+    return RawData(preprocessed_array(images, preprocessing), np.concatenate(labels))

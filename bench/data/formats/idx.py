@@ -20,12 +20,12 @@ from gauntlet.bench.data.formats.raw_data import RawData, read_limited, unreadab
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 STEMS = {"test": "t10k", "train": "train"}
-_SHOULD_BE = "it should be an idx file of unsigned bytes, plain or gzipped; fetch it again"
+_SHOULD_BE = "it should be an idx file of unsigned bytes, plain or gzipped; download it again"
 _LONGEST_HEADER = 16
 
 
 def find_pair(folder: Path, split: str) -> tuple[Path, Path] | None:
-    """The files of images and labels in a folder, under the names that they are handed out by, `-idx3-` or `.idx3-`."""
+    """The files of images and labels in a folder, under their original names with `-idx3-` or `.idx3-`; None if missing."""
     paths: list[Path] = []
     for kind in ("images{}idx3", "labels{}idx1"):
         names = (f"{STEMS[split]}-{kind.format(mark)}-ubyte{end}" for mark in ("-", ".") for end in ("", ".gz"))
@@ -33,19 +33,19 @@ def find_pair(folder: Path, split: str) -> tuple[Path, Path] | None:
     return (paths[0], paths[1]) if len(paths) == 2 else None
 
 
-def read_idx_pair(images: Path, labels: Path, how: Preprocessing = PLAIN) -> RawData:
-    """Grey images with their labels. Raises ValueError for files that are no such pair, damaged or cut off."""
+def read_idx_pair(images: Path, labels: Path, preprocessing: Preprocessing = PLAIN) -> RawData:
+    """Read grey images with their labels. Raises ValueError for files that do not match or are damaged."""
     pixels, targets = read_idx(images), read_idx(labels)
     if pixels.ndim != 3 or targets.ndim != 1 or len(pixels) != len(targets) or not len(pixels):
         raise ValueError(
-            f"data files {str(images)!r} and {str(labels)!r} hold {pixels.shape} and {targets.shape} values: they should be "
-            "images (N, height, width) and as many labels (N,)"
+            f"data files {str(images)!r} and {str(labels)!r} have the shapes {pixels.shape} and {targets.shape}: they should "
+            "be images (N, height, width) and as many labels (N,)"
         )
-    return RawData(preprocessed_array(pixels[:, None], how), targets.astype(np.int64))
+    return RawData(preprocessed_array(pixels[:, None], preprocessing), targets.astype(np.int64))
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array in a file; a plain file is mapped, not read. Raises ValueError."""
+    """Read the array of a file; a plain file is mapped into memory. Raises ValueError."""
     content: npt.NDArray[np.uint8]
     try:
         if path.suffix == ".gz":

@@ -1,4 +1,4 @@
-"""Images in one sub-folder a class."""
+"""Folders with one sub-folder of images per class."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from gauntlet.bench.data.samples.lazy_images import Images
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 
-def read_folder(root: Path, how: Preprocessing = PLAIN, *, count: int | None = None) -> RawData:
-    """The images `root/CLASS/…/IMAGE`, whose classes are the sub-folders sorted by name, hidden ones left out.
+def read_folder(root: Path, preprocessing: Preprocessing = PLAIN, *, count: int | None = None) -> RawData:
+    """Read the images `root/CLASS/…/IMAGE`; the classes are the sub-folders sorted by name, without hidden folders.
 
-    The order takes the classes in turn (the first file of each, the second of each, …, files sorted by path), so that
-    the first n samples are spread over the classes. Names are paths relative to `root` with `/`. `count`: how many
-    classes there must be; then a class may have no image. Raises ValueError.
+    Samples take the classes in turn (the first file of each, the second of each, …, files sorted by path), so that the
+    first n samples are spread over the classes. Names are paths relative to `root` with `/`. `count`: the required number
+    of classes; with it a class may have no image. Raises ValueError.
     """
     folders = class_folders(root)
     if count is not None and len(folders) != count:
         raise ValueError(
-            f"folder {str(root)!r} has {len(folders)} sub-folders, not one for each of the {count} classes: a label is a "
-            "class's place among all of them, so make an empty folder for each class that is left out"
+            f"folder {str(root)!r} has {len(folders)} sub-folders, not one for each of the {count} classes: a label is the "
+            "index of a folder, so make an empty folder for each class without images"
         )
     if len(folders) < 2:
         raise ValueError(
-            f"folder {str(root)!r} has {len(folders)} sub-folders: put the images in one sub-folder a class, at least 2"
+            f"folder {str(root)!r} has {len(folders)} sub-folders: put the images into one sub-folder per class, at least 2"
         )
     by_class = [_files(folder, may_be_empty=count is not None) for folder in folders]
     files = [(path, label) for turn in zip_longest(*by_class) for label, path in enumerate(turn) if path]
     if not files:
-        raise ValueError(f"the class folders of {str(root)!r} hold no image ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"the class folders of {str(root)!r} contain no image ({', '.join(sorted(SUFFIXES))})")
     return RawData(
-        images=image_files([path for path, _ in files], how),
+        images=image_files([path for path, _ in files], preprocessing),
         labels=np.array([label for _, label in files], dtype=np.int64),
         names=tuple(path.relative_to(root).as_posix() for path, _ in files),
         classes=len(folders),
@@ -44,14 +44,14 @@ def read_folder(root: Path, how: Preprocessing = PLAIN, *, count: int | None = N
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The sub-folders that are classes, in the order of their labels."""
+    """The sub-folders of the classes, in the order of their labels."""
     return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def image_files(files: Sequence[Path], how: Preprocessing = PLAIN) -> Images:
-    """The pictures in these files."""
+def image_files(files: Sequence[Path], preprocessing: Preprocessing = PLAIN) -> Images:
+    """Images from these files."""
     return encoded_images(
-        lambda rows: [files[row] for row in rows], lambda row: f"image {str(files[row])!r}", len(files), how
+        lambda rows: [files[row] for row in rows], lambda row: f"image {str(files[row])!r}", len(files), preprocessing
     )
 
 
@@ -60,6 +60,6 @@ def _files(folder: Path, *, may_be_empty: bool) -> list[Path]:
     files = sorted((path for path in images if path.is_file()), key=lambda path: path.relative_to(folder).as_posix())
     if not files and not may_be_empty:
         raise ValueError(
-            f"class folder {str(folder)!r} holds no image ({', '.join(sorted(SUFFIXES))}): add some, or remove it"
+            f"class folder {str(folder)!r} contains no image ({', '.join(sorted(SUFFIXES))}): add some, or remove it"
         )
     return files

@@ -1,6 +1,6 @@
-"""Archives of numpy with the arrays `images`, `labels` and, optionally, `ids`; large ones are mapped, not read.
+"""NumPy archives with the arrays `images`, `labels` and, optionally, `ids`; large images are mapped into memory.
 
-Nothing is unpickled, so reading a file that somebody sent runs none of its code.
+Nothing is unpickled, so reading a file does not run code from it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NAMES = ("images", "labels", "ids")
 
 
 def npz_arrays(path: Path, *, held: int = MEMORY_LIMIT) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that are there, `images` and `labels` at least.
+    """The arrays of an archive, at least `images` and `labels`.
 
-    Images of more than `held` bytes are mapped from a copy of them in the folder for temporary files (TMPDIR), which goes
-    when the process ends. Raises ValueError for what is damaged or missing.
+    Images of more than `held` bytes are mapped from a copy in the folder for temporary files (TMPDIR), which is deleted
+    when the process ends. Raises ValueError for a damaged file or a missing array.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     name = ""
@@ -37,7 +37,7 @@ def npz_arrays(path: Path, *, held: int = MEMORY_LIMIT) -> dict[str, npt.NDArray
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise ValueError("it holds a single array, as np.save writes it")
+                raise ValueError("it contains a single array, as np.save writes it")
             with archive:
                 names = archive.files
                 for name in NAMES:
@@ -60,7 +60,7 @@ def npz_arrays(path: Path, *, held: int = MEMORY_LIMIT) -> dict[str, npt.NDArray
 
 
 def _mapped(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    # Copied through zipfile, which checks it; the file has no name any more, and goes with the last reference to it.
+    # zipfile checks the content while copying. The file is already unlinked and is freed with the last reference.
     with tempfile.TemporaryFile(prefix="gauntlet-") as copy:
         with archive.open(f"{name}.npy") as packed:
             shutil.copyfileobj(packed, copy, 2**20)
@@ -69,12 +69,12 @@ def _mapped(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = header(copy)
         if dtype.hasobject:
-            raise ValueError("it holds Python objects")
+            raise ValueError("it contains Python objects")
         return np.memmap(copy, dtype, "r", copy.tell(), shape, "F" if fortran else "C")
 
 
-def read_npz(path: Path, how: Preprocessing = PLAIN, *, held: int = MEMORY_LIMIT) -> RawData:
-    """Images (N, C, H, W), or (N, H, W) for one channel, with labels; ids as names. Raises ValueError."""
+def read_npz(path: Path, preprocessing: Preprocessing = PLAIN, *, held: int = MEMORY_LIMIT) -> RawData:
+    """Read images (N, C, H, W), or (N, H, W) for one channel, with labels; ids become names. Raises ValueError."""
     arrays = npz_arrays(path, held=held)
     images, ids = arrays["images"], arrays.get("ids")
     if images.ndim == 3:
@@ -82,7 +82,7 @@ def read_npz(path: Path, how: Preprocessing = PLAIN, *, held: int = MEMORY_LIMIT
     check_images_shape(images)
     check_bytes(images)
     return RawData(
-        images=preprocessed_array(images, how),
+        images=preprocessed_array(images, preprocessing),
         labels=integer_labels(arrays["labels"], path),
         names=None if ids is None else text_ids(ids),
     )

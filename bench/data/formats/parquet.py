@@ -1,7 +1,7 @@
-"""Parquet files with encoded images, as Hugging Face writes them, read a group of rows at a time.
+"""Parquet files with encoded images, as Hugging Face writes them, read one row group at a time.
 
-A column of images is a struct with `bytes` (the content of an image file) and `path`, or holds the bytes itself; a column
-of labels holds whole numbers.
+The column of images has structs with `bytes` (the content of an image file) and `path`, or the bytes themselves; the column
+of labels has whole numbers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LABELS = ("label", "labels", "fine_label", "target")
 _SHOULD_BE = "it should have a column of encoded images (bytes) and one of labels"
 
 
-def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> RawData:
-    """The rows of the files, one after the other; labels are read now, images group by group.
+def read_parquet(paths: Sequence[Path], preprocessing: Preprocessing = PLAIN) -> RawData:
+    """Read the rows of the files in order; labels are read now, images later by row group.
 
-    Names are the paths in the struct where each row has one of its own. Raises ValueError.
+    Names are the paths in the structs if they are unique. Raises ValueError.
     """
     tables = [_labels(path) for path in paths]
     groups = [(path, group) for path, (_, _, sizes) in zip(paths, tables, strict=True) for group in range(len(sizes))]
@@ -38,7 +38,7 @@ def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> RawData:
     files = np.cumsum([0, *(sum(sizes) for _, _, sizes in tables)])
     if not begins[-1]:
         raise unreadable_file(paths[0], "it has no rows", _SHOULD_BE)
-    # The last group stays, since a set is read in order.
+    # The last row group is cached, since sets are usually read in order.
     content = lru_cache(maxsize=1)(lambda number: _group(*groups[number]))
 
     def fetch(rows: Sequence[int]) -> list[bytes]:
@@ -54,7 +54,7 @@ def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> RawData:
         return f"the image of row {row - int(files[file])} of {str(paths[file])!r}"
 
     return RawData(
-        images=encoded_images(fetch, describe, int(begins[-1]), how),
+        images=encoded_images(fetch, describe, int(begins[-1]), preprocessing),
         labels=np.concatenate([values for values, _, _ in tables]),
         names=unique_names([name for _, values, _ in tables for name in values]),
         classes=_classes(paths[0]),
@@ -62,7 +62,7 @@ def read_parquet(paths: Sequence[Path], how: Preprocessing = PLAIN) -> RawData:
 
 
 def column(names: Sequence[str], wanted: Sequence[str], what: str, path: Path) -> str:
-    """The column of images or labels among these. Raises ValueError."""
+    """The name of the column of images or labels. Raises ValueError."""
     match = next((name for name in wanted if name in names), None)
     if match is None:
         raise unreadable_file(
@@ -72,26 +72,26 @@ def column(names: Sequence[str], wanted: Sequence[str], what: str, path: Path) -
 
 
 def encoded_column(images: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    """The bytes of a column of images. Raises ValueError for a column of another kind, and for rows without bytes."""
+    """The bytes of a column of images. Raises ValueError for a column of another type, and for rows without bytes."""
     if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
         images = pc.struct_field(images, "bytes")
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
         raise unreadable_file(path, f"its images are of type {images.type}", _SHOULD_BE)
     if images.null_count:
         raise unreadable_file(
-            path, f"{images.null_count} rows have a path and no bytes", "save the images themselves, too"
+            path, f"{images.null_count} rows have a path but no bytes", "save the images themselves too"
         )
     return images
 
 
 def unique_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
-    """The names, where every sample has one of its own."""
+    """The names if every sample has a unique name, else None."""
     own = [name for name in names if name]
     return tuple(own) if len(own) == len(names) == len(set(own)) else None
 
 
 def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
-    """The labels of a file, its rows' paths, and the sizes of its groups of rows."""
+    """The labels of a file, the paths of its rows, and the sizes of its row groups."""
     try:
         with path.open("rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)
@@ -122,7 +122,7 @@ def _group(path: Path, number: int) -> pa.ChunkedArray:
 
 
 def _classes(path: Path) -> int | None:
-    """How many classes Hugging Face's description of the columns names; None where there is none."""
+    """The number of classes in Hugging Face's description of the columns; None without such a description."""
     with path.open("rb") as file:
         schema = pq.read_schema(file)
     try:
@@ -133,13 +133,13 @@ def _classes(path: Path) -> int | None:
 
 
 def ordered_shards(paths: Sequence[Path]) -> list[Path]:
-    """The files in order. Raises ValueError where one of `…-00000-of-00014.parquet` is missing."""
+    """Sort the files. Raises ValueError if a part of `…-00000-of-00014.parquet` is missing."""
     ordered = sorted(paths)
     numbered = [re.search(r"-(\d+)-of-(\d+)", path.name) for path in ordered]
     there = {int(match[1]) for match in numbered if match}
     missing = [number for match in numbered[:1] if match for number in range(int(match[2])) if number not in there]
     if missing:
         raise unreadable_file(
-            ordered[0], f"part {missing[0]} of the same set is missing beside it", "fetch all of them"
+            ordered[0], f"part {missing[0]} of the same set is missing beside it", "download all parts"
         )
     return ordered

@@ -1,4 +1,4 @@
-"""What a reader makes of files."""
+"""The result of a reader: images and labels before validation."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.lazy_images import Images
 
 MOST_BYTES = 2**31
-"""Bytes of a single compressed file that is read into memory, at most."""
+"""Largest size in bytes of a single compressed file that is read into memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """Images with their labels, in the order of the files; not yet validated."""
+    """Images with their labels, in the order of the files, not yet validated."""
 
     images: Images
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...] | None = None
-    """What the files call the samples; None: nothing."""
+    """Names of the samples in the files; None if there are none."""
     classes: int | None = None
-    """How many there are, where the files say so."""
+    """Number of classes, if the files state it."""
 
 
 def to_data(
     raw: RawData, *, name: str, spec: str, classes: int | None = None, ids: tuple[str, ...] | None = None
 ) -> Data:
-    """Validated data, still unread. `ids`: instead of the files' names; where there are neither, `0`, `1`, ….
+    """Validate the data without reading the images. `ids`: default the names in the files, else `0`, `1`, ….
 
-    `classes`: where it is not given, what the files say, or the largest label plus 1. Raises ValueError.
+    `classes`: default the number that the files state, else the largest label plus 1. Raises ValueError.
     """
     if classes is not None and raw.classes is not None and classes < raw.classes:
         raise ValueError(f"classes={classes!r} is less than the {raw.classes} classes of data {name!r}")
@@ -53,23 +53,23 @@ def to_data(
 
 
 def unreadable_file(path: Path, why: object, instead: str) -> ValueError:
-    """The error for a file that is not what it should be: `instead` says what it should be, or what to do."""
+    """The error for a file that cannot be read: `instead` says what it should be, or what to do."""
     reason = " ".join(str(why).split()) or type(why).__name__
     return ValueError(f"data file {str(path)!r} cannot be read ({reason}): {instead}")
 
 
 def integer_labels(values: Any, path: Path) -> npt.NDArray[np.int64]:
-    """Labels as int64 (N,). Raises ValueError for what are no whole numbers."""
+    """Convert labels to int64 (N,). Raises ValueError unless they are whole numbers."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise unreadable_file(
-            path, f"its labels are {array.dtype} {array.shape}", "labels are one whole number an image"
+            path, f"its labels are {array.dtype} {array.shape}", "labels should be one whole number per image"
         )
     return array.astype(np.int64)
 
 
 def read_limited(read: Callable[[int], bytes]) -> bytes:
-    """What a decompressing `read` gives. Raises OSError where it is more than `MOST_BYTES` bytes."""
+    """The content that a decompressing `read` returns. Raises OSError for more than `MOST_BYTES` bytes."""
     content = read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise OSError(f"it unpacks to more than {MOST_BYTES} bytes")

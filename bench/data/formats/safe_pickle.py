@@ -1,7 +1,7 @@
-"""Pickled dictionaries of arrays, lists, numbers and text, read without running anything that they ask for.
+"""Safe reading of pickled dictionaries of arrays, lists, numbers and text: no code from the file runs.
 
-Unpickling may call any function that a file names. Here the few names that a pickled numpy array needs stand for small
-containers of this module, which keep what they are given and call nothing; every other name is an error.
+Plain unpickling calls any function that a file names. Here the few names that a pickled numpy array needs are replaced by
+containers of this module, which only store their arguments; every other name is an error.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from gauntlet.bench.data.formats.raw_data import unreadable_file
 
 
 def read_pickled(content: bytes, path: Path) -> dict[str, Any]:
-    """The dictionary that `content`, from the file `path`, holds, its keys as text. Python 2's text comes as bytes.
+    """Read the dictionary in `content`, the bytes of the file `path`. Keys are text; text of Python 2 becomes bytes.
 
-    Raises ValueError for what is damaged, is no dictionary, or holds anything else than arrays of numbers, lists,
-    tuples, dictionaries, numbers, text and bytes.
+    Raises ValueError for a damaged file, for other objects than a dictionary, and for values other than arrays of numbers,
+    lists, tuples, dictionaries, numbers, text and bytes.
     """
     try:
         content_dict = _Reader(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(content_dict, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(content_dict).__name__}, not a dictionary")
+            raise pickle.UnpicklingError(f"it contains a {type(content_dict).__name__}, not a dictionary")
         return {
             key.decode() if isinstance(key, bytes) else str(key): _plain(value) for key, value in content_dict.items()
         }
     except _RefusedError as error:
-        raise ValueError(f"data file {str(path)!r} is refused, and nothing of it was run: {error}") from None
-    except Exception as error:  # a damaged pickle makes the reader stumble in any way
-        raise unreadable_file(path, error, "it should be one of the original, pickled files; fetch it again") from error
+        raise ValueError(f"data file {str(path)!r} is refused, and none of its code was run: {error}") from None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise unreadable_file(
+            path, error, "it should be one of the original, pickled files; download it again"
+        ) from error
 
 
 class _RefusedError(Exception):
-    """The file names something to be called."""
+    """The file names an object that is not allowed."""
 
 
 class _Inert:
-    """Keeps the arguments that it is made of, and the state that it is given."""
+    """Stores its arguments and its state."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -54,23 +56,23 @@ class _Inert:
 
 
 class _Array(_Inert):
-    """What `numpy._core.multiarray._reconstruct` makes."""
+    """Stands for the result of `numpy._core.multiarray._reconstruct`."""
 
 
 class _Buffer(_Inert):
-    """What `numpy._core.numeric._frombuffer` makes, in pickles of protocol 5."""
+    """Stands for the result of `numpy._core.numeric._frombuffer`, in pickles of protocol 5."""
 
 
 class _Dtype(_Inert):
-    """What `numpy.dtype` makes."""
+    """Stands for the result of `numpy.dtype`."""
 
 
 class _Text(_Inert):
-    """What `_codecs.encode` makes: bytes, which Python 3 writes so in protocols below 3."""
+    """Stands for the result of `_codecs.encode`: bytes, in protocols below 3."""
 
 
 class _Name(_Inert):
-    """`numpy.ndarray`, which is only mentioned."""
+    """Stands for the class `numpy.ndarray`, which is not called."""
 
 
 class _Reader(pickle.Unpickler):
@@ -85,14 +87,14 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.known:
             raise _RefusedError(
-                f"it asks for {module}.{name}, which a data set does not need, so it may be an attack on whoever opens it. "
-                "Fetch the file from its original place"
+                f"it names {module}.{name}, which a data set does not need, so that it may be an attack on its readers. "
+                "Download the file from its original source"
             )
         return self.known[module, name]
 
 
 def _plain(value: Any) -> Any:
-    """The value with containers turned into what they stand for. Raises ValueError and others for what makes no sense."""
+    """Replace containers by the values that they stand for. Raises ValueError and others for invalid content."""
     if isinstance(value, _Array):
         _, shape, dtype, fortran, content = value.state
         return _array(shape, dtype, content, "F" if fortran else "C")
@@ -109,7 +111,7 @@ def _plain(value: Any) -> Any:
         return {_plain(key): _plain(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
-    raise ValueError(f"it holds a {type(value).__name__}")
+    raise ValueError(f"it contains a {type(value).__name__}")
 
 
 def _array(shape: Any, dtype: Any, content: Any, order: Any) -> npt.NDArray[Any]:
@@ -126,7 +128,7 @@ def _dtype(value: Any) -> np.dtype[Any]:
     text = _text(value.args[0])
     swapped = _text(value.state[1]) if value.state is not None else "|"
     if not re.fullmatch(r"[biuf][1248]", text) or swapped not in "<>|=":
-        raise ValueError(f"an array has the type {text!r}, which is no number")
+        raise ValueError(f"an array has the type {text!r}, which is not numeric")
     return np.dtype(f"{swapped}{text}")
 
 
@@ -134,7 +136,7 @@ def _bytes(value: Any) -> bytes:
     if isinstance(value, _Text):
         text, encoding = value.args
         if not isinstance(text, str) or _text(encoding) != "latin1":
-            raise ValueError("it holds bytes in an unknown form")
+            raise ValueError("it contains bytes in an unknown form")
         return text.encode("latin1")
     if isinstance(value, bytes | bytearray):
         return bytes(value)

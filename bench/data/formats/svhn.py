@@ -16,19 +16,19 @@ from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unread
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 
 FILES = {"test": "test_32x32.mat", "train": "train_32x32.mat"}
-_SHOULD_BE = "it should be one of the original files, test_32x32.mat or train_32x32.mat; fetch it again"
+_SHOULD_BE = "it should be one of the original files, test_32x32.mat or train_32x32.mat; download it again"
 
 
-def read_svhn(path: Path, how: Preprocessing = PLAIN) -> RawData:
-    """Images with the digits as labels. Raises ValueError for a file that is none, damaged or cut off."""
+def read_svhn(path: Path, preprocessing: Preprocessing = PLAIN) -> RawData:
+    """Read images with the digits as labels. Raises ValueError for a damaged or other file."""
     from scipy.io import loadmat
 
     try:
         arrays: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
         images, labels = arrays["X"], arrays["y"]
-    except Exception as error:  # a damaged file makes scipy stumble in any way
+    except Exception as error:  # a damaged file may raise anything in scipy
         raise unreadable_file(path, error, _SHOULD_BE) from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or labels.shape != (images.shape[3], 1):
         raise unreadable_file(path, f"X is {images.dtype} {images.shape} and y is {labels.shape}", _SHOULD_BE)
     digits = integer_labels(labels[:, 0], path)
-    return RawData(preprocessed_array(images.transpose(3, 2, 0, 1), how), np.where(digits == 10, 0, digits))
+    return RawData(preprocessed_array(images.transpose(3, 2, 0, 1), preprocessing), np.where(digits == 10, 0, digits))

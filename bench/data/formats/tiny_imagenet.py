@@ -1,7 +1,7 @@
-"""The validation images of Tiny ImageNet, which lie in one folder beside a list of their classes.
+"""The validation images of Tiny ImageNet: one folder of images, with a list of their classes.
 
 Le and Yang, Tiny ImageNet Visual Recognition Challenge (CS231N, Stanford, 2015): `val/images/val_0.JPEG`, …, and
-`val/val_annotations.txt` with a line for each, file and class first, separated by tabs.
+`val/val_annotations.txt` with a line for each image: file, class and more, separated by tabs.
 """
 
 from __future__ import annotations
@@ -17,24 +17,22 @@ from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
 ANNOTATIONS = "val_annotations.txt"
 
 
-def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | None = None) -> RawData:
-    """The images of `folder/images` that `folder/val_annotations.txt` lists, in its order, named by their files.
+def read_annotated(folder: Path, preprocessing: Preprocessing = PLAIN, *, count: int | None = None) -> RawData:
+    """Read the images of `folder/images` that `folder/val_annotations.txt` lists, in its order, named by their files.
 
-    Labels number the classes in the order of their names, as torchvision does it for folders: those of `wnids.txt` in
-    `folder` or the one above it, else those of the list, of which there must then be `count`. Raises ValueError.
+    Labels are the indices of the classes sorted by name, as in torchvision's ImageFolder. The classes are those of
+    `wnids.txt` in `folder` or its parent, else those of the list; there must be `count` classes. Raises ValueError.
     """
     path = folder / ANNOTATIONS
     try:
         rows = [line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable_file(path, error, "it should be a text, a line for each image") from error
+        raise unreadable_file(path, error, "it should be a text file with a line for each image") from error
     if not rows or any(len(row) < 2 or not all(row) for row in rows):
-        raise unreadable_file(
-            path, "a line has no file and class", "a line is file, tab, class, and the rest is left out"
-        )
-    strange = [name for name, _ in rows if Path(name).name != name]
-    if strange:
-        raise unreadable_file(path, f"{strange[0]!r} is no plain file name", "files lie in the folder images")
+        raise unreadable_file(path, "a line has no file or no class", "a line is file, tab, class; the rest is ignored")
+    invalid = [name for name, _ in rows if Path(name).name != name]
+    if invalid:
+        raise unreadable_file(path, f"{invalid[0]!r} is not a plain file name", "files must be in the folder images")
     named = _classes(folder) or sorted({label for _, label in rows})
     if count is not None and len(named) != count:
         raise ValueError(
@@ -46,7 +44,7 @@ def read_annotated(folder: Path, how: Preprocessing = PLAIN, *, count: int | Non
         raise unreadable_file(path, f"class {unknown[0]!r} is not in wnids.txt", "the two files belong together")
     files = [folder / "images" / name for name, _ in rows]
     return RawData(
-        images=image_files(files, how),
+        images=image_files(files, preprocessing),
         labels=np.array([place[label] for _, label in rows], dtype=np.int64),
         names=tuple(name for name, _ in rows),
         classes=len(named),

@@ -1,4 +1,4 @@
-"""What the registry knows of an evaluation data set; imports nothing heavy, so that listing is quick."""
+"""The card and registry entry of a data set. Imports nothing heavy, so that listing is quick."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
 
 
 Subset: TypeAlias = "Callable[[Data, str, Path | None], Data]"
-"""Of a full set, the part of that name; the path is where the set lies, if the user said so. Raises ValueError."""
+"""Selects a part of a full set by its name; the path is the folder of the set, if the user named it. Raises ValueError."""
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """What a data set is, for listings."""
+    """The description of a data set in listings."""
 
     name: str
     summary: str
     """One line."""
     source: str
-    """Paper or collection, and what hands the files out."""
+    """Paper or collection, and where the files are distributed."""
     licence: str
     classes: int
     shape: tuple[int, int, int]
-    """Of one image: channels, height, width."""
+    """Shape of an image: channels, height, width."""
     preprocessing: str = ""
-    """What is done to the images of the files unless the name says otherwise; empty: nothing."""
+    """Default preprocessing of the images; empty for none."""
 
 
 @dataclass(frozen=True)
 class DataEntry:
-    """A registry entry: the card, and `load()`, the full data set with positions 0..N-1.
+    """A registry entry: the card, and `load()`, which returns the full data set with positions 0..N-1.
 
-    `load` of a user may also return (images, labels), (images, labels, ids), a torch Dataset or a DataLoader.
+    A user's `load` may also return (images, labels), (images, labels, ids), a torch Dataset or a DataLoader.
     """
 
     card: DataCard
     load: Callable[..., Any]
     settings: tuple[str, ...] = ()
-    """Keywords of `load`, as users write them in brackets: `name(split=train)`."""
+    """Keywords of `load`, which users write in brackets: `name(split=train)`."""
     local: bool = False
-    """Whether `load` takes `root`, the folder or file where the set lies, as users write it: `name@folder`."""
-    told: Callable[[Mapping[str, Any]], str] = lambda settings: ", ".join(f"{k}={v}" for k, v in settings.items())
-    """What tables say of these settings, in brackets behind the name. Raises ValueError for wrong ones."""
+    """Whether `load` takes `root`, the folder or file of the set, which users write as `name@folder`."""
+    describe: Callable[[Mapping[str, Any]], str] = lambda settings: ", ".join(f"{k}={v}" for k, v in settings.items())
+    """The text for these settings in tables, in brackets after the name. Raises ValueError for wrong settings."""
     subset: Subset | None = None
-    """Makes the part that users write as `name/part`."""
+    """Selects the part that users write as `name/part`."""
     subsets: tuple[str, ...] = ()
-    """What parts there are, for errors and listings."""
+    """Forms of the names of parts, for errors and listings."""

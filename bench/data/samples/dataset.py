@@ -1,4 +1,4 @@
-"""Evaluation data: images in [0, 1], labels and ids, checked before anything is computed with them."""
+"""Evaluation data: images in [0, 1], labels and ids, validated before anything is computed with them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from torch import Tensor
 from gauntlet.bench.data.samples.lazy_images import Images
 
 CHANNELS = (1, 3, 4)
-"""Channel counts by which an axis is recognised as the channel axis."""
+"""Sizes of an axis that is recognised as the channel axis."""
 
 BLOCK = 100
-"""Places of the full data set that make one block; part of the store's layout: changing it orphans what is stored."""
+"""Number of positions in a block. It is part of the store's layout: with another number stored blocks are not reused."""
 
-_LOOKED_AT = 1000
-"""Images by which it is told whether bytes are used as such."""
+_CHECKED_IMAGES = 1000
+"""Number of images in which 8-bit values above 1 are searched for."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Images to evaluate on. Building one validates it, so that no part of the program sees data that are wrong.
+    """Images to evaluate on, validated on construction.
 
     `images`: float32 or float64 (N, C, H, W) in [0, 1], in memory or read when they are indexed. `labels`: int64 (N,) in
-    0..classes-1. `ids`: unique, one a sample. `classes`: how many there are; where a source does not say, it is the largest
-    label plus 1, a lower bound. `spec`: the text that loads the full data set again. `positions`: the samples' places in the
-    full data set, which a selection keeps. Raises ValueError that names the sample, its value and what to do.
+    0..classes-1. `ids`: unique strings (N,). `classes`: the number of classes; if the source does not state it, the largest
+    label plus 1, a lower bound. `spec`: the text that loads the full data set again. `positions`: the samples' positions in
+    the full data set, which a selection keeps. Raises ValueError that names the sample, its value and what to do.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Data:
     positions: tuple[int, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Validate."""
+        """Validate the data."""
         validate(self)
 
     def __len__(self) -> int:
-        """N, the samples."""
+        """The number of samples N."""
         return len(self.ids)
 
 
 def blocks(data: Data) -> list[list[int]]:
-    """Indices into `data`, grouped by the block (position // BLOCK) in which they lie, in order of first appearance.
+    """Indices into `data`, grouped by block (position // BLOCK), in order of first appearance.
 
-    The grid lies over the full data set: a larger selection that holds a block whole finds its results again.
+    Blocks are those of the full data set, so that a larger selection with the same whole block reuses its results.
     """
     cells: dict[int, list[int]] = {}
     for index, position in enumerate(data.positions):
@@ -70,7 +70,7 @@ def block_digest(data: Data, indices: Sequence[int]) -> str:
     images = data.images[chosen].detach().cpu().contiguous().numpy()
     labels = data.labels[chosen].cpu().contiguous().numpy()
     digest = hashlib.sha256()
-    # As JSON the header has one reading only: joined ids could run into each other.
+    # JSON, since joined ids would be ambiguous.
     header = [str(images.dtype), list(images.shape), [data.ids[i] for i in chosen]]
     digest.update(json.dumps(header).encode())
     digest.update(images.astype(images.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -79,7 +79,7 @@ def block_digest(data: Data, indices: Sequence[int]) -> str:
 
 
 def validate(data: Data) -> None:
-    """Raise ValueError for anything that would make figures measured on `data` wrong or impossible."""
+    """Raise ValueError for data on which figures would be wrong or impossible."""
     check_images_shape(data.images)
     if data.images.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -96,17 +96,17 @@ def validate(data: Data) -> None:
         raise ValueError(f"labels of data {data.name!r} have dtype {data.labels.dtype}: give whole numbers, as int64")
     for what, length in (("labels", len(data.labels)), ("ids", len(data.ids)), ("positions", len(data.positions))):
         if length != count:
-            raise ValueError(f"data {data.name!r} has {count} images and {length} {what}: give one for each image")
+            raise ValueError(f"data {data.name!r} has {count} images and {length} {what}: give as many as images")
     _check_ids(data)
     _check_labels(data)
     _check_pixels(data)
 
 
 def check_images_shape(images: Tensor | Images | npt.NDArray[Any]) -> None:
-    """Raise ValueError unless the shape is (N, C, H, W) with no empty image.
+    """Raise ValueError unless the shape is (N, C, H, W) without an empty image.
 
-    A last axis of 1, 3 or 4 that is smaller than the two before it, with a second axis that is none of these, is taken
-    for the channel axis and refused rather than moved: the model expects one layout, and only its user knows which.
+    A last axis of 1, 3 or 4 that is smaller than the two axes before it, with a second axis of another size, looks like the
+    channel axis. Such images are refused, not transposed: only the user knows which layout the model expects.
     """
     shape = tuple(images.shape)
     if images.ndim != 4:
@@ -117,15 +117,15 @@ def check_images_shape(images: Tensor | Images | npt.NDArray[Any]) -> None:
             "by images.transpose(0, 3, 1, 2) in numpy or images.permute(0, 3, 1, 2) in torch"
         )
     if 0 in shape[1:]:
-        raise ValueError(f"images have shape {shape}, so an image holds no pixels: give C, H and W of at least 1")
+        raise ValueError(f"images have shape {shape}, so an image has no pixels: give C, H and W of at least 1")
 
 
 def check_bytes(images: Tensor | npt.NDArray[Any]) -> None:
-    """Raise ValueError where 8-bit images hold nothing but 0 and 1: as such they are all but black."""
-    if str(images.dtype).removeprefix("torch.") == "uint8" and len(images) and int(images[:_LOOKED_AT].max()) == 1:
+    """Raise ValueError for 8-bit images that contain 0 and 1 only: divided by 255 they would be almost black."""
+    if str(images.dtype).removeprefix("torch.") == "uint8" and len(images) and int(images[:_CHECKED_IMAGES].max()) == 1:
         raise ValueError(
-            "images are uint8 and hold only 0 and 1, where 8-bit images go from 0 to 255: give floats in [0, 1], or multiply "
-            "by 255"
+            "images are uint8 and contain only 0 and 1, but 8-bit images range from 0 to 255: give floats in [0, 1], or "
+            "multiply by 255"
         )
 
 
@@ -137,11 +137,11 @@ def _check_ids(data: Data) -> None:
     for index, sample_id in enumerate(data.ids):
         if not isinstance(sample_id, str):
             raise ValueError(
-                f"id {sample_id!r} at index {index} of data {data.name!r} is no string: give ids as strings"
+                f"id {sample_id!r} at index {index} of data {data.name!r} is not a string: give ids as strings"
             )
         if not sample_id or sample_id != sample_id.strip() or len(sample_id.splitlines()) > 1:
             raise ValueError(
-                f"id {sample_id!r} at index {index} of data {data.name!r} is not usable: ids fill one line each, without "
+                f"id {sample_id!r} at index {index} of data {data.name!r} is not usable: an id is a single line without "
                 "spaces at either end"
             )
     for what, values in (("id", data.ids), ("position", data.positions)):
@@ -149,7 +149,7 @@ def _check_ids(data: Data) -> None:
         if times > 1:
             first, second = [i for i, sample_id in enumerate(values) if sample_id == value][:2]
             raise ValueError(
-                f"{what} {value!r} of data {data.name!r} stands {times} times, first at index {first} and {second}: "
+                f"{what} {value!r} of data {data.name!r} occurs {times} times, first at index {first} and {second}: "
                 f"give every sample its own {what}"
             )
     if min(data.positions) < 0:
@@ -175,7 +175,7 @@ def _check_pixels(data: Data) -> None:
     for start in range(0, len(data), some):
         part = data.images[start : start + some].detach()
         low, high = (float(bound) for bound in torch.aminmax(part))
-        if not (low >= 0 and high <= 1):  # true where a pixel is NaN, which aminmax passes on
+        if not (low >= 0 and high <= 1):  # also true for NaN, which aminmax propagates
             _refuse_pixels(data, start, part, low, high)
 
 
@@ -202,5 +202,5 @@ def _pixel_hint(low: float, high: float) -> str:
     if low < 0:
         return "give the images before normalisation, in [0, 1], and normalise inside the model"
     if high <= 16 and high == int(high):
-        return f"divide by {int(high)} (or by 255, whichever is the largest pixel that the format can hold)"
-    return "divide by 255" if high <= 255 else "divide by the largest pixel that the format can hold"
+        return f"divide by {int(high)} (or by 255, whichever is the largest value of the format)"
+    return "divide by 255" if high <= 255 else "divide by the largest value of the format"

@@ -1,4 +1,4 @@
-"""Whether two data sets are the same: figures may be compared only where they are."""
+"""The identity of data sets: figures may be compared only on the same data."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from gauntlet.leaderboard.gate.baseline import data_digest
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """What a data set is, whatever files it came from."""
+    """Digests that identify a data set, whatever files it was read from."""
 
     n: int
     samples: str
-    """sha256 over ids and labels, in order: which samples, however prepared."""
+    """sha256 over ids and labels, in order: the same for the same samples with another preprocessing."""
     pixels: str
-    """sha256 over ids and the digests of their blocks, so of every pixel; baselines hold the same one."""
+    """sha256 over ids and the digests of their blocks, thus of every pixel; baselines store the same digest."""
 
 
 def data_identity(data: Data) -> DataIdentity:
-    """Reads every image once."""
+    """Compute the identity; every image is read once."""
     samples = json.dumps([list(data.ids), data.labels.tolist()])
     digests = [block_digest(data, indices) for indices in blocks(data)]
     return DataIdentity(len(data), hashlib.sha256(samples.encode()).hexdigest(), data_digest(digests, data.ids))
 
 
-def compare_identities(one: DataIdentity, other: DataIdentity) -> str:
-    """A sentence that says whether figures on both may be compared."""
-    if one == other:
-        return f"The same {one.n} samples, pixel by pixel: figures are comparable."
-    if one.samples == other.samples:
-        return f"The same {one.n} samples with other pixels (preprocessing, files): figures are not comparable."
-    return f"Other samples ({one.n} and {other.n}): figures are not comparable."
+def compare_identities(first: DataIdentity, second: DataIdentity) -> str:
+    """A sentence that says whether figures on both data sets are comparable."""
+    if first == second:
+        return f"The same {first.n} samples, pixel by pixel: figures are comparable."
+    if first.samples == second.samples:
+        return f"The same {first.n} samples with other pixels (preprocessing, files): figures are not comparable."
+    return f"Other samples ({first.n} and {second.n}): figures are not comparable."

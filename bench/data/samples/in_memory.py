@@ -1,4 +1,4 @@
-"""Data from what is in memory: arrays, tensors, torch data sets and loaders."""
+"""Data from objects in memory: arrays, tensors, torch data sets and loaders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, Images
 IMAGE_KEYS = ("image", "images", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "targets")
 REREAD = 8
-"""How many samples are read twice, to find random augmentation."""
+"""Number of samples that are read twice, to notice random augmentation."""
 
 
 def from_arrays(
@@ -29,11 +29,11 @@ def from_arrays(
     classes: int | None = None,
     name: str = "memory",
 ) -> Data:
-    """Validated data from arrays or tensors, copied to the CPU.
+    """Build validated data from arrays or tensors, copied to the CPU.
 
     `images`: (N, C, H, W), or (N, H, W) for one channel; float32 or float64 in [0, 1], or uint8, which is divided by
     255 into float32. (N, H, W, C) is refused. `labels`: whole numbers (N,). `ids`: unique strings or whole numbers;
-    `0`, `1`, … where there are none. `classes`: the largest label plus 1 where it is not given. Raises ValueError.
+    default `0`, `1`, …. `classes`: default the largest label plus 1. Raises ValueError.
     """
     pixels = _tensor(images, "images")
     if pixels.ndim == 3:
@@ -58,14 +58,15 @@ def from_arrays(
 
 
 def from_dataset(source: Any, limit: int | None = None, *, classes: int | None = None, name: str = "dataset") -> Data:
-    """Validated data from a torch Dataset or DataLoader, or any sequence or iterable of samples.
+    """Build validated data from a torch Dataset or DataLoader, or any sequence or iterable of samples.
 
     A sample is (image, label) or a mapping with keys such as `image` and `label`; an image is a tensor or array
-    (C, H, W) or (H, W), or a Pillow image. Loaders give batches of these. At most `limit` samples are read. Ids are
-    the indices. `classes` is taken from `source.classes` where the source has such a list. A Dataset whose images take
-    more than `images.HELD` bytes is read here for its labels, and again for its images when they are indexed. Raises
-    ValueError for a loader that shuffles and for samples that differ when they are read again (random augmentation):
-    results could not be compared with another run's.
+    (C, H, W) or (H, W), or a Pillow image. A loader yields batches of samples. At most `limit` samples are read. Ids are
+    the indices. `classes` is taken from `source.classes` if that is a list. A Dataset whose images take more than
+    `lazy_images.MEMORY_LIMIT` bytes is read here for its labels, and again for its images when they are indexed.
+
+    Raises ValueError for a loader that shuffles, and for samples that differ when they are read again (random augmentation),
+    because results could not be compared with those of another run.
     """
     if limit is not None:
         whole_number("limit", limit, 1)
@@ -118,7 +119,7 @@ def _unread(dataset: Any, count: int, first: Tensor) -> Images:
 
 
 def _tensor(values: Any, what: str) -> Tensor:
-    """An own copy on the CPU, in native byte order."""
+    """Copy to the CPU, in native byte order."""
     if isinstance(values, Tensor):
         return values.detach().cpu().clone()
     array = np.asarray(values)
@@ -128,7 +129,7 @@ def _tensor(values: Any, what: str) -> Tensor:
 
 
 def text_ids(ids: Sequence[Any] | npt.NDArray[Any]) -> tuple[str, ...]:
-    """Ids as text. Raises ValueError for what is neither a string nor a whole number."""
+    """Convert ids to strings. Raises ValueError for an id that is neither a string nor a whole number."""
     listed = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else list(ids)
     for index, value in enumerate(listed):
         if isinstance(value, bool) or not isinstance(value, str | bytes | int | np.integer):
@@ -152,7 +153,7 @@ def _pair(sample: Any) -> tuple[Any, Any]:
 
 
 def _image(image: Any) -> Tensor:
-    if hasattr(image, "getbands"):  # a Pillow image, known to be (H, W) or (H, W, C)
+    if hasattr(image, "getbands"):  # a Pillow image has the shape (H, W) or (H, W, C)
         array = np.asarray(image)
         return torch.from_numpy(np.array(array if array.ndim == 2 else array.transpose(2, 0, 1)))
     return _tensor(image, "images")
@@ -172,7 +173,7 @@ def _batched(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, int]]:
         if loader.batch_size is None and getattr(images, "ndim", 0) < 4 and getattr(labels, "ndim", 0) == 0:
             images, labels = [images], [labels]
         if len(images) != len(labels):
-            raise ValueError(f"a batch has {len(images)} images and {len(labels)} labels: give one for each image")
+            raise ValueError(f"a batch has {len(images)} images and {len(labels)} labels: give as many as images")
         for image, label in zip(images, labels, strict=True):
             yield _image(image), _label(label, index)
             index += 1
@@ -188,7 +189,7 @@ def _label(label: Any, index: int) -> int:
 
 
 def _indexed(dataset: Any) -> bool:
-    """Whether its samples can be read again, in any order."""
+    """Whether samples can be read again, in any order."""
     return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
 
 
@@ -204,6 +205,6 @@ def _refuse_random(dataset: Any) -> None:
         first, second = (_image(_pair(dataset[index])[0]) for _ in range(2))
         if first.shape != second.shape or not torch.equal(first.nan_to_num(), second.nan_to_num()):
             raise ValueError(
-                f"sample {index} differs when it is read again: take random augmentation out of the data set's "
+                f"sample {index} differs when it is read again: remove random augmentation from the data set's "
                 "transforms, so that every run is measured on the same images"
             )

@@ -1,4 +1,4 @@
-"""Images that are read when they are asked for, so that memory holds a batch of them, whatever the size of the set."""
+"""Images that are read when they are indexed, so that only a batch is in memory, whatever the size of the data set."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 MEMORY_LIMIT = 2**28
-"""Bytes of images, as they are computed with, up to which a set is read once and kept in memory."""
+"""Largest size in bytes of images, as floats, that are read once and kept in memory."""
 
 Read = Callable[[Sequence[int]], npt.NDArray[Any]]
-"""Gives the images at these places of a file or folder, (N, C, H, W)."""
+"""Reads the images at these positions of a file or folder: (N, C, H, W)."""
 
-_TOGETHER = 100
+_CHUNK = 100
 
 
 class Images:
-    """Indexed like a tensor (N, C, H, W), and each index reads: `images[3]`, `images[:64]`, `images[[5, 2]]` are tensors.
+    """Images (N, C, H, W) that are read when they are indexed: `images[3]`, `images[:64]` and `images[[5, 2]]` are tensors.
 
-    `images[:]` reads all of them. Bytes become float32, divided by 255; floats stay what they are. Reading raises
+    `images[:]` reads all images. 8-bit images become float32, divided by 255; floats are unchanged. Reading raises
     ValueError that names the file of an image that cannot be used.
     """
 
@@ -31,7 +31,7 @@ class Images:
     def __init__(
         self, read: Read, count: int, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, *, rows: Any = None
     ) -> None:
-        """`shape` and `dtype` are those of one image as `read` gives it; `rows`: the places that count (None: all)."""
+        """`shape` and `dtype` are those of an image as `read` returns it; `rows`: the positions to include (None: all)."""
         self._read = read
         self._stored = np.dtype(dtype)
         self._rows = np.arange(count) if rows is None else np.asarray(rows, dtype=np.int64)
@@ -39,12 +39,12 @@ class Images:
 
     @property
     def in_bytes(self) -> bool:
-        """Whether the source holds 8-bit images, which cannot lie outside [0, 1]."""
+        """Whether the source has 8-bit images, which cannot be outside [0, 1]."""
         return self._stored == np.uint8
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the tensors that reading gives."""
+        """The dtype of the tensors that indexing returns."""
         return torch.float32 if self.in_bytes else torch.from_numpy(np.empty(0, self._stored.newbyteorder("="))).dtype
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class Images:
         return self._tensor(rows) if rows.ndim else self._tensor(rows[None])[0]
 
     def take(self, index: Any) -> Images:
-        """Those at an index of several, still unread."""
+        """Select several images without reading them."""
         return Images(self._read, 0, self.shape[1:], self._stored, rows=self._rows[_index(index)])
 
     def _tensor(self, rows: npt.NDArray[np.int64]) -> Tensor:
@@ -70,33 +70,33 @@ class Images:
 
 
 def array_images(array: npt.NDArray[Any]) -> Images:
-    """Images of an array (N, C, H, W), in memory or mapped from a file."""
+    """Images from an array (N, C, H, W), in memory or mapped from a file."""
     return Images(lambda rows: array[rows], len(array), array.shape[1:], array.dtype)
 
 
 def select_images(images: Tensor | Images, index: Any) -> Tensor | Images:
-    """Those at an index of several; read only where the images are in memory anyway."""
+    """Select several images; lazy images are not read."""
     return images.take(index) if isinstance(images, Images) else images[index]
 
 
 def image_bytes(images: Tensor | Images) -> int:
-    """What one image takes in memory, as it is computed with."""
+    """The size in bytes of an image as a float tensor."""
     return images.shape[1:].numel() * images.dtype.itemsize
 
 
 def load_if_small(images: Tensor | Images) -> Tensor | Images:
-    """The images as a tensor where they fit into `MEMORY_LIMIT` bytes, read a few at a time."""
+    """The images as a tensor if they fit into `MEMORY_LIMIT` bytes; otherwise unchanged."""
     if isinstance(images, Tensor) or len(images) * image_bytes(images) > MEMORY_LIMIT:
         return images
     whole = torch.empty(images.shape, dtype=images.dtype)
-    for start in range(0, len(images), _TOGETHER):
-        whole[start : start + _TOGETHER] = images[start : start + _TOGETHER]
+    for start in range(0, len(images), _CHUNK):
+        whole[start : start + _CHUNK] = images[start : start + _CHUNK]
     return whole
 
 
 def _index(index: Any) -> Any:
     if isinstance(index, Tensor):
         return index.cpu().numpy()
-    if isinstance(index, Sequence):  # an empty list has no type of its own, and a tuple would mean several axes
+    if isinstance(index, Sequence):  # numpy gives an empty list a float dtype, and takes a tuple for several axes
         return np.asarray(index, dtype=np.int64)
     return index

@@ -1,7 +1,7 @@
-"""Preprocessing: resize, crop and colour, as torchvision's evaluation transforms do it on Pillow images.
+"""Preprocessing of Pillow images: colour mode, resizing and cropping as in torchvision's evaluation transforms.
 
 torchvision.transforms.Resize and CenterCrop (transforms/functional.py) call Pillow for a Pillow image; the sizes and
-offsets here follow the same rules, so that a published model sees the pixels that its figures were measured on.
+offsets here follow the same rules, so that a published model receives the pixels that its figures were measured on.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MODES = ("L", "RGB")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before it is evaluated, in the order of the fields. Raises ValueError for bad settings."""
+    """Steps applied to an image before it is evaluated, in the order of the fields. Raises ValueError for bad settings."""
 
     mode: str | None = None
-    """`RGB`, or `L` for grey, into which images are converted; None: they are one of these already."""
+    """Colour mode to convert to: `RGB`, or `L` for grey; None: no conversion."""
     resize: int | tuple[int, int] | None = None
-    """Pixels of the shorter side, the ratio kept; or height and width."""
+    """Size of the shorter side in pixels, with the aspect ratio kept; or height and width."""
     crop: int | None = None
-    """Pixels of a side of the square that is cut out of the middle; what it lacks at the edges becomes black."""
+    """Side in pixels of the square that is cut out of the centre; smaller images are padded with black."""
     interpolation: str = "bilinear"
-    """Of `resize`; one of `INTERPOLATIONS`, all but `nearest` with antialiasing."""
+    """Interpolation of `resize`, one of `INTERPOLATIONS`; all but `nearest` use antialiasing."""
 
     def __post_init__(self) -> None:
         if self.mode is not None:
@@ -41,7 +41,7 @@ class Preprocessing:
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         for name, value in (*(("resize", side) for side in sides), ("crop", self.crop)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                form = "; of height and width write resize='224x224'" if name == "resize" else ""
+                form = "; for height and width write resize='224x224'" if name == "resize" else ""
                 raise ValueError(f"{name}={value!r} must be a whole number of pixels, at least 1{form}")
 
     def __str__(self) -> str:
@@ -59,9 +59,9 @@ PLAIN = Preprocessing()
 
 
 def with_settings(default: Preprocessing, settings: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing with some of `SETTINGS`, as a name's brackets hold them, in place of its own.
+    """Replace settings of the preprocessing by those in the brackets of a data name (see `SETTINGS`).
 
-    Raises ValueError for bad values, and for an interpolation where nothing is resized.
+    Raises ValueError for bad values, and for an interpolation without `resize`.
     """
     given = dict(settings)
     sides = re.fullmatch(r"(\d+)x(\d+)", given["resize"]) if isinstance(given.get("resize"), str) else None
@@ -69,17 +69,17 @@ def with_settings(default: Preprocessing, settings: Mapping[str, Any]) -> Prepro
         given["resize"] = (int(sides[1]), int(sides[2]))
     made = replace(default, **given)
     if "interpolation" in given and made.resize is None:
-        raise ValueError(f"interpolation={made.interpolation!r} is of resize: add resize=256, or leave it out")
+        raise ValueError(f"interpolation={made.interpolation!r} needs resize: add resize=256, or leave it out")
     return made
 
 
-def preprocess(image: Image.Image, how: Preprocessing) -> Image.Image:
-    """The image, converted, resized and cropped."""
-    if how.mode is not None and image.mode != how.mode:
-        image = image.convert(how.mode)
-    if how.resize is not None:
-        image = _resized(image, how.resize, how.interpolation)
-    return image if how.crop is None else _cropped(image, how.crop)
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Convert, resize and crop an image."""
+    if preprocessing.mode is not None and image.mode != preprocessing.mode:
+        image = image.convert(preprocessing.mode)
+    if preprocessing.resize is not None:
+        image = _resized(image, preprocessing.resize, preprocessing.interpolation)
+    return image if preprocessing.crop is None else _cropped(image, preprocessing.crop)
 
 
 def _resized(image: Image.Image, resize: int | tuple[int, int], interpolation: str) -> Image.Image:
@@ -100,9 +100,9 @@ def _cropped(image: Image.Image, side: int) -> Image.Image:
     if width < side or height < side:
         left, top = max(0, (side - width) // 2), max(0, (side - height) // 2)
         right, bottom = max(0, (side - width + 1) // 2), max(0, (side - height + 1) // 2)
-        # Pillow's crop fills with black what lies outside.
+        # Pillow's crop fills the area outside the image with black.
         image = image.crop((-left, -top, width + right, height + bottom))
         width, height = image.size
-    # Half to even, as Python rounds; torchvision's offsets are rounded so as well.
+    # Python rounds half to even, and so does torchvision.
     left, top = round((width - side) / 2), round((height - side) / 2)
     return image.crop((left, top, left + side, top + side))

@@ -1,4 +1,4 @@
-"""Which samples of a data set are evaluated."""
+"""Selection of the samples of a data set that are evaluated."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.lazy_images import select_images
 
 FORMS = (
-    "write 500 (the first 500), 100:600 (a slice), stratified:500 (the first of each class, as many of each), or the path "
-    "of a text file with one id a line"
+    "write 500 (the first 500), 100:600 (a slice), stratified:500 (the first samples of each class, equally many), or the "
+    "path of a text file with one id per line"
 )
 _STRATIFIED = "stratified:"
 
 
 def select(data: Data, samples: str | int | None) -> Data:
-    """The samples that `samples` names, with the positions that they have in `data`.
+    """Select samples; they keep the positions that they have in `data`.
 
-    `500`: the first 500. `100:600`, `:600`, `100:`: a slice. `stratified:500`: as many of each class, the first ones of
-    each, in the order of the data. Otherwise a UTF-8 text file with one id a line, whose
-    order is kept; empty lines, lines that begin with # and what follows ` #` in a line are left out. None: all.
-    Raises ValueError for more samples than there are, an empty or negative slice, and unknown or repeated ids. Images that
-    are not in memory are not read.
+    `500`: the first 500. `100:600`, `:600`, `100:`: a slice. `stratified:500`: equally many samples of each class, the first
+    of each, in the order of the data. Otherwise a UTF-8 text file with one id per line, whose order is kept; empty lines,
+    lines that begin with # and text after ` #` are ignored. None: all. Lazy images are not read. Raises ValueError if there
+    are fewer samples, and for an empty or negative slice and unknown or repeated ids.
     """
     return data if samples is None else subset(data, pick(data, samples))
 
 
 def subset(data: Data, chosen: Sequence[int]) -> Data:
-    """The samples at these indices, with the positions that they have in `data`."""
+    """Select the samples at these indices; they keep the positions that they have in `data`."""
     return replace(
         data,
         images=select_images(data.images, chosen),
@@ -44,7 +43,7 @@ def subset(data: Data, chosen: Sequence[int]) -> Data:
 
 
 def pick(data: Data, samples: str | int) -> list[int]:
-    """Indices into `data` that `samples` names (see `select`)."""
+    """The indices into `data` that `samples` selects (see `select`)."""
     text = str(samples).strip()
     if text.startswith(_STRATIFIED):
         return _stratified(data, text)
@@ -53,9 +52,7 @@ def pick(data: Data, samples: str | int) -> list[int]:
         return _from_file(Path(text), data.ids)
     start, stop = bounds[0], count if bounds[1] is None else bounds[1]
     if stop > count or (start >= count and bounds[1] is None):
-        raise ValueError(
-            f"samples {text!r} asks for more than the {count} samples that there are: write at most {count}"
-        )
+        raise ValueError(f"samples {text!r} asks for more than the {count} samples of the data: write at most {count}")
     if start >= stop:
         raise ValueError(f"samples {text!r} is empty: ask for at least one of the {count} samples")
     return list(range(start, stop))
@@ -69,7 +66,7 @@ def _stratified(data: Data, text: str) -> list[int]:
     if rest:
         near = [str(share * data.classes) for share in (each, each + 1) if share]
         raise ValueError(
-            f"samples {text!r} are not as many of each of the {data.classes} classes: write stratified:"
+            f"samples {text!r} cannot be divided equally among the {data.classes} classes: write stratified:"
             f"{' or stratified:'.join(near)}"
         )
     there = torch.bincount(data.labels, minlength=data.classes)
@@ -85,13 +82,13 @@ def _stratified(data: Data, text: str) -> list[int]:
 
 
 def last_needed(samples: str | int | None) -> int | None:
-    """How many samples from the beginning hold all that `samples` names; None where only the full data can tell."""
+    """Number of samples, from the first, that include the selection; None if only the full data can tell."""
     bounds = None if samples is None else _bounds(str(samples).strip())
     return None if bounds is None or not bounds[1] else bounds[1]
 
 
 def _bounds(text: str) -> tuple[int, int | None] | None:
-    """Start and stop of a number or slice; None for what is neither. Raises ValueError for negative ones and steps."""
+    """Start and stop of a number or slice; None for other text. Raises ValueError for negative numbers and steps."""
     if not re.fullmatch(r"[-+]?\d+|[-+\d\s]*(:[-+\d\s]*)+", text):
         return None
     parts = text.split(":")
@@ -100,7 +97,7 @@ def _bounds(text: str) -> tuple[int, int | None] | None:
     except ValueError:
         numbers = [-1]
     if len(numbers) > 2 or any(number is not None and number < 0 for number in numbers):
-        raise ValueError(f"samples {text!r} is not understood, as it is negative or has a step: {FORMS}")
+        raise ValueError(f"samples {text!r} is negative or has a step: {FORMS}")
     if len(numbers) == 1:
         return 0, numbers[0]
     return numbers[0] or 0, numbers[1]
@@ -115,7 +112,7 @@ def _from_file(path: Path, ids: Sequence[str]) -> list[int]:
     chosen: dict[int, int] = {}
     for number, raw in enumerate(lines, 1):
         line = raw.strip()
-        if line not in index:  # an id may hold a #, as file names do
+        if line not in index:  # an id may contain a #, such as a file name
             line = "" if line.startswith("#") else re.split(r"\s#", line)[0].strip()
         if not line:
             continue
@@ -124,8 +121,10 @@ def _from_file(path: Path, ids: Sequence[str]) -> list[int]:
             hint = f"; did you mean {', '.join(near)}?" if near else f"; ids look like {ids[0]!r}"
             raise ValueError(f"{path}:{number}: no sample has the id {line!r}{hint}")
         if index[line] in chosen:
-            raise ValueError(f"{path}:{number}: id {line!r} stands in line {chosen[index[line]]} already: remove one")
+            raise ValueError(
+                f"{path}:{number}: id {line!r} is already in line {chosen[index[line]]}: remove one of them"
+            )
         chosen[index[line]] = number
     if not chosen:
-        raise ValueError(f"{path} names no sample: write one id a line, for instance {ids[0]!r}")
+        raise ValueError(f"{path} has no ids: write one id per line, for instance {ids[0]!r}")
     return list(chosen)

@@ -115,7 +115,7 @@ def test_a_pixel_outside_the_box_is_refused_with_its_sample_position_and_value(b
     [
         (lambda x: (x * 255).round(), "divide by 255"),
         (lambda x: (x * 16).round(), "divide by 16"),
-        (lambda x: x * 65535, "divide by the largest pixel"),
+        (lambda x: x * 65535, "divide by the largest value"),
         (lambda x: (x - 0.5) / 0.2, "normalise inside the model"),
         (lambda x: x * 2 - 1, "normalise inside the model"),
         (lambda x: x / x.max() * (1 + 1e-6), "clip"),
@@ -143,7 +143,7 @@ def test_images_outside_the_box_are_refused_with_the_way_out(change, hint):
         ({"labels": torch.zeros(6, dtype=torch.bool)}, "whole numbers"),
         ({"labels": np.array(list("abcdef"))}, "not numeric"),
         ({"ids": list("abcde")}, "6 images and 5 ids"),
-        ({"ids": list("abcdec")}, "id 'c' .* stands 2 times, first at index 2 and 5"),
+        ({"ids": list("abcdec")}, "id 'c' .* occurs 2 times, first at index 2 and 5"),
         ({"ids": ["a", "b", "", "d", "e", "f"]}, "id '' at index 2"),
         ({"ids": ["a", "b\nc", "c", "d", "e", "f"]}, "index 1"),
         ({"ids": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]}, "id 0.5 at index 0"),
@@ -170,7 +170,7 @@ def test_data_built_by_hand_are_validated_too():
     images, labels = some(2)
     fine = {"name": "x", "images": images, "labels": labels, "ids": ("a", "b"), "classes": 3, "spec": "x"}
     Data(**fine, positions=(7, 3))
-    with pytest.raises(ValueError, match=r"position 7 .* stands 2 times"):
+    with pytest.raises(ValueError, match=r"position 7 .* occurs 2 times"):
         Data(**fine, positions=(7, 7))
     with pytest.raises(ValueError, match="negative"):
         Data(**fine, positions=(-1, 0))
@@ -358,7 +358,7 @@ def test_a_folder_without_classes_or_with_an_empty_one_is_refused(tmp_path):
         load_data(str(tmp_path))
     picture(tmp_path / "a/1.png", 0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty.* holds no image"):
+    with pytest.raises(ValueError, match=r"empty.* contains no image"):
         load_data(str(tmp_path))
 
 
@@ -600,8 +600,8 @@ def test_an_id_with_a_hash_is_no_comment(tmp_path):
     [
         ("s001\ns1O2\n", r"ids\.txt:2: no sample has the id 's1O2'; did you mean s"),
         ("qqqqqqqq\n", "ids look like 's000'"),
-        ("s001\n\ns001\n", r"ids\.txt:3: id 's001' stands in line 1 already"),
-        ("# nothing\n\n", "names no sample"),
+        ("s001\n\ns001\n", r"ids\.txt:3: id 's001' is already in line 1"),
+        ("# nothing\n\n", "has no ids"),
         (b"\xff\xfe\x00", "nor a readable file"),
     ],
 )

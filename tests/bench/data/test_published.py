@@ -171,9 +171,9 @@ def test_the_folder_that_is_named_wins_and_is_the_only_one(tmp_path, monkeypatch
     monkeypatch.setenv("GAUNTLET_DATA", str(tmp_path / "a"))
     assert torch.equal(load_data(f"mnist@{tmp_path / 'b'}").images, images)
     (tmp_path / "c").mkdir()
-    with pytest.raises(LookupError, match=r"c' holds nothing of it; looked for MNIST/raw/t10k-images-idx3-ubyte"):
+    with pytest.raises(LookupError, match=r"c' has none of its files; searched for MNIST/raw/t10k-images-idx3-ubyte"):
         load_data(f"mnist@{tmp_path / 'c'}")
-    with pytest.raises(ValueError, match=r"d' is not there"):
+    with pytest.raises(ValueError, match=r"d' does not exist"):
         load_data(f"mnist@{tmp_path / 'd'}")
     monkeypatch.setenv("GAUNTLET_DATA", str(tmp_path / "d"))
     with pytest.raises(ValueError, match=r"GAUNTLET_DATA names '.*d', which is no folder"):
@@ -187,7 +187,7 @@ def test_a_set_that_is_nowhere_says_where_it_was_looked_for_and_what_to_do(tmp_p
     monkeypatch.setenv("GAUNTLET_DATA", str(tmp_path))
     with pytest.raises(LookupError) as error:
         load_data(name)
-    for told in (str(tmp_path), f"{name}@FOLDER", "GAUNTLET_DATA", "robust-gauntlet[huggingface]", "looked for"):
+    for told in (str(tmp_path), f"{name}@FOLDER", "GAUNTLET_DATA", "robust-gauntlet[huggingface]", "searched for"):
         assert told in str(error.value)
 
 
@@ -290,7 +290,7 @@ def test_robustbenchs_part_of_imagenet_is_its_list_in_its_order_and_a_set_of_its
     assert data.labels.tolist() == [int(one[1:9]) for one in chosen[:5]]
     (root / subsets.LIST).rename(root / "val" / subsets.LIST)
     with pytest.raises(
-        ValueError, match=r"is not here \(looked for imagenet_test_image_ids\.txt in .*--no-deps robustbench"
+        ValueError, match=r"is missing \(searched for imagenet_test_image_ids\.txt in .*--no-deps robustbench"
     ):
         load_data(f"imagenet/robustbench-5@{root}")
     monkeypatch.setenv("GAUNTLET_DATA", str(root / "val"))
@@ -412,5 +412,7 @@ def test_what_hugging_face_has_cached_is_found_without_a_network_and_is_the_same
     first, second, missing, partly = from_hub(home, "cifar10", "cifar100", "svhn", "cifar10(split=train)")
     assert first == [expected, ["cifar10/00000", "cifar10/00001"], 10]
     assert second[1:] == [["cifar100/00000", "cifar100/00001"], 100]
-    assert "cropped_digits/test-*.parquet of https://huggingface.co/datasets/ufldl-stanford/svhn is neither" in missing
+    assert (
+        "cropped_digits/test-*.parquet of https://huggingface.co/datasets/ufldl-stanford/svhn is not cached" in missing
+    )
     assert "plain_text/train-*.parquet" in partly

@@ -173,7 +173,7 @@ def test_a_fault_of_a_picture_is_found_when_it_is_read_and_names_its_file(tmp_pa
     data = load_data(str(tmp_path))
     assert data.images.shape == (6, 1, 4, 4)
     assert data.images[:3].shape == (3, 1, 4, 4)
-    with pytest.raises(ValueError, match=r"3\.png' has channels, height, width \(1, 4, 5\), the first one"):
+    with pytest.raises(ValueError, match=r"3\.png' has channels, height, width \(1, 4, 5\), but the first image"):
         data.images[3]
     with pytest.raises(ValueError, match=r"5\.png' cannot be read"):
         data.images[[0, 5]]

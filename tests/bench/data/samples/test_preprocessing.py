@@ -102,7 +102,7 @@ def test_colours_are_converted_before_anything_else():
         ({"crop": "224"}, "crop='224'"),
         ({"mode": "CMYK"}, "mode='CMYK' is not known: use one of L, RGB"),
         ({"resize": 8, "interpolation": "cubic"}, "interpolation='cubic' is not known: use one of nearest, bilinear"),
-        ({"interpolation": "bicubic"}, "is of resize: add resize=256"),
+        ({"interpolation": "bicubic"}, "needs resize: add resize=256"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_with_the_way_out(settings, message):
@@ -132,7 +132,7 @@ def test_a_folder_of_images_of_all_sizes_and_modes_is_evaluated_once_it_is_told_
         expected = np.asarray(preprocess(images[name], how)).transpose(2, 0, 1) / np.float32(255)
         assert np.array_equal(found, expected)
     assert (data.name, data.spec) == (f"{tmp_path.name}(mode=RGB, resize=16, crop=12, interpolation=bilinear)", spec)
-    with pytest.raises(ValueError, match="has a setting 'size', which files do not have"):
+    with pytest.raises(ValueError, match="has the unknown setting 'size': files have"):
         load_data(f"{tmp_path}(size=16)")
 
 
