@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 import tomllib
@@ -148,3 +149,16 @@ def test_names_are_listed_without_importing_anything_heavy(kind):
     found, shown = loaded(f"import gauntlet; print(*gauntlet.list_{kind}())", *HEAVY)
     assert found == []
     assert shown.split()
+
+
+def test_environments_of_tox_share_a_directory_exactly_where_they_install_the_same():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    shared = tox["testenv"]["env_dir"]
+    own = {"extras", "deps", "package", "install_command", "base_python"}
+    found = {name: tox[name] for name in tox.sections() if name.startswith("testenv:")}
+    assert found
+    for name, section in found.items():
+        apart = section.get("env_dir", shared) != shared
+        assert (section.get("runner", "shared") != "shared") is apart, name
+        assert bool(own & set(section)) is apart, name
