@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from gauntlet.attacks.ops.norms import per_image, project, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import share, whole_number
-from gauntlet.attacks.parts.apgd_common import likely_target, loss_name, mean_pass
+from gauntlet.attacks.parts.apgd_common import checkpoint_period, likely_target, loss_name, mean_pass
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
@@ -128,7 +127,7 @@ class APGD(Rule[State]):
         gradient_best = torch.where(per_image(higher, clean), gradient, state.gradient_best)
         rises = state.rises + ((value > state.previous) & (done > 0))
 
-        period = _periods(self.steps, clean.device)[done]
+        period = checkpoint_period(done, self.steps)
         due = period > 0
         halve = due & ((rises <= self.rho * period) | (~state.halved & (state.best_then >= best)))
         x, size = state.x, state.size
@@ -153,23 +152,6 @@ class APGD(Rule[State]):
             best_then=torch.where(due, best, state.best_then),
             halved=torch.where(due, halve, state.halved),
         )
-
-
-@lru_cache
-def checkpoints(steps: int) -> tuple[int, ...]:
-    """For 0 … `steps` completed steps: how many were made since the last checkpoint where one is due there, else 0."""
-    period, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    due, at = [0] * (steps + 1), period
-    while at <= steps:
-        due[at] = period
-        period = max(period - shorter, least)
-        at += period
-    return tuple(due)
-
-
-@lru_cache
-def _periods(steps: int, device: torch.device) -> Tensor:
-    return torch.tensor(checkpoints(steps), device=device)
 
 
 def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:

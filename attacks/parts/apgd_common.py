@@ -1,6 +1,8 @@
-"""What both Auto-PGDs, `apgd` and `apgd_l1`, share: losses by name, the class to reach, and the mean of several passes."""
+"""Parts of Auto-PGD (`apgd`, `apgd_l1`): losses by name, the class to reach, the mean of several passes, checkpoints."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,8 +21,8 @@ def loss_name(name: str) -> str:
 
 
 def likely_target(oracle: Oracle, targets: int) -> Tensor:
-    """The class to reach, int64 (N,), by one forward pass of the clean image: the likeliest `targets` wrong classes in turn,
-    one a try of each slot."""
+    """The class to reach, int64 (N,), by one forward pass of the clean image: one of the `targets` most likely wrong classes,
+    the next at each restart."""
     wrong = oracle.clean_logits().scatter(1, oracle.labels[:, None], -torch.inf)
     ranks = min(targets, wrong.shape[1] - 1)
     return wrong.topk(ranks, dim=1).indices.gather(1, oracle.restart[:, None] % ranks).squeeze(1)
@@ -39,3 +41,29 @@ def _towards(loss: str, target: Tensor) -> Loss:
     if loss in UNTARGETED:
         return UNTARGETED[loss]
     return lambda logits, labels: TARGETED[loss](logits, labels, target)
+
+
+def checkpoint_period(step: Tensor, steps: int) -> Tensor:
+    """Number of steps since the previous checkpoint for slots with a checkpoint after `step` of `steps` steps, else 0.
+
+    `step` and the result are int64 (N,). Croce and Hein 2020 (arXiv 2003.01690), section 3: the first period is 22 % of the
+    steps; each is 3 % shorter than the one before, and at least 6 %.
+    """
+    return _periods(steps, step.device)[step]
+
+
+@lru_cache
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """`checkpoint_period` after 0, 1, … `steps` steps."""
+    period, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    due, at = [0] * (steps + 1), period
+    while at <= steps:
+        due[at] = period
+        period = max(period - shorter, least)
+        at += period
+    return tuple(due)
+
+
+@lru_cache
+def _periods(steps: int, device: torch.device) -> Tensor:
+    return torch.tensor(checkpoints(steps), device=device)

@@ -12,6 +12,7 @@ from gauntlet.attacks.ops.losses import Loss, ce, cw, margin, named_loss
 from gauntlet.attacks.ops.norms import distance, per_image, project, random_point, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.validators import boolean, number, one_of, positive, share, whole_number
+from gauntlet.attacks.parts.apgd_common import checkpoint_period
 
 __all__ = [
     "Draws",
@@ -19,6 +20,7 @@ __all__ = [
     "boolean",
     "ce",
     "ce_targeted",
+    "checkpoint_period",
     "cw",
     "cw_targeted",
     "distance",

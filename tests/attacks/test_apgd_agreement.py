@@ -8,10 +8,11 @@ import torchattacks
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.apgd import APGD, checkpoints
+from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.parts.apgd_common import checkpoints
 from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 
