@@ -1,6 +1,6 @@
-"""A data set, a model, a defense and two attacks that are not Gauntlet's, registered by importing this file.
+"""A data set, a model, a defense and two attacks that Gauntlet does not have. Importing this file registers them.
 
-The data set and the model are toys, so that all of it runs in seconds; what surrounds them is as for real ones.
+The data set and the model are toys, so that everything runs in seconds.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,11 @@ import torch
 from torch import nn
 
 import gauntlet
-from gauntlet.attacks.ops.losses import ce
-from gauntlet.attacks.ops.norms import project
-from gauntlet.attacks.solving.rule import Rule
+from gauntlet import ops
 
 SIZE = 8
 ANGLES = torch.tensor([0.0, 0.25, 0.5, 0.75]) * torch.pi
-"""Of the stripes of each class."""
+"""The angle of the stripes of each class."""
 
 
 def waves(angle, phase):
@@ -57,7 +55,8 @@ STRIPES = gauntlet.DataEntry(
 
 
 class Energy(nn.Module):
-    """How much of each direction there is, whatever the phase: Adelson and Bergen 1985, doi 10.1364/JOSAA.2.000284."""
+    """Energy of the stripes in each direction, independent of their phase: Adelson and Bergen 1985,
+    doi 10.1364/JOSAA.2.000284."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +78,7 @@ ENERGY = gauntlet.ModelEntry(
 )
 
 
-# --- a defense: its settings as arguments, a module from images to images (or around outputs, or the model) ---
+# --- a defense: a function whose arguments are its settings, and which returns a module from images to images ---
 
 
 class Levels(nn.Module):
@@ -102,31 +101,31 @@ LEVELS = gauntlet.DefenseEntry(
         name="levels",
         summary="rounds every pixel to one of `count` values",
         source="Xu et al. 2018, arXiv 1704.01155",
-        differentiable=False,  # honest cards get the attack that fits: this one BPDA
+        differentiable=False,  # so that it is attacked through BPDA
         randomised=False,
     ),
     levels,
 )
 
 
-# --- an attack, the simple way: all of it in one call ---
+# --- an attack in one call ---
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimBA:
     """Simple black-box attack: Guo et al. 2019, arXiv 1905.07121, algorithm 1, in the pixel basis.
 
-    Takes the pixels in random order, each to +eps and to -eps of the image, and keeps what lowers the label's probability.
-    Departure from the paper: in Linf, where one step of eps is as far as a pixel may go.
+    Moves the pixels in random order by +eps and by -eps, and keeps a change if it lowers the label's probability.
+    Departure from the paper: it is for Linf, where a pixel moves by eps at once.
     """
 
     threat: gauntlet.ThreatModel
     queries: int = 128
 
-    version: ClassVar[int] = 1  # raise it when the output changes for a reason that no file here shows
+    version: ClassVar[int] = 1  # increase it when the output changes for a reason outside the files of the plugin
 
     def __call__(self, model, images, labels, seed):
-        """Candidates (N, C, H, W), or the image where nothing was found; judged by Gauntlet, not by us."""
+        """Candidates (N, C, H, W); the clean image where no example was found. Gauntlet verifies them."""
         order = torch.randperm(images[0].numel(), generator=torch.Generator().manual_seed(seed))
         best, rows = images.clone(), labels[:, None]
         with torch.no_grad():
@@ -154,7 +153,7 @@ SIMBA = gauntlet.AttackEntry(
 )
 
 
-# --- an attack as a rule: one step for a batch of samples at once; stopping, counting and verifying is Gauntlet's ---
+# --- an attack as a rule: one step for a batch of samples; Gauntlet stops, counts and verifies ---
 
 
 class Point(NamedTuple):
@@ -162,25 +161,18 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BIM(Rule[Point]):
-    """Basic iterative method: Kurakin, Goodfellow and Bengio 2017, arXiv 1607.02533, section 2.1. No momentum."""
+class BIM(gauntlet.Rule[Point]):
+    """Basic iterative method: Kurakin, Goodfellow and Bengio 2017, arXiv 1607.02533, section 2.1."""
 
     steps: int = 10
 
-    @property
-    def budget(self):
-        return self.steps
-
     def start(self, oracle):
-        return Point(oracle.clean)
+        return Point(x=oracle.clean)
 
     def step(self, state, oracle):
-        eps = oracle.threat.eps
-        ascent = oracle.gradient(state.x, ce).gradient.sign()
-        return Point(project(state.x + 2 * eps / self.steps * ascent, oracle.clean, oracle.threat))
-
-    def last(self, state):
-        return state.x
+        gradient = oracle.gradient(state.x, ops.ce).gradient
+        x = state.x + 2 * oracle.threat.eps / self.steps * gradient.sign()
+        return Point(x=ops.project(x, oracle.clean, oracle.threat))
 
 
 ITERATED = gauntlet.AttackEntry(
@@ -194,7 +186,7 @@ ITERATED = gauntlet.AttackEntry(
 )
 
 
-# --- what makes this file a plugin; an installed one needs only the entry points of pyproject.toml ---
+# --- registration, for `--plugin`; an installed distribution needs only the entry points of pyproject.toml ---
 
 gauntlet.register_data("stripes", STRIPES)
 gauntlet.register_model("energy", energy, card=ENERGY.card)
