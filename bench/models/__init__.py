@@ -1,1 +1,1 @@
-"""Models: the registry with cards, the embedded zoo, and loading a model of the user."""
+"""Models: their registry, the embedded zoo, and loading of models by name, file or source."""

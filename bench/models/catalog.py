@@ -1,4 +1,4 @@
-"""The registered models. Listing the names imports neither torch nor the models' modules."""
+"""The registered models. Listing their names imports neither torch nor the modules of the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's name, or a factory of the user's, to a classifier that can be evaluated."""
+"""Loading of a model by its name, or from a user's factory, as a classifier that can be evaluated."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from gauntlet.bench.registry.import_file import import_object, source_digest
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready for evaluation, and what identifies it."""
+    """A model that is ready for evaluation, with its identity."""
 
     name: str
     module: Classifier
     spec: str
     weights: str | None
     digest: str
-    """Of parameters and buffers, the normalisation included."""
+    """Digest of parameters and buffers, the normalisation included."""
     source_digest: str
-    """Of the file that builds it; empty for a function typed in an interactive session."""
+    """Digest of the file that builds the model; empty for a function of an interactive session."""
     card: ModelCard | None = None
     access: Access = "white-box"
-    """What an attack may see of it."""
+    """What an attack may observe of the model."""
 
 
 def load_model(
@@ -50,24 +50,23 @@ def load_model(
     std: Sequence[float] | None = None,
     device: str = "cpu",
 ) -> LoadedModel:
-    """Build a model: a registered name, `package.module:factory`, `path/to/file.py:factory`, or a name that says where the
-    model comes from (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`).
+    """Load a model by a registered name, as `package.module:factory` or `path/to/file.py:factory`, or from a source
+    (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`).
 
-    The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is
-    loaded with weights_only=True; they are loaded strictly, and the model is set to eval mode, since it is fresh from
-    its constructor. Without them its mode is left as the factory made it, and `check_model` refuses one in training
-    mode: a model that its author forgot to switch is not silently evaluated in another state. `mean` and `std`, per
-    channel, normalise images in [0, 1] before the model; without them, those of the source's card do. A registered model, or
-    one of a source, with other weights has no card.
+    The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is loaded
+    with weights_only=True; keys and shapes must fit, and the model is then set to eval mode. Without `weights` the model
+    keeps the mode of its factory, and `check_model` refuses training mode, so that a model whose author forgot to switch is
+    not evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model; default those
+    of the source's card. A registered model, or one of a source, has no card with other weights.
 
-    Raises LookupError for an unknown name, and ModelError or ImportSpecError for all else.
+    Raises LookupError for an unknown name, else ModelError or ImportSpecError.
     """
     opened = _opened(spec, pretrained=weights is None)
     model, card, remarks = opened.model, opened.card, opened.remarks
     if mean is None and std is None:
         mean, std = card.mean, card.std
     if weights is not None:
-        # The card's claims are those of its own weights only.
+        # The claims of the card hold for its own weights only.
         remarks = (*remarks, *load_weights(model, Path(weights)))
         model.eval()
     module = Classifier(model, mean, std).to(device)
@@ -85,7 +84,7 @@ def load_model(
 
 
 def _opened(spec: str, *, pretrained: bool) -> SourceModel:
-    """The model that `spec` names, with a card without a name where nothing is known of it."""
+    """The model of `spec`; an unregistered model has a card without a name."""
     if spec in MODELS:
         entry = MODELS.get(spec)
         return SourceModel(_built(spec, entry.build), entry.card, _registered_digest(entry))
@@ -94,14 +93,14 @@ def _opened(spec: str, *, pretrained: bool) -> SourceModel:
         return open_source(source, pretrained=pretrained)
     if ":" in spec:
         imported = import_object(spec)
-        # A model made on import is shared by all who name it: other weights must not reach them.
+        # A model built on import is shared: other weights must not be loaded into it.
         shared = isinstance(imported, nn.Module) and not pretrained
         model = _built(spec, copy.deepcopy(imported) if shared else imported)
         return SourceModel(model, ModelCard(name="", summary=""), source_digest(spec))
     if spec.endswith((".pt", ".pth", ".th", ".safetensors", ".ckpt")):
-        raise ModelError(f"model {spec!r} names weights only: write --model FILE.py:FACTORY --weights {spec}")
+        raise ModelError(f"model {spec!r} is a file of weights: write --model FILE.py:FACTORY --weights {spec}")
     if spec.endswith(".py") or "/" in spec:
-        raise ModelError(f"model {spec!r} names a file only: add the function that builds the model, {spec}:NAME")
+        raise ModelError(f"model {spec!r} is a file: add the function that builds the model, {spec}:NAME")
     MODELS.get(spec)  # raises, with near matches
     raise AssertionError(spec)
 
@@ -115,7 +114,7 @@ def _registered_digest(entry: ModelEntry) -> str:
     try:
         file = inspect.getsourcefile(build if hasattr(build, "__code__") or inspect.isclass(build) else type(build))
         return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()
-    except (OSError, TypeError):  # typed in an interactive session: the weights' digest is all there is
+    except (OSError, TypeError):  # an interactive session: only the digest of the weights remains
         return ""
 
 

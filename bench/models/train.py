@@ -1,4 +1,4 @@
-"""Training: any model on any data by a published recipe, and the models of the embedded zoo again."""
+"""Training of any model on any data by a published recipe, and of the embedded zoo's models again."""
 
 from __future__ import annotations
 
@@ -29,65 +29,65 @@ from gauntlet.leaderboard.results.atomic_files import check_writable, replace_by
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SAMPLE = 1000
-"""On at most how many samples the accuracies are measured that are reported at the end."""
+"""Largest number of samples for the accuracies that are reported at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """A training as it was asked for."""
+    """The settings of a training run."""
 
     recipe: Recipe
     model: str
-    """As `load_model` takes it; of a model of the zoo, the network with fresh weights."""
+    """A model as `load_model` takes it; for a model of the zoo, its network with fresh weights."""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    """The model's normalisation, per channel, where it has none inside."""
+    """Normalisation per channel, for a model that does not normalise its input itself."""
     data: str
-    """As `load_data` takes it."""
+    """Training data as `load_data` takes it."""
     threat: ThreatModel
     out: Path
-    """The weights, as safetensors; the checkpoint lies beside them until training is done."""
+    """File of the weights, as safetensors; the checkpoint is beside it until the training ends."""
     name: str = ""
-    """What the file says that it is; default: the model."""
+    """Name of the model in the file's metadata; default: `model`."""
     test: str | None = None
-    """Data for the accuracy that is reported; default: the held-out samples, where there are any."""
+    """Data for the reported test accuracy; default: the held-out samples, if there are any."""
     seed: int = 0
     hold_out: float = 0.0
-    """Share of every class that is not trained on, and by which the best epoch is chosen; 0 for none."""
+    """Share of every class that is held out to choose the best epoch; 0 for none."""
     precision: str = "float32"
-    """`float32`, `bfloat16` (autocast), or `auto`: bfloat16 on GPUs that have it."""
+    """`float32`, `bfloat16` (autocast), or `auto`: bfloat16 on GPUs that support it."""
     device: str = "cpu"
     threads: int | None = None
-    """Of the CPU, on which the order of sums, so the weights, depends; None for as many as torch uses."""
+    """Number of CPU threads, which determines the order of sums and thus the weights; None for torch's default."""
     resume: bool = False
-    """Whether to go on from the checkpoint of a training that was cut off, where there is one."""
+    """Whether to continue from the checkpoint of an interrupted training, if there is one."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out. The gap between `train` and `test` under attack is robust overfitting."""
+    """The result of a training run. The gap between `train` and `test` under attack is robust overfitting."""
 
     path: Path
     sha256: str
     fitted: FitResult
     train: Accuracy
-    """On a sample of what was trained on."""
+    """Accuracy on a sample of the training data."""
     test: Accuracy | None
-    """On a sample of `test_name`; None where there is nothing that was not trained on."""
+    """Accuracy on a sample of `test_name`; None without test data and held-out samples."""
     test_name: str
 
 
 def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resume: bool = False) -> TrainingJob:
-    """The training that makes a model of the zoo again, on one thread of the CPU, for which its network is small enough.
+    """The settings that train a model of the zoo again, on one CPU thread.
 
-    `epochs` shortens the recipe, for trying. Raises LookupError for an unknown name, ValueError for a model that has no
-    recipe.
+    `epochs` overrides the recipe's number, for a short trial. Raises LookupError for an unknown name, and ValueError for a
+    model without a recipe.
     """
     entry = MODELS.get(name)
     recipe = RECIPES.get(entry.card.recipe)
     if recipe is None:
         zoo = ", ".join(MODELS.names("cnn.*"))
-        raise ValueError(f"model {name!r} has no recipe here: the models of the zoo are {zoo}")
+        raise ValueError(f"model {name!r} has no recipe: the models of the zoo are {zoo}")
     return TrainingJob(
         recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
         model=name,
@@ -103,11 +103,11 @@ def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resum
 
 
 def train(job: TrainingJob, *, progress: Progress | None = None) -> TrainResult:
-    """Train, write the weights, and measure them on training and on test samples by PGD of 10 steps.
+    """Train, write the weights, and measure accuracy on training and test samples, clean and under PGD of 10 steps.
 
-    The same job gives the same bytes on the same machine, also after a resume. The file appears whole, once training is
-    done: a failure leaves an older one as it was. What is wrong is said before training: LookupError for an unknown
-    name, ValueError for settings, data or a model that do not fit, WriteError where `out` cannot be written.
+    The same job gives the same bytes on the same machine, also after a resume. The file is written atomically at the end: a
+    failure leaves an existing file unchanged. Settings are checked before the training: raises LookupError for an unknown
+    name, ValueError for settings, data or a model that do not fit, and WriteError if `out` cannot be written.
     """
     checkpoint = _places(job)
     device = choose_device(job.device)
@@ -152,7 +152,7 @@ def train(job: TrainingJob, *, progress: Progress | None = None) -> TrainResult:
 
 
 def _places(job: TrainingJob) -> Path:
-    """The checkpoint's path; raises for what could not be written in the end."""
+    """The path of the checkpoint; raises if `out` could not be written at the end."""
     if job.out.is_dir():
         raise IsADirectoryError(
             f"out={str(job.out)!r} is a folder: name a file, for instance {job.out / 'w.safetensors'}"
@@ -162,7 +162,7 @@ def _places(job: TrainingJob) -> Path:
     checkpoint = job.out.with_name(f"{job.out.name}.checkpoint")
     if checkpoint.exists() and not job.resume:
         raise ValueError(
-            f"{str(checkpoint)!r} is of a training that was cut off: go on with it (--resume), or delete it to begin anew"
+            f"{str(checkpoint)!r} is of an interrupted training: continue it with --resume, or delete it to start again"
         )
     check_writable(job.out)
     return checkpoint
@@ -181,7 +181,7 @@ def _fresh(job: TrainingJob, device: torch.device) -> LoadedModel:
 
 @contextmanager
 def _reproducible(job: TrainingJob, device: torch.device) -> Iterator[None]:
-    """Within it torch draws from generators of the job's seed, and computes in an order that does not change."""
+    """Seed torch's global generators with the job's seed, and compute deterministically, within the context."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
     torch.set_num_threads(job.threads or threads)

@@ -1,8 +1,8 @@
-"""The embedded zoo: one small network on scikit-learn's digits, trained by nine recipes.
+"""The embedded zoo: a small network on scikit-learn's digits, trained by nine recipes.
 
-The figures are those of the shipped weights (seed 0) on the 797 test images, under APGD-CE and APGD-T of 20 steps at the
-threat model that each was trained for: L2 0.5 for pgd_l2, else Linf 0.15. Beside them, in percent: with 100 steps, and
-mean ± standard deviation over seeds with 20 steps.
+The figures, in percent, are those of the included weights (seed 0) on the 797 test images, under APGD-CE and APGD-T of 20
+steps at the threat model of the training: L2 0.5 for pgd_l2, else Linf 0.15. The next columns are the figures with 100 steps,
+and mean ± standard deviation over seeds with 20 steps.
 
     recipe     clean   robust   100 steps   seeds   clean        robust (lowest to highest)
     standard   97.4     6.9      6.9        10      97.0 ± 0.4    8.7 ± 2.7 ( 4.8 to 13.2)
@@ -15,11 +15,11 @@ mean ± standard deviation over seeds with 20 steps.
     ibp        96.6    82.7     82.4         5      95.4 ± 1.2   78.8 ± 3.2 (74.2 to 82.7)
     pgd_l2     99.1    79.5     79.5         5      99.2 ± 0.1   80.2 ± 0.7 (79.5 to 81.4)
 
-A tolerance is the distance of the shipped figure from the mean plus 3 standard deviations, rounded up. Three seeds
-would understate it: the undefended network's robust accuracy varies most. Interval bounds prove 80.7 % of the test images
-robust for the shipped ibp, 77.2 ± 2.9 % over its seeds.
+A tolerance is the distance of the figure from the mean plus 3 standard deviations, rounded up. Three seeds would be too few
+to estimate it: the robust accuracy of the undefended network varies most. Interval bounds certify 80.7 % of the test images
+for the included ibp, 77.2 ± 2.9 % over its seeds.
 
-Importing this module imports no torch, so that cards are listed quickly.
+Importing this module does not import torch, so that listing cards is quick.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 def build_zoo_model(file: str, sha256: str, folder: Path = WEIGHTS) -> nn.Module:
     """The zoo's network with the weights of `file`, in eval mode.
 
-    Raises ModelError where the file is missing, or where its sha256 is not the card's: results on other weights would
-    stand under the card's name.
+    Raises ModelError if the file is missing or its sha256 is not that of the card, since results of other weights would
+    appear under the card's name.
     """
     from safetensors.torch import load
 
@@ -50,17 +50,17 @@ def build_zoo_model(file: str, sha256: str, folder: Path = WEIGHTS) -> nn.Module
 
     repair = (
         "install the package again (pip install --force-reinstall --no-deps robust-gauntlet), or in a checkout restore "
-        f"bench/models/weights/{file}; to evaluate weights of your own, name them with weights="
+        f"bench/models/weights/{file}; to evaluate your own weights, pass them as weights="
     )
     path = folder / file
     if not path.is_file():
         raise ModelError(f"weights file {str(path)!r} is not there: {repair}")
-    # Hashed and loaded from the same bytes, so that nothing can change in between.
+    # Hashed and loaded from the same bytes, so that the file cannot change in between.
     raw = path.read_bytes()
     digest = hashlib.sha256(raw).hexdigest()
     if digest != sha256:
         raise ModelError(
-            f"weights file {str(path)!r} is not the one shipped: its sha256 is {digest}, not {sha256}: {repair}"
+            f"weights file {str(path)!r} is not the included file: its sha256 is {digest}, not {sha256}: {repair}"
         )
     model = cnn()
     model.load_state_dict(load(raw))

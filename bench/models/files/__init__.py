@@ -1,1 +1,1 @@
-"""Checkpoints and weights: files that carry no code."""
+"""Files of weights: reading them without running their code, and loading them into a model."""

@@ -1,4 +1,4 @@
-"""Putting weights from a file into a model, strictly: every key and every shape must fit."""
+"""Loading the weights of a file into a model, strictly: every key and every shape must fit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["file_sha256", "load_weights"]
 
 _SHOWN = 5
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""Of DataParallel, torch.compile, and of training classes that hold the network."""
+"""Prefixes of keys from DataParallel, torch.compile and training classes that wrap the network."""
 _COUNT = "n_averaged"
-"""What torch's moving average counts beside the weights."""
+"""Counter that torch's moving average saves beside the weights."""
 
 
 def load_weights(model: nn.Module, path: Path) -> tuple[Flag, ...]:
-    """Load a state dict into `model`, strictly; returns what a reader must know of the choice of weights.
+    """Load a state dict into `model`, strictly; returns flags about the choice of weights.
 
     `path` may be `FILE#ENTRY` (see `read_checkpoint`). Prefixes of wrappers (`_PREFIXES`, in any combination) that all keys
-    share are dropped as far as the model's names ask for it. Raises ModelError for a file that is missing, damaged or needs
-    unpickling, and for keys and shapes that do not fit; the model is unchanged then.
+    share are removed until the keys fit the model. Raises ModelError for a file that is missing, damaged or needs unpickling,
+    and for keys and shapes that do not fit; the model is unchanged then.
     """
     own = model.state_dict()
     read = read_checkpoint(path)
     state = _unwrapped(read.state, own)
-    # Older files do not count batches, and nothing depends on it in eval mode.
+    # Older files have no batch counters, which have no effect in eval mode.
     counters = {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in state}
     misfit = _misfit(state, own, counters)
     if misfit:
@@ -42,7 +42,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[Flag, ...]:
 
 
 def _unwrapped(state: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str, Tensor]:
-    """The state without the prefixes of wrappers: as many taken off as make the most names fit."""
+    """The state dict without prefixes of wrappers: as many are removed as make the most keys fit."""
     forms = [{name: value for name, value in state.items() if name != _COUNT or name in own}]
     while prefix := _prefix(forms[-1]):
         forms.append({name.removeprefix(prefix): value for name, value in forms[-1].items()})
@@ -50,7 +50,7 @@ def _unwrapped(state: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str
 
 
 def _prefix(names: Collection[str]) -> str:
-    """The prefix of a wrapper that all names share."""
+    """The prefix of a wrapper that all names share; empty if there is none."""
     return next((prefix for prefix in _PREFIXES if names and all(name.startswith(prefix) for name in names)), "")
 
 

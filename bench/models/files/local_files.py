@@ -1,4 +1,4 @@
-"""Files that users name: what is no file, or plainly something else, is told at once."""
+"""Checks of files that users name: missing files, folders and failed downloads are reported at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SHOWN = 3
 
 
 def check_file(path: Path, what: str) -> Path:
-    """`path`, which is a file with something in it that could be what it is taken for (`what`, such as "weights file").
+    """Check that `path` is a file with content, and return it; `what` names it in errors, such as "weights file".
 
-    Raises ModelError where it is absent, a folder, empty, a web page, or a pointer of Git LFS.
+    Raises ModelError if it is missing, a folder, empty, a web page, or a pointer of Git LFS.
     """
     named = f"{what} {str(path)!r}"
     if path.is_dir():
@@ -33,11 +33,11 @@ def check_file(path: Path, what: str) -> Path:
     if head.startswith(b"<") and (b"<html" in head.lower() or b"<!doctype" in head.lower()):
         raise ModelError(f"{named} holds a web page: the download answered with a page; open its address in a browser")
     if head.startswith(b"version https://git-lfs"):
-        raise ModelError(f"{named} is a pointer of Git LFS, not the file that it stands for: run git lfs pull")
+        raise ModelError(f"{named} is a pointer of Git LFS, not the file itself: run git lfs pull")
     return path
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """The sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Reading a file of weights without running anybody's code: safetensors, or torch files with `weights_only=True`."""
+"""Safe reading of weights, without running code from the file: safetensors, or torch files with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gauntlet.bench.models.parts.errors import ModelError
 
 PLAIN = ("state_dict", "model_state_dict", "model", "net")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
-"""Entries that training scripts save weights under: the last ones, and their moving average."""
+"""Entries under which training scripts save the last weights (PLAIN) and their moving average (AVERAGED)."""
 _INNER = (*PLAIN, "module")
 _DEPTH = 4
-"""How deep weights may be nested: a file can hold a mapping that holds itself."""
+"""Largest depth of nested mappings: a file may contain a mapping that contains itself."""
 
-CONVERT = """convert it once, in an environment where you trust it (this runs the file's code):
+CONVERT = """convert it once, in an environment where you trust it (this runs code from the file):
     state = torch.load(FILE, map_location="cpu", weights_only=False)  # then take the state dict out of it
     state = state.state_dict() if isinstance(state, torch.nn.Module) else state
     safetensors.torch.save_file({k: v.contiguous().clone() for k, v in state.items()}, "weights.safetensors")"""
@@ -37,7 +37,7 @@ CONVERT = """convert it once, in an environment where you trust it (this runs th
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict, the entry of the file that it stood under (empty: at the top), and other entries with weights."""
+    """A state dict, its entry in the file (empty: the top level), and the other entries with weights."""
 
     state: Mapping[str, Tensor]
     entry: str = ""
@@ -45,10 +45,10 @@ class Checkpoint:
 
 
 def read_checkpoint(name: Path) -> Checkpoint:
-    """The state dict in a file, on the CPU: `FILE`, or `FILE#ENTRY` for an entry of it.
+    """Read the state dict of a file, on the CPU: `FILE`, or `FILE#ENTRY` for one of its entries.
 
-    Without an entry: one of `PLAIN`; else one of `AVERAGED`; else the only one that holds tensors; else the file itself.
-    Raises ModelError, also where reading the file could run code of its author.
+    The default entry is one of `PLAIN`, else one of `AVERAGED`, else the only entry with tensors, else the file itself.
+    Raises ModelError, also if reading the file could run code from it.
     """
     path, wanted = _parted(name)
     held = _held(path)
@@ -74,7 +74,7 @@ def read_checkpoint(name: Path) -> Checkpoint:
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """torch.load unpickles nothing but tensors, numbers, and plain settings of training scripts; for others' loaders too."""
+    """Restrict torch.load to tensors, numbers and plain settings of training scripts, also within other libraries."""
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:
@@ -92,13 +92,13 @@ def weights_only() -> Iterator[None]:
 
 
 def describe_load_error(error: Exception) -> str:
-    """What torch.load says when it fails, in a sentence's end."""
+    """Describe an error of torch.load, as the end of a sentence."""
     text = str(error)
     asked = re.search(r"GLOBAL (\S+)", text)
     if asked:
-        return f"holds more than tensors ({asked[1]}), and reading it could run code of its author: {CONVERT}"
+        return f"holds more than tensors ({asked[1]}), and reading it could run code from it: {CONVERT}"
     if isinstance(error, pickle.UnpicklingError):
-        return "is damaged, or no file of torch.save"
+        return "is damaged, or not a file of torch.save"
     return f"cannot be read: {text.partition('. ')[0].splitlines()[0] if text else type(error).__name__}"
 
 
@@ -140,20 +140,20 @@ def _nest(held: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _entries(held: Mapping[str, Any]) -> list[str]:
-    """Entries with tensors in them, or in an entry of theirs."""
+    """Entries that contain tensors, directly or in an entry of theirs."""
 
     def holds(value: Any, depth: int) -> bool:
         if isinstance(value, Mapping):
             return depth > 0 and any(holds(item, depth - 1) for item in value.values())
         return isinstance(value, Tensor)
 
-    # An optimiser's state is numbered, and its tensors lie deeper.
+    # The state of an optimiser has tensors deeper than this, under numbers.
     names = [str(name) for name, value in held.items() if isinstance(value, Mapping) and holds(value, 2)]
     return [name for name in names if "optim" not in name]
 
 
 def _choices(entries: list[str]) -> str:
-    return f"write FILE#ENTRY, with ENTRY one of {_some(entries)}" if entries else "it holds none with weights"
+    return f"write FILE#ENTRY, with ENTRY one of {_some(entries)}" if entries else "it has no entry with weights"
 
 
 def _some(names: list[str], shown: int = 5) -> str:
@@ -162,7 +162,7 @@ def _some(names: list[str], shown: int = 5) -> str:
 
 
 def _harmless() -> list[Any]:
-    """What training scripts save beside weights, none of which does anything when it is made."""
+    """Classes that training scripts save beside weights and whose construction has no effect."""
     scalar: Any = np.float64().__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]

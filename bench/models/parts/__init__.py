@@ -1,1 +1,1 @@
-"""Cards and wrappers of models."""
+"""The wrapper of models, normalisation, cards, digests and errors."""

@@ -1,6 +1,6 @@
-"""A model of which only the answers can be seen: a function, a service, a file that cannot be differentiated.
+"""A model whose outputs alone can be observed: a function, a service, or a file that cannot be differentiated.
 
-It is attacked without gradients only. Images are counted as they are sent: equal ones of a batch are sent once.
+It is attacked without gradients only. Sent images are counted; equal images of a batch are sent once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ ACCESS_FLAG = "black-box-access"
 
 
 class QueryLimitError(ModelError):
-    """A black box has been asked as often as it may be."""
+    """The query limit of a black box is reached."""
 
 
 @dataclass
 class QueryCounter:
-    """Images that were sent, and how many may be; shared by all copies of a black box."""
+    """Number of images sent, and its limit; shared by all copies of a black box."""
 
     limit: int | None = None
     made: int = 0
 
     def take(self, count: int, name: str) -> None:
-        """Count images before they are sent. Raises QueryLimitError, having counted none, where too many would be."""
+        """Count images before they are sent. Raises QueryLimitError, without counting, if the limit would be exceeded."""
         if self.limit is not None and self.made + count > self.limit:
             raise QueryLimitError(
                 f"{name} has been sent {self.made} images, and {count} more would exceed max_queries={self.limit}: finished "
@@ -43,11 +43,11 @@ class QueryCounter:
 
 
 class BlackBox(nn.Module):
-    """Scores (N, K) of a function of images (N, C, H, W), float32 in [0, 1]; no gradient comes back.
+    """Scores (N, K) of a function for images (N, C, H, W), float32 in [0, 1], without gradients.
 
-    The function is given a numpy array (`give="torch"`: a tensor on the CPU) and returns scores (N, K), or, where `classes`
-    says how many there are, predicted classes (N,), which become scores of 0 and 1. At most `batch_size` images are sent at
-    once. The answers must depend on the image alone: equal images of a batch are sent once.
+    The function receives a numpy array (`give="torch"`: a tensor on the CPU) and returns scores (N, K). With `classes`, the
+    number of classes, it returns predicted classes (N,) instead, which become scores of 0 and 1. At most `batch_size` images
+    are sent at once. The result must depend on the image alone, since equal images of a batch are sent once.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BlackBox(nn.Module):
         batch_size: int | None = None,
         give: Literal["numpy", "torch"] = "numpy",
     ) -> None:
-        """Wrap `function`. Raises ModelError for a setting that cannot be one."""
+        """Wrap `function`. Raises ModelError for an invalid setting."""
         super().__init__()
         try:
             for setting, value, least in (
@@ -85,15 +85,15 @@ class BlackBox(nn.Module):
 
     @property
     def access(self) -> Access:
-        """What is seen of it."""
+        """The outputs that an attack may observe."""
         return "scores" if self.classes is None else "labels"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
-        # What is behind the function cannot be copied, and its queries are counted together.
+        # The function cannot be copied, and all copies count their queries together.
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores (N, K), float32, on the images' device. Raises QueryLimitError, and ModelError for answers that are none."""
+        """Scores (N, K), float32, on the images' device. Raises QueryLimitError, and ModelError for an invalid result."""
         sent = images.detach().to("cpu", torch.float32).contiguous()
         places: dict[bytes, int] = {}
         where = torch.tensor([places.setdefault(image.numpy().tobytes(), len(places)) for image in sent])
@@ -116,11 +116,11 @@ class BlackBox(nn.Module):
     def _scores(self, values: Tensor, n: int) -> Tensor:
         if values.ndim == 1 and len(values) == n and not values.is_floating_point():
             raise ModelError(
-                f"{self.name} returns classes: say how many there are, such as blackbox:FILE.py:FUNCTION(classes=10)"
+                f"{self.name} returns classes: state their number, for instance blackbox:FILE.py:FUNCTION(classes=10)"
             )
         if values.ndim != 2 or len(values) != n:
             raise ModelError(
-                f"{self.name} returns shape {tuple(values.shape)} for {n} images: return scores (N, K), a row each"
+                f"{self.name} returns shape {tuple(values.shape)} for {n} images: return scores (N, K), a row per image"
             )
         return values.to(torch.float32)
 
@@ -128,7 +128,7 @@ class BlackBox(nn.Module):
         if values.shape != (n,) or values.is_floating_point() or values.dtype == torch.bool:
             raise ModelError(
                 f"{self.name} returns shape {tuple(values.shape)} of {values.dtype} for {n} images: with classes={classes} "
-                "return whole numbers (N,), or leave classes away for scores"
+                "return whole numbers (N,), or leave out classes to return scores"
             )
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < classes:
             raise ModelError(
@@ -139,5 +139,5 @@ class BlackBox(nn.Module):
 
 
 def model_access(model: nn.Module) -> Access:
-    """What an attack may see of a model: all, unless there is a black box in it."""
+    """What an attack may observe of a model: everything, unless it contains a black box."""
     return next((module.access for module in model.modules() if isinstance(module, BlackBox)), "white-box")

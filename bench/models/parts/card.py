@@ -1,4 +1,4 @@
-"""What the registry knows of a model."""
+"""The card and registry entry of a model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:  # listing models must not import torch
     from torch import nn
 
 Access = Literal["white-box", "scores", "labels"]
-"""What an attack may see of a model: its gradients, its outputs only, or the predicted classes only."""
+"""What an attack may observe of a model: its gradients, its outputs only, or the predicted classes only."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation of an accuracy over `n` trainings that differ in their seed; shares in [0, 1]."""
+    """Mean and standard deviation of an accuracy in [0, 1] over `n` trainings with different seeds."""
 
     mean: float
     deviation: float
@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Where a model came from, how to feed it, and what it claims. Accuracies are shares in [0, 1]."""
+    """Origin, input format and claims of a model. Accuracies are shares in [0, 1]."""
 
     name: str
     """`architecture.recipe_data`."""
@@ -34,41 +34,41 @@ class ModelCard:
     """One line."""
     architecture: str = ""
     recipe: str = ""
-    """Training recipe that makes it again."""
+    """Training recipe that reproduces the model."""
     data: str = ""
     """Data that the claims were measured on."""
     threat: str | None = None
-    """Threat model that it was trained for."""
+    """Threat model that the model was trained for."""
     source: str = ""
     """Paper of the recipe."""
     licence: str = ""
     weights: str = ""
-    """File in the package, or where the weights came from."""
+    """File in the package, or origin of the weights."""
     sha256: str = ""
-    """Of that file, where it is one."""
+    """sha256 of that file; empty if there is none."""
     input_size: tuple[int, int, int] | None = None
-    """Channels, height and width of the images that it was made for."""
+    """Channels, height and width of the images that the model expects."""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    """Its normalisation of images in [0, 1], which is put inside; None where it has its own, or none."""
+    """Normalisation of images in [0, 1] that the wrapper applies; None if the model normalises itself or not at all."""
     access: Access = "white-box"
     published: tuple[Published, ...] = ()
-    """What others state of it."""
+    """Figures that others published for the model."""
     clean: float | None = None
     n: int = 0
-    """How many samples the claims were measured on."""
+    """Number of samples that the claims were measured on."""
     robust: float | None = None
-    """At `claim_threat`, under `claim_attack`."""
+    """Robust accuracy at `claim_threat` under `claim_attack`."""
     claim_threat: str = ""
     claim_attack: str = ""
     certified: float | None = None
-    """Proven robust at `claim_threat`, by interval bounds; None where these prove nothing worth telling."""
+    """Certified accuracy at `claim_threat`, by interval bounds; None if it is not stated."""
     clean_over_seeds: Spread | None = None
     robust_over_seeds: Spread | None = None
     clean_tolerance: float = 0.0
-    """How far the clean accuracy of a model trained again, from any seed, may lie from `clean`."""
+    """Tolerance of `clean`: the largest difference for a model trained again, from any seed."""
     tolerance: float = 0.0
-    """The same for `robust`."""
+    """Tolerance of `robust`, likewise."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ class ModelEntry:
     card: ModelCard
     build: Callable[[], nn.Module]
     source: str = ""
-    """`module:object` of the network, where `build` is defined elsewhere: its file is part of the key of results."""
+    """`module:object` of the network, if `build` is defined elsewhere: its file is part of the cache key."""

@@ -1,9 +1,8 @@
-"""A user's model as Gauntlet sees it: images in [0, 1] in, logits out; and the checks before anything is computed."""
+"""The wrapper of a user's model, from images in [0, 1] to logits, and the checks before it is evaluated."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from gauntlet.bench.models.parts.black_box import ACCESS_FLAG, model_access
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
+from gauntlet.bench.models.parts.normalisation import channel_values, normalise
 from gauntlet.leaderboard.results.record import Flag
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
@@ -21,12 +21,12 @@ __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
 class Classifier(nn.Module):
     """Logits (N, K) of images (N, C, H, W) in [0, 1].
 
-    `mean` and `std`, per channel and in [0, 1] units, are the model's normalisation where it has none inside. Images
-    are cast to the model's floating dtype where theirs differs; a model with half-precision parameters raises
-    ModelError. The output may be a tensor, a tuple or list whose first element it is, a dict with `logits` or a single
-    tensor, or an object with `.logits`. The wrapped model's mode (training or eval) is left as it is.
+    `mean` and `std`, per channel and in units of [0, 1], are for a model that does not normalise its input itself. Images
+    are cast to the model's floating dtype; a model with half-precision parameters raises ModelError. The model may return a
+    tensor, a tuple or list that begins with it, a dict with `logits` or a single tensor, or an object with `.logits`. Its
+    mode (training or eval) is not changed.
 
-    `remarks`: what a reader must know of how it was loaded; `input_size`: channels, height and width that it was made for.
+    `remarks`: flags about how the model was loaded. `input_size`: channels, height and width that the model expects.
     """
 
     mean: Tensor | None
@@ -37,13 +37,13 @@ class Classifier(nn.Module):
     def __init__(
         self, model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
-        """Wrap `model`. Raises ModelError for half precision, and for a mean or std that cannot be one."""
+        """Wrap `model`. Raises ModelError for half precision, and for an invalid mean or std."""
         super().__init__()
         self.model = model
         first = _first_floating(model)
         _refuse_low_precision(model)
         for name, values in (("mean", mean), ("std", std)):
-            buffer = None if values is None else _channels(name, values).view(1, -1, 1, 1)
+            buffer = None if values is None else channel_values(name, values)
             if buffer is not None and first is not None:
                 buffer = buffer.to(first)
             self.register_buffer(name, buffer, persistent=False)
@@ -57,28 +57,20 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
-        x = self._cast(images)
-        for name, value in (("mean", self.mean), ("std", self.std)):
-            if value is not None and value.shape[1] not in (1, x.shape[1]):
-                raise ModelError(f"{name} has {value.shape[1]} values, but the images have {x.shape[1]} channels")
-        if self.mean is not None:
-            x = x - self.mean
-        if self.std is not None:
-            x = x / self.std
-        return extract_logits(self.model(x))
+        return extract_logits(self.model(normalise(self._cast(images), self.mean, self.std)))
 
-    def answer(self, fed: Tensor) -> Tensor:
-        """Logits (N, K) of what the wrapped model itself is fed, without `mean` and `std`."""
-        return extract_logits(self.model(self._cast(fed)))
+    def without_normalisation(self, inputs: Tensor) -> Tensor:
+        """Logits (N, K) of the wrapped model for `inputs`, without `mean` and `std`."""
+        return extract_logits(self.model(self._cast(inputs)))
 
     def _cast(self, images: Tensor) -> Tensor:
-        # A copy: a model that works in place must not change the data, nor the attack's iterates.
+        # A copy, since a model that works in place must not change the data or the attack's iterates.
         first = _first_floating(self.model)
         return images.clone() if first is None else images.to(first.dtype, copy=True)
 
 
 def extract_logits(output: Any) -> Tensor:
-    """The tensor of logits in what a model returns. Raises ModelError where there is none."""
+    """Extract the tensor of logits from a model's output. Raises ModelError if there is none."""
     logits = output
     if isinstance(logits, Mapping):
         tensors = [value for value in logits.values() if isinstance(value, Tensor)]
@@ -98,14 +90,15 @@ def extract_logits(output: Any) -> Tensor:
 def check_model(
     model: nn.Module, images: Tensor, labels: Tensor | None = None, classes: int | None = None
 ) -> list[Flag]:
-    """Look at a model on a few images (N, C, H, W); return flags, raise ModelError for what makes evaluation senseless.
+    """Check a model on a few images (N, C, H, W). Returns flags; raises ModelError if evaluation would make no sense.
 
-    Errors: a module in training mode, logits that are not floats (N, K), NaN or infinite, fewer than the labels need, and
-    no more right than by chance where images fed in another way give far more (see `normalisation`).
-    Any submodule in training mode counts, since layers other than torch's own (stochastic depth) depend on it too.
-    Flag `probabilities` (block): every row is a distribution, by the rule of AutoAttack's checks (Croce and Hein 2020).
-    Of a Classifier also its remarks, `black-box-access` (warn), `normalisation` (block): it does far better when fed in another
-    way, and `class-order` (block): its answers fit other labels. The first labels belong to the images.
+    Errors: a module in training mode; logits that are not floats (N, K), are NaN or infinite, or are fewer than the classes of
+    the labels; and accuracy at chance level while another input format gives far more (see `missing_normalisation`).
+    Any submodule in training mode counts, since layers such as stochastic depth depend on it too.
+
+    Flags: `probabilities` (block), every row is a distribution, by the rule of AutoAttack's checks (Croce and Hein 2020). For a
+    Classifier also its remarks, `black-box-access` (warn), `normalisation` (block), another input format gives far more
+    accuracy, and `class-order` (block), the predictions fit the labels in another order. The first labels belong to the images.
     """
     user = model.model if isinstance(model, Classifier) else model
     training = [name or "the model" for name, module in user.named_modules() if module.training]
@@ -118,12 +111,12 @@ def check_model(
         raise
     except Exception as error:
         raise ModelError(
-            f"the model fails on images of shape {tuple(images.shape)}{_why_failing(model, images)}: "
+            f"the model fails on images of shape {tuple(images.shape)}{_failure_hint(model, images)}: "
             f"{type(error).__name__}: {error}"
         ) from error
     if logits.ndim != 2 or len(logits) != len(images):
         raise ModelError(
-            f"the model returns shape {tuple(logits.shape)} for {len(images)} images: return logits (N, K), a row each"
+            f"the model returns shape {tuple(logits.shape)} for {len(images)} images: return logits (N, K), a row per image"
         )
     if not logits.is_floating_point():
         raise ModelError(f"the model returns {logits.dtype}: return the logits, not the predicted classes")
@@ -143,27 +136,29 @@ def check_model(
         if access != "white-box":
             flags.append(_BLACK_BOX[access])
         if labels is not None and len(labels) >= len(images):
-            flags += _feeding(model, images, labels[: len(images)], logits)
+            flags += _normalisation_flags(model, images, labels[: len(images)], logits)
     return flags
 
 
-def _why_failing(model: nn.Module, images: Tensor) -> str:
+def _failure_hint(model: nn.Module, images: Tensor) -> str:
     if not isinstance(model, Classifier):
         return ""
-    if takes_channels_last(model.answer, images):
-        return ", but takes them channels last (N, H, W, C); put images.permute(0, 2, 3, 1) inside it"
+    if takes_channels_last(model.without_normalisation, images):
+        return ", but accepts them channels last (N, H, W, C); put images.permute(0, 2, 3, 1) inside it"
     if model.input_size is not None and tuple(images.shape[1:]) != model.input_size:
         return f", and was made for {' × '.join(map(str, model.input_size))}"
     return ""
 
 
-def _feeding(model: Classifier, images: Tensor, labels: Tensor, logits: Tensor) -> list[Flag]:
-    """What the guard of the normalisation finds. Raises ModelError where the model does no better than chance for it."""
-    stated = model.mean is not None or model.std is not None
-    better = find_missing_normalisation(model.answer, images, labels, logits.argmax(1), stated=stated)
+def _normalisation_flags(model: Classifier, images: Tensor, labels: Tensor, logits: Tensor) -> list[Flag]:
+    """Flags for a missing normalisation. Raises ModelError if it reduces the accuracy to chance level."""
+    has_mean_std = model.mean is not None or model.std is not None
+    better = find_missing_normalisation(
+        model.without_normalisation, images, labels, logits.argmax(1), has_mean_std=has_mean_std
+    )
     if better is None:
         return []
-    if better.hopeless:
+    if better.at_chance:
         raise ModelError(better.sentence)
     figures = {"right": better.right, "right_otherwise": better.better, "n": better.n}
     return [Flag(better.flag, "block", better.sentence, evidence=tuple(figures.items()))]
@@ -173,10 +168,10 @@ _BLACK_BOX = {
     access: Flag(
         ACCESS_FLAG,
         "warn",
-        f"only {seen} of the model can be seen, so that it was attacked without gradients alone (Square, HopSkipJump): an "
-        "attack with gradients may well find more",
+        f"only {observed} of the model can be observed, so that it was attacked without gradients (Square, HopSkipJump): an "
+        "attack with gradients may find more",
     )
-    for access, seen in (("scores", "the outputs"), ("labels", "the predicted classes"))
+    for access, observed in (("scores", "the outputs"), ("labels", "the predicted classes"))
 }
 _PROBABILITIES = Flag(
     "probabilities",
@@ -203,10 +198,3 @@ def _refuse_low_precision(model: nn.Module) -> None:
             raise ModelError(
                 f"the model holds {name} in {tensor.dtype}: call model.float(), since results are verified in float32"
             )
-
-
-def _channels(name: str, values: Sequence[float]) -> Tensor:
-    if not values or not all(math.isfinite(value) and (name == "mean" or value > 0) for value in values):
-        kind = "finite" if name == "mean" else "positive, finite"
-        raise ModelError(f"{name}={tuple(values)!r} must be {kind} numbers, one for each channel")
-    return torch.tensor(tuple(values))

@@ -1,4 +1,4 @@
-"""The content of a model as a digest: part of the key of every result."""
+"""The digest of a model's parameters and buffers, which is part of every cache key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's function as a model, of which nothing but its answers is seen."""
+"""A user's function as a black-box model, whose outputs alone are observed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gauntlet.bench.models.sources.source_model import SourceModel
 from gauntlet.bench.registry.import_file import import_object, source_digest
 
 _made: dict[str, QueryCounter] = {}
-"""Queries of each function in this process: a black box that is loaded again goes on counting."""
+"""Query counters of the functions in this process: a black box that is loaded again continues its count."""
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """`blackbox:FILE.py:FUNCTION`, with settings of `BlackBox`. Raises ModelError and ImportSpecError."""
+    """Load `blackbox:FILE.py:FUNCTION`, with settings of `BlackBox`. Raises ModelError and ImportSpecError."""
     if not pretrained:
         raise ModelError(f"blackbox:{source.name} has its weights behind the function: leave out --weights")
     settings: dict[str, Any] = source.keywords
     model = BlackBox(import_object(source.name), name=source.title, **settings)
     model.queries = shared_queries(source.name, model.queries)
-    card = ModelCard(name=source.title, summary="a function that is given images", access=source.access)
+    card = ModelCard(name=source.title, summary="a function of images", access=source.access)
     return SourceModel(model, card, source_digest(source.name))
 
 
 def shared_queries(name: str, fresh: QueryCounter) -> QueryCounter:
-    """The count of what has been sent under that name in this process, with the limit of `fresh`."""
+    """The query counter of this name in this process, with the limit of `fresh`."""
     file, _, function = name.rpartition(":")
     known = _made.setdefault(f"{Path(file).resolve()}:{function}", fresh)
     known.limit = fresh.limit

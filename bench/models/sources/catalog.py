@@ -1,4 +1,4 @@
-"""Which module loads which source; each is imported when a model of its kind is asked for."""
+"""The loaders of all model sources; a loader is imported when a model of its source is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOADERS: Mapping[SourceKind, str] = {
 
 
 def open_source(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """The model of a source, in eval mode; not `pretrained`: for weights of one's own. Raises ModelError, ImportSpecError."""
+    """Load the model of a source, in eval mode; not `pretrained`: with fresh weights. Raises ModelError, ImportSpecError."""
     module, _, function = _LOADERS[source.kind].partition(":")
     load = getattr(importlib.import_module(f"gauntlet.bench.models.sources.{module}"), function)
     return cast("SourceModel", load(source, pretrained=pretrained))

@@ -1,4 +1,4 @@
-"""Image classifiers of the Hugging Face hub, or of a folder with the same files: configuration, safetensors, preprocessing."""
+"""Image classifiers of the Hugging Face hub, or of a folder with the same files."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _SHOWN = 3
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """`hf:OWNER/REPOSITORY[@REVISION]`, or `hf:./FOLDER`, for which no network is needed. No code of the repository is run.
+    """Load `hf:OWNER/REPOSITORY[@REVISION]`, or `hf:./FOLDER` without a network. No code of the repository is run.
 
-    Raises ModelError, also where weights are missing that the configuration asks for: they would be drawn at random.
+    Raises ModelError, also if weights are missing, which the library would draw at random.
     """
     folder = Path(source.name).expanduser() if is_folder(source.name) else _fetched(source.name)
     config = _json(folder / "config.json", "configuration")
     if "auto_map" in config:
-        raise ModelError(f"hf:{source.name} needs code of its own (auto_map in its config.json), which is not run")
+        raise ModelError(f"hf:{source.name} needs its own code (auto_map in its config.json), which is not run")
     files = sorted(folder.glob("*.safetensors"))
     if pretrained and not files:
         raise ModelError(
-            f"hf:{source.name} holds no .safetensors file: load it once where you trust it, and write it again by "
+            f"hf:{source.name} has no .safetensors file: load it once in an environment where you trust it, and save it with "
             "model.save_pretrained(FOLDER)"
         )
     for file in files:
@@ -55,7 +55,7 @@ def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
 
 @dataclass(frozen=True)
 class ProcessorConfig:
-    """What a repository says is done to an image: its size, and the normalisation of images in [0, 1]."""
+    """The preprocessing of a repository: image size, and normalisation of images in [0, 1]."""
 
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
@@ -63,10 +63,10 @@ class ProcessorConfig:
 
 
 def read_processor_config(folder: Path) -> ProcessorConfig:
-    """Read `preprocessor_config.json`; what it does not say is None.
+    """Read `preprocessor_config.json`; missing settings are None.
 
-    It scales images from 0 to 255 by `rescale_factor`, may subtract 1, and normalises: all that is one mean and std here.
-    Raises ModelError for a file that cannot be read, and for numbers that cannot be meant.
+    The library scales images from 0 to 255 by `rescale_factor`, may subtract 1, and normalises; here these steps become one
+    mean and std. Raises ModelError for an unreadable file and invalid numbers.
     """
     facts: Mapping[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
@@ -91,7 +91,7 @@ def read_processor_config(folder: Path) -> ProcessorConfig:
 
 
 def hugging_face_card(name: str, config: Mapping[str, Any], prepared: ProcessorConfig, licence: str = "") -> ModelCard:
-    """The card that a repository's files amount to."""
+    """The card from the files of a repository."""
     size = prepared.size or _size(config.get("image_size"))
     channels = config.get("num_channels", 3)
     return ModelCard(
@@ -113,7 +113,7 @@ def _fetched(name: str) -> Path:
         snapshot = hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES))
     except Exception as error:  # the network, the hub's answers
         raise ModelError(
-            f"hf:{name} cannot be fetched ({short_error(error)}): without a network, put its files into a folder, and write "
+            f"hf:{name} cannot be downloaded ({short_error(error)}): without a network, put its files into a folder and write "
             "hf:./FOLDER"
         ) from error
     return Path(snapshot)
@@ -134,14 +134,14 @@ def _model(transformers: Any, folder: Path, name: str, *, pretrained: bool) -> n
             use_safetensors=True,
             output_loading_info=True,
         )
-    except Exception as error:  # archives and configurations of others may raise anything
+    except Exception as error:  # files of others may raise anything
         why = short_error(error)
         raise ModelError(f"transformers cannot make an image classifier of hf:{name}: {why}") from error
     missing = sorted(str(key) for key in report.get("missing_keys", ()))
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise ModelError(
-            f"hf:{name} has no weights for {', '.join(missing[:_SHOWN])}{more}, which would be drawn at random: it is no "
+            f"hf:{name} has no weights for {', '.join(missing[:_SHOWN])}{more}, which would be drawn at random: it is not a "
             "trained classifier of this architecture"
         )
     return model
@@ -149,12 +149,12 @@ def _model(transformers: Any, folder: Path, name: str, *, pretrained: bool) -> n
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's bars and remarks: what matters is said in errors."""
+    """Suppress the library's progress bars and messages, within the context."""
     logging = transformers.utils.logging
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
-    # Weights that are missing are drawn from the global generator.
+    # The library draws missing weights from the global generator.
     with torch.random.fork_rng(devices=[]):
         try:
             yield
@@ -174,7 +174,7 @@ def _json(path: Path, what: str) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{what} file {str(path)!r} is no valid JSON: {error}") from error
+        raise ModelError(f"{what} file {str(path)!r} is not valid JSON: {error}") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{what} file {str(path)!r} holds a {type(content).__name__}, not an object")
     return content

@@ -1,4 +1,4 @@
-"""A node of an ONNX graph with its inputs at hand."""
+"""A call of an ONNX operator: a node of the graph with the values of its inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class OnnxCall:
-    """A node with its inputs at hand; inputs that are left out are None."""
+    """A node with the values of its inputs; omitted inputs are None."""
 
     operator: str
     inputs: Sequence[Tensor | None]
@@ -26,16 +26,16 @@ class OnnxCall:
         return value
 
     def optional(self, place: int) -> Tensor | None:
-        """An input that may be left out."""
+        """An optional input; None if it is omitted."""
         return self.inputs[place] if place < len(self.inputs) else None
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute; texts are bytes in the file."""
+        """The value of an attribute, with bytes decoded."""
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 
     def numbers(self, place: int, name: str) -> list[int] | None:
-        """Whole numbers that older versions have as an attribute, newer ones as an input."""
+        """Whole numbers that are an attribute in older versions of the operator and an input in newer versions."""
         given = self.optional(place)
         if given is not None:
             return [int(number) for number in given.reshape(-1).tolist()]

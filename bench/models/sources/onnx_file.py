@@ -1,4 +1,4 @@
-"""Reading an ONNX file: is it one, what does it take and give, and its graph taken apart."""
+"""Reading of ONNX files: validation, shapes of input and output, and conversion of the graph to a torch module."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from gauntlet.bench.models.sources.import_library import import_library
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, OnnxNode
 
 _FLOATS = {1: torch.float32, 11: torch.float64}
-"""ONNX's numbers of the element types that have gradients and are as fine as verification needs."""
+"""ONNX element types that have gradients and the precision that verification needs."""
 _CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A file that is sound, and what it says of its input and output."""
+    """A valid file, with the properties of its input and output."""
 
     path: Path
     proto: Any
     image: str
     output: str
     shape: tuple[int | None, ...]
-    """Of the input, (N, C, H, W) or (N, H, W, C); None where any size is taken."""
+    """Shape of the input, (N, C, H, W) or (N, H, W, C), with None for any size."""
     element: int
-    """ONNX's number of the input's element type."""
+    """ONNX element type of the input."""
 
     @property
     def channels_last(self) -> bool:
-        """Whether the input is (N, H, W, C), as TensorFlow writes it."""
+        """Whether the input is (N, H, W, C), as in files from TensorFlow."""
         return self.shape[1] not in _CHANNELS and self.shape[3] in _CHANNELS
 
     @property
     def batch(self) -> int | None:
-        """The number of images that it takes at once; None: any."""
+        """The fixed batch size; None for any."""
         return self.shape[0]
 
     @property
     def size(self) -> tuple[int | None, int | None, int | None]:
-        """Channels, height, width."""
+        """Channels, height and width, with None for any."""
         _, a, b, c = self.shape
         return (c, a, b) if self.channels_last else (a, b, c)
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Read and check a file. Raises ModelError, naming what is wrong with it."""
+    """Read and check a file. Raises ModelError that names the problem."""
     check_file(path, "ONNX file")
     onnx = import_library("onnx", "onnx")
     try:
@@ -60,31 +60,33 @@ def read_onnx(path: Path) -> OnnxFile:
         onnx.checker.check_model(proto)
         if proto.functions:
             proto = import_library("onnx.inliner", "onnx").inline_local_functions(proto)
-    except Exception as error:  # the parser and the checker have errors of their own
-        raise ModelError(f"ONNX file {str(path)!r} is damaged, or none: {short_error(error)}") from error
+    except Exception as error:  # the parser and the checker raise their own errors
+        raise ModelError(f"ONNX file {str(path)!r} is damaged, or not an ONNX file: {short_error(error)}") from error
     graph = proto.graph
     stored = {value.name for value in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     if len(inputs) != 1 or not graph.output:
         raise ModelError(
-            f"ONNX file {str(path)!r} takes {len(inputs)} inputs ({', '.join(value.name for value in inputs)}) and gives "
-            f"{len(graph.output)} outputs: a classifier takes one, the images"
+            f"ONNX file {str(path)!r} has {len(inputs)} inputs ({', '.join(value.name for value in inputs)}) and "
+            f"{len(graph.output)} outputs: a classifier has one input, the images"
         )
     kind = inputs[0].type.tensor_type
     shape = tuple(
         value.dim_value if value.HasField("dim_value") and value.dim_value > 0 else None for value in kind.shape.dim
     )
     if len(shape) != 4:
-        raise ModelError(f"ONNX file {str(path)!r} takes {len(shape)} dimensions, but images have 4: (N, C, H, W)")
+        raise ModelError(
+            f"ONNX file {str(path)!r} has an input of {len(shape)} dimensions, but images have 4: (N, C, H, W)"
+        )
     return OnnxFile(path, proto, inputs[0].name, graph.output[0].name, shape, kind.elem_type)
 
 
 def to_network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
-    """The graph as a torch module. Raises ModelError for what is not converted, by operator."""
+    """The graph as a torch module. Raises ModelError that names the operators that cannot be converted."""
     if file.element not in _FLOATS:
         raise ModelError(
-            f"ONNX file {str(file.path)!r} takes another type than float32: export it so that it does, or attack it without "
-            f"gradients, as onnx-blackbox:{file.path}"
+            f"ONNX file {str(file.path)!r} has an input of another type than float32: export it with float32, or attack it "
+            f"without gradients, as onnx-blackbox:{file.path}"
         )
     weights, constants, steps = _parts(file.proto)
     try:
@@ -102,15 +104,15 @@ def to_network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
 
 
 def unsupported_operator(file: OnnxFile, error: NotImplementedError) -> ModelError:
-    """What to say of operators that are not converted."""
+    """The error for operators that cannot be converted."""
     return ModelError(
-        f"ONNX file {str(file.path)!r} uses what is not converted to torch: {error}; export it in other operators, or attack "
+        f"ONNX file {str(file.path)!r} has operators not converted to torch: {error}; export it with others, or attack "
         f"it without gradients, as onnx-blackbox:{file.path}"
     )
 
 
 def _parts(proto: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], list[OnnxNode]]:
-    """Floating weights, other constants, and the steps."""
+    """Floating-point weights, other constants, and the nodes."""
     numpy_helper = import_library("onnx.numpy_helper", "onnx")
     opsets = {item.domain: item.version for item in proto.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 1))
@@ -125,7 +127,7 @@ def _parts(proto: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], list[OnnxN
         steps.append(OnnxNode(name, tuple(node.input), tuple(node.output), attributes, opset))
     used = {name for step in steps for name in step.inputs}
     floating = {name: value for name, value in values.items() if value.is_floating_point() and name in used}
-    # Numbers that shapes and limits are computed from are single; weights are what the model has learnt.
+    # Single numbers are for shapes and limits; larger tensors are learnt weights.
     weights = {name: value for name, value in floating.items() if value.numel() > 1}
     return weights, {name: value for name, value in values.items() if name not in weights}, steps
 
@@ -145,12 +147,12 @@ def _constant(attributes: Mapping[str, Any]) -> Tensor:
 
 
 def _tensor(array: Any) -> Tensor:
-    # A copy: what onnx gives cannot be written to.
+    # A copy, since arrays of onnx are read-only.
     return torch.from_numpy(np.array(array))
 
 
 def _before_softmax(steps: list[OnnxNode], file: OnnxFile) -> str:
-    """The logits, where the file ends in a softmax: probabilities have hardly any gradient where a model is confident."""
+    """The name of the logits if the graph ends in a softmax, whose gradient vanishes for confident predictions."""
     last = next((step for step in steps if file.output in step.outputs), None)
     if last is not None and last.operator == "Softmax" and last.attributes.get("axis", -1) in (-1, 1):
         return last.inputs[0]

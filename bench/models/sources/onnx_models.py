@@ -1,4 +1,4 @@
-"""Models of ONNX files: converted to torch and compared with onnxruntime, or run by onnxruntime as a black box."""
+"""Models from ONNX files: converted to torch and compared with onnxruntime, or run by onnxruntime as a black box."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from gauntlet.bench.models.sources.parse_source import ModelSource
 from gauntlet.bench.models.sources.source_model import SourceModel
 
 AGREEMENT = 1e-3
-"""Largest difference of an output from onnxruntime's, as a share of the largest output; usual are 1e-7 to 1e-5."""
+"""Largest difference from onnxruntime, relative to the largest output; 1e-7 to 1e-5 is usual."""
 _USUAL = ((3, 32), (1, 28), (3, 224))
-"""Channels and edge that are tried where the file takes any."""
+"""Channels and side length to try for a file that accepts any."""
 _IMAGES = 3
 
 ImageArray = npt.NDArray[np.float32]
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """`onnx:FILE.onnx` as a torch module that agrees with onnxruntime on random images, measured here. Raises ModelError."""
+    """Load `onnx:FILE.onnx` as a torch module, checked against onnxruntime on random images. Raises ModelError."""
     file = _read(source, pretrained)
     run = _session(file)
     model = _agreeing(file, run)
@@ -42,7 +42,7 @@ def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
 
 
 def load_black_box(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """`onnx-blackbox:FILE.onnx`, run by onnxruntime: scores or, with `classes`, predicted classes. Raises ModelError."""
+    """Load `onnx-blackbox:FILE.onnx`, run by onnxruntime: scores or, with `classes`, predictions. Raises ModelError."""
     file = _read(source, pretrained)
     settings: dict[str, Any] = source.keywords
     model = BlackBox(_session(file), name=source.title, **settings)
@@ -53,7 +53,7 @@ def load_black_box(source: ModelSource, *, pretrained: bool) -> SourceModel:
 
 def _read(source: ModelSource, pretrained: bool) -> OnnxFile:
     if not pretrained:
-        raise ModelError(f"{source.kind}:{source.name} has its weights inside: leave out --weights")
+        raise ModelError(f"{source.kind}:{source.name} contains its weights: leave out --weights")
     return read_onnx(Path(source.name))
 
 
@@ -72,21 +72,21 @@ def _card(source: ModelSource, file: OnnxFile, size: tuple[int, int, int] | None
 
 
 def _session(file: OnnxFile) -> Callable[[ImageArray], Any]:
-    """What runs the file: images (N, C, H, W) in, its first output out; in parts where it takes so many images only."""
+    """A function that runs the file: images (N, C, H, W) to its first output, in parts for a fixed batch size."""
     runtime = import_library("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = runtime.InferenceSession(str(file.path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has errors of its own
+    except Exception as error:  # the runtime raises its own errors
         raise ModelError(
             f"onnxruntime cannot open {str(file.path)!r}: {short_error(error)}; it may need a newer onnxruntime, or an "
             "operator of its own"
         ) from error
     kind = {1: np.float32, 10: np.float16, 11: np.float64}.get(file.element)
     if kind is None:
-        raise ModelError(f"ONNX file {str(file.path)!r} takes no floating-point images: export it so that it does")
+        raise ModelError(f"ONNX file {str(file.path)!r} does not accept floating-point images: export it with float32")
 
     def run(images: ImageArray) -> Any:
         fed = images.astype(kind)
@@ -105,14 +105,14 @@ def _session(file: OnnxFile) -> Callable[[ImageArray], Any]:
 
 
 def _complete(file: OnnxFile, run: Callable[[ImageArray], Any]) -> tuple[int, int, int]:
-    """Channels, height and width: as the file says, or usual ones that it takes."""
+    """Channels, height and width of the file, or usual sizes that it accepts."""
     channels, height, width = file.size
     errors = []
     for usual_channels, edge in _USUAL:
         size = (channels or usual_channels, height or edge, width or edge)
         try:
             run(np.zeros((1, *size), dtype=np.float32))
-        except Exception as error:  # the runtime has errors of its own
+        except Exception as error:  # the runtime raises its own errors
             errors.append(short_error(error))
         else:
             return size
@@ -120,15 +120,15 @@ def _complete(file: OnnxFile, run: Callable[[ImageArray], Any]) -> tuple[int, in
 
 
 def _agreeing(file: OnnxFile, run: Callable[[ImageArray], Any]) -> OnnxNetwork:
-    """The converted file. Where the file takes so many images only, it is tried on more at once, which is faster."""
+    """The converted file. A fixed batch size is kept only if the file does not accept others, which are faster."""
     size = _complete(file, run)
     images = torch.rand(_IMAGES, *size, generator=torch.Generator().manual_seed(0))
     images[0] = torch.linspace(0, 1, size[2])
     expected = torch.from_numpy(np.asarray(run(images.numpy())))
     if expected.ndim != 2 or not expected.is_floating_point():
         raise ModelError(
-            f"ONNX file {str(file.path)!r} gives {tuple(expected.shape)} of {expected.dtype} for {_IMAGES} images: a classifier "
-            f"gives logits (N, K); one that gives classes is attacked as onnx-blackbox:{file.path}(classes=K)"
+            f"ONNX file {str(file.path)!r} returns {tuple(expected.shape)} of {expected.dtype} for {_IMAGES} images: a "
+            f"classifier returns logits (N, K); a file that returns classes is attacked as onnx-blackbox:{file.path}(classes=K)"
         )
     worst = ""
     for batch in dict.fromkeys([None, file.batch]):
@@ -138,7 +138,7 @@ def _agreeing(file: OnnxFile, run: Callable[[ImageArray], Any]) -> OnnxNetwork:
                 outputs = model(images.to(torch.float64 if file.element == 11 else torch.float32))
         except NotImplementedError as error:
             raise unsupported_operator(file, error) from error
-        except Exception as error:  # shapes that hold for one size of batch only
+        except Exception as error:  # shapes that hold for one batch size only
             worst = short_error(error)
             continue
         gap = _gap(outputs if model.output == file.output else outputs.softmax(1), expected)
@@ -146,7 +146,7 @@ def _agreeing(file: OnnxFile, run: Callable[[ImageArray], Any]) -> OnnxNetwork:
             return model
         worst = f"outputs differ by {gap:.2g} of the largest"
     raise ModelError(
-        f"ONNX file {str(file.path)!r}, converted to torch, does not answer as in onnxruntime ({worst}): attack it without "
+        f"ONNX file {str(file.path)!r}, converted to torch, disagrees with onnxruntime ({worst}): attack it without "
         f"gradients, as onnx-blackbox:{file.path}"
     )
 

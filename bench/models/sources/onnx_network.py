@@ -1,8 +1,9 @@
-"""An ONNX graph as a torch module, so that gradients reach its input.
+"""An ONNX graph as a torch module, with gradients with respect to its input.
 
-Kept converters were measured first (November 2026), on 32 exports of 16 networks (ResNets, ConvNeXt, EfficientNet, MobileNet,
-ViT, Swin and others) by both exporters of torch 2.13, whose operators are of version 14 and 20: onnx2torch 1.5.15, which ends at
-version 17, converts 5, onnx2pytorch 0.6.0 21 and one wrongly, this module all. Both also import torchvision in any case.
+Existing converters were measured first (November 2026), on 32 exports of 16 networks (ResNets, ConvNeXt, EfficientNet,
+MobileNet, ViT, Swin and others) by both exporters of torch 2.13, with operators of versions 14 and 20. onnx2torch 1.5.15, which
+supports versions up to 17, converts 5 of them; onnx2pytorch 0.6.0 converts 21, one of them wrongly; this module converts all.
+Both libraries also import torchvision.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gauntlet.bench.models.sources.onnx_operators import OPERATORS
 
 @dataclass(frozen=True)
 class OnnxNode:
-    """A node: its operator, the names of what it takes and gives (empty: left out), and its attributes."""
+    """A node: its operator, the names of its inputs and outputs (empty: omitted), and its attributes."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -32,9 +33,9 @@ class OnnxNode:
 class OnnxNetwork(nn.Module):
     """The output of a graph for images (N, C, H, W).
 
-    `weights` are floating, by name, and become parameters; `constants` are whole numbers and shapes. `channels_last`: the graph
-    takes (N, H, W, C). `batch`: it takes that many images at once only, so that others are sent in parts of that size, the last
-    one filled up; None: any number.
+    `weights` are floating-point tensors by name, and become parameters; `constants` are whole numbers and shapes.
+    `channels_last`: the graph's input is (N, H, W, C). `batch`: the fixed batch size; other batches are divided into parts of
+    that size, and the last part is padded. None: any batch size.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class OnnxNetwork(nn.Module):
         channels_last: bool = False,
         batch: int | None = None,
     ) -> None:
-        """Raises NotImplementedError for operators that are not converted."""
+        """Raises NotImplementedError for operators that cannot be converted."""
         super().__init__()
         missing = sorted({step.operator for step in steps if step.operator not in OPERATORS})
         if missing:
@@ -66,7 +67,7 @@ class OnnxNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """The graph's output, (N, …)."""
+        """The output of the graph, (N, …)."""
         fed = images.permute(0, 2, 3, 1) if self.channels_last else images
         if self.batch is None or len(fed) == self.batch:
             return self._run(fed)
@@ -103,7 +104,7 @@ def _needed(steps: Sequence[OnnxNode], output: str) -> list[OnnxNode]:
 
 
 def _last_use(steps: Sequence[OnnxNode], output: str) -> dict[int, list[str]]:
-    """What each step is the last to read, so that it need not be kept any longer."""
+    """The values that each step is the last to read, so that they can be freed after it."""
     last = {name: number for number, step in enumerate(steps) for name in (*step.outputs, *step.inputs) if name}
     last_read: dict[int, list[str]] = {}
     for name, number in last.items():
@@ -113,6 +114,6 @@ def _last_use(steps: Sequence[OnnxNode], output: str) -> dict[int, list[str]]:
 
 
 def _together(inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """All on one device: shapes and whole numbers are kept on the CPU."""
+    """Move all inputs to one device; constants such as shapes are kept on the CPU."""
     device = next((tensor.device for tensor in inputs if tensor is not None and tensor.device.type != "cpu"), None)
     return [tensor if tensor is None or device is None else tensor.to(device) for tensor in inputs]

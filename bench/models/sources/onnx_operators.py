@@ -1,7 +1,7 @@
-"""ONNX operators in torch, as https://onnx.ai/onnx/operators/ defines them: those that image classifiers are made of.
+"""ONNX operators of image classifiers in torch, as https://onnx.ai/onnx/operators/ defines them.
 
-An operator is a function from a call (inputs, attributes, version) to its output, or a list of outputs. What is not here, or
-is asked for in a way that is not, raises NotImplementedError.
+An operator is a function from a call (inputs, attributes, version) to its output, or a list of outputs. Other operators and
+unsupported attributes raise NotImplementedError.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _product(x: Tensor, dim: tuple[int, ...], keepdim: bool) -> Tensor:
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 _TYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
-"""ONNX's numbers of element types."""
+"""Torch dtypes of the ONNX element types."""
 
 _UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,

@@ -1,4 +1,4 @@
-"""ONNX operators that move, cut and repeat: what changes shapes, not values."""
+"""ONNX operators that change shapes, not values: reshaping, slicing, padding, repeating."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gauntlet.bench.models.sources.onnx_call import OnnxCall
 
 
 def reshape(call: OnnxCall) -> Tensor:
-    """A 0 keeps a size, unless the node says that it is meant."""
+    """A size of 0 keeps the input's size, unless `allowzero` is set."""
     x, shape = call[0], call.numbers(1, "shape") or []
     if not call.get("allowzero", 0):
         shape = [x.shape[place] if size == 0 else size for place, size in enumerate(shape)]
@@ -20,14 +20,14 @@ def reshape(call: OnnxCall) -> Tensor:
 
 
 def flatten(call: OnnxCall) -> Tensor:
-    """Into two dimensions."""
+    """Flatten to two dimensions."""
     x = call[0]
     axis = call.get("axis", 1)
     return x.reshape(math.prod(x.shape[: axis % x.ndim if axis < 0 else axis]), -1)
 
 
 def slice_of(call: OnnxCall) -> Tensor:
-    """Steps may be negative."""
+    """Slice along axes; steps may be negative."""
     x = call[0]
     starts, ends = call.numbers(1, "starts") or [], call.numbers(2, "ends") or []
     axes = call.numbers(3, "axes") or list(range(len(starts)))
@@ -42,7 +42,7 @@ def slice_of(call: OnnxCall) -> Tensor:
 
 
 def gather(call: OnnxCall) -> Tensor:
-    """Entries along an axis."""
+    """Select entries along an axis."""
     x, places = call[0], call[1]
     axis = call.get("axis", 0) % x.ndim
     places = torch.where(places < 0, places + x.shape[axis], places).to(torch.int64)
@@ -51,13 +51,13 @@ def gather(call: OnnxCall) -> Tensor:
 
 
 def gather_elements(call: OnnxCall) -> Tensor:
-    """As torch.gather, with places from the end as negative numbers."""
+    """Like torch.gather, with negative indices from the end."""
     x, places, axis = call[0], call[1], call.get("axis", 0)
     return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places))
 
 
 def split(call: OnnxCall) -> list[Tensor]:
-    """Along an axis, by sizes or into equal parts."""
+    """Split along an axis, by sizes or into equal parts."""
     x, axis = call[0], call.get("axis", 0)
     sizes = call.numbers(1, "split")
     if sizes is None:
@@ -67,13 +67,13 @@ def split(call: OnnxCall) -> list[Tensor]:
 
 
 def squeeze(call: OnnxCall) -> Tensor:
-    """Without axes of size 1."""
+    """Remove axes of size 1."""
     x, axes = call[0], call.numbers(1, "axes")
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
 def unsqueeze(call: OnnxCall) -> Tensor:
-    """With axes of size 1."""
+    """Add axes of size 1."""
     x, axes = call[0], call.numbers(1, "axes") or []
     for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
         x = x.unsqueeze(axis)
@@ -81,31 +81,31 @@ def unsqueeze(call: OnnxCall) -> Tensor:
 
 
 def shape_of(call: OnnxCall) -> Tensor:
-    """As whole numbers, on the CPU."""
+    """The shape as whole numbers, on the CPU."""
     return torch.tensor(call[0].shape[call.get("start", 0) : call.get("end")], dtype=torch.int64)
 
 
 def constant_of_shape(call: OnnxCall) -> Tensor:
-    """One value everywhere."""
+    """A tensor of one value."""
     value = call.get("value")
     filling = torch.zeros(1) if value is None else value
     return filling.reshape(()).expand([int(size) for size in call[0].tolist()]).clone()
 
 
 def range_of(call: OnnxCall) -> Tensor:
-    """Start, end and step."""
+    """A range from start, end and step."""
     start, end, step = (call[place] for place in range(3))
     return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
 def expand(call: OnnxCall) -> Tensor:
-    """To a shape that is broadcast with its own."""
+    """Broadcast to a shape."""
     shape = torch.broadcast_shapes(call[0].shape, [int(size) for size in call[1].tolist()])
     return call[0].expand(shape)
 
 
 def pad(call: OnnxCall) -> Tensor:
-    """With a constant or by repeating what is there."""
+    """Pad with a constant, or by repeating or reflecting values."""
     x, pads = call[0], call.numbers(1, "pads") or []
     axes = call.numbers(3, "axes") or list(range(x.ndim))
     mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[
@@ -124,7 +124,7 @@ def pad(call: OnnxCall) -> Tensor:
 
 
 def depth_to_space(call: OnnxCall) -> Tensor:
-    """Channels into blocks of pixels."""
+    """Rearrange channels into blocks of pixels."""
     if call.get("mode", "DCR") == "CRD":
         return functional.pixel_shuffle(call[0], call.get("blocksize"))
     x, size = call[0], call.get("blocksize")

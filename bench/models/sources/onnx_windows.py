@@ -1,4 +1,4 @@
-"""Convolution and pooling as ONNX defines them: padding that may differ on both sides, and may follow from the size."""
+"""Convolution and pooling as ONNX defines them, with asymmetric and automatic padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Get: TypeAlias = Callable[..., Any]
-"""Attributes by name, with a default."""
+"""Returns an attribute by name, or a default."""
 
 _CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 _TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
@@ -19,7 +19,7 @@ _MEANS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: Get) -> Tensor:
-    """Of (N, C, …) with a weight (M, C / group, …)."""
+    """Convolution of (N, C, …) with a weight (M, C / group, …)."""
     kernel = list(weight.shape[2:])
     strides, dilations = _each(get, "strides", kernel), _each(get, "dilations", kernel)
     before, after = _padding(x.shape[2:], kernel, strides, dilations, get)
@@ -31,7 +31,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: Get) -> Ten
 
 
 def transposed_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: Get) -> Tensor:
-    """Of (N, C, …) with a weight (C, M / group, …)."""
+    """Transposed convolution of (N, C, …) with a weight (C, M / group, …)."""
     kernel = list(weight.shape[2:])
     strides, dilations = _each(get, "strides", kernel), _each(get, "dilations", kernel)
     pads = get("pads", [0] * 2 * len(kernel))
@@ -45,7 +45,7 @@ def transposed_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, get: 
 
 
 def max_pool(x: Tensor, get: Get) -> Tensor:
-    """Of (N, C, …); what is padded never is the largest."""
+    """Max pooling of (N, C, …); padding is never the maximum."""
     kernel = list(get("kernel_shape"))
     strides, dilations = _each(get, "strides", kernel), _each(get, "dilations", kernel)
     before, after = _padding(x.shape[2:], kernel, strides, dilations, get)
@@ -57,7 +57,7 @@ def max_pool(x: Tensor, get: Get) -> Tensor:
 
 
 def average_pool(x: Tensor, get: Get) -> Tensor:
-    """Of (N, C, …); what is padded counts where `count_include_pad` says so."""
+    """Average pooling of (N, C, …); padding counts if `count_include_pad` is set."""
     kernel = list(get("kernel_shape"))
     strides, dilations = _each(get, "strides", kernel), _each(get, "dilations", kernel)
     if any(dilation != 1 for dilation in dilations):
@@ -82,7 +82,7 @@ def _each(get: Get, name: str, kernel: Sequence[int]) -> list[int]:
 def _padding(
     size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], get: Get
 ) -> tuple[list[int], list[int]]:
-    """What is put before and after each dimension."""
+    """The padding before and after each dimension."""
     way = get("auto_pad", "NOTSET")
     if way in ("NOTSET", "VALID"):
         pads = get("pads", [0] * 2 * len(kernel)) if way == "NOTSET" else [0] * 2 * len(kernel)

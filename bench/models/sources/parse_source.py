@@ -1,6 +1,6 @@
-"""Names of models that say where they come from: `robustbench:…`, `timm:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`.
+"""Names of models with a source: `robustbench:…`, `timm:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`.
 
-Reading a name imports neither torch nor the source's library, and opens no file: plans are made of names.
+Parsing a name imports neither torch nor the source's library, and opens no file, so that planning needs names only.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _FORMS: Mapping[SourceKind, str] = {
     "onnx-blackbox": "onnx-blackbox:FILE.onnx",
     "blackbox": "blackbox:FILE.py:FUNCTION or blackbox:package.module:FUNCTION",
 }
-"""How the models of each source are named."""
+"""The forms of the names of each source, for error messages."""
 ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
 ROBUSTBENCH_NORMS = ("Linf", "L2", "corruptions")
 
 
 class SourceError(ModelError):
-    """The name of a model is not understood; the message says which form is."""
+    """The name of a model cannot be parsed; the message says which form is expected."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A name, taken apart: where the model comes from, how it is called there, and settings."""
+    """A parsed name: the source of the model, its name there, and settings."""
 
     kind: SourceKind
     name: str
@@ -61,15 +61,17 @@ class ModelSource:
 
     @property
     def access(self) -> Access:
-        """What an attack may see of it."""
+        """What an attack may observe of the model."""
         if self.kind not in ("blackbox", "onnx-blackbox"):
             return "white-box"
         return "labels" if "classes" in self.keywords else "scores"
 
     @property
     def identity(self) -> str:
-        """What of the name decides outcomes: neither where files lie, whose content is looked at, nor how often and in what
-        portions a black box is asked."""
+        """The part of the name that determines results.
+
+        Paths of files are left out, since their content is hashed, and so are the limit and batch size of a black box.
+        """
         settings = tuple((name, value) for name, value in self.settings if name not in _LIMITS)
         if self.kind in ("onnx", "onnx-blackbox") or (self.kind == "hf" and is_folder(self.name)):
             return str(Named(self.kind, settings))
@@ -78,7 +80,7 @@ class ModelSource:
 
     @property
     def title(self) -> str:
-        """How it is called in tables, without folders and settings."""
+        """The name in tables, without folders and settings."""
         if self.kind == "blackbox":
             file, _, function = self.name.rpartition(":")
             return f"blackbox:{PurePath(file).stem if file.endswith('.py') else file}.{function}"
@@ -90,7 +92,7 @@ class ModelSource:
 
 
 def parse_source(spec: str) -> ModelSource | None:
-    """Take a name apart; None where it names no source. Raises SourceError for one that names a source wrongly."""
+    """Parse a name; None if it has no source. Raises SourceError for an invalid name with a source."""
     prefix, colon, rest = spec.partition(":")
     kind = next((name for name in KINDS if colon and name == prefix), None)
     if kind is None:
@@ -110,14 +112,14 @@ def parse_source(spec: str) -> ModelSource | None:
 
 
 def complete_robustbench_name(spec: str, data: str, norm: str) -> str:
-    """The full name of a RobustBench model that is named alone: for the data set and the norm in use; others unchanged.
+    """Complete the short name of a RobustBench model by the data set and norm in use; other names are unchanged.
 
-    Raises SourceError where RobustBench has none for them.
+    Raises SourceError if RobustBench has no models for them.
     """
     source = parse_source(spec)
     if source is None or source.kind != "robustbench" or "/" in source.name:
         return spec
-    # What follows a data set's name says which samples of it, and where they lie.
+    # The rest of a data name selects samples and a folder.
     data_set = re.split(r"[^\w-]", data, maxsplit=1)[0]
     if data_set not in ROBUSTBENCH_DATA or norm not in ROBUSTBENCH_NORMS:
         raise SourceError(
@@ -128,7 +130,7 @@ def complete_robustbench_name(spec: str, data: str, norm: str) -> str:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a name of `hf:` is that of a folder here."""
+    """Whether a name with `hf:` is a local folder."""
     return name.startswith((".", "/", "~"))
 
 

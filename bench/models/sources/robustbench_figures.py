@@ -1,6 +1,6 @@
-"""What RobustBench publishes of its models: from its `model_info` files where they are at hand, else from a table of them.
+"""The figures that RobustBench publishes: from its `model_info` files if they are available, else from a table.
 
-`robustbench.csv` was made of the files at commit 78fcc9e of https://github.com/RobustBench/robustbench (31 March 2025; Croce,
+`robustbench.csv` was made from the files at commit 78fcc9e of https://github.com/RobustBench/robustbench (31 March 2025; Croce,
 Andriushchenko, Sehwag and others, MIT licence). Reading them imports neither robustbench nor torch.
 """
 
@@ -33,7 +33,7 @@ _KEYS = {
     "reported": "reported",
     "corruptions": "corruptions_acc",
 }
-"""Columns of the table, and what the files call them."""
+"""Columns of the table, and their keys in the files."""
 _SAMPLES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
 _SIZES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
 _LICENCES = {
@@ -45,11 +45,11 @@ _LICENCES = {
     "Rebuffi2021Fixing": "Apache-2.0",
     "Rony2019Decoupling": "BSD-3-Clause",
 }
-"""By the beginning of the name; all other weights are under the MIT licence."""
+"""Licences by the beginning of the name; all other weights have the MIT licence."""
 
 
 def robustbench_card(name: str) -> ModelCard:
-    """The card of `DATASET/NORM/NAME` with what is published of it; of a name that is not known, an almost empty one.
+    """The card of `DATASET/NORM/NAME` with its published figures; almost empty for an unknown name.
 
     Raises ModelError for a `model_info` file that cannot be read.
     """
@@ -72,7 +72,7 @@ def robustbench_card(name: str) -> ModelCard:
 
 
 def known_names(data: str, norm: str) -> list[str]:
-    """The models that the table has for a data set and a norm."""
+    """The names of the table's models for a data set and a norm."""
     return [name for kept_data, kept_norm, name in _table() if (kept_data, kept_norm) == (data, norm)]
 
 
@@ -134,7 +134,7 @@ def _facts(data: str, norm: str, model: str) -> Mapping[str, str]:
 
 
 def _info_folders() -> list[Path]:
-    """Where `model_info` may lie: beside the checkpoints, and beside the package in a checkout of it."""
+    """Possible folders of `model_info`: beside the checkpoints, and beside the package in a checkout."""
     folders = [Path(os.environ["GAUNTLET_MODELS"]).expanduser()] if os.environ.get("GAUNTLET_MODELS") else []
     package = importlib.util.find_spec("robustbench")
     if package is not None and package.origin:

@@ -26,9 +26,9 @@ FOLDER_VARIABLE = "GAUNTLET_MODELS"
 
 
 def models_folder() -> Path:
-    """Where checkpoints lie, as `<data set>/<norm>/<name>.pt`, RobustBench's own layout.
+    """The folder of checkpoints `<data set>/<norm>/<name>.pt`, in RobustBench's layout.
 
-    The environment variable GAUNTLET_MODELS; else `models`, RobustBench's default, where it is there; else a cache folder.
+    The environment variable GAUNTLET_MODELS; else `models`, RobustBench's default, if it exists; else a cache folder.
     """
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
@@ -40,16 +40,16 @@ def models_folder() -> Path:
 
 
 def checkpoints(name: str) -> list[Path]:
-    """The files of `DATASET/NORM/NAME` that are there; an ensemble has several."""
+    """The existing files of `DATASET/NORM/NAME`; an ensemble has several."""
     data, norm, model = name.split("/")
     folder = models_folder() / data / norm
     return sorted(folder.glob(f"{model}.pt")) + sorted(folder.glob(f"{model}.pt_m*.pt"))
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """A model of the zoo; without a data set and a norm, of CIFAR-10 in Linf, RobustBench's own default.
+    """Load a model of the zoo; without data set and norm, for CIFAR-10 in Linf, RobustBench's default.
 
-    A checkpoint that is in `models_folder` is used without a network; others are fetched there. Raises ModelError.
+    A checkpoint in `models_folder` is used without a network; others are downloaded there. Raises ModelError.
     """
     name = source.name if "/" in source.name else f"cifar10/Linf/{source.name}"
     data, norm, model_name = name.split("/")
@@ -65,9 +65,9 @@ def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
 
 
 def _package() -> tuple[Any, Any]:
-    """Its modules `utils` and `model_zoo`. Raises ModelError."""
-    # torchattacks 3.3 brings old copies of two packages that are not its own: `robustbench`, which must not be taken for it, and
-    # `autoattack`, which hides the authors' package; that one is called pyautoattack on PyPI, and not by RobustBench 1.1.
+    """RobustBench's modules `utils` and `model_zoo`. Raises ModelError."""
+    # torchattacks 3.3 installs old copies of two other packages: `robustbench`, which must not be used, and `autoattack`, which
+    # hides the authors' package. The latter is called pyautoattack on PyPI, but RobustBench 1.1 imports it as autoattack.
     if package_version("robustbench") == "absent":
         raise ModelError("robustbench is not installed: pip install 'robust-gauntlet[robustbench]'")
     try:
@@ -115,8 +115,8 @@ def _failed(place: Path, error: Exception) -> ModelError:
     if place.is_file():
         return ModelError(f"robustbench cannot load {str(place)!r}: {why}")
     return ModelError(
-        f"robustbench cannot fetch {place.stem!r} ({why}): without a network, put its checkpoint at {str(place)!r}, or set "
-        f"{FOLDER_VARIABLE} to the folder that holds {place.parent.parent.name}/{place.parent.name}/{place.name}"
+        f"robustbench cannot download {place.stem!r} ({why}): without a network, put its checkpoint at {str(place)!r}, or set "
+        f"{FOLDER_VARIABLE} to the folder with {place.parent.parent.name}/{place.parent.name}/{place.name}"
     )
 
 

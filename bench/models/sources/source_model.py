@@ -1,4 +1,4 @@
-"""What a source gives: the model, its card, and what stands for its code in keys."""
+"""The result of a source: the model, its card, and a digest of its code for cache keys."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gauntlet.leaderboard.results.record import Flag
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A model in eval mode, as its source builds it."""
+    """A model in eval mode from a source."""
 
     model: nn.Module
     card: ModelCard
     digest: str
-    """Of what builds it: a file's content, or a library's version."""
+    """Digest of the code that builds the model: a file's content, or a library's version."""
     remarks: tuple[Flag, ...] = ()
 
 
 def library_digest(*names: str) -> str:
-    """Stands for the code of libraries: sha256 of their names and versions."""
+    """A digest for the code of libraries: sha256 of their names and versions."""
     return hashlib.sha256(" ".join(f"{name} {package_version(name)}" for name in names).encode()).hexdigest()

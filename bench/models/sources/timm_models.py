@@ -14,7 +14,7 @@ from gauntlet.bench.models.sources.source_model import SourceModel, library_dige
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """`timm:NAME`; `num_classes` is for weights of one's own. Raises ModelError."""
+    """Load `timm:NAME`; `num_classes` is for your own weights. Raises ModelError."""
     timm = import_library("timm", "timm")
     if pretrained and source.settings:
         raise ModelError(f"timm:{source.name} with num_classes has a fresh last layer: give its weights by --weights")
@@ -33,7 +33,7 @@ def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
 
 
 def timm_card(name: str, facts: dict[str, Any], parameters: int = 0) -> ModelCard:
-    """The card that timm's `pretrained_cfg` amounts to."""
+    """The card from timm's `pretrained_cfg`."""
     size = facts.get("input_size")
     mean, std = facts.get("mean"), facts.get("std")
     where = facts.get("hf_hub_id") or facts.get("url") or ""

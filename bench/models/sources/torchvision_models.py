@@ -15,7 +15,7 @@ from gauntlet.leaderboard.results.published import Published
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
-    """`torchvision:NAME` with its default weights, or `torchvision:NAME.WEIGHTS`; `num_classes` is for weights of one's own.
+    """Load `torchvision:NAME` with its default weights, or `torchvision:NAME.WEIGHTS`; `num_classes` is for your own weights.
 
     Raises ModelError.
     """
@@ -42,7 +42,7 @@ def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
 
 
 def torchvision_card(name: str, weights: Any) -> ModelCard:
-    """The card that the weights' transforms and their `meta` amount to."""
+    """The card from the weights' transforms and `meta`."""
     transforms, facts = weights.transforms(), weights.meta
     size = int(transforms.crop_size[0])
     top1 = facts.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")

@@ -210,7 +210,7 @@ def test_a_training_that_fails_leaves_the_older_file_and_a_checkpoint_to_go_on_w
         train(job, progress=stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.safetensors", "w.safetensors.checkpoint"]
     assert out.read_bytes() == b"older"
-    with pytest.raises(ValueError, match=r"training that was cut off: go on with it \(--resume\), or delete it"):
+    with pytest.raises(ValueError, match=r"interrupted training: continue it with --resume, or delete it"):
         train(job)
     whole = train(zoo_job("cnn.standard_digits", seed=0, out=tmp_path / "whole.safetensors", epochs=3))
     resumed = train(zoo_job("cnn.standard_digits", seed=0, out=out, epochs=3, resume=True))

@@ -176,7 +176,7 @@ def test_the_folder_that_is_named_wins_and_is_the_only_one(tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"d' does not exist"):
         load_data(f"mnist@{tmp_path / 'd'}")
     monkeypatch.setenv("GAUNTLET_DATA", str(tmp_path / "d"))
-    with pytest.raises(ValueError, match=r"GAUNTLET_DATA names '.*d', which is no folder"):
+    with pytest.raises(ValueError, match=r"GAUNTLET_DATA names '.*d', which is not a folder"):
         load_data("mnist")
 
 

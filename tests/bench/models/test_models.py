@@ -352,7 +352,7 @@ class Trap:
 
 def test_a_pickled_checkpoint_is_refused_without_running_its_code(tmp_path, factory):
     torch.save({"state_dict": {}, "trap": Trap(tmp_path / "ran")}, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match="could run code of its author: convert it once") as caught:
+    with pytest.raises(ModelError, match="could run code from it: convert it once") as caught:
         load_model(factory, weights=tmp_path / "w.pt")
     assert "safetensors.torch.save_file" in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -496,7 +496,7 @@ def test_weights_that_were_tampered_with_are_refused(tmp_path):
     raw = bytearray((zoo.WEIGHTS / card.weights).read_bytes())
     raw[-1] ^= 1
     (tmp_path / card.weights).write_bytes(raw)
-    with pytest.raises(ModelError, match=r"is not the one shipped.*install the package again"):
+    with pytest.raises(ModelError, match=r"is not the included file.*install the package again"):
         zoo.build_zoo_model(card.weights, card.sha256, tmp_path)
     with pytest.raises(ModelError, match=r"is not there.*install the package again"):
         zoo.build_zoo_model("absent.safetensors", card.sha256, tmp_path)

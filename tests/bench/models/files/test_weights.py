@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_listed_by_key_and_shape(tmp_path):
 
 
 def test_weights_alone_are_no_model(tmp_path):
-    with pytest.raises(ModelError, match=r"names weights only: write --model FILE.py:FACTORY --weights .*w\.pt"):
+    with pytest.raises(ModelError, match=r"is a file of weights: write --model FILE.py:FACTORY --weights .*w\.pt"):
         load_model(str(saved(tmp_path, state(0.5))))
 
 
@@ -166,7 +166,7 @@ def test_a_malicious_checkpoint_is_refused_and_its_code_never_runs(tmp_path, way
         load_weights(network(), path)
     assert not ran.exists()
     if way in ("zip", "older", "nested"):
-        assert "mkdir), and reading it could run code of its author: convert it once" in str(caught.value)
+        assert "mkdir), and reading it could run code from it: convert it once" in str(caught.value)
 
 
 def test_other_libraries_loaders_are_kept_from_running_code_too(tmp_path):

@@ -71,7 +71,7 @@ def test_a_normalisation_that_the_model_has_already_is_named():
 
 
 def test_channels_last_is_named_where_the_model_fails_and_where_it_only_does_badly():
-    with pytest.raises(ModelError, match=r"but takes them channels last \(N, H, W, C\)"):
+    with pytest.raises(ModelError, match=r"but accepts them channels last \(N, H, W, C\)"):
         check_model(Classifier(Wants(from_channels_last)), IMAGES, LABELS)
     colour = torch.cat([IMAGES, 1 - IMAGES, IMAGES], 1)
     # It takes any order of the values, so that it does not fail.

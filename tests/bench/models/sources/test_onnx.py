@@ -271,7 +271,7 @@ def test_a_file_is_named_without_its_kind_too_and_other_weights_are_other_models
     first, second = load_model(str(network(tmp_path))), load_model(str(network(tmp_path, "other.onnx")))
     assert first.digest != second.digest
     assert first.source_digest != second.source_digest
-    with pytest.raises(ModelError, match="has its weights inside"):
+    with pytest.raises(ModelError, match="contains its weights"):
         load_model(str(tmp_path / "net.onnx"), weights=tmp_path / "w.pt")
 
 
@@ -320,7 +320,7 @@ def test_a_conversion_that_does_not_answer_as_the_runtime_is_refused(tmp_path, m
     path = network(tmp_path)
     wrong = {**OPERATORS, "Relu": lambda call: call[0].clamp_min(0.1)}
     monkeypatch.setattr("gauntlet.bench.models.sources.onnx_network.OPERATORS", wrong)
-    with pytest.raises(ModelError, match=r"does not answer as in onnxruntime \(outputs differ by"):
+    with pytest.raises(ModelError, match=r"disagrees with onnxruntime \(outputs differ by"):
         load_model(str(path))
 
 
@@ -338,10 +338,10 @@ def test_a_file_that_gives_classes_is_attacked_as_such(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw[: len(raw) // 2], "is damaged, or none"),
+        (lambda raw: raw[: len(raw) // 2], "is damaged, or not an ONNX file"),
         (lambda raw: b"", "is empty"),
         (lambda raw: b"<html>not found</html>", "holds a web page"),
-        (lambda raw: b"something else", "is damaged, or none"),
+        (lambda raw: b"something else", "is damaged, or not an ONNX file"),
     ],
 )
 def test_a_file_that_is_no_onnx_is_told_in_a_sentence(tmp_path, change, message):
@@ -359,17 +359,17 @@ def test_a_file_that_is_no_classifier_of_images_is_told(tmp_path):
     two = [helper.make_tensor_value_info(name, 1, ["n", 3, 8, 8]) for name in "xy"]
     one = [helper.make_tensor_value_info("z", 1, ["n", 3, 8, 8])]
     onnx.save(model_of([helper.make_node("Add", ["x", "y"], ["z"])], two, one), str(tmp_path / "two.onnx"))
-    with pytest.raises(ModelError, match=r"takes 2 inputs \(x, y\)"):
+    with pytest.raises(ModelError, match=r"has 2 inputs \(x, y\)"):
         load_model(str(tmp_path / "two.onnx"))
     onnx.save(model_of([helper.make_node("Relu", ["x"], ["z"])], two[:1], one), str(tmp_path / "image.onnx"))
-    with pytest.raises(ModelError, match=r"gives \(3, 3, 8, 8\)"):
+    with pytest.raises(ModelError, match=r"returns \(3, 3, 8, 8\)"):
         load_model(str(tmp_path / "image.onnx"))
     half = [helper.make_tensor_value_info("x", 10, ["n", 3, 8, 8])]
     out = [helper.make_tensor_value_info("z", 10, ["n", 192])]
     onnx.save(model_of([helper.make_node("Flatten", ["x"], ["z"])], half, out), str(tmp_path / "half.onnx"))
-    with pytest.raises(ModelError, match="takes another type than float32"):
+    with pytest.raises(ModelError, match="has an input of another type than float32"):
         load_model(str(tmp_path / "half.onnx"))
     text = [helper.make_tensor_value_info("x", 1, ["n", 20])]
     onnx.save(model_of([helper.make_node("Relu", ["x"], ["z"])], text, text[:0] + out), str(tmp_path / "text.onnx"))
-    with pytest.raises(ModelError, match=r"takes 2 dimensions, but images have 4|is damaged"):
+    with pytest.raises(ModelError, match=r"has an input of 2 dimensions, but images have 4|is damaged"):
         load_model(str(tmp_path / "text.onnx"))

@@ -314,7 +314,7 @@ def test_robustbench_does_not_run_a_checkpoints_code_and_names_what_it_does_not_
 
     _, place = wong
     torch.save(Trap(), place)
-    with pytest.raises(ModelError, match="could run code of its author"):
+    with pytest.raises(ModelError, match="could run code from it"):
         load_model("robustbench:cifar10/Linf/Wong2020Fast")
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ModelError, match=r"has no model 'Wong2020Fats' for cifar10 in Linf; did you mean Wong2020Fast"):
@@ -489,7 +489,7 @@ def test_a_stated_normalisation_wins_and_weights_of_ones_own_take_the_card_away(
     assert own.card is None
     assert own.module.mean.flatten().tolist() == pytest.approx(PREPARED["image_mean"])
     with torch.no_grad():
-        torch.testing.assert_close(own.module.answer(IMAGES), model(IMAGES).logits)
+        torch.testing.assert_close(own.module.without_normalisation(IMAGES), model(IMAGES).logits)
 
 
 def test_a_folder_without_a_classifiers_head_is_refused_since_it_would_be_drawn_at_random(folder, tmp_path):
@@ -508,7 +508,7 @@ def test_code_of_a_repository_is_not_run(folder):
     (place / "code.py").write_text(f"open({str(place / 'ran')!r}, 'w')")
     config["auto_map"] = {"AutoModelForImageClassification": "code.Net"}
     (place / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"needs code of its own \(auto_map in its config.json\), which is not run"):
+    with pytest.raises(ModelError, match=r"needs its own code \(auto_map in its config.json\), which is not run"):
         load_model(f"hf:{place}")
     assert not (place / "ran").exists()
 
@@ -518,14 +518,14 @@ def test_code_of_a_repository_is_not_run(folder):
     [
         ("config.json", None, "configuration file .* is not there"),
         ("config.json", b"<html></html>", "holds a web page"),
-        ("config.json", b"{", "is no valid JSON"),
+        ("config.json", b"{", "is not valid JSON"),
         ("config.json", b"[]", "holds a list"),
         ("config.json", b'{"model_type": "unheard"}', "transformers cannot make an image classifier of hf:"),
-        ("model.safetensors", None, r"holds no \.safetensors file"),
+        ("model.safetensors", None, r"has no \.safetensors file"),
         ("model.safetensors", b"", "is empty"),
         ("model.safetensors", b"junk junk junk", "transformers cannot make an image classifier of hf:"),
         ("preprocessor_config.json", b'{"image_mean": ["a"], "image_std": [1]}', "is not understood"),
-        ("preprocessor_config.json", b"{", "is no valid JSON"),
+        ("preprocessor_config.json", b"{", "is not valid JSON"),
     ],
 )
 def test_a_folder_with_a_file_that_is_wrong_is_told_in_a_sentence(folder, name, content, message):
@@ -560,7 +560,7 @@ def test_what_cannot_be_fetched_says_how_to_do_without_a_network(monkeypatch, tm
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "snapshot_download", lambda *given, **named: 1 / 0)
     with pytest.raises(
-        ModelError, match=r"cannot be fetched \(ZeroDivisionError: .*\): without a network, put its files"
+        ModelError, match=r"cannot be downloaded \(ZeroDivisionError: .*\): without a network, put its files"
     ):
         load_model("hf:owner/net@main")
 
