@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.worst_case import WorstCase
@@ -37,6 +36,8 @@ class Bracket:
         count, n = len(self.contradictions), self.certified.successes
         if not self.probabilistic or not count:
             return count > 0
+        from scipy.stats import binom  # takes longer to import than a stored run takes to read
+
         return float(binom.sf(count - 1, n, _ALPHA)) < _ALPHA
 
     @property

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+
+from gauntlet.leaderboard.stats.binomial import beta_quantile, half_tail
 
 Alternative = Literal["two-sided", "greater", "less"]
 
@@ -61,8 +62,12 @@ class Proportion:
 
 @lru_cache(maxsize=65536)
 def _clopper_pearson(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="exact")
-    return float(interval.low), float(interval.high)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence!r} must lie between 0 and 1, both excluded")
+    tail, failures = (1 - confidence) / 2, n - successes
+    low = beta_quantile(tail, successes, failures + 1) if successes else 0.0
+    high = 1 - beta_quantile(tail, failures, successes + 1) if failures else 1.0
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,9 @@ def _mcnemar_p(only_first: int, only_second: int, alternative: Alternative) -> f
     discordant = only_first + only_second
     if discordant == 0:
         return 1.0
-    return float(binomtest(only_first, discordant, 0.5, alternative=alternative).pvalue)
+    if alternative == "two-sided":
+        return min(1.0, 2 * half_tail(max(only_first, only_second), discordant))
+    return half_tail(only_first if alternative == "greater" else only_second, discordant)
 
 
 def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -67,6 +67,27 @@ def test_the_two_parts_of_the_digits_are_disjoint_and_together_are_scikit_learns
         assert np.array_equal(image * 16, bunch.images[index])
 
 
+def test_the_split_of_the_digits_is_that_of_scikit_learn():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    labels = load_digits().target
+    expected = train_test_split(np.arange(len(labels)), train_size=1000, stratify=labels, random_state=0)
+    for part, indices in zip(("digits-train", "digits"), expected, strict=True):
+        assert load_data(part).ids == tuple(f"digits/{index:04d}" for index in indices)
+
+
+def test_loading_the_digits_imports_no_scikit_learn():
+    code = (
+        "import sys\n"
+        "from gauntlet.bench.data.load_data import load_data\n"
+        "assert len(load_data('digits')) == 797\n"
+        "assert not {'sklearn', 'scipy', 'pandas'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_first_hundred_digits_hold_every_class():
     assert set(load_data("digits", samples="100").labels.tolist()) == set(range(10))
 
