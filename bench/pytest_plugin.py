@@ -15,7 +15,7 @@ from gauntlet.bench.config.options import OPTIONS
 
 if TYPE_CHECKING:
     from gauntlet.bench.config.schema import Config
-    from gauntlet.bench.gate.gate import Gate
+    from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.session.pytest_session import Session
 
 _SESSION = pytest.StashKey["Session"]()
@@ -48,12 +48,12 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
     """What the run is judged against; `read` is its configuration where that is known. Raises UsageError."""
     if _GATE not in config.stash:
         from gauntlet.bench.config.schema import load_config
-        from gauntlet.bench.gate.gate import chosen
+        from gauntlet.bench.gate.choose_gate import choose_gate
 
         options = _options(config)
         try:
             read = read or load_config(options, folder=_folder(config), file=options["config"])
-            config.stash[_GATE] = chosen(
+            config.stash[_GATE] = choose_gate(
                 read,
                 options["gate"],
                 allow_undecided=options["allow_undecided"],
@@ -215,7 +215,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Write the leaderboard from the store and show it, then the gate's verdicts; of a run that stopped early these alone."""
     gate, _ = config.stash.get(_GATE, (None, ""))
     for folder in _folders(config) if gate is None or not gate.early else []:
-        from gauntlet.bench.session.pytest_session import summary
+        from gauntlet.bench.run.summary import summary
 
         terminalreporter.section("gauntlet leaderboard")
         for line in summary(folder):

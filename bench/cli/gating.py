@@ -12,7 +12,8 @@ import click
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.environment.exit_codes import GATE_EXITS
 from gauntlet.bench.gate.accept import accept, read_either
-from gauntlet.bench.gate.gate import Gate, Judged, judge_run
+from gauntlet.bench.gate.choose_gate import Gate
+from gauntlet.bench.gate.gate import Judged, judge_run
 from gauntlet.bench.gate.publish import Format, default_format, lines
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.gate.baseline import Test, diff

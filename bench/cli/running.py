@@ -12,17 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gauntlet.bench.cli.gating import print_judged
 from gauntlet.bench.config.schema import Config, load_config
-from gauntlet.bench.environment.exit_codes import EXIT_FAILED, GATE_EXITS
-from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
-from gauntlet.bench.gate.gate import Gate, chosen, judge_run
+from gauntlet.bench.environment.exit_codes import EXIT_FAILED, EXIT_INCOMPARABLE, GATE_EXITS
+from gauntlet.bench.gate.choose_gate import Gate, choose_gate
 from gauntlet.bench.planning.plan import Cell, make_plan
 from gauntlet.bench.run.engine import Engine, missed
 from gauntlet.bench.run.estimate import estimate
-from gauntlet.bench.session.pytest_session import summary
-from gauntlet.leaderboard.gate.report import State, worst
-from gauntlet.leaderboard.gate.trace import Trace
+from gauntlet.bench.run.summary import summary
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CellResult
@@ -50,7 +46,7 @@ def execute(options: Mapping[str, Any]) -> int:
     incomparable, whatever its attack.
     """
     config = _config(options)
-    gate, note = chosen(
+    gate, note = choose_gate(
         config,
         options.get("gate"),
         allow_undecided=bool(options.get("allow_undecided")),
@@ -70,23 +66,33 @@ def execute(options: Mapping[str, Any]) -> int:
     click.echo()
     for line in summary(engine.run.folder):
         click.echo(line)
-    states: list[State] = ["failed" if unmet else "passed"]
-    if gate is not None:
-        click.echo()
-        judged = judge_run(engine.run.folder, gate)
-        print_judged(judged)
-        states.append(judged.report.state)
-    elif note:
+    code = _judge(engine, gate) if gate is not None else 0
+    if note:
         click.echo(note)
-    if failed:
-        states.append("incomparable" if gate is not None else "failed")
     for problem in (*failed, *unmet):
         click.echo(f"PROBLEM {visible(problem)}", err=True)
-    return GATE_EXITS[worst(states)]
+    if unmet or (failed and gate is None):
+        return EXIT_FAILED
+    # A cell in error cannot be compared, which counts before an undecided gate and after a failed one.
+    return EXIT_INCOMPARABLE if failed and code != EXIT_FAILED else code
+
+
+def _judge(engine: Engine, gate: Gate) -> int:
+    """Judge the run by its gate and print the report; returns the gate's exit code."""
+    from gauntlet.bench.cli.gating import print_judged
+    from gauntlet.bench.gate.gate import judge_run
+
+    click.echo()
+    judged = judge_run(engine.run.folder, gate)
+    print_judged(judged)
+    return GATE_EXITS[judged.report.state]
 
 
 def _execute_early(config: Config, gate: Gate) -> int:
     """Attack each cell that is judged until its verdict is certain, and judge; returns the exit code."""
+    from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
+    from gauntlet.leaderboard.gate.trace import Trace
+
     early = open_gate(gate.file, gate.baseline, gate.policy, config)
     engine = _engine(config)
     failed = []
@@ -97,12 +103,10 @@ def _execute_early(config: Config, gate: Gate) -> int:
         else:
             tell.done(_line(found))
             failed.append(_failure(tell.title, found))
-    click.echo()
-    judged = judge_run(engine.run.folder, gate)
-    print_judged(judged)
+    code = _judge(engine, gate)
     for problem in failed:
         click.echo(f"PROBLEM {visible(problem)}", err=True)
-    return GATE_EXITS[worst([judged.report.state, "incomparable" if failed else "passed"])]
+    return EXIT_INCOMPARABLE if failed and code != EXIT_FAILED else code
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,18 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.random import sample_keys
-from gauntlet.bench.corruptions import blur, digital, noise, spatter, weather
 from gauntlet.bench.corruptions.catalog import CORRUPTIONS, SEVERITIES
 from gauntlet.bench.corruptions.image_ops import Pixels, stored
 from gauntlet.bench.corruptions.severity_tables import TABLES, table_for
 
-_FUNCTIONS: dict[str, Callable[..., Pixels]] = {
-    name: getattr(room, name)
-    for room in (noise, blur, weather, digital, spatter)
-    for name in CORRUPTIONS
-    if hasattr(room, name)
-}
+
+@cache
+def _functions() -> Mapping[str, Callable[..., Pixels]]:
+    # Imported with the first corruption: they need scipy.ndimage and scipy.signal, which take half a second.
+    from gauntlet.bench.corruptions import blur, digital, noise, spatter, weather
+
+    modules = (noise, blur, weather, digital, spatter)
+    return {name: getattr(module, name) for module in modules for name in CORRUPTIONS if hasattr(module, name)}
 
 
 def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, seed: int, table: str = "auto") -> Tensor:
@@ -48,7 +50,7 @@ def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, see
 def corrupt_image(image: Pixels, name: str, key: int, settings: Sequence[Any]) -> Pixels:
     """One image (H, W, C), corrupted with the random numbers of `key`."""
     random = np.random.RandomState(np.random.Philox(key=key))
-    return stored(_FUNCTIONS[name](image, random, *settings))
+    return stored(_functions()[name](image, random, *settings))
 
 
 def _settings(name: str, severity: int, table: str) -> Sequence[Any]:

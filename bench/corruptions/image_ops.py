@@ -6,7 +6,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import zoom
 
 Pixels: TypeAlias = npt.NDArray[np.float64]
 """(H, W, C), in [0, 1]."""
@@ -32,6 +31,8 @@ def grey(image: Pixels) -> Pixels:
 
 def enlarged(image: Pixels, factor: float) -> Pixels:
     """The middle of the image, enlarged by `factor` to the size of the whole, between pixels linearly."""
+    from scipy.ndimage import zoom
+
     height, width = image.shape[:2]
     tall, broad = int(np.ceil(height / factor)), int(np.ceil(width / factor))
     top, left = (height - tall) // 2, (width - broad) // 2

@@ -88,7 +88,7 @@ def stratified_split(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int6
 
 
 def _class_sizes(counts: npt.NDArray[np.int64], n: int, generator: np.random.RandomState) -> npt.NDArray[np.int64]:
-    """`n` samples shared among classes of `counts` samples in proportion; the largest remainders are rounded up, ties at random."""
+    """`n` samples shared among classes of `counts` samples: the largest remainders are rounded up, ties at random."""
     import numpy as np
 
     exact = counts / counts.sum() * n

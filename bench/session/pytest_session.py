@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,15 @@ import torch
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.gate.artifact import ArtifactError
+from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.gate.early_run import EarlyGate, early_cell, gated, open_gate, refuse_bounds
-from gauntlet.bench.gate.gate import Gate
 from gauntlet.bench.planning.plan import Cell, make_plan
-from gauntlet.bench.run.engine import Engine, missed, write_leaderboard
-from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.run.engine import Engine, missed
 from gauntlet.leaderboard.gate.trace import Trace
-from gauntlet.leaderboard.report.terminal import terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
 from gauntlet.leaderboard.rows.corruptions import accuracy
-from gauntlet.leaderboard.rows.references import references, told
-from gauntlet.leaderboard.rows.table import rows
 
 
 class SessionError(ValueError):
@@ -156,30 +151,3 @@ def _extra(result: CellResult) -> dict[str, Any]:
         "flags": ", ".join(flag.name for flag in cells.flags(result)),
     }
     return {name: value for name, value in found.items() if not (isinstance(value, float) and math.isnan(value))}
-
-
-def summary(folder: Path) -> Iterator[str]:
-    """Write the leaderboard of the run in `folder`, and yield the lines that show it."""
-    try:
-        run = load_run(folder)
-        files, results = write_leaderboard(run)
-        table, published = rows(results), run.published()
-    except (StoreError, ValueError, OSError) as error:
-        yield f"ERROR: the leaderboard could not be written: {error}"
-        return
-    yield from terminal_table(table).splitlines()
-    if found := list(told(references(table, published))):
-        yield ""
-        yield from map(visible, found)
-    stored = sum(all(block.cached for block in one.blocks) for one in results if one.blocks)
-    errors = sum(one.error is not None for one in results)
-    open_cells = sum(cells.status(one) == "unfinished" for one in results)
-    yield ""
-    yield (
-        f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), "
-        f"{errors} in error, {open_cells} not run"
-    )
-    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown):
-        if path is not None:
-            yield f"written: {path}"
-    yield f"check every stored example again: gauntlet verify {run.root}"

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from gauntlet.defenses.certificates.relu_network import Network
 
@@ -93,6 +92,8 @@ def program(
 
 def minimise(row: Array, side: float, written: Program, seconds: float) -> Any:
     """The least row @ v over a program's points with row @ v <= side: the result of scipy's `milp`, solved by HiGHS."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and few runs search
+
     constraints = LinearConstraint(np.vstack([written.a, row]), -np.inf, np.append(written.b, side))
     with _quiet():
         return milp(

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gauntlet.bench.data.formats.encoded_images import encoded_images
@@ -73,6 +72,8 @@ def column(names: Sequence[str], wanted: Sequence[str], what: str, path: Path) -
 
 def encoded_column(images: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     """The bytes of a column of images. Raises ValueError for a column of another type, and for rows without bytes."""
+    import pyarrow.compute as pc  # only reading an image file needs it
+
     if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
         images = pc.struct_field(images, "bytes")
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
@@ -92,6 +93,8 @@ def unique_names(names: Sequence[str | None]) -> tuple[str, ...] | None:
 
 def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
     """The labels of a file, the paths of its rows, and the sizes of its row groups."""
+    import pyarrow.compute as pc
+
     try:
         with path.open("rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)

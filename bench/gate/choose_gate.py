@@ -1,0 +1,64 @@
+"""Which gate applies to a run. Importing this module is cheap, so that runs without a gate do not pay for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gauntlet.bench.config.schema import Config
+from gauntlet.leaderboard.gate.policy import Policy
+
+if TYPE_CHECKING:
+    from gauntlet.leaderboard.gate.baseline import Baseline
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The baseline and the policy by which a run is judged."""
+
+    file: Path
+    baseline: Baseline
+    policy: Policy
+    early: bool = False
+    """Whether to attack only as many samples as the verdicts need."""
+
+
+def choose_gate(
+    config: Config,
+    file: str | Path | None,
+    *,
+    allow_undecided: bool = False,
+    early: bool = False,
+    none: bool = False,
+    prefix: str = "--",
+) -> tuple[Gate | None, str]:
+    """The gate of a run: the baseline in `file`, else the configured one; None where there is neither.
+
+    The second value is a sentence that says why the configured baseline is not applied (its file does not exist yet, or options
+    narrow the run), else empty. `none` ignores the configured baseline. `prefix` is the beginning of every option. Raises
+    BaselineError for a baseline that cannot be read, and ValueError for gate options without a gate.
+    """
+    policy = replace(config.gate.policy, allow_undecided=allow_undecided or config.gate.policy.allow_undecided)
+    named, note = None if none else config.gate.baseline, ""
+    if none and file is not None:
+        raise ValueError(f"{prefix}no-gate and {prefix}gate={file} contradict each other: leave one of them out")
+    if file is None and named is not None:
+        if config.narrowed:
+            note = f"Gate not applied: options narrow what is run. To judge it all the same, add {prefix}gate={named}"
+        elif not named.exists():
+            return None, (
+                f"Gate not applied: {named} is not there yet. To make this run the first baseline: "
+                f"gauntlet baseline accept {config.out} --reason TEXT"
+            )
+        else:
+            file = named
+    if file is not None:
+        from gauntlet.leaderboard.gate.baseline_file import read_baseline
+
+        return Gate(Path(file), read_baseline(Path(file)), policy, early or config.gate.early), ""
+    for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
+        if given:
+            way = f"name the baseline with {prefix}gate=FILE, or leave it out"
+            raise ValueError(f"{prefix}{name} is about a gate: {way}. {note}".strip())
+    return None, note
