@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         extra: dict[str, Any] = {"action": "store_true"} if option.flag else {"metavar": option.metavar}
         if not option.flag:
             extra |= {"action": "append", "default": []} if option.many else {"type": option.kind, "default": None}
-        group.addoption(f"--gauntlet-{option.name}", dest=f"gauntlet_{option.key}", help=option.help, **extra)
+        group.addoption(f"--gauntlet-{option.name}", dest=f"gauntlet_{option.key}", help=option.text(), **extra)
 
 
 def pytest_configure(config: pytest.Config) -> None:

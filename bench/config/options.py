@@ -1,17 +1,24 @@
-"""The options of a run, once: the command line and the pytest plugin (behind `--gauntlet-`) are both made from this list."""
+"""The options of a run, listed once for the command line and for the pytest plugin, which adds the prefix `--gauntlet-`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal
+
+Group = Literal["model", "data", "attack", "training", "gate", "output", "machine", "configuration"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option. `many`: may be repeated, and each value may be a comma-separated list."""
+    """One option of a run."""
 
     name: str
     help: str
+    group: Group
+    default: str = ""
+    """The value that applies when neither an option nor the configuration gives one, as the help shows it."""
     many: bool = False
+    """Whether the option may be repeated; each value may be a comma-separated list."""
     flag: bool = False
     metavar: str | None = None
     kind: type[str] | type[int] = str
@@ -21,67 +28,151 @@ class Option:
         """The name as a Python identifier."""
         return self.name.replace("-", "_")
 
+    def text(self, *, single: bool = False) -> str:
+        """The help with the default; `single`: for a command that takes the option once."""
+        repeated = " May be repeated." if self.many and not single else ""
+        return f"{self.help}{repeated}{f' [default: {self.default}]' if self.default else ''}"
 
-OPTIONS: tuple[Option, ...] = (
+
+OPTIONS: Final[tuple[Option, ...]] = (
     Option(
-        "model", "Registered name (wildcards), package.module:factory or file.py:factory.", many=True, metavar="MODEL"
+        "model",
+        "Model: a registered name or wildcard, file.py:factory, package.module:factory, or SOURCE:NAME such as timm:resnet50.",
+        "model",
+        default="cnn.*",
+        many=True,
+        metavar="MODEL",
     ),
     Option(
-        "weights", "Weights for the model: .safetensors, or a torch file (loaded with weights_only).", metavar="FILE"
+        "weights",
+        "Weights to load into the model: a .safetensors file or a torch checkpoint.",
+        "model",
+        metavar="FILE",
     ),
-    Option("mean", "Per-channel mean subtracted before the model, for instance 0.485,0.456,0.406.", metavar="M,…"),
-    Option("std", "Per-channel standard deviation to divide by before the model.", metavar="S,…"),
-    Option("defense", "Defense at inference, with settings like jpeg(quality=50).", many=True, metavar="DEFENSE"),
-    Option("attacks", "A suite, or attacks with settings like pgd(steps=100).", many=True, metavar="ATTACKS"),
+    Option(
+        "mean",
+        "Per-channel mean to subtract before the model, such as 0.485,0.456,0.406.",
+        "model",
+        metavar="M,…",
+    ),
+    Option(
+        "std",
+        "Per-channel standard deviation to divide by before the model, such as 0.229,0.224,0.225.",
+        "model",
+        metavar="S,…",
+    ),
+    Option(
+        "defense",
+        "Defense at inference, with its settings in brackets: jpeg(quality=50).",
+        "model",
+        default="none",
+        many=True,
+        metavar="DEFENSE",
+    ),
     Option(
         "data",
-        "Registered data (also NAME/PART, NAME@FOLDER), FILE.npz, FILE.parquet, a folder by class, or module:function.",
+        "Data set: a registered name (also NAME/PART and NAME@FOLDER), FILE.npz, FILE.parquet, a folder of images by class, or "
+        "module:function.",
+        "data",
+        default="digits",
         metavar="DATA",
     ),
     Option(
         "samples",
-        "Which samples: 500 (the first), 0:500, stratified:500, or ids.txt (an id a line).",
+        "Samples to evaluate: 500 (the first 500), 100:200, stratified:500, or a text file with one id per line.",
+        "data",
+        default="all",
         metavar="SAMPLES",
     ),
     Option(
+        "attacks",
+        "Attack suite, or attacks with their settings in brackets: pgd(steps=100).",
+        "attack",
+        default="standard",
+        many=True,
+        metavar="ATTACKS",
+    ),
+    Option(
         "threat",
-        "Threat model NORM:EPS[:target=CLASS|next|random], for instance Linf:8/255; may be repeated.",
+        "Threat model NORM:EPS, such as Linf:8/255. Append :target=CLASS, :target=next or :target=random for targeted attacks.",
+        "attack",
+        default="Linf:0.15 for the digits, else Linf:8/255",
         many=True,
         metavar="THREAT",
     ),
-    Option(
-        "plugin", "Python file that registers models, attacks, defenses or data of yours.", many=True, metavar="FILE.py"
-    ),
-    Option("seed", "Seed of the attacks' random numbers (default 0).", metavar="N", kind=int),
-    Option("device", "auto, cpu, cuda or cuda:1 (default auto: a GPU where there is one).", metavar="DEVICE"),
-    Option(
-        "precision",
-        "Form of the model that native attacks see: auto (a faster one where it pays), float32 (the model as it is), "
-        "bfloat16 or float16; verified is always on the model itself (default auto).",
-        metavar="PRECISION",
-    ),
+    Option("seed", "Seed of the attacks.", "attack", default="0", metavar="N", kind=int),
     Option(
         "checks",
-        "Of what attacks can be fooled by: default, all (also those that run attacks of their own) or none.",
+        "Gradient-masking checks to run: default, all (adds the checks that run attacks of their own) or none.",
+        "attack",
+        default="default",
         metavar="CHECKS",
     ),
     Option(
-        "batch-size", "Samples attacked at once (default: by the size of an image, 32 to 1024).", metavar="N", kind=int
-    ),
-    Option("out", "Folder of the results (default gauntlet-results).", metavar="FOLDER"),
-    Option("config", "Config file; else gauntlet.toml, or [tool.gauntlet] of pyproject.toml.", metavar="FILE"),
-    Option("fresh", "Run every cell again, also what the store holds, and compare.", flag=True),
-    Option("no-adversarials", "Do not store the adversarial examples (verify and replay need them).", flag=True),
-    Option(
         "gate",
-        "Baseline that the run is judged against when it is done (default: the configuration's).",
+        "Baseline file to judge the finished run against.",
+        "gate",
+        default="the configured baseline",
         metavar="BASELINE",
     ),
-    Option("gate-early", "Attack no more samples than the gate's verdicts need, and write no leaderboard.", flag=True),
     Option(
-        "no-gate",
-        "Judge nothing, though the configuration names a baseline: what a new baseline is made of.",
+        "gate-early",
+        "Attack only as many samples as the gate needs for its verdicts. No leaderboard is written.",
+        "gate",
         flag=True,
     ),
-    Option("allow-undecided", "The gate passes where the samples are too few to decide.", flag=True),
+    Option("no-gate", "Ignore the configured baseline; use this to create a new one.", "gate", flag=True),
+    Option("allow-undecided", "Let the gate pass when the samples are too few for a verdict.", "gate", flag=True),
+    Option("out", "Folder for the results.", "output", default="gauntlet-results", metavar="FOLDER"),
+    Option(
+        "fresh",
+        "Run every cell again, even if the store holds its result, and compare the two results.",
+        "output",
+        flag=True,
+    ),
+    Option(
+        "no-adversarials",
+        "Do not store the adversarial examples, which `gauntlet verify` and replays need.",
+        "output",
+        flag=True,
+    ),
+    Option(
+        "device",
+        "Device: auto (a GPU if available), cpu, cuda or cuda:1.",
+        "machine",
+        default="auto",
+        metavar="DEVICE",
+    ),
+    Option(
+        "precision",
+        "Precision of the model copy that native attacks use: auto (the fastest safe form), float32, bfloat16 or float16. "
+        "Examples are always verified on the model itself.",
+        "machine",
+        default="auto",
+        metavar="PRECISION",
+    ),
+    Option(
+        "batch-size",
+        "Number of samples attacked at once.",
+        "machine",
+        default="32 to 1024, by the size of an image",
+        metavar="N",
+        kind=int,
+    ),
+    Option(
+        "config",
+        "Configuration file.",
+        "configuration",
+        default="gauntlet.toml, else [tool.gauntlet] in pyproject.toml",
+        metavar="FILE",
+    ),
+    Option(
+        "plugin",
+        "Python file that registers models, attacks, defenses or data sets.",
+        "configuration",
+        default="the configured plugins",
+        many=True,
+        metavar="FILE.py",
+    ),
 )
+"""In the order of the help."""

@@ -169,7 +169,7 @@ def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 def _group(row: Mapping[str, Any]) -> Group:
     models = texts(row.get("model", "cnn.*"), "model")
-    numbers = {name: _floats(row.get(name), name) for name in ("mean", "std")}
+    numbers = {name: channel_values(row.get(name), name) for name in ("mean", "std")}
     if row.get("weights") and len(models) > 1:
         raise ConfigError(f"weights={row['weights']!r} fit one model, but {len(models)} are named: {', '.join(models)}")
     data = DataRef(str(row.get("data", "digits")), str(row["samples"]) if "samples" in row else None)
@@ -195,7 +195,8 @@ def known(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _floats(value: Any, name: str) -> tuple[float, ...] | None:
+def channel_values(value: Any, name: str) -> tuple[float, ...] | None:
+    """One number for each channel, from a list or a text with commas; None for None. Raises ConfigError."""
     if value is None:
         return None
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]

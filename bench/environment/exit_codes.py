@@ -1,4 +1,4 @@
-"""The exit codes of every command."""
+"""The exit codes of every command, and what they mean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:  # every command imports this module, and few need the gate
     from gauntlet.leaderboard.gate.report import State
 
+EXIT_PASSED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INCOMPARABLE = 3
@@ -15,14 +16,19 @@ EXIT_UNDECIDED = 4
 EXIT_INTERRUPTED = 130
 
 GATE_EXITS: Final[Mapping[State, int]] = {
-    "passed": 0,
+    "passed": EXIT_PASSED,
     "failed": EXIT_FAILED,
     "incomparable": EXIT_INCOMPARABLE,
     "undecided": EXIT_UNDECIDED,
 }
 
-EPILOG = (
-    "Exit codes: 0 all well; 1 a cell in error, an expectation missed, a failed verification or gate; 2 wrong usage; "
-    "3 a gate that compared nothing, or could not compare all; 4 a gate that is undecided; 130 interrupted (run the same "
-    "command again to resume)."
-)
+MEANINGS: Final[Mapping[int, str]] = {
+    EXIT_PASSED: "Success.",
+    EXIT_FAILED: "Failure: a cell in error, an expectation missed, a failed verification, a blocking check, robustness lost, or "
+    "a file that cannot be written.",
+    EXIT_USAGE: "Wrong usage: an invalid option or configuration, or a file that cannot be read.",
+    EXIT_INCOMPARABLE: "The gate compared nothing, or could not compare every cell (1 takes precedence).",
+    EXIT_UNDECIDED: "The gate is undecided: too few samples (1 and 3 take precedence).",
+    EXIT_INTERRUPTED: "Interrupted: run the same command again to resume.",
+}
+"""Shown by `gauntlet --help`; a command shows those that it uses, with its own reasons for 1."""

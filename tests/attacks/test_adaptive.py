@@ -17,7 +17,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Stage, Task, Verification, solve
 from gauntlet.attacks.square import Square
-from gauntlet.bench.cli.running import execute
+from gauntlet.bench.cli.run import execute
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, write_leaderboard

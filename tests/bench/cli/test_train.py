@@ -36,10 +36,10 @@ class Net(nn.Module):
 BLOCKING = """
 import itertools, sys
 from dataclasses import replace
-from gauntlet.bench.cli import training
 from gauntlet.bench.cli.main import main
+from gauntlet.defenses.training.catalog import RECIPES
 
-recipe, calls = training.RECIPES["fast"], itertools.count()
+recipe, calls = RECIPES["fast"], itertools.count()
 
 def loss(*arguments):
     if next(calls) == 10:  # in the middle of an epoch
@@ -47,7 +47,7 @@ def loss(*arguments):
         sys.stdin.read()
     return recipe.loss(*arguments)
 
-training.RECIPES["fast"] = replace(recipe, loss=loss)
+RECIPES["fast"] = replace(recipe, loss=loss)
 main()
 """
 

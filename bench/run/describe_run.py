@@ -1,4 +1,4 @@
-"""`gauntlet show`, its pictures, `leaderboard` and `verify`: what is read from a stored run."""
+"""A stored run in lines of text: its cells, or one sample; and its pictures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import click
 import numpy as np
 
-from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.planning.plan import Cell
-from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.pictures import Drawn, Gallery, NoPictureError, Patterns, sample_path
-from gauntlet.bench.run.reverify import reverify
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_table
@@ -25,7 +21,7 @@ from gauntlet.leaderboard.rows.table import rows
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
-def show_run(folder: Path) -> Iterator[str]:
+def describe_run(folder: Path) -> Iterator[str]:
     """The leaderboard, then a line for each cell."""
     run = load_run(folder)
     results = run.results()
@@ -48,28 +44,21 @@ def show_run(folder: Path) -> Iterator[str]:
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
 
 
-def write_files(folder: Path) -> Iterator[str]:
-    """Write the leaderboard's files again, and name them."""
-    files, _ = write_leaderboard(load_run(folder))
-    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown):
-        yield f"written: {path}"
-
-
-def draw_run(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = ()) -> Iterator[str]:
-    """Write the pictures of every row that the patterns choose, a line each; what cannot be drawn says why."""
+def draw_pictures(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = ()) -> Iterator[str]:
+    """Write the pictures of every row that the patterns match; a line for each picture, or the reason why it is missing."""
     gallery = Gallery(load_run(folder, plugins))
     for row in gallery.rows(patterns):
         yield visible(row.title)
         for drawn in gallery.draw(row):
-            yield f"  {_told(drawn)}"
+            yield f"  {_describe(drawn)}"
 
 
-def show_sample(
+def describe_sample(
     folder: Path, sample: str, patterns: Patterns, *, pictures: bool, plugins: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """What became of one sample, a line for each cell that the patterns choose, and its pictures where wanted.
+    """A line on the sample with the id `sample` for each cell that the patterns match, and its pictures if `pictures`.
 
-    Raises NoPictureError where no such cell has the sample.
+    Raises NoPictureError if no such cell has the sample.
     """
     gallery = Gallery(load_run(folder, plugins))
     seen = False
@@ -82,13 +71,13 @@ def show_sample(
         yield from (f"  {line}" for line in lines)
         if pictures:
             drawn = gallery.draw_sample(row, sample)
-            yield "  no picture: no attack found an example" if drawn is None else f"  {_told(drawn)}"
+            yield "  no picture: no attack broke the sample" if drawn is None else f"  {_describe(drawn)}"
         elif sample_path(row, sample).is_file():
             yield f"  picture: {sample_path(row, sample)}"
     if not seen:
         raise NoPictureError(
-            f"sample {sample!r} is in no finished block of these cells: ids are those of the data, such as "
-            f"{_some_ids(gallery)}; correct --sample"
+            f"sample {sample!r} is in no finished block of these cells: correct --sample; ids are those of the data set, such as "
+            f"{_some_ids(gallery)}"
         )
 
 
@@ -125,30 +114,5 @@ def _some_ids(gallery: Gallery) -> str:
     return ", ".join(repr(name) for name in islice(dict.fromkeys(ids), 3)) or "(nothing is stored yet)"
 
 
-def _told(drawn: Drawn) -> str:
+def _describe(drawn: Drawn) -> str:
     return f"not drawn: {drawn.path.name}: {visible(drawn.missing)}" if drawn.missing else f"written: {drawn.path}"
-
-
-def verify_run(folder: Path, device: str, plugins: tuple[str, ...] = ()) -> bool:
-    """Verify a run again, a line a cell; False where anything failed, or where there was nothing to verify."""
-    run = load_run(folder, plugins)
-    failures = examples = boundary = cells_seen = 0
-    for check in reverify(run, choose_device(device)):
-        title = visible(check.title)
-        examples, boundary = examples + check.examples, boundary + check.boundary
-        if check.n:
-            cells_seen += 1
-            click.echo(
-                f"{'FAILED' if check.failures else 'ok':<7}{title}: robust {100 * check.robust_accuracy:.1f} % of {check.n}, "
-                f"{check.examples} examples, {check.boundary} on the boundary"
-            )
-        for failure in check.failures:
-            failures += 1
-            click.echo(f"FAILED {title}: {visible(failure)}")
-        if check.absent:
-            click.echo(f"absent {title}: {visible(check.absent)}")
-    click.echo(
-        f"{cells_seen} of {len(run.plan.cells)} cells, {examples} adversarial examples measured again: "
-        f"{failures} failures, {boundary} within rounding of the boundary"
-    )
-    return failures == 0 and cells_seen > 0

@@ -1,15 +1,14 @@
-"""`gauntlet sweep`: an attack over its settings, through the same plan, engine and store as a run."""
+"""An attack run over a grid of its settings, through the same plan, engine and store as a run."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from gauntlet.bench.config.schema import Config, load_config
@@ -18,7 +17,7 @@ from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.sweep.convergence import Outcome, verdicts
-from gauntlet.bench.sweep.grid import Axis, Point, SweepError, grid, parse_axis, settings_text
+from gauntlet.bench.sweep.grid import EPS, Axis, Point, SweepError, grid, settings_text
 from gauntlet.bench.sweep.report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.report.files import csv_text
@@ -30,12 +29,38 @@ from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.worst_case import worst_case
 
 
-def sweep(options: Mapping[str, Any], attack: str, over: Sequence[str], seeds: int) -> bool:
-    """Run the sweep, print its verdicts, and write sweep.csv, sweep.md and sweep.png; False where a cell failed."""
-    axes = [parse_axis(text) for text in over]
-    if seeds < 1:
-        raise SweepError(f"--seeds {seeds} must be at least 1")
-    config = _config(options, attack, axes)
+@dataclass(frozen=True)
+class Sweep:
+    """The outcome of each setting, and the failures of cells as sentences."""
+
+    title: str
+    axes: tuple[Axis, ...]
+    outcomes: tuple[Outcome, ...]
+    failures: tuple[str, ...]
+
+
+def sweep_config(options: Mapping[str, Any], attack: str, axes: Sequence[Axis]) -> Config:
+    """The configuration of a sweep over `axes`; the threat model may lack its eps if eps is swept.
+
+    Raises ConfigError, and SweepError for several models, defenses or threat models.
+    """
+    given = {**options, "attacks": (attack,)}
+    eps = next((axis.values[0] for axis in axes if axis.name == EPS), None)
+    if eps is not None:
+        given["threat"] = tuple(text if ":" in text else f"{text}:{eps!r}" for text in options.get("threat") or ())
+    config = load_config(given, folder=Path.cwd(), file=options.get("config"))
+    group = config.groups[0]
+    for name, found in (("threat", group.threats), ("defense", group.defenses), ("model", group.models)):
+        if len(found) > 1:
+            raise SweepError(f"--{name} names {len(found)}, but a sweep takes one: name one {name}")
+    return config
+
+
+def run_sweep(config: Config, attack: str, axes: Sequence[Axis], seeds: int, tell: Callable[[str], None]) -> Sweep:
+    """Run all combinations of the axes' values; stored results are not computed again. `tell` gets a line for each cell.
+
+    Raises SweepError, LookupError for unknown names, and as `grid`.
+    """
     load_plugins(config.plugins)
     ATTACKS.get(attack.partition("(")[0].strip())
     points = grid(attack, config.groups[0].threats[0], axes)
@@ -44,7 +69,7 @@ def sweep(options: Mapping[str, Any], attack: str, over: Sequence[str], seeds: i
     results: dict[str, CellResult] = {}
     for cell in plan.cells:
         results[cell.name] = engine.cell(cell)
-        click.echo(_progress(cell, results[cell.name], seeds), err=True)
+        tell(_progress(cell, results[cell.name], seeds))
     outcomes, failures = [], []
     for point in points:
         members = [results[cell.name] for cell in plan.cells if _is_of(cell, point)]
@@ -54,25 +79,7 @@ def sweep(options: Mapping[str, Any], attack: str, over: Sequence[str], seeds: i
     info = plan.cells[0].info
     threats = " to ".join(dict.fromkeys((points[0].threat, points[-1].threat)))
     title = f"{attack} on {info.model} × {info.defense}, {threats}, {info.data}"
-    for line in _report(config.out, title, outcomes, axes, failures):
-        click.echo(line)
-    for failure in failures:
-        click.echo(f"PROBLEM {visible(failure)}", err=True)
-    return not failures
-
-
-def _config(options: Mapping[str, Any], attack: str, axes: Sequence[Axis]) -> Config:
-    """The configuration of the sweep's group; the threat model may lack its eps where eps is swept."""
-    given = {**options, "attacks": (attack,)}
-    eps = next((axis.values[0] for axis in axes if axis.name == "eps"), None)
-    if eps is not None:
-        given["threat"] = tuple(text if ":" in text else f"{text}:{eps!r}" for text in options.get("threat") or ())
-    config = load_config(given, folder=Path.cwd(), file=options.get("config"))
-    group = config.groups[0]
-    for name, found in (("threat", group.threats), ("defense", group.defenses), ("model", group.models)):
-        if len(found) > 1:
-            raise SweepError(f"--{name} names {len(found)}, but a sweep is of one: name one {name}")
-    return config
+    return Sweep(title, tuple(axes), tuple(outcomes), tuple(failures))
 
 
 def _plan(config: Config, points: Sequence[Point], seeds: int) -> Plan:
@@ -85,7 +92,7 @@ def _plan(config: Config, points: Sequence[Point], seeds: int) -> Plan:
             made = make_plan(replace(config, groups=(one,), seed=seed, expect=()))
             models = {cell.info.model for cell in made.cells}
             if len(models) > 1:
-                raise SweepError(f"--model {group.models[0].spec!r} names {len(models)} models: a sweep is of one")
+                raise SweepError(f"--model {group.models[0].spec!r} names {len(models)} models, but a sweep takes one")
             found.update({(cell.name, seed): cell for cell in made.cells})
     return Plan(tuple(found.values()))
 
@@ -108,11 +115,11 @@ def _outcome(point: Point, members: Sequence[CellResult]) -> Outcome:
     )
 
 
-def _report(
-    folder: Path, title: str, outcomes: Sequence[Outcome], axes: Sequence[Axis], failures: Sequence[str]
-) -> Iterator[str]:
+def write_sweep(folder: Path, sweep: Sweep) -> Iterator[str]:
+    """Write sweep.csv, sweep.md and, with matplotlib, sweep.png into the folder; yields the lines that show the sweep."""
+    outcomes, axes = sweep.outcomes, sweep.axes
     width = max((len(settings_text(one.point)) for one in outcomes), default=0)
-    yield visible(title)
+    yield visible(sweep.title)
     for one in outcomes:
         name = f"{visible(settings_text(one.point)):<{width}}"
         passes = f"{one.forwards:.1f}/{one.backwards:.1f} passes a sample"
@@ -123,12 +130,12 @@ def _report(
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     files = {
         folder / "sweep.csv": csv_text(sweep_frame(outcomes, axes)).encode(),
-        folder / "sweep.md": sweep_markdown(title, outcomes, found, failures, command).encode(),
+        folder / "sweep.md": sweep_markdown(sweep.title, outcomes, found, sweep.failures, command).encode(),
     }
     missing = ""
     if outcomes:
         try:
-            files[folder / "sweep.png"] = png(sweep_figure(title, outcomes, axes))
+            files[folder / "sweep.png"] = png(sweep_figure(sweep.title, outcomes, axes))
         except PicturesMissingError as error:
             missing = str(error)
     replace_files(files)

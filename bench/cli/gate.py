@@ -1,0 +1,119 @@
+"""`gauntlet gate`: a run judged against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from gauntlet.bench.cli.options import RUN, command, option, run_argument, run_option
+from gauntlet.bench.environment.exit_codes import (
+    EXIT_FAILED,
+    EXIT_INCOMPARABLE,
+    EXIT_PASSED,
+    EXIT_UNDECIDED,
+    EXIT_USAGE,
+    GATE_EXITS,
+)
+
+if TYPE_CHECKING:
+    from gauntlet.bench.gate.gate import Judged
+
+
+@command(
+    arguments=RUN | {"BASELINE": "Baseline file. [default: the file that the table [gate] of the configuration names]"},
+    exits=(EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPARABLE, EXIT_UNDECIDED),
+    failed="Robustness was lost, rose without a reason, or a limit was missed.",
+)
+@run_argument()
+@click.argument("file", metavar="[BASELINE]", required=False, type=click.Path(path_type=Path))
+@option(
+    "--margin",
+    group="gate",
+    type=float,
+    metavar="SHARE",
+    help="Drop of robust accuracy to rule out. [default: the configuration's, else 0.02]",
+)
+@option(
+    "--alpha",
+    group="gate",
+    type=float,
+    metavar="RATE",
+    help="Rate of false alarms, over all cells together. [default: the configuration's, else 0.05]",
+)
+@option(
+    "--min-robust",
+    group="gate",
+    type=float,
+    metavar="SHARE",
+    help="Least robust accuracy of every model in the worst case, in [0, 1]. [default: the configuration's, else none]",
+)
+@run_option("allow-undecided", default=None)
+@option(
+    "--format",
+    "format_",
+    group="output",
+    type=click.Choice(["text", "json", "github"]),
+    help="Output: text, JSON alone, or text with GitHub annotations. [default: text, or github inside GitHub Actions]",
+)
+@run_option("config")
+def gate(
+    folder: Path,
+    file: Path | None,
+    format_: Literal["text", "json", "github"] | None,
+    config: str | None,
+    **given: float | bool | None,
+) -> None:
+    """Judge a run against a baseline, sample by sample.
+
+    The report is also written to gate.md and gate.json in RUN and, inside GitHub Actions, to the step's summary.
+    """
+    raise SystemExit(gate_run(folder, file, given, config=config, format_=format_))
+
+
+def gate_run(
+    folder: Path,
+    file: Path | None,
+    given: Mapping[str, Any],
+    *,
+    config: str | None = None,
+    format_: Literal["text", "json", "github"] | None = None,
+) -> int:
+    """Judge a run, print the report, and return the exit code.
+
+    `file` and the settings `given` (None: not given) override the configuration's gate. Raises BaselineError, RunError,
+    ConfigError, and ValueError for invalid settings.
+    """
+    from gauntlet.bench.config.schema import load_config
+    from gauntlet.bench.gate.choose_gate import Gate
+    from gauntlet.bench.gate.gate import judge_run
+    from gauntlet.bench.run.run_folder import load_run
+    from gauntlet.leaderboard.gate.baseline_file import read_baseline
+
+    table = load_config({}, folder=Path.cwd(), file=config).gate
+    policy = replace(table.policy, **{name: value for name, value in given.items() if value is not None})
+    path = file or table.baseline
+    if path is None:
+        raise click.UsageError("BASELINE is missing: give the file, or set `baseline` in the table [gate]")
+    # Files that cannot be read are wrong usage, which is reported before anything is judged.
+    baseline = read_baseline(path)
+    load_run(folder)
+    judged = judge_run(folder, Gate(path, baseline, policy))
+    if format_ == "json":
+        click.echo(judged.json)
+        for note in judged.notes:
+            click.echo(note, err=True)
+    else:
+        print_judged(judged, format_)
+    return GATE_EXITS[judged.report.state]
+
+
+def print_judged(judged: Judged, format_: Literal["text", "github"] | None = None) -> None:
+    """Print the report; without a format with annotations inside GitHub Actions."""
+    from gauntlet.bench.gate.publish import default_format, lines
+
+    for line in (*lines(judged.report, format_ or default_format()), *judged.notes):
+        click.echo(line)

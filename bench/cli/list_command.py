@@ -1,0 +1,99 @@
+"""`gauntlet list`: registered names, with a line each. Models are not built, and no library of attacks is imported."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from gauntlet.bench.cli.options import command, load_plugins_named, plugin_option
+from gauntlet.bench.environment.exit_codes import EXIT_PASSED, EXIT_USAGE
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of registered entry."""
+
+    registry: str
+    """Its name in `gauntlet.bench.registries`, which is imported when the command runs."""
+    traits: Callable[[Any], str] = lambda card: ""
+    """What follows the summary of an entry's card."""
+
+
+def _attack_traits(card: Any) -> str:
+    return f" [{', '.join(card.norms)}; {card.kind}; {card.source}]"
+
+
+def _defense_traits(card: Any) -> str:
+    gradient, random = "" if card.differentiable else "not ", "randomised" if card.randomised else "deterministic"
+    return f" [{gradient}differentiable, {random}; {card.source}]"
+
+
+KINDS: Mapping[str, Kind] = {
+    "models": Kind("MODELS"),
+    "attacks": Kind("ATTACKS", _attack_traits),
+    "defenses": Kind("DEFENSES", _defense_traits),
+    "data": Kind("DATA"),
+}
+"""What can be listed, beside suites. A new registry is one line here."""
+SUITES = "suites"
+"""Suites are lists of attacks, and have no registry."""
+ARGUMENTS = {"KIND": f"{', '.join(KINDS)} or {SUITES}.", "PATTERN": "Shell wildcard, such as 'cnn.*'. [default: *]"}
+
+
+@command("list", exits=(EXIT_PASSED, EXIT_USAGE), arguments=ARGUMENTS)
+@click.argument("kind", metavar="KIND", type=click.Choice([*KINDS, SUITES]))
+@click.argument("pattern", default="*")
+@plugin_option()
+def list_command(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
+    """List registered models, attacks, defenses and data sets.
+
+    The list includes what plugins and installed packages register. Models from
+    other sources are named SOURCE:NAME, such as robustbench:NAME or hf:OWNER/REPOSITORY (docs/models.md).
+    """
+    load_plugins_named(plugins)
+    found = entries(kind, pattern)
+    for problem in problems(kind):
+        click.echo(f"warning: {problem}", err=True)
+    if not found:
+        raise click.UsageError(f"no {kind} match {pattern!r}: `gauntlet list {kind}` shows all")
+    width = max(len(name) for name, _ in found)
+    for name, summary in found:
+        click.echo(f"{name:<{width}}  {summary}")
+
+
+def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
+    """(name, summary) of the entries of a kind that match a shell wildcard, sorted."""
+    if kind == SUITES:
+        from gauntlet.attacks.registry import suites
+
+        return [
+            (name, "; ".join(f"{norm}: {', '.join(m.spec for m in members)}" for norm, members in norms.items()))
+            for name, norms in sorted(suites.SUITES.items())
+            if fnmatch.fnmatch(name, pattern)
+        ]
+    registry = _registry(kind)
+    registry.load_offers()
+    found = []
+    for name in registry.names(pattern):
+        card = registry.get(name).card
+        found.append((name, f"{card.summary}{KINDS[kind].traits(card)}{_origin(registry.origin(name))}"))
+    return found
+
+
+def problems(kind: str) -> tuple[str, ...]:
+    """A sentence for each installed entry of a kind that cannot be used."""
+    return () if kind == SUITES else tuple(_registry(kind).problems)
+
+
+def _registry(kind: str) -> Any:
+    from gauntlet.bench import registries
+
+    return getattr(registries, KINDS[kind].registry)
+
+
+def _origin(origin: str) -> str:
+    return f" (from {origin})" if origin else ""

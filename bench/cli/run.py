@@ -1,0 +1,224 @@
+"""`gauntlet run`: a plan run, verified, stored, ranked and judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gauntlet.bench.cli.options import command, option, run_options
+from gauntlet.bench.environment.exit_codes import (
+    EXIT_FAILED,
+    EXIT_INCOMPARABLE,
+    EXIT_PASSED,
+    GATE_EXITS,
+    MEANINGS,
+)
+
+if TYPE_CHECKING:
+    from gauntlet.bench.config.schema import Config
+    from gauntlet.bench.gate.choose_gate import Gate
+    from gauntlet.bench.planning.plan import Cell
+    from gauntlet.bench.run.engine import Engine
+    from gauntlet.leaderboard.results.record import CellResult
+
+
+@command(exits=MEANINGS, failed="A cell ended in an error, an expectation was missed, or the gate failed.")
+@run_options()
+@option("--dry-run", group="output", is_flag=True, help="Show the plan, stored results and an estimate; run nothing.")
+def run(dry_run: bool, **options: Any) -> None:
+    """Attack models behind defenses; verify, store and rank.
+
+    Every adversarial example is verified on the model itself. Stored results are not computed again, so that the same command
+    resumes an interrupted run.
+
+    Options override the configuration file; naming a model, defense, attack, data set or threat model replaces its groups.
+    Without options or configuration the default benchmark runs.
+    """
+    raise SystemExit((show_plan if dry_run else execute)(options))
+
+
+def execute(options: Mapping[str, Any]) -> int:
+    """Run a plan, show its leaderboard, judge it by its gate, and return the exit code.
+
+    The code is 1 if an expectation is missed or, without a gate, if a cell failed; otherwise it is the gate's, to which a cell
+    that failed is incomparable.
+    """
+    from gauntlet.bench.config.schema import load_config
+    from gauntlet.bench.gate.choose_gate import choose_gate
+    from gauntlet.bench.run.engine import missed
+    from gauntlet.bench.run.summary import summary
+
+    config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+    gate, note = choose_gate(
+        config,
+        options.get("gate"),
+        allow_undecided=bool(options.get("allow_undecided")),
+        early=bool(options.get("gate_early")),
+        none=bool(options.get("no_gate")),
+    )
+    if gate is not None and gate.early:
+        return _execute_early(config, gate)
+    engine = _engine(config)
+    failed, unmet = [], []
+    for cell, tell in _progress(engine, engine.run.plan.cells):
+        result = engine.cell(cell, tell.advance)
+        tell.end(_result_line(result))
+        if result.error is not None:
+            failed.append(_failure(tell.title, result))
+        unmet += [*missed(result, config.expect), *engine.alarms(cell)]
+    click.echo()
+    for line in summary(engine.run.folder):
+        click.echo(line)
+    code = EXIT_PASSED if gate is None else _judge(engine, gate)
+    if note:
+        click.echo(note)
+    _print_problems([*failed, *unmet])
+    if unmet or (failed and gate is None):
+        return EXIT_FAILED
+    return _with_failed_cells(code) if failed else code
+
+
+def _execute_early(config: Config, gate: Gate) -> int:
+    """Attack each cell of the gate until its verdict is certain, judge the run, and return the exit code."""
+    from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
+    from gauntlet.leaderboard.gate.trace import Trace
+
+    early = open_gate(gate.file, gate.baseline, gate.policy, config)
+    engine = _engine(config)
+    failed = []
+    for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
+        found = early_cell(engine, cell, early, tell.advance)
+        if isinstance(found, Trace):
+            tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
+        else:
+            tell.end(_result_line(found))
+            failed.append(_failure(tell.title, found))
+    code = _judge(engine, gate)
+    _print_problems(failed)
+    return _with_failed_cells(code) if failed else code
+
+
+def _engine(config: Config, *, dry: bool = False) -> Engine:
+    from gauntlet.bench.planning.plan import make_plan
+    from gauntlet.bench.run.engine import Engine
+
+    plan = make_plan(config)
+    for reason in plan.skipped:
+        click.echo(f"not planned: {reason}", err=True)
+    engine = Engine(plan, config, dry=True)
+    if not dry:
+        engine.begin()
+    return engine
+
+
+def _judge(engine: Engine, gate: Gate) -> int:
+    """Judge the run by its gate, print the report, and return the gate's exit code."""
+    from gauntlet.bench.cli.gate import print_judged
+    from gauntlet.bench.gate.gate import judge_run
+
+    click.echo()
+    judged = judge_run(engine.run.folder, gate)
+    print_judged(judged)
+    return GATE_EXITS[judged.report.state]
+
+
+def _with_failed_cells(code: int) -> int:
+    """The gate's exit code when cells failed: they are incomparable, which only a failed gate precedes."""
+    return code if code == EXIT_FAILED else EXIT_INCOMPARABLE
+
+
+class _Tell:
+    """Shows the progress of one cell: a bar on a terminal, elsewhere a line at its end."""
+
+    def __init__(self, title: str, bars: Any = None) -> None:
+        self.title = title
+        self._bars = bars
+
+    def advance(self, samples: int) -> None:
+        """So many more samples are finished."""
+        if self._bars is not None:
+            self._bars.advance(samples)
+
+    def end(self, line: str) -> None:
+        """The cell is finished."""
+        if self._bars is not None:
+            self._bars.end(f"{self.title}: {line}")
+        else:
+            click.echo(f"{self.title}: {line}", err=True)
+
+
+def _progress(engine: Engine, cells: Sequence[Cell]) -> Iterator[tuple[Cell, _Tell]]:
+    """The cells, each with an object that shows its progress."""
+    from gauntlet.leaderboard.results.escape import visible
+
+    if sys.stderr.isatty():
+        from gauntlet.bench.cli.progress import progress_bars
+
+        context: Any = progress_bars(len(cells))
+    else:
+        context = nullcontext()
+    with context as bars:
+        for cell in cells:
+            title = visible(engine.run.plan.title(cell))
+            if bars is not None:
+                bars.begin(title, _sample_count(engine, cell))
+            yield cell, _Tell(title, bars)
+
+
+def _sample_count(engine: Engine, cell: Cell) -> int | None:
+    try:
+        return len(engine.workbench.data(cell.data).labels)
+    except Exception:
+        # The cell itself will report it.
+        return None
+
+
+def _result_line(result: CellResult) -> str:
+    from gauntlet.leaderboard.results import cell_summary as cells
+    from gauntlet.leaderboard.results.escape import visible
+    from gauntlet.leaderboard.rows.corruptions import told
+
+    if result.error is not None:
+        return f"ERROR {visible(result.error.message)}"
+    n, cost = cells.covered(result), cells.costs(result)
+    stored = " (stored)" if all(block.cached for block in result.blocks) else ""
+    return f"{told(result)} of {n}, {cost.seconds:.1f} s{stored}"
+
+
+def _failure(title: str, result: CellResult) -> str:
+    return f"{title}: {result.error.kind}: {result.error.message}" if result.error else title
+
+
+def _print_problems(problems: Sequence[str]) -> None:
+    from gauntlet.leaderboard.results.escape import visible
+
+    for problem in problems:
+        click.echo(f"PROBLEM {visible(problem)}", err=True)
+
+
+def show_plan(options: Mapping[str, Any]) -> int:
+    """Print the plan, what is stored and an estimate; returns the exit code."""
+    from gauntlet.bench.config.schema import load_config
+    from gauntlet.bench.run.estimate import estimate
+    from gauntlet.leaderboard.results.escape import visible
+
+    engine = _engine(load_config(options, folder=Path.cwd(), file=options.get("config")), dry=True)
+    total, unknown, broken = 0.0, 0, 0
+    for one in estimate(engine):
+        if one.error:
+            broken += 1
+            click.echo(f"{visible(one.title)}: ERROR {visible(one.error)}")
+            continue
+        if one.seconds is None:
+            unknown += 1
+        total += one.seconds or 0.0
+        cost = "at unknown cost (a library's attack)" if one.seconds is None else f"at most {one.seconds:.1f} s"
+        state = "stored" if one.stored == one.n else f"{one.stored} of {one.n} stored, the rest {cost}"
+        click.echo(f"{visible(one.title)}: {state}")
+    click.echo(f"{len(engine.run.plan.cells)} cells, at most {total:.0f} s in all, {unknown} cells of unknown cost")
+    return EXIT_FAILED if broken else EXIT_PASSED

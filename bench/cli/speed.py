@@ -1,0 +1,45 @@
+"""`gauntlet speed`: native attacks beside those of other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gauntlet.bench.cli.options import command, load_plugins_named, option, plugin_option, run_option
+
+
+@command(
+    arguments={"ROWS": "Patterns of rows, such as 'PGD*'. [default: all, which takes about an hour]"},
+    failed="An attack failed, or a file cannot be written.",
+)
+@click.argument("rows", metavar="[ROWS…]", nargs=-1)
+@run_option("model", multiple=False, default="cnn.pgd_digits", help="Model, named as for `gauntlet run`.")
+@run_option("data", default="digits", help="Data set, named as for `gauntlet run`.")
+@run_option("samples")
+@option("--linf", group="attack", default=0.15, metavar="EPS", help="Radius of the rows with norm Linf.")
+@option("--l2", group="attack", default=0.8, metavar="EPS", help="Radius of the rows with norm L2.")
+@option(
+    "--peers",
+    group="attack",
+    default="*",
+    metavar="PATTERN",
+    help="Libraries to compare with, such as torchattacks.",
+)
+@option("--rounds", group="attack", default=5, metavar="N", help="Number of rounds, each with its own seed.")
+@run_option("out", default="gauntlet-speed", type=click.Path(path_type=Path), help="Folder for the tables.")
+@run_option("device", default="auto", help="Device: auto (a GPU if available), cpu, cuda or cuda:1.")
+@option("--batch-size", group="machine", default=256, metavar="N", help="Number of samples attacked at once.")
+@option("--threads", group="machine", default=1, metavar="N", help="Number of CPU threads.")
+@plugin_option()
+def speed(out: Path, plugins: tuple[str, ...], **options: Any) -> None:
+    """Time native attacks beside those of other libraries.
+
+    All attacks face the same samples, with the same budget.
+    """
+    from gauntlet.bench.speed.compare_speed import SpeedConfig, compare_speed
+
+    load_plugins_named(plugins)
+    click.echo(compare_speed(SpeedConfig(**options), out, lambda line: click.echo(line, err=True)))
+    click.echo(f"written: {out / 'speed.md'}, {out / 'speed.csv'}")
