@@ -43,7 +43,7 @@ def half_tail(k: int, n: int) -> float:
     for successes in range(k, n + 1):
         total += term
         term = term * (n - successes) // (successes + 1)
-    return total / 2**n
+    return total / (1 << n)
 
 
 def _beta(x: float, a: float, b: float) -> tuple[float, float]:
