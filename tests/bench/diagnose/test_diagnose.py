@@ -97,7 +97,7 @@ def test_the_command_prints_and_writes_the_report_and_fails_where_a_check_blocks
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no model is named"),
+        ((), "--model is missing"),
         (("--model", "cnn.standard_digits", "--threat", "Linf:0.1:target=3"), "untargeted"),
         (("--model", "cnn.standard_digits", "--mean", "a"), "mean='a'"),
         (("--model", "cnn.standard_digit"), "did you mean"),
