@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.adapters.run_whole import Counting
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import Norm
 from gauntlet.attacks.pgd import build as build_pgd
@@ -86,20 +87,6 @@ def _of_settings(rule: Rule[Any]) -> dict[str, str]:
     return found
 
 
-class _Counting(nn.Module):
-    """A model that counts the images it sees."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.images = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        logits: Tensor = self.model(x)
-        return logits
-
-
 @dataclass
 class _Trial:
     """The runs of a rule on a problem."""
@@ -110,7 +97,7 @@ class _Trial:
     outcomes: list[Outcome] = dataclasses.field(default_factory=list)
     pgd: list[Outcome] = dataclasses.field(default_factory=list)
     passes: int = 0
-    """Images that the model saw in the first run."""
+    """Forward and backward passes of the first run, counted at the model."""
 
     def run(self, complaints: dict[str, str]) -> None:
         """Add complaints, by kind; a kind that is known already is not added again."""
@@ -122,16 +109,16 @@ class _Trial:
             complaints.setdefault("error", f"It raises {type(error).__name__} on {self.problem.name}: {error}")
 
     def _run(self, complaints: dict[str, str]) -> None:
-        model = _Counting(self.problem.model)
+        model = Counting(self.problem.model).eval()
         watched = WatchedRule(self.rule, complaints)
         self.outcomes, drew = _solve(watched, self.problem, model, _WHOLE, self.seed, generators=1)
-        self.passes = model.images
-        counted = sum(outcome.forwards for outcome in self.outcomes)
+        self.passes = model.forwards + model.backwards
+        counted = sum(outcome.forwards + outcome.backwards for outcome in self.outcomes)
         if counted != self.passes:
             complaints.setdefault(
                 "passes",
-                f"The model saw {self.passes:,} images and the oracle counted {counted:,.0f}: make every pass through "
-                "`oracle.logits` or `oracle.gradient`.",
+                f"The model made {self.passes:,} forward and backward passes and the oracle counted {counted:,.0f}: make every "
+                "pass through `oracle.logits` or `oracle.gradient`.",
             )
         again, _ = _solve(self.rule, self.problem, self.problem.model, _WHOLE, self.seed, generators=2)
         differ = _differences(self.outcomes, again, 0.0)
@@ -221,7 +208,7 @@ def _properties(rule: Rule[Any], trials: Sequence[_Trial]) -> Iterator[str]:
     where = "the box [0, 1]" if rule.leaves_ball or rule.minimum_norm else "the ball and the box [0, 1]"
     yield f"It stays in {where}, and changes no tensor in place."
     yield f"It gives each sample the same result at batch sizes 1, 7 and {_WHOLE}."
-    yield f"The oracle counted all its passes: {sum(trial.passes for trial in trials):,} images."
+    yield f"The oracle counted all of its {sum(trial.passes for trial in trials):,} forward and backward passes."
     yield "It is deterministic, and leaves global random generators alone."
 
 

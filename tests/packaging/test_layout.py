@@ -131,7 +131,6 @@ def lines(*folders, most):
     return {file: count for file, count in counts.items() if count > most}
 
 
-@pytest.mark.xfail(strict=True, reason="the adapter of ART is still in one file")
 def test_no_module_is_too_long():
     assert lines(*MAY_IMPORT, most=MOST_LINES) == {}
 

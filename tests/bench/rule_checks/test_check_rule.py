@@ -219,7 +219,7 @@ FAULTS = {
     RemembersBetweenRuns: "Two runs with the same seed differ on",
     LooksAtOtherSlots: "samples differ between batch sizes 256 and 7 .* must not look at other slots",
     StopsWithTheBatch: "samples differ between batch sizes",
-    EvaluatesWithoutTheOracle: r"The model saw [\d,]+ images and the oracle counted [\d,]+",
+    EvaluatesWithoutTheOracle: r"The model made [\d,]+ forward and backward passes and the oracle counted [\d,]+",
     ChangesItsState: "`step` changes `x` of its state in place",
     ChangesTheCleanImage: "`start` changes `oracle.clean` in place",
     SetsTheSlots: "It raises AttributeError on .*: a rule sets oracle.slots, which belongs to the solver",
