@@ -6,104 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-import gauntlet
+from builders import assert_same, broken, clipped_task, exact_distance, linear, linear_digits, outcomes, path
 from gauntlet.attacks.apgd import APGD, ENTRY, ENTRY_TARGETED, random_surface_point
 from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.random import Draws, active_draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Task, Verification, solve
-from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.12), ThreatModel("L2", 0.7)
 LOSSES = [*UNTARGETED, *TARGETED]
 
 
-class Recorder(nn.Module):
-    """A model that keeps every batch that it was shown."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.seen = model, []
-
-    def forward(self, x):
-        self.seen.append(x.detach().clone())
-        return self.model(x)
-
-
-def network(classes=10, seed=0):
-    """A network of two layers with random weights, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, classes)).double()
-    for layer, gain in ((model[1], 6 / 8), (model[3], 2 / 5.6)):
-        layer.weight.data = gain * torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
-        layer.bias.data.zero_()
-    return model.requires_grad_(False).eval()
-
-
-def pictures(count, seed=0):
-    """Images of which a third of the pixels is at exactly 0 and some at exactly 1."""
-    generator = torch.Generator().manual_seed(seed)
-    return (2 * torch.rand(count, 1, 8, 8, generator=generator, dtype=torch.float64) - 0.67).clamp(0, 1)
-
-
-def never(points, samples, attempt):
-    """A verifier that believes nothing, so that every slot runs to its end."""
-    return Verification(*[torch.zeros(len(points), dtype=torch.bool)] * 3)
-
-
-def outcomes(rule, model, images, labels, threat, seed=0, batch_size=256):
-    """Verified outcomes in the order of the samples."""
-    ids = [f"sample {i}" for i in range(len(labels))]
-    verify = Verifier(model, images, labels, ids, threat, seed=seed)
-    found = solve(rule, model, Task(images, labels, ids, threat, seed, "test"), verify, batch_size=batch_size)
-    return sorted(found, key=lambda outcome: outcome.sample)
-
-
-def broken(rule, model, images, labels, threat, seed=0):
-    """bool (N,), which samples the attack breaks."""
-    return torch.tensor([one.adversarial is not None for one in outcomes(rule, model, images, labels, threat, seed)])
-
-
-def native_path(rule, model, image, label, threat):
-    """Every point that the rule evaluates for one sample, (points, C, H, W), in order."""
-    recorder = Recorder(model)
-    list(solve(rule, recorder, Task(image, label, ["a"], threat, 0, "path"), never))
-    return torch.cat(recorder.seen)
-
-
-def linear(weight, bias):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(weight.shape[1], weight.shape[0]).double())
-    model[1].weight.data, model[1].bias.data = weight.double(), bias.double()
-    return model.requires_grad_(False).eval()
-
-
-def exact_distance(model, images, labels, norm):
-    """Distance of each sample, box included, to the nearest point that another class of a linear model wins."""
-    weight, x = model[1].weight, images.flatten(1)[:, None]
-    logits = model(images)
-    direction = weight[None] - weight[labels][:, None]
-    needed = logits.gather(1, labels[:, None]) - logits
-    low, high = torch.zeros_like(needed), torch.full_like(needed, 1e6)
-    for _ in range(90):
-        middle = (low + high) / 2
-        delta = (x + middle[..., None] * (direction.sign() if norm == "Linf" else direction)).clamp(0, 1) - x
-        enough = (delta * direction).sum(2) >= needed
-        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-    size = delta.abs().amax(2) if norm == "Linf" else delta.square().sum(2).sqrt()
-    return size.masked_fill(high > 1e5, torch.inf).scatter(1, labels[:, None], torch.inf).amin(1)
-
-
 @pytest.fixture(scope="module")
 def digits():
-    """A linear model fitted to digits, and 150 images, half of whose pixels are 0 or 1, that it classifies correctly."""
-    train, test = gauntlet.load_data("digits-train"), gauntlet.load_data("digits")
-    x = nn.functional.pad(train.images.double().flatten(1), (0, 1), value=1.0)
-    solution = torch.linalg.lstsq(x.T @ x + 10 * torch.eye(65), x.T @ nn.functional.one_hot(train.labels, 10).double())
-    model = linear(10 * solution.solution[:64].T, 10 * solution.solution[64])
-    images, labels = test.images.double(), test.labels
-    right = (model(images).argmax(1) == labels).nonzero().squeeze(1)[:150]
-    return model, images[right], labels[right]
+    return linear_digits(logistic=False)
 
 
 @pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.07), ThreatModel("L2", 0.4)], ids=str)
@@ -111,7 +27,7 @@ def test_on_a_linear_model_it_breaks_what_can_be_broken_and_nothing_else(digits,
     exact = exact_distance(*digits, threat.norm)
     reachable = exact <= threat.eps
     assert 0.2 < reachable.double().mean() < 0.8
-    found = {loss: broken(APGD(steps=25, loss=loss), *digits, threat) for loss in LOSSES}
+    found = {loss: broken(outcomes(APGD(steps=25, loss=loss), *digits, threat)) for loss in LOSSES}
     for loss, hit in found.items():
         assert (exact[hit] <= threat.eps * (1 + 2e-6)).all(), loss
         assert hit.sum() >= (0.97 if loss in TARGETED else 0.8) * reachable.sum(), loss
@@ -129,38 +45,39 @@ def test_the_result_does_not_hang_on_the_batch_size(digits, threat, loss):
     verdicts = [one.adversarial is not None for one in runs[0]]
     assert 0 < sum(verdicts) < 12
     for run in runs[1:]:
-        for a, b in zip(runs[0], run, strict=True):
-            assert (a.steps, a.forwards, a.backwards) == (b.steps, b.forwards, b.backwards)
-            if a.adversarial is not None:
-                torch.testing.assert_close(a.adversarial, b.adversarial, rtol=0, atol=1e-9)
+        assert_same(runs[0], run)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_few_classes_are_attacked_with_every_loss(loss, classes):
-    model, images = network(classes), pictures(40)
-    labels = model(images).argmax(1)
-    reference = broken(APGD(steps=20, loss="cw"), model, images, labels, ThreatModel("Linf", 0.05))
-    hit = broken(APGD(steps=20, loss=loss).for_classes(classes), model, images, labels, ThreatModel("Linf", 0.05))
+    model, images, labels = clipped_task(classes)
+    reference = broken(outcomes(APGD(steps=20, loss="cw"), model, images, labels, ThreatModel("Linf", 0.05)))
+    hit = broken(
+        outcomes(APGD(steps=20, loss=loss).for_classes(classes), model, images, labels, ThreatModel("Linf", 0.05))
+    )
     assert 5 < reference.sum() < 35
     assert hit.sum() >= reference.sum() - 2
 
 
 @pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.02), ThreatModel("L2", 0.1)], ids=str)
 def test_log_odds_makes_the_steps_of_cross_entropy(threat):
-    model, images = network(), pictures(20)
+    model, images, _ = clipped_task(count=20)
     image = images[model(images).softmax(1).amax(1).argmax()][None]  # so sure that its log odds stay below 0
     label = model(image).argmax(1)
-    paths = [native_path(APGD(steps=9, loss=loss), model, image, label, threat) for loss in ("ce", "log_odds")]
+    paths = [torch.cat(path(APGD(steps=9, loss=loss), model, image, label, threat)) for loss in ("ce", "log_odds")]
     torch.testing.assert_close(*paths, rtol=0, atol=1e-9)
 
 
 def test_scaled_logits_blind_cross_entropy_in_float32_but_no_other_loss(digits):
     model, images, labels = digits
     threat = ThreatModel("Linf", 0.05)
-    plain = broken(APGD(steps=20), model, images, labels, threat).sum()
+    plain = broken(outcomes(APGD(steps=20), model, images, labels, threat)).sum()
     scaled = linear(1e4 * model[1].weight, 1e4 * model[1].bias).float()
-    hits = {loss: broken(APGD(steps=20, loss=loss), scaled, images.float(), labels, threat).sum() for loss in LOSSES}
+    hits = {
+        loss: broken(outcomes(APGD(steps=20, loss=loss), scaled, images.float(), labels, threat)).sum()
+        for loss in LOSSES
+    }
     assert hits.pop("ce") < 0.7 * plain
     assert min(hits.values()) >= 0.9 * plain, hits
 
@@ -189,9 +106,8 @@ def test_each_try_takes_the_next_likely_class_as_its_target():
     ],
 )
 def test_a_sample_that_withstands_costs_these_passes(settings, forwards, backwards):
-    model, images = network(), pictures(5)
     threat = ThreatModel("Linf", 1e-4)
-    for one in outcomes(APGD(**settings), model, images, model(images).argmax(1), threat):
+    for one in outcomes(APGD(**settings), *clipped_task(count=5), threat):
         assert (one.forwards, one.backwards, one.steps, one.rejected) == (forwards, backwards, -1, 0)
 
 
@@ -213,8 +129,8 @@ def test_the_average_over_passes_finds_the_direction_that_one_noisy_pass_hides()
     clean, label = torch.full((1, 1, 16, 16), 0.5, dtype=torch.float64), torch.tensor([0])
     share = {}
     for eot in (1, 400):
-        path = native_path(APGD(steps=1, eot=eot, loss="cw"), Noisy(), clean, label, ThreatModel("Linf", 0.1))
-        share[eot] = (path[-1] > clean[0]).double().mean()
+        points = path(APGD(steps=1, eot=eot, loss="cw"), Noisy(), clean, label, ThreatModel("Linf", 0.1))
+        share[eot] = (points[-1] > clean).double().mean()
     assert share[1] < 0.7
     assert share[400] > 0.95
 

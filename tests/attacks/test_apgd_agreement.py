@@ -7,50 +7,14 @@ import torch
 import torchattacks
 from torch import nn
 
-import gauntlet
+from builders import Recorder, broken, clipped_task, outcomes, path, zoo_digits
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.parts.apgd_common import checkpoints
-from gauntlet.attacks.solving.solver import Task, Verification, solve
-from gauntlet.bench.verify.verifier import Verifier
 
 pytestmark = pytest.mark.slow
-
-
-class Recorder(nn.Module):
-    """A model that keeps every batch that it was shown."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.seen = model, []
-
-    def forward(self, x):
-        self.seen.append(x.detach().clone())
-        return self.model(x)
-
-
-def network(classes=10, seed=0):
-    """A network of two layers with random weights, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, classes)).double()
-    for layer, gain in ((model[1], 6 / 8), (model[3], 2 / 5.6)):
-        layer.weight.data = gain * torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
-        layer.bias.data.zero_()
-    return model.requires_grad_(False).eval()
-
-
-def pictures(count, seed=0):
-    """Images of which a third of the pixels is at exactly 0 and some at exactly 1."""
-    generator = torch.Generator().manual_seed(seed)
-    return (2 * torch.rand(count, 1, 8, 8, generator=generator, dtype=torch.float64) - 0.67).clamp(0, 1)
-
-
-def never(points, samples, attempt):
-    """A verifier that believes nothing, so that every slot runs to its end."""
-    no = torch.zeros(len(points), dtype=torch.bool)
-    return Verification(no, no, no)
 
 
 @pytest.fixture
@@ -60,16 +24,9 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-def native_path(rule, model, image, label, threat):
-    """Every point that the rule evaluates for one sample, (points, C, H, W), in order."""
-    recorder = Recorder(model)
-    list(solve(rule, recorder, Task(image, label, ["a"], threat, 0, "path"), never))
-    return torch.cat(recorder.seen)
-
-
 def reference_path(monkeypatch, model, image, label, threat, steps, loss, rho):
     """The same of torchattacks, from the same start."""
-    draws = Draws.start(sample_keys(0, "path", ["a"]))
+    draws = Draws.start(sample_keys(0, "test", ["sample 0"]))
     recorder = Recorder(model)
     recorder.register_parameter("device", nn.Parameter(torch.zeros(1)))  # torchattacks asks a parameter for the device
     common = {"norm": threat.norm, "eps": threat.eps, "steps": steps, "rho": rho}
@@ -89,11 +46,11 @@ def reference_path(monkeypatch, model, image, label, threat, steps, loss, rho):
 @pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.03), ThreatModel("L2", 0.15)], ids=str)
 @pytest.mark.parametrize("loss", ["ce", "dlr", "dlr_targeted"])
 def test_the_path_is_that_of_torchattacks_step_for_step(monkeypatch, double, loss, threat, steps, rho):
-    model, images = network(), pictures(4)
+    model, images, _ = clipped_task(count=4)
     compared = 0
     for image in images.split(1):
         label = model(image).argmax(1)
-        ours = native_path(APGD(steps=steps, loss=loss, targets=1, rho=rho), model, image, label, threat)
+        ours = torch.cat(path(APGD(steps=steps, loss=loss, targets=1, rho=rho), model, image, label, threat))
         theirs = reference_path(monkeypatch, model, image, label, threat, steps, loss, rho)
         assert len(ours) == len(theirs) == steps + 1 + (loss == "dlr_targeted")  # which looks at the clean image first
         # Where the label has fallen to the third place, DLR is constant, and its direction nothing but rounding.
@@ -112,22 +69,12 @@ def test_the_checkpoints_of_100_steps_are_those_of_the_paper():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A trained network and 200 digits that it classifies correctly."""
-    model = gauntlet.load_model("cnn.trades_digits").module.requires_grad_(False).eval()
-    data = gauntlet.load_data("digits")
-    right = (model(data.images).argmax(1) == data.labels).nonzero().squeeze(1)[:200]
-    return model, data.images[right], data.labels[right]
+    return zoo_digits(count=200)
 
 
 def native(trained, loss, threat, seed):
     """bool (N,), which samples 10 steps break."""
-    model, images, labels = trained
-    ids = [f"sample {i}" for i in range(len(labels))]
-    verify = Verifier(model, images, labels, ids, threat, seed=seed)
-    broken = torch.zeros(len(labels), dtype=torch.bool)
-    for one in solve(APGD(steps=10, loss=loss), model, Task(images, labels, ids, threat, seed, "path"), verify):
-        broken[one.sample] = one.adversarial is not None
-    return broken
+    return broken(outcomes(APGD(steps=10, loss=loss), *trained, threat, seed=seed))
 
 
 def foreign(trained, loss, threat, seed):
@@ -143,7 +90,7 @@ def foreign(trained, loss, threat, seed):
 @pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.15), ThreatModel("L2", 0.8)], ids=str)
 def test_the_same_starts_give_the_same_verdicts(monkeypatch, trained, loss, threat):
     ours = native(trained, loss, threat, 0)
-    draws = Draws.start(sample_keys(0, "path", [f"sample {i}" for i in range(200)]))
+    draws = Draws.start(sample_keys(0, "test", [f"sample {i}" for i in range(200)]))
     monkeypatch.setattr(torch, "rand", lambda shape: draws.uniform(shape[1:]))
     monkeypatch.setattr(torch, "randn", lambda shape: draws.normal(shape[1:]))
     theirs = foreign(trained, loss, threat, 0)

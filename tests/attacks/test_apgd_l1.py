@@ -8,9 +8,19 @@ import warnings
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
-from torch import nn
 
-import gauntlet
+import builders
+from builders import (
+    Recorder,
+    assert_same,
+    broken,
+    clipped_task,
+    distances,
+    exact_distance,
+    linear_digits,
+    path,
+    zoo_digits,
+)
 from gauntlet.attacks import apgd, pgd
 from gauntlet.attacks.apgd_l1 import APGDL1, timetable
 from gauntlet.attacks.autoattack import ENTRY as AUTOATTACK
@@ -21,88 +31,26 @@ from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.suites import SUITES, suite_members
 from gauntlet.attacks.slide import SLIDE
-from gauntlet.attacks.solving.solver import Stage, Task, Verification, solve
-from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.attacks.solving.solver import Stage
 
 EPS = 0.5
 L1 = ThreatModel("L1", EPS)
 LOSSES = [*UNTARGETED, *TARGETED]
 
 
-class Recorder(nn.Module):
-    """A model that keeps every batch that it was shown."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.seen = model, []
-
-    def forward(self, x):
-        self.seen.append(x.detach().clone())
-        return self.model(x)
-
-
-def never(points, samples, attempt):
-    """A verifier that believes nothing, so that every slot runs to its end."""
-    return Verification(*[torch.zeros(len(points), dtype=torch.bool)] * 3)
-
-
-def outcomes(attack, model, images, labels, threat=L1, seed=0, **options):
-    """Verified outcomes in the order of the samples, none of them claimed falsely, all inside the ball."""
-    ids = [f"sample {i}" for i in range(len(labels))]
-    verify = Verifier(model, images, labels, ids, threat, seed=seed)
-    found = solve(attack, model, Task(images, labels, ids, threat, seed, "test"), verify, **options)
-    found = sorted(found, key=lambda outcome: outcome.sample)
-    for clean, one in zip(images, found, strict=True):
-        assert one.rejected == 0
-        if one.adversarial is not None:
-            assert 0 <= one.adversarial.min() <= one.adversarial.max() <= 1
-            assert distance(one.adversarial[None], clean[None], "L1") <= threat.eps * (1 + 1e-12)
+def outcomes(attack, model, images, labels, threat=L1, **options):
+    """Outcomes in the order of the samples, all examples inside the ball."""
+    found = builders.outcomes(attack, model, images, labels, threat, **options)
+    sizes = distances(found, model, images, labels, "L1")
+    assert (sizes[sizes.isfinite()] <= threat.eps * (1 + 1e-12)).all()
     return found
-
-
-def broken(attack, model, images, labels, threat=L1, seed=0):
-    """bool (N,), which samples the attack breaks."""
-    return torch.tensor([one.adversarial is not None for one in outcomes(attack, model, images, labels, threat, seed)])
-
-
-def exact_distance(model, images, labels):
-    """L1 distance, box included, to the nearest point that another class of a linear model wins.
-
-    Towards a class, pixels of the largest weight go to the edge of the box first: a sort, and a part of the last one.
-    """
-    weight, x, logits = model[1].weight, images.flatten(1), model(images)
-    smallest = torch.full(labels.shape, torch.inf, dtype=torch.float64)
-    for i, k in itertools.product(range(len(labels)), range(logits.shape[1])):
-        if k == labels[i]:
-            continue
-        slope, left, length = weight[k] - weight[labels[i]], float(logits[i, labels[i]] - logits[i, k]), 0.0
-        for pixel in slope.abs().argsort(descending=True).tolist():
-            step = float(slope[pixel].abs())
-            room = float(1 - x[i, pixel] if slope[pixel] > 0 else x[i, pixel])
-            if step * room >= left:
-                smallest[i] = min(float(smallest[i]), length + left / step)
-                break
-            left, length = left - step * room, length + room
-    return smallest
 
 
 @pytest.fixture(scope="module", params=[2, 3, 10])
 def digits(request):
-    """A linear model fitted to the first digits, images, half of whose pixels are 0 or 1, and their exact distances."""
-    classes, train, test = request.param, gauntlet.load_data("digits-train"), gauntlet.load_data("digits")
-    kept = train.labels < classes
-    x = nn.functional.pad(train.images[kept].double().flatten(1), (0, 1), value=1.0)
-    wanted = nn.functional.one_hot(train.labels[kept], classes).double()
-    solution = torch.linalg.lstsq(x.T @ x + 10 * torch.eye(65), x.T @ wanted).solution
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, classes).double())
-    # To the same numbers wherever the last bits of the solution differ.
-    solution = (10 * solution * 2**16).round() / 2**16
-    model[1].weight.data, model[1].bias.data = solution[:64].T.contiguous(), solution[64]
-    model.requires_grad_(False).eval()
-    images, labels = test.images.double(), test.labels
-    right = ((model(images).argmax(1) == labels) & (labels < classes)).nonzero().squeeze(1)[:100]
-    images, labels = images[right], labels[right]
-    return model, images, labels, exact_distance(model, images, labels)
+    """A linear model of the first digits, images, and their exact distances."""
+    task = linear_digits(request.param, 100, logistic=False)
+    return *task, exact_distance(*task, "L1")
 
 
 @pytest.mark.parametrize("multi_eps", [True, False])
@@ -113,7 +61,7 @@ def test_on_a_linear_model_it_breaks_what_can_be_broken_and_nothing_else(digits,
     reachable = exact <= threat.eps
     for loss in LOSSES:
         rule = APGDL1(steps=30, loss=loss, multi_eps=multi_eps).for_classes(classes)
-        hit = broken(rule, model, images, labels, threat)
+        hit = broken(outcomes(rule, model, images, labels, threat))
         assert (exact[hit] <= threat.eps * (1 + 1e-9)).all(), loss
         assert hit.sum() >= (0.9 if loss in TARGETED else 0.7) * reachable.sum(), loss
         if loss == "dlr_targeted" and multi_eps:
@@ -125,7 +73,7 @@ def test_slide_breaks_most_of_what_can_be_broken_and_nothing_else(digits):
     model, images, labels, exact = digits
     threat = ThreatModel("L1", float(exact.quantile(0.5)))
     for loss in ("ce", "cw"):
-        hit = broken(SLIDE(loss=loss), model, images, labels, threat)
+        hit = broken(outcomes(SLIDE(loss=loss), model, images, labels, threat))
         assert (exact[hit] <= threat.eps * (1 + 1e-9)).all()
         assert hit.sum() >= 0.8 * (exact <= threat.eps).sum()
 
@@ -138,28 +86,16 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def network():
-    """A network of two layers in float64, and images of which a third of the pixels is at exactly 0 and some at exactly 1."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
-    for layer, gain in ((model[1], 6 / 8), (model[3], 2 / 5.6)):
-        layer.weight.data = gain * torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
-        layer.bias.data.zero_()
-    model.requires_grad_(False).eval()
-    images = (2 * torch.rand(12, 1, 8, 8, generator=generator, dtype=torch.float64) - 0.67).clamp(0, 1)
-    return model, images, model(images).argmax(1)
+def small():
+    return clipped_task(count=12)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_result_does_not_hang_on_the_batch_size(network, rule):
-    runs = [outcomes(rule, *network, batch_size=size) for size in (1, 3, 12)]
+def test_the_result_does_not_hang_on_the_batch_size(small, rule):
+    runs = [outcomes(rule, *small, batch_size=size) for size in (1, 3, 12)]
     assert 0 < sum(one.adversarial is not None for one in runs[0]) < 12
     for run in runs[1:]:
-        for a, b in zip(runs[0], run, strict=True):
-            assert (a.steps, a.forwards, a.backwards) == (b.steps, b.forwards, b.backwards)
-            assert (a.adversarial is None) == (b.adversarial is None)
-            if a.adversarial is not None:
-                torch.testing.assert_close(a.adversarial, b.adversarial, rtol=0, atol=1e-9)
+        assert_same(runs[0], run)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +108,8 @@ def test_the_result_does_not_hang_on_the_batch_size(network, rule):
         (SLIDE(steps=10, restarts=3), 33, 30),
     ],
 )
-def test_a_sample_that_withstands_costs_these_passes(network, rule, forwards, backwards):
-    for one in outcomes(rule, *network, ThreatModel("L1", 1e-4)):
+def test_a_sample_that_withstands_costs_these_passes(small, rule, forwards, backwards):
+    for one in outcomes(rule, *small, ThreatModel("L1", 1e-4)):
         assert (one.forwards, one.backwards, one.steps, one.rejected) == (forwards, backwards, -1, 0)
 
 
@@ -186,23 +122,17 @@ def test_the_radii_are_three_two_and_one_eps_and_checkpoints_come_every_four_per
         assert len(timetable(steps, True)) == APGDL1(steps=steps).budget == steps + 2
 
 
-def test_every_iterate_lies_in_the_ball_of_its_radius_and_the_box(network):
-    model, images, labels = network
-    recorder = Recorder(model)
-    list(solve(APGDL1(steps=20), recorder, Task(images, labels, list("abcdefghijkl"), L1, 0, "path"), never))
+def test_every_iterate_lies_in_the_ball_of_its_radius_and_the_box(small):
+    images = small[1]
     radii = [radius for radius, _, _ in timetable(20, True)] + [1]
-    for radius, points in zip(radii, recorder.seen, strict=True):
+    for radius, points in zip(radii, path(APGDL1(steps=20), *small, L1), strict=True):
         assert 0 <= points.min() <= points.max() <= 1
         assert (distance(points, images, "L1") <= radius * EPS * (1 + 1e-12)).all()
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """A trained network and the first digits that it gets right."""
-    model = gauntlet.load_model("cnn.pgd_digits").module.requires_grad_(False).eval()
-    data = gauntlet.load_data("digits")
-    right = (model(data.images).argmax(1) == data.labels).nonzero().squeeze(1)[:100]
-    return model, data.images[right], data.labels[right]
+    return zoo_digits("cnn.pgd_digits")
 
 
 def official(model, threat, steps, loss, multi_eps, targets, seed=0):
@@ -220,16 +150,16 @@ def test_the_path_is_that_of_the_authors_code_step_for_step(monkeypatch, trained
     threat, same = ThreatModel("L1", 3.0), 0
     rule = APGDL1(steps=50, loss=loss, multi_eps=multi_eps, targets=1)
     for image, label in zip(images[:6].split(1), labels[:6].split(1), strict=True):
-        ours, theirs = Recorder(model), Recorder(model)
-        list(solve(rule, ours, Task(image, label, ["a"], threat, 0, "path"), never))
-        noise = Draws.start(sample_keys(0, "path", ["a"])).normal(image.shape[1:])
+        theirs = Recorder(model)
+        ours = path(rule, model, image, label, threat)
+        noise = Draws.start(sample_keys(0, "test", ["sample 0"])).normal(image.shape[1:])
         with monkeypatch.context() as patch, torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             patch.setattr(torch, "randn", lambda shape, noise=noise: noise.clone())
             patch.setattr(torch, "randn_like", lambda like, noise=noise: noise.clone())
             official(theirs, threat, 50, loss, multi_eps, 1).perturb(image, label)
         # Theirs looks at the clean image once more.
-        mine, other = torch.cat(ours.seen), torch.cat(theirs.seen)[1:]
+        mine, other = torch.cat(ours), torch.cat(theirs.seen)[1:]
         assert len(mine) == len(other) == rule.budget + 1 + (loss == "dlr_targeted")
         same += bool((mine - other).abs().max() < 1e-4)
     # Theirs computes in float32, where nearly equal entries of a gradient may change places: of 6 paths 0 or 1 part.
@@ -241,7 +171,7 @@ def test_verdicts_differ_from_the_authors_code_no_more_than_its_seeds_do(trained
     model, images, labels = trained
     threat = ThreatModel("L1", 1.2)
     rule = APGDL1(steps=20, loss=loss, targets=2)
-    ours = [~broken(rule, *trained, threat, seed) for seed in range(4)]
+    ours = [~broken(outcomes(rule, *trained, threat, seed=seed)) for seed in range(4)]
     theirs = []
     for seed in range(4):
         with torch.random.fork_rng():
@@ -274,7 +204,7 @@ def test_autoattack_in_l1_is_the_authors_ensemble():
 def test_both_cascades_run_in_l1_and_leave_no_more_than_their_first_stages(trained):
     model, images, labels = trained
     images, labels, threat = images[:40], labels[:40], ThreatModel("L1", 1.2)
-    slide = broken(SLIDE(steps=8, loss="cw"), model, images, labels, threat)
+    slide = broken(outcomes(SLIDE(steps=8, loss="cw"), model, images, labels, threat))
     for cascade in (DEFAULT.make(threat), AUTOATTACK.make(threat, steps=10, queries=20)):
         found = outcomes(cascade.stages, model, images, labels, threat, classes=10)
         hit = torch.tensor([one.adversarial is not None for one in found])

@@ -7,11 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 import torchattacks
-from scipy.optimize import linprog
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-import gauntlet
+from builders import (
+    assert_same,
+    attacked,
+    convolution,
+    exact_distance,
+    linear,
+    linear_digits,
+    outcomes,
+    task_of,
+    zoo_digits,
+)
 from gauntlet.attacks import ddn, deepfool, fmn
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.ddn import DDN
@@ -25,7 +33,6 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.slots import new_slots
 from gauntlet.attacks.solving.solver import Task, Verification, solve
-from gauntlet.bench.verify.verifier import Verifier
 
 CASES = [
     pytest.param(FMN(steps=60), "Linf", id="fmn-Linf"),
@@ -52,78 +59,6 @@ ALL = [
 ]
 
 
-def classifier(weight, bias):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(weight.shape[1], weight.shape[0]).double())
-    model[1].weight.data, model[1].bias.data = weight.double().clone(), bias.double().clone()
-    return model.requires_grad_(False).eval()
-
-
-def outcomes(rule, model, images, labels, threat, **options):
-    ids = [f"sample {i}" for i in range(len(labels))]
-    verify = Verifier(model, images, labels, ids, threat, seed=0, minimum_norm=rule.minimum_norm)
-    found = list(solve(rule, model, Task(images, labels, ids, threat, 0, "test"), verify, **options))
-    return sorted(found, key=lambda outcome: outcome.sample)
-
-
-def attacked(rule, model, images, labels, threat, **options):
-    """Distance of the verified example of each sample, infinite where there is none."""
-    sizes = []
-    for clean, one in zip(images, outcomes(rule, model, images, labels, threat, **options), strict=True):
-        assert one.rejected == 0
-        if one.adversarial is None:
-            sizes.append(torch.tensor([torch.inf], dtype=torch.float64))
-            continue
-        assert 0 <= one.adversarial.min() <= one.adversarial.max() <= 1
-        assert model(one.adversarial[None]).argmax() != labels[one.sample]
-        sizes.append(distance(one.adversarial[None], clean[None], threat.norm))
-    return torch.cat(sizes)
-
-
-def smallest(model, images, labels, norm, lead=0.0):
-    """Exact distance, box included, to the nearest point that another class wins: bisection, or linear programs for L1.
-
-    `lead`: by how much that class's logit exceeds the label's.
-    """
-    weight, bias, x = model[1].weight, model[1].bias, images.flatten(1)
-    logits = x @ weight.T + bias
-    direction = weight[None] - weight[labels][:, None]
-    needed = logits.gather(1, labels[:, None]) - logits + lead
-    if norm == "L1":
-        size = torch.full_like(logits, torch.inf)
-        for i in range(len(x)):
-            for k in set(range(logits.shape[1])) - {int(labels[i])}:
-                w = direction[i, k].numpy()
-                bounds = [(0, 1 - v) for v in x[i].tolist()] + [(0, v) for v in x[i].tolist()]
-                found = linprog([1] * len(bounds), A_ub=[[*-w, *w]], b_ub=[-float(needed[i, k])], bounds=bounds)
-                size[i, k] = found.fun if found.success else torch.inf
-        return size.amin(1)
-    x = x[:, None].expand_as(direction)
-    low, high = torch.zeros_like(needed), torch.full_like(needed, 1e9)
-    for _ in range(120):
-        middle = (low + high) / 2
-        step = middle[..., None] * (direction.sign() if norm == "Linf" else direction)
-        enough = (((x + step).clamp(0, 1) - x) * direction).sum(2) >= needed
-        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-    delta = (x + high[..., None] * (direction.sign() if norm == "Linf" else direction)).clamp(0, 1) - x
-    size = delta.abs().amax(2) if norm == "Linf" else delta.square().sum(2).sqrt()
-    size[(delta * direction).sum(2) < needed] = torch.inf
-    return size.scatter(1, labels[:, None], torch.inf).amin(1)
-
-
-def linear_digits(classes, count):
-    """A linear classifier of the first digits, and test images that it classifies correctly; half of the pixels are 0 or 1."""
-    train, test = gauntlet.load_data("digits-train"), gauntlet.load_data("digits")
-    kept = train.labels < classes
-    fit = LogisticRegression(C=0.5, max_iter=5000).fit(train.images[kept].flatten(1).numpy(), train.labels[kept])
-    weight, bias = torch.tensor(fit.coef_), torch.tensor(fit.intercept_)
-    if classes == 2:
-        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-    model = classifier(weight, bias)
-    images, labels = test.images.double(), test.labels
-    right = ((model(images).argmax(1) == labels) & (labels < classes)).nonzero().squeeze(1)[:count]
-    return model, images[right], labels[right]
-
-
 @pytest.fixture(scope="module")
 def ten():
     return linear_digits(10, 80)
@@ -132,30 +67,19 @@ def ten():
 @pytest.fixture(scope="module")
 def ten_distance(ten):
     model, images, labels = ten
-    return {norm: smallest(*ten, norm) for norm in ("Linf", "L2")} | {
-        "L1": smallest(model, images[:25], labels[:25], "L1")
+    return {norm: exact_distance(*ten, norm) for norm in ("Linf", "L2")} | {
+        "L1": exact_distance(model, images[:25], labels[:25], "L1")
     }
 
 
 @pytest.fixture(scope="module")
-def network():
-    """A small network of 4 classes in float64, and images with saturated pixels."""
-    generator = torch.Generator().manual_seed(4)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4)).double()
-    model.requires_grad_(False).eval()
-    for parameter in model.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
-    images = torch.rand(11, 2, 6, 6, generator=generator, dtype=torch.float64)
-    images[::3] = images[::3].round()
-    return model, images, model(images).argmax(1)
+def small():
+    return task_of(convolution(), (2, 6, 6), 11)
 
 
 @pytest.fixture(scope="module")
 def cnn():
-    model = gauntlet.load_model("cnn.trades_digits").module.requires_grad_(False).eval()
-    data = gauntlet.load_data("digits")
-    right = (model(data.images).argmax(1) == data.labels).nonzero().squeeze(1)[:100]
-    return model, data.images[right], data.labels[right]
+    return zoo_digits()
 
 
 @pytest.mark.parametrize(("rule", "norm"), CASES)
@@ -175,7 +99,7 @@ def test_no_distance_is_below_the_exact_one_and_the_median_is_close_to_it(rule, 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_two_and_three_classes_come_within_two_percent_of_the_exact_distance(rule, norm, classes):
     model, images, labels = linear_digits(classes, 25)
-    exact = smallest(model, images, labels, norm)
+    exact = exact_distance(model, images, labels, norm)
     reached = exact.isfinite()
     ratio = attacked(rule.for_classes(classes), model, images, labels, ThreatModel(norm, 0.3))[reached] / exact[reached]
     assert ratio.min() >= 1 - 1e-6
@@ -188,7 +112,7 @@ def test_the_scale_of_the_logits_changes_little(rule, norm, scale, ten, ten_dist
     # Cross-entropy itself changes with the scale: at 1e-3 DDN is 1.34 times the exact distance, at 1e3 its gradients are 0.
     rule = replace(rule, loss="cw") if isinstance(rule, DDN) else rule
     model, images, labels = ten
-    scaled = classifier(scale * model[1].weight, scale * model[1].bias)
+    scaled = linear(scale * model[1].weight, scale * model[1].bias)
     ratio = attacked(rule, scaled, images[:25], labels[:25], ThreatModel(norm, 0.3)) / ten_distance[norm][:25]
     assert ratio.min() >= 1 - 1e-6
     assert ratio.median() <= 1.05
@@ -201,11 +125,11 @@ def test_a_constant_on_all_logits_costs_no_more_than_the_margin_that_their_round
     rule, norm, most, constant, dtype, ten
 ):
     model, images, labels = (ten[0], ten[1][:25], ten[2][:25])
-    shifted = classifier(model[1].weight, model[1].bias + constant).to(dtype)
+    shifted = linear(model[1].weight, model[1].bias + constant).to(dtype)
     found = attacked(rule, shifted, images.to(dtype), labels, ThreatModel(norm, 0.3))
     assert found.isfinite().all()
     # The margin is 2^-20 of the largest logit, of which rounding in float32 takes less than half.
-    least, usual = (smallest(model, images, labels, norm, lead=part * 2.0**-20 * constant) for part in (0.5, 1))
+    least, usual = (exact_distance(model, images, labels, norm, lead=part * 2.0**-20 * constant) for part in (0.5, 1))
     assert (found / least).min() >= 1 - 1e-5
     assert (found / usual).median() <= most
 
@@ -214,7 +138,7 @@ def test_a_constant_on_all_logits_costs_no_more_than_the_margin_that_their_round
 @pytest.mark.parametrize("constant", [0.0, 1e4])
 def test_a_minimum_norm_rule_sees_a_point_misclassified_exactly_where_the_oracle_notices_it(constant, target):
     threat = ThreatModel("L2", 1.0, target=target)
-    model = classifier(torch.tensor([[0.0], [1.0], [0.2]]), torch.tensor([0.5, 0.0, 0.2]) + constant)
+    model = linear(torch.tensor([[0.0], [1.0], [0.2]]), torch.tensor([0.5, 0.0, 0.2]) + constant)
     room = 2.0**-20 * (constant + 0.5)
     images = (0.5 + room * torch.linspace(-3, 3, 101, dtype=torch.float64)).view(-1, 1, 1, 1)
     zero = torch.zeros(len(images), dtype=torch.int64)
@@ -234,7 +158,7 @@ def test_a_minimum_norm_rule_sees_a_point_misclassified_exactly_where_the_oracle
 @pytest.mark.parametrize(("rule", "norm"), CASES)
 def test_examples_keep_the_type_of_the_images(rule, norm, dtype, ten):
     model, images, labels = ten
-    model = classifier(model[1].weight, model[1].bias).to(dtype)
+    model = linear(model[1].weight, model[1].bias).to(dtype)
     found = outcomes(rule, model, images[:8].to(dtype), labels[:8], ThreatModel(norm, 0.3))
     assert {one.adversarial.dtype for one in found} == {dtype}
 
@@ -242,30 +166,25 @@ def test_examples_keep_the_type_of_the_images(rule, norm, dtype, ten):
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("stop_inside", [False, True])
 @pytest.mark.parametrize(("rule", "norm"), CASES)
-def test_nothing_depends_on_the_batch_size(rule, norm, stop_inside, batch_size, network):
+def test_nothing_depends_on_the_batch_size(rule, norm, stop_inside, batch_size, small):
     threat = ThreatModel(norm, {"Linf": 0.05, "L2": 0.5, "L1": 0.6}[norm])
     settings = {} if isinstance(rule, DeepFool) else {"steps": 20, "stop_inside": stop_inside}
     rule = replace(rule, **settings).for_classes(4)
-    alone = outcomes(rule, *network, threat, batch_size=batch_size)
-    together = outcomes(rule, *network, threat)
+    alone = outcomes(rule, *small, threat, batch_size=batch_size)
+    together = outcomes(rule, *small, threat)
     assert any(one.adversarial is not None for one in together)
-    for one, other in zip(alone, together, strict=True):
-        assert (one.forwards, one.backwards, one.steps) == (other.forwards, other.backwards, other.steps)
-        if other.adversarial is None:
-            assert one.adversarial is None
-        else:
-            torch.testing.assert_close(one.adversarial, other.adversarial, rtol=0, atol=1e-9)
+    assert_same(alone, together)
 
 
 @pytest.mark.parametrize("rule", [FMN(steps=15), DDN(steps=15)], ids=["fmn", "ddn"])
-def test_an_iteration_is_one_pass_and_the_last_iterate_one_forward_pass(rule, network):
-    for one in outcomes(rule, *network, ThreatModel("L2", 0.15)):
+def test_an_iteration_is_one_pass_and_the_last_iterate_one_forward_pass(rule, small):
+    for one in outcomes(rule, *small, ThreatModel("L2", 0.15)):
         assert (one.forwards, one.backwards) == (16, 15)
 
 
-def test_deepfool_pays_for_each_class_and_stops_at_the_first_misclassified_point(network):
+def test_deepfool_pays_for_each_class_and_stops_at_the_first_misclassified_point(small):
     rule = DeepFool(steps=7).for_classes(4)
-    found = outcomes(rule, *network, ThreatModel("L2", 0.15))
+    found = outcomes(rule, *small, ThreatModel("L2", 0.15))
     for one in found:
         # Whole looks at three classes, one pass that finds it misclassified, and the solver's own look at the end.
         assert one.adversarial is None or one.backwards % 3 == 1
@@ -288,7 +207,7 @@ def test_stopping_inside_gives_points_inside_eps_for_fewer_passes(rule, ten, ten
 
 def test_a_saturated_cross_entropy_sends_ddn_in_random_directions_that_are_the_same_in_any_batch(ten):
     model, images, labels = ten
-    scaled = classifier(1e5 * model[1].weight, 1e5 * model[1].bias).float()
+    scaled = linear(1e5 * model[1].weight, 1e5 * model[1].bias).float()
     images, labels = images[:6].float(), labels[:6]
     gradient = torch.func.grad(lambda x: nn.functional.cross_entropy(scaled(x), labels, reduction="sum"))(images)
     assert not gradient.any(), "the case must be one without gradient"
