@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are shown."""
+"""All checks, in the order in which they are shown. To add a check, add it to `CHECKS`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PINTOR = "Pintor et al. 2022, arXiv 2106.09947"
 
 @dataclass(frozen=True)
 class Check:
-    """A check: its name (that of its flag), the rule in a line, who proposed it, and what it costs.
+    """A check: its name, which is also that of its flag, its rule in a line, its source, and its cost.
 
-    `cheap` ones are run for every pair of model and defense, on at most 64 samples (but for `randomised-model`, which passes
-    every batch); `expensive` ones, which run attacks, where they are asked for.
+    `cheap` checks run for every pair of model and defense, on at most 64 samples (`randomised-model`: on all); `expensive`
+    checks run attacks, and run with `--checks all` only.
     """
 
     name: str
@@ -43,7 +43,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "randomised-model",
-        "5 passes over each batch: as many are right, normalised outputs within 1e-4",
+        "5 passes over each batch give the same number of correct predictions, and normalised outputs within 1e-4",
         AUTOATTACK,
         "cheap",
         model.randomised_model,
@@ -59,7 +59,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "zero-gradient",
-        "for every loss, no sample's gradient at the attack's start is zero or not finite",
+        "at the attack's start the gradient of every loss is finite and not zero, for every sample",
         f"{AUTOATTACK}; ART",
         "cheap",
         gradients.zero_gradient,
@@ -87,40 +87,42 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "unbounded-attack",
-        "with eps = the whole box every sample breaks",
+        "with eps = the whole box every sample is broken",
         f"{CARLINI}; {PINTOR}",
         "expensive",
         strength.unbounded_attack,
     ),
     Check(
         "obfuscation",
-        "PGD of 100 steps at full range leaves no more than chance",
+        "PGD of 100 steps in the whole box leaves no more accuracy than chance",
         "Adversarial Robustness Toolbox",
         "expensive",
         strength.obfuscation,
     ),
     Check(
         "undefended-twin",
-        "the model without its defense breaks",
+        "the attack breaks the model without its defense",
         CARLINI,
         "expensive",
         strength.undefended_twin,
     ),
     Check(
         "frozen-randomness",
-        "with one draw frozen the pipeline breaks",
+        "the attack breaks the pipeline with its randomness frozen",
         CARLINI,
         "expensive",
         strength.frozen_randomness,
     ),
     Check(
         "planted-example",
-        "the attack finds an example that is hidden in every ball",
+        "the attack finds an adversarial example that is planted in the ball of each sample",
         "Zimmermann et al. 2022, arXiv 2206.13991",
         "expensive",
         planted.planted_example,
     ),
-    Check("converged", "twice the steps and a restart more break no more", CARLINI, "expensive", effort.converged),
+    Check(
+        "converged", "twice the steps and another restart break no more samples", CARLINI, "expensive", effort.converged
+    ),
     Check(
         "incomplete-optimisation",
         "the last 10 steps gain at most 5 % of the clean margin",
@@ -130,35 +132,35 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "random-noise",
-        "10,000 random points break nothing that the attack left",
+        "10,000 random points in the ball break no sample that the attack left",
         CARLINI,
         "expensive",
         effort.random_noise,
     ),
     Check(
         "transfer-failure",
-        "share of the twin's examples that get another label from the pipeline",
+        "share of the undefended model's examples that get another label from the defended model",
         PINTOR,
         "expensive",
         strength.transfer_failure,
     ),
     Check(
         "silent-success",
-        "a library's attack returns the example that it passed through",
+        "a library's attack returns the adversarial example that it evaluated",
         PINTOR,
         "expensive",
         outcomes.silent_success,
     ),
     Check(
         "black-box-beats-white-box",
-        "attacks without gradients break nothing that gradients left, sample by sample",
+        "attacks without gradients break no sample that gradient attacks left",
         f"{AUTOATTACK}; {CARLINI}",
         "cheap",
         outcomes.black_box_beats_white_box,
     ),
     Check(
         "single-step-beats-iterative",
-        "one step breaks nothing that many steps left, sample by sample",
+        "single-step attacks break no sample that iterative attacks left",
         CARLINI,
         "cheap",
         outcomes.single_step_beats_iterative,
@@ -166,21 +168,21 @@ CHECKS: tuple[Check, ...] = (
     Check("rises-with-eps", "robust accuracy does not rise with eps", CARLINI, "cheap", outcomes.rises_with_eps),
     Check(
         "above-chance-at-grey",
-        "at Linf 0.5 no more stand than the most frequent class has",
+        "at Linf 0.5 robust accuracy is at most the share of the most frequent class",
         CARLINI,
         "cheap",
         outcomes.above_chance_at_grey,
     ),
     Check(
         "invalid-candidates",
-        "the attack proposes finite points of the box and the ball",
+        "the attack proposes finite points in the box and the ball",
         "this project",
         "cheap",
         outcomes.invalid_candidates,
     ),
     Check(
         "8-bit-survival",
-        "share of the examples that hold after rounding to 8 bits",
+        "share of the adversarial examples that survive rounding to 8 bits",
         "this project",
         "cheap",
         outcomes.survival_of_rounding,
@@ -188,7 +190,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-_OF_GRADIENTS = (
+_GRADIENT_CHECKS = (
     "unavailable-gradients",
     "zero-gradient",
     "finite-differences",
@@ -198,17 +200,17 @@ _OF_GRADIENTS = (
 
 
 def run_checks(subject: Subject, which: CheckSet = "cheap") -> list[Finding]:
-    """What each check finds, in the order of `CHECKS`; `cheap` leaves the expensive ones out.
+    """Run the checks, in the order of `CHECKS`; `cheap` leaves out expensive checks.
 
-    Checks of outcomes look at `subject.row` and do not apply without it.
+    Checks of results read `subject.row`, and do not apply without it.
     """
     return [run_check(check, subject) for check in CHECKS if which == "all" or check.cost == "cheap"]
 
 
 def run_check(check: Check, subject: Subject) -> Finding:
-    """What a check finds. One that fails says so: it must not take a result with it that the attack has given."""
-    if check.name in _OF_GRADIENTS and model_access(subject.pipeline) != "white-box":
-        return not_applicable(check.name, "Only the model's answers can be seen: nothing attacks it by its gradients.")
+    """Run a check. An exception becomes a finding, so that a failing check does not discard the attack's result."""
+    if check.name in _GRADIENT_CHECKS and model_access(subject.pipeline) != "white-box":
+        return not_applicable(check.name, "Only the model's outputs can be observed: no attack uses its gradients.")
     try:
         return check.run(subject)
     except Exception as error:
@@ -216,5 +218,5 @@ def run_check(check: Check, subject: Subject) -> Finding:
 
 
 def flags(findings: Iterable[Finding]) -> tuple[Flag, ...]:
-    """What the record is to say of them."""
+    """The flags of the findings, for the record."""
     return tuple(finding.flag for finding in findings if finding.flag is not None)

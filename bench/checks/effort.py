@@ -1,4 +1,4 @@
-"""Checks of an attack's effort: whether more steps, or blind guessing, find what it did not."""
+"""Checks of an attack's effort: whether more steps or random points break more samples."""
 
 from __future__ import annotations
 
@@ -17,67 +17,65 @@ from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicabl
 
 NOISE_DRAWS = 10_000
 NOISE_DRAWS_SLOW = 200
-"""Of defenses that take long."""
+"""The number for slow defenses."""
 _NOISE_SAMPLES = 32
 _NOISE_TOGETHER = 64
-"""Draws of a sample in one pass."""
+"""Draws of a sample per pass."""
 _TESTED = 48
 LAST_STEPS = 10
 IMPROVEMENT = 0.05
-"""Of the clean margin, in the last steps: more, and the attack was stopped too early."""
+"""Share of the clean margin; an attack that gains more in its last steps was stopped too early."""
 MORE = 0.002
-"""Share of the samples by which another figure may differ; at least `LEAST` samples."""
+"""Share of the samples by which two figures may differ; at least `LEAST` samples."""
 LEAST = 3
 
 
 def converged(subject: Subject) -> Finding:
-    """Twice the steps and one restart more break no more samples (Carlini et al. 2019)."""
+    """Twice the steps and another restart break no more samples (Carlini et al. 2019)."""
     name = "converged"
     few = subject.few(_TESTED).right
     if not isinstance(subject.attack, Rule | Cascade) or not len(few.labels):
-        return not_applicable(name, "Only attacks of this project can be asked for more steps.")
+        return not_applicable(name, "Only native attacks can be run with more steps.")
     before, after = unbroken_by(few, subject.attack), unbroken_by(few, harder(subject.attack))
     more, count = int((before & ~after).sum()), len(few.labels)
     figures = {"more": more, "standing": int(before.sum()), "samples": count}
-    sentence = (
-        f"Twice the steps and a restart more break {more} more of {int(before.sum())} that stand ({count} samples)"
-    )
+    sentence = f"Twice the steps and another restart break {more} more of {int(before.sum())} unbroken samples ({count} samples)"
     if more < _at_least(count):
         return passed(name, f"{sentence}.", **figures)
     return fired(
         name,
         "warn",
-        f"{sentence}: the attack was stopped too early. Raise its steps until nothing changes.",
+        f"{sentence}: the attack was stopped too early. Raise its steps until the figure stays the same.",
         evidence=figures,
         samples=few.named(before & ~after),
     )
 
 
 def incomplete_optimisation(subject: Subject) -> Finding:
-    """The last 10 steps bring no sample nearer by more than 0.05 of its clean margin (Pintor et al. 2022, indicator 5)."""
+    """The last 10 steps reduce no sample's margin by more than 0.05 of the clean margin (Pintor et al. 2022, indicator 5)."""
     name, few = "incomplete-optimisation", subject.few(_TESTED).right
     if not isinstance(subject.attack, Rule | Cascade) or subject.randomised or not len(few.labels):
-        return not_applicable(name, "Steps are watched of attacks of this project, on models that are not randomised.")
+        return not_applicable(name, "Steps are recorded for native attacks on models that are not randomised.")
     course = MarginHistory()
     left = unbroken(run_attack(few, course.watch(subject.attack)), few.labels.device)
     going = torch.tensor([_improves(course.nearest.get(row, [1.0])) for row in range(len(left))], device=left.device)
     early = left & going
     count, rest = int(early.sum()), int(left.sum())
     figures = {"still_improving": count, "standing": rest}
-    sentence = f"For {count} of {rest} samples that stand, the last {LAST_STEPS} steps gained more than {100 * IMPROVEMENT:.0f} %"
+    sentence = f"For {count} of {rest} unbroken samples, the last {LAST_STEPS} steps gained more than {100 * IMPROVEMENT:.0f} %"
     if count < max(LEAST, 0.05 * rest):
         return passed(name, f"{sentence} of the clean margin.", **figures)
     return fired(
         name,
         "warn",
-        f"{sentence} of the clean margin: the attack was stopped on its way. Raise its steps.",
+        f"{sentence} of the clean margin: the attack was stopped while it still made progress. Raise its steps.",
         evidence=figures,
         samples=few.named(early),
     )
 
 
 def random_noise(subject: Subject) -> Finding:
-    """10,000 random draws in the ball break nothing that the attack did not (Carlini et al. 2019)."""
+    """10,000 random points in the ball break no sample that the attack left (Carlini et al. 2019)."""
     name, few = "random-noise", subject.few(_NOISE_SAMPLES).right
     if subject.attack is None or not len(few.labels):
         return not_applicable(name, NO_ATTACK)
@@ -97,14 +95,14 @@ def random_noise(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"{sentence}: blind guessing does better than the attack. Use another one: --attacks adaptive.",
+        f"{sentence}: random search is stronger than the attack. Use another attack: --attacks adaptive.",
         evidence=figures,
         samples=rest.named(broken),
     )
 
 
 def _broken_by_noise(subject: Subject, count: int) -> Tensor:
-    """Who falls to random points, bool (N,): many draws of a sample in one pass, and what is wrong put to the verifier."""
+    """Samples that random points break, bool (N,): misclassified points are verified."""
     images, labels = subject.images, subject.labels
     every = torch.arange(len(labels), device=labels.device)
     verify = subject.verifier(subject.threat)

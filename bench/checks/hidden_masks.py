@@ -1,6 +1,6 @@
-"""Networks that fool attacks and tell nobody: what the checks must notice, for their matrix (docs/trust.md) and their tests.
+"""Networks with undeclared gradient masking, which the checks must notice: for the matrix in docs/trust.md and for tests.
 
-Each is the undefended network of the zoo with something hidden in its forward, none of which makes it more robust.
+Each is the undefended network of the zoo with a change in its forward pass that does not make it more robust.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _same(x: Tensor) -> Tensor:
 
 
 class MaskedNetwork(nn.Module):
-    """A model between two functions; only its outputs are seen."""
+    """A model between two functions."""
 
     def __init__(self, model: nn.Module, before: Transform = _same, after: Transform = _same) -> None:
         """`before` maps images (N, C, H, W) to images, `after` logits (N, K) to outputs (N, K)."""
@@ -36,7 +36,7 @@ class MaskedNetwork(nn.Module):
 
 
 class TestTimeAscent(nn.Module):
-    """A model that first moves the image up the probability of what it predicts, and takes gradients for that itself."""
+    """A model that moves the image by gradient ascent on its predicted class before it is classified."""
 
     def __init__(self, model: nn.Module, steps: int = 2, size: float = 0.05) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def _network() -> nn.Module:
 
 
 def scaled_logits() -> nn.Module:
-    """Cross-entropy saturates: its gradient rounds to zero."""
+    """The cross-entropy saturates: its gradient rounds to zero."""
     return MaskedNetwork(_network(), after=lambda logits: 1000 * logits)
 
 
@@ -77,22 +77,22 @@ def softmax() -> nn.Module:
 
 
 def quantised_input() -> nn.Module:
-    """Three bits a pixel."""
+    """Pixels of three bits."""
     return MaskedNetwork(_network(), before=lambda images: (7 * images).round() / 7)
 
 
 def detached_input() -> nn.Module:
-    """Autograd is cut off."""
+    """The input is detached from autograd."""
     return MaskedNetwork(_network(), before=lambda images: images.detach())
 
 
 def noisy_input() -> nn.Module:
-    """Gaussian noise from torch's own generator, which nobody can key."""
+    """Gaussian noise from torch's global generator, without keys."""
     return MaskedNetwork(_network(), before=lambda images: images + 0.1 * torch.randn_like(images))
 
 
 def optimising() -> nn.Module:
-    """Two steps of gradient ascent at test time, behind which autograd sees the identity."""
+    """Two steps of gradient ascent at test time; autograd treats them as the identity."""
     return TestTimeAscent(_network())
 
 
@@ -105,4 +105,4 @@ MASKS: tuple[str, ...] = (
     "noisy_input",
     "optimising",
 )
-"""The factories by name: `gauntlet run --model gauntlet.bench.checks.hidden_masks:NAME` takes them."""
+"""Names of the factories, for `gauntlet run --model gauntlet.bench.checks.hidden_masks:NAME`."""

@@ -1,4 +1,4 @@
-"""Checks of the pipeline's gradients: whether they exist, say the truth, and are worth following."""
+"""Detection of masked gradients: whether the pipeline's gradients exist, are correct and are useful."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ from gauntlet.bench.checks import pipeline_profile as probing
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
 
 ALL_LOSSES: dict[str, Loss] = {**LOSSES, "dlr": dlr}
-"""The untargeted losses that attacks here ascend; targeted ones are made of the same logits."""
+"""The untargeted losses of the attacks; targeted losses use the same logits."""
 DRAWS = 8
-"""Passes over which the gradients of a randomised pipeline are averaged: one stochastic pass says nothing."""
+"""Number of passes over which gradients of a randomised pipeline are averaged."""
 DIRECTIONS = 8
-"""Random directions a sample."""
+"""Number of random directions per sample."""
 REACH = 0.25
-"""How far to go along them, as a share of eps: steps of an attack, at which a staircase looks like the slope that it hides."""
+"""Step along a direction as a share of eps: that of an attack, at which quantised values show the slope that they hide."""
 DISAGREEMENT = 0.5
-"""From which on autograd is wrong about a sample: 0 is agreement, 1 that either says 0 where the other does not, 2 opposite."""
+"""Disagreement above which autograd is wrong for a sample: 0 is agreement, 1 zero against non-zero, 2 opposite signs."""
 SHARE = 0.25
-"""Of the judged samples: so many must be wrong before the check fires."""
+"""Share of the compared samples that must be wrong for the check to fire."""
 UNSTABLE_DRAWS = 100
 UNSTABLE_RADIUS = 4 / 255
 _UNSTABLE_SAMPLES = 16
 
 
 def unavailable_gradients(subject: Subject) -> Finding:
-    """Computing the gradient raises, or no entry of it differs from zero (Pintor et al. 2022, indicator 1)."""
+    """Computing the gradient fails, or all its entries are zero (Pintor et al. 2022, indicator 1)."""
     name, few = "unavailable-gradients", subject.few()
     gradient = mean_gradient(few, few.pipeline, few.images, cw)
     if gradient is not None and bool((gradient != 0).any()):
         return passed(name, f"Autograd reaches the images through the whole pipeline ({len(gradient)} samples).")
-    what = "Autograd fails, or reaches no image," if gradient is None else "Every entry of the gradient is zero"
+    what = (
+        "Autograd fails, or does not reach the images," if gradient is None else "Every entry of the gradient is zero"
+    )
     declared = " (as its card declares)" if subject.declared else ""
     return fired(
         name,
         "block",
-        f"{what} through the pipeline{declared}: attacks that follow its gradient measure nothing. Attack it by BPDA and "
+        f"{what} through the pipeline{declared}: gradient attacks measure nothing. Attack it by BPDA and "
         "without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence={"samples": len(few.labels)},
@@ -53,10 +55,10 @@ def unavailable_gradients(subject: Subject) -> Finding:
 
 
 def zero_gradient(subject: Subject) -> Finding:
-    """For some loss, some sample's gradient at an attack's start is zero or not finite (AutoAttack's checks; ART)."""
+    """At an attack's start the gradient of a loss is zero or not finite for a sample (AutoAttack's checks; ART)."""
     name, few = "zero-gradient", subject.few().right
     if not len(few.labels):
-        return not_applicable(name, "No sample is right when clean.")
+        return not_applicable(name, "No sample is classified correctly.")
     start = random_point(few.images, few.threat, few.draws(name))
     shares: dict[str, float] = {}
     any_dead = torch.zeros_like(few.labels, dtype=torch.bool)
@@ -74,8 +76,8 @@ def zero_gradient(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"Where an attack starts, gradients are zero or not finite for part of {len(few.labels)} samples ({text}): an attack "
-        f"on {worst} does not move there. Attack by other losses, by BPDA and without gradients: --attacks adaptive.",
+        f"At the start of an attack, gradients are zero or not finite for part of {len(few.labels)} samples ({text}): an "
+        f"attack on {worst} does not move there. Attack by other losses, by BPDA and without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence=shares,
         samples=few.named(any_dead),
@@ -83,10 +85,10 @@ def zero_gradient(subject: Subject) -> Finding:
 
 
 def finite_differences(subject: Subject) -> Finding:
-    """Autograd's slope along random directions is not the slope that the pipeline has at the scale of an attack's steps."""
+    """Autograd's slope along random directions differs from the pipeline's slope at the scale of an attack's steps."""
     name, few = "finite-differences", subject.few().right
     if not len(few.labels):
-        return not_applicable(name, "No sample is right when clean.")
+        return not_applicable(name, "No sample is classified correctly.")
     distances = disagreement(few, few.pipeline)
     if distances is None:
         bridged = disagreement(few, few.view) if subject.declared else None
@@ -95,8 +97,8 @@ def finite_differences(subject: Subject) -> Finding:
         value = float(bridged[bridged.isfinite()].mean()) if bridged.isfinite().any() else math.nan
         return reported(
             name,
-            f"The pipeline has no gradient; BPDA's differs from finite differences by {value:.2f} on average (0: the same, "
-            "1: no better than none).",
+            f"The pipeline has no gradient; BPDA's gradient differs from finite differences by {value:.2f} on average "
+            "(0: the same, 1: no better than zero).",
             bpda_disagreement=value,
         )
     judged = distances.isfinite()
@@ -114,8 +116,8 @@ def finite_differences(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"Autograd and finite differences along random directions disagree {summary}: the gradient does not say where the loss "
-        "rises. Attack by BPDA and without gradients: --attacks adaptive.",
+        f"Autograd and finite differences along random directions disagree {summary}: the gradient does not show where the "
+        "loss rises. Attack by BPDA and without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence=figures,
         samples=few.named(wrong),
@@ -123,24 +125,24 @@ def finite_differences(subject: Subject) -> Finding:
 
 
 def optimisation_at_test_time(subject: Subject) -> Finding:
-    """Autograd is called inside the pipeline's forward (AutoAttack's checks)."""
+    """The pipeline's forward pass calls autograd (AutoAttack's checks)."""
     name, few = "optimisation-at-test-time", subject.few(8)
     with guarded(subject.pipeline, 0), torch.no_grad(), probing.gradients_taken() as taken:
         probing.pass_over(subject.pipeline, few.images, 0)
     if not taken.calls:
-        return passed(name, "The forward pass takes no gradients itself.")
+        return passed(name, "The forward pass does not call autograd.")
     twin = subject.pipeline.twin is not None
     return fired(
         name,
         "block",
-        f"The forward pass calls autograd ({taken.calls} times): it optimises at test time, and the gradient that an attack gets "
-        "is not that of what the optimisation ends in. Attack "
+        f"The forward pass calls autograd ({taken.calls} times): it optimises at test time, and an attack does not get the "
+        "gradient of the optimised result. Attack "
         + (
-            "the undefended model and transfer, and without gradients: --attacks adaptive."
+            "the undefended model and transfer the examples, and without gradients: --attacks adaptive."
             if twin
             else "without gradients."
         )
-        + " Declare it by test_time_gradient.",
+        + " Declare it with test_time_gradient.",
         needs=("transfer" if twin else "bpda", "black-box"),
         evidence={"calls": taken.calls},
     )
@@ -161,13 +163,13 @@ def unstable_predictions(subject: Subject) -> Finding:
     return reported(
         name,
         f"Uniform noise of ±4/255 changes the margin by {100 * figure:.1f} % on average ({len(few.labels)} samples, "
-        f"{UNSTABLE_DRAWS} draws): the nearer to 100 %, the less a gradient says of its neighbourhood.",
+        f"{UNSTABLE_DRAWS} draws): near 100 % the gradient is not informative about its neighbourhood.",
         mean_relative_change=figure,
     )
 
 
 def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss) -> Tensor | None:
-    """The gradient (N, C, H, W) of a loss, averaged over draws where the pipeline is randomised; None where there is none."""
+    """The gradient (N, C, H, W) of a loss, averaged over draws if the pipeline is randomised; None if there is none."""
     total: Tensor | None = None
     draws = DRAWS if subject.randomised else 1
     with guarded(model, 0):
@@ -181,14 +183,14 @@ def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss
 
 
 def disagreement(subject: Subject, model: nn.Module) -> Tensor | None:
-    """How far autograd is from finite differences, for each sample, float64 (N,) from 0 to 2; NaN where both are flat.
+    """Disagreement of autograd with finite differences, for each sample, float64 (N,) from 0 to 2; NaN where both are zero.
 
-    Over random directions of signs, with the step `REACH` · eps in the threat model's norm, of the logit of the likeliest
-    wrong class minus the label's. None where there is no gradient. Draws of a randomised pipeline are the same on both
-    sides of a difference, and averaged.
+    The function is the logit of the likeliest wrong class minus the label's; directions are random signs, and the step is
+    `REACH` · eps in the threat model's norm. Both sides of a difference use the same draws of a randomised pipeline, and
+    draws are averaged. None if there is no gradient.
     """
     step = _step(subject)
-    # Both ends inside the box, where the pipeline is meant to be evaluated.
+    # Both ends are inside the box.
     base = subject.images.clamp(min(step, 0.5), max(1 - step, 0.5))
     rival = _rival(subject, model, base)
     slope = mean_gradient(subject, model, base, rival)
@@ -215,7 +217,7 @@ def _step(subject: Subject) -> float:
 
 
 def _rival(subject: Subject, model: nn.Module, base: Tensor) -> Loss:
-    """The logit of the wrong class that is the likeliest at `base`, minus the label's: no kink where another one overtakes."""
+    """The logit of the likeliest wrong class at `base` minus the label's. A fixed class avoids a kink where it changes."""
     with guarded(model, 0), torch.no_grad():
         logits = _logits(subject, model, base, 0)
     labels = subject.labels
@@ -238,7 +240,7 @@ def _mean_loss(subject: Subject, points: Tensor) -> Tensor:
 
 
 def _logits(subject: Subject, model: nn.Module, points: Tensor, number: int) -> Tensor:
-    """The problem of K classes (N, K), with the random numbers of the pass of that number, keyed or torch's own."""
+    """Logits of the K-class problem (N, K), with random numbers that depend on `number`, keyed or from torch."""
     with torch.random.fork_rng(devices=_cuda(points)):
         torch.manual_seed(number)
         outputs = probing.pass_over(model, points, number)

@@ -1,4 +1,4 @@
-"""Checks of the pipeline itself: what it answers, and whether twice the same."""
+"""Checks of the pipeline's outputs: whether they are logits, and the same in every pass."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gauntlet.bench.models.parts.classifier import ModelError, check_model
 
 
 def eval_mode(subject: Subject) -> Finding:
-    """A model, or any of its modules, in training mode; or outputs that are no logits (RobustBench warns of the first)."""
+    """The model or a submodule is in training mode (RobustBench's warning), or the outputs are not logits."""
     name, few = "eval-mode", subject.few(8)
     try:
         with torch.random.fork_rng():
             check_model(subject.pipeline, few.images, few.labels, subject.classes or None)
     except ModelError as error:
         return fired(name, "block", f"The model cannot be evaluated as it is: {error}.")
-    return passed(name, "Every module is in eval mode, and the outputs are finite numbers, one a class.")
+    return passed(name, "Every module is in eval mode, and the outputs are finite numbers, one per class.")
 
 
 def randomised_model(subject: Subject) -> Finding:
-    """Five passes over the same batch differ, of any batch that is evaluated (AutoAttack's checks look at the first)."""
+    """Five passes over the same batch differ, for any evaluated batch (AutoAttack checks the first batch)."""
     name = "randomised-model"
     worst, moved, differ = 0.0, 0, torch.zeros(len(subject.labels), dtype=torch.bool)
     with guarded(subject.pipeline, 0):
@@ -42,8 +42,8 @@ def randomised_model(subject: Subject) -> Finding:
             differ[rows.cpu()] = (predictions != predictions[0]).any(0).cpu()
     figures = {"largest_gap": worst, "correct_differs_by": moved, "predictions_differ": int(differ.sum())}
     sentence = (
-        f"{probing.PASSES} passes over each of {len(subject.labels)} images: normalised outputs are up to {worst:.2g} apart, and "
-        f"{figures['predictions_differ']} predictions change"
+        f"{probing.PASSES} passes over each of {len(subject.labels)} images: normalised outputs differ by up to {worst:.2g}, "
+        f"and {figures['predictions_differ']} predictions change"
     )
     if worst <= probing.GAP and not moved:
         return passed(name, f"{sentence}.", **figures)
@@ -51,7 +51,7 @@ def randomised_model(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"{sentence}: an attack that sees one draw a step aims at noise. Attack the expectation over draws (EOT): "
+        f"{sentence}: an attack with one draw per step follows noise. Attack the expectation over draws (EOT): "
         f"--attacks adaptive.{hidden}",
         needs=("eot",),
         evidence=figures,
@@ -60,7 +60,7 @@ def randomised_model(subject: Subject) -> Finding:
 
 
 def probabilities(subject: Subject) -> Finding:
-    """Every row of outputs is a distribution (AutoAttack's checks): gradients vanish where the model is confident."""
+    """Every row of outputs is a distribution (AutoAttack's checks): gradients vanish for confident predictions."""
     name, few = "probabilities", subject.few()
     try:
         with torch.random.fork_rng():
@@ -73,14 +73,14 @@ def probabilities(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        "The outputs are probabilities, not logits: gradients of losses vanish where it is confident, and attacks look weak. "
+        "The outputs are probabilities, not logits: gradients vanish for confident predictions, and attacks look weak. "
         f"Return what goes into the softmax, or attack by {' and '.join(needs)}: --attacks adaptive.",
         needs=needs,
     )
 
 
 def few_classes(subject: Subject) -> Finding:
-    """Losses by ratio of logits need three classes, towards a class four (AutoAttack); what takes their place is said."""
+    """Ratio losses need three classes, targeted ones four (AutoAttack); the finding names the replacements."""
     name = "few-classes"
     with guarded(subject.pipeline, 0), torch.no_grad():
         classes = subject.pipeline(subject.images[:1]).shape[1] - subject.pipeline.rejects
@@ -89,7 +89,7 @@ def few_classes(subject: Subject) -> Finding:
     what = "dlr is replaced by the margin, and " if classes < 3 else ""
     return reported(
         name,
-        f"{classes} classes: {what}targeted losses by ratio are replaced by differences of two logits; at most {classes - 1} "
-        "targets.",
+        f"{classes} classes: {what}targeted ratio losses are replaced by differences of two logits; at most "
+        f"{classes - 1} targets.",
         classes=classes,
     )

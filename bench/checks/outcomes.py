@@ -1,4 +1,4 @@
-"""Checks of what attacks gave: of the results of a row's cells, and of the examples in them."""
+"""Checks of results: of a row's cells, and of their adversarial examples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def single_step_beats_iterative(subject: Subject) -> Finding:
 def above_chance_at_grey(subject: Subject) -> Finding:
     """See `gauntlet.leaderboard.rows.crosschecks`."""
     if subject.threat.norm != "Linf" or subject.threat.eps < crosschecks.GREY:
-        return not_applicable("above-chance-at-grey", f"For Linf from {crosschecks.GREY:g} on.")
+        return not_applicable("above-chance-at-grey", f"Applies to Linf of at least {crosschecks.GREY:g}.")
     return _crossed("above-chance-at-grey", subject, crosschecks.above_chance_at_grey)
 
 
@@ -47,24 +47,24 @@ def rises_with_eps(subject: Subject) -> Finding:
 
 
 def invalid_candidates(subject: Subject) -> Finding:
-    """The verifier refused none of the attack's points: finite, in the box, in the ball by a few units in the last place."""
+    """The verifier rejected none of the attack's points as not finite, or outside the box or the ball (with rounding slack)."""
     name = "invalid-candidates"
     if not subject.row:
         return not_applicable(name, "No cell has been run.")
     refused = sum(cells.costs(result).candidates_rejected for result in subject.row)
     if not refused:
-        return passed(name, "Every point that was claimed is finite, in the box and in the ball.")
+        return passed(name, "Every proposed point is finite, in the box and in the ball.")
     return fired(
         name,
         "warn",
-        f"{refused} points that were claimed are outside the ball or the box, or not finite: they were refused, and the figure "
-        "may overstate robustness. Correct the attack.",
+        f"{refused} proposed points are outside the ball or the box, or not finite: they were rejected, and the figure may "
+        "overstate robustness. Correct the attack.",
         evidence={"refused": refused},
     )
 
 
 def survival_of_rounding(subject: Subject) -> Finding:
-    """The share of the examples that stay in the ball and misclassified once they are stored as 8-bit images."""
+    """The share of adversarial examples that remain in the ball and misclassified as 8-bit images."""
     name = "8-bit-survival"
     examples: dict[str, np.ndarray] = {}
     for result in subject.row:
@@ -82,29 +82,30 @@ def survival_of_rounding(subject: Subject) -> Finding:
     rounded = (points * 255).round() / 255
     with guarded(own.pipeline, 0):
         held = own.verifier(own.threat)(rounded, every, torch.zeros_like(every)).success
-        # Rounding may leave the ball by half a level; towards the clean image it cannot.
+        # Rounding to the nearest level may leave the ball by half a level; rounding towards the clean image cannot.
         inward = own.images + (points - own.images).sign() * ((points - own.images).abs() * 255).floor() / 255
         held |= own.verifier(own.threat)(inward.clamp(0, 1), every, torch.zeros_like(every)).success
     share = float(held.double().mean())
     return reported(
         name,
-        f"{100 * share:.0f} % of {len(rows)} examples hold as 8-bit images, rounded to the nearest level or inwards.",
+        f"{100 * share:.0f} % of {len(rows)} examples remain adversarial as 8-bit images, rounded to the nearest level or "
+        "towards the clean image.",
         share=share,
         examples=len(rows),
     )
 
 
 def silent_success(subject: Subject) -> Finding:
-    """A library's attack passed through a success and returned something else (Pintor et al. 2022, indicator 2).
+    """A library's attack evaluated an adversarial example and returned another point (Pintor et al. 2022, indicator 2).
 
-    Attacks of this project cannot: the oracle notices every point that they evaluate.
+    Native attacks cannot: the oracle records every success that they evaluate.
     """
     name, attack = "silent-success", subject.attack
     if attack is None or isinstance(attack, Rule | Cascade):
-        return not_applicable(name, "Attacks of this project keep every success that they pass through.")
+        return not_applicable(name, "Native attacks keep every success that they evaluate.")
     few = subject.few().right
     if not len(few.labels):
-        return not_applicable(name, "No sample is right when clean.")
+        return not_applicable(name, "No sample is classified correctly.")
     known = library_attack(attack, few.threat)
     watcher = _Watcher(few.view if few.victim is None else few.victim, few)
     every = torch.arange(len(few.labels), device=few.labels.device)
@@ -120,19 +121,19 @@ def silent_success(subject: Subject) -> Finding:
     count = int(lost.sum())
     figures = {"lost": count, "samples": len(won)}
     if not count:
-        return passed(name, f"Of {len(won)} samples none was broken on the way and lost.", **figures)
+        return passed(name, f"No success was lost on {len(won)} samples.", **figures)
     return fired(
         name,
         "warn",
-        f"The attack passed through examples of {count} of {len(won)} samples and returned points that fail. Take its best "
-        "point rather than its last one.",
+        f"For {count} of {len(won)} samples the attack evaluated an adversarial example but returned another point. Return "
+        "the best point instead of the last.",
         evidence=figures,
         samples=few.named(lost),
     )
 
 
 class _Watcher(nn.Module):
-    """A model that remembers, for each sample, a misclassified point of its ball that it was asked about."""
+    """A model that stores, for each sample, a misclassified point of the ball that was evaluated."""
 
     def __init__(self, model: nn.Module, subject: Subject) -> None:
         super().__init__()
@@ -163,5 +164,5 @@ def _crossed(name: str, subject: Subject, check: Callable[[Sequence[CellResult]]
     flag = check(row)
     if flag is None:
         labels = ", ".join(dict.fromkeys(result.cell.attack for result in row))
-        return passed(name, f"Nothing of the kind in the results of {labels}.")
+        return passed(name, f"Not observed in the results of {labels}.")
     return Finding(name, "fired", f"{flag.message}.", flag.evidence, flag)

@@ -1,10 +1,10 @@
-"""An example is hidden in every ball, and the attack has to find it.
+"""The check with planted adversarial examples: one is planted in the ball of each sample, and the attack has to find it.
 
 Zimmermann, Brendel, Tramèr and Carlini, "Increasing confidence in adversarial robustness evaluations", NeurIPS 2022 (arXiv
-2206.13991): the last layer gives way, for each sample, to a linear readout of the same features that tells a hidden point of
-the ball from points around the clean image. All before that layer stays, and all behind it (the paper drops what is behind):
-what hides the gradient of the model hides that of the readout. So an example is there by construction, and an attack that
-does not find it would not have found the model's own either.
+2206.13991): for each sample the last layer is replaced by a linear readout of its features that separates a planted point of
+the ball from points around the clean image. The layers before it are kept, and so are those behind it (the paper drops them):
+whatever masks the gradient of the model masks that of the readout. The example exists by construction, and an attack that
+misses it would miss examples of the model too.
 
 Departures from the paper: the readout interpolates in closed form (of least norm) instead of being trained; it has the
 scale of the model's own margin, and as many classes as the model.
@@ -27,20 +27,20 @@ from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicabl
 
 SAMPLES = 32
 AROUND = 15
-"""Random points of the ball, beside the clean image, that stay on the label's side."""
+"""Number of random points of the ball that keep the label, as the clean image does."""
 REACH = 0.5
-"""By how much the hidden point is beyond the boundary, as a share of the clean margin."""
+"""Margin of the planted point beyond the boundary, as a share of the clean margin."""
 FOUND = 0.95
-"""Of the hidden examples, the share that an attack must find."""
+"""Least share of the planted examples that an attack must find."""
 
 
 class NoReadoutError(ValueError):
-    """No layer was found that could give way to a readout."""
+    """No layer can be replaced by a readout."""
 
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """What takes the layer's place: for sample i, features f → the logit weight_i · f + offset_i of its hidden class."""
+    """The replacement of the layer: for sample i, features f → the logit weight_i · f + offset_i of its planted class."""
 
     layer: nn.Module
     clean: Tensor
@@ -48,15 +48,15 @@ class Readout:
     weight: Tensor
     """(N, F)."""
     offset: Tensor
-    """(N,), zero on the boundary to the label, whose logit is 0."""
+    """(N,): the logit is 0 on the boundary to the label, whose logit is 0."""
     labels: Tensor
     hidden: Tensor
-    """int64 (N,), the class that the hidden point has."""
+    """int64 (N,), the class of the planted point."""
     others: Tensor
     """(N,), the logit of all other classes."""
     threat: ThreatModel
     columns: int
-    """Outputs of the layer."""
+    """Number of outputs of the layer."""
 
     def which(self, points: Tensor) -> Tensor:
         """The samples, int64 (M,), that points (M, C, H, W) belong to."""
@@ -75,7 +75,7 @@ class Readout:
 
 
 class PlantedModel(nn.Module):
-    """A model, with the readout in place of its layer while it runs."""
+    """A model with the readout in place of its layer during the forward pass."""
 
     def __init__(self, model: nn.Module, readout: Readout) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class PlantedModel(nn.Module):
 
 
 def planted_example(subject: Subject) -> Finding:
-    """The attack finds an example that is hidden in the ball of every sample."""
+    """The attack finds the adversarial example that is planted in the ball of each sample."""
     name, few = "planted-example", subject.right.few(SAMPLES)
     if subject.attack is None:
         return not_applicable(name, "No attack is given.")
@@ -116,7 +116,7 @@ def planted_example(subject: Subject) -> Finding:
         clean = verify.measure(few.images, every).prediction.to(few.labels.device) == few.labels
     rows = (there & clean).nonzero().squeeze(1)
     if len(rows) < 3:
-        return not_applicable(name, f"Of {len(few.labels)} samples only {len(rows)} could be given a hidden example.")
+        return not_applicable(name, f"An example could be planted for only {len(rows)} of {len(few.labels)} samples.")
     chosen = few.of(rows)
     left = unbroken(
         run_attack(chosen, subject.attack, wrap=lambda model_view: PlantedModel(model_view, readout)), few.labels.device
@@ -124,19 +124,19 @@ def planted_example(subject: Subject) -> Finding:
     missed, count = int(left.sum()), len(rows)
     figures = {"missed": missed, "planted": count}
     if missed <= (1 - FOUND) * count:
-        return passed(name, f"The attack finds {count - missed} of {count} hidden examples.", **figures)
+        return passed(name, f"The attack finds {count - missed} of {count} planted examples.", **figures)
     return fired(
         name,
         "block",
-        f"In {missed} of {count} balls the attack misses an example that was hidden there (a linear readout of the last "
-        "layer's features): it cannot be said to find the model's own. Use another attack: --attacks adaptive.",
+        f"The attack misses {missed} of {count} examples that were planted in the balls (by a linear readout of the last "
+        "layer's features): it may miss those of the model too. Use another attack: --attacks adaptive.",
         evidence=figures,
         samples=chosen.named(left),
     )
 
 
 def plant_examples(subject: Subject) -> tuple[Readout, Tensor]:
-    """The readout for the subject's samples, and the hidden points (N, C, H, W). Raises NoReadoutError."""
+    """Build the readout for the subject's samples, and the planted points (N, C, H, W). Raises NoReadoutError."""
     images, threat = subject.images, subject.threat
     draws = subject.draws("planted example")
     hidden_points = _far(images, threat, draws)
@@ -176,7 +176,7 @@ def _far(images: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
 
 
 def _apart(subject: Subject) -> Subject:
-    """Only samples whose balls do not touch, so that every point of a ball tells whose it is."""
+    """Only samples whose balls do not overlap, so that a point belongs to one sample."""
     chosen: list[int] = []
     for row in range(len(subject.labels)):
         others = subject.images[chosen]
@@ -187,10 +187,7 @@ def _apart(subject: Subject) -> Subject:
 
 
 def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
-    """The linear layer that runs last, once a pass and with a row an image; where there is none, the whole network.
-
-    And how many outputs it has.
-    """
+    """The last linear layer that runs once per pass with a row per image, else the whole network, and its number of outputs."""
     calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = []
 
     def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -209,12 +206,12 @@ def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
         if len(given) == 2 and given[0] == wanted and output == (wanted, classes):
             return layer, classes
     if subject.pipeline.rejects:
-        raise NoReadoutError("The pipeline rejects, and no linear layer gives its classes: nothing can be planted.")
+        raise NoReadoutError("The pipeline rejects, and no linear layer outputs its classes: nothing can be planted.")
     return subject.pipeline.model, outputs.shape[1]
 
 
 def _features(subject: Subject, layer: nn.Module, points: Tensor) -> Tensor:
-    """What the layer is given, (N, F)."""
+    """The input features of the layer, (N, F)."""
     seen: list[Tensor] = []
     handle = layer.register_forward_hook(lambda module, given, output: seen.append(given[0].flatten(1)))
     try:

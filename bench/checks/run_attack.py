@@ -1,4 +1,4 @@
-"""How checks run attacks: by the same solver and judge as cells, on the samples that are right when clean."""
+"""Running attacks for checks: with the solver and the verifier of cells, on correctly classified samples."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from gauntlet.bench.checks.subject import Subject
 
 BATCH = 256
 Wrap = Callable[[nn.Module], nn.Module]
-"""What is put around the pipeline and everything that stands in for it: the same function, changed on purpose."""
+"""Wraps the pipeline, and every model that replaces it for an attack, with a deliberate change."""
 
 
 def run_attack(
     subject: Subject, attack: AnyAttack, *, threat: ThreatModel | None = None, wrap: Wrap = lambda model: model
 ) -> list[Outcome]:
-    """Attack the subject's samples, all of which must be right when clean: an outcome each, in their order.
+    """Attack the subject's samples, all of which must be classified correctly; returns an outcome each, in their order.
 
-    Stages of a cascade that are shown what the subject does not have (a twin, where there is no defense) are left out.
-    `threat`: another threat model than the subject's. `wrap`: see `Wrap`; successes are those of the wrapped pipeline.
+    Stages of a cascade that need a model which the subject does not have (a twin, without a defense) are skipped.
+    `threat`: default that of the subject. `wrap`: see `Wrap`; successes are those of the wrapped pipeline.
     """
     threat = replace(threat or subject.threat, target="")
     model = wrap(subject.pipeline)
@@ -65,33 +65,33 @@ def run_attack(
 
 
 def library_attack(attack: AnyAttack, threat: ThreatModel) -> WholeAttack:
-    """An attack of a library for that threat model, which it holds itself. Raises TypeError for what is no attack yet."""
+    """A library's attack with its threat model replaced. Raises TypeError for an attack that is not chosen yet."""
     if not callable(attack):
-        raise TypeError(f"{attack!r} stands for an attack that is chosen later: give the one that was chosen")
+        raise TypeError(f"{attack!r} stands for an attack that is chosen later: give the chosen attack")
     known: Any = attack
     attack_in_ball: WholeAttack = replace(known, threat=threat) if hasattr(known, "threat") else known
     return attack_in_ball
 
 
 def unbroken(outcomes: list[Outcome], device: torch.device | str = "cpu") -> Tensor:
-    """Whom the attack left standing, bool (N,)."""
+    """Samples that the attack did not break, bool (N,)."""
     return torch.tensor([outcome.adversarial is None for outcome in outcomes], dtype=torch.bool, device=device)
 
 
 def stage_models(subject: Subject) -> dict[str, nn.Module]:
-    """What stages may be shown in place of the pipeline."""
+    """The models that stages may attack in place of the pipeline, by name."""
     stand_ins = {BENEATH: subject.pipeline.beneath, TWIN: subject.pipeline.twin}
     return {name: view for name, view in stand_ins.items() if view is not None}
 
 
 def whole_box(threat: ThreatModel, images: Tensor) -> ThreatModel:
-    """The ball of that norm around any image that holds the whole box [0, 1]."""
+    """The threat model whose ball around any image contains the whole box [0, 1]."""
     pixels = images[0].numel()
     return ThreatModel(threat.norm, {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[threat.norm])
 
 
 def harder(attack: AnyAttack) -> AnyAttack:
-    """The attack with twice the steps or queries and one restart more, as far as it has such settings."""
+    """The attack with twice the steps or queries and another restart, as far as it has these settings."""
     if isinstance(attack, Cascade):
         return Cascade(tuple(replace(stage, rule=_harder(stage.rule)) for stage in attack.stages))
     changed: AnyAttack = _harder(attack)
@@ -109,18 +109,18 @@ def _harder(rule: Any) -> Any:
 
 @dataclass
 class MarginHistory:
-    """How near an attack had come to each sample after each of its steps: margins as shares of the clean margin."""
+    """The lowest margin of each sample after each step of an attack, as a share of the clean margin."""
 
     nearest: dict[int, list[float]] = field(default_factory=dict)
 
     def watch(self, attack: Rule[Any] | Cascade) -> Cascade:
-        """The attack, with every step noted. Nearness is kept where some stage asks for signs."""
+        """The attack with every step recorded. Margins are tracked if a stage has a condition."""
         stages = attack.stages if isinstance(attack, Cascade) else (Stage("", attack),)
         watched = [replace(stage, rule=_Watched(stage.rule, self), when=stage.when or _always) for stage in stages]
         return Cascade(tuple(watched))
 
     def note(self, oracle: Oracle) -> None:
-        """What each slot has reached, or reached before, in this stage or an earlier one."""
+        """Record the lowest margin that each slot has reached in this stage or earlier."""
         pairs = zip(oracle.slots.sample.tolist(), oracle.slots.nearness.tolist(), strict=True)
         for sample, value in pairs:
             path = self.nearest.setdefault(sample, [1.0])

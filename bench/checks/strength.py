@@ -1,4 +1,4 @@
-"""Checks of the attack: on problems of which it is known that they can be solved."""
+"""Checks of the attack's strength, on problems that are known to have a solution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_ATTACK = "No attack is given."
 
 
 def unbounded_attack(subject: Subject) -> Finding:
-    """With eps = the whole box every sample breaks (Carlini et al. 2019, section 4; Pintor et al. 2022)."""
+    """With eps = the whole box every sample is broken (Carlini et al. 2019, section 4; Pintor et al. 2022)."""
     name, few = "unbounded-attack", subject.few().right
     if subject.attack is None or not len(few.labels):
         return not_applicable(name, NO_ATTACK)
@@ -32,17 +32,17 @@ def unbounded_attack(subject: Subject) -> Finding:
         few,
         left,
         "with eps = the whole box",
-        "an image of another class is inside that ball, so the attack is broken, or blind here. Use another attack: "
+        "that ball contains images of other classes, so the attack is broken or does not work here. Use another attack: "
         "--attacks adaptive.",
     )
 
 
 def obfuscation(subject: Subject) -> Finding:
-    """PGD of 100 steps of eps/50 at full range leaves less than chance (ART's check of gradient obfuscation)."""
+    """PGD of 100 steps of eps/50 in the whole box leaves at most chance accuracy (ART's check of gradient obfuscation)."""
     name, few = "obfuscation", subject.few().right
     classes = _classes(subject)
     if not len(few.labels):
-        return not_applicable(name, "No sample is right when clean.")
+        return not_applicable(name, "No sample is classified correctly.")
     rule: AnyAttack = PGD(steps=100, step_size=1 / 50) if few.threat.norm != "L1" else SLIDE(steps=100)
     try:
         left = unbroken_by(few, rule, everything=True)
@@ -50,9 +50,7 @@ def obfuscation(subject: Subject) -> Finding:
         return not_applicable(name, "There are no gradients, see unavailable-gradients.")
     share, count = float(left.double().mean()), len(few.labels)
     figures = {"accuracy": share, "chance": 1 / classes, "samples": count}
-    sentence = (
-        f"PGD of 100 steps at full range leaves {100 * share:.1f} % of {count} samples (chance: {100 / classes:.1f} %)"
-    )
+    sentence = f"PGD of 100 steps in the whole box leaves {100 * share:.1f} % of {count} samples (chance: {100 / classes:.1f} %)"
     if share <= 1 / classes:
         return passed(name, f"{sentence}.", **figures)
     return fired(
@@ -67,10 +65,10 @@ def obfuscation(subject: Subject) -> Finding:
 
 
 def undefended_twin(subject: Subject) -> Finding:
-    """The same model without the defense breaks under the attack; otherwise the attack is broken (Carlini et al. 2019)."""
+    """The attack breaks the model without its defense; otherwise the attack is broken (Carlini et al. 2019)."""
     name, twin = "undefended-twin", subject.pipeline.twin
     if twin is None or subject.attack is None:
-        return not_applicable(name, "There is no defense to take away." if twin is None else NO_ATTACK)
+        return not_applicable(name, "There is no defense to remove." if twin is None else NO_ATTACK)
     bare = replace(subject, pipeline=DefendedModel(twin, differentiable=True, randomised=False), victim=None)
     few = bare.few().right
     at_eps = int(unbroken_by(few, subject.attack).sum())
@@ -80,13 +78,13 @@ def undefended_twin(subject: Subject) -> Finding:
         few,
         left,
         f"of the undefended model, in the whole box (at eps it leaves {at_eps})",
-        "the attack is broken before any defense is asked. Use another one.",
+        "the attack fails even without the defense. Use another attack.",
         standing_at_eps=at_eps,
     )
 
 
 def frozen_randomness(subject: Subject) -> Finding:
-    """With one draw frozen, a randomised defense is an ordinary model, and must fall (Carlini et al. 2019)."""
+    """With its randomness frozen, a randomised defense is a deterministic model that must break (Carlini et al. 2019)."""
     name = "frozen-randomness"
     if not subject.randomised or subject.attack is None:
         return not_applicable(name, "The pipeline is not randomised." if subject.attack else NO_ATTACK)
@@ -99,20 +97,19 @@ def frozen_randomness(subject: Subject) -> Finding:
     )
     few = frozen.few(_FROZEN_SAMPLES).right
     if not len(few.labels):
-        return not_applicable(name, "No sample is right under the frozen draw.")
+        return not_applicable(name, "No sample is classified correctly with the randomness frozen.")
     left = unbroken_by(few, subject.attack, everything=True)
     return _must_break(
         name,
         few,
         left,
-        "of the pipeline with one draw frozen, in the whole box",
-        "it is not the randomness that keeps the attack from finding anything: its gradients are of no use. "
-        "Use another attack.",
+        "of the pipeline with its randomness frozen, in the whole box",
+        "randomness is not the reason why the attack fails: its gradients are not useful. Use another attack.",
     )
 
 
 def transfer_failure(subject: Subject) -> Finding:
-    """Examples of a surrogate, here the undefended twin, get another label from the target (Pintor et al. 2022, indicator 4)."""
+    """The share of the undefended model's examples that get another label from the defended model (Pintor et al. 2022, 4)."""
     name, twin = "transfer-failure", subject.pipeline.twin
     if twin is None:
         return not_applicable(name, "There is no surrogate: the pipeline has no defense.")
@@ -127,7 +124,7 @@ def transfer_failure(subject: Subject) -> Finding:
     )
     rows = torch.tensor([outcome.sample for outcome in broken], dtype=torch.int64, device=few.labels.device)
     if not broken:
-        return not_applicable(name, "No example of the undefended model was found.")
+        return not_applicable(name, "The undefended model has no adversarial examples here.")
     judged = replace(subject, images=few.images, labels=few.labels, ids=few.ids).verifier(subject.threat)
     with guarded(subject.pipeline, 0), torch.no_grad():
         twin_predictions = twin(points).argmax(1).cpu()
@@ -135,15 +132,15 @@ def transfer_failure(subject: Subject) -> Finding:
     failed = int((twin_predictions != predictions).sum())
     return reported(
         name,
-        f"{failed} of {len(broken)} examples of the undefended model get another label from the defended one: an attack by "
-        "transfer alone is lost on them.",
+        f"{failed} of {len(broken)} examples of the undefended model get another label from the defended model: an attack by "
+        "transfer alone fails on them.",
         failed=failed,
         examples=len(broken),
     )
 
 
 class FrozenDraw(nn.Module):
-    """A randomised model with one and the same draw for every image, whatever the batch."""
+    """A randomised model with the same random numbers for every image, whatever the batch."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -151,7 +148,7 @@ class FrozenDraw(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Outputs of images (N, C, H, W), an image a pass: where numbers come from torch's generator, a row decides them."""
+        """Outputs of images (N, C, H, W), with one image per pass, since numbers from torch's generator depend on the row."""
         key = torch.zeros(1, dtype=torch.int64, device=images.device)
         rows = []
         for image in images.split(1):
@@ -162,14 +159,14 @@ class FrozenDraw(nn.Module):
 
 
 def unbroken_by(subject: Subject, attack: AnyAttack, *, everything: bool = False) -> Tensor:
-    """Who of the subject's samples stands, bool (N,)."""
+    """The subject's samples that the attack does not break, bool (N,); `everything`: in the whole box."""
     threat = whole_box(subject.threat, subject.images) if everything else None
     return unbroken(run_attack(subject, attack, threat=threat), subject.labels.device)
 
 
 def _must_break(name: str, subject: Subject, left: Tensor, where: str, means: str, **figures: float) -> Finding:
     count = int(left.sum())
-    sentence = f"The attack leaves {count} of {len(left)} samples standing {where}"
+    sentence = f"The attack leaves {count} of {len(left)} samples unbroken {where}"
     figures = {"standing": count, "samples": len(left), **figures}
     if not count:
         return passed(name, f"{sentence}.", **figures)

@@ -1,4 +1,4 @@
-"""What a check looks at, and what it finds."""
+"""The subject of a check, and its finding."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
 FEW = 64
-"""Samples that a cheap check looks at, at most."""
+"""Largest number of samples of a cheap check."""
 FEW_SLOW = 8
-"""The same behind a defense that takes long, as its card says."""
+"""The same for a defense whose card limits the samples because it is slow."""
 _IDS = 5
-"""Samples that a finding names."""
+"""Largest number of samples that a finding names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A pipeline (a model behind a defense), the samples it is evaluated on, and what is known of its evaluation.
+    """A pipeline (a model behind a defense), the samples it is evaluated on, and the results so far.
 
-    `images` (N, C, H, W) in [0, 1] and `labels` int64 (N,) lie on the pipeline's device; `ids` are unique. `card`: the
-    defense's, None where nothing is declared. `attack`: what the checks of an attack's strength put to the test, and `victim`:
-    what it is given where it is an attack of a library (None: the pipeline, with BPDA's gradient).
-    `row`: the cells of the pair's row, with their adversarial examples where examples are looked at. `siblings`: the cells
-    of rows that differ in eps alone.
+    `images` (N, C, H, W) in [0, 1] and `labels` int64 (N,) are on the pipeline's device; `ids` are unique. `card`: the card of
+    the defense, None without one. `attack`: the attack whose strength is checked; `victim`: the model that an attack of a
+    library receives (None: the pipeline, with BPDA's gradient). `row`: the results of the pair's row, with their adversarial
+    examples if those are checked. `siblings`: the results of rows that differ in eps alone.
     """
 
     pipeline: DefendedModel
@@ -53,7 +52,7 @@ class Subject:
     siblings: tuple[CellResult, ...] = ()
 
     def few(self, count: int = FEW) -> Subject:
-        """The same with the first samples only; of a defense that takes long, with very few."""
+        """The same with the first samples only; for a slow defense, with very few."""
         count = min(count, FEW_SLOW if self.slow else count, len(self.labels))
         return self.of(torch.arange(count, device=self.labels.device))
 
@@ -64,27 +63,27 @@ class Subject:
 
     @property
     def slow(self) -> bool:
-        """Whether the card says that the defense takes long."""
+        """Whether the card limits the samples because the defense is slow."""
         return self.card is not None and self.card.samples is not None
 
     @property
     def declared(self) -> bool:
-        """Whether the card says that autograd gives no useful gradient, so that attacks go through it by BPDA."""
+        """Whether the card says that autograd gives no useful gradient, so that attacks use BPDA."""
         return not self.pipeline.differentiable
 
     @property
     def randomised(self) -> bool:
-        """Whether the card says so; whether it is true is a check of its own."""
+        """Whether the card says that the pipeline is randomised; a check measures it."""
         return self.pipeline.randomised
 
     @cached_property
     def view(self) -> nn.Module:
-        """What gradient attacks are given."""
+        """The model that gradient attacks receive."""
         return self.pipeline.attack_view()
 
     @cached_property
     def correct(self) -> Tensor:
-        """Which samples are right when clean, bool (N,); of a randomised pipeline, by majority."""
+        """Samples that are classified correctly, bool (N,); for a randomised pipeline, by majority."""
         every = torch.arange(len(self.labels), device=self.labels.device)
         with guarded(self.pipeline, self.seed):
             predictions = self.verifier(self.threat).measure(self.images, every).prediction
@@ -92,11 +91,11 @@ class Subject:
 
     @cached_property
     def right(self) -> Subject:
-        """The same with those samples only."""
+        """The same with the correctly classified samples only."""
         return self.of(self.correct.nonzero().squeeze(1))
 
     def verifier(self, threat: ThreatModel, model: nn.Module | None = None) -> Verifier:
-        """The judge of these samples, on the pipeline itself or on what stands in its place."""
+        """The verifier of these samples, on the pipeline or on `model`."""
         settings = {"randomised": self.randomised, "rejects": self.pipeline.rejects}
         judged = self.pipeline if model is None else model
         return Verifier(judged, self.images, self.labels, self.ids, threat, seed=self.seed, **settings)
@@ -106,35 +105,35 @@ class Subject:
         return Draws.start(sample_keys(self.seed, f"check {purpose}", self.ids, self.images.device))
 
     def named(self, which: Tensor) -> tuple[str, ...]:
-        """Ids of the samples that a mask, bool (N,), marks: the first few."""
+        """Ids of the first few samples in a mask, bool (N,)."""
         return tuple(self.ids[row] for row in which.nonzero().squeeze(1).tolist()[:_IDS])
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found."""
+    """The result of a check."""
 
     check: str
     result: Result
     sentence: str
-    """With the figures, and, where it fired, what to do next."""
+    """The figures and, if the check fired, what to do next."""
     evidence: tuple[tuple[str, float], ...] = ()
     flag: Flag | None = None
-    """What the record is to say; where it fired only."""
+    """The flag for the record; None unless the check fired."""
 
 
 def passed(check: str, sentence: str, **evidence: float) -> Finding:
-    """Nothing was found."""
+    """A passed check."""
     return Finding(check, "passed", sentence, tuple(evidence.items()))
 
 
 def reported(check: str, sentence: str, **evidence: float) -> Finding:
-    """A figure for the reader, without a verdict."""
+    """A figure without a verdict."""
     return Finding(check, "reported", sentence, tuple(evidence.items()))
 
 
 def not_applicable(check: str, why: str) -> Finding:
-    """There is nothing to check."""
+    """A check that does not apply."""
     return Finding(check, "not applicable", why)
 
 
@@ -147,13 +146,13 @@ def fired(
     samples: tuple[str, ...] = (),
     evidence: Mapping[str, float] | None = None,
 ) -> Finding:
-    """A fault, and the flag that says so in the record."""
+    """A check that fired, with its flag for the record."""
     figures = tuple((evidence or {}).items())
     flag = Flag(check, severity, sentence, needs=needs, evidence=figures, samples=samples)
     return Finding(check, "fired", sentence, figures, flag)
 
 
 def without_gradients(subject: Subject) -> tuple[str, ...]:
-    """The ways of attack that do not depend on the pipeline's own gradients, as far as they exist for it."""
+    """The attack techniques that do not depend on the pipeline's gradients, as far as they apply to it."""
     around = "bpda" if subject.pipeline.beneath is None else "beneath"
     return (around, "black-box", *(("transfer",) if subject.pipeline.twin is not None else ()))
