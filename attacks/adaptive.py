@@ -1,9 +1,9 @@
-"""Adaptive attacks: stages chosen by what is known of the pipeline that is attacked.
+"""Adaptive attacks: a cascade whose stages depend on the pipeline under attack.
 
 "On adaptive attacks to adversarial example defenses" (Tramèr, Carlini, Brendel, Madry, NeurIPS 2020, arXiv 2002.08347) and
-"Obfuscated gradients give a false sense of security" (Athalye, Carlini, Wagner, ICML 2018, arXiv 1802.00420): attack what the
-defense does, by true gradients where they exist, by BPDA where they do not, by the expectation over random draws (EOT) where
-there are some, beneath a defense of the output, by transfer from the undefended model, and always without gradients, too.
+"Obfuscated gradients give a false sense of security" (Athalye, Carlini, Wagner, ICML 2018, arXiv 1802.00420): use true gradients
+if they exist, BPDA if they do not, the expectation over random draws (EOT) for randomised defenses, the outputs beneath an output
+defense, transfer from the undefended model, and always an attack without gradients too.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.square import Square
 
 BENEATH, TWIN = "beneath", "twin"
-"""Views that a stage may be shown: the pipeline without its output defense, and the model without any."""
+"""Views for stages: the pipeline without its output defense, and the model without any defense."""
 DRAWS = 8
-"""Passes over which a gradient is averaged against random draws."""
+"""Number of passes over which gradients of a randomised pipeline are averaged."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What is known of what is attacked."""
+    """Properties of the pipeline under attack."""
 
     masked: bool = False
-    """Gradients vanish, or do not exist, where nothing was declared, or in spite of BPDA."""
+    """Gradients vanish or do not exist although nothing was declared, or in spite of BPDA."""
     randomised: bool = False
     beneath: bool = False
     """It has an output defense."""
@@ -42,14 +42,14 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Stands for the cascade that is chosen once the pipeline has been looked at."""
+    """Stands for a cascade that is chosen once the pipeline has been measured."""
 
     norm: Norm
 
     version: ClassVar[int] = 1
 
     def against(self, pipeline: Pipeline) -> Cascade:
-        """The cascade. Of an undefended model whose gradients are useful it is `gauntlet`."""
+        """The cascade. For an undefended model with useful gradients it is `gauntlet`."""
         usual = budget("gauntlet", self.norm)
         after = 1 + max(place for place, stage in enumerate(usual) if stage.label in ("targets", "along"))
         first = tuple(in_norm(stage, self.norm) for stage in _EXPECTATION) if pipeline.randomised else usual[:after]
@@ -65,7 +65,7 @@ class Adaptive:
             *(in_norm(stage, self.norm) for stage in before),
             *first,
             *(in_norm(stage, self.norm) for stage in more),
-            # What is done for all samples need not be done for those with a sign once more.
+            # A stage that all samples face is not repeated for samples with masked gradients.
             *(stage for stage in rest if not (isinstance(stage.when, Masked) and _done(stage, pipeline))),
         ]
         return Cascade(tuple(stages))
@@ -90,7 +90,7 @@ _THROUGH = (
     Stage("through", PGD(steps=20, loss="cw"), None, "through", technique="bpda"),
     Stage("through-targets", APGD(steps=20, loss="cw_targeted"), None, "through", technique="bpda"),
 )
-# Its iterates go on where the twin is wrong already: what is far beyond its boundary is more likely to be beyond the other's.
+# Iterates go on where the twin is wrong already: a point far beyond its boundary is more likely to be beyond the pipeline's.
 _TRANSFER = (
     Stage("transfer", PGD(steps=40, loss="cw"), view=TWIN, technique="transfer"),
     Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, technique="transfer"),
@@ -102,14 +102,14 @@ _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 
 
 def build(threat: ThreatModel) -> Adaptive:
-    """It has no settings: what it does is chosen by what is attacked."""
+    """It has no settings: the pipeline decides which stages run."""
     return Adaptive(threat.norm)
 
 
 ENTRY = AttackEntry(
     AttackCard(
         name="adaptive",
-        summary="gauntlet, with BPDA, EOT, transfer and search as the defense needs them",
+        summary="gauntlet, with BPDA, EOT, transfer and search where the defense needs them",
         source="Tramèr et al. 2020, arXiv 2002.08347; Athalye et al. 2018, arXiv 1802.00420",
         norms=_NORMS,
     ),

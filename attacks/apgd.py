@@ -22,28 +22,28 @@ from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 
 _MOMENTUM = 0.75
-"""Share of the new step; the rest is the move before."""
+"""Weight of the new step; the rest is the previous move."""
 
 
 class State(NamedTuple):
-    """One ascent; leading dimension: the slot. Images are (N, C, H, W), all else (N,)."""
+    """One ascent; leading dimension: the slot. Images are (N, C, H, W), all other fields (N,)."""
 
     x: Tensor
     """The iterate, not evaluated yet."""
     before: Tensor
-    """The iterate that the last move started from, before it went back to the best point, if it did."""
+    """The iterate from which the last move started."""
     x_best: Tensor
     gradient_best: Tensor
     target: Tensor
-    """int64, the class to reach; the label where the loss is untargeted."""
+    """int64, the class to reach; the label if the loss is untargeted."""
     size: Tensor
-    """The present step size, in units of the images."""
+    """The present step size, in units of the pixel range."""
     best: Tensor
     """float64, the largest loss."""
     previous: Tensor
-    """float64, the loss of the iterate before."""
+    """float64, the loss of the previous iterate."""
     rises: Tensor
-    """int64, how often the loss rose since the last checkpoint."""
+    """int64, number of steps since the last checkpoint that raised the loss."""
     best_then: Tensor
     """float64, `best` at the last checkpoint."""
     halved: Tensor
@@ -52,24 +52,24 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Rule[State]):
-    """Projected gradient ascent with momentum, whose step starts at 2 eps and is halved where the loss stops rising.
+    """Projected gradient ascent with momentum. The step size starts at 2 eps and is halved when the loss stops rising.
 
-    `steps`: gradient steps of one start; `restarts`: random starts, the first counted; `loss`: `ce`, `dlr`, `cw` (margin),
-    `log_odds`, or `ce_targeted`, `cw_targeted`, `dlr_targeted` (hyphens are read as underscores); `targets`: for targeted
-    losses, how many of the most likely wrong classes of the clean image are tried, each `restarts` times, at most all;
-    `eot`: passes over which the gradient is averaged, for randomised models; `rho`: the share of steps that must raise the
-    loss, or the step is halved. With few classes some losses are replaced, see their docstrings.
+    `steps`: number of gradient steps for each start; `restarts`: number of random starts, including the first; `loss`: `ce`,
+    `dlr`, `cw` (margin), `log_odds`, or `ce_targeted`, `cw_targeted`, `dlr_targeted` (hyphens are read as underscores);
+    `targets`: for targeted losses, the number of most likely wrong classes of the clean image to attack, each `restarts` times;
+    `eot`: number of passes over which the gradient is averaged, for randomised models; `rho`: the share of steps that must
+    raise the loss, or the step size is halved. With few classes some losses are replaced, see their docstrings.
 
-    `ce` in float32 is blind where a model is so confident that the label's probability rounds to 1: that is the published
-    attack, and its failure there says nothing of robustness. `dlr` and `log_odds` do not saturate; without rounding and
-    with eot=1, `log_odds` makes the steps of `ce`.
+    In float32 the gradient of `ce` is 0 where a model is so confident that the label's probability rounds to 1. That is the
+    published attack, and its failure there is no evidence of robustness. `dlr` and `log_odds` do not saturate; without
+    rounding and with eot=1, `log_odds` makes the steps of `ce`.
 
     Section 3 (algorithm 1) and section 4 of the paper and the authors' code (auto-attack, autopgd_base.py). As in the code,
-    and unlike the paper's condition 1, the first checkpoint compares the loss after the first step with 0 (`log_odds`:
-    with what stands for 0 there). Departures:
+    and unlike the paper's condition 1, the first checkpoint compares the loss after the first step with 0 (for `log_odds`:
+    with the value that corresponds to it). Departures:
     - A slot stops at its first verified success. The gradient at the last iterate, which nothing uses, is not computed.
-    - All targets are tried once before the first is tried again.
-    - With eot > 1 the loss, too, is the mean over the passes, not that of the last pass.
+    - Each target is attacked once before the first is attacked again.
+    - With eot > 1 the loss is also the mean over the passes, not that of the last pass.
     - L2 directions are normalised in float64, without 1e-12 in the denominator: tiny gradients move as far as others.
     """
 
@@ -92,7 +92,7 @@ class APGD(Rule[State]):
         return self.restarts * (self.targets if self.loss in TARGETED else 1)
 
     def for_classes(self, classes: int) -> APGD:
-        """With no more targets than there are wrong classes."""
+        """With at most as many targets as there are wrong classes."""
         return replace(self, targets=min(self.targets, classes - 1)) if self.loss in TARGETED else self
 
     def start(self, oracle: Oracle) -> State:
@@ -118,7 +118,7 @@ class APGD(Rule[State]):
         )
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """Evaluate the iterate, halve the step at a checkpoint that asks for it, and move."""
+        """Evaluate the iterate, halve the step size at a checkpoint if the loss stopped rising, and move."""
         clean, threat, done = oracle.clean, oracle.threat, oracle.step
         value, gradient = mean_pass(oracle, state.x, self.loss, state.target, self.eot)
         higher = value > state.best
@@ -155,7 +155,7 @@ class APGD(Rule[State]):
 
 
 def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:
-    """A point at distance eps, drawn as the authors do, then clipped to the box.
+    """A point at distance eps, drawn as in the authors' code, then clipped to the box.
 
     Linf: a uniform point of the cube, stretched until its largest coordinate is at eps. L2: uniform on the sphere.
     """
@@ -168,7 +168,7 @@ def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: 
 
 
 def build(threat: ThreatModel, **settings: int | float | str) -> APGD | APGDL1:
-    """APGD with those settings; in L1, the algorithm that is made for it."""
+    """APGD with those settings; in L1, its variant for that norm."""
     rule = APGDL1 if threat.norm == "L1" else APGD
     return rule(**settings)  # type: ignore[arg-type]
 

@@ -19,49 +19,49 @@ from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 
 _REDUCTION = 1.5
-"""What the step is divided by where the best point has not become sparser, and the share of its pixels in the next steps."""
+"""Divisor of the step size if the best point has not become sparser."""
 _SMALLEST = 0.1
 """The smallest step, as a share of the radius; the largest is 1."""
 
 
 class State(NamedTuple):
-    """One ascent; leading dimension: the slot. Images are (N, C, H, W), all else (N,)."""
+    """One ascent; leading dimension: the slot. Images are (N, C, H, W), all other fields (N,)."""
 
     x: Tensor
     """The iterate, not evaluated yet."""
     x_best: Tensor
     gradient_best: Tensor
     target: Tensor
-    """int64, the class to reach; the label where the loss is untargeted."""
+    """int64, the class to reach; the label if the loss is untargeted."""
     best: Tensor
     """float64, the largest loss at the present radius."""
     size: Tensor
-    """The present step's length, as a share of the radius."""
+    """The length of a step, as a share of the radius."""
     changed: Tensor
-    """int64, entries in which the best point of the last checkpoint differed from the clean image."""
+    """int64, number of entries in which the best point of the last checkpoint differed from the clean image."""
     entries: Tensor
-    """int64, how many a step changes."""
+    """int64, number of entries that a step changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGDL1(Rule[State]):
-    """Projected gradient ascent in the L1 ball and the box, whose steps become as sparse as the best point is.
+    """Projected gradient ascent in the L1 ball and the box. The sparseness of its steps follows that of the best point.
 
-    A step of L1 length `size · radius` goes along the signs of the gradient's largest entries, two thirds as many as those in
-    which the best point differs from the clean image, then back by the exact projection. Every 4 % of the steps: where the
-    best point has lost more than 5 % of its changed entries, go on from it with a step of the whole radius; elsewhere divide
-    the step by 1.5, down to a tenth of the radius. With `multi_eps` three ascents follow one another, of 30, 30 and 40 % of
-    the steps, in balls of 3, 2 and 1 eps, each from the projection of the best point of the one before.
+    A step of L1 length `size · radius` goes along the signs of the gradient's largest entries, two thirds as many as the entries
+    in which the best point differs from the clean image, and is followed by the exact projection. After every 4 % of the steps,
+    if the best point has lost more than 5 % of its changed entries, the search goes on from it with a step of the whole radius;
+    otherwise the step is divided by 1.5, down to a tenth of the radius. With `multi_eps` there are three ascents, of 30, 30 and
+    40 % of the steps, in balls of radius 3, 2 and 1 eps, each from the projection of the best point of the previous ascent.
 
-    `steps`, `restarts`, `loss`, `targets` and `eot` are those of APGD. Without `multi_eps`, the ball is of radius eps from the
-    beginning, and the first steps change a fifth of the entries.
+    `steps`, `restarts`, `loss`, `targets` and `eot` are those of APGD. Without `multi_eps` the radius is eps, and the first steps
+    change a fifth of the entries.
 
     Algorithm 1 and section 3 of the paper and the authors' code (auto-attack, autopgd_base.py). Departures:
-    - A slot stops at its first verified success inside eps, also one at a larger radius. The gradient at the last iterate,
-      which nothing uses, is not computed.
-    - All targets are tried once before the first is tried again.
-    - With eot > 1 the loss, too, is the mean over the passes, not that of the last pass.
-    - Changed entries are counted exactly: in the code, rounding may leave the last bit of an entry changed that the
+    - A slot stops at its first verified success inside eps, also during the ascents with a larger radius. The gradient at the
+      last iterate, which nothing uses, is not computed.
+    - Each target is attacked once before the first is attacked again.
+    - With eot > 1 the loss is also the mean over the passes, not that of the last pass.
+    - Changed entries are counted exactly: in the authors' code, rounding may change the last bit of an entry that the
       projection has set back.
     """
 
@@ -80,11 +80,11 @@ class APGDL1(Rule[State]):
         object.__setattr__(self, "loss", loss_name(self.loss))
         boolean("multi_eps", self.multi_eps)
         if self.multi_eps and self.steps < 3:
-            raise ValueError(f"steps={self.steps!r} are too few for three radii: take 3 or more, or multi_eps=False")
+            raise ValueError(f"steps={self.steps!r} is too few for three radii: use 3 or more, or multi_eps=False")
 
     @property
     def budget(self) -> int:
-        """`steps`, and with `multi_eps` a look at the first point in each of the two smaller balls."""
+        """`steps`; with `multi_eps` also an evaluation of the first point in each of the two smaller balls."""
         return self.steps + (2 if self.multi_eps else 0)
 
     @property
@@ -93,7 +93,7 @@ class APGDL1(Rule[State]):
         return self.restarts * (self.targets if self.loss in TARGETED else 1)
 
     def for_classes(self, classes: int) -> APGDL1:
-        """With no more targets than there are wrong classes."""
+        """With at most as many targets as there are wrong classes."""
         return replace(self, targets=min(self.targets, classes - 1)) if self.loss in TARGETED else self
 
     def start(self, oracle: Oracle) -> State:
@@ -119,7 +119,7 @@ class APGDL1(Rule[State]):
         )
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """Evaluate the iterate, adapt the step at a checkpoint, and move; at the end of a radius, go on to the next."""
+        """Evaluate the iterate, adapt the step at a checkpoint, and move; at the end of an ascent, start the next."""
         clean, eps = oracle.clean, oracle.threat.eps
         table = torch.tensor(timetable(self.steps, self.multi_eps), dtype=torch.float64, device=clean.device)
         radius, following, due = table[oracle.step].unbind(1)
@@ -155,7 +155,7 @@ class APGDL1(Rule[State]):
 
 @lru_cache
 def timetable(steps: int, multi_eps: bool) -> tuple[tuple[int, int, int], ...]:
-    """For each evaluation: its radius and that of the move after it, in eps, and whether a checkpoint is due (0 or 1)."""
+    """For each evaluation: its radius and that of the following move, in eps, and whether a checkpoint is due (0 or 1)."""
     longer = math.ceil(0.3 * steps)
     lengths = {3: longer, 2: longer, 1: steps - 2 * longer} if multi_eps else {1: steps}
     rows = []

@@ -20,13 +20,12 @@ VERSIONS = ("standard", "rand")
 
 
 def build(threat: ThreatModel, *, version: str = "standard", steps: int = 100, queries: int = 5000) -> Cascade:
-    """The standard ensemble: APGD-CE, APGD-T and FAB-T with 9 targets, Square, each on what the others left standing.
+    """The standard ensemble: APGD-CE, APGD-T and FAB-T with 9 targets, Square, each on the samples that are left.
 
-    `version="rand"`, for randomised models: APGD-CE and APGD-DLR on the mean gradient over 20 draws. `steps` and `queries`
-    are the authors' by default; other values are no longer AutoAttack. In L1 (Croce and Hein, "Mind the box", ICML 2021), as
-    in their code: L1-APGD with three radii, from 5 starts and towards 5 targets, and one radius with `rand`. Departures of
-    the stages are in their docstrings; the random numbers are ours, so figures agree with the official ones within their
-    spread over seeds.
+    `version="rand"`, for randomised models: APGD-CE and APGD-DLR with the mean gradient over 20 draws. `steps` and `queries` have
+    the authors' values by default; with other values it is not AutoAttack. In L1 (Croce and Hein, "Mind the box", ICML 2021),
+    as in their code: L1-APGD with three radii, from 5 starts and towards 5 targets, and one radius with `rand`. The docstrings
+    of the stages list departures. Random numbers differ from the official code, so figures agree within the spread over seeds.
     """
     whole_number("steps", steps, 1)
     whole_number("queries", queries, 1)

@@ -37,15 +37,15 @@ class State(NamedTuple):
     high: Tensor
     """float64; infinite until some c has succeeded."""
     success: Tensor
-    """bool, whether the present c has."""
+    """bool, whether the present c has succeeded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CW(Rule[State]):
     """Minimise ‖δ‖₂² + c · max(Z_y − max_{j≠y} Z_j + confidence, 0) by Adam, with a binary search over c for each sample.
 
-    `search_steps` values of c are tried, `steps` iterations each; `lr` is Adam's step in pixel units, decaying to
-    `lr / 20` along a cosine within each search step; `c` is the first constant, multiplied by 10 until it succeeds.
+    `search_steps`: number of values of c; `steps`: number of iterations for each; `lr`: Adam's step in units of the pixel range,
+    which decays to `lr / 20` along a cosine within each search step; `c`: the first constant, multiplied by 10 until it succeeds.
 
     Departures from the paper (sections V and VI) and the authors' code:
     - The box is kept by projection in pixel space (the paper's "projected gradient descent" of section V.B) instead of the

@@ -24,7 +24,7 @@ class State(NamedTuple):
 
     x: Tensor
     radius: Tensor
-    """float64, the norm that the perturbation is scaled to, before the box."""
+    """float64, the norm to which the perturbation is scaled, before it is clipped to the box."""
 
 
 @dataclass(frozen=True, kw_only=True)

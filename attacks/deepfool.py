@@ -34,11 +34,11 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Rule[State]):
-    """Step to the nearest boundary of the linearised model, a little further, until the class changes.
+    """Steps slightly beyond the nearest boundary of the linearised model until the class changes.
 
-    `steps`: iterations, of one pass for each of the `classes` likeliest wrong classes of the clean image; `overshoot`: how
-    much further each step goes. It seeks a small perturbation: it ends at the first misclassified point, wherever that is,
-    without refining it, so that its distances are upper bounds that FAB, FMN and DDN undercut.
+    `steps`: number of iterations, with one pass for each of the `classes` most likely wrong classes of the clean image;
+    `overshoot`: how much further each step goes. It ends at the first misclassified point and does not refine it, so that FAB,
+    FMN and DDN find smaller distances.
 
     Departures from the paper (section 3, algorithm 2; 3.3 for Linf) and the authors' code: each iterate is clipped to the box,
     and the overshoot is part of every step (the authors apply it to the sum; both are the same but for the points at which
@@ -68,7 +68,7 @@ class DeepFool(Rule[State]):
         return self.steps * self.classes
 
     def for_classes(self, classes: int) -> DeepFool:
-        """No more classes than there are wrong ones."""
+        """With at most as many classes as there are wrong classes."""
         return replace(self, classes=min(self.classes, classes - 1))
 
     def start(self, oracle: Oracle) -> State:
@@ -77,7 +77,7 @@ class DeepFool(Rule[State]):
         return State(x=oracle.clean, done=torch.zeros_like(nearest.place, dtype=torch.bool), **nearest._asdict())
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One pass; after that for the last class, the move."""
+        """One pass; after the pass for the last class, the move."""
         _, nearest = look(nearest_of(state), state.x, oracle)
         done = oracle.slots.found
         moving = (nearest.place >= self.classes) & ~done & nearest.away.isfinite()

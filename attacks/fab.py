@@ -20,21 +20,21 @@ from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.slots import put, select
 
 _FIRST_CUT = 0.995
-"""Where the final search looks first, as a share of the closest perturbation: iterates are seldom further beyond the boundary."""
+"""Where the final search starts, as a share of the closest perturbation: iterates are seldom further beyond the boundary."""
 _SHORT = 0.05
-"""The final search stays away from the boundary that it computes by this share of what is left: rounding decides there."""
+"""Distance that the final search keeps from the computed boundary, where rounding decides, as a share of the remaining way."""
 
 
 class State(NamedTuple):
-    """One try, and the fields of `Nearest`; leading dimension: the slot."""
+    """One restart, and the fields of `Nearest`; leading dimension: the slot."""
 
     x: Tensor
     iteration: Tensor
-    """int64: moves made, then passes of the final search."""
+    """int64, number of moves, then of passes of the final search."""
     closer: Tensor
-    """bool, whether this try has found a closer misclassified point than those before."""
+    """bool, whether this restart has found a closer misclassified point than the restarts before."""
     pulled: Tensor
-    """bool, whether x was misclassified and is pulled back, but not looked at yet (untargeted only)."""
+    """bool, whether x was misclassified and is pulled back, but not evaluated yet (untargeted only)."""
     order: Tensor
     place: Tensor
     away: Tensor
@@ -50,20 +50,20 @@ class FAB(Rule[State]):
     α = min(‖d‖ / (‖d‖ + ‖d₀‖), alpha_max), x ← clip((1 − α)(x + eta · d) + α(clean + eta · d₀)); a misclassified iterate is
     then pulled back to clean + beta · (x − clean).
 
-    `targeted`: one boundary a try, of the n-th likeliest wrong class in the n-th try, one pass an iteration (FAB-T);
-    otherwise the nearest boundary, one pass for each class an iteration. `classes`: how many of the likeliest wrong classes
-    of the try's first point. `steps`: iterations of a try. `restarts`: rounds over all tries; those after the first start at
-    half the smaller of eps and the distance so far. `search_steps`: passes of the final search. `stop_inside`: stop at the
-    first success inside eps instead of seeking the smallest perturbation.
+    `targeted`: FAB-T, whose n-th restart goes to the boundary of the n-th most likely wrong class, with one pass for each
+    iteration; otherwise the nearest boundary, with one pass for each class in each iteration. `classes`: number of most likely
+    wrong classes, ranked at the first point of the restart. `steps`: number of iterations of a restart. `restarts`: number of
+    rounds over all targets; rounds after the first start at half the smaller of eps and the distance so far. `search_steps`:
+    passes of the final search. `stop_inside`: stop at the first success inside eps instead of seeking the smallest perturbation.
 
     Departures from the paper (section 3, algorithm 1) and the authors' code:
-    - FAB-T makes one forward and backward pass an iteration, in place of two forward and one backward: where an iterate is
-      misclassified, the model is linearised there, and not at the point that it is pulled back to.
-    - The final search on the line to the clean image (in the paper's first code, not in AutoAttack's) takes the zero of the
-      linearised margin in place of the secant's, stays a little on the misclassified side of it, and is made only after a
-      try that found a closer point.
+    - FAB-T makes one forward and one backward pass in each iteration, where the authors make two forward and one backward: if an
+      iterate is misclassified, the model is linearised there, and not at the point to which it is pulled back.
+    - The final search on the line to the clean image (in the paper's first code, not in AutoAttack's) uses the zero of the
+      linearised margin in place of the secant's, stays slightly on the misclassified side of it, and takes place only after a
+      restart that found a closer point.
     - Random starts rank their target classes at the start, not at the clean image.
-    - With more than `classes` + 1 classes, the untargeted attack looks at the likeliest ones only, not at all.
+    - With more than `classes` + 1 classes, the untargeted attack examines the most likely classes only.
     """
 
     version: ClassVar[int] = 2
@@ -95,7 +95,7 @@ class FAB(Rule[State]):
 
     @property
     def budget(self) -> int:
-        """Passes at most: of all iterations, and of the final search, which has nothing to do with `stop_inside`."""
+        """Largest number of passes: those of all iterations, and without `stop_inside` those of the final search."""
         return self.steps * (1 if self.targeted else self.classes + 1) + self._search_steps
 
     @property
@@ -116,7 +116,7 @@ class FAB(Rule[State]):
         return 1 if self.targeted else self.classes
 
     def for_classes(self, classes: int) -> FAB:
-        """No more targets than there are wrong classes."""
+        """With at most as many targets as there are wrong classes."""
         return replace(self, classes=min(self.classes, classes - 1))
 
     def start(self, oracle: Oracle) -> State:
@@ -127,7 +127,7 @@ class FAB(Rule[State]):
         return State(x=x, iteration=count, closer=count.bool(), pulled=count.bool(), **nearest._asdict())
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One pass; after that for the last class, the move, or the next point of the final search."""
+        """One pass; after the pass for the last class, the move, or the next point of the final search."""
         before = oracle.slots.distance
         searching = state.iteration >= self.steps
         rank = oracle.restart % self._targets
@@ -135,7 +135,7 @@ class FAB(Rule[State]):
         closer = state.closer | (oracle.slots.distance < before)
         wrong = cw(logits, oracle.labels) > 0
         back = oracle.clean + self.beta * (state.x - oracle.clean)
-        # To look anew at the point that it is pulled back to costs one pass in ten, if all classes are looked at anyway.
+        # Evaluating the point to which it is pulled back costs one pass in ten, if all classes are examined anyway.
         pull = wrong & (nearest.place == 1) & ~state.pulled & ~searching & (not self.targeted)
         nearest = nearest._replace(place=torch.where(pull, self._looked_at, nearest.place))
         complete = (searching | (nearest.place >= self._looked_at)) & ~pull
@@ -150,7 +150,7 @@ class FAB(Rule[State]):
         moves = complete & ~searching
         rows = moves.nonzero().squeeze(1)
         if len(rows) == len(moves):
-            # The usual case of FAB-T, without copying the state twice.
+            # The usual case of FAB-T, which needs no second copy of the state.
             base = torch.where(per_image(wrong & self.targeted, back), back, state.x)
             looked = looked._replace(x=self._move(looked, base, oracle.clean, oracle.threat.norm))
         elif len(rows):
@@ -163,10 +163,10 @@ class FAB(Rule[State]):
         return looked._replace(x=torch.where(per_image(searching & closer, x), point, looked.x))
 
     def _move(self, state: State, x: Tensor, clean: Tensor, norm: Norm) -> Tensor:
-        """From `x`, with the model linearised at `state.x`."""
-        # The same hyperplane seen from both: what the gap at state.x becomes there.
+        """The move from `x`, with the model linearised at `state.x`."""
+        # The gap of the same hyperplane at both points.
         level = inner(state.normal, state.x) - state.gap
-        # Both in one batch: on small images most of the time goes into the calls, not into the numbers.
+        # Both in one batch: on small images the calls take most of the time.
         ends, normals = torch.cat([x, clean]), torch.cat([state.normal, state.normal])
         gain = torch.cat([level, level]) - inner(normals, ends)
         moves = move_to_hyperplane(ends, normals, gain, norm)
@@ -176,22 +176,22 @@ class FAB(Rule[State]):
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)
 
     def finished(self, state: State) -> Tensor:
-        """Tries that are over, or have nothing to refine."""
+        """Slots whose restart is over, or has nothing to refine."""
         return (state.iteration >= self.steps + self._search_steps) | ((state.iteration >= self.steps) & ~state.closer)
 
 
 def _next_cut(state: State, first: Tensor, oracle: Oracle) -> Tensor:
     """The next point of the final search, on the line from the clean image to the closest misclassified point so far.
 
-    `first`: slots whose `state.x` is not on that line yet. For the others, the zero of the linearised margin along it.
+    `first`: slots whose `state.x` is not on that line yet. For the others the point is the zero of the linearised margin.
     """
     clean = oracle.clean
     delta = state.x - clean
-    # The closest point's share of the line, where that of state.x is 1.
+    # Position of the closest point on the line, on which state.x is at 1.
     end = oracle.slots.distance / distance(state.x, clean, oracle.threat.norm)
     slope = inner(state.normal, delta)
     zero = 1 - state.gap.to(torch.float64) / slope
-    # Without a usable slope, back to the closest point, where nothing is lost.
+    # Without a usable slope, the closest point again.
     zero = torch.where((zero > 0.5) & (zero < end), zero, end)
     cut = torch.where(first, _FIRST_CUT, (zero + _SHORT * (end - zero)) / end).nan_to_num(1.0)
     return (clean + per_image(cut.to(clean.dtype), clean) * (oracle.slots.point - clean)).clamp(0, 1)

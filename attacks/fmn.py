@@ -24,7 +24,7 @@ class State(NamedTuple):
 
     x: Tensor
     radius: Tensor
-    """float64, of the ball that the iterate is kept in; 0 at the start."""
+    """float64, radius of the ball that holds the iterate; 0 at the start."""
     best: Tensor
     """float64, the smallest norm of a misclassified iterate; infinite before the first."""
 

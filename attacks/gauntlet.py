@@ -1,14 +1,14 @@
-"""The `gauntlet` cascade: what AutoAttack finds, for a small part of its passes (measured in docs/attacks.md).
+"""The `gauntlet` cascade: about as strong as AutoAttack, for a small part of its passes (measured in docs/attacks.md).
 
 Ideas and their sources:
-- cheap attacks with diverse losses first, each facing only what is left (Croce and Hein 2020), few steps a target on margin
-  losses (Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial testing", arXiv 1910.09338);
+- cheap attacks with diverse losses first, each on the samples that are left (Croce and Hein 2020), and few steps for each target
+  with margin losses (Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial testing", arXiv 1910.09338);
 - most of the budget for the samples nearest to breaking (Liu et al. 2022, "Practical evaluation of adversarial robustness
   via adaptive auto attack", arXiv 2203.05154, give up early on the others);
-- a black-box probe, which does not mind masked gradients (Carlini et al. 2019, "On evaluating adversarial robustness",
-  arXiv 1902.06705), and, where gradients look masked, BPDA and a longer search (Athalye et al. 2018, arXiv 1802.00420);
+- a black-box probe, which masked gradients do not affect (Carlini et al. 2019, "On evaluating adversarial robustness",
+  arXiv 1902.06705), and, if gradients look masked, BPDA and a longer search (Athalye et al. 2018, arXiv 1802.00420);
 - a leaky backward pass through ReLU units that are off (after Guo, Li and Chen 2020, arXiv 2012.03528).
-In L1 the stages are the same, made of the ascents for that norm; in L2 there is one more, along the boundary (Croce and Hein
+In L1 the stages are the same, with the ascents for that norm; in L2 there is one more stage, along the boundary (Croce and Hein
 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044).
 """
 
@@ -28,7 +28,7 @@ from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.solving.stage_conditions import Masked, Near
 from gauntlet.attacks.square import Square
 
-# For samples with masked gradients, beside a wider black-box search: gradients go straight through what has none.
+# For samples with masked gradients, beside a longer black-box search: a straight-through gradient where there is none.
 _THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", technique="bpda")
 _LEAKY = Stage("leaky", PGD(steps=20, loss="cw"), Near(0.3), "leaky")
 
@@ -47,12 +47,12 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("ce", APGD(steps=10)),
-        # All targets: on an undefended model the class that breaks a sample is often none of the likeliest.
+        # All targets: on an undefended model the class that breaks a sample is often not among the most likely classes.
         Stage("targets", APGD(steps=10, loss="dlr_targeted")),
         Stage("probe", Square(queries=50), technique="black-box"),
         _THROUGH,
         Stage("wide", Square(queries=1000), Masked(), technique="black-box"),
-        # From here on the budget goes to those that are nearly broken, the more the nearer they are.
+        # From here on the budget goes to samples that are nearly broken; the nearer, the more.
         _LEAKY,
         Stage("margins", APGD(steps=30, loss="cw_targeted", targets=3), Near(0.1)),
         Stage("close", APGD(steps=100, restarts=4), Near(0.03)),
@@ -74,12 +74,12 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("edge", Square(queries=5000), Near(0.06), technique="black-box"),
     ),
 }
-"""Stages by name; the measured trade-off is in docs/attacks.md."""
+"""Stages of each budget; the measured trade-off is in docs/attacks.md."""
 
 
 def _entry(name: str, summary: str) -> AttackEntry:
     def build(threat: ThreatModel) -> Cascade:
-        """The cascade has no settings: its budgets have names."""
+        """It has no settings: each budget has a name."""
         return Cascade(budget(name, threat.norm))
 
     norms: tuple[Norm, ...] = ("Linf", "L2", "L1")
@@ -88,9 +88,9 @@ def _entry(name: str, summary: str) -> AttackEntry:
 
 
 def budget(name: str, norm: Norm) -> tuple[Stage, ...]:
-    """The stages of a budget in a norm. In L2 what stands after the first ascents faces FAB, which goes along the boundary.
+    """The stages of a budget in a norm. In L2 the samples that survive the first ascents face FAB, which follows the boundary.
 
-    Of the interval-trained network at L2 0.8 it breaks what ascents cannot: their gradients there are next to nothing.
+    On the interval-trained network at L2 0.8 it breaks samples that ascents cannot break, since gradients there are almost 0.
     """
     stages = [in_norm(stage, norm) for stage in BUDGETS[name]]
     if norm == "L2":
@@ -100,9 +100,9 @@ def budget(name: str, norm: Norm) -> tuple[Stage, ...]:
 
 
 def in_norm(stage: Stage, norm: Norm) -> Stage:
-    """The stage as it is for Linf and L2; in L1 with the ascent made for it.
+    """The stage, in L1 with the ascent for that norm.
 
-    Ascents end farther from the boundary there, so that more samples count as near.
+    In L1 ascents end farther from the boundary, so that samples count as near at four times the share of the margin.
     """
     if norm != "L1":
         return stage
@@ -116,6 +116,6 @@ def in_norm(stage: Stage, norm: Norm) -> Stage:
     return replace(stage, rule=rule, when=when)
 
 
-FAST = _entry("gauntlet:fast", "cascade of half of gauntlet's passes")
+FAST = _entry("gauntlet:fast", "cascade with half of gauntlet's passes")
 DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for at most a tenth of its passes")
 THOROUGH = _entry("gauntlet:thorough", "the same cascade with five to eight times its passes")

@@ -18,34 +18,34 @@ from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 
 _START, _SEARCH, _PROBE, _STRIDE = range(4)
-"""What a slot's next query is for: a misclassified image, the boundary, the boundary's direction, the length of a step."""
+"""Phases, by what the next query seeks: a misclassified image, the boundary, its direction, the length of a step."""
 _MOST_PROBES = 10_000
 _MOST_STRIDES = 20
-"""Halvings of a step before it is given up: it is then a millionth of its first length."""
+"""Number of halvings after which a step is given up, at a millionth of its first length."""
 
 
 class State(NamedTuple):
-    """Where each slot stands in its search; leading dimension: the slot. Real numbers are float64."""
+    """The search of each slot; leading dimension: the slot. Real numbers are float64."""
 
     x: Tensor
-    """The misclassified point nearest to the boundary; before there is one, the clean image."""
+    """The misclassified point nearest to the boundary; the clean image before the first misclassified point."""
     far: Tensor
-    """The misclassified point that the search for the boundary set out from."""
+    """The misclassified point from which the search for the boundary started."""
     total: Tensor
     """Sum of the probes' directions."""
     voted: Tensor
-    """Sum of the directions, each with the sign of its answer; from the probes' end on, the direction of the step."""
+    """Sum of the directions, each with the sign of its answer; after the probes, the direction of the step."""
     votes: Tensor
-    """Sum of the answers, +1 for misclassified, −1 else."""
+    """Sum of the answers: +1 if misclassified, else −1."""
     phase: Tensor
-    """int64, one of the four above."""
+    """int64, one of the four phases."""
     made: Tensor
-    """int64, queries made in this phase."""
+    """int64, number of queries in this phase."""
     iteration: Tensor
     """int64, from 1."""
     low: Tensor
     high: Tensor
-    """What the binary search has narrowed: share of the way to `far` (L2), radius (Linf)."""
+    """Bounds of the binary search: share of the way to `far` (L2), radius (Linf)."""
     length: Tensor
     """Length of a probe or of the step."""
 
@@ -54,18 +54,18 @@ class State(NamedTuple):
 class HopSkipJump(Rule[State]):
     """From a misclassified image to the boundary by bisection, along it by steps whose direction is estimated from labels.
 
-    `queries`: forward passes of one sample and restart, all made unless `stop_inside` ends the search at the first point
-    inside eps; `restarts`: fresh starts, the first counted, from which other classes may be met; `probes`: directions asked
-    in the first iteration, √t times as many in the t-th, 10,000 at most; `gamma` scales the search's tolerance,
-    gamma · d^(−3/2) for L2 and gamma · d^(−2) for Linf, and the probes' length (d: number of pixels). Only the predicted
-    label is used.
+    `queries`: number of forward passes for each restart of a sample; `stop_inside`: stop at the first point inside eps;
+    `restarts`: number of starts, including the first, which may lead to other classes; `probes`: number of directions in the
+    first iteration, √t times as many in the t-th, at most 10,000; `gamma`: scale of the search's tolerance,
+    gamma · d^(−3/2) for L2 and gamma · d^(−2) for Linf, and of the probes' length (d: number of pixels). It uses only the
+    predicted label.
 
     Algorithm 2 of the paper, untargeted, with the step by geometric progression. Departures from it and the authors' code:
-    - The budget is queries, not iterations, and each is counted, those that look for the first image included.
-    - That image is uniform noise, in turn of single pixels and of blocks, grey and black-and-white: on many models all
+    - The budget is the number of queries, not of iterations, including the queries that seek the first misclassified image.
+    - That image is uniform noise, in turn of single pixels and of blocks, grey and black-and-white, since on many models all
       uniform noise belongs to one class. It is not blended before the first bisection, as in the paper.
-    - The bisection is no finer than the images' precision resolves. A step that never succeeds is given up.
-    - The closest point of all queries is the result, not the last iterate.
+    - The bisection ends at the resolution of the images' dtype. A step that never succeeds is given up.
+    - The result is the closest point of all queries, not the last iterate.
     """
 
     version: ClassVar[int] = 2
@@ -95,7 +95,7 @@ class HopSkipJump(Rule[State]):
         return not self.stop_inside
 
     def start(self, oracle: Oracle) -> State:
-        """No misclassified image is known."""
+        """At the clean image, before any query."""
         x = oracle.clean
         count, zero = torch.zeros_like(oracle.labels), torch.zeros_like(x)
         real = torch.zeros(count.shape, dtype=torch.float64, device=x.device)
@@ -114,11 +114,11 @@ class HopSkipJump(Rule[State]):
         )
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One query of each slot, whatever its phase."""
+        """One query of each slot, in whichever phase it is."""
         direction = self._directions(state, oracle)
         point = self._query(state, direction, oracle)
         wrong = oracle.logits(point).argmax(1) != oracle.labels
-        # The box cuts probes short: what was asked is what counts.
+        # The box cuts probes short: the direction that was evaluated counts.
         asked = (point - state.x) / per_image(state.length.clamp_min(1e-30), point).to(point.dtype)
         return self._answered(state, point, asked, wrong, oracle)
 
@@ -127,7 +127,7 @@ class HopSkipJump(Rule[State]):
         return
 
     def _directions(self, state: State, oracle: Oracle) -> Tensor:
-        """Noise in the box for slots that start, unit vectors for those that probe, 0 for the others."""
+        """Noise in the box for slots that start, unit vectors for slots that probe, 0 for the others."""
         shape, dtype, draws = oracle.clean.shape[1:], oracle.clean.dtype, oracle.draws
         found = torch.zeros_like(oracle.clean)
         for phase in (_START, _PROBE):
@@ -156,7 +156,7 @@ class HopSkipJump(Rule[State]):
         return torch.where(phase == _START, direction, torch.where(phase == _SEARCH, between, moved)).clamp(0, 1)
 
     def _answered(self, state: State, point: Tensor, asked: Tensor, wrong: Tensor, oracle: Oracle) -> State:
-        """The state after the answers to a query of each slot."""
+        """The state after a query of each slot."""
         phase, clean, norm = state.phase, oracle.clean, oracle.threat.norm
         pixels, count, middle = clean[0].numel(), state.made + 1, (state.low + state.high) / 2
         answer = 2 * wrong.to(torch.float64) - 1
@@ -170,7 +170,7 @@ class HopSkipJump(Rule[State]):
         votes = state.votes + torch.where(probing, answer, 0)
         length = torch.where(striding & ~wrong, state.length / 2, state.length)
 
-        # A misclassified image was found, or no step leads to one: back to the boundary.
+        # A misclassified image was found, or no step leads to another: search for the boundary.
         stuck = striding & ~wrong & (count >= _MOST_STRIDES)
         search = ((phase == _START) | striding) & wrong | stuck
         x = torch.where(per_image(search & wrong, point), point, x)
@@ -190,11 +190,11 @@ class HopSkipJump(Rule[State]):
         voted = torch.where(per_image(probe_now, voted), 0, voted)
         votes = torch.where(probe_now, 0, votes)
 
-        # All were asked: the step.
+        # All probes were evaluated: make the step.
         wanted = (self.probes * iteration.to(torch.float64).sqrt()).floor().clamp_max(_MOST_PROBES)
         stride = probing & (count >= wanted)
         mean = per_image(votes / count, total).to(total.dtype)
-        # Where all answers are the same, the mean of the directions is what is left.
+        # If all answers are the same, the estimate is the mean of the directions.
         estimate = torch.where(mean.abs() == 1, mean * total, voted - mean * total)
         voted = torch.where(per_image(stride, voted), steepest(estimate, norm), voted)
         length = torch.where(stride, distance(x, clean, norm) / iteration.sqrt(), length)
@@ -217,7 +217,7 @@ class HopSkipJump(Rule[State]):
 
 
 def _blocks(noise: Tensor, attempt: Tensor) -> Tensor:
-    """Noise (N, C, H, W) in blocks of 1, 2, 4, 8 pixels, by the attempt (N,); every second round of four in black and white."""
+    """Noise (N, C, H, W) in blocks of 1, 2, 4, 8 pixels in turn, by the attempt (N,); every second round is black and white."""
     side = 2 ** (attempt % 4)
     rows, columns = (
         torch.arange(size, device=noise.device) // side[:, None] * side[:, None] for size in noise.shape[2:]

@@ -1,4 +1,4 @@
-"""Attacks whose examples transfer between models: momentum, input diversity and smoothed gradients, alone or together."""
+"""Attacks for transfer between models: momentum, input diversity and smoothed gradients, alone or together."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class MIFGSM(Rule[State]):
     sign) and 3.3 (L2: g/‖g‖₂). `steps`: gradient steps; `step_size`: as a share of eps, by default 1 / steps; `decay`: the
     paper's μ; `loss`: `ce` or `cw` (margin).
 
-    Input diversity (`input_diversity`): the model is shown, with probability `diversity` at each step, the iterate shrunk
-    to a random size of at least `diversity_size` of its sides, on black. Translation invariance (`smoothing_kernel`): the
-    gradient is smoothed by a Gaussian of `kernel` × `kernel` weights that reaches `kernel_sigmas` standard deviations
-    from its middle; 1 leaves it alone, None takes the paper's share of the image, 15 of 299 pixels, at least 3 pixels.
+    Input diversity (`input_diversity`): at each step, with probability `diversity`, the model sees the iterate shrunk to a random
+    size of at least `diversity_size` of its sides, on black. Translation invariance (`smoothing_kernel`): the gradient is
+    smoothed by a Gaussian of `kernel` × `kernel` weights that reaches `kernel_sigmas` standard deviations from its middle; 1
+    means no smoothing, None the paper's share of the image, 15 of 299 pixels, at least 3 pixels.
 
-    Departures from the papers: it stops at a sample's first verified success. The gradient is divided by the mean instead
-    of the sum of its absolute values, as in the authors' code, which changes no step. Other libraries keep a kernel of 15
-    pixels for images of any size, which leaves of a small gradient little but its mean: on digits of 8 pixels the
-    attack loses most of its strength. With input diversity, a success is noticed at steps whose draw left the iterate alone,
-    which costs nothing, and at the last iterate, which is evaluated as it is; evaluating every iterate would double the
-    forward passes of an attack that is made for the last one.
+    Departures from the papers: it stops at a sample's first verified success. The gradient is divided by the mean instead of
+    the sum of its absolute values, as in the authors' code, which changes no step. Other libraries keep a kernel of 15 pixels
+    for images of any size, which reduces a small gradient to little more than its mean: on digits of 8 pixels the attack loses
+    most of its strength. With input diversity, a success is noticed at steps that left the iterate unchanged, at no cost, and
+    at the last iterate, which is evaluated without transformation. Evaluating every iterate would double the forward passes of
+    an attack whose result is the last iterate.
     """
 
     steps: int = 10
@@ -68,11 +68,11 @@ class MIFGSM(Rule[State]):
         if self.kernel is not None:
             whole_number("kernel", self.kernel, 1)
             if self.kernel % 2 == 0:
-                raise ValueError(f"kernel={self.kernel!r} must be odd, so that it has a middle; 1 smooths nothing")
+                raise ValueError(f"kernel={self.kernel!r} must be odd, so that it has a middle; 1 means no smoothing")
         positive("kernel_sigmas", self.kernel_sigmas)
 
     def start(self, oracle: Oracle) -> State:
-        """The clean image, at rest."""
+        """At the clean image, without momentum."""
         return State(x=oracle.clean, momentum=torch.zeros_like(oracle.clean))
 
     def step(self, state: State, oracle: Oracle) -> State:
@@ -92,23 +92,23 @@ class MIFGSM(Rule[State]):
 
 
 def _levelled(gradient: Tensor) -> Tensor:
-    """Each image's gradient with a mean absolute value of 1; 0 where it is 0."""
+    """Each image's gradient, scaled to a mean absolute value of 1; a gradient of 0 stays 0."""
     mean = gradient.abs().flatten(1).mean(1)
     return gradient / per_image(torch.where(mean > 0, mean, 1.0), gradient)
 
 
 def build(threat: ThreatModel, **settings: int | float | str | None) -> MIFGSM:
-    """Momentum alone, unless the settings say otherwise."""
+    """Momentum only, unless the settings differ."""
     return MIFGSM(**settings)  # type: ignore[arg-type]
 
 
 def build_diverse(threat: ThreatModel, **settings: int | float | str | None) -> MIFGSM:
-    """Momentum and input diversity with probability 0.5, as in the paper, unless the settings say otherwise."""
+    """Momentum and input diversity with probability 0.5, as in the paper, unless the settings differ."""
     return build(threat, **{"diversity": 0.5, **settings})
 
 
 def build_smoothed(threat: ThreatModel, **settings: int | float | str | None) -> MIFGSM:
-    """Momentum, input diversity and a kernel that suits the image's size, unless the settings say otherwise."""
+    """Momentum, input diversity and a kernel in proportion to the image, unless the settings differ."""
     return build_diverse(threat, **{"kernel": None, **settings})
 
 

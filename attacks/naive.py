@@ -1,4 +1,4 @@
-"""What an attacker reports who does not ask how the defense works: PGD by autograd through whatever is there."""
+"""PGD by autograd through the pipeline as it is: the figure that an evaluation without adaptive attacks would report."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gauntlet.attacks.views.guard import guarded
 
 @dataclass(frozen=True, kw_only=True)
 class Naive:
-    """PGD on the cross-entropy from a random start, the last iterate taken, as libraries have it: Madry et al. 2018, section 2.
+    """PGD on the cross-entropy from a random start, which returns the last iterate: Madry et al. 2018, section 2.
 
-    Its figure is what the leaderboard shows beside that of adaptive attacks. It is given the pipeline as it is, without BPDA
-    and with one draw a step of what is random; where autograd reaches no input, the undefended model, and its examples are
-    put to the defended one. Where there is no gradient at all, it stops at its start. `steps` of 2.5 eps / steps.
+    The leaderboard shows its figure beside that of adaptive attacks. It sees the pipeline as it is, without BPDA and with one
+    draw of a randomised defense in each step. If autograd does not reach the input, it sees the undefended model, and its
+    examples are evaluated on the defended model. Without any gradient it stays at its start. `steps` steps of 2.5 eps / steps.
     """
 
     threat: ThreatModel
@@ -60,7 +60,7 @@ _NORMS: tuple[Norm, ...] = ("Linf", "L2")
 ENTRY = AttackEntry(
     AttackCard(
         name="naive",
-        summary="PGD by autograd through whatever is there, for comparison",
+        summary="PGD by autograd through the pipeline as it is, for comparison",
         source="Madry et al. 2018, arXiv 1706.06083",
         norms=_NORMS,
         kind="naive",

@@ -1,4 +1,4 @@
-"""Random points of the ball: the least that any attack must beat, and a check on those that find less."""
+"""Random points of the ball: a baseline that every attack should beat, and a check of attacks that do not."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gauntlet.attacks.solving.rule import Rule
 
 
 class State(NamedTuple):
-    """Nothing is remembered from draw to draw."""
+    """Empty: the draws are independent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Rule[State]):
-    """`draws` random points, one forward pass each, clipped to the box, until one is misclassified.
+    """At most `draws` random points, clipped to the box, with one forward pass each; it stops at a misclassified point.
 
-    Points are uniform in the ball; with `corners` (Linf only) every pixel is moved by eps, up or down. Random search as a
-    baseline and sanity check: Carlini et al., "On evaluating adversarial robustness", arXiv 1902.06705, section 4.
+    Points are uniform in the ball; with `corners` (Linf only) every pixel moves by eps, up or down. Random search as a baseline
+    and sanity check: Carlini et al., "On evaluating adversarial robustness", arXiv 1902.06705, section 4.
     """
 
     draws: int = 100
@@ -48,7 +48,7 @@ class Noise(Rule[State]):
         """One random point."""
         clean, eps = oracle.clean, oracle.threat.eps
         if self.corners:
-            # One random bit a pixel: 32 pixels take one word.
+            # One random bit for each pixel: a word serves 32 pixels.
             pixels = math.prod(clean.shape[1:])
             bit = torch.arange(pixels, device=clean.device)
             up = oracle.draws.bits(-(-pixels // 32), 0)[:, bit // 32] >> bit % 32 & 1
@@ -67,7 +67,7 @@ def build(threat: ThreatModel, **settings: int | bool) -> Noise:
     """Noise with those settings. Raises ValueError for `corners` in another norm than Linf."""
     rule = Noise(**settings)  # type: ignore[arg-type]
     if rule.corners and threat.norm != "Linf":
-        raise ValueError(f"corners=True is for Linf, whose ball has corners, not for {threat.norm}: leave it out")
+        raise ValueError(f"corners=True is for Linf, whose ball has corners, not for {threat.norm}: omit it")
     return rule
 
 

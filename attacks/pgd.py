@@ -27,12 +27,12 @@ class State(NamedTuple):
 class PGD(Rule[State]):
     """x ← project(x + step_size · eps · direction(∇ loss(x))), from a uniformly random point of the ball.
 
-    `steps`: gradient steps; `restarts`: fresh starts, the first counted; `step_size`: as a share of eps, by default
-    2.5 / steps (the rule of the authors' MNIST challenge code); `loss`: `ce` or `cw` (margin); `random_start`: else from
-    the clean image. The direction is the sign for Linf and the normalised gradient for L2.
+    `steps`: number of gradient steps; `restarts`: number of starts, including the first; `step_size`: as a share of eps, by
+    default 2.5 / steps (from the authors' MNIST challenge code); `loss`: `ce` or `cw` (margin); `random_start`: whether to start
+    at a random point or at the clean image. The direction is the sign for Linf and the normalised gradient for L2.
 
-    Departures from the paper (section 2.1): it stops at a sample's first verified success, and it evaluates every
-    iterate, the last one included, so that it cannot lose a success that it passed through.
+    Departures from the paper (section 2.1): it stops at a sample's first verified success, and evaluates every iterate,
+    including the last, so that no success on its way is lost.
     """
 
     steps: int = 40
@@ -65,7 +65,7 @@ class PGD(Rule[State]):
 
 
 def build(threat: ThreatModel, **settings: int | float | str | bool | None) -> PGD | SLIDE:
-    """PGD with those settings; in L1, where steepest ascent would move a pixel at a time, its sparse variant SLIDE."""
+    """PGD with those settings; in L1, where steepest ascent changes a single pixel, its sparse variant SLIDE."""
     rule = SLIDE if threat.norm == "L1" else PGD
     return rule(**settings)  # type: ignore[arg-type]
 

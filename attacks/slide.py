@@ -27,12 +27,12 @@ class State(NamedTuple):
 class SLIDE(Rule[State]):
     """x ← project(x + step_size · eps · direction(∇ loss(x))), from a uniformly random point of the L1 ball.
 
-    The direction has L1 length 1, along the signs of the gradient's largest entries: the share `share` of all, in (0, 1]. What
-    is best depends on eps: the paper tunes it, cleverhans takes 0.01. `apgd` finds it by itself and is the stronger attack.
-    `steps`, `restarts`, `step_size` (a share of eps), `loss` and `random_start` are those of PGD.
+    The direction has L1 length 1, along the signs of the gradient's largest entries: the share `share` of all, in (0, 1]. The
+    best share depends on eps: the paper tunes it, cleverhans uses 0.01. `apgd` adapts it and is the stronger attack. `steps`,
+    `restarts`, `step_size` (a share of eps), `loss` and `random_start` are those of PGD.
 
     Section 3 of the paper (arXiv 1904.13000) and cleverhans' `sparse_l1_descent`. Departures:
-    - Entries at the edge of the box that would leave it are passed over, an option of cleverhans that is off there.
+    - Entries at the edge of the box that would leave it are skipped, which is an option in cleverhans, off by default.
     - The projection is the exact one onto the ball and the box; they project onto the ball, then clip.
     - It stops at a sample's first verified success, and evaluates every iterate, the last one included.
     """

@@ -27,16 +27,16 @@ _TINY = 1e-12
 
 
 class State(NamedTuple):
-    """The best point so far, and the moves of the next steps: leading dimensions the slot, for moves also the step ahead.
+    """The best point so far, and the moves of the next steps. Leading dimensions: the slot, and for moves the step ahead.
 
-    A move has one window (Linf) or two (L2, L1).
+    A move has one window (Linf) or two windows (L2, L1).
     """
 
     x: Tensor
     margin: Tensor
     """float64, of `x`; infinite before the first query."""
     drawn: Tensor
-    """int64, the step that the first of the moves is for."""
+    """int64, the step of the first of the moves."""
     level: Tensor
     """int64, of the schedule; 0: evaluate `x` itself."""
     corner: Tensor
@@ -46,23 +46,23 @@ class State(NamedTuple):
     columns: Tensor
     """bool (…, windows, W)."""
     signs: Tensor
-    """±1 (…, C + 1): one a channel, and the orientation of a bump."""
+    """±1 (…, C + 1): a sign for each channel, and the orientation of a bump."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Rule[State]):
-    """Random search: a square at a random place is changed by as much as eps allows, and kept where the margin falls.
+    """Random search: a square at a random place is changed as far as eps allows, and the change is kept if the margin falls.
 
-    `queries`: forward passes, the one at the starting point counted; `restarts`: fresh starts, the first counted; `p_init`:
-    the share of an image's pixels in the first squares, in (0, 1]; `rescale`: whether its halvings, laid down for 10,000
-    queries, are compressed to `queries` (the paper; the default is AutoAttack's choice for its 5,000 queries).
+    `queries`: number of forward passes, including that of the starting point; `restarts`: number of starts, including the first;
+    `p_init`: the share of an image's pixels in the first squares, in (0, 1]; `rescale`: whether the halvings of this share,
+    which are defined for 10,000 queries, are compressed to `queries` (as in the paper; not in AutoAttack, with 5,000 queries).
     Linf starts from vertical stripes of ±eps and sets squares to ±eps, a sign for each channel (Algorithm 2). L2 starts
     from a grid of small bumps and moves the mass of a second window into a bump in the first (Algorithm 3). L1 does the same
-    with bumps of its own and the exact projection in place of scaling and clipping (Croce and Hein, ICML 2021, section 4).
+    with other bumps and the exact projection in place of scaling and clipping (Croce and Hein, ICML 2021, section 4).
 
     Departures from the paper (section 3) and from the authors' and AutoAttack's code:
-    - Corners are drawn from all places where the square fits, as the paper says; both codes leave out the last row and
-      column. Each sample has squares, signs and orientations of its own; AutoAttack's code shares them in a batch.
+    - Corners are drawn from all places where the square fits, as in the paper; both codes omit the last row and column. Each
+      sample has its own squares, signs and orientations; AutoAttack's code shares them in a batch.
     - An Linf square that would change nothing takes the opposite signs (the authors' code draws until something changes).
     - The L2 mass of the windows is counted for each channel, as in the paper; AutoAttack's code adds the channels up.
     - Squares never exceed the image, and the tiles of the L2 start are centred, for any height and width.
@@ -91,10 +91,10 @@ class Square(Rule[State]):
         return State(x=x, margin=unknown, drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One query; the point is kept where it has the smaller margin."""
+        """One query; the new point is kept if its margin is smaller."""
         ahead = oracle.step - state.drawn
         if bool((ahead >= _AHEAD).any()):
-            # Moves belong to steps, whenever they are drawn: all slots are supplied at once.
+            # Moves depend on the step, not on when they are drawn: they are drawn for all slots at once.
             state = state._replace(drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
             ahead = torch.zeros_like(ahead)
         slot = torch.arange(len(ahead), device=ahead.device)
@@ -130,7 +130,7 @@ def _moves(squares: Schedule, oracle: Oracle) -> dict[str, Tensor]:
     count = corners + -(-(channels + 1) // 32)
     many = Draws(draws.keys.repeat_interleave(_AHEAD), draws.restart.repeat_interleave(_AHEAD), steps.flatten())
     words = many.bits(count, _STEPS).view(n, _AHEAD, count)
-    # Steps beyond the last one are drawn, never made.
+    # Steps beyond the last are drawn and not used.
     level = squares.level[steps.clamp_max(len(squares.level) - 1)]
     side = squares.sides[level][..., None]
     length = torch.tensor([height, width] * (corners // 2), device=words.device)
@@ -184,7 +184,7 @@ def _tiles(oracle: Oracle) -> Tensor:
 
 
 def _bumped(x: Tensor, windows: Tensor, signs: Tensor, pattern: Tensor, oracle: Oracle) -> Tensor:
-    """What Algorithm 3 makes of `x`: the norm of both windows, and what is unused of eps, goes into the first."""
+    """Algorithm 3: the norm of both windows, and the unused part of eps, move into the first window."""
     delta, first, either = x - oracle.clean, windows[:, :1].to(x.dtype), windows[:, :1] | windows[:, 1:]
     power = 1 if oracle.threat.norm == "L1" else 2
     # Sums of `mass` are norms to that power.
@@ -195,7 +195,7 @@ def _bumped(x: Tensor, windows: Tensor, signs: Tensor, pattern: Tensor, oracle: 
     new = (pattern * signs[:, :-1, None, None] + old) * first
     size = _root((new.abs() if power == 1 else new.square()).sum((2, 3), keepdim=True), power) + _TINY
     if power == 1:
-        # As in AutoAttack's code: each channel is given as much as all of them may have, and the projection decides.
+        # As in AutoAttack's code: each channel gets as much as all channels together may have, and the projection cuts it.
         available = available * x.shape[1]
     return _within(torch.where(either, new * (available / size), delta), oracle)
 
@@ -205,7 +205,7 @@ def _root(mass: Tensor, power: int) -> Tensor:
 
 
 def _pattern(bumps: Tensor, level: Tensor, corner: Tensor, turned: Tensor, like: Tensor) -> Tensor:
-    """The bump of each slot's size at its place, (N, 1, H, W); anything outside the square."""
+    """The bump of each slot's size at its place, (N, 1, H, W); arbitrary outside the square."""
     side = bumps.shape[-1]
     grid = torch.arange(max(like.shape[2:]), device=like.device)
     row, column = ((grid[: like.shape[2 + i]] - corner[:, i, None]).clamp(0, side - 1) for i in (0, 1))

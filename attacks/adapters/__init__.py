@@ -1,1 +1,1 @@
-"""Whole attacks of torchattacks and ART, configured by the threat model and run behind a guard."""
+"""Attacks of other libraries, configured by the threat model and run behind a guard."""

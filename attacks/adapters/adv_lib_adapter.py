@@ -1,4 +1,4 @@
-"""Attacks of adv-lib (Rony 2020, github.com/jeromerony/adversarial-library), where it is installed: to compare with."""
+"""Attacks of adv-lib (Rony 2020, github.com/jeromerony/adversarial-library), for comparison, if it is installed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class AdvLibAPGDT(LibraryAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class AdvLibFAB(LibraryAttack):
-    """Targeted FAB. The library seeks the minimum norm whatever eps is, so that some of its points lie outside the ball."""
+    """Targeted FAB. The library seeks the minimum norm, so that some of its points lie outside the ball."""
 
     steps: int = 100
     targets: int = 9
@@ -102,7 +102,7 @@ class AdvLibCarliniWagner(LibraryAttack):
     confidence: float = 0.0
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """The closest success; the clean image where there is none."""
+        """The closest success; the clean image without success."""
         points: Tensor = _attacks().carlini_wagner_l2(
             model,
             images,

@@ -26,7 +26,7 @@ class ArtFastGradientMethod(ArtAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class ArtPGD(ArtAttack):
-    """Projected gradient descent; ART's own step of 0.1 can exceed eps, so it is set here."""
+    """Projected gradient descent; the step is set here, since ART's default of 0.1 can exceed eps."""
 
     steps: int = 40
     restarts: int = 1
@@ -80,7 +80,7 @@ class ArtAutoPGD(ArtAttack):
 class ArtCarliniL2(ArtAttack):
     """Carlini and Wagner's L2 attack with a line search: `search_steps` constants, `steps` iterations each.
 
-    Budgets are stated because ART's own (10 × 10) are far below the paper's. About 20 times slower than the peers.
+    Budgets are set here because ART's defaults (10 × 10) are far below the paper's. It is about 20 times slower than others.
     """
 
     steps: int = 100
@@ -106,7 +106,7 @@ class ArtCarliniL2(ArtAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class ArtDeepFool(ArtAttack):
-    """DeepFool over the `gradients` likeliest classes, with the paper's overshoot (ART's own is 1e-6)."""
+    """DeepFool over the `gradients` most likely classes, with the paper's overshoot (ART's default is 1e-6)."""
 
     steps: int = 50
     overshoot: float = 0.02

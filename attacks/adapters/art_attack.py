@@ -1,4 +1,4 @@
-"""What all attacks of the Adversarial Robustness Toolbox share: the wrapped model, and the batch as numpy arrays."""
+"""The base class of the attacks of the Adversarial Robustness Toolbox: the wrapped model, and the batch as numpy arrays."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PACKAGE = "adversarial-robustness-toolbox"
 
 @dataclass(frozen=True, kw_only=True)
 class ArtAttack(LibraryAttack):
-    """Wraps the model for ART and carries the batch to numpy and back; subclasses build the attack."""
+    """Wraps the model for ART and converts the batch to numpy and back; subclasses build the attack."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """The library's attack on the whole batch at once: some of ART's own defaults are batches of 1."""
+        """Run the library's attack on the whole batch at once (some of ART's defaults are batches of 1)."""
         if images.device.type not in ("cpu", "cuda"):
             raise ValueError(f"ART runs on cpu and cuda, not on {images.device}: move model and images there")
         classes = count_classes(model, images, least=2, attack=type(self).__name__)
@@ -46,12 +46,12 @@ class ArtAttack(LibraryAttack):
 
     @property
     def order(self) -> float:
-        """The threat model's norm as ART writes it."""
+        """The threat model's norm in ART's notation."""
         return np.inf if self.threat.norm == "Linf" else 2
 
 
 def evasion() -> Any:
-    """The library's module of attacks. Raises ImportError that says what to install."""
+    """The library's module of attacks. Raises ImportError that names the package to install."""
     return library("art.attacks.evasion", _PACKAGE)
 
 

@@ -1,4 +1,4 @@
-"""Attacks of the Adversarial Robustness Toolbox that search without gradients, and its AutoAttack, which has one as a stage."""
+"""Attacks of the Adversarial Robustness Toolbox without gradients, and its AutoAttack, which uses one of them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ArtSquare(ArtAttack):
 class ArtAutoAttack(ArtAttack):
     """ART's AutoAttack: APGD-CE, APGD-DLR, DeepFool, Square. NOT the official one (DeepFool for FAB, no targets).
 
-    Budgets are the official ones (100 steps, one start, 5000 queries); ART's own has five starts. The first step of
-    APGD is 2 eps, as published. Where `eps` bounds Linf, DeepFool still seeks small L2 distances.
+    Budgets are the official budgets (100 steps, one start, 5000 queries); ART's default has five starts. The first step of
+    APGD is 2 eps, as published. In Linf, too, DeepFool seeks small L2 distances.
     """
 
     version: ClassVar[int] = 2
@@ -41,7 +41,7 @@ class ArtAutoAttack(ArtAttack):
     gradients: int = 10
 
     def generate(self, estimator: Any, x: Any, y: Any) -> Any:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         if estimator.nb_classes < 3:
             raise ValueError(f"art.AutoAttack needs at least 3 classes for its DLR loss, not {estimator.nb_classes}")
         library("multiprocess", "multiprocess")
@@ -53,7 +53,7 @@ class ArtAutoAttack(ArtAttack):
         ]
         stages.append(deepfool(estimator, self.steps, 1e-3, self.gradients, len(x)))
         stages.append(_square(self, estimator, x, self.queries, self.restarts, 0.8))
-        # ART takes points up to 1e-4 outside the ball for successes and stops there; this asks for the ball itself,
+        # ART counts points up to 1e-4 outside the ball as successes and stops there. This eps requires the ball itself,
         # with a few units in the last place for points on its surface.
         accepted = self.threat.eps * (1 - 1e-4) * (1 + 2**-22)
         cascade = evasion().AutoAttack(
@@ -66,8 +66,8 @@ class ArtAutoAttack(ArtAttack):
 class ArtHopSkipJump(ArtAttack):
     """HopSkipJump (Chen et al. 2020): the smallest perturbation from predicted labels alone, sample by sample.
 
-    ART draws its starting points from a generator without a seed, so they are drawn here: up to `init_size` uniform
-    images, the first that is misclassified. `max_eval` bounds the queries of one gradient estimate.
+    ART draws its starting points from a generator without a seed, so they are drawn here: the first misclassified of at most
+    `init_size` uniform images. `max_eval` bounds the queries of one gradient estimate.
     """
 
     steps: int = 50
@@ -107,7 +107,7 @@ def _square(attack: ArtAttack, estimator: Any, x: Any, queries: int, restarts: i
     tile = max(round(math.sqrt(p_init * height * width)), 1 if attack.threat.norm == "Linf" else 3)
     if attack.threat.norm == "L2":
         tile += tile % 2 == 0
-    # Its first patch must be smaller than the image, and its first pattern in L2 needs tiles of two pixels.
+    # The first patch must be smaller than the image, and the first pattern in L2 needs tiles of two pixels.
     if tile >= min(height, width) or (attack.threat.norm == "L2" and min(height, width) < 10):
         raise ValueError(
             f"ART's Square Attack fails on {height}×{width} images in {attack.threat.norm} with p_init={p_init:g}: "

@@ -1,4 +1,4 @@
-"""Attacks of foolbox (Rauber et al. 2020, "Foolbox Native"), where it is installed: to compare with."""
+"""Attacks of foolbox (Rauber et al. 2020, "Foolbox Native"), for comparison, if it is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FoolboxAttack(LibraryAttack):
     """Wraps the model; subclasses choose the attack."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Candidates, clipped to the ball by the library where it has an eps."""
+        """Candidates, which the library clips to the ball if the attack has an eps."""
         foolbox = library("foolbox", "foolbox")
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
         attack = self.attack(foolbox.attacks)
@@ -61,7 +61,7 @@ class FoolboxPGD(FoolboxAttack):
 class FoolboxCarliniWagner(FoolboxAttack):
     """Carlini and Wagner's L2 attack, `search_steps` constants, `steps` iterations each.
 
-    The library starts failures as a black image, which the verifier judges like any other candidate.
+    For failures the library returns a black image, which is verified like any other candidate.
     """
 
     steps: int = 100
@@ -71,7 +71,7 @@ class FoolboxCarliniWagner(FoolboxAttack):
     confidence: float = 0.0
 
     def attack(self, attacks: Any) -> Any:
-        """With all settings stated."""
+        """With all settings."""
         return attacks.L2CarliniWagnerAttack(
             binary_search_steps=self.search_steps,
             steps=self.steps,

@@ -20,10 +20,10 @@ _MOST_TARGETS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class Official(LibraryAttack):
-    """Stages of the package, with the budgets of its `standard` version, each on what the others left standing."""
+    """Stages of the package, with the budgets of its `standard` version, each on the samples that are left."""
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         stages = self.stages()
         targeted = any(stage.endswith("-t") for stage in stages)
         classes = count_classes(model, images, least=4 if targeted else 3, attack=type(self).__name__)
@@ -38,7 +38,7 @@ class Official(LibraryAttack):
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         attack.square.n_queries = queries
         if self.threat.norm == "L1":
-            # Three radii, as in the package's `standard` version, which in L1 has 5 starts and 5 targets besides.
+            # Three radii, as in the package's `standard` version, which in L1 also has 5 starts and 5 targets.
             attack.apgd.n_iter_orig = attack.apgd_targeted.n_iter_orig = steps
             attack.apgd.use_largereps = attack.apgd_targeted.use_largereps = True
         with _traced():
@@ -53,7 +53,7 @@ class Official(LibraryAttack):
 
 @contextmanager
 def _traced() -> Iterator[None]:
-    """The package's check for optimisation at test time switches off a debugger's or a coverage tool's trace function."""
+    """Restores the trace function of a debugger or a coverage tool, which the package's check of the model removes."""
     trace = sys.gettrace()
     try:
         yield
@@ -74,7 +74,7 @@ class OfficialAPGD(Official):
         one_of("loss", self.loss, ("ce", "dlr"))
 
     def stages(self) -> list[str]:
-        """One of two."""
+        """`apgd-ce` or `apgd-dlr`."""
         return [f"apgd-{self.loss}"]
 
 
@@ -86,7 +86,7 @@ class OfficialAPGDT(Official):
     targets: int = _MOST_TARGETS
 
     def stages(self) -> list[str]:
-        """One."""
+        """A single stage."""
         return ["apgd-t"]
 
 
@@ -98,31 +98,31 @@ class OfficialFAB(Official):
     targets: int = _MOST_TARGETS
 
     def stages(self) -> list[str]:
-        """One."""
+        """A single stage."""
         return ["fab-t"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialSquare(Official):
-    """Square Attack on its schedule for 10,000 queries, whatever `queries` is."""
+    """Square Attack, with the schedule for 10,000 queries for every `queries`."""
 
     queries: int = 5000
 
     def stages(self) -> list[str]:
-        """One."""
+        """A single stage."""
         return ["square"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialAutoAttack(Official):
-    """The standard ensemble: APGD-CE, APGD-T, FAB-T, Square. Other budgets than the defaults are no longer AutoAttack."""
+    """The standard ensemble: APGD-CE, APGD-T, FAB-T, Square. With other budgets than the defaults it is not AutoAttack."""
 
     steps: int = 100
     queries: int = 5000
     targets: int = _MOST_TARGETS
 
     def stages(self) -> list[str]:
-        """Four."""
+        """All four stages."""
         return ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 

@@ -1,4 +1,4 @@
-"""What all adapters share: one call of a library's attack on one batch, behind the guard."""
+"""The base class of all adapters: a call of a library's attack on a batch, behind the guard."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryAttack(ABC):
-    """An attack of another library with its settings; `repr` shows them all, as resolved.
+    """An attack of another library with its settings; `repr` shows all of them, as resolved.
 
-    Conventions of all subclasses: `steps` are iterations (official budgets by default), `restarts` counts the first
-    start, `step_size` is a share of eps. Candidates come back as the library gave them: no projection is added, so that
-    a library that leaves the ball is caught by the verifier and not mended in silence.
+    Conventions of all subclasses: `steps` are iterations (official budgets by default), `restarts` includes the first start,
+    `step_size` is a share of eps. Candidates are returned as the library gives them, without projection, so that the verifier
+    notices a library that leaves the ball.
     """
 
     threat: ThreatModel
@@ -50,15 +50,15 @@ class LibraryAttack(ABC):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates for images (N, C, H, W) in [0, 1] and labels (N,), in the images' shape, dtype and device.
 
-        The library works in float32; `model` sees the images' dtype. Same seed, same batch: same candidates. The model
-        and all global state are as before afterwards. Raises ImportError with what to install where the library is
-        missing, and ValueError where the attack does not exist for these images or this number of classes.
+        The library works in float32; `model` sees the images' dtype. The same seed and batch give the same candidates. Changes to
+        the model and to global state are undone. Raises ImportError that names the package to install if the library is missing,
+        and ValueError if the attack does not exist for these images or this number of classes.
         """
         if len(images) == 0:
             return images.clone()
         with guarded(model, seed):
             logits_model = LogitsModel(model, images.dtype, images.device)
-            # Clones made here are ordinary tensors even where the caller is in inference mode.
+            # Clones made here are ordinary tensors even if the caller is in inference mode.
             clean, truth = images.detach().to(torch.float32, copy=True), labels.detach().clone()
             points = self.run(logits_model, clean, truth, seed % 2**31)
         if points.shape != images.shape:
@@ -83,12 +83,12 @@ def builder(kind: type[W]) -> Callable[..., W]:
 
 
 def step_share(step_size: float | None, steps: int) -> float:
-    """The step as a share of eps: as given, else 2.5 / steps (as `gauntlet.attacks.pgd`), never more than 1."""
+    """The step as a share of eps: as given, else 2.5 / steps (as in `gauntlet.attacks.pgd`), at most 1."""
     return min(1.0, 2.5 / steps) if step_size is None else step_size
 
 
 def count_classes(model: nn.Module, images: Tensor, *, least: int, attack: str) -> int:
-    """Number of logits, by one pass over one image. Raises ValueError where the attack needs more of them."""
+    """Number of classes, from a pass on one image. Raises ValueError if the attack needs more."""
     with torch.no_grad():
         classes = int(model(images[:1]).shape[-1])
     if classes < least:
@@ -100,7 +100,7 @@ def count_classes(model: nn.Module, images: Tensor, *, least: int, attack: str) 
 
 
 def library(module: str, package: str) -> ModuleType:
-    """Import a module of an attack library. Raises ImportError that says what to install."""
+    """Import a module of an attack library. Raises ImportError that names the package to install."""
     try:
         return importlib.import_module(module)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Running a whole attack, of another library or of a user, on one block, with its passes counted from outside."""
+"""Run a whole attack, from a library or a user, on a block of samples, and count its passes from outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gauntlet.attacks.views.targeted_view import Towards
 
 
 class Counting(nn.Module):
-    """Passes every call on, counting images forward and backward."""
+    """A model that counts the images of its forward and backward passes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ def run_whole(
 ) -> tuple[Tensor, float, float]:
     """Candidates (N, C, H, W), and the mean forward and backward passes for an image.
 
-    With `targets` (N,), none of them the label, the samples of each target are attacked together, on the problem of two
-    classes that `gauntlet.attacks.views.targeted_view` makes of the model: the library's attack need not know of targets. Raises
-    RuntimeError where the attack returns something that is not one candidate for each image.
+    With `targets` (N,), none of which is the label, the samples of each target are attacked together, on the problem with two
+    classes of `gauntlet.attacks.views.targeted_view`, so that the attack needs no code for targets. Raises RuntimeError if the
+    attack does not return a candidate for each image.
     """
     counting = Counting(model).eval()
     if targets is None:
@@ -64,5 +64,5 @@ def _candidates(attack: WholeAttack, model: nn.Module, images: Tensor, labels: T
 
 
 def _generators_seed(seed: int) -> int:
-    """Where torch's, numpy's and Python's generators start for the attack: elsewhere than for the verifier."""
+    """Seed of torch's, numpy's and Python's generators for the attack, which differs from the verifier's."""
     return int.from_bytes(hashlib.sha256(f"whole attack, seed {seed}".encode()).digest()[:4])

@@ -33,7 +33,7 @@ class TorchattacksFGSM(LibraryAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class TorchattacksPGD(LibraryAttack):
-    """torchattacks.PGD for Linf, torchattacks.PGDL2 for L2; their own step does not follow eps, so it is set here."""
+    """torchattacks.PGD for Linf, torchattacks.PGDL2 for L2; the step is set here, since their default does not depend on eps."""
 
     steps: int = 40
     step_size: float | None = None
@@ -62,7 +62,7 @@ class TorchattacksAPGD(LibraryAttack):
         one_of("loss", self.loss, ("ce", "dlr"))
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         if self.loss == "dlr":
             count_classes(model, images, least=3, attack="torchattacks.APGD with loss=dlr")
         budget = {"steps": self.steps, "n_restarts": self.restarts, "eot_iter": self.eot}
@@ -74,7 +74,7 @@ class TorchattacksAPGD(LibraryAttack):
 class TorchattacksAPGDT(LibraryAttack):
     """Targeted Auto-PGD on the DLR loss, `targets` classes at most (official: 9), 100 steps each (library: 10).
 
-    In L2 the library halves the step of all samples by the first one's schedule; that is left as it is.
+    In L2 the library halves the step of all samples by the schedule of the first sample, which is not changed here.
     """
 
     steps: int = 100
@@ -82,7 +82,7 @@ class TorchattacksAPGDT(LibraryAttack):
     targets: int = 9
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         classes = count_classes(model, images, least=4, attack="torchattacks.APGDT")
         budget = {"steps": self.steps, "n_restarts": self.restarts, "n_classes": min(self.targets + 1, classes)}
         return _result(_torchattacks().APGDT(model, **_ball(self, seed), **budget), images, labels)
@@ -96,7 +96,7 @@ class TorchattacksFAB(LibraryAttack):
     targets: int = 9
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         classes = count_classes(model, images, least=2, attack="torchattacks.FAB")
         budget = {"steps": self.steps, "n_classes": min(self.targets + 1, classes), "multi_targeted": True}
         return _result(_torchattacks().FAB(model, **_ball(self, seed), **budget), images, labels)
@@ -112,7 +112,7 @@ class TorchattacksSquare(LibraryAttack):
     rescale: bool = True
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         _square_size(self, images)
         settings = {"n_queries": self.queries, "n_restarts": self.restarts, "p_init": self.p_init}
         attack = _torchattacks().Square(model, **_ball(self, seed), **settings, resc_schedule=self.rescale)
@@ -123,8 +123,8 @@ class TorchattacksSquare(LibraryAttack):
 class TorchattacksAutoAttack(LibraryAttack):
     """AutoAttack (Croce and Hein 2020) with the official budget, which the library does not set.
 
-    Official (github.com/fra31/auto-attack, `set_version`): 100 steps for APGD and FAB, 9 target classes at most, 5000
-    queries of Square on its schedule for 10,000. The library has 10 steps, all classes, and a rescaled schedule.
+    Official (github.com/fra31/auto-attack, `set_version`): 100 steps for APGD and FAB, 9 target classes at most, 5000 queries of
+    Square with its schedule for 10,000. The library has 10 steps, all classes, and a rescaled schedule.
     `variant`: standard, plus or rand (20 gradients a step).
     """
 
@@ -139,7 +139,7 @@ class TorchattacksAutoAttack(LibraryAttack):
         one_of("variant", self.variant, ("standard", "plus", "rand"))
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Broken samples' candidates; the clean image elsewhere."""
+        """Candidates for broken samples; the clean image for others."""
         least = 3 if self.variant == "rand" else 4
         classes = count_classes(model, images, least=least, attack=f"torchattacks.AutoAttack ({self.variant})")
         if self.variant != "rand":
@@ -159,8 +159,8 @@ class TorchattacksAutoAttack(LibraryAttack):
 class TorchattacksDeepFool(LibraryAttack):
     """DeepFool (Moosavi-Dezfooli et al. 2016), sample by sample.
 
-    The library overshoots each step; where pixels are clipped this ends just inside the boundary. As in the paper
-    (section 2.1) the whole perturbation is overshot at the end, for the samples that need it.
+    The library overshoots each step, which can end just inside the boundary if pixels are clipped. As in the paper (section 2.1)
+    the whole perturbation is overshot at the end, for the samples that need it.
     """
 
     steps: int = 50
@@ -178,13 +178,13 @@ class TorchattacksDeepFool(LibraryAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class TorchattacksCW(LibraryAttack):
-    """Carlini and Wagner's L2 attack (2017), section VI, with what the library lacks: the search for the constant c.
+    """Carlini and Wagner's L2 attack (2017), section VI, with the search for the constant c, which the library lacks.
 
-    `search_steps` calls of the library, `steps` iterations of Adam each; c starts at `initial_c`, is multiplied by 10
-    until it succeeds, and bisected from then on, for each sample by itself. Three of the library's pitfalls are
-    removed from outside: its margin is wrong where all other logits are negative, and has one c for the whole batch
-    (both replaced in `f`); pixels at exactly 0 or 1 never move (the start is shrunk towards 0.5 by 0.1 %). Left: it
-    stops early when the summed cost of the batch rises between tenths of `steps`.
+    It calls the library `search_steps` times, with `steps` iterations of Adam each. For each sample c starts at `initial_c`, is
+    multiplied by 10 until it succeeds, and is then bisected. Three errors of the library are corrected from outside: its margin
+    is wrong if all other logits are negative, it has one c for the whole batch (both replaced in `f`), and pixels at exactly 0
+    or 1 never move (the start is shrunk towards 0.5 by 0.1 %). Not corrected: it stops early when the summed cost of the batch
+    rises between tenths of `steps`.
     """
 
     steps: int = 100
@@ -194,7 +194,7 @@ class TorchattacksCW(LibraryAttack):
     confidence: float = 0.0
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """The closest misclassified point found; the clean image where there is none."""
+        """The closest misclassified point; the clean image without success."""
         best, closest = images.clone(), torch.full_like(labels, torch.inf, dtype=torch.float32)
         constant = torch.full_like(closest, self.initial_c)
         low, high = torch.zeros_like(closest), torch.full_like(closest, torch.inf)
@@ -227,7 +227,7 @@ def _ball(attack: LibraryAttack, seed: int) -> dict[str, Any]:
 
 
 def _square_size(attack: LibraryAttack, images: Tensor) -> None:
-    """The first pattern in L2 is a grid of tiles of a fifth of the height, which leaves some image sizes."""
+    """The first pattern in L2 is a grid of tiles of a fifth of the height, which exceeds images of some sizes."""
     height, width = images.shape[-2:]
     if attack.threat.norm == "Linf":
         return

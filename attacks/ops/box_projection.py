@@ -1,4 +1,4 @@
-"""The smallest move onto a hyperplane that stays in the box [0, 1], in Linf, L2 and L1, exactly and for a whole batch."""
+"""The smallest move onto a hyperplane within the box [0, 1], in Linf, L2 and L1: exact, for a whole batch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 def move_to_hyperplane(x: Tensor, normal: Tensor, gain: Tensor, norm: Norm) -> Tensor:
     """The d (N, …) of smallest norm with ⟨normal, d⟩ = gain and x + d in [0, 1]; computed in float64, returned like x.
 
-    `x` (N, …) lies in the box; `normal` is like it; `gain` (N,) has either sign. Where the box does not reach the
-    hyperplane, d goes as near to it as the box allows, and no further than needed for that; where the normal is 0, d is 0.
+    `x` (N, …) lies in the box; `normal` has its shape; `gain` (N,) has either sign. If the box does not reach the hyperplane,
+    d goes as near to it as the box allows, and no further than needed. If the normal is 0, d is 0.
 
-    All three are one sort (Croce and Hein 2020, section 3.1 and appendix A). A pixel can move by its `room` before it hits
-    the box. For Linf and L2 each pixel moves by min(λ·speed, room), so that what is gained is piecewise linear in λ with a
-    kink where a pixel stops. For L1 the pixels of the largest weights move to the box, one after another.
+    Each norm needs one sort (Croce and Hein 2020, section 3.1 and appendix A). A pixel can move by its `room` before it reaches
+    the box. For Linf and L2 each pixel moves by min(λ·speed, room), so that the gain is piecewise linear in λ with a kink
+    where a pixel stops. For L1 the pixels with the largest weights move to the box, one after another.
     """
     point, weight = x.flatten(1).to(torch.float64), normal.flatten(1).to(torch.float64)
-    # Gradients may be as small as their type allows, and are squared below.
+    # Gradients may be as small as their dtype allows, and are squared below.
     scale = weight.abs().amax(1, keepdim=True)
     scale = torch.where(scale > 0, scale, 1.0)
     weight = weight / scale
@@ -45,17 +45,17 @@ def move_to_hyperplane(x: Tensor, normal: Tensor, gain: Tensor, norm: Norm) -> T
 
 
 def _together(weight: Tensor, room: Tensor, needed: Tensor, norm: Norm) -> Tensor:
-    """How far each pixel moves, (N, D), where pixel i moves by min(λ·speed_i, room_i)."""
+    """How far each pixel moves, (N, D), if pixel i moves by min(λ·speed_i, room_i)."""
     speed = torch.ones_like(weight) if norm == "Linf" else weight
     moving = weight > 0
-    # Pixels without weight never move: they stop at once, and gain nothing.
+    # Pixels without weight never move.
     stop = torch.where(moving, room / torch.where(moving, speed, 1.0), 0.0)
     rate = weight * speed
     stop_sorted, order = stop.sort(dim=1)
     rate_sorted = rate.gather(1, order)
     gain = rate_sorted * stop_sorted
     stopped = gain.cumsum(1)
-    # Summed from the end rather than subtracted: what is left must not be rounding.
+    # Summed from the end, not subtracted, which would leave rounding errors.
     left = rate_sorted.flip(1).cumsum(1).flip(1)
     gained = stopped - gain + stop_sorted * left
     first = torch.searchsorted(gained, needed).clamp_max(weight.shape[1] - 1)
@@ -68,7 +68,7 @@ def _together(weight: Tensor, room: Tensor, needed: Tensor, norm: Norm) -> Tenso
 
 
 def _greedy(weight: Tensor, room: Tensor, needed: Tensor) -> Tensor:
-    """How far each pixel moves, (N, D), where those of the largest weight move first."""
+    """How far each pixel moves, (N, D), if pixels with larger weights move first."""
     order = weight.argsort(dim=1, descending=True, stable=True)
     weights = weight.gather(1, order)
     most = weights * room.gather(1, order)

@@ -1,8 +1,8 @@
-"""The losses that APGD ascends: untargeted (logits (N, K), labels (N,)) → (N,), targeted (logits, labels, targets (N,)) → (N,).
+"""The losses of APGD: untargeted (logits (N, K), labels (N,)) → (N,), targeted (logits, labels, targets (N,)) → (N,).
 
 The difference-of-logits-ratio losses are those of Croce and Hein, "Reliable evaluation of adversarial robustness with an
-ensemble of diverse parameter-free attacks", ICML 2020 (arXiv 2003.01690), section 4. A ratio of logits
-does not change when all logits are multiplied by a number, so such a model does not blind it.
+ensemble of diverse parameter-free attacks", ICML 2020 (arXiv 2003.01690), section 4. A ratio of logits does not change when all
+logits are multiplied by a number.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
 TargetedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _TINY = 1e-12
-"""Keeps the ratio finite where the logits of the denominator are equal; the authors' value."""
+"""Keeps the ratio finite if the logits of the denominator are equal; the authors' value."""
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """(largest other logit − label's) / (largest − third largest): at most 0 while right, −1 at most confident.
+    """(largest other logit − label's) / (largest − third largest): at least −1, and at most 0 for correct predictions.
 
-    With two classes there is no third logit: the margin loss `cw` takes its place, which there is `log_odds`.
+    With two classes there is no third logit, and the loss is the margin `cw`, which is then also `log_odds`.
     """
     if logits.shape[1] < 3:
         return cw(logits, labels)
@@ -36,8 +36,8 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """log((1 − p) / p) for the label's probability p: cross-entropy on a scale on which it cannot saturate.
 
-    It rises strictly with cross-entropy, so it orders points alike and its gradient has the same direction; but where a
-    confident model's p rounds to 1 and the gradient of cross-entropy to 0, this one is still exact.
+    It increases strictly with cross-entropy, so that it orders points alike and its gradient has the same direction. If p
+    rounds to 1 and the gradient of cross-entropy to 0, this gradient is still exact.
     """
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
@@ -56,9 +56,9 @@ def ce_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """(target's logit − label's) / (largest − mean of the third and fourth largest).
 
-    With three classes there is no fourth logit, and with the third in its place the ratio were −1 everywhere for the least
-    likely target: below four classes `cw_targeted` takes its place. Its gradient never vanishes either, and APGD makes the
-    same steps when it is multiplied by a number.
+    With three classes there is no fourth logit, and with the third in its place the ratio would be −1 everywhere for the least
+    likely target. With fewer than four classes the loss is `cw_targeted`. Its gradient never vanishes either, and APGD makes
+    the same steps if it is multiplied by a number.
     """
     if logits.shape[1] < 4:
         return cw_targeted(logits, labels, targets)

@@ -15,7 +15,7 @@ def project_l1(x: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
     It is exact (proposition 2.1 of the paper): a pixel's change |x − clean| becomes |x − clean| − λ, at least 0 and at most
     its room in the box, with the one λ ≥ 0 of the image for which the sum of changes is the radius. That sum is piecewise
     linear in λ, with two kinks a pixel: one sort finds the piece. Pixels that are not changed are those of `clean` exactly,
-    and rounding to the type of x goes towards `clean`, so that it takes no point out of the ball. NaN stays NaN.
+    and rounding to the dtype of x goes towards `clean`, so that no point leaves the ball. NaN stays NaN.
     """
     center = clean.flatten(1).to(torch.float64)
     delta = x.flatten(1).to(torch.float64) - center
@@ -32,7 +32,7 @@ def _level(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     # From a large λ downwards: a pixel begins to change at λ = size and is at its room from λ = size − room.
     kinks, order = torch.cat([size, size - room], dim=1).clamp_min(0).sort(dim=1, descending=True)
     moving = torch.where(order < size.shape[1], 1, -1).cumsum(1)
-    # Summed of what each piece adds, none of them negative: nothing cancels.
+    # A sum of nonnegative terms, one for each piece: nothing cancels.
     added = moving[:, :-1] * (kinks[:, :-1] - kinks[:, 1:])
     total = torch.nn.functional.pad(added.cumsum(1), (1, 0))
     piece = (torch.searchsorted(total, radius, right=True) - 1).clamp(0, kinks.shape[1] - 1)
@@ -42,10 +42,10 @@ def _level(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 
 
 def sparse_ascent(gradient: Tensor, count: Tensor) -> Tensor:
-    """A step of L1 length 1 along the signs of the `count` (N,) entries of largest size of each `gradient` (N, …).
+    """A step of L1 length 1 along the signs of the `count` (N,) largest entries of each `gradient` (N, …).
 
-    Entries of equal size are taken together; entries of 0 never: with fewer others than `count`, those are all, and a
-    gradient of zeros gives no step. (Steepest ascent would change a single pixel, which makes weak attacks.)
+    Entries of equal size are taken together, and entries that are 0 are never taken, so that a gradient of zeros gives no step.
+    (Steepest ascent would change a single pixel, which makes weak attacks.)
     """
     flat = gradient.flatten(1)
     least = flat.abs().sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)

@@ -1,4 +1,4 @@
-"""Losses that attacks ascend: (logits (N, K), labels (N,)) → (N,), larger is closer to an error."""
+"""Losses that attacks increase: (logits (N, K), labels (N,)) → (N,); a larger loss is closer to an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def largest_other(logits: Tensor, labels: Tensor) -> Tensor:
-    """The largest logit among the classes other than the label, (N,); right for negative logits and for 2 classes."""
+    """The largest logit among the classes other than the label, (N,), also for negative logits and for 2 classes."""
     masked = logits.scatter(1, labels[:, None], -torch.inf)
     return masked.amax(1)
 

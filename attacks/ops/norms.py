@@ -12,9 +12,9 @@ from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 LINF_SLACK = 2.0**-23
-"""What rounding to float32 may add to a pixel's change."""
+"""Rounding error of a pixel's change in float32."""
 RELATIVE_SLACK = 2.0**-20
-"""What rounding may add to an L2 or L1 norm, relative to eps: a few units in the last place of float32."""
+"""Rounding error of an L2 or L1 norm, relative to eps: a few units in the last place of float32."""
 
 
 def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
@@ -27,7 +27,7 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
 
 
 def limit(threat: ThreatModel) -> float:
-    """The largest measured distance that counts as inside the ball: eps and the slack of rounding."""
+    """The largest measured distance that counts as inside the ball: eps plus the slack for rounding."""
     return threat.eps + (LINF_SLACK if threat.norm == "Linf" else LINF_SLACK + RELATIVE_SLACK * threat.eps)
 
 

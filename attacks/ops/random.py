@@ -1,7 +1,7 @@
-"""Random numbers keyed by what they are for, never by when they are drawn.
+"""Random numbers keyed by their purpose, never by the order in which they are drawn.
 
 Every draw is a pure function of (seed, attack, sample id, restart, step, purpose): it does not depend on the batch size,
-the order of samples, the device, or on what else ran. The generator is the counter-based Philox4x32-10 of Salmon et al.,
+the order of samples, the device, or other runs. The generator is the counter-based Philox4x32-10 of Salmon et al.,
 "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), vectorised over samples in torch integers.
 """
 
@@ -23,7 +23,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 def philox(counter: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10 on int64 tensors that hold unsigned 32-bit words; counter and key broadcast against each other."""
+    """Philox4x32-10 on int64 tensors of unsigned 32-bit words; counter and key broadcast against each other."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -35,7 +35,7 @@ def philox(counter: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tenso
 
 
 def sample_keys(seed: int, purpose: str, ids: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
-    """One 63-bit key a sample, int64 (N,), from the run's seed, a purpose (an attack's name) and the sample's id."""
+    """A 63-bit key for each sample, int64 (N,), from the run's seed, a purpose (an attack's name) and the sample's id."""
     digests = [hashlib.blake2b(f"{seed}\0{purpose}\0{one}".encode(), digest_size=8).digest() for one in ids]
     return torch.tensor([int.from_bytes(d, "little") >> 1 for d in digests], dtype=torch.int64, device=device)
 
@@ -44,7 +44,7 @@ def sample_keys(seed: int, purpose: str, ids: Sequence[str], device: torch.devic
 class Draws:
     """The random numbers of a batch of samples.
 
-    `keys`: int64 (N,), from `sample_keys`. `restart` and `step`: int64 (N,), where each sample stands.
+    `keys`: int64 (N,), from `sample_keys`. `restart` and `step`: int64 (N,), those of each sample.
     """
 
     keys: Tensor
@@ -64,7 +64,7 @@ class Draws:
         )
 
     def bits(self, count: int, tag: int) -> Tensor:
-        """`count` independent 32-bit words a sample, int64 (N, count). `tag` (0..255) tells purposes within a step apart."""
+        """`count` independent 32-bit words for each sample, int64 (N, count). Each `tag` (0 to 255) gives other words."""
         blocks = -(-count // 4)
         index = torch.arange(blocks, device=self.keys.device)[None, :]
         key = ((self.keys & _MASK)[:, None], ((self.keys >> 32) & _MASK)[:, None])
@@ -93,7 +93,7 @@ _active: ContextVar[Draws | None] = ContextVar("active_draws", default=None)
 
 @contextmanager
 def model_randomness(draws: Draws) -> Iterator[None]:
-    """Within it, a randomised defense that asks `active_draws` takes its randomness from `draws`."""
+    """Within this context `active_draws` returns `draws`, from which randomised defenses take their randomness."""
     token = _active.set(draws)
     try:
         yield
@@ -102,5 +102,5 @@ def model_randomness(draws: Draws) -> Iterator[None]:
 
 
 def active_draws() -> Draws | None:
-    """The draws that the caller provides for the model's own randomness; None where nobody provides any."""
+    """The draws for the model's own randomness; None outside `model_randomness`."""
     return _active.get()

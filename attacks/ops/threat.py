@@ -1,4 +1,4 @@
-"""The threat model: which perturbations an attacker may make, and what for."""
+"""The threat model: the perturbations that an attacker may make, and the attacker's goal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # reading a configuration must not import torch
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 NEXT = "next"
-"""The target that is another class for each label."""
+"""The target `next`: the class after the label."""
 RANDOM = "random"
-"""The target that is another class for each sample."""
+"""The target `random`: another class, drawn for each sample."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,8 +30,8 @@ class ThreatModel:
     section 2.2): empty, any class but the label; a class number as text; `next`, the class after the label, modulo the
     number of classes; or `random`, one of the other classes, drawn for each sample by its id alone.
 
-    Raises ValueError for an unknown norm, an eps that is not a positive, finite number, or a target that is none of these,
-    TypeError for a target that is neither text nor a whole number.
+    Raises ValueError for an unknown norm, an eps that is not a positive, finite number, or an unknown target, and TypeError
+    for a target that is neither text nor a whole number.
     """
 
     norm: Norm
@@ -41,7 +41,7 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm {self.norm!r} is not known: use one of {', '.join(NORMS)}")
-        # Numbers of numpy and torch, and integers, are written differently: equal models must have equal text.
+        # Numbers of numpy and torch, and integers, have another repr: equal threat models must have equal text.
         object.__setattr__(self, "eps", float(self.eps))
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise ValueError(f"eps {self.eps!r} must be a positive, finite number, in units of the [0, 1] pixel range")
@@ -53,8 +53,8 @@ class ThreatModel:
 
     @classmethod
     def parse(cls, text: str | ThreatModel) -> ThreatModel:
-        """Read `Linf:8/255`, `L2:0.5:target=3`, `L2:0.5:target=next` (norm, colon, number or fraction, and the goal, if
-        it is one class a sample); a ThreatModel is returned as it is."""
+        """Read `Linf:8/255`, `L2:0.5:target=3` or `L2:0.5:target=next`: the norm, a number or fraction, and the target, if
+        there is one. A ThreatModel is returned unchanged. Raises ValueError for other text."""
         if isinstance(text, ThreatModel):
             return text
         name, colon, rest = text.partition(":")
@@ -81,11 +81,10 @@ class ThreatModel:
         return cls(norm, eps, target)
 
     def targets(self, labels: Tensor, classes: int, ids: Sequence[str] = ()) -> Tensor:
-        """The class that each sample is to be moved to, int64 (N,), of `labels` and `ids` (N,) and a model of that many classes.
+        """The class to reach for each sample, int64 (N,), for `labels` and `ids` (N,) and a model with that many classes.
 
-        The label itself where the attack is untargeted: any other class will do then. Under a target, a sample of that very
-        label cannot be attacked. Only `random` looks at `ids`. Raises ValueError where the model has no such class, and where
-        ids are needed and not given.
+        In an untargeted attack, the label. A sample whose label is the target cannot be attacked. Only `random` uses `ids`.
+        Raises ValueError if the model has no such class, or ids are needed and not given.
         """
         if not self.target:
             return labels
@@ -106,13 +105,13 @@ class ThreatModel:
         return labels.new_full(labels.shape, target)
 
     def __repr__(self) -> str:
-        # Part of the keys of stored results: an untargeted model is written as before there were targets.
+        # Part of the keys of stored results: without a target the text has no target.
         goal = f", target={self.target!r}" if self.target else ""
         return f"ThreatModel(norm={self.norm!r}, eps={self.eps!r}{goal})"
 
     def __str__(self) -> str:
-        """Canonical text, which `parse` reads back exactly: `Linf:8/255` for whole 255ths that are no short decimal (0.2
-        is), then the goal, `:target=3`, if there is one."""
+        """Canonical text, which `parse` reads back exactly: `Linf:8/255`, or a decimal if eps is no multiple of 1/255 or a
+        short decimal such as 0.2; then the target, `:target=3`, if there is one."""
         pixels, decimal = round(self.eps * 255), repr(self.eps)
         if 0 < pixels <= 64 and pixels / 255 == self.eps and len(decimal) > len("0.0001"):
             decimal = f"{pixels}/255"
@@ -120,12 +119,12 @@ class ThreatModel:
 
 
 def _draw(name: str, most: int) -> int:
-    """A number below `most` by a sample's id alone: every attack, seed and model faces the same target."""
+    """A number below `most`, from a sample's id alone: every attack, seed and model faces the same target."""
     return int.from_bytes(hashlib.blake2b(f"target\0{name}".encode(), digest_size=8).digest(), "little") % most
 
 
 def _goal(target: str | SupportsIndex) -> str:
-    """`target` as it is written everywhere."""
+    """The canonical text of `target`."""
     text = target.strip().lower() if isinstance(target, str) else str(operator.index(target))
     if re.fullmatch("[0-9]+", text):
         return str(int(text))

@@ -14,7 +14,7 @@ from gauntlet.attacks.solving.oracle import Oracle
 
 
 def loss_name(name: str) -> str:
-    """`name` with hyphens read as underscores. Raises ValueError that lists the losses where there is none of that name."""
+    """`name` with underscores for hyphens. Raises ValueError that lists the losses for an unknown name."""
     known = name.replace("-", "_") if isinstance(name, str) else name
     one_of("loss", known, [*UNTARGETED, *TARGETED])
     return known

@@ -10,29 +10,29 @@ from gauntlet.attacks.ops.random import Draws
 
 
 def diversify(x: Tensor, draws: Draws, *, probability: float, least: float, tag: int = 0) -> Tensor:
-    """Each image (N, C, H, W), with `probability`, shrunk to a random size at a random place on black; else as it is.
+    """Each image (N, C, H, W) is, with `probability`, shrunk to a random size at a random place on black, else unchanged.
 
-    `least`: the smallest size, as a share of the image's sides, between 0 and 1. A side of n pixels becomes one of the
-    whole numbers from ⌊least · n⌋ (at most n − 1) to n − 1, all equally likely, the other side in proportion; then every
-    place in the frame is equally likely. Shrinking is bilinear, with pixels' centres aligned. Each image has draws of its
-    own. Differentiable in `x`; the images that are left alone are returned bit by bit.
+    `least`: the smallest size, as a share of the image's sides, between 0 and 1. The new length of a side of n pixels is uniform
+    on the whole numbers from ⌊least · n⌋ (at most n − 1) to n − 1, the other side is in proportion, and the place in the frame
+    is uniform. Interpolation is bilinear, with aligned pixel centres. Each image has its own draws. Differentiable in `x`;
+    unchanged images are returned bit for bit.
 
-    Departures from section 3.3 and the authors' code (cihangxie/DI-2-FGSM): they enlarge 299 pixels to 299–329, repeating
-    pixels, on a frame of 330, which only a network that takes any size can see; here, as in torchattacks, the frame is the
-    image, whose content has the same share of it. Theirs fills with 0 in images of [-1, 1], mid-grey, here it is black.
-    Theirs draws once for the whole batch, and never the last place in the frame, so that a frame with one pixel to spare
-    leaves no choice: for digits of 8 pixels the attack would not be random.
+    Departures from section 3.3 and the authors' code (cihangxie/DI-2-FGSM): they enlarge 299 pixels to 299–329, by repeating
+    pixels, on a frame of 330, which needs a network for images of any size. Here, as in torchattacks, the frame is the image,
+    and its content has the same share of it. They fill with 0 in images of [-1, 1], which is mid-grey; here the fill is black.
+    They draw once for the whole batch, and never the last place in the frame: a frame with one pixel to spare leaves no choice,
+    and on digits of 8 pixels the attack would not be random.
     """
     chance, scale, down, across = draws.uniform((4,), tag, torch.float64).unbind(1)
     rows = _placing(x.shape[2], least, scale, down).to(x.dtype)
     columns = _placing(x.shape[3], least, scale, across).to(x.dtype)
-    # Matrix products, since the backward pass of grid_sample adds in an order that varies on a GPU.
+    # Matrix products, since the backward pass of grid_sample adds in a varying order on a GPU.
     moved = rows[:, None] @ x @ columns[:, None].mT
     return torch.where(per_image(chance < probability, x), moved, x)
 
 
 def _placing(length: int, least: float, scale: Tensor, place: Tensor) -> Tensor:
-    """Matrices (N, length, length) that shrink a side and put it somewhere in the frame, for uniform draws (N,)."""
+    """Matrices (N, length, length) that shrink a side and place it in the frame, for uniform draws (N,)."""
     smallest = max(1, min(int(least * length), length - 1))
     side = smallest + (scale * (length - smallest)).floor()
     offset = (place * (length - side + 1)).floor()

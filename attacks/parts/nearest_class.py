@@ -1,7 +1,7 @@
-"""The model linearised at a point, one wrong class a pass, until the nearest of their boundaries is known.
+"""The boundary nearest to a point in the linearised model, found by one pass for each wrong class.
 
-FAB and DeepFool share it. A step of either is one pass for one class, not the whole Jacobian, so that a slot whose sample is
-broken is freed before it pays for the other classes, and no more than one gradient is kept.
+FAB and DeepFool share it. A step of either is a pass for one class and not the whole Jacobian, so that a slot whose sample is
+broken is freed before it pays for the other classes, and only one gradient is kept.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from gauntlet.attacks.solving.oracle import Oracle
 
 
 class Nearest(NamedTuple):
-    """How far the look at the present point has come; leading dimension: the slot."""
+    """The classes examined at the present point so far; leading dimension: the slot."""
 
     order: Tensor
-    """int64 (N, M), the classes that are looked at, likeliest first; -1 before the first pass of the slot."""
+    """int64 (N, M), the classes to examine, most likely first; -1 before the first pass of the slot."""
     place: Tensor
-    """int64 (N,), how many of them were looked at."""
+    """int64 (N,), how many of them have been examined."""
     away: Tensor
-    """float64 (N,), distance of the nearest boundary so far in the linearised model; infinite before the first."""
+    """float64 (N,), distance of the nearest boundary so far in the linearised model; infinite before the first class."""
     gap: Tensor
-    """(N,), there: logit of that class minus the label's."""
+    """(N,), logit of the nearest class minus that of the label."""
     normal: Tensor
     """(N, C, H, W), gradient of `gap`."""
 
 
 def begin(x: Tensor, count: int) -> Nearest:
-    """Nothing looked at, for `count` classes at the points `x`."""
+    """No class examined yet, for `count` classes at the points `x`."""
     zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     away = torch.full(zero.shape, torch.inf, dtype=torch.float64, device=x.device)
     order = torch.full((len(x), count), -1, dtype=torch.int64, device=x.device)
@@ -47,11 +47,11 @@ def nearest_of(state: tuple[Any, ...]) -> Nearest:
 def look(
     nearest: Nearest, x: Tensor, oracle: Oracle, rank: Tensor | None = None, freely: Tensor | None = None
 ) -> tuple[Tensor, Nearest]:
-    """One pass at `x` for the next class of each slot. Returns the logits and what is known now.
+    """One pass at `x` for the next class of each slot. Returns the logits and the updated `Nearest`.
 
-    In a slot's first pass the classes are ranked by its own logits; `rank` int64 (N,), how many of the likeliest are skipped.
-    A slot whose classes have all been looked at begins anew. Where there are fewer classes, the last one repeats. Slots
-    that are `freely` looked at, bool (N,), look at the likeliest wrong class of `x` instead, and at no other.
+    In the first pass of a slot its logits rank the classes; the `rank` (int64 (N,)) most likely classes are skipped. A slot whose
+    classes have all been examined starts again. If there are fewer classes, the last class repeats. Slots marked in `freely`,
+    bool (N,), examine the most likely wrong class at `x` instead.
     """
     free = torch.zeros_like(nearest.place, dtype=torch.bool) if freely is None else freely
     anew = nearest.place >= nearest.order.shape[1]
@@ -59,7 +59,7 @@ def look(
     away = torch.where(anew, torch.inf, nearest.away)
     skipped = torch.zeros_like(place) if rank is None else rank
 
-    # Ranking costs as much as all the rest together, and is needed in a slot's first pass only.
+    # Ranking costs as much as everything else together, and only the first pass of a slot needs it.
     ranking = bool((nearest.order < 0).any()) or bool(free.any())
     order = nearest.order
 
@@ -79,7 +79,7 @@ def look(
 
     logits, gap, gradient = oracle.gradient(x, loss)
     slope = dual_size(gradient, oracle.threat.norm)
-    # Where no gradient is left, there is no boundary in sight.
+    # Without a gradient there is no boundary.
     distance = torch.where(slope > 0, gap.abs().to(torch.float64) / torch.where(slope > 0, slope, 1.0), torch.inf)
     nearer = (distance < away) | (place == 0) | free
     return logits, Nearest(

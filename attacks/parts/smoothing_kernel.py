@@ -10,8 +10,8 @@ from torch import Tensor
 def smooth(gradient: Tensor, length: int, sigmas: float) -> Tensor:
     """Each channel of (N, C, H, W) convolved with a Gaussian kernel of `length` × `length` weights that sum to 1.
 
-    `length` is odd; from its middle to its edge the kernel spans `sigmas` standard deviations. Beyond the image the
-    gradient is 0, and the kernel may be larger than the image (section 3.2 and the authors' code, which takes 15 and 3).
+    `length` is odd. From its middle to its edge the kernel spans `sigmas` standard deviations. Beyond the image the gradient is
+    0, and the kernel may be larger than the image (section 3.2; the authors' code has 15 and 3).
     """
     return (
         _band(gradient.shape[2], length, sigmas, gradient)
@@ -21,7 +21,7 @@ def smooth(gradient: Tensor, length: int, sigmas: float) -> Tensor:
 
 
 def scaled_length(side: int) -> int:
-    """The odd length that has the share of an image of `side` pixels that the paper's 15 has of 299; at least 3."""
+    """The odd length in proportion to a side of `side` pixels, as 15 is to 299 in the paper; at least 3."""
     return 2 * max(1, round(7 * side / 299)) + 1
 
 

@@ -17,7 +17,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 class Schedule(NamedTuple):
-    """The squares of every step, on the attack's device."""
+    """The squares of all steps, on the attack's device."""
 
     level: Tensor
     """int64 (queries,), index into `sides` at each step."""
@@ -39,8 +39,8 @@ def schedule(
 ) -> Schedule:
     """Squares that cover the share `p_init` of an image of `size` (H, W) at first, and half of it after each halving.
 
-    `pace`: updates of the schedule that one query counts for. Except for Linf, sides are odd and, where the image is, at
-    least 3.
+    `pace`: number of updates of the schedule for each query. Except for Linf, sides are odd and, if the image is large enough,
+    at least 3.
     """
     odd = norm != "Linf"
     sides, largest = [0], min(size)
@@ -57,7 +57,7 @@ def schedule(
 
 
 def bump(side: int, norm: Norm = "L2") -> Tensor:
-    """The update (side, side), float64, of norm 1: concentric steps, and below them others of the opposite sign.
+    """The update (side, side), float64, of norm 1: concentric steps, above steps of the opposite sign.
 
     Section 3.4 of the paper, equation 2: η for the upper side // 2 rows, −η for the rest. For L1, section 4 of Croce and
     Hein 2021 (arXiv 2103.01208) and AutoAttack's code: steps that fall as the fourth power, not the second.

@@ -1,4 +1,4 @@
-"""What the registry knows of an attack, and the kinds of attack that the runner can execute."""
+"""The card and entry of an attack in the registry, and the types of attack that a cell can run."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Deferred(Protocol):
 
 @dataclass(frozen=True)
 class AttackCard:
-    """What an attack is, for listings, plans and ranks."""
+    """Description of an attack, for listings, plans and ranks."""
 
     name: str
     summary: str
     """One line."""
     source: str
-    """Paper, or the library that runs it."""
+    """Paper, or library."""
     norms: tuple[Norm, ...]
     kind: Kind = "white-box"
     minimum_norm: bool = False
-    """Seeks the smallest perturbation instead of any inside eps."""
+    """Whether it seeks the smallest perturbation, whatever eps is."""
 
 
 AnyAttack: TypeAlias = "Rule[Any] | Cascade | WholeAttack | Deferred"
@@ -58,15 +58,15 @@ AnyAttack: TypeAlias = "Rule[Any] | Cascade | WholeAttack | Deferred"
 
 @dataclass(frozen=True)
 class AttackEntry:
-    """A registry entry: the card, and `build(threat, **settings)`, which raises ValueError for a bad setting."""
+    """A registry entry: the card, and `build(threat, **settings)`, which raises ValueError for a wrong setting."""
 
     card: AttackCard
     build: Callable[..., AnyAttack]
     source_digest: str = ""
-    """Stands for its code in keys, of an attack that is not Gauntlet's: set where it is registered."""
+    """Digest of the code of an attack that is not Gauntlet's, for keys; set when the attack is registered."""
 
     def make(self, threat: ThreatModel, **settings: Any) -> AnyAttack:
-        """The attack for that threat model, with a setting that it does not have refused by name."""
+        """The attack for that threat model. Raises ValueError that names a setting which the attack does not have."""
         if threat.norm not in self.card.norms:
             raise ValueError(f"attack {self.card.name!r} is for {', '.join(self.card.norms)}, not for {threat.norm}")
         try:
@@ -77,7 +77,7 @@ class AttackEntry:
     def _unfit(self, threat: ThreatModel, settings: dict[str, Any], error: TypeError) -> str:
         try:
             names = [one.name for one in fields(self.build(threat)) if one.name != "threat"]  # type: ignore[arg-type]
-        except TypeError:  # no dataclass, or not to be had without settings either
+        except TypeError:  # no dataclass, or it cannot be built without settings
             names = list(settings)
         unknown = [name for name in settings if name not in names]
         if not unknown:

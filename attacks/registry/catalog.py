@@ -1,4 +1,4 @@
-"""Gauntlet's own attacks by name, as lazy `module:object` entries: listing them imports nothing."""
+"""Native attacks by name, as lazy `module:object` entries: listing them imports nothing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from gauntlet.attacks.ops.threat import NORMS, Norm
 
 @dataclass(frozen=True)
 class Member:
-    """An attack of a suite: the label that heads its column, and the attack with its settings."""
+    """An attack of a suite: the label of its column, and the attack with its settings."""
 
     label: str
     spec: str
@@ -25,7 +25,7 @@ _CORRUPTIONS = (
 
 
 def _corruptions(*names: str) -> dict[Norm, tuple[Member, ...]]:
-    """The same under every threat model: none has a say in them."""
+    """The same under every threat model, which corruptions do not depend on."""
     members = tuple(Member(name, f"corruption.{name}") for name in names)
     return dict.fromkeys(NORMS, members)
 

@@ -1,10 +1,10 @@
-"""Other backward passes for a model whose forward nobody has declared: values stay those of the model, bit for bit.
+"""Other backward passes for a model: BPDA within an undeclared forward pass, and leaky ReLU units. Values stay bit for bit.
 
-BPDA, Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of security", ICML 2018, section 4.1: on the
-backward pass an operation is replaced by a smooth one of about the same value. Here by the identity where an operation has
-no gradient of use, and, for ReLU units, by a leaky one (Guo, Li and Chen, "Backpropagating linearly improves
-transferability of adversarial examples", NeurIPS 2020, arXiv 2012.03528, go all the way to the identity): a unit that is off
-over most of the ball has no gradient there, and attacks cannot see that it could be switched on.
+BPDA, Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of security", ICML 2018, section 4.1: on the backward
+pass an operation is replaced by a smooth operation of about the same value. Here it is the identity for operations without a
+useful gradient, and a leaky ReLU for ReLU units (Guo, Li and Chen, "Backpropagating linearly improves transferability of
+adversarial examples", NeurIPS 2020, arXiv 2012.03528, use the identity): a unit that is off in most of the ball has no
+gradient there, so that attacks do not see that it can be switched on.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class _Identity(torch.autograd.Function):
 
 
 def with_identity_gradient(x: Tensor, value: Tensor) -> Tensor:
-    """`value`, of the shape and dtype of `x`, bit for bit; its gradient goes to `x` as if it were `x`."""
+    """`value`, with the shape and dtype of `x`, bit for bit; its gradient passes to `x` unchanged."""
     result: Tensor = _Identity.apply(x, value)  # type: ignore[no-untyped-call]
     return result
 
 
 class StraightThroughMode(TorchFunctionMode):
-    """Within it, rounding, signs and `detach` pass gradients on unchanged, and so do saturating outputs.
+    """Within this mode rounding, signs, `detach` and saturating outputs pass gradients on unchanged.
 
-    Values are those of the model, exactly. Saturating functions (softmax, sigmoid, tanh) are replaced only where they see a
-    matrix (N, K), as at a classifier's end: attention layers keep their true gradient. Comparisons, indices, and code
-    outside torch stay without gradient.
+    Values are exactly those of the model. Saturating functions (softmax, sigmoid, tanh) are replaced only on a matrix (N, K), as
+    at the end of a classifier: attention layers keep their true gradient. Comparisons, indices and code outside torch stay
+    without gradient.
     """
 
     def __torch_function__(
@@ -68,13 +68,13 @@ class StraightThroughMode(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call `func`, and put the identity in the place of its gradient where it has none that is of use."""
+        """Call `func`, with the identity in place of its gradient if that is of no use."""
         settings = kwargs or {}
         x = args[0] if args else settings.get("input")
         if not isinstance(x, Tensor) or not x.requires_grad or not torch.is_grad_enabled():
             return func(*args, **settings)
         if func in _OUTSIDE:
-            # What goes on outside torch has no gradient; a detached tensor, which is let through below, could go there.
+            # Code outside torch has no gradient, and `detach`, which is the identity below, must work for it.
             return func(x.detach(), *args[1:], **settings)
         if func in _CUTS:
             return x
@@ -99,10 +99,10 @@ class _Leaky(torch.autograd.Function):
 
 
 class LeakyMode(TorchFunctionMode):
-    """Within it, ReLU units that are off pass on `slope` of the gradient."""
+    """Within this mode ReLU units that are off pass on the share `slope` of the gradient."""
 
     def __init__(self, slope: float = 0.5) -> None:
-        """With 0.5, what broke most in our measurements on small networks (docs/attacks.md)."""
+        """0.5 broke most samples in measurements on small networks (docs/attacks.md)."""
         super().__init__()
         self.slope = slope
 
@@ -113,7 +113,7 @@ class LeakyMode(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call `func`, or the leaky ReLU in its place."""
+        """Call `func`, or the leaky ReLU in place of a ReLU."""
         settings = kwargs or {}
         if func in _RELU and torch.is_grad_enabled():
             x: Tensor = args[0] if args else settings["input"]
@@ -124,7 +124,7 @@ class LeakyMode(TorchFunctionMode):
 
 
 def backward_mode(kind: Backward) -> AbstractContextManager[object]:
-    """The context in which the model's forward pass is made."""
+    """The context for the model's forward pass."""
     if kind == "through":
         return StraightThroughMode()
     return LeakyMode() if kind == "leaky" else nullcontext()

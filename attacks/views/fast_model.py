@@ -1,9 +1,9 @@
-"""A faster form of a model for attacks to run on; what they find is judged on the model itself.
+"""A faster form of a model for attacks; examples are verified on the model itself.
 
-Three changes, each for itself: batch normalisation folded, tensors in channels_last layout, and low precision. Measured on
-a CPU with AVX512_BF16, one thread, torch 2.13: times as fast as the model as it is, forward / forward and backward.
+Three independent changes: batch normalisation folded, tensors in channels_last layout, and low precision. Speed relative to the
+unchanged model, forward / forward and backward, on a CPU with AVX512_BF16, one thread, torch 2.13:
 
-| network, work an image, batch | folded | channels_last | bf16 | all that apply |
+| network, multiplications an image, batch | folded | channels_last | bf16 | all that apply |
 | --- | --- | --- | --- | --- |
 | CNN for digits, 0.28e6, 64 | - | 0.87 / 0.92 | 1.05 / 1.14 | 0.98 / 1.05 |
 | the same, 1024 | - | 0.80 / 1.06 | 1.58 / 2.07 | 1.25 / 1.72 |
@@ -13,8 +13,8 @@ a CPU with AVX512_BF16, one thread, torch 2.13: times as fast as the model as it
 | ResNet-20, 41e6, 64 | 0.98 / 1.36 | 1.16 / 1.16 | 1.82 / 2.10 | 2.30 / 2.49 |
 | ResNet-18, 555e6, 64 | 1.06 / 1.35 | 1.03 / 1.26 | 1.83 / 2.29 | 2.00 / 2.80 |
 
-So small networks lose by another layout, and by low precision in small batches; and of a small network the seconds matter
-least. The automatic choice looks at device, layers and work an image alone, never at a clock or the batch: the same on every run.
+Small networks lose by another layout, and by low precision in small batches. The automatic choice depends on the device, the
+layers and the work for an image, never on a clock or the batch, so that it is the same in every run.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from gauntlet.attacks.views.guard import guarded
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 LAYOUT_WORK = 4e6
-"""Multiplications an image from which channels_last is chosen: measured between 0.6e6 (loses) and 9e6 (wins)."""
+"""Multiplications for an image from which channels_last is chosen: it loses at 0.6e6 and wins at 9e6."""
 PRECISION_WORK = 1e6
-"""Multiplications an image from which bfloat16 is chosen: below, it loses in batches under 64."""
+"""Multiplications for an image from which bfloat16 is chosen: below, it loses in batches under 64."""
 SAME = 1e-4
-"""Largest difference of a logit to the largest logit, within which a float32 form is used; measured are 1e-7 to 7e-7."""
+"""Largest difference of a logit, relative to the largest logit, for a float32 form; measured are 1e-7 to 7e-7."""
 SIMILAR = 0.05
 """The same for a form in low precision; measured are 0.003 to 0.013."""
 _FEW = 8
@@ -47,14 +47,14 @@ _FEW = 8
 
 @dataclass(frozen=True)
 class FastModel:
-    """A form of a model: the same function up to rounding, except where low precision was chosen."""
+    """A form of a model: the same function up to rounding, unless low precision was chosen."""
 
     module: nn.Module
-    """Images to logits, parameters frozen; the model itself where nothing was chosen, else a snapshot of its weights."""
+    """Images to logits, with frozen parameters; the model itself if nothing was chosen, else a snapshot of its weights."""
     form: str
-    """Such as `bf16+channels_last+folded`; empty where nothing was chosen. It decides rounding, so it belongs in a key."""
+    """Such as `bf16+channels_last+folded`; empty if nothing was chosen. It decides rounding, so it is part of a key."""
     full: FastModel | None = None
-    """The same form in float32, for what an attack in low precision left standing; None where this one is in float32."""
+    """The same form in float32, for samples that survive in low precision; None if this form is in float32."""
 
 
 def choose_form(
@@ -65,15 +65,15 @@ def choose_form(
     fold: bool | None = None,
     precision: str | None = None,
 ) -> FastModel:
-    """The form of `model` that an attack should run on; `example` (N, ...) are a few of its images, on its device.
+    """The form of `model` for an attack; `example` (N, ...) are a few of its images, on its device.
 
-    `layout` (channels_last), `fold` (batch normalisation) and `precision` (`float32`, `bfloat16`, or on CUDA `float16`) are
-    tried if asked for, left alone if refused, and chosen where None: folding always, the others by device and size (see
-    above; low precision only where the device computes fast in it). A form that cannot be made, raises, loses the gradient,
-    or whose logits on the first 8 images differ by more than `SAME` or `SIMILAR` allow is not used.
+    `layout` (channels_last), `fold` (batch normalisation), `precision` (`float32`, `bfloat16`, on CUDA `float16`): True or a
+    precision tries the change, False omits it, and None chooses: folding always, the others by device and size (see above; low
+    precision only if the device computes fast in it). A form is not used if it cannot be made, raises, loses the gradient, or
+    has logits on the first 8 images that differ by more than `SAME` or `SIMILAR`.
 
-    A randomised model is compared under equal draws. Raises ValueError for an unknown precision, float16 elsewhere than on
-    CUDA or an empty example, and what the model itself raises on the example.
+    A randomised model is compared under equal draws. Raises ValueError for an unknown precision, for float16 on another device
+    than CUDA and for an empty example; errors of the model on the example are raised too.
     """
     device = example.device
     if precision is not None and precision not in PRECISIONS:
@@ -113,10 +113,10 @@ def choose_form(
 
 
 class ChannelsLast(nn.Module):
-    """A copy of `model` in channels_last layout. Images (N, C, H, W) may have any layout; gradients come back in theirs."""
+    """A copy of `model` in channels_last layout. Images (N, C, H, W) may have any layout; gradients have that layout."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Copies `model`; raises what copying it raises."""
+        """Copies `model`. Errors of the copy are raised."""
         super().__init__()
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -130,14 +130,14 @@ class ChannelsLast(nn.Module):
 
 
 class LowPrecision(nn.Module):
-    """`model` under autocast to `dtype`: float32 images in, float32 logits out, and so is the gradient.
+    """`model` under autocast to `dtype`, with float32 images, logits and gradients.
 
-    float16 cannot hold the gradients of confident samples: there each sample's gradient is divided by its largest entry at
-    the logits and multiplied by it again at the image, which changes nothing else as long as samples do not mix.
+    float16 cannot hold the gradients of confident samples. So each sample's gradient is divided by its largest entry at the
+    logits and multiplied by it at the image, which changes nothing else as long as samples do not mix.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        """Wraps a copy of `model`; raises what copying it raises."""
+        """Wraps a copy of `model`. Errors of the copy are raised."""
         super().__init__()
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.dtype = dtype
@@ -165,7 +165,7 @@ class LowPrecision(nn.Module):
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Without TF32, which rounds float32 convolutions on CUDA to 10 bits unless told otherwise."""
+    """Without TF32, which by default rounds float32 convolutions on CUDA to 10 bits."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
@@ -175,7 +175,7 @@ def full_float32() -> Iterator[None]:
 
 
 def _hooked(x: Tensor, hook: Callable[[Tensor], Tensor]) -> Tensor:
-    """`x` under another name, whose gradient passes through `hook`; a hook on `x` itself would outlive the pass."""
+    """An alias of `x` whose gradient passes through `hook`; a hook on `x` itself would outlive the pass."""
     alias = x.view_as(x)
     if alias.requires_grad:
         alias.register_hook(hook)
@@ -195,7 +195,7 @@ def _computes_bfloat16(device: torch.device) -> bool:
 
 def _measured(model: nn.Module, few: Tensor) -> tuple[Tensor, float]:
     """Logits (N, K), and the multiplications an image in convolutions and linear layers."""
-    # torch's own counter takes a second to import, and what it knows differs between versions.
+    # torch's own counter takes a second to import, and its operations differ between versions.
     work = 0.0
 
     def count(layer: nn.Module, args: object, output: Tensor) -> None:

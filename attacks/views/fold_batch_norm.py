@@ -1,8 +1,8 @@
 """Batch normalisation folded into the layer before it: in evaluation mode both are one affine map.
 
-The arithmetic is torch's (`torch.nn.utils.fusion`). Who may be folded is found by watching one pass, not by torch.fx:
-symbolic tracing fails on the wrappers that every model here is in (they look at what the model returns), and freezes random
-numbers and type checks into the graph. Watched, the model keeps its own `forward`; two modules in it are exchanged.
+The arithmetic is torch's (`torch.nn.utils.fusion`). The pairs that can be folded are found by observing a pass and not with
+torch.fx: symbolic tracing fails on the wrappers around every model here, which inspect its output, and fixes random numbers and
+type checks in the graph. An observed model keeps its own `forward`, and the two modules of a pair are replaced.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _PAIRS: dict[tuple[type[nn.Module], type[nn.Module]], Callable[[Any, Any], nn.Mo
     (nn.Conv1d, nn.BatchNorm1d): fuse_conv_bn_eval,
     (nn.Linear, nn.BatchNorm1d): fuse_linear_bn_eval,
 }
-"""By exact type: a subclass, such as the one that a parametrisation makes, may compute something else."""
+"""By exact type: a subclass, such as that of a parametrisation, may compute something else."""
 _DECISIONS = frozenset({"__bool__", "__int__", "__float__", "__index__", "item", "equal", "allclose"})
-"""Functions that hand Python a value of a tensor, on which a model can branch."""
+"""Functions that return a value of a tensor to Python, on which a model can branch."""
 
 
 def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module | None:
     """A copy of `model` in which batch normalisation is part of the convolution or linear layer before it.
 
-    None where nothing can be folded. `example` (N, ...) are a few inputs on which the model is watched. A pair is folded only
-    if both are in evaluation mode, the normalisation has running statistics, neither has hooks or parametrisations or is
-    registered or called twice, and nothing but the normalisation sees the layer's output. A model that reads a value out
-    of a tensor (it may take another way on other inputs) is left alone. What else a model may do to its own layers (read
-    their weights, say) is not seen: compare the two before the copy is used. `model` is left as it was.
+    None if nothing can be folded. `example` (N, ...) are a few inputs on which the model is observed. A pair is folded only if
+    both are in evaluation mode, the normalisation has running statistics, neither has hooks or parametrisations or is registered
+    or called twice, and only the normalisation uses the layer's output. A model that reads a value of a tensor is not folded,
+    since it may branch on other inputs. Other uses of layers, such as reading their weights, are not noticed: compare both
+    models before the copy is used. `model` is unchanged.
 
-    Raises what the model raises on `example`, and what copying it raises.
+    Errors of the model on `example`, and of copying it, are raised.
     """
     copied = copy.deepcopy(model)
     names = _names(copied)
@@ -53,7 +53,7 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> nn.Module | None:
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:
-    """The layers and normalisations that are plain and registered once, with their names; the model itself has none."""
+    """Layers and normalisations that are plain and registered once, with their names; without the model itself."""
     registered = list(model.named_modules(remove_duplicate=False))
     count = Counter(module for _, module in registered)
     return {module: name for name, module in registered if name and count[module] == 1 and _plain(module)}
@@ -67,11 +67,11 @@ def _plain(module: nn.Module) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """Counts the functions that take each tensor of `outputs`, and notices values that reach Python."""
+    """Counts the functions that use each tensor of `outputs`, and notices values that reach Python."""
 
     def __init__(self) -> None:
         super().__init__()
-        # The tensors are kept, so that no later one takes their identity.
+        # The tensors are kept, so that no later tensor gets their identity.
         self.outputs: dict[int, tuple[Tensor, nn.Module]] = {}
         self.uses: Counter[int] = Counter()
         self.decides = False
@@ -82,14 +82,14 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self.decides |= getattr(func, "__name__", "") in _DECISIONS
-        # What returns no tensor, such as a shape, does not carry the values on.
+        # Functions that return no tensor, such as a shape, do not pass the values on.
         if any(isinstance(one, Tensor) for one in tree_iter(result)):
             self.uses.update(id(one) for one in tree_iter((args, kwargs)) if id(one) in self.outputs)
         return result
 
 
 def _watched(model: nn.Module, example: Tensor, modules: Sequence[nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
-    """The pairs of `modules` that one pass over `example` shows to be foldable."""
+    """The pairs of `modules` that can be folded, by a pass on `example`."""
     watch, calls = _Watch(), Counter[nn.Module]()
     found: list[tuple[nn.Module, nn.Module, int]] = []
 
@@ -124,7 +124,7 @@ def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _affine(norm: Any) -> nn.Module:
-    """`norm` with scale and shift, which torch's fusion with a linear layer cannot do without."""
+    """`norm` with scale and shift, which torch's fusion with a linear layer needs."""
     if norm.weight is None:
         norm.weight = nn.Parameter(torch.ones_like(norm.running_var))
         norm.bias = nn.Parameter(torch.zeros_like(norm.running_var))

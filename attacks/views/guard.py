@@ -1,4 +1,4 @@
-"""A fence around code of other libraries: whatever it does to the model or to global state is undone afterwards."""
+"""A guard around code of other libraries, which undoes its changes to the model and to global state."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 
 class LogitsModel(nn.Module):
-    """What a library receives for the model: float32 in, float32 logits out, always in evaluation mode.
+    """The model as a library sees it: float32 images to float32 logits, always in evaluation mode.
 
-    Inputs of any floating dtype (some attacks of ART pass float64) are cast to `dtype`, the dtype of the images. The
-    logits are a copy, because Square Attack of torchattacks writes into them. `anchor` is an empty parameter on the
-    images' device: torchattacks 3.3 looks up the device on the first parameter, which a model need not have.
+    Inputs of any floating dtype (some attacks of ART pass float64) are cast to `dtype`, the dtype of the images. The logits are a
+    copy, because Square Attack of torchattacks writes into them. `anchor` is an empty parameter on the images' device:
+    torchattacks 3.3 takes the device from the first parameter, and a model may have none.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
@@ -37,19 +37,19 @@ class LogitsModel(nn.Module):
         return logits.clone().to(torch.float32)
 
     def train(self, mode: bool = True) -> LogitsModel:
-        """Evaluation mode, whatever `mode` asks for: torchattacks and ART both set the training mode back."""
+        """Stays in evaluation mode: torchattacks and ART both restore the training mode."""
         return super().train(False)
 
 
 @contextmanager
 def guarded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Run foreign code inside: the global generators start from `seed`, and everything is as before afterwards.
+    """A context for code of others: global generators start from `seed`, and all changes are undone afterwards.
 
-    Inside, the model is in evaluation mode with frozen parameters (no parameter gradients are computed), autograd is
-    on, warnings and standard output are silent. Restored afterwards, after exceptions too: the training mode of every
-    submodule; identity, values, `requires_grad` and `.grad` of parameters, identity and values of buffers; the random
-    states of torch (CPU, CUDA), numpy and `random`; torch's default dtype and device, gradient mode and determinism
-    flags; numpy's error handling; the warnings filters. Costs a copy of parameters and buffers.
+    Inside, the model is in evaluation mode with frozen parameters (no parameter gradients are computed), autograd is on,
+    warnings and standard output are suppressed. Restored afterwards, also after exceptions: the training mode of every
+    submodule; identity, values, `requires_grad` and `.grad` of parameters, identity and values of buffers; the random states
+    of torch (CPU, CUDA), numpy and `random`; torch's default dtype and device, gradient mode and determinism flags; numpy's
+    error handling; the filters of warnings. It copies parameters and buffers.
     """
     with ExitStack() as stack:
         stack.enter_context(_generators(seed))
@@ -79,7 +79,7 @@ def _generators(seed: int) -> Iterator[None]:
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
         else:
-            # CUDA was asleep: the seed that was queued for it above gives way to the one that the user had set.
+            # CUDA was not initialised: the seed that is queued for it becomes the user's again.
             torch.cuda.manual_seed_all(torch.initial_seed())
 
 
@@ -98,7 +98,7 @@ def _torch_settings() -> Iterator[None]:
             torch.set_default_device(device)
         now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         if now != (deterministic, warn_only):
-            # Its first call in a process imports torch's compiler: seconds.
+            # Its first call in a process imports torch's compiler, which takes seconds.
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
