@@ -32,8 +32,8 @@ def single_step_beats_iterative(subject: Subject) -> Finding:
 
 def above_chance_at_grey(subject: Subject) -> Finding:
     """See `gauntlet.leaderboard.rows.crosschecks`."""
-    if subject.threat.norm != "Linf" or subject.threat.eps < crosschecks.GREY:
-        return not_applicable("above-chance-at-grey", f"Applies to Linf of at least {crosschecks.GREY:g}.")
+    if subject.threat.norm != "Linf" or subject.threat.eps < crosschecks.GREY_EPS:
+        return not_applicable("above-chance-at-grey", f"Applies to Linf of at least {crosschecks.GREY_EPS:g}.")
     return _crossed("above-chance-at-grey", subject, crosschecks.above_chance_at_grey)
 
 

@@ -53,9 +53,9 @@ def compare(folders: tuple[Path, ...], model: str, defense: str, form: str, out:
 def comparison_output(folders: Sequence[Path], model: str, defense: str, form: str) -> str:
     """The comparison as `text`, `markdown`, `csv` or `json`. Raises as `compare_runs`."""
     from gauntlet.bench.compare.compare import compare_runs
+    from gauntlet.leaderboard.compare.comparison_export import comparison_json, pairs_frame
     from gauntlet.leaderboard.compare.comparison_report import comparison_markdown, comparison_text
-    from gauntlet.leaderboard.compare.comparison_tables import comparison_json, pairs_frame
-    from gauntlet.leaderboard.report.files import csv_text
+    from gauntlet.leaderboard.report.csv_writer import csv_text
 
     found = compare_runs(folders, model=model, defense=defense)
     if form == "csv":

@@ -13,9 +13,9 @@ from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.run.commit_journal import Asked, askers
 from gauntlet.bench.run.pictures import Patterns
 from gauntlet.bench.run.run_folder import Run, load_run
-from gauntlet.leaderboard.compare.bisection import CellHistory, Version, adjusted, same_data, trace, versions
+from gauntlet.leaderboard.compare.bisection import CellHistory, Version, adjusted, cell_history, same_data, versions
 from gauntlet.leaderboard.compare.bisection_report import Bisection
-from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.compare.commit_history import CommitHistory
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellInfo, Record
 
@@ -113,7 +113,7 @@ def _placed(one: _Found) -> Iterator[Record]:
         yield from clean or (record, *asked)
 
 
-def _trace(one: _Found, records: Sequence[Record], history: History, silence: str) -> CellHistory:
+def _trace(one: _Found, records: Sequence[Record], history: CommitHistory, silence: str) -> CellHistory:
     current = {key for key, _ in one.run.keys(one.cell) or ()}
     kept = same_data(records, current)
     unknown = sorted(_commits(kept) - history.parents.keys())
@@ -123,7 +123,7 @@ def _trace(one: _Found, records: Sequence[Record], history: History, silence: st
     notes = [*_of_blocks(one, current, left_out), *_of_versions(found, order, silence, unknown)]
     info = one.cell.info
     title = f"{info.title} {info.threat} on {_SELECTION.sub('', info.data)}, seed {info.seed}"
-    return replace(trace(title, found, order, current), notes=tuple(notes))
+    return replace(cell_history(title, found, order, current), notes=tuple(notes))
 
 
 def _of_blocks(one: _Found, current: set[str], left_out: int) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _of_blocks(one: _Found, current: set[str], left_out: int) -> Iterator[str]:
 
 
 def _of_versions(
-    found: Sequence[Version], history: History | None, silence: str, unknown: Sequence[str]
+    found: Sequence[Version], history: CommitHistory | None, silence: str, unknown: Sequence[str]
 ) -> Iterator[str]:
     if len(found) > 1 and history is None:
         names = ", ".join(commit[:10] or "results without a commit" for commit in unknown[:3])

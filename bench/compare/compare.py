@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gauntlet.bench.run.run_folder import Run, load_run
-from gauntlet.leaderboard.compare.comparison import CompareError, Comparison, Contender, compare
+from gauntlet.leaderboard.compare.comparison import CompareError, Comparison, RunRow, compare
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CORRUPTION, CellResult
+from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.ranks import unrank_reasons
-from gauntlet.leaderboard.rows.row import Row
-from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.rows.worst_case import row_key
 
 
@@ -69,23 +69,23 @@ def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*")
     return Compared(compare(chosen), tuple(sources))
 
 
-def _contenders(run: Run, results: Sequence[CellResult], source: str, *, replays: bool) -> list[Contender]:
+def _contenders(run: Run, results: Sequence[CellResult], source: str, *, replays: bool) -> list[RunRow]:
     tried = [
         result
         for cell, result in zip(run.plan.cells, results, strict=True)
         if (replays or cell.attack.name != "replay") and cell.info.attack_kind != CORRUPTION
     ]
     # What a row was attacked by decides on its rank, replays included.
-    ways = {_key(row): row.ways for row in rows(results)}
+    techniques = {_key(row): row.techniques for row in build_rows(results)}
     found = []
-    for row in rows(tried):
-        known = replace(row, ways=row.ways | ways[_key(row)])
+    for row in build_rows(tried):
+        known = replace(row, techniques=row.techniques | techniques[_key(row)])
         members = tuple(result for result in tried if row_key(result.cell) == _key(row))
-        found.append(Contender(replace(known, unranked=unrank_reasons(known)), members, source))
+        found.append(RunRow(replace(known, unranked=unrank_reasons(known)), members, source))
     return found
 
 
-def _key(row: Row) -> tuple[str, str, str, str, str]:
+def _key(row: LeaderboardRow) -> tuple[str, str, str, str, str]:
     return row.model, row.defense, row.threat, row.data, row.suite
 
 

@@ -7,13 +7,13 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.compare.commit_history import CommitHistory
 
 _HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SECONDS = 60
 
 
-def read_history(folder: Path, commits: Collection[str]) -> tuple[History, str]:
+def read_history(folder: Path, commits: Collection[str]) -> tuple[CommitHistory, str]:
     """The history that leads to those of the commits that the repository of `folder` knows, and why it knows none.
 
     The sentence is empty where there is a repository. Commits that it does not know are not in the history.
@@ -24,18 +24,18 @@ def read_history(folder: Path, commits: Collection[str]) -> tuple[History, str]:
         told = _git(folder, "cat-file", "--batch-check=%(objectname) %(objecttype)", given="\n".join(hashes))
         known = [line.split()[0] for line in told.splitlines() if line.endswith(" commit")]
         if not known:
-            return History({}), ""
+            return CommitHistory({}), ""
         lines = _git(folder, "rev-list", "--topo-order", "--reverse", "--parents", *known).splitlines()
         subjects = _git(
             folder, "log", "--no-walk=unsorted", "--no-show-signature", "--format=%H %s", *known
         ).splitlines()
     except FileNotFoundError:
-        return History({}), f"git is not installed, or {folder} is not there"
+        return CommitHistory({}), f"git is not installed, or {folder} is not there"
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
-        return History({}), f"git cannot be asked in {folder} ({reason[0]})"
+        return CommitHistory({}), f"git cannot be asked in {folder} ({reason[0]})"
     parents = {commit: tuple(rest) for commit, *rest in (line.split() for line in lines)}
-    return History(parents, {commit: text for commit, _, text in (line.partition(" ") for line in subjects)}), ""
+    return CommitHistory(parents, {commit: text for commit, _, text in (line.partition(" ") for line in subjects)}), ""
 
 
 def _git(folder: Path, *arguments: str, given: str = "") -> str:

@@ -14,14 +14,14 @@ from gauntlet.bench.models.sources.parse_source import complete_robustbench_name
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, write_leaderboard
-from gauntlet.leaderboard.results.published import CORRUPTIONS, Published
+from gauntlet.leaderboard.results.published_figure import CORRUPTIONS, PublishedFigure
+from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.references import Reference, references
-from gauntlet.leaderboard.rows.table import rows
 
 _AUTOATTACK = "AutoAttack"
 
 
-def chosen(model: str, options: Mapping[str, Any], folder: Path) -> tuple[str, Published]:
+def chosen(model: str, options: Mapping[str, Any], folder: Path) -> tuple[str, PublishedFigure]:
     """The full name of a model, and the published figure that is to be measured again.
 
     From the configuration's [[published]] tables that name the model, else from its card; of several the one under AutoAttack,
@@ -48,7 +48,7 @@ def chosen(model: str, options: Mapping[str, Any], folder: Path) -> tuple[str, P
     return name, min(some, key=lambda one: _AUTOATTACK not in one.attack)
 
 
-def protocol(name: str, one: Published, options: Mapping[str, Any], folder: Path) -> Config:
+def protocol(name: str, one: PublishedFigure, options: Mapping[str, Any], folder: Path) -> Config:
     """What is run: the published data, samples, threat model and attack, where options do not say otherwise.
 
     Raises ConfigError where the attack is not one that can be named here.
@@ -75,7 +75,7 @@ def protocol(name: str, one: Published, options: Mapping[str, Any], folder: Path
     return replace(config, published=(("*", one),), expect=())
 
 
-def reproduce(config: Config, one: Published, tell: Callable[[int], None]) -> tuple[Reference, Path]:
+def reproduce(config: Config, one: PublishedFigure, tell: Callable[[int], None]) -> tuple[Reference, Path]:
     """Run the protocol: the published figure beside the measured one, and the results folder.
 
     Raises RuntimeError where the attack failed; what was finished is stored.
@@ -86,7 +86,7 @@ def reproduce(config: Config, one: Published, tell: Callable[[int], None]) -> tu
         if result.error is not None:
             raise RuntimeError(f"{cell.info.title}: {result.error.kind}: {result.error.message}")
     _, results = write_leaderboard(engine.run)
-    table = rows(results)
+    table = build_rows(results)
     found = references(table, [(row.model, one) for row in table])
     return next(each for each in found if each.figure == "robust"), config.out
 

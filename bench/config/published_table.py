@@ -7,12 +7,12 @@ from dataclasses import fields
 from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.leaderboard.results.published import CORRUPTIONS, Published
+from gauntlet.leaderboard.results.published_figure import CORRUPTIONS, PublishedFigure
 
 _TEXTS = ("model", "name", "data", "threat", "attack", "source", "note")
 
 
-def read_published(tables: Sequence[dict[str, Any]]) -> tuple[tuple[str, Published], ...]:
+def read_published(tables: Sequence[dict[str, Any]]) -> tuple[tuple[str, PublishedFigure], ...]:
     """Patterns of models' names in the tables, each with what is published of them.
 
     `model` is the pattern, `name` what the source calls it (default: the pattern), the others are those of `Published`. Raises
@@ -21,8 +21,8 @@ def read_published(tables: Sequence[dict[str, Any]]) -> tuple[tuple[str, Publish
     return tuple((str(table.get("model", "")), _published(table)) for table in tables)
 
 
-def _published(table: dict[str, Any]) -> Published:
-    known = ("name", *(one.name for one in fields(Published)))
+def _published(table: dict[str, Any]) -> PublishedFigure:
+    known = ("name", *(one.name for one in fields(PublishedFigure)))
     if unknown := [key for key in table if key not in known]:
         raise ValueError(f"unknown key {unknown[0]!r} in a published table: use {', '.join(known)}")
     for name in _TEXTS:
@@ -46,7 +46,7 @@ def _published(table: dict[str, Any]) -> Published:
         raise ValueError(
             f"robust={robust!r} and threat={threat!r} in a published table go together: give both or neither"
         )
-    return Published(
+    return PublishedFigure(
         model=table.get("name") or table["model"],
         data=table.get("data", ""),
         clean=clean,

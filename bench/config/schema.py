@@ -13,7 +13,7 @@ from gauntlet.bench.config.files import ConfigError as ConfigError
 from gauntlet.bench.config.files import plugins_of, read_file, texts
 from gauntlet.bench.config.gate_table import GateTable, read_gate_table
 from gauntlet.bench.config.published_table import read_published
-from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
 _RUN = ("plugin", "seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")
@@ -90,7 +90,7 @@ class Config:
     keep_adversarials: bool = True
     expect: tuple[Expectation, ...] = field(default=())
     gate: GateTable = field(default_factory=GateTable)
-    published: tuple[tuple[str, Published], ...] = ()
+    published: tuple[tuple[str, PublishedFigure], ...] = ()
     """What others state of models, by a pattern of their names in the tables."""
     narrowed: bool = False
     """Options name what is paired, so that not every expectation of the file need apply, and its gate does not."""

@@ -74,9 +74,9 @@ class Diagnosis:
         return next((one for one in self.row if one.cell.attack_kind == "naive"), None)
 
     @property
-    def ways(self) -> frozenset[str]:
-        """In which ways the pair was attacked."""
-        return frozenset(way for result in self.row for way in cells.ways(result))
+    def techniques(self) -> frozenset[str]:
+        """The attack techniques that were run."""
+        return frozenset(technique for result in self.row for technique in cells.techniques(result))
 
     @property
     def standing(self) -> tuple[Flag, ...]:
@@ -84,7 +84,7 @@ class Diagnosis:
         own = [finding.flag for _, finding in self.findings if finding.flag is not None]
         recorded = [flag for result in self.row for flag in cells.flags(result)]
         named = {flag.name: flag for flag in (*recorded, *own)}
-        return tuple(flag for flag in named.values() if flag.stands(self.ways))
+        return tuple(flag for flag in named.values() if flag.stands(self.techniques))
 
 
 def diagnose(request: Request, tell: Tell = lambda line: None) -> Diagnosis:

@@ -52,7 +52,7 @@ def verdict(diagnosis: Diagnosis) -> str:
         why = "; ".join(flag.name for flag in standing)
         return f"This number cannot be trusted: {of}, because of {why}. What to do is said below."
     lifted = [finding.check for _, finding in diagnosis.findings if finding.flag and finding.flag.severity == "block"]
-    beside = f" ({', '.join(lifted)} fired, and the ways of attack that answer it were run)" if lifted else ""
+    beside = f" ({', '.join(lifted)} fired, and the attack techniques that answer it were run)" if lifted else ""
     return f"Nothing was found that speaks against this number{beside}: {of}. It is an upper bound of the truth."
 
 
@@ -60,7 +60,7 @@ def _figures(diagnosis: Diagnosis) -> Iterator[str]:
     clean = with_interval(cells.clean_accuracy(diagnosis.attacked))
     yield "## Figures"
     yield ""
-    yield "| what | accuracy in %, 95 % interval | ways | forward/backward passes a sample | seconds |"
+    yield "| what | accuracy in %, 95 % interval | techniques | forward/backward passes a sample | seconds |"
     yield "| --- | --- | --- | --- | --- |"
     yield f"| clean | {clean} | | | |"
     for result in diagnosis.row:
@@ -87,15 +87,17 @@ def _figures(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _line(what: str, result: CellResult) -> str:
     cost = cells.costs(result)
-    ways = ", ".join(sorted(cells.ways(result)))
+    techniques = ", ".join(sorted(cells.techniques(result)))
     passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f}"
-    return f"| {what} | {with_interval(cells.robust_accuracy(result))} | {ways} | {passes} | {cost.seconds:.1f} |"
+    return f"| {what} | {with_interval(cells.robust_accuracy(result))} | {techniques} | {passes} | {cost.seconds:.1f} |"
 
 
 def _fallen(result: CellResult) -> str:
-    ways = {stage: way for block in result.blocks for stage, way in block.cell.ways.items()}
+    techniques = cells.stage_techniques(result)
     counts = Counter(stage for block in result.blocks for stage in block.samples.stage if stage)
-    return ", ".join(f"{markdown(stage)} ({ways.get(stage, '?')}) {counts[stage]}" for stage in ways if counts[stage])
+    return ", ".join(
+        f"{markdown(stage)} ({techniques.get(stage, '?')}) {counts[stage]}" for stage in techniques if counts[stage]
+    )
 
 
 def _pipeline(diagnosis: Diagnosis) -> Iterator[str]:
@@ -130,7 +132,7 @@ def _standing(diagnosis: Diagnosis, finding: Finding) -> str:
     assert flag is not None
     if flag.severity == "warn":
         return "warns"
-    return "blocks" if flag.stands(diagnosis.ways) else "answered"
+    return "blocks" if flag.stands(diagnosis.techniques) else "answered"
 
 
 def _next(diagnosis: Diagnosis) -> Iterator[str]:
@@ -144,7 +146,7 @@ def _next(diagnosis: Diagnosis) -> Iterator[str]:
         assert flag is not None
         yield f"- **{flag.name}** ({_standing(diagnosis, finding)}): {markdown(flag.message)}"
         if flag.needs:
-            done = [f"{way} ({'run' if way in diagnosis.ways else 'not run'})" for way in flag.needs]
+            done = [f"{name} ({'run' if name in diagnosis.techniques else 'not run'})" for name in flag.needs]
             yield f"  Answered by attacks by {', '.join(done)}."
         if flag.evidence:
             yield f"  Figures: {', '.join(f'{name} {value:.4g}' for name, value in flag.evidence)}."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # every command imports this module, and few need the gate
-    from gauntlet.leaderboard.gate.report import State
+    from gauntlet.leaderboard.gate.report import GateState
 
 EXIT_PASSED = 0
 EXIT_FAILED = 1
@@ -15,7 +15,7 @@ EXIT_INCOMPARABLE = 3
 EXIT_UNDECIDED = 4
 EXIT_INTERRUPTED = 130
 
-GATE_EXITS: Final[Mapping[State, int]] = {
+GATE_EXITS: Final[Mapping[GateState, int]] = {
     "passed": EXIT_PASSED,
     "failed": EXIT_FAILED,
     "incomparable": EXIT_INCOMPARABLE,

@@ -22,8 +22,8 @@ from gauntlet.bench.run.cell_runner import Progress, run_cell
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
 from gauntlet.leaderboard.gate.judge import obstacle
 from gauntlet.leaderboard.gate.policy import Policy
-from gauntlet.leaderboard.gate.trace import Trace, order_of
-from gauntlet.leaderboard.gate.verdicts import Pair, certain
+from gauntlet.leaderboard.gate.trace import Trace, sample_order
+from gauntlet.leaderboard.gate.verdicts import ComparedCell, is_certain
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Record
 from gauntlet.leaderboard.results.store import Store
@@ -68,7 +68,9 @@ def run_early(job: Job, progress: Progress | None = None) -> tuple[Trace, CellRe
         tell(len(trace.order) - told)
         if failure is not None:
             return trace, failure
-        if certain(Pair.of(job.old, trace.cell, trace), job.policy, job.baseline.test, len(job.baseline.cells)):
+        if is_certain(
+            ComparedCell.of(job.old, trace.cell, trace), job.policy, job.baseline.test, len(job.baseline.cells)
+        ):
             break
     return trace, None
 
@@ -81,7 +83,7 @@ class _State:
     now: npt.NDArray[np.bool_]
     done: npt.NDArray[np.bool_]
     records: list[Record]
-    pardoned: int = 0
+    excused: int = 0
 
     @classmethod
     def start(cls, old: BaselineCell | None, n: int) -> _State:
@@ -106,7 +108,7 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
         found = {at: image for at, image in _examples(job, state, rest).items() if old.robust[at]}
         missed = job.bout.broke_before(found)
         state.before[missed] = False
-        state.pardoned += len(missed)
+        state.excused += len(missed)
         state.done[rest] = True
         yield state, None
 
@@ -122,7 +124,7 @@ def _chunks(job: Job, old: BaselineCell) -> Iterator[Sequence[int]]:
     if _whole(job):
         yield range(old.n)
         return
-    order = order_of(old).tolist()
+    order = sample_order(old).tolist()
     if job.baseline.test == "fixed":
         # Whom the baseline has as broken can only be gained, and costs little: after them a few losses settle a drop.
         order.sort(key=lambda at: bool(old.robust[at]))
@@ -160,7 +162,7 @@ def _examples(job: Job, state: _State, rest: Sequence[int]) -> dict[int, npt.NDA
 
 def _trace(job: Job, state: _State) -> Trace:
     info, blocks, places = job.prepared.cell.info, job.prepared.blocks, job.places
-    order = np.zeros(0, np.int64) if job.old is None or not state.done.any() else order_of(job.old)
+    order = np.zeros(0, np.int64) if job.old is None or not state.done.any() else sample_order(job.old)
     order = order[state.done[order]]
     costs = cells.costs(CellResult(info, tuple(state.records)))
     passes = [record.samples.forwards.sum() + record.samples.backwards.sum() for record in state.records]
@@ -184,5 +186,5 @@ def _trace(job: Job, state: _State) -> Trace:
         replay=job.bout.reason,
         lost=tuple(job.prepared.data.ids[places[at]] for at in order if state.before[at] and not state.now[at]),
         records=tuple(record.key for record in state.records),
-        pardoned=state.pardoned,
+        excused=state.excused,
     )

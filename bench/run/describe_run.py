@@ -16,8 +16,8 @@ from gauntlet.leaderboard.report.terminal import terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CORRUPTION, DRAWS, CellResult
-from gauntlet.leaderboard.rows.corruptions import told
-from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.corruptions import describe_result
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
@@ -25,7 +25,7 @@ def describe_run(folder: Path) -> Iterator[str]:
     """The leaderboard, then a line for each cell."""
     run = load_run(folder)
     results = run.results()
-    yield from terminal_table(rows(results)).splitlines()
+    yield from terminal_table(build_rows(results)).splitlines()
     yield ""
     size = 0
     for cell, result in zip(run.plan.cells, results, strict=True):
@@ -39,7 +39,7 @@ def describe_run(folder: Path) -> Iterator[str]:
             cost = cells.costs(result)
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
             robust = f"robust {sum(int(block.samples.robust.sum()) for block in result.blocks)}"
-            found = told(result) if result.cell.attack_kind == CORRUPTION else robust
+            found = describe_result(result) if result.cell.attack_kind == CORRUPTION else robust
             yield f"{title}: {found} of {n}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
 

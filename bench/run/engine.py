@@ -17,8 +17,8 @@ from gauntlet.bench.planning.plan import Cell, Plan
 from gauntlet.bench.prepare.prepare import Prepared, Workbench
 from gauntlet.bench.run.cell_runner import Progress, cell_error, run_cell
 from gauntlet.bench.run.run_folder import Run, start_run
-from gauntlet.leaderboard.report.files import WrittenFiles, write
-from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.report.leaderboard_files import WrittenFiles, write_leaderboard_files
+from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
 from gauntlet.leaderboard.results.store import Store
@@ -141,7 +141,7 @@ class Engine:
 def write_leaderboard(run: Run) -> tuple[WrittenFiles, list[CellResult]]:
     """Compute the leaderboard from the store and write its files into the results folder."""
     results = run.results()
-    return write(run.root, results, run.context, run.published()), results
+    return write_leaderboard_files(run.root, results, run.context, run.published()), results
 
 
 def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[str]:

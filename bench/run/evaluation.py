@@ -14,7 +14,7 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.leaderboard.report.formatting import meaning
+from gauntlet.leaderboard.report.formatting import target_meaning
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CORRUPTION, DRAWS, CellResult, Flag
 from gauntlet.leaderboard.rows.bracket import bracket
@@ -84,7 +84,7 @@ class Evaluation:
     def __repr__(self) -> str:
         lines = [
             f"threat model     {self.threat}",
-            *filter(None, [meaning(str(self.threat))]),
+            *filter(None, [target_meaning(str(self.threat))]),
             f"clean accuracy   {self.clean_accuracy!r}",
             f"robust accuracy  {self.robust_accuracy!r}, an upper bound: the worst case over {len(self.per_attack)} attacks",
         ]

@@ -19,13 +19,19 @@ from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
-from gauntlet.leaderboard.pictures.confusion import confusion
-from gauntlet.leaderboard.pictures.curves import against_cost, against_eps
-from gauntlet.leaderboard.pictures.examples import MOST, Image, Shown, chosen, examples
+from gauntlet.leaderboard.pictures.confusion import confusion_figure
+from gauntlet.leaderboard.pictures.curves import accuracy_against_cost, accuracy_against_eps
+from gauntlet.leaderboard.pictures.examples import (
+    MOST_EXAMPLES,
+    ExampleColumn,
+    Image,
+    examples_figure,
+    spread_over_classes,
+)
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.atomic_files import replace_bytes
 from gauntlet.leaderboard.results.record import CellResult
-from gauntlet.leaderboard.rows.closest_examples import Broken, fates
+from gauntlet.leaderboard.rows.closest_examples import BrokenSample, closest_examples
 from gauntlet.leaderboard.rows.worst_case import row_key
 
 if TYPE_CHECKING:  # matplotlib is an extra
@@ -115,10 +121,10 @@ class Gallery:
         title = f"{row.title}\nunder {', '.join(dict.fromkeys(result.cell.attack for result in attacked))}"
         nothing = "no minimum-norm attack (such as fmn, ddn, cw, deepfool) was run: its distances make this picture"
         drawings: list[tuple[str, Callable[[], Figure | None]]] = [
-            ("examples.png", lambda: examples(self._shown(pairs), title)),
-            ("robust-against-eps.png", lambda: against_eps(attacked, row.title)),
-            ("robust-against-cost.png", lambda: against_cost(attacked, row.title)),
-            ("confusion.png", lambda: confusion(attacked, f"Worst case: {title}")),
+            ("examples.png", lambda: examples_figure(self._shown(pairs), title)),
+            ("robust-against-eps.png", lambda: accuracy_against_eps(attacked, row.title)),
+            ("robust-against-cost.png", lambda: accuracy_against_cost(attacked, row.title)),
+            ("confusion.png", lambda: confusion_figure(attacked, f"Worst case: {title}")),
         ]
         for name, make in drawings:
             yield self._write(row.folder / name, make, nothing)
@@ -132,17 +138,19 @@ class Gallery:
                 shown.append((about, cell))
         if not shown:
             return None
-        closest = sorted(shown, key=lambda pair: pair[0].distance)[:MOST]
+        closest = sorted(shown, key=lambda pair: pair[0].distance)[:MOST_EXAMPLES]
         return self._write(
             sample_path(row, sample),
-            lambda: examples([self._images(about, cell) for about, cell in closest], f"Sample {sample}\n{row.title}"),
+            lambda: examples_figure(
+                [self._images(about, cell) for about, cell in closest], f"Sample {sample}\n{row.title}"
+            ),
         )
 
     def draw_lost(self, cell: Cell, samples: Sequence[str]) -> Drawn | None:
         """Write one picture of a few of the first 100 of the samples, spread over the classes, under the cell's attack; None
         where the attack has an example of none of these."""
         found = (self._about(cell, sample, 0) for sample in samples[:100])
-        few = chosen(filter(None, found), _FEW)
+        few = spread_over_classes(filter(None, found), _FEW)
         if not few:
             return None
         row = next(row for row in self.rows(Patterns()) if cell in row.cells)
@@ -150,7 +158,9 @@ class Gallery:
             f"{len(few)} of {len(samples)} lost samples\n{row.title}\nunder {cell.info.attack}, seed {cell.info.seed}"
         )
         name = f"lost-{_file_name(cell.info.attack)}-{cell.info.seed}.png"
-        return self._write(row.folder / name, lambda: examples([self._images(about, cell) for about in few], title))
+        return self._write(
+            row.folder / name, lambda: examples_figure([self._images(about, cell) for about in few], title)
+        )
 
     def _write(self, path: Path, make: Callable[[], Figure | None], nothing: str = "") -> Drawn:
         try:
@@ -167,19 +177,19 @@ class Gallery:
         replace_bytes(path, png(figure))
         return Drawn(path)
 
-    def _shown(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[Shown]:
-        broken = fates([result for _, result in pairs]).broken
+    def _shown(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[ExampleColumn]:
+        broken = closest_examples([result for _, result in pairs]).broken
         if not broken:
             raise NoPictureError("no sample was broken: there is no example to show")
-        return [self._images(one, pairs[one.cell][0]) for one in chosen(broken.values())]
+        return [self._images(one, pairs[one.cell][0]) for one in spread_over_classes(broken.values())]
 
-    def _about(self, cell: Cell, sample: str, number: int) -> Broken | None:
+    def _about(self, cell: Cell, sample: str, number: int) -> BrokenSample | None:
         for block in self.result(cell).blocks:
             for row in np.flatnonzero(block.samples.id == sample):
                 found = block.samples
                 if np.isnan(found.distance[row]):
                     return None
-                return Broken(
+                return BrokenSample(
                     sample,
                     int(found.label[row]),
                     int(found.prediction[row]),
@@ -189,7 +199,7 @@ class Gallery:
                 )
         return None
 
-    def _images(self, about: Broken, cell: Cell) -> Shown:
+    def _images(self, about: BrokenSample, cell: Cell) -> ExampleColumn:
         """Both images of a sample. Raises NoPictureError where they are not to be had, or do not fit each other."""
         example = self._example(cell, about.id)
         clean = self._clean(cell.data, about)
@@ -199,7 +209,7 @@ class Gallery:
                 f"the image of sample {about.id!r} is not the one of the run: its example lies at {measured:.4g} from it, "
                 f"not at {about.distance:.4g}; show the run where its data are unchanged"
             )
-        return Shown(about, clean, example)
+        return ExampleColumn(about, clean, example)
 
     def _example(self, cell: Cell, sample: str) -> Image:
         for block in self.result(cell).blocks:
@@ -211,7 +221,7 @@ class Gallery:
             f"the example of sample {sample!r} was not kept: run again without --no-adversarials, with --fresh"
         )
 
-    def _clean(self, ref: DataRef, about: Broken) -> Image:
+    def _clean(self, ref: DataRef, about: BrokenSample) -> Image:
         if ref not in self._data:
             load_recorded(self.run.plugins)
             data = load_data(ref.spec, samples=ref.samples)

@@ -19,9 +19,9 @@ from gauntlet.bench.prepare.prepare import Block, Prepared, Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import Record, Samples
-from gauntlet.leaderboard.rows.frames import read_cells
 
 BOUNDARY = 1e-4
 """A flip of a prediction within this margin, relative to the largest logit, is rounding on other hardware."""

@@ -15,10 +15,10 @@ from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.planning.plan import Cell, Plan
 from gauntlet.bench.run.commit_journal import note
-from gauntlet.leaderboard.report.markdown import RunContext
+from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record
 from gauntlet.leaderboard.results.store import Store
 
@@ -72,19 +72,19 @@ class Run:
         )
         return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
 
-    def note_published(self, model: str, published: Sequence[Published]) -> None:
+    def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
         """Remember what others state of the model with that name in the tables."""
         record = {"model": model, "published": [dataclasses.asdict(one) for one in published]}
         name = hashlib.sha256(model.encode()).hexdigest()[:16]
         replace_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
 
-    def published(self) -> list[tuple[str, Published]]:
+    def published(self) -> list[tuple[str, PublishedFigure]]:
         """Names of models in the tables, each with what others state of them. Raises StoreError."""
         found = []
         for file in sorted((self.folder / "published").glob("*.json")):
             try:
                 record = json.loads(file.read_text(encoding="utf-8"))
-                found += [(str(record["model"]), Published(**one)) for one in record["published"]]
+                found += [(str(record["model"]), PublishedFigure(**one)) for one in record["published"]]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
         return found

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.report.terminal import terminal_table
+from gauntlet.leaderboard.report.terminal import describe_references, terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.rows.references import references, told
-from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.references import references
 
 
 def summary(folder: Path) -> Iterator[str]:
@@ -20,12 +20,12 @@ def summary(folder: Path) -> Iterator[str]:
     try:
         run = load_run(folder)
         files, results = write_leaderboard(run)
-        table, published = rows(results), run.published()
+        table, published = build_rows(results), run.published()
     except (StoreError, ValueError, OSError) as error:
         yield f"ERROR: the leaderboard could not be written: {error}"
         return
     yield from terminal_table(table).splitlines()
-    if found := list(told(references(table, published))):
+    if found := list(describe_references(references(table, published))):
         yield ""
         yield from map(visible, found)
     stored = sum(all(block.cached for block in one.blocks) for one in results if one.blocks)

@@ -36,7 +36,7 @@ from gauntlet.defenses.training.standard import RECIPE as STANDARD
 from gauntlet.leaderboard.gate.baseline import Baseline, Test
 from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.policy import Policy
-from gauntlet.leaderboard.gate.sequential_test import walk
+from gauntlet.leaderboard.gate.sequential_test import sequential_decision
 from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.results.atomic_files import replace_files
 
@@ -143,7 +143,9 @@ def _over_orders(run: Engine, differences: npt.NDArray[np.int64], orders: int = 
     shares = []
     for seed in range(orders):
         order = np.random.default_rng(seed).permutation(len(passes))
-        at = walk(differences[order], margin=Policy().margin, alpha=Policy().alpha, tests=1, both_ways=False).at
+        at = sequential_decision(
+            differences[order], margin=Policy().margin, alpha=Policy().alpha, tests=1, both_ways=False
+        ).at
         shares.append(passes[order[: -(-at // CHUNK) * CHUNK]].sum() / passes.sum())
     return float(np.mean(shares))
 

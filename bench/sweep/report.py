@@ -10,11 +10,11 @@ import pandas as pd
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.sweep.convergence import Outcome, Verdict, by_series
 from gauntlet.bench.sweep.grid import Axis, settings_text
-from gauntlet.leaderboard.pictures.settings import Mark, settings
+from gauntlet.leaderboard.pictures.sweep_curves import SweepPoint, accuracy_against_setting
+from gauntlet.leaderboard.report.csv_writer import typed_frame
 from gauntlet.leaderboard.report.formatting import number, with_interval
 from gauntlet.leaderboard.results.escape import fenced
 from gauntlet.leaderboard.results.escape import markdown as safe
-from gauntlet.leaderboard.rows.frames import typed_frame
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure
@@ -81,11 +81,13 @@ def sweep_figure(title: str, outcomes: Sequence[Outcome], axes: Sequence[Axis]) 
     """Robust accuracy against the main axis and against cost. Raises PicturesMissingError."""
     main, series = by_series(outcomes, axes)
     marks = {
-        name: [Mark(_shown(one.point.values[main.name]), one.accuracy, one.passes) for one in members]
+        name: [SweepPoint(_shown(one.point.values[main.name]), one.accuracy, one.passes) for one in members]
         for name, members in series.items()
     }
     n = len(outcomes[0].robust)
-    return settings(marks, main.name, f"{title}\nn {n}, bars: 95 % intervals", joined=main.kind == "budget")
+    return accuracy_against_setting(
+        marks, main.name, f"{title}\nn {n}, bars: 95 % intervals", joined=main.kind == "budget"
+    )
 
 
 def _line(one: Outcome, axes: Sequence[Axis]) -> dict[str, Any]:

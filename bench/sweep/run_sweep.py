@@ -20,7 +20,7 @@ from gauntlet.bench.sweep.convergence import Outcome, verdicts
 from gauntlet.bench.sweep.grid import EPS, Axis, Point, SweepError, grid, settings_text
 from gauntlet.bench.sweep.report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
-from gauntlet.leaderboard.report.files import csv_text
+from gauntlet.leaderboard.report.csv_writer import csv_text
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.atomic_files import replace_files

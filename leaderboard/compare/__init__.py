@@ -1,1 +1,1 @@
-"""Comparison of runs, and the search for the commit that lost samples."""
+"""Comparison of the rows of runs, and bisection of lost samples over commits."""

@@ -1,4 +1,4 @@
-"""Which version of a model lost which samples: what a store holds of one cell at several commits, put in order."""
+"""The versions of a cell that a store holds at several commits, in order, and the samples that each version lost."""
 
 from __future__ import annotations
 
@@ -8,65 +8,66 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.compare.commit_history import CommitHistory
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Record
 from gauntlet.leaderboard.stats.proportions import holm, mcnemar
 
 
-class Fate(NamedTuple):
-    """What became of a sample."""
+class SampleResult(NamedTuple):
+    """The result of one sample in one version."""
 
     label: int
     correct: bool
-    """When clean."""
+    """Classified correctly when clean."""
     robust: bool
     prediction: int
-    """On the example that broke it, else on the clean image."""
+    """On the adversarial example if the sample was broken, else on the clean image."""
     distance: float
-    """Of that example; NaN where there is none."""
+    """Of that example; NaN if there is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """What a cell gave at one commit with one set of weights, as far as it is stored."""
+    """The stored results of a cell at one commit with one set of weights."""
 
     commit: str
-    """Empty where none is known."""
+    """Empty if none is recorded."""
     dirty: bool
     """Whether tracked files differed from the commit."""
     time: str
-    """Of its first result, ISO 8601."""
+    """Time of the first result, ISO 8601."""
     latest: str
-    """Of its last one."""
+    """Time of the last result."""
     weights: str
-    """Digest of the model's parameters and buffers, empty where none is known."""
-    fates: Mapping[str, Fate]
-    """By the sample's id."""
+    """Digest of the model's parameters and buffers, empty if none is recorded."""
+    samples: Mapping[str, SampleResult]
+    """Results by sample id."""
     blocks: Mapping[str, tuple[str, ...]]
     """Ids of the samples of each block, by its key."""
 
     @property
     def name(self) -> str:
-        """The commit, shortened, and whether it was changed."""
+        """The shortened commit, with `-dirty` if tracked files differed."""
         return f"{self.commit[:10] or 'no commit'}{'-dirty' if self.dirty else ''}"
 
     @property
     def robust(self) -> int:
-        """How many samples are robust."""
-        return sum(fate.robust for fate in self.fates.values())
+        """Number of robust samples."""
+        return sum(sample.robust for sample in self.samples.values())
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a version changed, sample by sample, against the nearest version before it that holds the sample."""
+class VersionChange:
+    """The changes of a version, sample by sample, from the nearest version before it that holds the sample."""
 
     version: int
     before: tuple[int, ...]
-    """The versions that it is compared with: one, unless versions hold parts of the samples only."""
+    """Indices of the versions that it is compared with: one, unless versions hold only parts of the samples."""
     compared: int
+    """Number of samples compared."""
     lost: tuple[str, ...]
-    """Ids of samples that were robust and are no more."""
+    """Ids of samples that were robust before and are not in this version."""
     gained: tuple[str, ...]
     p_value: float
     """Exact McNemar test, two-sided."""
@@ -75,160 +76,169 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Samples that are not robust now, that a version lost, and that none has gained back since."""
+class LostSamples:
+    """Samples that are not robust now, were lost by this version, and have not been gained back since."""
 
     version: int
     before: int
-    """The last version in which they were robust."""
+    """Index of the last version in which they were robust."""
     samples: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class CellHistory:
-    """What became of a cell's samples from version to version."""
+    """The results of a cell's samples from version to version."""
 
     title: str
     versions: tuple[Version, ...]
-    """In the order of the history, or of time."""
-    steps: tuple[Step, ...]
-    """Of the versions that have something to be compared with."""
-    now: Mapping[str, int]
-    """In which version each sample's current result is, by id."""
-    losses: tuple[Loss, ...]
-    """Most samples first."""
+    """In the order of the commit history, or of time."""
+    changes: tuple[VersionChange, ...]
+    """Of the versions with an earlier version to compare with."""
+    current: Mapping[str, int]
+    """Index of the version of each sample's current result, by id."""
+    losses: tuple[LostSamples, ...]
+    """Ordered by number of samples, largest first."""
     notes: tuple[str, ...] = ()
-    """Sentences: what was left out, what is unusual."""
+    """Sentences on results that were left out, and on anything unusual."""
 
     @property
-    def largest(self) -> Step | None:
-        """The step that lost most samples; None where none lost any."""
-        return max((step for step in self.steps if step.lost), key=lambda step: len(step.lost), default=None)
+    def largest_loss(self) -> VersionChange | None:
+        """The change that lost most samples; None if none was lost."""
+        return max((change for change in self.changes if change.lost), key=lambda one: len(one.lost), default=None)
 
 
 def same_data(records: Sequence[Record], current: Collection[str]) -> list[Record]:
-    """The records on the data of the current ones (those with a key in `current`), or else of the newest.
+    """The records on the same data as the current ones (those with a key in `current`), or else as the newest ones.
 
-    Two blocks with the same ids whose images or labels differ, by their digests, are not of the same data.
+    Blocks with the same ids are on different data if the digests of their images and labels differ.
     """
-    stands: dict[tuple[str, ...], str] = {}
+    digests: dict[tuple[str, ...], str] = {}
     for record in sorted(records, key=lambda one: (one.key in current, _time(one))):
-        stands[_ids(record)] = _data(record)
-    return [one for one in records if _data(one) == stands[_ids(one)]]
+        digests[_ids(record)] = _data_digest(record)
+    return [record for record in records if _data_digest(record) == digests[_ids(record)]]
 
 
-def versions(records: Iterable[Record], history: History | None) -> list[Version]:
-    """The versions that blocks of one cell make: a commit (clean or changed) and the weights. A block may be given several
-    times, at several commits.
+def versions(records: Iterable[Record], history: CommitHistory | None) -> list[Version]:
+    """Group the blocks of one cell into versions, by commit (clean or changed) and weights.
 
-    Where two blocks of a version disagree on a sample, something else had changed, and the later begins a version of its own.
-    They stand in the order of the history, changed trees after their commit; without one, by time.
+    A block may be given several times, at several commits. If two blocks of a version disagree on a sample, something else
+    had changed, and the later block begins a new version. Versions are in the order of the history, changed trees after their
+    commit; without a history, in order of time.
     """
     layers: dict[tuple[str, bool, str], list[Version]] = {}
     for record in sorted(records, key=_time):
-        source, fates = record.provenance, _fates(record)
-        place = str(source.get("commit") or ""), bool(source.get("dirty")), str(source.get("weights") or "")
-        known = layers.setdefault(place, [])
-        if known and all(known[-1].fates[name].robust == fates[name].robust for name in fates.keys() & known[-1].fates):
-            last = known[-1]
-            blocks = {**last.blocks, record.key: tuple(fates)}
-            known[-1] = replace(last, latest=_time(record), fates={**last.fates, **fates}, blocks=blocks)
+        source, samples, time = record.provenance, _samples(record), _time(record)
+        commit, dirty, weights = (
+            str(source.get("commit") or ""),
+            bool(source.get("dirty")),
+            str(source.get("weights") or ""),
+        )
+        layer = layers.setdefault((commit, dirty, weights), [])
+        last = layer[-1] if layer else None
+        if last and all(last.samples[name].robust == samples[name].robust for name in samples.keys() & last.samples):
+            blocks = {**last.blocks, record.key: tuple(samples)}
+            layer[-1] = replace(last, latest=time, samples={**last.samples, **samples}, blocks=blocks)
         else:
-            commit, dirty, weights = place
-            time = _time(record)
-            known.append(Version(commit, dirty, time, time, weights, fates, {record.key: tuple(fates)}))
+            layer.append(Version(commit, dirty, time, time, weights, samples, {record.key: tuple(samples)}))
 
-    def order(one: Version) -> tuple[int, bool, str]:
-        return (0, False, one.time) if history is None else (history.position(one.commit), one.dirty, one.time)
+    def order(version: Version) -> tuple[int, bool, str]:
+        if history is None:
+            return 0, False, version.time
+        return history.position(version.commit), version.dirty, version.time
 
-    return sorted((one for found in layers.values() for one in found), key=order)
+    return sorted((version for layer in layers.values() for version in layer), key=order)
 
 
-def trace(title: str, found: Sequence[Version], history: History | None, current: Collection[str]) -> CellHistory:
-    """Compare each version with those before it: its ancestors in the history, or without one all earlier ones.
+def cell_history(
+    title: str, found: Sequence[Version], history: CommitHistory | None, current: Collection[str]
+) -> CellHistory:
+    """Compare each version with earlier ones: its ancestors in the history, or without a history all before it.
 
-    `current`: the keys of the blocks that the cell's latest run has; without one, the last version is the current one.
+    `current`: keys of the blocks of the cell's latest run; if none of them is stored, the last version is the current one.
     """
-    earlier = [[i for i in range(number) if _precedes(found[i], one, history)] for number, one in enumerate(found)]
+    earlier = [
+        [i for i in range(number) if _precedes(found[i], version, history)] for number, version in enumerate(found)
+    ]
     now: dict[str, int] = {}
     for number in sorted(range(len(found)), key=lambda number: found[number].latest):
         ids = [name for key, names in found[number].blocks.items() if key in current for name in names]
         now |= dict.fromkeys(ids, number)
     if not now and found:
-        now = dict.fromkeys(found[-1].fates, len(found) - 1)
-    steps = [step for number in range(len(found)) if (step := _step(found, number, earlier[number]))]
+        now = dict.fromkeys(found[-1].samples, len(found) - 1)
+    changes = [change for number in range(len(found)) if (change := _change(found, number, earlier[number]))]
     lost: dict[tuple[int, int], list[str]] = {}
     for name, number in now.items():
-        if (pair := _lost(found, name, number, earlier[number])) is not None:
-            lost.setdefault(pair, []).append(name)
-    losses = [Loss(version, before, tuple(names)) for (version, before), names in lost.items()]
+        if (loss := _loss(found, name, number, earlier[number])) is not None:
+            lost.setdefault(loss, []).append(name)
+    losses = [LostSamples(version, before, tuple(names)) for (version, before), names in lost.items()]
     ordered = sorted(losses, key=lambda loss: (-len(loss.samples), loss.version))
-    return CellHistory(title, tuple(found), tuple(steps), now, tuple(ordered))
+    return CellHistory(title, tuple(found), tuple(changes), now, tuple(ordered))
 
 
 def adjusted(histories: Sequence[CellHistory]) -> list[CellHistory]:
-    """The same with Holm's correction over all steps that flipped a sample: the others cannot be significant."""
-    flipped = [step.p_value for one in histories for step in one.steps if step.lost or step.gained]
+    """The histories with Holm's correction over all changes that flipped a sample; other changes cannot be significant."""
+    flipped = [change.p_value for cell in histories for change in cell.changes if change.lost or change.gained]
     values = iter(holm(flipped).tolist())
 
-    def with_holm(step: Step) -> Step:
-        return replace(step, p_holm=next(values)) if step.lost or step.gained else step
+    def with_holm(change: VersionChange) -> VersionChange:
+        return replace(change, p_holm=next(values)) if change.lost or change.gained else change
 
-    return [replace(one, steps=tuple(map(with_holm, one.steps))) for one in histories]
+    return [replace(cell, changes=tuple(map(with_holm, cell.changes))) for cell in histories]
 
 
-def _precedes(old: Version, new: Version, history: History | None) -> bool:
+def _precedes(old: Version, new: Version, history: CommitHistory | None) -> bool:
     return history is None or old.commit in history.ancestors(new.commit)
 
 
-def _step(found: Sequence[Version], number: int, earlier: Sequence[int]) -> Step | None:
-    """What a version changed; None where nothing before it holds any of its samples."""
-    before = {name: place for name in found[number].fates if (place := _last(found, name, number, earlier)) is not None}
+def _change(found: Sequence[Version], number: int, earlier: Sequence[int]) -> VersionChange | None:
+    """The changes of a version; None if no earlier version holds any of its samples."""
+    samples = found[number].samples
+    before = {name: place for name in samples if (place := _last(found, name, number, earlier)) is not None}
     if not before:
         return None
-    was = np.array([found[place].fates[name].robust for name, place in before.items()], dtype=np.bool_)
-    is_now = np.array([found[number].fates[name].robust for name in before], dtype=np.bool_)
+    was = np.array([found[place].samples[name].robust for name, place in before.items()], dtype=np.bool_)
+    is_now = np.array([samples[name].robust for name in before], dtype=np.bool_)
     names = list(before)
     lost, gained = (tuple(names[i] for i in np.flatnonzero(bits)) for bits in (was & ~is_now, ~was & is_now))
     p_value = mcnemar(was, is_now).p_value
-    return Step(number, tuple(sorted(set(before.values()))), len(names), lost, gained, p_value, p_value)
+    return VersionChange(number, tuple(sorted(set(before.values()))), len(names), lost, gained, p_value, p_value)
 
 
 def _last(found: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> int | None:
-    """The last of the earlier versions that holds the sample with the label that it has now."""
-    label = found[number].fates[name].label
+    """The last of the earlier versions that holds the sample with the same label."""
+    label = found[number].samples[name].label
     for place in reversed(earlier):
-        fate = found[place].fates.get(name)
-        if fate is not None and fate.label == label:
+        sample = found[place].samples.get(name)
+        if sample is not None and sample.label == label:
             return place
     return None
 
 
-def _lost(found: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> tuple[int, int] | None:
-    """The version that lost a sample for good and the one before it; None where it is robust, or never was."""
+def _loss(found: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> tuple[int, int] | None:
+    """The version that lost a sample for good and the version before it; None if the sample is robust or never was."""
     since, rest = number, list(earlier)
-    while not found[since].fates[name].robust:
+    while not found[since].samples[name].robust:
         before = _last(found, name, since, rest)
         if before is None:
             return None
-        if found[before].fates[name].robust:
+        if found[before].samples[name].robust:
             return since, before
         since, rest = before, [place for place in rest if place < before]
     return None
 
 
-def _fates(record: Record) -> dict[str, Fate]:
-    found, samples = cells.outcomes(CellResult(record.cell, (record,))), record.samples
-    columns = (found.label, found.correct, found.robust, samples.prediction, found.distance)
-    fates = (Fate(*values) for values in zip(*(column.tolist() for column in columns), strict=True))
-    return dict(zip(found.id.tolist(), fates, strict=True))
+def _samples(record: Record) -> dict[str, SampleResult]:
+    outcomes = cells.outcomes(CellResult(record.cell, (record,)))
+    columns = (outcomes.label, outcomes.correct, outcomes.robust, record.samples.prediction, outcomes.distance)
+    samples = (SampleResult(*values) for values in zip(*(column.tolist() for column in columns), strict=True))
+    return dict(zip(outcomes.id.tolist(), samples, strict=True))
 
 
 def _ids(record: Record) -> tuple[str, ...]:
     return tuple(record.samples.id.tolist())
 
 
-def _data(record: Record) -> str:
+def _data_digest(record: Record) -> str:
     return str(record.provenance.get("data") or "")
 
 

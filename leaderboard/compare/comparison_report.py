@@ -6,66 +6,65 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from gauntlet.leaderboard.compare.comparison import Comparison, Difference, Group, Line
+from gauntlet.leaderboard.compare.comparison import ComparedRow, Comparison, ComparisonGroup, PairedDifference
 from gauntlet.leaderboard.report import formatting
-from gauntlet.leaderboard.report.columns import aligned
 from gauntlet.leaderboard.report.formatting import NOTHING
+from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.escape import markdown as safe
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.rows.ranks import ALPHA
 
 WIDTH = 100
-"""Columns that the text tries to fit."""
-MATRIX = 12
-"""Rows up to which every pair is shown."""
+"""Width of the text, if names can be shortened enough."""
+MOST_ROWS = 12
+"""The matrix of all pairs is shown for groups up to this size."""
 
 _LONGEST_REASON = 600
 _HEADER = ("#", "rank", "model × defense", "robust %", "to the best", "p", "to # above", "p")
 _NAME = 2
-"""Column of the names."""
+"""Index of the column of names."""
 
 _FIGURES: Final = (
-    "Differences are of robust accuracy in the worst case, in points, on the same samples; in brackets Tango's 95 % interval, "
-    "of that pair alone. p: exact McNemar test, two-sided, Holm's correction over all pairs of ranked rows of the group. Rank: "
-    "1 + the rows that are significantly better, to the ranked rows minus those significantly worse."
+    "Differences are of robust accuracy in the worst case, in points, on the same samples; in brackets Tango's 95 % interval "
+    "of that pair alone. p: exact McNemar test, two-sided, with Holm's correction over all pairs of ranked rows of the group. "
+    "Rank: from 1 + the number of rows that are significantly better to the number of ranked rows minus the rows that are "
+    "significantly worse."
 )
-_UNRANKED: Final = (
-    "A row without rank is not tested: its difference is shown, but what its figure is worth is not known."
+_UNRANKED: Final = "A row without rank is not tested: its difference is shown, but its accuracy may not be trustworthy."
+_MATRIX: Final = (
+    f"Every pair: above the diagonal the row's accuracy minus the column's, * if p < {ALPHA}; below the diagonal p."
 )
-_PAIRS: Final = (
-    f"Every pair: above the diagonal the row's accuracy minus the column's, * where p < {ALPHA}; below it p."
-)
-_TOO_MANY: Final = f"Of a group of more than {MATRIX} rows, the CSV and JSON formats have every pair."
-_BREAKERS: Final = (
-    "Broken by: samples that are right when clean and that the attack broke; in brackets those that no other attack of the "
-    "row broke. The stages of a cascade face only what those before them left."
+_TOO_MANY: Final = f"For groups of more than {MOST_ROWS} rows, see the CSV and JSON formats for every pair."
+_BROKEN_BY: Final = (
+    "Broken by: samples that are correct when clean and that the attack broke; in brackets those that no other attack of the "
+    "row broke. A stage of a cascade attacks only samples that the stages before it left standing."
 )
 
 Table = list[tuple[str, ...]]
-"""A header, and lines of as many entries."""
+"""A header, and lines with as many entries."""
 
 
 def comparison_text(comparison: Comparison, runs: Sequence[str] = ()) -> str:
-    """For a terminal, in 100 columns where names can be cut for it; `runs`: a line about each run, shown first."""
+    """The comparison for a terminal, in 100 columns if names can be shortened enough; `runs`: a line per run, shown first."""
     parts = [_wrapped(runs)]
     for number, group in enumerate(comparison.groups, 1):
         parts.append(_wrapped(_heading(comparison, number)))
-        parts.append("\n".join(aligned(_shown(_list(group)), left={_NAME}, names={_NAME}, most=WIDTH)))
+        parts.append("\n".join(aligned(_visible(_row_table(group)), left={_NAME}, names={_NAME}, width=WIDTH)))
         for title, table in _tables(group):
-            parts.append("\n".join([f"{title}:", *aligned(_shown(table), left=(), names=(), most=WIDTH)]))
+            parts.append("\n".join([f"{title}:", *aligned(_visible(table), left=(), names=(), width=WIDTH)]))
         parts += [_wrapped(_stages(group)), _wrapped(_reasons(group))]
     parts += [_wrapped(_missing(comparison)), _wrapped(_reading(comparison))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def comparison_markdown(comparison: Comparison, runs: Sequence[str] = ()) -> str:
-    """The same as Markdown. Names and messages are escaped: they render as themselves."""
+    """The comparison as Markdown, with names and messages escaped."""
     parts = ["# Comparison", *_items(runs)]
     for number, group in enumerate(comparison.groups, 1):
-        title, *apart = _heading(comparison, number)
-        parts += [f"## {safe(title)}", *map(safe, apart), _pipes(_list(group))]
+        title, *notes = _heading(comparison, number)
+        parts += [f"## {safe(title)}", *map(safe, notes), _markdown_table(_row_table(group))]
         for name, table in _tables(group):
-            parts += [f"### {name}", _pipes(table)]
+            parts += [f"### {name}", _markdown_table(table)]
         parts += [*_items(_stages(group)), *_items(_reasons(group))]
     parts += [*_items(_missing(comparison)), "## How to read it", *_items(_reading(comparison))]
     return "\n\n".join(parts) + "\n"
@@ -86,78 +85,82 @@ def _heading(comparison: Comparison, number: int) -> list[str]:
     group = comparison.groups[number - 1]
     seeds = f"seed{'s' if len(group.seeds) > 1 else ''} {' '.join(map(str, group.seeds))}"
     title = f"{group.threat} · {group.data} · {group.suite} · {seeds} · n {group.n}"
-    lines = [f"Group {number}: {title}" if len(comparison.groups) > 1 else title, formatting.meaning(group.threat)]
-    return [line for line in (*lines, f"({group.apart})" if group.apart else "") if line]
+    lines = [f"Group {number}: {title}" if len(comparison.groups) > 1 else title]
+    lines += [formatting.target_meaning(group.threat), f"({group.separation})" if group.separation else ""]
+    return [line for line in lines if line]
 
 
-def _list(group: Group) -> Table:
-    """Each row with its difference to the best, and to the one above."""
-    found = {(one.first, one.second): one for one in group.differences}
+def _row_table(group: ComparisonGroup) -> Table:
+    """Each row with its difference to the best row, and to the row above."""
+    differences = {(one.first, one.second): one for one in group.differences}
     table: Table = [_HEADER]
-    for number, line in enumerate(group.lines):
-        best, above = found.get((0, number)), found.get((number - 1, number))
-        figures = (
-            _seen_from_second(best) if best else NOTHING,
+    for number, compared in enumerate(group.rows):
+        best, above = differences.get((0, number)), differences.get((number - 1, number))
+        row = formatting.rank(compared.row), compared.label, formatting.percent(compared.row.robust)
+        to_others = (
+            _second_minus_first(best) if best else NOTHING,
             _p_value(best.p_value if best else None),
             _points(-above.estimate) if above else NOTHING,
             _p_value(above.p_value if above else None),
         )
-        name = formatting.rank(line.row), line.label, formatting.percent(line.row.robust)
-        table.append((str(number + 1), *name, *figures))
+        table.append((str(number + 1), *row, *to_others))
     return table
 
 
-def _seen_from_second(one: Difference) -> str:
-    """`-5.1 [-7.8, -2.5]`: what the second has more, in points."""
-    low, high = one.interval
-    return f"{_points(-one.estimate)} [{_points(-high)}, {_points(-low)}]"
+def _second_minus_first(difference: PairedDifference) -> str:
+    """`-5.1 [-7.8, -2.5]`, in points."""
+    low, high = difference.interval
+    return f"{_points(-difference.estimate)} [{_points(-high)}, {_points(-low)}]"
 
 
-def _tables(group: Group) -> Iterator[tuple[str, Table]]:
-    if 2 < len(group.lines) <= MATRIX:
+def _tables(group: ComparisonGroup) -> Iterator[tuple[str, Table]]:
+    if 2 < len(group.rows) <= MOST_ROWS:
         yield "Every pair", _matrix(group)
-    yield "Broken by", _broken(group.lines)
+    yield "Broken by", _broken_by_table(group.rows)
 
 
-def _matrix(group: Group) -> Table:
-    count = len(group.lines)
+def _matrix(group: ComparisonGroup) -> Table:
+    count = len(group.rows)
     entries = [[NOTHING] * count for _ in range(count)]
-    for one in group.differences:
-        star = "*" if one.p_value is not None and one.p_value < ALPHA else ""
-        entries[one.first][one.second] = _points(one.estimate) + star
-        entries[one.second][one.first] = _p_value(one.p_value)
+    for difference in group.differences:
+        star = "*" if difference.p_value is not None and difference.p_value < ALPHA else ""
+        entries[difference.first][difference.second] = _points(difference.estimate) + star
+        entries[difference.second][difference.first] = _p_value(difference.p_value)
     numbers = [str(number + 1) for number in range(count)]
     return [("#", *numbers), *((number, *line) for number, line in zip(numbers, entries, strict=True))]
 
 
-def _broken(lines: Sequence[Line]) -> Table:
-    labels = [one.attack for one in lines[0].breakers]
+def _broken_by_table(rows: Sequence[ComparedRow]) -> Table:
+    labels = [attack.attack for attack in rows[0].broken_by]
     table: Table = [("#", "wrong when clean", "broken", *labels)]
-    for number, line in enumerate(lines, 1):
-        figures = {one.attack: f"{one.broke} ({one.alone})" for one in line.breakers}
-        table.append((str(number), str(line.wrong_clean), str(line.broken), *(figures[label] for label in labels)))
+    for number, compared in enumerate(rows, 1):
+        entries = {attack.attack: f"{attack.broke} ({attack.alone})" for attack in compared.broken_by}
+        counts = str(number), str(compared.wrong_clean), str(compared.broken)
+        table.append((*counts, *(entries[label] for label in labels)))
     return table
 
 
-def _stages(group: Group) -> list[str]:
+def _stages(group: ComparisonGroup) -> list[str]:
     return [
-        f"#{number} {one.attack}: {', '.join(f'{stage} {count}' for stage, count in one.stages)}"
-        for number, line in enumerate(group.lines, 1)
-        for one in line.breakers
-        if one.stages
+        f"#{number} {attack.attack}: {', '.join(f'{stage} {count}' for stage, count in attack.stages)}"
+        for number, compared in enumerate(group.rows, 1)
+        for attack in compared.broken_by
+        if attack.stages
     ]
 
 
-def _reasons(group: Group) -> list[str]:
+def _reasons(group: ComparisonGroup) -> list[str]:
     return [
-        f"#{number} {line.label} has no rank: {' '.join(line.row.unranked)}"
-        for number, line in enumerate(group.lines, 1)
-        if line.rank is None
+        f"#{number} {compared.label} has no rank: {' '.join(compared.row.unranked)}"
+        for number, compared in enumerate(group.rows, 1)
+        if compared.rank is None
     ]
 
 
 def _missing(comparison: Comparison) -> list[str]:
-    return [f"{label} has no sample that every attack covered: {' '.join(why)}" for label, why in comparison.missing]
+    return [
+        f"{label} has no sample that every attack covered: {' '.join(reasons)}" for label, reasons in comparison.missing
+    ]
 
 
 def _wrapped(lines: Sequence[str]) -> str:
@@ -165,30 +168,36 @@ def _wrapped(lines: Sequence[str]) -> str:
 
 
 def _reading(comparison: Comparison) -> list[str]:
-    """How to read what is shown."""
-    rows = [len(group.lines) for group in comparison.groups]
-    unranked = any(line.rank is None for group in comparison.groups for line in group.lines)
-    matrix, too_many = any(2 < count <= MATRIX for count in rows), max(rows) > MATRIX
-    told = ((_FIGURES, True), (_UNRANKED, unranked), (_PAIRS, matrix), (_TOO_MANY, too_many), (_BREAKERS, True))
-    return [sentence for sentence, fits in told if fits]
+    """Explanations of the tables that are shown."""
+    sizes = [len(group.rows) for group in comparison.groups]
+    unranked = any(compared.rank is None for group in comparison.groups for compared in group.rows)
+    matrix, too_many = any(2 < size <= MOST_ROWS for size in sizes), max(sizes) > MOST_ROWS
+    explanations = (
+        (_FIGURES, True),
+        (_UNRANKED, unranked),
+        (_MATRIX, matrix),
+        (_TOO_MANY, too_many),
+        (_BROKEN_BY, True),
+    )
+    return [text for text, applies in explanations if applies]
 
 
-def _shown(table: Table) -> Table:
+def _visible(table: Table) -> Table:
     return [tuple(map(visible, line)) for line in table]
 
 
-def _pipes(table: Table) -> str:
+def _markdown_table(table: Table) -> str:
     head = table[0]
     names = {number for number, column in enumerate(head) if column == _HEADER[_NAME]}
     rule = tuple(":--" if number in names else "--:" for number in range(len(head)))
     lines = [
-        tuple(safe(entry) if number in names else _figure(entry) for number, entry in enumerate(line))
+        tuple(safe(entry) if number in names else _escaped_figure(entry) for number, entry in enumerate(line))
         for line in table[1:]
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in [tuple(map(safe, head)), rule, *lines])
 
 
-def _figure(text: str) -> str:
+def _escaped_figure(text: str) -> str:
     return text.replace("<", "&lt;").replace("*", "\\*")
 
 

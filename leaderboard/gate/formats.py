@@ -1,4 +1,4 @@
-"""A gate's report for programs: as JSON, and as commands that make GitHub annotate a pull request."""
+"""A gate's report as JSON, and as workflow commands that annotate a pull request on GitHub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gauntlet.leaderboard.results import escape
 GATE_SCHEMA: Final = 1
 
 MOST_ANNOTATIONS: Final = 10
-"""GitHub shows ten errors and ten warnings of a step, and drops the others without a word."""
+"""GitHub shows ten errors and ten warnings per step, and silently drops the others."""
 
 _LONGEST = 3500
 """GitHub cuts messages at 4,096 characters."""
@@ -24,12 +24,12 @@ _KEY = ("model", "defense", "attack", "threat", "suite", "data", "seed")
 
 
 def to_json(report: GateReport, baseline: Baseline, policy: Policy, *, exit_code: int) -> str:
-    """The report as a JSON object, indented: what was asked, and every field of every verdict.
+    """The report as an indented JSON object: baseline, policy, outcome, and every field of every verdict.
 
-    Shares lie in 0..1. A figure that there is none of is null: JSON has no NaN.
+    Shares lie in 0..1. A missing figure is null, because JSON has no NaN.
     """
-    head = [one.name for one in dataclasses.fields(baseline) if one.name not in ("schema", "cells")]
-    found = {
+    head = [field.name for field in dataclasses.fields(baseline) if field.name not in ("schema", "cells")]
+    content = {
         "schema": GATE_SCHEMA,
         "state": report.state,
         "passed": report.passed,
@@ -41,54 +41,56 @@ def to_json(report: GateReport, baseline: Baseline, policy: Policy, *, exit_code
         "problems": report.problems,
         "costs": report.costs,
     }
-    return json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_json_value(content), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _fields(verdict: CellVerdict) -> dict[str, Any]:
     key = verdict.key and dict(zip(_KEY, verdict.key, strict=True))
-    return {one.name: getattr(verdict, one.name) for one in dataclasses.fields(verdict)} | {"key": key}
+    return {field.name: getattr(verdict, field.name) for field in dataclasses.fields(verdict)} | {"key": key}
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON has it."""
+def _json_value(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {field.name: _json_value(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _json_value(item) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return [_plain(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_json_value(item) for item in value]
+    return value
 
 
 def github_annotations(report: GateReport) -> list[str]:
-    """Workflow commands of GitHub, a line each: errors for what failed the gate, warnings for what is undecided.
+    """Workflow commands of GitHub, a line each: errors for cells and limits that failed the gate, warnings for undecided cells.
 
-    At most `MOST_ANNOTATIONS` of either, what needs attention first; a notice counts the rest. Escaped as GitHub's own
-    toolkit does (actions/toolkit, `packages/core/src/command.ts`).
+    At most `MOST_ANNOTATIONS` of either, those that need attention first; a notice counts the rest. Escaped as in GitHub's
+    toolkit (actions/toolkit, `packages/core/src/command.ts`).
     """
     ranked = report.by_urgency
-    errors = [_about(one) for one in ranked if one.verdict not in ("held", "undecided")]
+    errors = [_annotation(verdict) for verdict in ranked if verdict.verdict not in ("held", "undecided")]
     errors += [("Robustness gate: limit missed", problem) for problem in report.problems]
-    warnings = [_about(one) for one in ranked if one.verdict == "undecided"]
-    lines = [_command("error", *one) for one in errors[:MOST_ANNOTATIONS]]
-    lines += [_command("warning", *one) for one in warnings[:MOST_ANNOTATIONS]]
-    rest = [max(0, len(some) - MOST_ANNOTATIONS) for some in (errors, warnings)]
-    if any(rest):
-        told = f"{rest[0]} more errors and {rest[1]} more warnings stand in the step's summary and in gate.md. {report.summary}"
-        lines.append(_command("notice", "Robustness gate", told))
+    warnings = [_annotation(verdict) for verdict in ranked if verdict.verdict == "undecided"]
+    lines = [_command("error", *error) for error in errors[:MOST_ANNOTATIONS]]
+    lines += [_command("warning", *warning) for warning in warnings[:MOST_ANNOTATIONS]]
+    more_errors, more_warnings = (max(0, len(shown) - MOST_ANNOTATIONS) for shown in (errors, warnings))
+    if more_errors or more_warnings:
+        rest = f"{more_errors} more errors and {more_warnings} more warnings are in the step's summary and in gate.md."
+        lines.append(_command("notice", "Robustness gate", f"{rest} {report.summary}"))
     return lines
 
 
-def _about(verdict: CellVerdict) -> tuple[str, str]:
-    found = verdict.evidence
-    lines = [verdict.sentence, *(f"{name}: {found[name]}" for name in ("reproduce", "lost") if name in found)]
+def _annotation(verdict: CellVerdict) -> tuple[str, str]:
+    """Title and message."""
+    evidence = verdict.evidence
+    lines = [verdict.sentence, *(f"{name}: {evidence[name]}" for name in ("reproduce", "lost") if name in evidence)]
     return f"Robustness {verdict.verdict}: {verdict.title}", "\n".join(map(escape.visible, lines))
 
 
 def _command(kind: str, title: str, message: str) -> str:
-    title = _data(escape.visible(title)).replace(":", "%3A").replace(",", "%2C")
-    return f"::{kind} title={title}::{_data(escape.shorten(message, _LONGEST))}"
+    title = _escaped(escape.visible(title)).replace(":", "%3A").replace(",", "%2C")
+    return f"::{kind} title={title}::{_escaped(escape.shorten(message, _LONGEST))}"
 
 
-def _data(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,4 +1,4 @@
-"""What a gate asks for."""
+"""The policy of a gate: error rates, margin, floors and limits."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Policy:
-    """What a gate asks for. Raises ValueError for a value that makes no sense."""
+    """The policy of a gate. Raises ValueError for a value outside its range."""
 
     alpha: float = 0.05
-    """Chance of a false alarm among all cells, and of passing a drop as large as the margin."""
+    """Chance of a false alarm over all cells, and of passing a drop as large as the margin."""
     margin: float = 0.02
     """The drop that must be ruled out, a share of the samples."""
     min_robust: float | Mapping[str, float] | None = None
-    """Floor of the robust accuracy, 0..1, in the worst case over a model's cells: one for all, or by a pattern with shell
-    wildcards of the model's or the suite's name. It is the observed accuracy that is held against it."""
+    """Floor of the robust accuracy, 0..1, in the worst case over a model's cells: one for all models, or by pattern (shell
+    wildcards) of the model's or the suite's name. It is compared with the observed accuracy."""
     allow_undecided: bool = False
     """Whether undecided cells may pass."""
     max_passes_ratio: float = 1.25
-    """Most forward and backward passes of a cell, as a multiple of the baseline's."""
+    """Limit of a cell's forward and backward passes, as a multiple of the baseline's."""
     max_memory_ratio: float = 1.5
-    """Most peak memory of a cell, likewise."""
+    """Limit of a cell's peak memory, as a multiple of the baseline's."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -41,7 +41,7 @@ class Policy:
 
     @property
     def floors(self) -> Mapping[str, float]:
-        """Floors by pattern."""
+        """The floors by pattern."""
         if self.min_robust is None:
             return {}
         return self.min_robust if isinstance(self.min_robust, Mapping) else {"*": self.min_robust}

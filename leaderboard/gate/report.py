@@ -1,4 +1,4 @@
-"""What the gate says: a verdict for each cell, and the report as text and as Markdown (other formats: `gate_formats`)."""
+"""The report of a gate: a verdict for each cell, as text and as Markdown (other formats: `formats`)."""
 
 from __future__ import annotations
 
@@ -12,102 +12,102 @@ from typing import Final, Literal
 from gauntlet.leaderboard.gate.baseline import Key
 from gauntlet.leaderboard.results import escape
 
-Verdict = Literal["regressed", "held", "undecided", "incomparable", "suspicious"]
+GateVerdict = Literal["regressed", "held", "undecided", "incomparable", "suspicious"]
 
-ORDER: Final[tuple[Verdict, ...]] = ("regressed", "incomparable", "suspicious", "undecided", "held")
-"""Verdicts as they are listed, what needs attention first."""
+ORDER: Final[tuple[GateVerdict, ...]] = ("regressed", "incomparable", "suspicious", "undecided", "held")
+"""Order of the verdicts in reports: those that need attention first."""
 
-State = Literal["failed", "incomparable", "undecided", "passed"]
-"""What a gate comes to. `failed`: robustness was lost, rose without a reason, or a limit was missed."""
+GateState = Literal["failed", "incomparable", "undecided", "passed"]
+"""The outcome of a gate. `failed`: robustness was lost, rose without a reason, or a limit was missed."""
 
-STATES: Final[tuple[State, ...]] = ("failed", "incomparable", "undecided", "passed")
-"""Of several the first counts."""
+STATES: Final[tuple[GateState, ...]] = ("failed", "incomparable", "undecided", "passed")
+"""In order of precedence."""
 
 MOST_IDS = 10
-"""Lost samples that are named; gate.json has all of them."""
+"""Number of lost samples that are named; gate.json has all of them."""
 
 
-def worst(states: Iterable[State]) -> State:
-    """What several gates come to together. Raises ValueError where there is none."""
+def worst(states: Iterable[GateState]) -> GateState:
+    """The combined outcome of several gates. Raises ValueError for no gate."""
     return min(states, key=STATES.index)
 
 
 @dataclass(frozen=True)
 class CellVerdict:
-    """What the gate says of one cell."""
+    """The verdict on one cell."""
 
     title: str
-    verdict: Verdict
+    verdict: GateVerdict
     sentence: str
-    """The figures, and what to do; or why nothing can be said."""
+    """The figures and what to do, or the reason why the cell is incomparable."""
     lost: int = 0
-    """Samples that were robust and are no more."""
+    """Number of samples that were robust before and are not now."""
     gained: int = 0
     n: int = 0
-    """Samples compared; 0 where the cell is incomparable, whose figures are NaN."""
+    """Number of samples compared; 0 if the cell is incomparable, whose figures are NaN."""
     p_value: float = math.nan
-    """Of a drop, adjusted by Holm's method; where suspicious, of a rise."""
+    """Of a drop, adjusted by Holm's method; if suspicious, of a rise."""
     upper: float = math.nan
     """One-sided upper bound of the drop at confidence 1 - alpha."""
     baseline_robust: float = math.nan
     """Robust accuracy, a share of the samples."""
     robust: float = math.nan
     key: Key | None = None
-    """The cell in the current run, where it has one."""
+    """Key of the cell in the current run; None if the run lacks it."""
     lost_at: tuple[int, ...] = field(default=(), repr=False)
     """Positions of the lost samples, in the order of the plan."""
     lost_ids: tuple[str, ...] = field(default=(), repr=False)
-    """Their ids, where the run could be asked for them."""
+    """Ids of the lost samples, if the run is at hand."""
     reproduce: str = ""
-    """The command that attacks the cell again; empty where it cannot be given."""
+    """The command that attacks the cell again; empty if there is none."""
     show: str = ""
-    """The command that tells what became of the first lost sample."""
+    """The command that shows the results of the first lost sample."""
     picture: str = ""
-    """Path of a picture of a few lost samples; empty where none was drawn."""
+    """Path of a picture of a few lost samples; empty if none was drawn."""
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """Verdict, title and sentence in one line."""
         return f"{self.verdict.upper()} {self.title}: {self.sentence}"
 
     @property
     def lost_names(self) -> str:
-        """The ids of the first lost samples, and how many more there are."""
+        """The ids of the first lost samples, and the number of the others."""
         more = len(self.lost_ids) - MOST_IDS
         named = ", ".join(map(escape.visible, self.lost_ids[:MOST_IDS]))
         return f"{named} and {more:,} more" if more > 0 else named
 
     @property
     def evidence(self) -> dict[str, str]:
-        """What to look at where robustness was lost or rose without a reason, by what it is; nothing for other verdicts."""
-        found = {"reproduce": self.reproduce} if self.verdict in ("regressed", "suspicious") else {}
+        """Commands, lost samples and picture by name, for a verdict of lost or unexplained robustness; empty for others."""
+        evidence = {"reproduce": self.reproduce} if self.verdict in ("regressed", "suspicious") else {}
         if self.verdict == "regressed":
-            found |= {"lost": self.lost_names, "picture": self.picture, "show one": self.show}
-        return {name: text for name, text in found.items() if text}
+            evidence |= {"lost": self.lost_names, "picture": self.picture, "show one": self.show}
+        return {name: text for name, text in evidence.items() if text}
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """What the gate says of a run."""
+    """The verdicts on the cells of a run, and the outcome of the gate."""
 
     verdicts: tuple[CellVerdict, ...]
-    """In the order of the baseline, then cells that it lacks."""
+    """In the order of the baseline, then cells that the baseline lacks."""
     problems: tuple[str, ...]
-    """Sentences: which limits of cost and which floors were missed."""
+    """A sentence for each limit or floor that was missed."""
     passed: bool
-    """Every cell held (or undecided where the policy allows it), and no problem."""
+    """Every cell held (or is undecided, if the policy allows it), and there is no problem."""
     costs: str = ""
-    """A sentence on what both runs cost; time is reported only."""
+    """A sentence on the costs of both runs."""
 
     @property
-    def state(self) -> State:
-        """Robustness that was lost counts before what could not be compared, and that before what could not be decided."""
-        found = {verdict.verdict for verdict in self.verdicts}
+    def state(self) -> GateState:
+        """Lost robustness takes precedence over incomparable cells, and these over undecided ones."""
+        verdicts = {verdict.verdict for verdict in self.verdicts}
         if self.passed:
             return "passed"
-        if self.problems or found & {"regressed", "suspicious"}:
+        if self.problems or verdicts & {"regressed", "suspicious"}:
             return "failed"
-        return "undecided" if found <= {"held", "undecided"} else "incomparable"
+        return "undecided" if verdicts <= {"held", "undecided"} else "incomparable"
 
     @property
     def summary(self) -> str:
@@ -120,49 +120,50 @@ class GateReport:
 
     @property
     def by_urgency(self) -> list[CellVerdict]:
-        """The verdicts, what needs attention first."""
+        """The verdicts, those that need attention first."""
         return sorted(self.verdicts, key=lambda verdict: ORDER.index(verdict.verdict))
 
     def text(self) -> str:
-        """For a terminal: a line a cell and what to look at, the problems, the costs, the summary."""
+        """The report for a terminal: a line per cell with its evidence, the problems, the costs, the summary."""
         lines = []
         for verdict in self.by_urgency:
             lines += [
                 escape.visible(verdict.line),
-                *(f"  {name}: {_exact(text)}" for name, text in verdict.evidence.items()),
+                *(f"  {name}: {_copyable(text)}" for name, text in verdict.evidence.items()),
             ]
         lines += [escape.visible(f"LIMIT {problem}") for problem in self.problems]
         return "\n".join([*lines, *filter(None, (self.costs, self.summary))])
 
     def markdown(self, limit: int | None = None) -> str:
-        """The same as Markdown: a table of the cells that were compared, and entries where attention is needed.
+        """The report as Markdown: a table of the cells that were compared, and an entry for each that needs attention.
 
-        At most `limit` bytes of UTF-8, which must be 2,000 at least: rows and entries are then left out, whole and from the
-        end, where what needs attention least stands, and a sentence says how many.
+        With a `limit` in bytes of UTF-8, at least 2,000, whole rows and entries are left out from the end, where those that
+        need least attention are, and a sentence says how many.
         """
         ranked = self.by_urgency
         rows = [_row(verdict) for verdict in ranked if verdict.n]
-        notes = [_entry(verdict) for verdict in ranked if verdict.verdict != "held"]
-        notes += [f"- **limit** {escape.markdown(problem, _LONGEST)}" for problem in self.problems]
+        entries = [_entry(verdict) for verdict in ranked if verdict.verdict != "held"]
+        entries += [f"- **limit** {escape.markdown(problem, _LONGEST)}" for problem in self.problems]
         left_out = ""
         if limit is not None:
-            # The rest are a few sentences of no great length.
+            # The other parts are a few sentences of limited length.
             room = limit - 1500
-            some = _fitting(rows, room // 2 if notes else room)
-            entries = _fitting(notes, room - sum(map(_size, some)))
-            if len(some) < len(rows) or len(entries) < len(notes):
+            some_rows = _fitting(rows, room // 2 if entries else room)
+            some_entries = _fitting(entries, room - sum(map(_size, some_rows)))
+            if len(some_rows) < len(rows) or len(some_entries) < len(entries):
                 left_out = (
-                    f"Left out for its size: {len(rows) - len(some):,} of {len(rows):,} rows and {len(notes) - len(entries):,} "
-                    f"of {len(notes):,} entries. The whole report is gate.md in the results folder."
+                    f"Left out to limit the size: {len(rows) - len(some_rows):,} of {len(rows):,} rows and "
+                    f"{len(entries) - len(some_entries):,} of {len(entries):,} entries. The whole report is gate.md in the "
+                    "results folder."
                 )
-            rows, notes = some, entries
+            rows, entries = some_rows, some_entries
         table = [_HEAD, *rows, ""] if rows else []
-        parts = [f"**{self.summary}**", "", *table, *notes, *([""] if notes else [])]
+        parts = [f"**{self.summary}**", "", *table, *entries, *([""] if entries else [])]
         return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, left_out])) + "\n"
 
 
 def nothing_compared(reason: str) -> GateReport:
-    """The report of a gate that could compare nothing: it does not pass."""
+    """The report of a gate that could compare nothing; it does not pass."""
     return GateReport((CellVerdict("all cells", "incomparable", reason),), (), False)
 
 
@@ -181,19 +182,21 @@ def _row(v: CellVerdict) -> str:
 
 
 def _entry(verdict: CellVerdict) -> str:
-    """A list item; the commands stand in a code block of it, to be copied."""
-    found = verdict.evidence
+    """A list item, with the commands in a code block."""
+    evidence = verdict.evidence
     lines = [f"- **{verdict.verdict}** {escape.markdown(f'{verdict.title}: {verdict.sentence}', _LONGEST)}"]
     lines += [
-        f"  - {name}: {escape.markdown(found[name], 4 * _LONGEST)}" for name in ("lost", "picture") if name in found
+        f"  - {name}: {escape.markdown(evidence[name], 4 * _LONGEST)}"
+        for name in ("lost", "picture")
+        if name in evidence
     ]
-    if commands := [found[name] for name in ("reproduce", "show one") if name in found]:
+    if commands := [evidence[name] for name in ("reproduce", "show one") if name in evidence]:
         lines += ["", *(f"  {line}" for line in escape.fenced("\n".join(commands)).splitlines())]
     return "\n".join(lines)
 
 
-def _exact(text: str) -> str:
-    """The text as it is, to be copied, unless some of it would not show."""
+def _copyable(text: str) -> str:
+    """The text unchanged, so that it can be copied, unless it has invisible characters."""
     return text if text.isprintable() else escape.visible(text)
 
 
@@ -202,5 +205,5 @@ def _size(line: str) -> int:
 
 
 def _fitting(lines: Sequence[str], room: int) -> list[str]:
-    """The first lines that take no more than `room` bytes together."""
+    """The first lines that together take at most `room` bytes."""
     return [line for line, end in zip(lines, accumulate(map(_size, lines)), strict=True) if end <= room]

@@ -1,4 +1,4 @@
-"""What a gate compares of one cell: the same samples before and now, in the order of the test."""
+"""The samples of one cell that a gate which stops early compared, before and now, in the order of the test."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy.typing as npt
 from gauntlet.leaderboard.gate.baseline import BaselineCell, Key
 
 
-def order_of(cell: BaselineCell) -> npt.NDArray[np.int64]:
+def sample_order(cell: BaselineCell) -> npt.NDArray[np.int64]:
     """The fixed random order in which a cell's samples are tested: positions, int64 (n,).
 
-    It depends on the data alone, so that nobody chooses it, and a run that goes on later goes on in the same order.
+    It depends on the data alone, so that it cannot be chosen, and an interrupted run continues in the same order.
     """
     salted = [hashlib.sha256(f"{cell.data_digest}:{position}".encode()).digest() for position in range(cell.n)]
     return np.array(sorted(range(cell.n), key=salted.__getitem__), dtype=np.int64)
@@ -27,42 +27,42 @@ def order_of(cell: BaselineCell) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A cell of a run that attacked only as many samples as the gate needed; none where it is another question."""
+    """A cell of a run in which only as many samples were attacked as the gate needed; none if it cannot be compared."""
 
     key: Key
-    """Of the cell in the run."""
+    """Key of the cell in the run."""
     n: int
-    """Samples of the full set."""
+    """Number of samples of the full set."""
     order: npt.NDArray[np.int64]
-    """(k,), positions of the samples that are decided, in the order of the test."""
+    """(k,), positions of the decided samples, in the order of the test."""
     before: npt.NDArray[np.bool_]
-    """(k,), robust in the baseline, and not broken by an example that was found now."""
+    """(k,), robust in the baseline, and not broken by a new example."""
     now: npt.NDArray[np.bool_]
     """(k,), robust now, and not broken by the baseline's example."""
     spec: str
     weights: str
     data_digest: str
     forwards: float
-    """All that were spent, those of replays and of trying examples on the baseline's model included."""
+    """All passes, including those of replays on either model."""
     backwards: float
     peak_memory_mib: float
     seconds: float
     device: str
     randomised: bool
     replay: str
-    """Why no examples were replayed; empty where they were."""
+    """The reason why no examples were replayed; empty if they were."""
     lost: tuple[str, ...] = ()
-    """Ids of the samples that were robust before and are no more, in the order of the test."""
+    """Ids of the samples that were robust before and are not now, in the order of the test."""
     records: tuple[str, ...] = ()
     """Keys of the blocks that were attacked."""
-    pardoned: int = 0
-    """Samples that would count as lost, but that the examples which broke them now break the baseline's model, too."""
+    excused: int = 0
+    """Number of samples that do not count as lost because their new examples break the baseline's model too."""
     computed: float = 0.0
-    """Of the passes, those that were not answered from the store."""
+    """The passes that were computed rather than read from the store."""
 
     @property
     def cell(self) -> BaselineCell:
-        """What the run's cell is, as far as it went: without bits, which stand here."""
+        """The run's cell, without the bits that this trace holds."""
         names = ("model", "defense", "attack", "threat", "suite", "data", "seed")
         empty = np.zeros(0, dtype=np.bool_)
         return BaselineCell(
@@ -83,7 +83,7 @@ class Trace:
 
 
 def dumps(trace: Trace) -> str:
-    """As JSON."""
+    """The trace as JSON."""
     fields = {name: getattr(trace, name) for name in _PLAIN}
     fields["peak_memory_mib"] = None if math.isnan(trace.peak_memory_mib) else trace.peak_memory_mib
     fields["order"] = trace.order.tolist()
@@ -92,14 +92,14 @@ def dumps(trace: Trace) -> str:
 
 
 def loads(text: str) -> Trace:
-    """What `dumps` wrote. Raises ValueError, KeyError or TypeError where it is something else."""
+    """The trace that `dumps` wrote. Raises ValueError, KeyError or TypeError for other text."""
     fields: Mapping[str, Any] = json.loads(text)
     order = np.array(fields["order"], dtype=np.int64)
     bits = {
         name: np.unpackbits(np.frombuffer(base64.b64decode(fields[name]), np.uint8))[: len(order)].astype(np.bool_)
         for name in _BITS
     }
-    if any(len(one) != len(order) for one in bits.values()):
+    if any(len(array) != len(order) for array in bits.values()):
         raise ValueError("fewer bits than samples")
     plain: dict[str, Any] = {name: fields[name] for name in _PLAIN} | bits
     plain |= {name: tuple(fields[name]) for name in ("key", "lost", "records")}
@@ -123,6 +123,6 @@ _PLAIN = (
     "replay",
     "lost",
     "records",
-    "pardoned",
+    "excused",
     "computed",
 )

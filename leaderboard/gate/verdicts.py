@@ -1,4 +1,4 @@
-"""A verdict for each pair of cells that can be compared: by one test on all samples, or by a sequential one."""
+"""The verdict on each pair of comparable cells: by one test on all samples, or by a sequential test."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard.gate.baseline import BaselineCell, Test
-from gauntlet.leaderboard.gate.curtailment import settled
+from gauntlet.leaderboard.gate.curtailment import curtailed_verdict
 from gauntlet.leaderboard.gate.policy import Policy
-from gauntlet.leaderboard.gate.report import CellVerdict, Verdict
-from gauntlet.leaderboard.gate.sequential_test import Walk, needed_more, walk
-from gauntlet.leaderboard.gate.trace import Trace, order_of
+from gauntlet.leaderboard.gate.report import CellVerdict, GateVerdict
+from gauntlet.leaderboard.gate.sequential_test import SequentialDecision, needed_more, sequential_decision
+from gauntlet.leaderboard.gate.trace import Trace, sample_order
 from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper, needed_n
 from gauntlet.leaderboard.stats.proportions import holm
 
+UNFINISHED = "The gate stopped before a verdict was certain: run the same command again to continue."
+
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class ComparedCell:
     """A cell of the baseline and its partner in the run, with the same samples before and now, in the order of the test."""
 
     old: BaselineCell
@@ -30,188 +32,213 @@ class Pair:
     trace: Trace | None = None
 
     @classmethod
-    def of(cls, old: BaselineCell, new: BaselineCell, trace: Trace | None) -> Pair:
-        """From what a gate that stops early saw, else from all samples."""
+    def of(cls, old: BaselineCell, new: BaselineCell, trace: Trace | None) -> ComparedCell:
+        """The samples of the trace of a gate that stops early, or else all samples."""
         if trace is not None:
             return cls(old, new, trace.order, trace.before, trace.now, trace)
-        order = order_of(old)
+        order = sample_order(old)
         return cls(old, new, order, old.robust[order], new.robust[order])
 
     @property
+    def title(self) -> str:
+        """The title of the cell in the run, with its seed."""
+        return title(self.old, self.new)
+
+    @property
     def lost(self) -> int:
-        """Samples that were robust and are no more."""
+        """Number of samples that were robust before and are not now."""
         return int((self.before & ~self.now).sum())
 
     @property
     def gained(self) -> int:
-        """The other way round."""
+        """Number of samples that are robust now and were not before."""
         return int((~self.before & self.now).sum())
 
     @property
     def open(self) -> tuple[int, int]:
-        """Of the samples that are not decided, how many can still be lost, and how many gained."""
-        left = np.ones(self.old.n, dtype=np.bool_)
-        left[self.order] = False
-        return int(self.old.robust[left].sum()), int((~self.old.robust[left]).sum())
+        """Numbers of undecided samples that can still be lost, and that can still be gained."""
+        undecided = np.ones(self.old.n, dtype=np.bool_)
+        undecided[self.order] = False
+        return int(self.old.robust[undecided].sum()), int((~self.old.robust[undecided]).sum())
 
     @property
     def same_weights(self) -> bool:
-        """Whether a rise of robustness has nothing in the model to explain it."""
+        """Whether the weights are the baseline's, so that nothing in the model explains a rise of robustness."""
         return bool(self.old.weights) and self.old.weights == self.new.weights
 
 
-UNFINISHED = "The gate stopped before a verdict was certain: run the same command again, it goes on where it stopped."
+def fixed(cells: Sequence[ComparedCell], policy: Policy) -> list[CellVerdict]:
+    """One exact test per cell on all samples, with Holm's correction over the cells.
 
-
-def fixed(pairs: Sequence[Pair], policy: Policy) -> list[CellVerdict]:
-    """One exact test a cell on all samples, with Holm's correction over the cells.
-
-    Of samples that a curtailed run left open the least favourable outcome is taken for each figure that is shown, so that
-    what is shown holds whatever they would have given.
+    If a curtailed run left samples open, each figure assumes the least favourable outcome for them, so that it holds whatever
+    they would have given.
     """
-    opens = [pair.open for pair in pairs]
-    drops = [drop_p_value(pair.lost, pair.gained + may[1]) for pair, may in zip(pairs, opens, strict=True)]
-    rises = [drop_p_value(pair.gained, pair.lost + may[0]) for pair, may in zip(pairs, opens, strict=True)]
-    fallen, risen = holm(drops), holm(rises)
+    opens = [cell.open for cell in cells]
+    drops = [drop_p_value(cell.lost, cell.gained + may_gain) for cell, (_, may_gain) in zip(cells, opens, strict=True)]
+    rises = [drop_p_value(cell.gained, cell.lost + may_lose) for cell, (may_lose, _) in zip(cells, opens, strict=True)]
+    adjusted_drops, adjusted_rises = holm(drops), holm(rises)
     return [
-        _fixed(pair, opens[i], (drops[i], rises[i]), (float(fallen[i]), float(risen[i])), len(pairs), policy)
-        for i, pair in enumerate(pairs)
+        _fixed(cell, (drops[i], rises[i]), (float(adjusted_drops[i]), float(adjusted_rises[i])), len(cells), policy)
+        for i, cell in enumerate(cells)
     ]
 
 
 def _fixed(
-    pair: Pair,
-    may: tuple[int, int],
-    p_values: tuple[float, float],
-    adjusted: tuple[float, float],
-    tests: int,
-    policy: Policy,
+    cell: ComparedCell, p_values: tuple[float, float], adjusted: tuple[float, float], tests: int, policy: Policy
 ) -> CellVerdict:
-    lost, gained, n = pair.lost, pair.gained, pair.old.n
-    upper = drop_upper(lost + may[0], gained, n, 1 - policy.alpha)
-    risen = adjusted[1] < policy.alpha
-    verdict: Verdict | None
-    if any(may):
-        verdict = _settled(pair, policy, tests)
-    elif adjusted[0] < policy.alpha:
+    """The verdict on one cell; p-values are those of a drop and of a rise."""
+    lost, gained, n = cell.lost, cell.gained, cell.old.n
+    may_lose, may_gain = cell.open
+    curtailed = may_lose > 0 or may_gain > 0
+    upper = drop_upper(lost + may_lose, gained, n, 1 - policy.alpha)
+    drop_significant, rise_significant = (p < policy.alpha for p in adjusted)
+    verdict: GateVerdict | None
+    if curtailed:
+        verdict = _curtailed(cell, policy, tests)
+    elif drop_significant:
         verdict = "regressed"
-    elif risen and pair.same_weights:
+    elif rise_significant and cell.same_weights:
         verdict = "suspicious"
     else:
         verdict = "held" if upper < policy.margin else "undecided"
     if verdict is None:
-        return CellVerdict(title(pair.old, pair.new), "incomparable", UNFINISHED, key=pair.new.key)
-    which = 1 if verdict == "suspicious" else 0
-    before = (int(pair.before.sum()) + may[0]) / n
-    now = (int(pair.now.sum()) + sum(may)) / n
-    bound = "at most " if any(may) else ""
-    seen = f"certain after {len(pair.order)} of {n} samples" if any(may) else f"n={n}"
-    drop = "" if any(may) else f"drop {100 * (before - now):.1f}, at most {100 * upper:.1f}; "
-    figures = (
-        f"{100 * before:.1f} % → {bound}{100 * now:.1f} % ({seen}; {lost} lost, {gained} gained; {drop}"
-        f"p{'≤' if any(may) else '='}{p_values[which]:.2g}, Holm {adjusted[which]:.2g})"
-    )
-    more = ""
+        return _unfinished(cell)
+    before = (int(cell.before.sum()) + may_lose) / n
+    now = (int(cell.now.sum()) + may_lose + may_gain) / n
+    p_value, p_holm = (p_values[1], adjusted[1]) if verdict == "suspicious" else (p_values[0], adjusted[0])
+    if curtailed:
+        figures = (
+            f"{100 * before:.1f} % → at most {100 * now:.1f} % (certain after {len(cell.order)} of {n} samples; {lost} lost, "
+            f"{gained} gained; p≤{p_value:.2g}, Holm {p_holm:.2g})"
+        )
+    else:
+        figures = (
+            f"{100 * before:.1f} % → {100 * now:.1f} % (n={n}; {lost} lost, {gained} gained; drop "
+            f"{100 * (before - now):.1f}, at most {100 * upper:.1f}; p={p_value:.2g}, Holm {p_holm:.2g})"
+        )
+    note = ""
     if verdict == "undecided":
         wanted = needed_n(lost, gained, n, margin=policy.margin, alpha=policy.alpha, tests=tests)
-        more = f"about {wanted:,} samples would decide if flips go on at this rate"
-    elif risen and verdict != "suspicious":
-        more = "improved"
-    return _told(pair, verdict, figures, more, p_value=adjusted[which], upper=upper, shares=(before, now))
+        note = f"about {wanted:,} samples would decide if flips continue at this rate"
+    elif rise_significant and verdict != "suspicious":
+        note = "improved"
+    return _cell_verdict(cell, verdict, figures, note, p_value=p_holm, upper=upper, shares=(before, now))
 
 
-def sequential(pairs: Sequence[Pair], policy: Policy, tests: int) -> list[CellVerdict]:
-    """A test that is valid whenever it stops, for each of `tests` cells (see `sequential.walk`)."""
-    return [_sequential(pair, policy, tests) for pair in pairs]
+def sequential(cells: Sequence[ComparedCell], policy: Policy, tests: int) -> list[CellVerdict]:
+    """A test per cell that is valid whenever it stops, for `tests` cells in all (see `sequential_test`)."""
+    return [_sequential(cell, policy, tests) for cell in cells]
 
 
-def _sequential(pair: Pair, policy: Policy, tests: int) -> CellVerdict:
-    found = _walked(pair, policy, tests)
-    verdict: Verdict = found.verdict or "undecided"
-    if found.verdict is None and any(pair.open):
-        return CellVerdict(title(pair.old, pair.new), "incomparable", UNFINISHED, key=pair.new.key)
-    before, now = (float(bits[: found.at].mean()) for bits in (pair.before, pair.now))
-    e_value = found.e_rise if verdict == "suspicious" else found.e_drop
-    when = "not decided after" if found.verdict is None else "decided after"
+def _sequential(cell: ComparedCell, policy: Policy, tests: int) -> CellVerdict:
+    decision = _decision(cell, policy, tests)
+    verdict: GateVerdict = decision.verdict or "undecided"
+    if decision.verdict is None and any(cell.open):
+        return _unfinished(cell)
+    before, now = (float(bits[: decision.at].mean()) for bits in (cell.before, cell.now))
+    e_value = decision.e_rise if verdict == "suspicious" else decision.e_drop
     figures = (
-        f"{100 * before:.1f} % → {100 * now:.1f} % ({when} {found.at} of {pair.old.n} samples; "
-        f"{found.lost} lost, {found.gained} gained; drop {100 * (before - now):.1f}, at most {100 * found.upper:.1f}; "
-        f"e={e_value:.3g} of {tests / policy.alpha:.3g})"
+        f"{100 * before:.1f} % → {100 * now:.1f} % ({'not decided' if decision.verdict is None else 'decided'} after "
+        f"{decision.at} of {cell.old.n} samples; {decision.lost} lost, {decision.gained} gained; drop "
+        f"{100 * (before - now):.1f}, at most {100 * decision.upper:.1f}; e={e_value:.3g} of {tests / policy.alpha:.3g})"
     )
-    more = ""
-    if found.verdict is None:
+    note = ""
+    if decision.verdict is None:
         wanted = needed_more(
-            pair.lost,
-            pair.gained,
-            len(pair.order),
+            cell.lost,
+            cell.gained,
+            len(cell.order),
             margin=policy.margin,
             alpha=policy.alpha,
-            both_ways=pair.same_weights,
+            both_ways=cell.same_weights,
         )
-        more = f"about {wanted:,} samples more would decide if none of them flips"
+        note = f"about {wanted:,} more samples would decide if none of them flips"
     p_value = min(1.0, tests / e_value) if e_value else 1.0
-    return _told(pair, verdict, figures, more, p_value=p_value, upper=found.upper, shares=(before, now))
+    return _cell_verdict(cell, verdict, figures, note, p_value=p_value, upper=decision.upper, shares=(before, now))
 
 
-def _told(
-    pair: Pair, verdict: Verdict, figures: str, more: str, *, p_value: float, upper: float, shares: tuple[float, float]
+def _unfinished(cell: ComparedCell) -> CellVerdict:
+    return CellVerdict(cell.title, "incomparable", UNFINISHED, key=cell.new.key)
+
+
+def _cell_verdict(
+    cell: ComparedCell,
+    verdict: GateVerdict,
+    figures: str,
+    note: str,
+    *,
+    p_value: float,
+    upper: float,
+    shares: tuple[float, float],
 ) -> CellVerdict:
-    old, new, notes = pair.old, pair.new, []
+    return CellVerdict(
+        cell.title,
+        verdict,
+        "; ".join([figures, *_notes(cell, verdict, note)]),
+        lost=cell.lost,
+        gained=cell.gained,
+        n=len(cell.order),
+        p_value=p_value,
+        upper=upper,
+        baseline_robust=shares[0],
+        robust=shares[1],
+        key=cell.new.key,
+        lost_at=tuple(sorted(int(at) for at in cell.order[cell.before & ~cell.now])),
+    )
+
+
+def _notes(cell: ComparedCell, verdict: GateVerdict, note: str) -> list[str]:
+    old, new, trace = cell.old, cell.new, cell.trace
+    notes = []
     if verdict == "suspicious":
-        notes.append("robustness rose though the weights are the baseline's: is the attack weaker? If not, accept anew")
-    if more:
-        notes.append(more)
+        notes.append(
+            "robustness rose although the weights are the baseline's: check for a weaker attack, or accept anew"
+        )
+    if note:
+        notes.append(note)
     if old.spec != new.spec:
         notes.append("the attack's settings are not the baseline's")
     if old.seed != new.seed:
         notes.append(f"the baseline's seed was {old.seed}")
     if old.randomised or new.randomised:
-        notes.append("randomised: bits are majority verdicts over fresh draws")
-    if pair.trace is not None:
-        luck = f"{pair.trace.pardoned} more broke under examples that break the baseline's model, too"
-        notes += [one for one in (pair.trace.replay, luck if pair.trace.pardoned else "") if one]
-    return CellVerdict(
-        title(pair.old, pair.new),
-        verdict,
-        "; ".join([figures, *notes]),
-        lost=pair.lost,
-        gained=pair.gained,
-        n=len(pair.order),
-        p_value=p_value,
-        upper=upper,
-        baseline_robust=shares[0],
-        robust=shares[1],
-        key=pair.new.key,
-        lost_at=tuple(sorted(int(at) for at in pair.order[pair.before & ~pair.now])),
-    )
+        notes.append("randomised: outcomes are majority verdicts over fresh draws")
+    if trace is not None and trace.replay:
+        notes.append(trace.replay)
+    if trace is not None and trace.excused:
+        notes.append(f"{trace.excused} more were broken by examples that break the baseline's model too")
+    return notes
 
 
-def certain(pair: Pair, policy: Policy, test: Test, tests: int) -> bool:
-    """Whether the verdict is certain, whatever the samples that are not decided would give. `tests`: cells of the baseline."""
-    if not any(pair.open):
+def is_certain(cell: ComparedCell, policy: Policy, test: Test, tests: int) -> bool:
+    """Whether the verdict is certain whatever the undecided samples would give. `tests`: number of cells of the baseline."""
+    if not any(cell.open):
         return True
-    return (_walked(pair, policy, tests).verdict if test == "sequential" else _settled(pair, policy, tests)) is not None
+    if test == "sequential":
+        return _decision(cell, policy, tests).verdict is not None
+    return _curtailed(cell, policy, tests) is not None
 
 
-def _settled(pair: Pair, policy: Policy, tests: int) -> Verdict | None:
-    return settled(
-        pair.lost,
-        pair.gained,
-        *pair.open,
-        pair.old.n,
+def _curtailed(cell: ComparedCell, policy: Policy, tests: int) -> GateVerdict | None:
+    return curtailed_verdict(
+        cell.lost,
+        cell.gained,
+        *cell.open,
+        cell.old.n,
         margin=policy.margin,
         alpha=policy.alpha,
         tests=tests,
-        both_ways=pair.same_weights,
+        both_ways=cell.same_weights,
     )
 
 
-def _walked(pair: Pair, policy: Policy, tests: int) -> Walk:
-    differences = pair.before.astype(np.int64) - pair.now.astype(np.int64)
-    return walk(differences, margin=policy.margin, alpha=policy.alpha, tests=tests, both_ways=pair.same_weights)
+def _decision(cell: ComparedCell, policy: Policy, tests: int) -> SequentialDecision:
+    differences = cell.before.astype(np.int64) - cell.now.astype(np.int64)
+    return sequential_decision(
+        differences, margin=policy.margin, alpha=policy.alpha, tests=tests, both_ways=cell.same_weights
+    )
 
 
 def title(old: BaselineCell | None, new: BaselineCell | None) -> str:
-    """The cell as the run has it, else as the baseline."""
+    """The title of the cell in the run, or else in the baseline, with its seed."""
     cell = new or old
     return f"{cell.title}, seed {cell.seed}" if cell else ""

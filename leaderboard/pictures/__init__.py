@@ -1,1 +1,1 @@
-"""Pictures of stored results: pure functions from records to matplotlib figures, and PNG bytes of them."""
+"""Pictures of stored results: pure functions from records to matplotlib figures, and their PNG bytes."""

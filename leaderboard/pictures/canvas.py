@@ -1,4 +1,4 @@
-"""What all pictures share: figures without global state, colours that everybody can tell apart, plain text, PNG bytes."""
+"""Shared by all pictures: figures without global state, accessible colours, plain text, PNG bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito, "Color Universal Design" (2008), without the yellow, which is too light for lines."""
+"""Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too light for lines."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
 
@@ -22,13 +22,13 @@ _DPI = 120
 
 
 class PicturesMissingError(RuntimeError):
-    """matplotlib is not installed; the message says how to install it."""
+    """matplotlib is not installed; the message has the command that installs it."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, drawn by the Agg canvas; pyplot and its global state are not used.
+    """An empty figure of `width` × `height` inches, without pyplot and its global state.
 
-    Raises PicturesMissingError where matplotlib is not installed.
+    Raises PicturesMissingError if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -40,30 +40,30 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG of 120 pixels an inch; the same bytes for the same figure."""
+    """The figure as a PNG at 120 dpi; the same bytes for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # Names in scripts that the font does not have are drawn as boxes, which is no reason to draw nothing.
+        # Characters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasAgg(figure).print_figure(file, format="png", metadata={"Software": None})
     return file.getvalue()
 
 
 def plain(text: str) -> str:
-    """Text that is drawn as it is: `$` starts no formula, and a leading `_` hides nothing from a legend."""
+    """Text that matplotlib draws literally: `$` starts no formula, and a leading `_` does not hide a legend entry."""
     text = visible(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def heading(text: str, width: int = 95) -> str:
-    """A title's lines, each plain and broken where it is longer than the picture is wide."""
+    """The lines of a title, as plain text wrapped at `width` characters."""
     return "\n".join(plain(part) for line in text.splitlines() for part in textwrap.wrap(line, width))
 
 
 def style(number: int) -> dict[str, str]:
-    """Colour, dashes and marker of the line of that number, distinct for the first 28 and never by colour alone."""
+    """Colour, dashes and marker of a line by its number, distinct for the first 28 and never by colour alone."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number % len(DASHES)],
@@ -72,7 +72,7 @@ def style(number: int) -> dict[str, str]:
 
 
 def accuracy_axis(axes: Axes, name: str = "robust accuracy (%)") -> None:
-    """A vertical axis from 0 to 100 % with a light grid."""
+    """Give the figure a vertical axis from 0 to 100 % with a light grid."""
     axes.set_ylim(-2, 102)
     axes.set_ylabel(name)
     axes.grid(visible=True, color="#dddddd", linewidth=0.7)
@@ -81,7 +81,7 @@ def accuracy_axis(axes: Axes, name: str = "robust accuracy (%)") -> None:
 
 
 def legend(axes: Axes, entries: int) -> None:
-    """A legend that covers no data: beside the axes where there is much in it."""
+    """Add a legend; with more than 6 entries beside the axes, so that it covers no data."""
     if entries > 6:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
     elif entries:

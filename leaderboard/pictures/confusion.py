@@ -1,4 +1,4 @@
-"""The confusion under attack: what the samples of each class are taken for in the worst case."""
+"""The confusion matrix under attack: label × prediction in the worst case."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy.typing as npt
 
 from gauntlet.leaderboard.pictures.canvas import heading, new_figure
 from gauntlet.leaderboard.results.record import CellResult
-from gauntlet.leaderboard.rows.closest_examples import fates
+from gauntlet.leaderboard.rows.closest_examples import closest_examples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ANNOTATED = 12
-"""Classes up to which the figures are written into the fields."""
+"""Counts are written into the cells for up to this many classes."""
 _TICKS = 25
 
 
 def confusion_matrix(results: Sequence[CellResult]) -> npt.NDArray[np.int64]:
-    """Counts (K, K): label × prediction under the worst case over the cells of one row.
+    """Counts (K, K): label × prediction in the worst case over the cells of one row.
 
-    A sample that no attack broke stands under its clean prediction. K is the largest class seen, plus 1.
+    A sample that no attack broke counts under its clean prediction. K is the largest label or prediction, plus 1.
     """
-    found = fates(results)
-    classes = 1 + int(max(found.label.max(initial=0), found.prediction.max(initial=0)))
+    examples = closest_examples(results)
+    classes = 1 + int(max(examples.label.max(initial=0), examples.prediction.max(initial=0)))
     counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (found.label, found.prediction), 1)
+    np.add.at(counts, (examples.label, examples.prediction), 1)
     return counts
 
 
-def confusion(results: Sequence[CellResult], title: str) -> Figure:
-    """The matrix of `confusion_matrix`: colour is the share of the class's samples, with counts where they fit.
+def confusion_figure(results: Sequence[CellResult], title: str) -> Figure:
+    """The matrix of `confusion_matrix`: colour is the share of the label's samples, with counts if they fit.
 
     Raises PicturesMissingError, and ValueError as `worst_case` does.
     """
@@ -54,7 +54,7 @@ def confusion(results: Sequence[CellResult], title: str) -> Figure:
     axes.set_xlabel("prediction under attack")
     axes.set_ylabel("label")
     axes.set_title(heading(title), fontsize=10)
-    # What stands on the diagonal is right.
+    # Correct predictions are on the diagonal.
     for label in range(classes):
         axes.add_patch(Rectangle((label - 0.5, label - 0.5), 1, 1, fill=False, edgecolor="#555555", linewidth=0.8))
     if classes <= _ANNOTATED:

@@ -1,4 +1,4 @@
-"""Robust accuracy against eps, and against cost: step functions of per-sample outcomes, never interpolated."""
+"""Robust accuracy against eps, and against cost, as step functions of per-sample outcomes without interpolation."""
 
 from __future__ import annotations
 
@@ -22,63 +22,67 @@ Numbers = npt.NDArray[np.float64]
 
 _LONGEST = 40
 _WORST = COLOURS.index("#000000")
-_LEAST_COST = 0.5
-"""Left of the first pass, so that a logarithmic axis shows who was right clean."""
+_MIN_COST = 0.5
+"""Left end of the logarithmic axis of passes, which thus shows the clean accuracy."""
 
 
 def standing(falls: Numbers, correct: npt.NDArray[np.bool_]) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """Where samples fall, and how many stand from there on.
+    """The number of samples that stand, as a step function of eps or cost.
 
-    `falls` (N,): the eps or the cost at which each sample is broken, NaN or infinite where it never is; samples that are
-    not `correct` when clean never stand. Returns x, 0 first and then ascending, and counts: `counts[i]` samples stand for
-    every value in [x[i], x[i + 1]), after the last x for all that follow.
+    `falls` (N,): the eps or the cost at which each sample is broken, NaN or infinite if it is not; samples that are not
+    `correct` when clean never stand. Returns x, which is 0 and then the ascending values at which samples are broken, and
+    counts: `counts[i]` samples stand in [x[i], x[i + 1]), and `counts[-1]` after the last x.
     """
-    found = np.sort(falls[correct & np.isfinite(falls)])
-    x, times = np.unique(found, return_counts=True)
+    x, times = np.unique(falls[correct & np.isfinite(falls)], return_counts=True)
     counts = np.count_nonzero(correct) - np.cumsum(times)
     return np.concatenate([[0.0], x]), np.concatenate([[np.count_nonzero(correct)], counts]).astype(np.int64)
 
 
 def minimum_distances(result: CellResult) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-    """Of a minimum-norm cell, the distance at which each sample is broken (NaN: none found), and who is right clean."""
-    found = cells.outcomes(result)
-    return found.distance, found.correct
+    """The distance at which each sample of a minimum-norm cell is broken (NaN if it is not), and whether it is correct clean."""
+    samples = cells.outcomes(result)
+    return samples.distance, samples.correct
 
 
 def success_costs(result: CellResult) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-    """Forward and backward passes that each sample had cost when it was broken (NaN: never), and who is right clean."""
-    found = cells.outcomes(result)
-    spent = np.concatenate([block.samples.forwards + block.samples.backwards for block in result.blocks])
-    return np.where(found.correct & ~found.robust, spent, np.nan), found.correct
+    """The passes spent on each sample until it was broken (NaN if it was not), and whether it is correct clean."""
+    samples = cells.outcomes(result)
+    return np.where(samples.correct & ~samples.robust, _passes(result), np.nan), samples.correct
 
 
-def against_eps(results: Sequence[CellResult], title: str) -> Figure | None:
-    """Robust accuracy at every eps, a line for each minimum-norm cell of one row with its 95 % interval.
+def _passes(result: CellResult) -> Numbers:
+    """Forward and backward passes on each sample."""
+    return np.concatenate([block.samples.forwards + block.samples.backwards for block in result.blocks])
 
-    At an eps, a sample is robust if its distance is larger. Attacks with a fixed eps are points with intervals. Several
-    minimum-norm cells also have the line of their worst case. None where the row has no minimum-norm cell with samples.
-    Raises PicturesMissingError.
+
+def accuracy_against_eps(results: Sequence[CellResult], title: str) -> Figure | None:
+    """Robust accuracy at every eps, a line with its 95 % interval for each minimum-norm cell of one row.
+
+    A sample is robust at an eps if its distance is larger. Attacks with a fixed eps are points with intervals. With several
+    minimum-norm cells, a further line shows their worst case. None if no minimum-norm cell of the row has samples. Raises
+    PicturesMissingError.
     """
-    shown = [one for one in results if cells.covered(one)]
-    lines = [one for one in shown if one.cell.minimum_norm]
+    shown = [result for result in results if cells.covered(result)]
+    lines = [result for result in shown if result.cell.minimum_norm]
     if not lines:
         return None
     figure = new_figure(9, 5.5)
     axes = figure.add_subplot()
     eps = lines[0].cell.eps
-    parts = [minimum_distances(one) for one in lines]
-    finite = np.concatenate([distance[np.isfinite(distance)] for distance, _ in parts])
+    curves = [minimum_distances(result) for result in lines]
+    finite = np.concatenate([distance[np.isfinite(distance)] for distance, _ in curves])
     end = max(1.05 * float(finite.max(initial=0.0)), 1.5 * eps)
-    for number, (one, (distance, correct)) in enumerate(zip(lines, parts, strict=True)):
-        _steps(axes, distance, correct, end, _name(one, results), number)
+    for number, (result, (distance, correct)) in enumerate(zip(lines, curves, strict=True)):
+        _steps(axes, distance, correct, end, _name(result, results), number)
     entries = len(shown)
-    alike = all(np.array_equal(cells.outcomes(one).id, cells.outcomes(lines[0]).id) for one in lines)
-    if len(lines) > 1 and alike:
-        nearest = np.min([np.where(np.isnan(distance), np.inf, distance) for distance, _ in parts], axis=0)
-        _steps(axes, nearest, parts[0][1], end, "worst case of these", _WORST, band=False)
+    same_samples = all(np.array_equal(cells.outcomes(one).id, cells.outcomes(lines[0]).id) for one in lines)
+    if len(lines) > 1 and same_samples:
+        nearest = np.min([np.where(np.isnan(distance), np.inf, distance) for distance, _ in curves], axis=0)
+        _steps(axes, nearest, curves[0][1], end, "worst case of these", _WORST, band=False)
         entries += 1
-    for number, one in enumerate((one for one in shown if not one.cell.minimum_norm), start=len(lines)):
-        _point(axes, eps, cells.robust_accuracy(one), _name(one, results), number)
+    points = [result for result in shown if not result.cell.minimum_norm]
+    for number, result in enumerate(points, start=len(lines)):
+        _point(axes, eps, cells.robust_accuracy(result), _name(result, results), number)
     axes.axvline(eps, color="#666666", linewidth=1, linestyle=(0, (1, 3)))
     axes.text(eps, 101, f" eps {eps:.4g}", fontsize=8, color="#444444", va="top")
     axes.set_xlim(0, end)
@@ -89,29 +93,29 @@ def against_eps(results: Sequence[CellResult], title: str) -> Figure | None:
     return figure
 
 
-def against_cost(results: Sequence[CellResult], title: str) -> Figure | None:
-    """Share of all samples still standing after so many passes each, a line for each cell of one row.
+def accuracy_against_cost(results: Sequence[CellResult], title: str) -> Figure | None:
+    """The share of all samples that stand after a number of passes each, a line for each cell of one row.
 
-    Passes are forward and backward ones on that sample until its success, means over a batch for whole attacks of other
-    libraries; a marker ends each line at the most that the attack spent on any sample. Minimum-norm attacks do not stop at
-    a success, and fall at the end only. None where no cell has samples. Raises PicturesMissingError.
+    Passes are the forward and backward passes on the sample until it is broken, means over a batch for attacks of other
+    libraries. A marker ends each line at the largest number of passes on any sample. Minimum-norm attacks do not stop at a
+    success: their lines fall at the end only. None if no cell has samples. Raises PicturesMissingError.
     """
-    shown = [one for one in results if cells.covered(one)]
+    shown = [result for result in results if cells.covered(result)]
     if not shown:
         return None
     figure = new_figure(9, 5.5)
     axes = figure.add_subplot()
-    spent = [np.concatenate([b.samples.forwards + b.samples.backwards for b in one.blocks]) for one in shown]
-    end = max(2.0, 1.1 * max(float(one.max(initial=0.0)) for one in spent))
-    for number, (one, passes) in enumerate(zip(shown, spent, strict=True)):
-        falls, correct = success_costs(one)
-        last = max(1.0, float(passes.max(initial=0.0)))
-        name = _name(one, results) + (" (minimum-norm: never stops early)" if one.cell.minimum_norm else "")
-        _steps(axes, falls, correct, last, name, number, start=_LEAST_COST, band=False)
-        final = 100 * cells.robust_accuracy(one).estimate
+    most = [float(_passes(result).max(initial=0.0)) for result in shown]
+    end = max(2.0, 1.1 * max(most))
+    for number, (result, passes) in enumerate(zip(shown, most, strict=True)):
+        falls, correct = success_costs(result)
+        last = max(1.0, passes)
+        name = _name(result, results) + (" (minimum-norm: never stops early)" if result.cell.minimum_norm else "")
+        _steps(axes, falls, correct, last, name, number, start=_MIN_COST, band=False)
+        final = 100 * cells.robust_accuracy(result).estimate
         axes.plot([last], [final], color=style(number)["color"], marker=style(number)["marker"], markersize=5)
     axes.set_xscale("log")
-    axes.set_xlim(_LEAST_COST, end)
+    axes.set_xlim(_MIN_COST, end)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("forward + backward passes on a sample until it is broken")
     accuracy_axis(axes, "still standing (%)")
@@ -168,7 +172,7 @@ def _point(axes: Axes, eps: float, accuracy: Proportion, name: str, number: int)
 
 
 def _name(result: CellResult, results: Sequence[CellResult]) -> str:
-    """The attack, with its seed where several seeds of it are shown."""
-    twins = sum(one.cell.attack == result.cell.attack for one in results)
+    """The attack, with its seed if several seeds of it are shown."""
+    seeds = sum(other.cell.attack == result.cell.attack for other in results)
     name = shorten(result.cell.attack, _LONGEST)
-    return f"{name}, seed {result.cell.seed}" if twins > 1 else name
+    return f"{name}, seed {result.cell.seed}" if seeds > 1 else name

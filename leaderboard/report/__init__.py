@@ -1,1 +1,1 @@
-"""CSV, Markdown and terminal output."""
+"""The leaderboard's output: CSV files, the Markdown report and the terminal table."""

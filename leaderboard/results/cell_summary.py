@@ -1,4 +1,4 @@
-"""What one cell's blocks say together: status, per-sample outcomes, costs."""
+"""Summary of a cell over its blocks: status, per-sample outcomes, costs, flags, and where it was computed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Status = Literal["ok", "error", "unfinished"]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcomes:
-    """Per-sample outcomes of all blocks of a cell, arrays of length N in the order of the plan."""
+class SampleOutcomes:
+    """Per-sample outcomes over all blocks of a cell, arrays of length N in the order of the plan."""
 
     id: npt.NDArray[np.str_]
     label: npt.NDArray[np.int64]
     correct: npt.NDArray[np.bool_]
-    """When clean."""
+    """Classified correctly when clean."""
     robust: npt.NDArray[np.bool_]
-    """For a randomised model: correct when clean, and most of the scoring draws are right."""
+    """For a randomised model: correct when clean, and correct in most of the scoring draws."""
     distance: npt.NDArray[np.float64]
     wrong_share: npt.NDArray[np.float64]
     wrong_share_scored: npt.NDArray[np.float64]
@@ -38,19 +38,19 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a cell's attack cost; passes are means over its samples, NaN where there are none."""
+    """Costs of a cell's attack; passes are means over its samples, NaN if there are none."""
 
     seconds: float
     forwards_per_sample: float
     backwards_per_sample: float
     peak_memory_mib: float
-    """The largest of the blocks'; NaN where there are none."""
+    """The maximum over the blocks; NaN if there are none."""
     candidates_rejected: int
     disagreements: int
 
 
 def status(result: CellResult) -> Status:
-    """`error` where anything failed, even if blocks exist; `unfinished` where samples that the plan asks for lack."""
+    """`error` if anything failed, even if blocks exist; `unfinished` if the blocks cover fewer samples than planned."""
     if result.error is not None:
         return "error"
     n = covered(result)
@@ -63,17 +63,17 @@ def covered(result: CellResult) -> int:
 
 
 def majority_right(wrong_share: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Whether more than half of the draws are right; a tie is no majority, and NaN is not robust."""
+    """Whether more than half of the draws are correct; a tie is no majority, and NaN counts as not robust."""
     return wrong_share < 0.5
 
 
-def outcomes(result: CellResult) -> Outcomes:
-    """The blocks' outcomes, one after the other. For a randomised model `robust` is judged on the scoring draws."""
+def outcomes(result: CellResult) -> SampleOutcomes:
+    """The outcomes of all blocks, concatenated. For a randomised model `robust` is decided by the scoring draws."""
     blocks = [block.samples for block in result.blocks]
     correct = _join([block.correct for block in blocks], np.bool_)
     scored = _join([block.wrong_share_scored for block in blocks], np.float64)
     recorded = _join([block.robust for block in blocks], np.bool_)
-    return Outcomes(
+    return SampleOutcomes(
         id=_join([block.id for block in blocks], np.str_),
         label=_join([block.label for block in blocks], np.int64),
         correct=correct,
@@ -89,7 +89,7 @@ def _join(arrays: Sequence[npt.NDArray[T]], dtype: type[T]) -> npt.NDArray[T]:
 
 
 def costs(result: CellResult) -> Costs:
-    """The blocks' costs together, whether or not the cell finished."""
+    """The costs of all blocks together, whether or not the cell finished."""
     n = covered(result)
     stats = [block.stats for block in result.blocks]
     return Costs(
@@ -103,52 +103,58 @@ def costs(result: CellResult) -> Costs:
 
 
 def _total(result: CellResult, passes: Literal["forwards", "backwards"]) -> float:
-    def of(samples: Samples) -> float:
+    def total(samples: Samples) -> float:
         return float((samples.forwards if passes == "forwards" else samples.backwards).sum())
 
-    return sum((of(block.samples) for block in result.blocks), 0.0)
+    return sum((total(block.samples) for block in result.blocks), 0.0)
 
 
 def clean_accuracy(result: CellResult) -> Proportion:
-    """Share of the cell's samples that are right when clean."""
+    """Share of the cell's samples that are classified correctly when clean."""
     return Proportion.of(outcomes(result).correct)
 
 
 def robust_accuracy(result: CellResult) -> Proportion:
-    """Share of the cell's samples that are right when clean and stay so under its attack."""
+    """Share of the cell's samples that are classified correctly when clean and under its attack."""
     return Proportion.of(outcomes(result).robust)
 
 
 def median_distance(result: CellResult) -> float:
-    """Median measured distance of the samples that the attack broke, NaN where it broke none."""
-    found = outcomes(result)
-    broken = found.distance[found.correct & ~found.robust & np.isfinite(found.distance)]
-    return float(np.median(broken)) if len(broken) else math.nan
+    """Median measured distance over the samples that the attack broke; NaN if it broke none."""
+    samples = outcomes(result)
+    distances = samples.distance[samples.correct & ~samples.robust & np.isfinite(samples.distance)]
+    return float(np.median(distances)) if len(distances) else math.nan
 
 
 def flags(result: CellResult) -> tuple[Flag, ...]:
-    """The blocks' flags, each once, in order of first appearance."""
+    """The flags of all blocks, each once, in order of first appearance."""
     return tuple(dict.fromkeys(flag for block in result.blocks for flag in block.flags))
 
 
-def ways(result: CellResult) -> frozenset[str]:
-    """In which ways the cell attacks, as its blocks say."""
-    return frozenset(way for block in result.blocks for ways in block.cell.ways.values() for way in ways.split("+"))
+def techniques(result: CellResult) -> frozenset[str]:
+    """The attack techniques of all stages; a stage that combines several, such as `bpda+eot`, counts for each."""
+    combined = (technique for block in result.blocks for technique in block.cell.ways.values())
+    return frozenset(name for technique in combined for name in technique.split("+"))
+
+
+def stage_techniques(result: CellResult) -> dict[str, str]:
+    """The technique of each stage, in the order of the stages."""
+    return {stage: technique for block in result.blocks for stage, technique in block.cell.ways.items()}
 
 
 def certified(result: CellResult) -> int | None:
-    """How many samples are proven robust; None where nothing was to be proven."""
-    proven = [block.samples.certified for block in result.blocks if block.samples.certified is not None]
-    return sum(int(one.sum()) for one in proven) if proven else None
+    """Number of samples that are proven robust; None for cells that are no certificates."""
+    blocks = [block.samples.certified for block in result.blocks if block.samples.certified is not None]
+    return sum(int(bits.sum()) for bits in blocks) if blocks else None
 
 
 def precision(result: CellResult) -> str:
-    """The form of the model that was attacked, as the blocks say; what was planned where there are none."""
+    """The form of the model that was attacked, from the blocks; the planned form if there are none."""
     return ", ".join(dict.fromkeys(block.cell.precision for block in result.blocks)) or result.cell.precision
 
 
 def device(result: CellResult) -> str:
-    """The device that the provenance names, empty where it names none."""
+    """The device in the provenance, empty if none is recorded."""
     sources = [block.provenance for block in result.blocks]
     if result.error is not None:
         sources.append(result.error.provenance)
@@ -156,8 +162,8 @@ def device(result: CellResult) -> str:
 
 
 def newest_commit(results: Sequence[CellResult]) -> str:
-    """The commit that the newest block was computed at, with `-dirty` where files differed from it; empty where none is known."""
-    sources = [block.provenance for one in results for block in one.blocks]
+    """The commit of the newest block, with `-dirty` if files differed from it; empty if none is recorded."""
+    sources = [block.provenance for result in results for block in result.blocks]
     newest = max(sources, key=lambda source: str(source.get("time", "")), default={})
-    head = newest.get("commit")
-    return f"{head}{'-dirty' if newest.get('dirty') else ''}" if head else ""
+    commit = newest.get("commit")
+    return f"{commit}{'-dirty' if newest.get('dirty') else ''}" if commit else ""

@@ -1,7 +1,7 @@
-"""Names and messages made safe to show: in a terminal, in Markdown, and in a CSV file that a spreadsheet opens.
+"""Escaping of names and messages for terminals, Markdown, and CSV files that are opened in a spreadsheet.
 
-A model's name comes from a file name or a stranger's code, an error message from anywhere: neither may add cells,
-links, markup or formulas to a report.
+A model's name may come from a file name or from third-party code, an error message from anywhere. Neither may add cells, links,
+markup or formulas to a report.
 """
 
 from __future__ import annotations
@@ -11,53 +11,53 @@ import unicodedata
 
 _MARKUP = re.compile(r"[\\`*\[\]#!|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=[^\s\d])|(?<=www)\.")
 _BLOCK_START = re.compile(r"^(\d+(?=[.)])|(?=[-+]))")
-# Also after blanks, quotes and semicolons: some programs drop the first two, and some languages split at the last.
+# Also after blanks, quotes and semicolons: some programs drop blanks and quotes, and some locales split at semicolons.
 _FORMULA = re.compile("(^|;)(?=[\\s\"'`]*[=+\\-@＝＋－＠])")
 
 
 def visible(text: str) -> str:
-    """One line in which every character shows.
+    """The text as one line in which every character is visible.
 
-    Runs of white space become one space; control and format characters (among them the bidirectional overrides and
-    those of no width) and lone surrogates become `\\u` and their number.
+    Runs of white space become one space. Control and format characters (among them bidirectional overrides and zero-width
+    characters) and lone surrogates become `\\u` and their code point.
     """
-    return "".join(_shown(character) for character in " ".join(text.split()))
+    return "".join(_visible_character(character) for character in " ".join(text.split()))
 
 
-def _shown(character: str) -> str:
+def _visible_character(character: str) -> str:
     return f"\\u{ord(character):04x}" if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character
 
 
 def markdown(text: str, limit: int | None = None) -> str:
-    """The text as Markdown that renders as itself, in a paragraph, a list item or a cell of a table.
+    """The text as Markdown that renders literally, in a paragraph, a list item or a table cell.
 
-    At most `limit` characters are kept, before escaping.
+    Text longer than `limit` characters is shortened before escaping.
     """
     text = shorten(visible(text), limit) if limit else visible(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Backslashes rather than entities, so that names stay readable in the file itself.
+    # Backslashes rather than entities keep names readable in the source.
     text = _MARKUP.sub(lambda match: "\\" + match.group(), text)
     return _BLOCK_START.sub(r"\1\\", text)
 
 
 def fenced(text: str) -> str:
-    """The text as a code block, to be copied exactly; the fence is longer than any run of backticks in the text."""
+    """The text as a shell code block; the fence is longer than any run of backticks in the text."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    lines = ("".join(map(_shown, line)) for line in text.splitlines() or [""])
+    lines = ("".join(map(_visible_character, line)) for line in text.splitlines() or [""])
     return "\n".join([fence + "sh", *lines, fence])
 
 
 def spreadsheet(text: str) -> str:
-    """The text as a CSV field that a spreadsheet shows and does not run: an apostrophe before what starts a formula.
+    """The text as a CSV field that a spreadsheet does not evaluate: an apostrophe precedes characters that start a formula.
 
-    The first characters are OWASP's list ("CSV injection"); quoting the field does not help, so the apostrophe stands
-    inside the quotes. For text only: numbers are written as numbers.
+    The characters are those of OWASP's list ("CSV injection"). Quoting the field does not help, so the apostrophe is part of
+    the text. Only for text, not for numbers.
     """
     return _FORMULA.sub(r"\1'", visible(text))
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters, with … in the middle in place of what was left out."""
+    """At most `limit` characters; the middle of a longer text is replaced by …."""
     if len(text) <= limit:
         return text
     tail = (limit - 1) // 2

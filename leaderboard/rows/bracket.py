@@ -1,4 +1,4 @@
-"""The bracket of a row: certified <= truth <= attacked, and what must never be: a sample that is both certified and broken."""
+"""The bracket of a row, certified ≤ truth ≤ attacked, and the alarm for samples that are both certified and broken."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from gauntlet.leaderboard.rows.worst_case import WorstCase
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 CERTIFICATE = "certificate"
-"""Kind of the cells that prove instead of attacking."""
+"""The `attack_kind` of cells that compute a certificate."""
 _ALPHA = 0.001
-"""Chance that a certificate of randomized smoothing is wrong about a sample, and that of a false alarm here."""
+"""Chance that a certificate of randomized smoothing is wrong about a sample, and chance of a false alarm here."""
 
 
 @dataclass(frozen=True)
 class Bracket:
-    """What is known of a row's samples."""
+    """Lower bound of a row's robust accuracy, and how it fits the attacks."""
 
     certified: Proportion
     """Share of the samples proven robust: a lower bound of the truth."""
     open: int
-    """Samples neither certified nor broken."""
+    """Number of samples neither certified nor broken."""
     contradictions: tuple[str, ...]
     """Ids of samples that are certified and broken."""
     probabilistic: bool
-    """Whether the certificate holds with high probability only, as randomized smoothing's does."""
+    """Whether the certificate holds with high probability only, as that of randomized smoothing does."""
 
     @property
     def broken_proof(self) -> bool:
-        """Whether the contradictions are a bug: any, or, of a probabilistic certificate, more than its alpha explains."""
+        """Whether the contradictions show a bug: any of them, or for a probabilistic certificate more than alpha explains."""
         count, n = len(self.contradictions), self.certified.successes
         if not self.probabilistic or not count:
             return count > 0
@@ -42,7 +42,7 @@ class Bracket:
 
     @property
     def alarm(self) -> str:
-        """The sentence that says so; empty where all is well."""
+        """The message of a broken proof; empty if there is none."""
         if not self.broken_proof:
             return ""
         return (
@@ -53,21 +53,20 @@ class Bracket:
 
 
 def bracket(results: Sequence[CellResult], worst: WorstCase) -> Bracket | None:
-    """The bracket of the cells of one row, on the samples of their worst case; None where nothing was to be proven."""
+    """The bracket of the cells of one row, on the samples of their worst case; None if no cell is a certificate."""
     proofs: dict[str, bool] = {}
     probabilistic = False
-    for result in results:
-        for block in result.blocks:
-            if block.samples.certified is not None:
-                probabilistic |= block.cell.randomised
-                proofs |= dict(zip(block.samples.id.tolist(), block.samples.certified.tolist(), strict=True))
+    for block in (block for result in results for block in result.blocks):
+        if block.samples.certified is not None:
+            probabilistic |= block.cell.randomised
+            proofs |= dict(zip(block.samples.id.tolist(), block.samples.certified.tolist(), strict=True))
     if not proofs:
         return None
     certified = np.array([proofs.get(str(name), False) for name in worst.id], dtype=np.bool_)
     broken = worst.correct & ~worst.robust
     return Bracket(
-        Proportion.of(certified),
-        int(np.count_nonzero(worst.robust & ~certified)),
-        tuple(str(name) for name in worst.id[certified & broken]),
-        probabilistic,
+        certified=Proportion.of(certified),
+        open=int(np.count_nonzero(worst.robust & ~certified)),
+        contradictions=tuple(str(name) for name in worst.id[certified & broken]),
+        probabilistic=probabilistic,
     )

@@ -1,4 +1,4 @@
-"""Accuracy under common corruptions: a figure of its own, which no attack, rank, bracket or gate has a part in.
+"""Accuracy under common corruptions: independent of attacks, ranks, brackets and gates.
 
 Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations", ICLR 2019 (arXiv
 1903.12261), section 4.
@@ -36,15 +36,15 @@ ALEXNET: Mapping[str, float] = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""Errors of AlexNet on ImageNet-C, means over the five severities: the 15 corruptions of which the benchmark is made.
+"""Errors of AlexNet on the 15 corruptions of ImageNet-C, means over the five severities.
 
-As in the authors' code of AugMix (github.com/google-research/augmix, imagenet.py), which has them from the benchmark's authors.
+From the code of AugMix (github.com/google-research/augmix, imagenet.py), whose authors took them from the benchmark's authors.
 """
 
 
 @dataclass(frozen=True)
-class Mean:
-    """A mean over samples of shares in [0, 1], with its 95 % interval."""
+class MeanAccuracy:
+    """A mean of shares in [0, 1] over samples, with its 95 % interval."""
 
     estimate: float
     interval: tuple[float, float]
@@ -53,18 +53,18 @@ class Mean:
 
 @dataclass(frozen=True)
 class CorruptionAccuracy:
-    """What corruptions leave of a row's accuracy, over the samples that all of them covered."""
+    """Accuracy of a row under corruptions, over the samples that all of them covered."""
 
-    mean: Mean
-    """Over corruptions and severities, each corruption counting the same; NaN where one failed or is not finished."""
+    mean: MeanAccuracy
+    """Over corruptions and severities, each corruption weighted equally; NaN if one failed or is not finished."""
     by_label: Mapping[str, float | Literal["error", "–"]]
-    """Mean over the severities, of all seeds together; or what stands in its place: it failed, or it has not finished."""
+    """Mean over the severities and seeds of each corruption; `error` if it failed, `–` if it has not finished."""
     by_severity: Mapping[int, float]
-    """Mean over the corruptions that have finished, at each severity that all of these have."""
+    """Mean over the corruptions that have finished, at each severity that all of them have."""
     alexnet: float | None
-    """Mean corruption error in proportion to AlexNet's; None but for ImageNet and all 15 corruptions at all severities."""
+    """Mean corruption error relative to AlexNet's; None except for ImageNet and all 15 corruptions at all severities."""
     seconds: float
-    """Of making the corrupted images and judging them."""
+    """Time for making the corrupted images and classifying them."""
 
     @property
     def error(self) -> float:
@@ -73,7 +73,7 @@ class CorruptionAccuracy:
 
 
 def corruption_accuracy(results: Sequence[CellResult]) -> CorruptionAccuracy | None:
-    """What the cells of one model, defense, threat model and data say; None where there are no corruptions among them."""
+    """The accuracy under the corruptions among the cells of one model, defense, threat model and data; None without any."""
     labels: dict[str, dict[int, CellResult]] = {}
     for result in results:
         if result.cell.attack_kind == CORRUPTION:
@@ -81,88 +81,90 @@ def corruption_accuracy(results: Sequence[CellResult]) -> CorruptionAccuracy | N
             labels.setdefault(result.cell.attack, {}).setdefault(result.cell.seed, result)
     if not labels:
         return None
-    right = {label: _right(list(seeds.values())) for label, seeds in labels.items()}
-    shares = [one for one in right.values() if not isinstance(one, str)]
-    every = [result for seeds in labels.values() for result in seeds.values()]
-    common = set.intersection(*(set(one) for one in shares)) if len(shares) == len(right) else set[str]()
+    right = {label: _right_shares(list(seeds.values())) for label, seeds in labels.items()}
+    shares = [samples for samples in right.values() if not isinstance(samples, str)]
+    corrupted = [result for seeds in labels.values() for result in seeds.values()]
+    common = set.intersection(*(set(samples) for samples in shares)) if len(shares) == len(right) else set[str]()
     names = [name for name in shares[0] if name in common] if shares else []
-    table = np.array([[one[name] for name in names] for one in shares]).reshape(len(shares), len(names))
-    by_label = {label: one if isinstance(one, str) else _average(one) for label, one in right.items()}
+    table = np.array([[samples[name] for name in names] for samples in shares]).reshape(len(shares), len(names))
+    by_label = {
+        label: samples if isinstance(samples, str) else float(np.mean(list(samples.values())))
+        for label, samples in right.items()
+    }
     return CorruptionAccuracy(
-        mean_of(table.mean(0) if names else np.empty(0)),
-        by_label,
-        _severities(every),
-        _relative(every, by_label),
-        sum(cells.costs(result).seconds for result in every),
+        mean=mean_of(table.mean(0) if names else np.empty(0)),
+        by_label=by_label,
+        by_severity=_severities(corrupted),
+        alexnet=_relative_to_alexnet(corrupted, by_label),
+        seconds=sum(cells.costs(result).seconds for result in corrupted),
     )
 
 
 def by_severity(result: CellResult) -> dict[int, Proportion]:
-    """Accuracy at each severity of a corruption's cell; empty for other cells, and before its first block."""
+    """Accuracy at each severity of a corruption's cell; empty for other cells, and before the first block."""
     if result.cell.attack_kind != CORRUPTION or not result.blocks:
         return {}
     wrong = [set(map(int, text.split())) for block in result.blocks for text in block.samples.stage]
     return {
-        severity: Proportion(sum(severity not in one for one in wrong), len(wrong))
+        severity: Proportion(sum(severity not in severities for severities in wrong), len(wrong))
         for severity in sorted(map(int, result.blocks[0].cell.ways))
     }
 
 
-def accuracy(result: CellResult) -> Mean:
+def accuracy(result: CellResult) -> MeanAccuracy:
     """Mean accuracy of a corruption's cell over its severities."""
     return mean_of(1 - cells.outcomes(result).wrong_share)
 
 
-def told(result: CellResult) -> str:
-    """What a cell with results found, in a few words: of an attack the robust accuracy, of a corruption the accuracy."""
+def describe_result(result: CellResult) -> str:
+    """The result of a cell in a few words: the robust accuracy of an attack, or the accuracy under a corruption."""
     if result.cell.attack_kind == CORRUPTION:
         return f"accuracy {100 * accuracy(result).estimate:.1f} %, mean over its severities"
     return f"robust {100 * cells.robust_accuracy(result).estimate:.1f} %"
 
 
-def mean_of(values: npt.NDArray[np.float64]) -> Mean:
-    """The mean of shares (N,), one a sample, with an interval from 2,000 bootstrap samples of the samples (percentiles, seeded).
+def mean_of(values: npt.NDArray[np.float64]) -> MeanAccuracy:
+    """The mean of shares (N,), one per sample, with a percentile interval from 2,000 bootstrap resamples (fixed seed).
 
-    Samples are drawn, not images: all corruptions of one sample stand or fall together. Where all values are 0 or all are 1 there
-    is nothing to draw from, and the interval is that of Clopper and Pearson. NaN where there are no samples.
+    Samples are resampled, not images: all corruptions of a sample are kept together. If all values are 0 or all are 1, the
+    bootstrap has no spread, and the interval is that of Clopper and Pearson. NaN if there are no samples.
     """
     n = len(values)
     if n == 0:
-        return Mean(np.nan, (np.nan, np.nan), 0)
+        return MeanAccuracy(np.nan, (np.nan, np.nan), 0)
     mean = float(values.mean())
     levels, counts = np.unique(values, return_counts=True)
     if len(levels) == 1 and levels[0] in (0, 1):
-        return Mean(mean, Proportion(round(n * mean), n).interval, n)
-    # Drawing how often each value occurs is drawing the samples themselves, and costs less.
+        return MeanAccuracy(mean, Proportion(round(n * mean), n).interval, n)
+    # Drawing the number of times that each value occurs is equivalent to drawing samples, and cheaper.
     drawn = np.random.default_rng(0).multinomial(n, counts / n, size=_RESAMPLES) @ levels / n
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(end) for end in np.quantile(drawn, (tail, 1 - tail)))
-    return Mean(mean, (low, high), n)
+    return MeanAccuracy(mean, (low, high), n)
 
 
-def _right(seeds: Sequence[CellResult]) -> dict[str, float] | Literal["error", "–"]:
-    """Share of the severities at which each sample is right, a mean over the seeds."""
+def _right_shares(seeds: Sequence[CellResult]) -> dict[str, float] | Literal["error", "–"]:
+    """Share of the severities at which each sample is classified correctly, a mean over the seeds."""
     states = {cells.status(result) for result in seeds}
     if states != {"ok"}:
         return "error" if "error" in states else "–"
-    found = [cells.outcomes(result) for result in seeds]
-    shares = [dict(zip(one.id.tolist(), (1 - one.wrong_share).tolist(), strict=True)) for one in found]
-    common = set.intersection(*(set(one) for one in shares))
-    return {name: float(np.mean([one[name] for one in shares])) for name in shares[0] if name in common}
+    outcomes = [cells.outcomes(result) for result in seeds]
+    shares = [dict(zip(seed.id.tolist(), (1 - seed.wrong_share).tolist(), strict=True)) for seed in outcomes]
+    common = set.intersection(*(set(seed) for seed in shares))
+    return {name: float(np.mean([seed[name] for seed in shares])) for name in shares[0] if name in common}
 
 
 def _severities(results: Sequence[CellResult]) -> dict[int, float]:
-    found = [by_severity(result) for result in results if cells.status(result) == "ok"]
-    common = set.intersection(*(set(one) for one in found)) if found else set[int]()
-    return {severity: float(np.mean([one[severity].estimate for one in found])) for severity in sorted(common)}
+    finished = [by_severity(result) for result in results if cells.status(result) == "ok"]
+    common = set.intersection(*(set(severities) for severities in finished)) if finished else set[int]()
+    return {
+        severity: float(np.mean([severities[severity].estimate for severities in finished]))
+        for severity in sorted(common)
+    }
 
 
-def _average(right: Mapping[str, float]) -> float:
-    return float(np.mean(list(right.values())))
-
-
-def _relative(results: Sequence[CellResult], by_label: Mapping[str, float | str]) -> float | None:
-    """The mean corruption error in proportion to AlexNet's, where the question is the one that AlexNet was asked."""
+def _relative_to_alexnet(results: Sequence[CellResult], by_label: Mapping[str, float | str]) -> float | None:
+    """The mean corruption error relative to AlexNet's; None unless all of AlexNet's corruptions were measured on ImageNet."""
     errors: dict[str, float] = {}
     for result in results:
         right = by_label[result.cell.attack]
@@ -175,7 +177,7 @@ def _relative(results: Sequence[CellResult], by_label: Mapping[str, float | str]
 
 
 def corruption_of(cell: CellInfo) -> str:
-    """The corruption's name, whatever its label."""
+    """The name of the cell's corruption, which may differ from its label."""
     return cell.attack_spec.partition(":")[0].removeprefix(f"{CORRUPTION}.")
 
 

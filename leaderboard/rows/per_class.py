@@ -1,4 +1,4 @@
-"""Accuracy class by class: which class an attack hurts most, and by how much more than the others."""
+"""Accuracy per class, and the gap between the best and the worst class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHUFFLES = 2000
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassAccuracy:
     """Clean and robust accuracy of one class, over its own samples, each with its 95 % interval."""
 
     label: int
@@ -24,44 +24,43 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class ClassGap:
-    """How far robust accuracy is apart between the classes; differences of shares, in 0..1."""
+    """Differences of robust accuracy between classes, as shares in 0..1."""
 
-    best: ClassFigures
-    worst: ClassFigures
+    best: ClassAccuracy
+    worst: ClassAccuracy
     difference: float
     """Robust accuracy of the best class minus that of the worst."""
     below_mean: float
-    """Mean of the classes' robust accuracies, each class counting the same, minus that of the worst."""
+    """Mean of the classes' robust accuracies, each class weighted equally, minus that of the worst."""
     p_value: float
-    """Chance of a difference as large where every class is equally robust: best and worst are chosen after looking, so
-    that some difference is always found."""
+    """Chance of a difference at least as large if every class were equally robust. Best and worst class are chosen after
+    looking at the data, so that some difference is always found."""
 
 
-def per_class(worst: WorstCase) -> tuple[ClassFigures, ...]:
-    """The figures of every class that has samples, by ascending label; robust is the worst case over the attacks."""
-    found = []
+def per_class(worst: WorstCase) -> tuple[ClassAccuracy, ...]:
+    """The accuracies of every class that has samples, by ascending label; robust is the worst case over the attacks."""
+    classes = []
     for label in np.unique(worst.label):
         members = worst.label == label
-        found.append(
-            ClassFigures(int(label), Proportion.of(worst.correct[members]), Proportion.of(worst.robust[members]))
-        )
-    return tuple(found)
+        clean, robust = Proportion.of(worst.correct[members]), Proportion.of(worst.robust[members])
+        classes.append(ClassAccuracy(int(label), clean, robust))
+    return tuple(classes)
 
 
-def class_gap(classes: Sequence[ClassFigures]) -> ClassGap | None:
-    """The gap between the best and the worst class (ties go to the smaller label); None where there are not two.
+def class_gap(classes: Sequence[ClassAccuracy]) -> ClassGap | None:
+    """The gap between the best and the worst class (ties go to the smaller label); None for fewer than two classes.
 
-    `p_value`: a permutation test. Labels are shuffled 2,000 times over the samples, of which as many stay robust as did
-    (with the class sizes given, that is a multivariate hypergeometric draw); seeded, so that it is the same each time.
+    `p_value` comes from a permutation test with a fixed seed: labels are shuffled 2,000 times over the samples, of which as many
+    stay robust as observed (given the class sizes, that is a multivariate hypergeometric draw).
     """
     if len(classes) < 2:
         return None
-    shares = np.array([one.robust.estimate for one in classes])
+    shares = np.array([accuracy.robust.estimate for accuracy in classes])
     difference = float(shares.max() - shares.min())
-    sizes = np.array([one.robust.n for one in classes])
-    robust = sum(one.robust.successes for one in classes)
-    chance = np.random.default_rng(0).multivariate_hypergeometric(sizes, robust, _SHUFFLES, method="marginals") / sizes
-    as_large = np.count_nonzero(np.ptp(chance, axis=1) >= difference - 1e-12)
+    sizes = np.array([accuracy.robust.n for accuracy in classes])
+    robust = sum(accuracy.robust.successes for accuracy in classes)
+    draws = np.random.default_rng(0).multivariate_hypergeometric(sizes, robust, _SHUFFLES, method="marginals") / sizes
+    as_large = np.count_nonzero(np.ptp(draws, axis=1) >= difference - 1e-12)
     return ClassGap(
         best=classes[int(shares.argmax())],
         worst=classes[int(shares.argmin())],

@@ -14,20 +14,20 @@ from gauntlet.leaderboard.rows.worst_case import WorstCase
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 AttackEntry = Proportion | Literal["error", "–"]
-"""Robust accuracy under one attack, or what stands in its place: it failed, or it has not finished."""
+"""Robust accuracy under one attack; `error` if it failed, `–` if it has not finished."""
 
 
 @dataclass(frozen=True)
-class ClassAccuracy:
-    """Robust accuracy of one class."""
+class WorstClass:
+    """The class with the lowest robust accuracy."""
 
     label: int
     robust: Proportion
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model × defense × threat model (× data × suite, where a run has several)."""
+class LeaderboardRow:
+    """One model × defense × threat model (× data × suite, if a run has several)."""
 
     model: str
     defense: str
@@ -39,40 +39,40 @@ class Row:
     seeds: tuple[int, ...]
     """Sorted."""
     status: Status
-    """The worst of the row's cells: error before unfinished before ok."""
+    """The worst status of the row's cells: error before unfinished before ok."""
     clean: Proportion
-    """On the samples of the worst case; where that has none, on those of the cell that covers most."""
+    """On the samples of the worst case; if it has none, on those of the cell that covers most samples."""
     robust: Proportion
-    """Worst case over all attacks and seeds; to be read with `status`."""
+    """Worst case over all attacks and seeds; to be read together with `status`."""
     attacks: Mapping[str, AttackEntry]
-    """By label, in the order of the plan; several seeds of one attack are taken as its worst case."""
-    worst_class: ClassAccuracy | None
-    """In the worst case over the attacks; None where no sample was covered by all."""
+    """By label, in the order of the plan; of several seeds of an attack, the worst case."""
+    worst_class: WorstClass | None
+    """In the worst case over the attacks; None if no sample was covered by all of them."""
     naive: Proportion | None
-    """Robust accuracy under the naive attack alone; None where there was none, or it has not finished."""
+    """Robust accuracy under the naive attack alone; None if it was not run or has not finished."""
     bracket: Bracket | None
-    """None where nothing was to be proven."""
+    """None if no certificate was asked for."""
     corruption: CorruptionAccuracy | None
-    """Under common corruptions, of whichever suite; None where none was asked for. No part of anything else in the row."""
+    """Accuracy under common corruptions, of any suite; None if none were asked for. No other field depends on it."""
     seconds: float
-    """Of all attacks together."""
+    """Time of all attacks together."""
     forwards_per_sample: float
-    """Passes of all attacks together, a mean over the samples; NaN where a cell has no samples."""
+    """Passes of all attacks together, a mean over the samples; NaN if a cell has no samples."""
     backwards_per_sample: float
     peak_memory_mib: float
     flags: tuple[Flag, ...]
-    ways: frozenset[str]
-    """Ways of attack that finished, see `CellInfo.ways`."""
+    techniques: frozenset[str]
+    """Techniques of the attacks that finished."""
     randomised: bool
     problems: tuple[str, ...]
-    """A sentence for each cell that failed or is not finished, and where there is no attack at all."""
+    """A sentence for each cell that failed or is not finished, and one if there is no attack at all."""
     worst_case: WorstCase = field(repr=False, compare=False)
     rank: int | None = None
-    """1 + the number of rows that are significantly better; None where `unranked` says why."""
+    """1 + the number of rows that are significantly better; None for the reasons in `unranked`."""
     rank_interval: tuple[int, int] | None = None
     """(1 + rows significantly better, ranked rows of the same comparison − rows significantly worse)."""
     unranked: tuple[str, ...] = ()
-    """Sentences: why the row has no rank."""
+    """The reasons why the row has no rank, as sentences."""
 
     @property
     def title(self) -> str:
@@ -81,15 +81,12 @@ class Row:
 
     @property
     def worst_attack(self) -> str | None:
-        """Label of the attack with the lowest robust accuracy, None where none has finished."""
+        """Label of the attack with the lowest robust accuracy; None if none has finished."""
         finished = {label: p.estimate for label, p in self.attacks.items() if isinstance(p, Proportion)}
         return min(finished, key=lambda label: finished[label], default=None)
 
     @property
     def comparison(self) -> tuple[str, str, str, tuple[int, ...], tuple[str, ...]]:
-        """What two rows must share to be ranked against each other.
-
-        Data, threat model, suite, seeds, and the ids of the samples in their order.
-        """
+        """Data, threat model, suite, seeds and sample ids in order: rows are ranked together only if all of these are equal."""
         ids = tuple(str(name) for name in self.worst_case.id)
         return self.data, self.threat, self.suite, self.seeds, ids

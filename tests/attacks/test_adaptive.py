@@ -22,7 +22,7 @@ from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, write_leaderboard
 from gauntlet.defenses.certificates.certify import Certificates
-from gauntlet.leaderboard.rows.frames import read_leaderboard
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 LINF = ThreatModel("Linf", 0.15)
 
@@ -324,7 +324,7 @@ def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
     ibp = table.loc[("cnn.ibp_digits", "none")]
     assert ibp["certified_accuracy"] <= ibp["robust_accuracy"] <= ibp["naive_accuracy"]
     assert ibp["open"] == round(20 * (ibp["robust_accuracy"] - ibp["certified_accuracy"]))
-    assert table.loc[("cnn.standard_digits", "bit_depth"), "ways"] == "black-box bpda naive transfer"
+    assert table.loc[("cnn.standard_digits", "bit_depth"), "techniques"] == "black-box bpda naive transfer"
     text = files.markdown.read_text()
     assert " → " in text
     assert "certified" in text

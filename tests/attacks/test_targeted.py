@@ -26,10 +26,10 @@ from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.targeted_view import Towards, towards
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
-from gauntlet.leaderboard.report.formatting import meaning
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.formatting import target_meaning
 from gauntlet.leaderboard.results.store import samples_digest
-from gauntlet.leaderboard.rows.frames import read_cells
-from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.build_rows import build_rows
 
 CLASSES = 5
 
@@ -378,10 +378,12 @@ def test_a_sample_of_the_target_s_class_is_measured_as_without_a_target():
 
 
 def test_what_robust_means_towards_a_class_is_one_sentence():
-    assert meaning("Linf:8/255") == ""
-    assert re.fullmatch(r"[^.]*classified correctly clean and not moved to class 3[^.]*\.", meaning("L2:1.0:target=3"))
-    assert "the class after its label" in meaning("L2:1.0:target=next")
-    assert "drawn for it" in meaning("L2:1.0:target=random")
+    assert target_meaning("Linf:8/255") == ""
+    assert re.fullmatch(
+        r"[^.]*classified correctly clean and not moved to class 3[^.]*\.", target_meaning("L2:1.0:target=3")
+    )
+    assert "the class after its label" in target_meaning("L2:1.0:target=next")
+    assert "drawn for it" in target_meaning("L2:1.0:target=random")
 
 
 # Attacks of libraries
@@ -486,7 +488,7 @@ def test_targeted_and_untargeted_results_share_a_folder_and_no_comparison(projec
     found = samples(project)
     robust = [found["pgd(steps=5)", text].robust.mean() for text in threats]
     assert robust[0] < min(robust[1:])
-    table = rows(load_run(project / "out").results())
+    table = build_rows(load_run(project / "out").results())
     assert [row.threat for row in table] == list(threats)
     assert len({row.comparison for row in table}) == 3
     assert [row.rank_interval for row in table] == [(1, 1)] * 3

@@ -14,7 +14,8 @@ import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells
 import gauntlet.defenses.jpeg  # noqa: F401
 from builders import ROOT
-from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 pytest_plugins = ["pytester"]
 

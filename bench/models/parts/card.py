@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 if TYPE_CHECKING:  # listing models must not import torch
     from torch import nn
@@ -52,7 +52,7 @@ class ModelCard:
     std: tuple[float, ...] | None = None
     """Normalisation of images in [0, 1] that the wrapper applies; None if the model normalises itself or not at all."""
     access: Access = "white-box"
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedFigure, ...] = ()
     """Figures that others published for the model."""
     clean: float | None = None
     n: int = 0

@@ -18,7 +18,7 @@ from typing import Any
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError
-from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 TABLE = Path(__file__).with_name("robustbench.csv")
 PAGE = "RobustBench (https://robustbench.github.io)"
@@ -76,7 +76,7 @@ def known_names(data: str, norm: str) -> list[str]:
     return [name for kept_data, kept_norm, name in _table() if (kept_data, kept_norm) == (data, norm)]
 
 
-def _published(model: str, data: str, threat: str | None, facts: Mapping[str, str]) -> list[Published]:
+def _published(model: str, data: str, threat: str | None, facts: Mapping[str, str]) -> list[PublishedFigure]:
     clean, n = _share(facts, "clean"), _SAMPLES[data]
     doubt = "RobustBench calls AutoAttack's figure unreliable for this model" if facts.get("unreliable") else ""
     paper = facts.get("link", "")
@@ -89,7 +89,7 @@ def _published(model: str, data: str, threat: str | None, facts: Mapping[str, st
         robust = _share(facts, column)
         if robust is not None and threat is not None:
             figures.append(
-                Published(
+                PublishedFigure(
                     model=model,
                     data=data,
                     clean=clean if column != "reported" else None,
@@ -104,7 +104,7 @@ def _published(model: str, data: str, threat: str | None, facts: Mapping[str, st
     corrupted = _share(facts, "corruptions")
     if corrupted is not None:
         figures.append(
-            Published(
+            PublishedFigure(
                 model=model,
                 data=data,
                 clean=clean,

@@ -11,7 +11,7 @@ from gauntlet.bench.models.parts.errors import ModelError, short_error
 from gauntlet.bench.models.sources.import_library import import_library
 from gauntlet.bench.models.sources.parse_source import ModelSource
 from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
-from gauntlet.leaderboard.results.published import Published
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
@@ -48,7 +48,9 @@ def torchvision_card(name: str, weights: Any) -> ModelCard:
     top1 = facts.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
     page = "https://docs.pytorch.org/vision/stable/models.html"
     full = f"{name}.{weights.name}"
-    stated = Published(model=full, data="imagenet", clean=round(top1 / 100, 6) if top1 else None, n=50_000, source=page)
+    stated = PublishedFigure(
+        model=full, data="imagenet", clean=round(top1 / 100, 6) if top1 else None, n=50_000, source=page
+    )
     return ModelCard(
         name=f"torchvision:{full}",
         summary=f"torchvision's {full}",

@@ -21,7 +21,7 @@ from gauntlet.bench.prepare import prepare as workbench
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.verifier import Verifier
-from gauntlet.leaderboard.rows.frames import read_cells
+from gauntlet.leaderboard.report.cells_csv import read_cells
 
 pytest_plugins = ["pytester"]
 

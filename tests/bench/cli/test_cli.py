@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 TARGET = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1")
 RUN = ("run", *TARGET, "--attacks=quick", "--out=out")

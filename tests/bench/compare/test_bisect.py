@@ -17,14 +17,14 @@ from gauntlet.bench.compare.git_history import read_history
 from gauntlet.bench.environment import provenance
 from gauntlet.bench.run.commit_journal import askers, note
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.compare.bisection import adjusted, same_data, trace, versions
+from gauntlet.leaderboard.compare.bisection import adjusted, cell_history, same_data, versions
 from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
-from gauntlet.leaderboard.compare.history import History
+from gauntlet.leaderboard.compare.commit_history import CommitHistory
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 A, B, C, D = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
-LINE = History({A: (), B: (A,), C: (B,), D: (C,)}, {B: "Break it"})
+LINE = CommitHistory({A: (), B: (A,), C: (B,), D: (C,)}, {B: "Break it"})
 """A history without branches."""
 
 
@@ -36,11 +36,11 @@ def block(commit, robust, *, first=0, day=1, weights="w", dirty=False, data="ima
 
 
 def traced(*blocks, history=LINE, current=()):
-    return trace("net", versions(blocks, history), history, set(current))
+    return cell_history("net", versions(blocks, history), history, set(current))
 
 
 def steps(cell):
-    return [(cell.versions[step.version].commit[:1], step.lost, step.gained) for step in cell.steps]
+    return [(cell.versions[step.version].commit[:1], step.lost, step.gained) for step in cell.changes]
 
 
 def losses(cell):
@@ -72,7 +72,7 @@ def test_p_values_are_those_of_statsmodels_with_holms_correction():
     bits = ["1" * 30, "1" * 24 + "0" * 6, "0" * 9 + "1" * 17 + "0" * 4]
     cells = [traced(*map(block, (A, B, C), bits)), traced(block(A, bits[0]), block(B, bits[0]), block(C, bits[1]))]
     exact = [mcnemar([[0, lost], [gained, 0]], exact=True).pvalue for lost, gained in ((6, 0), (9, 2), (6, 0))]
-    found = [step for cell in adjusted(cells) for step in cell.steps]
+    found = [step for cell in adjusted(cells) for step in cell.changes]
     assert [step.p_value for step in found] == pytest.approx([*exact[:2], 1, exact[2]])
     holm = multipletests(exact, method="holm")[1]
     assert [step.p_holm for step in found] == pytest.approx([*holm[:2], 1, holm[2]])
@@ -81,8 +81,8 @@ def test_p_values_are_those_of_statsmodels_with_holms_correction():
 def test_samples_that_a_version_lacks_are_compared_with_the_last_one_that_has_them():
     cell = traced(block(A, "11"), block(A, "11", first=2, day=2), block(B, "10"), block(C, "01", first=2))
     assert steps(cell) == [("b", ("s1",), ()), ("c", ("s2",), ())]
-    assert [step.compared for step in cell.steps] == [2, 2]
-    assert [cell.versions[step.before[0]].commit for step in cell.steps] == [A, A]
+    assert [step.compared for step in cell.changes] == [2, 2]
+    assert [cell.versions[step.before[0]].commit for step in cell.changes] == [A, A]
 
 
 def test_what_is_lost_now_follows_the_keys_of_the_latest_run():
@@ -96,7 +96,7 @@ def test_without_results_of_the_latest_run_the_last_version_is_the_current_one()
 
 
 def test_a_commit_is_compared_with_its_ancestors_only():
-    branches = History({A: (), B: (A,), C: (A,)})
+    branches = CommitHistory({A: (), B: (A,), C: (A,)})
     cell = traced(block(A, "11"), block(B, "01"), block(C, "10"), history=branches)
     assert steps(cell) == [("b", ("s0",), ()), ("c", ("s1",), ())]
     by_time = traced(block(A, "11"), block(B, "01", day=2), block(C, "10", day=3), history=None)
@@ -118,9 +118,9 @@ def test_uncommitted_changes_stand_after_their_commit_and_are_marked():
 
 def test_blocks_of_one_commit_that_disagree_are_versions_of_their_own():
     agreeing = versions([block(A, "11"), block(A, "111", day=2)], LINE)
-    assert [len(one.fates) for one in agreeing] == [3]
+    assert [len(one.samples) for one in agreeing] == [3]
     apart = versions([block(A, "11"), block(A, "101", day=2)], LINE)
-    assert [len(one.fates) for one in apart] == [2, 3]
+    assert [len(one.samples) for one in apart] == [2, 3]
     assert len(versions([block(A, "11"), block(A, "11", weights="v")], LINE)) == 2
 
 
@@ -133,7 +133,7 @@ def test_blocks_of_changed_images_are_left_out():
 
 
 def test_a_sample_with_another_label_is_another_sample():
-    assert traced(block(A, "11", data="x", label=3), block(B, "1", label=4)).steps == ()
+    assert traced(block(A, "11", data="x", label=3), block(B, "1", label=4)).changes == ()
 
 
 def test_the_commits_between_two_versions_are_counted():
@@ -146,7 +146,7 @@ def test_the_commits_between_two_versions_are_counted():
 
 
 def test_commits_on_a_merged_branch_are_between():
-    merged = History({A: (), B: (A,), C: (A,), D: (B, C)})
+    merged = CommitHistory({A: (), B: (A,), C: (A,), D: (B, C)})
     assert merged.between(B, D) == {C}
     assert merged.between(A, D) == {B, C}
 
@@ -171,7 +171,7 @@ def test_a_result_at_a_later_commit_with_the_same_block_is_the_later_commits():
     good, bad = block(A, "11"), block(B, "10", day=2)
     again = replace(good, provenance=good.provenance | {"commit": C, "time": "2026-11-03"})
     cell = traced(good, bad, again, current=[good.key])
-    assert [cell.versions[number].commit for number in set(cell.now.values())] == [C]
+    assert [cell.versions[number].commit for number in set(cell.current.values())] == [C]
     assert losses(cell) == []
     assert steps(cell) == [("b", ("s1",), ()), ("c", (), ("s1",))]
 

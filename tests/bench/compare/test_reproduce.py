@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gauntlet.bench.config.schema import ConfigError, load_config
-from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
-from gauntlet.leaderboard.rows.references import read_references
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
+from gauntlet.leaderboard.report.published_csv import read_published
 
 RUN = ("run", "--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=fgsm,pgd(steps=5)")
 TABLE = """
@@ -32,7 +33,7 @@ def state(clean=0.9, robust=0.3, more=""):
 
 def measured():
     table = read_leaderboard(Path("gauntlet-results/leaderboard.csv"))
-    return table, read_references(Path("gauntlet-results/published.csv"))
+    return table, read_published(Path("gauntlet-results/published.csv"))
 
 
 def test_a_published_figure_stands_beside_the_measured_one_and_not_among_the_rows(project, call):

@@ -20,15 +20,16 @@ from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.gate.accept import snapshot
 from gauntlet.bench.gate.early_run import gated
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.compare.breakers import breakers
+from gauntlet.leaderboard.compare.broken_by import broken_by
 from gauntlet.leaderboard.gate.baseline import baseline_of
-from gauntlet.leaderboard.report.markdown import RunContext, report
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
+from gauntlet.leaderboard.report.markdown_writer import RunContext, markdown_report
 from gauntlet.leaderboard.report.terminal import terminal_table
 from gauntlet.leaderboard.results.store import samples_digest
+from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.corruptions import ALEXNET, accuracy, by_severity, corruption_accuracy, mean_of
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
-from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
-from gauntlet.leaderboard.rows.table import rows
 from gauntlet.leaderboard.rows.worst_case import worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -61,8 +62,8 @@ def test_one_leaderboard_has_clean_adversarial_and_corruption_accuracy(project, 
     done = call(*RUN, "--attacks=quick,corruptions")
     assert done.returncode == 0, done.stderr
     line = only_row(project)
-    kept = ("suite", "rank", "n", "robust_accuracy", "robust_low", "robust_high", "clean_accuracy", "worst_attack",
-            "worst_class", "forwards_per_sample", "backwards_per_sample", "flags", "unranked", "status", "ways")  # fmt: skip
+    kept = ("suite", "rank", "n", "robust_accuracy", "robust_low", "robust_high", "clean_accuracy", "worst_attack", "worst_class",
+            "forwards_per_sample", "backwards_per_sample", "flags", "unranked", "status", "techniques")  # fmt: skip
     assert {name: line[name] for name in kept} == {name: before[name] for name in kept}
     assert line["corruptions"] == 14
     assert line["corruption_n"] == 30
@@ -322,7 +323,7 @@ def attack(robust):
 
 def test_a_sample_that_every_corruption_breaks_is_robust_where_no_attack_breaks_it():
     attacked, broken = attack([True, True, False]), planted(np.ones((5, 3)))
-    (row,) = rows([attacked, broken])
+    (row,) = build_rows([attacked, broken])
     assert row.robust == Proportion(2, 3)
     assert row.suite == "quick"
     assert set(row.attacks) == {"pgd"}
@@ -334,7 +335,7 @@ def test_a_sample_that_every_corruption_breaks_is_robust_where_no_attack_breaks_
         2, 3
     )
     assert len(worst_case([broken])) == 0
-    assert [one.attack for one in breakers(row.worst_case, [attacked, broken])] == ["pgd"]
+    assert [one.attack for one in broken_by(row.worst_case, [attacked, broken])] == ["pgd"]
     assert cross_flags([replace(broken, cell=replace(broken.cell, suite="quick")), attacked]) == ()
     found = baseline_of([attacked, broken], suite="quick", commit="", reason="", created="")
     assert [cell.attack for cell in found.cells] == ["pgd"]
@@ -342,7 +343,7 @@ def test_a_sample_that_every_corruption_breaks_is_robust_where_no_attack_breaks_
 
 def test_corruptions_stand_in_every_row_of_their_model_defense_threat_and_data():
     other = corruption(model="other", suite="corruptions")
-    found = rows([attack([True] * 4), planted(np.zeros((5, 4))), planted(np.ones((5, 4)), other),
+    found = build_rows([attack([True] * 4), planted(np.zeros((5, 4))), planted(np.ones((5, 4)), other),
                   planted(np.ones((5, 4)), corruption(threat="Linf:0.3", eps=0.3))])  # fmt: skip
     shown = {(row.model, row.threat): (row.suite, row.corruption.mean.estimate) for row in found}
     assert shown == {
@@ -392,12 +393,12 @@ def test_a_mean_is_given_only_once_all_corruptions_have_finished():
     done, failed = planted(np.zeros((5, 3))), planted(np.zeros((5, 0)), corruption("snow"), error="no picture")
     open_ = replace(planted(np.zeros((5, 3)), corruption("frost")), expected=5)
     for other, shown in ((failed, "error"), (open_, "–")):
-        (row,) = rows([attack([True] * 3), done, other])
+        (row,) = build_rows([attack([True] * 3), done, other])
         assert row.corruption.mean.n == 0
         assert row.corruption.by_label == {"fog": 1.0, other.cell.attack: shown}
         assert row.rank == 1
         assert f"  {shown}  " in terminal_table([row])
-    (row,) = rows([done, failed])
+    (row,) = build_rows([done, failed])
     assert row.status == "error"
     assert any("Corruption snow (seed 0) failed" in reason for reason in row.unranked)
 
@@ -416,14 +417,14 @@ def test_imagenet_s_errors_stand_in_proportion_to_alexnet_s_and_no_other_data_s_
     alike = [planted(np.arange(n)[None] < round(n * error) * np.ones((5, 1)), corruption(name, data="imagenet"))
              for name, error in ALEXNET.items()]  # fmt: skip
     assert corruption_accuracy(alike).alexnet == pytest.approx(1, abs=1e-3)
-    text = report(rows(alike), alike, CONTEXT)
+    text = markdown_report(build_rows(alike), alike, CONTEXT)
     assert "| to AlexNet |" in text
     assert "100.0" in text
 
 
 def test_a_report_names_corruptions_safely_and_says_what_the_figures_are():
     results = [attack([True, False]), planted(np.zeros((5, 2)), corruption("a|b<c>"))]
-    text = report(rows(results), results, CONTEXT)
-    assert "no adversary is at work" in text
+    text = markdown_report(build_rows(results), results, CONTEXT)
+    assert "Corruptions are not attacks" in text
     assert "<c>" not in text
     assert "| 50.0 [1.3, 98.7] |" in text

@@ -22,7 +22,7 @@ from gauntlet.bench.registries import ATTACKS, DEFENSES
 from gauntlet.bench.registry import entry_points as outside
 from gauntlet.bench.registry.registry import Registry
 from gauntlet.bench.registry.validate import adopt_attack, checked
-from gauntlet.leaderboard.rows.frames import read_cells
+from gauntlet.leaderboard.report.cells_csv import read_cells
 
 EXAMPLE = ROOT / "examples" / "plugin"
 

@@ -21,7 +21,7 @@ from gauntlet.bench.config.files import plugin_files
 from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
 from gauntlet.bench.registry.plugin_files import PluginError, load_plugins
-from gauntlet.leaderboard.rows.frames import read_cells
+from gauntlet.leaderboard.report.cells_csv import read_cells
 
 pytest_plugins = ["pytester"]
 

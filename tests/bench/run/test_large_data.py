@@ -12,7 +12,7 @@ from gauntlet.bench.data.samples import lazy_images as images_module
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run import cell_runner as runner
 from gauntlet.bench.run.engine import Engine, write_leaderboard
-from gauntlet.leaderboard.rows.frames import read_leaderboard
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 MODEL = """
 import torch

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 MODEL = """
 import os

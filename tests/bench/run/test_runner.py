@@ -21,7 +21,8 @@ from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.registry.import_file import import_object
 from gauntlet.bench.run.engine import Engine, write_leaderboard
 from gauntlet.bench.verify import verifier
-from gauntlet.leaderboard.rows.frames import read_cells, read_leaderboard
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 QUICK = {"model": ["model.py:build"], "data": "data.npz", "threat": ["Linf:0.1"], "attacks": ["pgd(steps=5)"]}
 

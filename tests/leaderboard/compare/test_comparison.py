@@ -20,19 +20,19 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from builders import bits, cell_info, result
-from gauntlet.leaderboard.compare.comparison import CompareError, Contender, compare, difference_interval
+from gauntlet.leaderboard.compare.comparison import CompareError, RunRow, compare, difference_interval
+from gauntlet.leaderboard.compare.comparison_export import comparison_json, pairs_frame
 from gauntlet.leaderboard.compare.comparison_report import WIDTH, comparison_markdown, comparison_text
-from gauntlet.leaderboard.compare.comparison_tables import comparison_json, pairs_frame
 from gauntlet.leaderboard.results.record import Flag
-from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.worst_case import row_key
 
 
 def contenders(results, source="run"):
     """The rows of a run that has these cells."""
     return [
-        Contender(row, tuple(one for one in results if row_key(one.cell) == key), source)
-        for row in rows(results)
+        RunRow(row, tuple(one for one in results if row_key(one.cell) == key), source)
+        for row in build_rows(results)
         for key in [(row.model, row.defense, row.threat, row.data, row.suite)]
     ]
 
@@ -104,7 +104,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says(p_first, p_
 def test_differences_and_p_values_are_those_of_statsmodels_over_all_pairs():
     results = drawn(5)
     (group,) = compare(contenders(results)).groups
-    outcomes = [line.row.worst_case.robust for line in group.lines]
+    outcomes = [line.row.worst_case.robust for line in group.rows]
     pairs = list(combinations(range(5), 2))
     exact = [statsmodels_mcnemar(table(outcomes[a], outcomes[b]), exact=True).pvalue for a, b in pairs]
     assert [(one.first, one.second) for one in group.differences] == pairs
@@ -121,10 +121,10 @@ def table(first, second):
 def test_ranks_are_the_leaderboards():
     results = drawn(8, seed=3)
     (group,) = compare(contenders(results)).groups
-    assert [(line.row.model, line.row.rank, line.row.rank_interval) for line in group.lines] == [
-        (row.model, row.rank, row.rank_interval) for row in rows(results)
+    assert [(line.row.model, line.row.rank, line.row.rank_interval) for line in group.rows] == [
+        (row.model, row.rank, row.rank_interval) for row in build_rows(results)
     ]
-    assert len({line.row.rank for line in group.lines}) > 2
+    assert len({line.row.rank for line in group.rows}) > 2
 
 
 def test_a_row_without_rank_shows_its_difference_and_is_not_tested():
@@ -133,9 +133,9 @@ def test_a_row_without_rank_shows_its_difference_and_is_not_tested():
     masked = result(bits(60, 58), cell_info("masked"), flags=[flag])
     (group,) = compare(contenders([*honest, masked])).groups
     (alone,) = compare(contenders(honest)).groups
-    assert [line.row.model for line in group.lines] == ["a", "b", "masked"]
-    assert group.lines[2].rank is None
-    assert group.lines[2].row.unranked == ("The gradient is zero.",)
+    assert [line.row.model for line in group.rows] == ["a", "b", "masked"]
+    assert group.rows[2].rank is None
+    assert group.rows[2].row.unranked == ("The gradient is zero.",)
     assert [one.p_value is None for one in group.differences] == [False, True, True]
     assert group.differences[1].estimate == pytest.approx(-18 / 60)
     assert group.differences[0].p_value == alone.differences[0].p_value
@@ -155,14 +155,14 @@ def test_a_row_that_failed_before_its_first_sample_is_told_and_not_compared():
 def test_the_same_model_of_two_runs_is_told_apart_by_the_run():
     old, new = result(bits(50, 40), cell_info()), result(bits(50, 20), cell_info())
     (group,) = compare([*contenders([old], "before"), *contenders([new], "after")]).groups
-    assert [line.label for line in group.lines] == ["net [before]", "net [after]"]
+    assert [line.label for line in group.rows] == ["net [before]", "net [after]"]
 
 
 def test_a_row_that_two_runs_answer_from_the_same_blocks_counts_once():
     shared = result(bits(50, 40), cell_info("shared"))
     mine, yours = result(bits(50, 30), cell_info("mine")), result(bits(50, 20), cell_info("yours"))
     (group,) = compare([*contenders([shared, mine], "one"), *contenders([shared, yours], "two")]).groups
-    assert [line.label for line in group.lines] == ["shared", "mine", "yours"]
+    assert [line.label for line in group.rows] == ["shared", "mine", "yours"]
 
 
 # What must not be compared
@@ -185,10 +185,10 @@ def test_a_row_that_two_runs_answer_from_the_same_blocks_counts_once():
 def test_rows_of_another_question_are_set_apart_with_the_reason(other, reason):
     one, two = result(bits(40, 30), cell_info("one")), result(bits(40, 20), cell_info("two"))
     found = compare([*contenders([one, two], "here"), *contenders([other], "there")])
-    assert [len(group.lines) for group in found.groups] == [2, 1]
-    assert found.groups[0].apart == ""
-    assert found.groups[1].apart.startswith("not comparable with group 1: ")
-    assert reason in found.groups[1].apart
+    assert [len(group.rows) for group in found.groups] == [2, 1]
+    assert found.groups[0].separation == ""
+    assert found.groups[1].separation.startswith("not comparable with group 1: ")
+    assert reason in found.groups[1].separation
     assert reason in " ".join(comparison_text(found).split())
     with pytest.raises(CompareError, match="no two of the 2 rows can be compared"):
         compare([*contenders([one], "here"), *contenders([other], "there")])
@@ -209,8 +209,8 @@ def test_what_each_attack_broke_and_what_it_alone_broke_are_counted():
     proof = result([1, 0, 0, 0, 0, 0], cell_info(attack="proof", attack_kind="certificate"), correct=right)
     (group,) = compare([*contenders([pgd, square, proof]), *contenders([result(bits(6, 3), cell_info("other", "pgd")),
                         result(bits(6, 3), cell_info("other", "square"))])]).groups  # fmt: skip
-    (line,) = [line for line in group.lines if line.label == "net"]
-    assert [(one.attack, one.broke, one.alone, one.stages) for one in line.breakers] == [
+    (line,) = [line for line in group.rows if line.label == "net"]
+    assert [(one.attack, one.broke, one.alone, one.stages) for one in line.broken_by] == [
         ("pgd", 3, 2, (("ce", 2), ("dlr", 1))),
         ("square", 2, 1, ()),
     ]
@@ -221,7 +221,7 @@ def test_two_seeds_of_one_attack_are_one_attack():
     first, second = result([1, 0, 1, 1], cell_info()), result([1, 1, 0, 1], cell_info(seed=1))
     others = [result([1, 1, 1, 0], cell_info("b", seed=seed)) for seed in (0, 1)]
     (group,) = compare(contenders([first, second, *others])).groups
-    assert {line.label: [(one.attack, one.broke, one.alone) for one in line.breakers] for line in group.lines} == {
+    assert {line.label: [(one.attack, one.broke, one.alone) for one in line.broken_by] for line in group.rows} == {
         "net": [("pgd", 2, 2)],
         "b": [("pgd", 1, 1)],
     }
@@ -260,7 +260,7 @@ def test_csv_and_json_have_every_pair():
         assert [float(line[name]) for name in ("difference", "low", "high", "p_holm")] == pytest.approx(
             [pair["difference"], *pair["interval"], pair["p_holm"]]
         )
-    assert [tuple(row["rank"]) for row in group["rows"]] == [line.row.rank_interval for line in found.groups[0].lines]
+    assert [tuple(row["rank"]) for row in group["rows"]] == [line.row.rank_interval for line in found.groups[0].rows]
 
 
 def test_names_do_not_break_the_markdown():

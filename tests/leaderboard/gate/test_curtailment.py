@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from builders import baseline, baseline_cell
-from gauntlet.leaderboard.gate.curtailment import settled
-from gauntlet.leaderboard.gate.judge import Policy, judge
+from gauntlet.leaderboard.gate.curtailment import curtailed_verdict
+from gauntlet.leaderboard.gate.judge import judge
+from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper
 
 MARGIN, ALPHA = 0.02, 0.05
@@ -45,7 +46,7 @@ def test_of_one_cell_a_verdict_is_settled_exactly_where_all_that_the_open_sample
     for situation in situations(n):
         possible = {of[outcome] for outcome in outcomes(*situation)}
         expected = possible.pop() if len(possible) == 1 else None
-        assert settled(*situation, n, tests=1, **given) == expected, situation
+        assert curtailed_verdict(*situation, n, tests=1, **given) == expected, situation
 
 
 @pytest.mark.parametrize("both_ways", [False, True])
@@ -58,7 +59,7 @@ def test_of_three_cells_what_is_settled_is_the_verdict_whatever_the_other_cells_
     }
     early = set()
     for situation in situations(n):
-        verdict = settled(*situation, n, tests=3, **given)
+        verdict = curtailed_verdict(*situation, n, tests=3, **given)
         if verdict:
             assert set().union(*(of[outcome] for outcome in outcomes(*situation))) == {verdict}, situation
             early |= {verdict} if situation[2] and situation[3] else set()
@@ -73,7 +74,7 @@ def test_of_hundreds_of_samples_too_a_verdict_is_settled_exactly_where_it_cannot
     for _ in range(120):
         situation = (*rng.integers(0, 16, size=2).tolist(), *rng.integers(0, 3, size=2).tolist())
         possible = {gate([outcome], n, **given) for outcome in outcomes(*situation)}
-        verdict = settled(*situation, n, tests=1, **given)
+        verdict = curtailed_verdict(*situation, n, tests=1, **given)
         assert verdict == (possible.pop() if len(possible) == 1 else None), situation
         seen.append(verdict)
     assert set(seen) >= {"regressed", "held", "undecided", None}
@@ -83,10 +84,10 @@ def test_of_hundreds_of_samples_too_a_verdict_is_settled_exactly_where_it_cannot
 @pytest.mark.parametrize("power", [2, 4, 5, 6])
 def test_a_p_value_that_equals_alpha_is_as_little_significant_as_in_the_gate(power):
     given = {"margin": 0.9, "alpha": 0.5**power, "both_ways": False}
-    assert settled(power, 0, 0, 0, 20, tests=1, **given) == gate([(power, 0)], 20, **given) == "held"
-    assert settled(power + 1, 0, 0, 0, 20, tests=1, **given) == "regressed"
-    assert settled(power + 1, 0, 0, 0, 20, tests=2, **given) is None
-    assert settled(power + 2, 0, 0, 0, 20, tests=2, **given) == "regressed"
+    assert curtailed_verdict(power, 0, 0, 0, 20, tests=1, **given) == gate([(power, 0)], 20, **given) == "held"
+    assert curtailed_verdict(power + 1, 0, 0, 0, 20, tests=1, **given) == "regressed"
+    assert curtailed_verdict(power + 1, 0, 0, 0, 20, tests=2, **given) is None
+    assert curtailed_verdict(power + 2, 0, 0, 0, 20, tests=2, **given) == "regressed"
 
 
 # What makes two outcomes stand for all
@@ -128,7 +129,7 @@ def share_attacked(before, now, *, tests=1):
         seen, left = slice(None, at), slice(at, None)
         lost, gained = (before & ~now)[seen].sum(), (~before & now)[seen].sum()
         counts = (int(lost), int(gained), int(before[left].sum()), int((~before)[left].sum()))
-        verdict = settled(*counts, n, margin=MARGIN, alpha=ALPHA, tests=tests, both_ways=False)
+        verdict = curtailed_verdict(*counts, n, margin=MARGIN, alpha=ALPHA, tests=tests, both_ways=False)
         if verdict:
             return at / n, verdict
     raise AssertionError("not settled by all samples")
@@ -173,22 +174,22 @@ def test_ten_points_lost_are_settled_early_where_broken_samples_come_first_and_h
 
 
 def test_where_hardly_anything_was_robust_held_is_settled_before_any_attack():
-    assert settled(0, 0, 5, 792, 797, margin=MARGIN, alpha=0.01, tests=1, both_ways=False) == "held"
+    assert curtailed_verdict(0, 0, 5, 792, 797, margin=MARGIN, alpha=0.01, tests=1, both_ways=False) == "held"
 
 
 def test_once_nothing_can_be_gained_five_losses_settle_a_drop_and_four_do_not():
     given = {"margin": MARGIN, "alpha": ALPHA, "both_ways": False}
-    assert settled(5, 0, 500, 0, 797, tests=1, **given) == "regressed"
-    assert settled(4, 0, 500, 0, 797, tests=1, **given) is None
-    assert settled(5, 0, 500, 0, 797, tests=5, **given) is None
+    assert curtailed_verdict(5, 0, 500, 0, 797, tests=1, **given) == "regressed"
+    assert curtailed_verdict(4, 0, 500, 0, 797, tests=1, **given) is None
+    assert curtailed_verdict(5, 0, 500, 0, 797, tests=5, **given) is None
 
 
 @pytest.mark.parametrize("counts", [(-1, 0, 0, 0), (0, -1, 0, 0), (0, 0, -1, 0), (0, 0, 0, -1), (3, 3, 3, 2)])
 def test_counts_that_do_not_fit_the_samples_are_refused(counts):
     with pytest.raises(ValueError, match="different samples"):
-        settled(*counts, 10, margin=MARGIN, alpha=ALPHA, tests=1, both_ways=False)
+        curtailed_verdict(*counts, 10, margin=MARGIN, alpha=ALPHA, tests=1, both_ways=False)
 
 
 def test_no_cell_at_all_is_refused():
     with pytest.raises(ValueError, match="tests 0"):
-        settled(0, 0, 0, 0, 10, margin=MARGIN, alpha=ALPHA, tests=0, both_ways=False)
+        curtailed_verdict(0, 0, 0, 0, 10, margin=MARGIN, alpha=ALPHA, tests=0, both_ways=False)

@@ -307,7 +307,7 @@ def test_a_summary_stays_below_githubs_limit_whatever_stands_there_already(summa
     cells = [regressed(number, lost=20, title=f"{number} {'é' * 300}") for number in range(1500)]
     assert append_summary(report(*cells)) == ["written: the step's summary"]
     assert used + 3000 < summary.stat().st_size < SUMMARY_LIMIT == 1_048_576
-    assert "Left out for its size" in summary.read_text(encoding="utf-8")
+    assert "Left out to limit the size" in summary.read_text(encoding="utf-8")
 
 
 def test_a_summary_without_room_is_left_as_it_is_and_told(summary):

@@ -11,7 +11,8 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from builders import baseline, baseline_cell
-from gauntlet.leaderboard.gate.judge import Policy, judge
+from gauntlet.leaderboard.gate.judge import judge
+from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper
 
 MARGIN, ALPHA = 0.02, 0.05
@@ -116,7 +117,7 @@ def test_a_rise_with_the_baselines_weights_is_suspicious_and_does_not_pass():
     found = only(report)
     assert found.verdict == "suspicious"
     assert found.p_value == pytest.approx(binom.cdf(1, 21, 0.5))
-    assert "is the attack weaker" in found.sentence
+    assert "check for a weaker attack" in found.sentence
     assert "settings are not the baseline's" in found.sentence
     assert not judge(
         baseline(OLD), baseline(flipped(OLD, 1, 20, weights="before")), Policy(allow_undecided=True)
@@ -164,7 +165,7 @@ def test_of_several_seeds_each_is_compared_with_its_own():
     ("changes", "says"),
     [
         ({"data_digest": "other"}, "sample ids"),
-        ({"data_digest": ""}, "images the run was made on is not recorded"),
+        ({"data_digest": ""}, "images of the run are not recorded"),
         ({"threat": "Linf:0.1"}, "threat model Linf:0.15 → Linf:0.1"),
         ({"suite": "full"}, "suite quick → full"),
         ({"data": "digits[:9]"}, "data digits → "),
@@ -232,7 +233,7 @@ def test_a_cell_that_costs_more_passes_than_allowed_fails_the_gate_though_it_hel
 
 def test_passes_that_a_more_robust_model_costs_are_explained():
     (problem,) = single(0, 50, forwards=9000.0).problems
-    assert "resists longer" in problem
+    assert "more robust model cost more" in problem
 
 
 def test_memory_is_gated_and_time_is_only_told():

@@ -9,14 +9,24 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom
 
-from gauntlet.leaderboard.gate.sequential_test import BETS, PRIOR, log_e_drop, log_e_held, needed_more, upper, walk
+from gauntlet.leaderboard.gate.sequential_test import (
+    BETS,
+    PRIOR,
+    log_e_drop,
+    log_e_held,
+    needed_more,
+    sequential_decision,
+    upper,
+)
 
 MARGIN, ALPHA = 0.02, 0.05
 ENOUGH = math.log(1 / ALPHA)
 
 
 def judged(differences, *, margin=MARGIN, alpha=ALPHA, tests=1, both_ways=False):
-    return walk(np.asarray(differences, int), margin=margin, alpha=alpha, tests=tests, both_ways=both_ways)
+    return sequential_decision(
+        np.asarray(differences, int), margin=margin, alpha=alpha, tests=tests, both_ways=both_ways
+    )
 
 
 def drawn(rng, lost, gained, n):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import builders
-from gauntlet.leaderboard.gate.judge import Policy, judge
-from gauntlet.leaderboard.gate.trace import Trace, dumps, loads, order_of
+from gauntlet.leaderboard.gate.judge import judge
+from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.trace import Trace, dumps, loads, sample_order
 
 N = 797
 KEY = ("net", "none", "pgd", "Linf:0.15", "quick", "digits", 0)
@@ -20,7 +21,7 @@ OLD = cell(np.arange(N) % 4 > 0)
 
 def changed(lost=(), gained=(), **changes):
     """The cell with flips after these numbers of samples in the order of the test, next to where the baseline allows them."""
-    order, robust = order_of(OLD), OLD.robust.copy()
+    order, robust = sample_order(OLD), OLD.robust.copy()
     for places, before in ((lost, True), (gained, False)):
         for place in places:
             at = next(at for at in order[place:] if OLD.robust[at] == before == robust[at])
@@ -30,7 +31,7 @@ def changed(lost=(), gained=(), **changes):
 
 def seen(found, k, **changes):
     """What a gate that stopped after `k` samples saw of these bits."""
-    order = order_of(OLD)[:k]
+    order = sample_order(OLD)[:k]
     given = {
         "key": KEY,
         "n": N,
@@ -57,10 +58,10 @@ def only(report):
 
 
 def test_the_order_is_a_permutation_that_the_data_alone_decide():
-    order = order_of(OLD)
+    order = sample_order(OLD)
     assert sorted(order.tolist()) == list(range(N))
-    assert order.tolist() == order_of(cell(~OLD.robust, weights="other")).tolist()
-    assert order.tolist() != order_of(cell(OLD.robust, data_digest="other")).tolist()
+    assert order.tolist() == sample_order(cell(~OLD.robust, weights="other")).tolist()
+    assert order.tolist() != sample_order(cell(OLD.robust, data_digest="other")).tolist()
     # Neighbours of the file are not neighbours of the test.
     assert abs(np.corrcoef(np.arange(N), order)[0, 1]) < 0.1
 
@@ -80,7 +81,7 @@ def test_what_a_stopped_run_saw_gives_the_verdict_of_all_samples():
         assert part.sentence == whole.sentence
         short = judge(baseline(OLD), baseline(now), Policy(), [seen(now, least - 50)])
         assert only(short).verdict == "incomparable"
-        assert "goes on where it stopped" in only(short).sentence
+        assert "run the same command again to continue" in only(short).sentence
         assert not short.passed
 
 
@@ -105,7 +106,7 @@ def test_all_samples_without_a_decision_are_undecided_and_say_how_many_more_woul
     found = only(judge(baseline(OLD), baseline(now), Policy()))
     assert found.verdict == "undecided"
     assert "not decided after 797 of 797 samples" in found.sentence
-    assert "samples more would decide" in found.sentence
+    assert "more samples would decide" in found.sentence
 
 
 def test_a_rise_with_the_baselines_weights_is_suspicious():
@@ -117,7 +118,7 @@ def test_a_rise_with_the_baselines_weights_is_suspicious():
 
 
 def test_a_curtailed_run_says_what_is_certain_and_no_more():
-    broken, order = np.flatnonzero(~OLD.robust), order_of(OLD)
+    broken, order = np.flatnonzero(~OLD.robust), sample_order(OLD)
     now = changed(lost=range(0, 400, 5))
     first = [*broken, *[at for at in order if OLD.robust[at]][:200]]
     chosen = order[np.isin(order, first)]
@@ -146,8 +147,8 @@ def test_a_floor_is_not_checked_on_a_part_of_the_samples():
 
 def test_losses_that_the_replay_explains_are_told():
     now = changed()
-    told = only(judge(baseline(OLD), baseline(now), Policy(), [seen(now, 200, pardoned=3)])).sentence
-    assert "3 more broke under examples that break the baseline's model, too" in told
+    told = only(judge(baseline(OLD), baseline(now), Policy(), [seen(now, 200, excused=3)])).sentence
+    assert "3 more were broken by examples that break the baseline's model too" in told
     told = only(
         judge(baseline(OLD), baseline(now), Policy(), [seen(now, 200, replay="no replay: no artifact")])
     ).sentence
@@ -155,7 +156,7 @@ def test_losses_that_the_replay_explains_are_told():
 
 
 def test_a_trace_is_read_back_as_it_was_written():
-    trace = seen(changed(lost=[3]), 77, pardoned=2, computed=12.0)
+    trace = seen(changed(lost=[3]), 77, excused=2, computed=12.0)
     found = loads(dumps(trace))
     for name in ("order", "before", "now"):
         assert np.array_equal(getattr(found, name), getattr(trace, name))

@@ -14,12 +14,12 @@ from PIL import Image
 
 from builders import cell_info, result
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, plain, png
-from gauntlet.leaderboard.pictures.confusion import confusion, confusion_matrix
-from gauntlet.leaderboard.pictures.curves import against_cost, against_eps, standing
-from gauntlet.leaderboard.pictures.examples import Shown, chosen, examples
-from gauntlet.leaderboard.pictures.settings import Mark, settings
+from gauntlet.leaderboard.pictures.confusion import confusion_figure, confusion_matrix
+from gauntlet.leaderboard.pictures.curves import accuracy_against_cost, accuracy_against_eps, standing
+from gauntlet.leaderboard.pictures.examples import ExampleColumn, examples_figure, spread_over_classes
+from gauntlet.leaderboard.pictures.sweep_curves import SweepPoint, accuracy_against_setting
 from gauntlet.leaderboard.results.record import CellResult
-from gauntlet.leaderboard.rows.closest_examples import Broken, fates
+from gauntlet.leaderboard.rows.closest_examples import BrokenSample, closest_examples
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
@@ -66,7 +66,7 @@ def test_a_sample_that_falls_at_no_cost_leaves_two_steps_at_zero_of_which_the_la
 
 def test_robust_accuracy_against_eps_is_the_share_of_larger_distances_and_never_interpolated():
     distance = np.array([0.05, 0.1, 0.1, 0.3, np.nan])
-    drawn = line(against_eps([minimum(distance)], "net"), "fmn")
+    drawn = line(accuracy_against_eps([minimum(distance)], "net"), "fmn")
     for eps in (0.0, 0.049, 0.05, 0.07, 0.0999, 0.1, 0.2, 0.2999, 0.3, 0.31):
         expected = 100 * np.mean(np.isnan(distance) | (distance > eps))
         assert value_at(drawn, eps) == pytest.approx(expected), eps
@@ -74,13 +74,13 @@ def test_robust_accuracy_against_eps_is_the_share_of_larger_distances_and_never_
 
 def test_the_curve_of_several_minimum_norm_attacks_has_their_worst_case():
     cells = [minimum([0.1, 0.4, np.nan]), minimum([0.2, 0.3, np.nan], attack="ddn")]
-    drawn = line(against_eps(cells, "net"), "worst case of these")
+    drawn = line(accuracy_against_eps(cells, "net"), "worst case of these")
     assert [value_at(drawn, eps) for eps in (0.05, 0.1, 0.3)] == pytest.approx([100, 200 / 3, 100 / 3])
 
 
 def test_attacks_at_a_fixed_eps_are_points_with_their_interval():
     fixed = attacked(attack="pgd", robust=[True, True, False, False])
-    (axes,) = against_eps([minimum([0.05, 0.2, 0.3, 0.4]), fixed], "net").axes
+    (axes,) = accuracy_against_eps([minimum([0.05, 0.2, 0.3, 0.4]), fixed], "net").axes
     (container,) = axes.containers
     points, _, (bars,) = container.lines
     assert points.get_xdata().tolist() == [0.1]
@@ -90,7 +90,7 @@ def test_attacks_at_a_fixed_eps_are_points_with_their_interval():
 
 
 def test_without_a_minimum_norm_attack_there_is_no_curve_against_eps():
-    assert against_eps([attacked(robust=[True, False])], "net") is None
+    assert accuracy_against_eps([attacked(robust=[True, False])], "net") is None
 
 
 # Robust accuracy against cost
@@ -98,7 +98,7 @@ def test_without_a_minimum_norm_attack_there_is_no_curve_against_eps():
 
 def test_robust_accuracy_against_cost_counts_the_samples_that_still_stand_after_so_many_passes():
     cell = attacked(robust=[False, False, False, True], costs=[2, 10, 10, 80])
-    figure = against_cost([cell], "net")
+    figure = accuracy_against_cost([cell], "net")
     drawn = line(figure, "pgd")
     assert [value_at(drawn, b) for b in (1, 2, 9.9, 10, 80)] == [100, 75, 75, 25, 25]
     assert figure.axes[0].get_xscale() == "log"
@@ -108,13 +108,13 @@ def test_robust_accuracy_against_cost_counts_the_samples_that_still_stand_after_
 
 def test_two_seeds_of_one_attack_are_told_apart():
     cells = [attacked(robust=[True, False], seed=seed) for seed in (0, 1)]
-    labels = [one.get_text() for one in against_cost(cells, "net").axes[0].get_legend().get_texts()]
+    labels = [one.get_text() for one in accuracy_against_cost(cells, "net").axes[0].get_legend().get_texts()]
     assert labels == ["pgd, seed 0", "pgd, seed 1"]
 
 
 def test_no_results_give_no_curve():
     empty = CellResult(attacked(robust=[True]).cell, ())
-    assert against_cost([empty], "net") is None
+    assert accuracy_against_cost([empty], "net") is None
 
 
 # Confusion under attack
@@ -127,7 +127,7 @@ def test_the_confusion_is_of_the_closest_example_of_the_attacks_that_broke_a_sam
     near = attacked(attack="fmn", label=label, robust=[0, 1, 1, 1], distance=[0.05, 0.3, np.nan, np.nan],
                   prediction=[2, 1, 1, 2])  # fmt: skip
     assert confusion_matrix([far, near]).tolist() == [[1, 0, 1], [0, 0, 1], [0, 0, 1]]
-    broken = fates([far, near]).broken
+    broken = closest_examples([far, near]).broken
     assert {name: (one.attack, one.cell, one.distance) for name, one in broken.items()} == {
         "s0": ("fmn", 1, 0.05),
         "s2": ("pgd", 0, 0.1),
@@ -143,7 +143,7 @@ def test_a_sample_that_is_wrong_when_clean_stands_under_its_clean_prediction():
 
 def test_the_confusion_picture_shows_shares_as_colours_and_counts_as_text():
     cell = attacked(label=[0, 0, 0, 0, 1], robust=[1, 1, 1, 0, 1])
-    figure = confusion([cell], "net")
+    figure = confusion_figure([cell], "net")
     (image,) = figure.axes[0].get_images()
     assert image.get_array().tolist() == [[75, 25], [0, 100]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["3\n75 %", "1\n25 %", "1\n100 %"]
@@ -151,7 +151,7 @@ def test_the_confusion_picture_shows_shares_as_colours_and_counts_as_text():
 
 def test_the_confusion_of_many_classes_is_not_filled_with_text():
     cell = attacked(label=np.arange(60), robust=np.ones(60))
-    figure = confusion([cell], "net")
+    figure = confusion_figure([cell], "net")
     assert not list(figure.axes[0].texts)
     assert len(figure.axes[0].get_xticks()) <= 25
 
@@ -160,14 +160,14 @@ def test_the_confusion_of_many_classes_is_not_filled_with_text():
 
 
 def broken(name, label):
-    return Broken(name, label, label + 1, 0.1, "pgd", 0)
+    return BrokenSample(name, label, label + 1, 0.1, "pgd", 0)
 
 
 def test_examples_are_spread_over_the_classes_in_the_order_of_the_samples():
     candidates = [broken("a", 3), broken("b", 3), broken("c", 0), broken("d", 3), broken("e", 7)]
-    assert [one.id for one in chosen(candidates, 4)] == ["c", "a", "b", "e"]
-    assert [one.id for one in chosen(candidates, 2)] == ["c", "a"]
-    assert [one.id for one in chosen(candidates)] == ["c", "a", "b", "d", "e"]
+    assert [one.id for one in spread_over_classes(candidates, 4)] == ["c", "a", "b", "e"]
+    assert [one.id for one in spread_over_classes(candidates, 2)] == ["c", "a"]
+    assert [one.id for one in spread_over_classes(candidates)] == ["c", "a", "b", "d", "e"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -176,11 +176,11 @@ def test_a_column_shows_the_clean_image_the_scaled_perturbation_and_the_example_
     clean = generator.random((channels, 6, 5))
     change = np.zeros_like(clean)
     change[0, 1, 2], change[0, 3, 4] = 0.1, -0.05
-    figure = examples([Shown(broken("s7", 4), clean, clean + change)], "net")
+    figure = examples_figure([ExampleColumn(broken("s7", 4), clean, clean + change)], "net")
     top, middle, bottom = figure.axes
     assert "label 4" in top.get_title()
     assert "s7" in top.get_title()
-    assert bottom.get_title() == "taken for 5"
+    assert bottom.get_title() == "prediction 5"
     shown = [np.asarray(axes.get_images()[0].get_array()) for axes in (top, middle, bottom)]
     if channels == 1:
         np.testing.assert_allclose(shown[0], clean[0])
@@ -194,17 +194,17 @@ def test_a_column_shows_the_clean_image_the_scaled_perturbation_and_the_example_
 
 def test_images_of_two_shapes_are_refused_with_their_sample():
     with pytest.raises(ValueError, match="'s1' has shape"):
-        examples([Shown(broken("s1", 0), np.zeros((1, 4, 4)), np.zeros((1, 5, 5)))], "net")
+        examples_figure([ExampleColumn(broken("s1", 0), np.zeros((1, 4, 4)), np.zeros((1, 5, 5)))], "net")
     with pytest.raises(ValueError, match="broke nothing"):
-        examples([], "net")
+        examples_figure([], "net")
 
 
 # Settings
 
 
 def test_settings_are_drawn_at_their_values_with_intervals_and_against_cost():
-    marks = [Mark(steps, Proportion(robust, 100), 2 * steps) for steps, robust in ((5, 80), (10, 60), (40, 55))]
-    left, right = settings({"": marks}, "steps", "pgd", joined=True).axes
+    marks = [SweepPoint(steps, Proportion(robust, 100), 2 * steps) for steps, robust in ((5, 80), (10, 60), (40, 55))]
+    left, right = accuracy_against_setting({"": marks}, "steps", "pgd", joined=True).axes
     for axes, x in ((left, [5, 10, 40]), (right, [10, 20, 80])):
         points, _, (bars,) = axes.containers[0].lines
         assert points.get_xdata().tolist() == x
@@ -217,8 +217,8 @@ def test_settings_are_drawn_at_their_values_with_intervals_and_against_cost():
 
 
 def test_words_are_drawn_side_by_side():
-    marks = [Mark(loss, Proportion(5, 10), 3.0) for loss in ("ce", "cw")]
-    left, _ = settings({"": marks}, "loss", "pgd", joined=False).axes
+    marks = [SweepPoint(loss, Proportion(5, 10), 3.0) for loss in ("ce", "cw")]
+    left, _ = accuracy_against_setting({"": marks}, "loss", "pgd", joined=False).axes
     assert left.get_xticks().tolist() == [0, 1]
     assert left.containers[0].lines[0].get_linestyle() == "None"
 
@@ -227,7 +227,7 @@ def test_words_are_drawn_side_by_side():
 
 
 def test_a_picture_is_a_wide_png_that_is_the_same_each_time():
-    first, second = (png(confusion([attacked(label=[0, 1], robust=[1, 0])], "net")) for _ in range(2))
+    first, second = (png(confusion_figure([attacked(label=[0, 1], robust=[1, 0])], "net")) for _ in range(2))
     assert first == second
     with Image.open(io.BytesIO(first)) as image:
         assert image.format == "PNG"
@@ -237,7 +237,7 @@ def test_a_picture_is_a_wide_png_that_is_the_same_each_time():
 @pytest.mark.parametrize("name", ["a$x_1$b$", "_hidden", "名前", "line\nbreak", "\x1b[31m", "x" * 300])
 def test_hostile_names_are_drawn_as_text(name):
     cell = attacked(attack=name, robust=[True, False])
-    figure = against_cost([cell], name)
+    figure = accuracy_against_cost([cell], name)
     assert len(figure.axes[0].get_legend().get_texts()) == 1
     assert png(figure)[:4] == b"\x89PNG"
     assert "\n" not in plain(name)
@@ -246,12 +246,12 @@ def test_hostile_names_are_drawn_as_text(name):
 def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(PicturesMissingError, match=re.escape("pip install 'robust-gauntlet[pictures]'")):
-        against_cost([attacked(robust=[True])], "net")
+        accuracy_against_cost([attacked(robust=[True])], "net")
 
 
 def test_matplotlib_is_imported_when_a_picture_is_drawn_and_pyplot_never():
     code = (
-        "import sys\nfrom gauntlet.leaderboard.pictures import confusion, curves, examples, settings\n"
+        "import sys\nfrom gauntlet.leaderboard.pictures import confusion, curves, examples, sweep_curves\n"
         "from gauntlet.leaderboard.pictures.canvas import new_figure, png\nprint('matplotlib' in sys.modules)\n"
         "figure = new_figure(2, 2)\nfigure.add_subplot()\npng(figure)\nprint('matplotlib.pyplot' in sys.modules)"
     )
@@ -297,7 +297,7 @@ def test_a_picture_that_cannot_be_drawn_says_why_and_the_others_are_drawn(finish
     finally:
         (finished / "away.npz").rename(finished / "data.npz")
     assert done.returncode == 0, done.stderr
-    assert "not drawn: examples.png: data file 'data.npz' is not there" in done.stdout
+    assert "not drawn: examples.png: data file 'data.npz' does not exist" in done.stdout
     assert f"written: {ROW / 'confusion.png'}" in done.stdout
 
 
@@ -318,7 +318,7 @@ def test_show_sample_tells_what_became_of_it_under_each_attack(finished, call, m
     from gauntlet.bench.run.run_folder import load_run
 
     run = load_run(Path("out"))
-    samples = run.attacked(run.plan.cells[1]).blocks[0].samples
+    samples = run.result(run.plan.cells[1]).blocks[0].samples
     place = int(np.flatnonzero(samples.correct & ~samples.robust)[0])
     name = str(samples.id[place])
     done = call("show", "out", "--sample", name, "--pictures")
@@ -339,7 +339,7 @@ def test_a_randomised_model_shows_the_probability_of_success_with_its_interval(t
     from gauntlet.bench.run.run_folder import load_run
 
     run = load_run(Path("out"))
-    samples = run.attacked(run.plan.cells[0]).blocks[0].samples
+    samples = run.result(run.plan.cells[0]).blocks[0].samples
     told = call("show", "out", "--sample", str(samples.id[0])).stdout
     wrong = Proportion(round(20 * float(samples.wrong_share_scored[0])), 20)
     low, high = wrong.interval

@@ -7,7 +7,7 @@ import pytest
 from builders import bits, cell_info, result
 from gauntlet.leaderboard.report.formatting import certified, robust
 from gauntlet.leaderboard.rows.bracket import bracket
-from gauntlet.leaderboard.rows.table import rows
+from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.worst_case import worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -18,7 +18,7 @@ def cell(kind, robust, *, randomised=False, **columns):
 
 
 def test_a_row_without_a_certificate_has_no_bracket():
-    (row,) = rows([cell("naive", bits(10, 9)), cell("white-box", bits(10, 6))])
+    (row,) = build_rows([cell("naive", bits(10, 9)), cell("white-box", bits(10, 6))])
     assert row.bracket is None
     assert certified(row) == "–"
     assert row.naive == Proportion(9, 10)
@@ -26,7 +26,7 @@ def test_a_row_without_a_certificate_has_no_bracket():
 
 
 def test_the_bracket_counts_who_is_certified_broken_and_open():
-    (row,) = rows([cell("white-box", bits(10, 6)), cell("certificate", bits(10, 10), certified=bits(10, 4))])
+    (row,) = build_rows([cell("white-box", bits(10, 6)), cell("certificate", bits(10, 10), certified=bits(10, 4))])
     assert row.bracket is not None
     assert row.bracket.certified == Proportion(4, 10)
     assert row.bracket.open == 2
@@ -37,7 +37,7 @@ def test_the_bracket_counts_who_is_certified_broken_and_open():
 
 
 def test_a_witness_of_the_certificates_search_breaks_its_sample():
-    (row,) = rows([cell("white-box", bits(10, 6)), cell("certificate", bits(10, 5), certified=bits(10, 5))])
+    (row,) = build_rows([cell("white-box", bits(10, 6)), cell("certificate", bits(10, 5), certified=bits(10, 5))])
     assert row.robust == Proportion(5, 10)
     assert row.bracket is not None
     assert row.bracket.open == 0
@@ -46,7 +46,7 @@ def test_a_witness_of_the_certificates_search_breaks_its_sample():
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_sample_that_is_certified_and_broken_makes_the_row_an_error_whichever_came_bits(order):
     cells = [cell("white-box", bits(10, 6)), cell("certificate", bits(10, 10), certified=bits(10, 7))]
-    (row,) = rows(cells[::order])
+    (row,) = build_rows(cells[::order])
     assert row.bracket is not None
     assert row.bracket.contradictions == ("s6",)
     assert row.status == "error"
@@ -67,6 +67,6 @@ def test_a_probabilistic_certificate_may_be_wrong_as_often_as_its_alpha_allows(b
     assert found.probabilistic
     assert len(found.contradictions) == broken
     assert found.broken_proof == alarm
-    (row,) = rows(cells)
+    (row,) = build_rows(cells)
     assert (row.status == "error") == alarm
     assert certified(row).startswith("~100.0")

@@ -9,18 +9,14 @@ from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
 from builders import cell_info, result
-from gauntlet.leaderboard.report.class_tables import (
-    CLASS_DTYPES,
-    classes_frame,
-    classes_section,
-    gap_text,
-    read_classes,
-)
-from gauntlet.leaderboard.report.files import RunContext, write
+from gauntlet.leaderboard.report.classes_csv import CLASS_DTYPES, classes_frame, read_classes
+from gauntlet.leaderboard.report.leaderboard_csv import leaderboard_frame
+from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_files
+from gauntlet.leaderboard.report.markdown_classes import classes_section, gap_text
+from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.record import CellResult
-from gauntlet.leaderboard.rows.frames import leaderboard_frame
+from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.per_class import class_gap, per_class
-from gauntlet.leaderboard.rows.table import rows
 from gauntlet.leaderboard.rows.worst_case import WorstCase
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -51,7 +47,7 @@ def hand_made(model="net"):
 
 
 def test_every_class_has_its_own_clean_and_robust_accuracy():
-    (row,) = rows([hand_made()])
+    (row,) = build_rows([hand_made()])
     found = per_class(row.worst_case)
     assert [one.label for one in found] == [0, 1, 2]
     assert [one.robust for one in found] == [Proportion(3, 4), Proportion(0, 2), Proportion(1, 2)]
@@ -61,7 +57,7 @@ def test_every_class_has_its_own_clean_and_robust_accuracy():
 def test_a_class_is_as_robust_as_the_worst_case_over_the_attacks_leaves_it():
     labels, right = [0, 0, 1, 1], [1, 1, 1, 1]
     attacks = [by_class(labels, right, [1, 0, 1, 1], attack="a"), by_class(labels, right, [0, 1, 1, 1], attack="b")]
-    (row,) = rows(attacks)
+    (row,) = build_rows(attacks)
     assert [one.robust.successes for one in per_class(row.worst_case)] == [0, 2]
 
 
@@ -99,7 +95,7 @@ def test_classes_that_are_equally_robust_rarely_have_a_significant_gap():
 
 
 def test_the_frame_has_a_line_a_class_with_clopper_pearson_intervals():
-    frame = classes_frame(rows([hand_made()]))
+    frame = classes_frame(build_rows([hand_made()]))
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dict(CLASS_DTYPES)
     assert frame["label"].tolist() == [0, 1, 2]
     assert frame["n"].tolist() == [4, 2, 2]
@@ -117,16 +113,16 @@ def test_no_rows_give_an_empty_frame_with_all_columns_and_no_section():
 
 def test_classes_csv_is_written_beside_the_other_files_and_read_back_the_same(tmp_path):
     results = [hand_made("a"), hand_made("=b")]
-    files = write(tmp_path, results, RunContext(("Linf:0.1",), "digits"))
+    files = write_leaderboard_files(tmp_path, results, RunContext(("Linf:0.1",), "digits"))
     assert files.classes_csv == tmp_path / "classes.csv"
     back = read_classes(files.classes_csv)
-    frame = classes_frame(rows(results))
+    frame = classes_frame(build_rows(results))
     assert set(back["model"]) == {"a", "'=b"}
     pd.testing.assert_frame_equal(back.drop(columns="model"), frame.drop(columns="model"))
 
 
 def test_the_leaderboard_names_the_best_class_and_the_gap():
-    table = rows([hand_made(), by_class([0, 0], [1, 1], [1, 0], model="one")])
+    table = build_rows([hand_made(), by_class([0, 0], [1, 1], [1, 0], model="one")])
     line = leaderboard_frame(table).set_index("model")
     assert line.loc["net", ["worst_class", "best_class", "class_gap"]].tolist() == [1, 0, 0.75]
     assert line.loc["net", "class_gap_to_mean"] == pytest.approx(1.25 / 3)
@@ -154,7 +150,7 @@ def tables(markdown):
 
 
 def test_the_section_shows_robust_and_clean_of_each_class_and_marks_the_worst():
-    (table,) = tables(classes_section(rows([hand_made()])))
+    (table,) = tables(classes_section(build_rows([hand_made()])))
     header, line = table
     assert header == ["model", "defense", "0", "1", "2", "gap", "n a class"]
     assert line[:5] == ["net", "none", "75 (100)", "**0 (100)**", "50 (50)"]
@@ -168,7 +164,7 @@ def test_the_section_of_25_rows_and_10_classes_stays_narrow():
     results = [
         by_class(labels, np.ones(300), generator.random(300) < 0.7, model=f"cnn.recipe{i}_digits") for i in range(25)
     ]
-    section = classes_section(rows(results))
+    section = classes_section(build_rows(results))
     (table,) = tables(section)
     assert len(table) == 26
     assert max(len(line) for line in section.splitlines() if line.startswith("| cnn")) < 170
@@ -179,7 +175,7 @@ def test_of_many_classes_the_weakest_and_strongest_are_named():
     robust = np.ones(60, bool)
     robust[[14, 15]] = False
     robust[20] = False
-    (table,) = tables(classes_section(rows([by_class(labels, np.ones(60), robust)])))
+    (table,) = tables(classes_section(build_rows([by_class(labels, np.ones(60), robust)])))
     header, line = table
     assert header == ["model", "defense", "weakest classes", "strongest classes", "gap", "n a class"]
     assert line[2].startswith("7: 0 (100), 10: 50 (100), ")
@@ -189,7 +185,7 @@ def test_of_many_classes_the_weakest_and_strongest_are_named():
 def test_an_unfinished_row_shows_the_classes_of_the_samples_that_every_attack_covered():
     full = by_class([0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], attack="a")
     part = by_class([0, 0, 1], [1, 1, 1], [1, 0, 0], attack="b")
-    (row,) = rows([full, CellResult(part.cell, part.blocks, expected=4)])
+    (row,) = build_rows([full, CellResult(part.cell, part.blocks, expected=4)])
     frame = classes_frame([row])
     assert frame["n"].tolist() == [2, 1]
     assert frame["robust_accuracy"].tolist() == [0.5, 0.0]

@@ -1,4 +1,4 @@
-"""Which commit lies before which: the graph of a repository's history, as plain data."""
+"""The commit graph of a repository as plain data."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from functools import cached_property
 
 
 @dataclass(frozen=True, eq=False)
-class History:
-    """Commits and their parents."""
+class CommitHistory:
+    """Commits with their parents."""
 
     parents: Mapping[str, tuple[str, ...]]
-    """Of every commit that leads to one of those asked for, parents before their children. A parent that is not among them
-    (a shallow clone has such) counts for nothing."""
+    """Parents of each commit, for all requested commits and their ancestors, parents before children. Parents that are not
+    among the commits (a shallow clone has such) are ignored."""
     subjects: Mapping[str, str] = field(default_factory=dict)
     """First lines of the messages of some commits."""
 
     def position(self, commit: str) -> int:
-        """Its number in the order of the history, parents first. Raises KeyError for a commit that is not there."""
+        """Index of the commit in the order of the history, parents first. Raises KeyError for an unknown commit."""
         return self._positions[commit]
 
     def ancestors(self, commit: str) -> frozenset[str]:
-        """All commits before it, and itself; nothing for a commit that is not there."""
+        """The commit and all its ancestors; empty for an unknown commit."""
         if commit not in self._ancestors:
-            found, waiting = set[str](), [commit]
+            visited, waiting = set[str](), [commit]
             while waiting:
-                one = waiting.pop()
-                if one in self.parents and one not in found:
-                    found.add(one)
-                    waiting += self.parents[one]
-            self._ancestors[commit] = frozenset(found)
+                current = waiting.pop()
+                if current in self.parents and current not in visited:
+                    visited.add(current)
+                    waiting += self.parents[current]
+            self._ancestors[commit] = frozenset(visited)
         return self._ancestors[commit]
 
     def between(self, old: str, new: str) -> frozenset[str]:

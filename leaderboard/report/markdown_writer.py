@@ -1,4 +1,4 @@
-"""The leaderboard as a Markdown report with all that is needed to read and repeat it."""
+"""The leaderboard as a Markdown report: tables, how to read them, flags, errors, and how to reproduce the run."""
 
 from __future__ import annotations
 
@@ -6,61 +6,66 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gauntlet.leaderboard.report import formatting
-from gauntlet.leaderboard.report.class_tables import classes_section, gap_text
-from gauntlet.leaderboard.report.corruption_tables import corruptions_section
 from gauntlet.leaderboard.report.formatting import NOTHING
+from gauntlet.leaderboard.report.markdown_classes import classes_section, gap_text
+from gauntlet.leaderboard.report.markdown_corruptions import corruptions_section
+from gauntlet.leaderboard.report.markdown_published import published_section
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import fenced
 from gauntlet.leaderboard.results.escape import markdown as safe
 from gauntlet.leaderboard.results.record import CellResult
-from gauntlet.leaderboard.rows.references import Reference, references_section
-from gauntlet.leaderboard.rows.row import AttackEntry, Row
+from gauntlet.leaderboard.rows.references import Reference
+from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow
 
 _LONGEST_MESSAGE = 600
 
 READING = (
-    "Robust accuracy is the share of all n samples that are classified correctly clean and stay so under every attack "
-    "of the suite (the worst case per sample); n counts the samples that every attack covered. Shares are percent.",
-    "In brackets: the 95 % Clopper-Pearson interval. The interval covers sampling only; attacked accuracy "
-    "is an upper bound of the truth, since a stronger attack can only lower it.",
-    "Before an arrow: what the naive attack alone reports, PGD by autograd through whatever is there. Certified: the share "
-    "proven robust, so that certified ≤ truth ≤ robust; “open” are samples neither certified nor broken, and ~ marks a "
-    "proof that holds with high probability only (randomized smoothing).",
-    "Rank: 1 + the number of rows that are significantly better (two-sided exact McNemar test on the same samples, "
-    "Holm's correction over all pairs, alpha 0.05); a range ends at the number of ranked rows minus the rows that are "
+    "Robust accuracy is the share of all n samples that are classified correctly clean and under every attack of the suite "
+    "(the worst case per sample); n counts the samples that every attack covered. Shares are in percent.",
+    "In brackets: the 95 % Clopper-Pearson interval. The interval covers sampling only; attacked accuracy is an upper bound "
+    "of the truth, since a stronger attack can only lower it.",
+    "Before an arrow: robust accuracy under the naive attack alone, which is PGD by autograd through the pipeline as it is. "
+    "Certified: the share proven robust, so that certified ≤ truth ≤ robust; “open” are samples neither certified nor broken, "
+    "and ~ marks a certificate that holds with high probability only (randomized smoothing).",
+    "Rank: 1 + the number of rows that are significantly better (two-sided exact McNemar test on the same samples, Holm's "
+    "correction over all pairs, alpha 0.05); a range ends at the number of ranked rows minus the number of rows that are "
     "significantly worse. Rows marked – have no rank, for the reasons below.",
-    "Passes are forward / backward passes of all attacks together, a mean over the samples; s is the attacks' seconds.",
+    "Passes are the forward / backward passes of all attacks together, a mean over the samples; s is the attacks' time in "
+    "seconds.",
 )
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a reader needs to know of the run beside its results; shown as given."""
+    """Facts about the run that the report shows as given."""
 
     threat_models: tuple[str, ...]
     data: str
     """A line: name, split, number of samples."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Package to version."""
+    """Versions by package."""
     device: str = ""
     seed: int = 0
     command: str = ""
     """The exact command that repeats the run."""
     run_path: str = ""
-    """Where its records lie."""
+    """Path of the run's records."""
     started: str = ""
     """ISO 8601 with the offset from UTC."""
 
 
-def report(
-    rows: Sequence[Row], results: Sequence[CellResult], context: RunContext, published: Sequence[Reference] = ()
+def markdown_report(
+    rows: Sequence[LeaderboardRow],
+    results: Sequence[CellResult],
+    context: RunContext,
+    references: Sequence[Reference] = (),
 ) -> str:
-    """The whole report, `published` figures beside the measured ones. Names and messages are escaped: they show as they are."""
+    """The whole report, with published figures beside the measured ones. Names and messages are escaped."""
     parts = ["# Leaderboard", *_tables(rows)]
     if not rows:
         parts.append("No cells were run.")
     parts += [
-        references_section(published),
+        published_section(references),
         _section("How to read it", READING),
         _section("Without rank", _unranked(rows)),
         classes_section(rows),
@@ -79,25 +84,24 @@ def _section(title: str, items: Iterable[str]) -> str:
     return f"## {title}\n\n" + "\n".join(lines) if lines else ""
 
 
-def _tables(rows: Sequence[Row]) -> list[str]:
-    sections: dict[tuple[str, str, str], list[Row]] = {}
+def _tables(rows: Sequence[LeaderboardRow]) -> list[str]:
+    sections: dict[tuple[str, str, str], list[LeaderboardRow]] = {}
     for row in rows:
         sections.setdefault((row.threat, row.data, row.suite), []).append(row)
     parts = []
     for (threat, data, suite), members in sections.items():
-        about = f"Data {safe(data)}, suite {safe(suite)}. {safe(formatting.meaning(threat))}".rstrip()
-        parts.append(f"## {safe(threat)}\n\n{about}")
-        parts.append(_table(members))
+        about = f"Data {safe(data)}, suite {safe(suite)}. {safe(formatting.target_meaning(threat))}".rstrip()
+        parts += [f"## {safe(threat)}\n\n{about}", _table(members)]
         comparisons = len({row.comparison for row in members if row.rank is not None})
         if comparisons > 1:
             parts.append(
-                f"The ranks of this table are of {comparisons} separate comparisons: only rows on the same samples and "
-                "seeds are ranked against each other."
+                f"The ranks of this table are from {comparisons} separate comparisons: only rows on the same samples and with "
+                "the same seeds are ranked against each other."
             )
     return parts
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[LeaderboardRow]) -> str:
     labels = list(dict.fromkeys(label for row in rows for label in row.attacks))
     corrupted = any(row.corruption is not None for row in rows)
     header = [
@@ -108,13 +112,11 @@ def _table(rows: Sequence[Row]) -> str:
     ]
     left = {1, 2, len(header) - 2, len(header) - 1}
     rule = [":--" if column in left else "--:" for column in range(len(header))]
-    return "\n".join(
-        f"| {' | '.join(line)} |" for line in [header, rule, *(_line(row, labels, corrupted) for row in rows)]
-    )
+    lines = [header, rule, *(_line(row, labels, corrupted) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _line(row: Row, labels: Sequence[str], corrupted: bool) -> list[str]:
-    weakest = row.worst_class
+def _line(row: LeaderboardRow, labels: Sequence[str], corrupted: bool) -> list[str]:
     return [
         formatting.rank(row),
         safe(row.model),
@@ -124,10 +126,8 @@ def _line(row: Row, labels: Sequence[str], corrupted: bool) -> list[str]:
         formatting.certified(row),
         formatting.robust(row) + ("" if row.status == "ok" else " (incomplete)"),
         str(row.robust.n),
-        *(_entry(row.attacks.get(label, "–")) for label in labels),
-        f"{weakest.label}: {formatting.with_interval(weakest.robust)}, n {weakest.robust.n}{gap_text(row)}"
-        if weakest
-        else NOTHING,
+        *(_attack_entry(row.attacks.get(label, "–")) for label in labels),
+        _worst_class(row),
         formatting.number(row.seconds),
         f"{formatting.number(row.forwards_per_sample)} / {formatting.number(row.backwards_per_sample)}",
         formatting.number(row.peak_memory_mib, 0),
@@ -136,31 +136,38 @@ def _line(row: Row, labels: Sequence[str], corrupted: bool) -> list[str]:
     ]
 
 
-def _entry(entry: AttackEntry) -> str:
+def _attack_entry(entry: AttackEntry) -> str:
     return entry if isinstance(entry, str) else formatting.with_interval(entry)
 
 
-def _where(row: Row) -> str:
+def _worst_class(row: LeaderboardRow) -> str:
+    worst = row.worst_class
+    if worst is None:
+        return NOTHING
+    return f"{worst.label}: {formatting.with_interval(worst.robust)}, n {worst.robust.n}{gap_text(row)}"
+
+
+def _row_name(row: LeaderboardRow) -> str:
     return f"{row.title}, {row.threat}"
 
 
-def _unranked(rows: Sequence[Row]) -> list[str]:
+def _unranked(rows: Sequence[LeaderboardRow]) -> list[str]:
     return [
-        f"**{safe(_where(row))}**: {' '.join(safe(reason, _LONGEST_MESSAGE) for reason in row.unranked)}"
+        f"**{safe(_row_name(row))}**: {' '.join(safe(reason, _LONGEST_MESSAGE) for reason in row.unranked)}"
         for row in rows
         if row.rank is None
     ]
 
 
-def _flags(rows: Sequence[Row]) -> list[str]:
-    """Each sentence once, with the rows that it is about."""
-    about: dict[tuple[str, str, str], list[str]] = {}
+def _flags(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """Each message once, with the rows that have it."""
+    places: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         for flag in row.flags:
-            about.setdefault((flag.name, flag.severity, flag.message), []).append(_where(row))
+            places.setdefault((flag.name, flag.severity, flag.message), []).append(_row_name(row))
     return [
-        f"**{safe(name)}** ({severity}; {safe('; '.join(places))}): {safe(message, _LONGEST_MESSAGE)}"
-        for (name, severity, message), places in about.items()
+        f"**{safe(name)}** ({severity}; {safe('; '.join(names))}): {safe(message, _LONGEST_MESSAGE)}"
+        for (name, severity, message), names in places.items()
     ]
 
 

@@ -1,0 +1,113 @@
+"""The table of `cells.csv`: one line per cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from gauntlet.leaderboard.report.csv_writer import (
+    BOOLEAN,
+    COUNT,
+    NUMBER,
+    TEXT,
+    accuracy_columns,
+    read_frame,
+    typed_frame,
+)
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CORRUPTION, CellResult
+from gauntlet.leaderboard.rows.corruptions import accuracy, by_severity
+
+CELL_DTYPES: Final[Mapping[str, str]] = {
+    "model": TEXT,
+    "defense": TEXT,
+    "attack": TEXT,
+    "attack_spec": TEXT,
+    "attack_kind": TEXT,
+    "norm": TEXT,
+    "eps": NUMBER,
+    "threat": TEXT,
+    "suite": TEXT,
+    "data": TEXT,
+    "seed": COUNT,
+    "precision": TEXT,
+    "minimum_norm": BOOLEAN,
+    "randomised": BOOLEAN,
+    "status": TEXT,
+    "error": TEXT,
+    "n": COUNT,
+    "expected": COUNT,
+    "clean_accuracy": NUMBER,
+    "robust_accuracy": NUMBER,
+    "robust_low": NUMBER,
+    "robust_high": NUMBER,
+    "corruption_accuracy": NUMBER,
+    "corruption_low": NUMBER,
+    "corruption_high": NUMBER,
+    **{f"severity_{severity}": NUMBER for severity in range(1, 6)},
+    "seconds": NUMBER,
+    "forwards_per_sample": NUMBER,
+    "backwards_per_sample": NUMBER,
+    "peak_memory_mib": NUMBER,
+    "candidates_rejected": COUNT,
+    "disagreements": COUNT,
+    "median_distance": NUMBER,
+    "certified": COUNT,
+    "techniques": TEXT,
+    "cached": BOOLEAN,
+    "flags": TEXT,
+    "device": TEXT,
+}
+"""Columns of `cells.csv`, in order."""
+
+
+def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
+    """One line per cell, in the order given, with the columns and types of `CELL_DTYPES`.
+
+    Accuracies are shares in 0..1 of the `n` samples that the cell covered so far, NaN where there are none. Passes are
+    means over these samples, `median_distance` is over the samples that the attack broke, and `error` is the exception's
+    class and message. Corruptions have `corruption_accuracy` (the mean over the severities, and the accuracy at each) in
+    place of `robust_accuracy`.
+    """
+    return typed_frame([_line(result) for result in results], CELL_DTYPES)
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """`cells.csv` with the types of `CELL_DTYPES`."""
+    return read_frame(path, CELL_DTYPES)
+
+
+def _line(result: CellResult) -> dict[str, Any]:
+    n, error, certified = cells.covered(result), result.error, cells.certified(result)
+    return {
+        **dataclasses.asdict(result.cell),
+        "precision": cells.precision(result),
+        "status": cells.status(result),
+        "error": f"{error.kind}: {error.message}" if error else "",
+        "n": n,
+        "expected": result.expected,
+        "clean_accuracy": cells.clean_accuracy(result).estimate,
+        **(_corrupted(result) if result.cell.attack_kind == CORRUPTION else _robust(result)),
+        **dataclasses.asdict(cells.costs(result)),
+        "median_distance": cells.median_distance(result),
+        "certified": pd.NA if certified is None else certified,
+        "techniques": " ".join(sorted(cells.techniques(result))),
+        "cached": bool(result.blocks) and all(block.cached for block in result.blocks),
+        "flags": "; ".join(dict.fromkeys(flag.name for flag in cells.flags(result))),
+        "device": cells.device(result),
+    }
+
+
+def _robust(result: CellResult) -> dict[str, float]:
+    robust = cells.robust_accuracy(result)
+    return accuracy_columns("robust", robust.estimate, robust.interval)
+
+
+def _corrupted(result: CellResult) -> dict[str, float]:
+    mean = accuracy(result)
+    severities = {f"severity_{severity}": share.estimate for severity, share in by_severity(result).items()}
+    return accuracy_columns("corruption", mean.estimate, mean.interval) | severities

@@ -1,0 +1,71 @@
+"""The files of a leaderboard: `leaderboard.csv`, `cells.csv`, `classes.csv`, `published.csv` and `leaderboard.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gauntlet.leaderboard.report.cells_csv import cells_frame
+from gauntlet.leaderboard.report.classes_csv import classes_frame
+from gauntlet.leaderboard.report.csv_writer import csv_text
+from gauntlet.leaderboard.report.leaderboard_csv import leaderboard_frame
+from gauntlet.leaderboard.report.markdown_writer import RunContext, markdown_report
+from gauntlet.leaderboard.report.published_csv import published_frame, with_published
+from gauntlet.leaderboard.results.atomic_files import replace_files
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
+from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.references import references
+
+
+@dataclass(frozen=True)
+class WrittenFiles:
+    """Paths of the files that were written."""
+
+    leaderboard_csv: Path
+    cells_csv: Path
+    classes_csv: Path
+    markdown: Path
+    published_csv: Path | None = None
+    """None if no published figure has a measured one beside it."""
+
+
+def write_leaderboard_files(
+    folder: Path,
+    results: Sequence[CellResult],
+    context: RunContext,
+    published: Sequence[tuple[str, PublishedFigure]] = (),
+) -> WrittenFiles:
+    """Write the files into `folder`, which is created if needed.
+
+    `published`: published figures, each with the name of its model in the tables. `published.csv` is written only if one of
+    them has a measured figure beside it.
+
+    In the CSV files accuracies are shares in 0..1 and an empty field is a missing value. `read_leaderboard`, `read_cells`,
+    `read_classes` and `read_published` return the tables with their types.
+
+    The files are replaced together, once all of them are written. Raises WriteError, which names the file; all older files
+    are then intact.
+    """
+    rows = build_rows(results)
+    compared = references(rows, published)
+    files = WrittenFiles(
+        leaderboard_csv=folder / "leaderboard.csv",
+        cells_csv=folder / "cells.csv",
+        classes_csv=folder / "classes.csv",
+        markdown=folder / "leaderboard.md",
+        published_csv=folder / "published.csv" if compared else None,
+    )
+    texts = {
+        files.leaderboard_csv: csv_text(with_published(leaderboard_frame(rows), rows, compared)),
+        files.cells_csv: csv_text(cells_frame(results)),
+        files.classes_csv: csv_text(classes_frame(rows)),
+        files.markdown: markdown_report(rows, results, context, compared),
+    }
+    if files.published_csv is not None:
+        texts[files.published_csv] = csv_text(published_frame(compared))
+    replace_files({path: text.encode() for path, text in texts.items()})
+    if not compared:
+        (folder / "published.csv").unlink(missing_ok=True)
+    return files

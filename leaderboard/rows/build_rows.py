@@ -1,0 +1,153 @@
+"""The leaderboard's rows, computed from the results of a run's cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.cell_summary import Status
+from gauntlet.leaderboard.results.record import CORRUPTION, CellInfo, CellResult, Flag
+from gauntlet.leaderboard.rows.bracket import bracket
+from gauntlet.leaderboard.rows.corruptions import corruption_accuracy
+from gauntlet.leaderboard.rows.crosschecks import cross_flags
+from gauntlet.leaderboard.rows.ranks import ranks, unrank_reasons
+from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow, WorstClass
+from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
+from gauntlet.leaderboard.stats.proportions import Proportion
+
+_NO_ATTACK = "No attack was run: accuracy under corruptions says nothing about robustness to attacks."
+
+
+def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
+    """One row per model × defense × threat model, from the results of one run, in the order of the table.
+
+    Cells of different data or suites give separate rows. Corruptions belong to all rows of their model, defense, threat model
+    and data; without any such row they give one of their own.
+
+    Rows are ordered by threat model, then by data and suite, each in order of first appearance; within these, ranked rows come
+    first, by rank and robust accuracy, then the others in the order given. Raises ValueError as `worst_case` does.
+    """
+    attacked: dict[tuple[str, ...], list[CellResult]] = {}
+    corrupted: dict[tuple[str, ...], list[CellResult]] = {}
+    for result in results:
+        if result.cell.attack_kind == CORRUPTION:
+            corrupted.setdefault(row_key(result.cell)[:-1], []).append(result)
+        else:
+            attacked.setdefault(row_key(result.cell), []).append(result)
+    unsorted = [
+        _row(members, _siblings(members[0].cell, attacked), corrupted.get(key[:-1], []))
+        for key, members in attacked.items()
+    ]
+    with_attacks = {key[:-1] for key in attacked}
+    unsorted += [_row([], [], members) for key, members in corrupted.items() if key not in with_attacks]
+    ranked = [
+        replace(
+            row,
+            rank=rank.place if rank else None,
+            rank_interval=(rank.place, rank.worst) if rank else None,
+            unranked=unrank_reasons(row),
+        )
+        for row, rank in zip(unsorted, ranks(unsorted), strict=True)
+    ]
+    threats = list(dict.fromkeys(row.threat for row in ranked))
+    sections = list(dict.fromkeys((row.data, row.suite) for row in ranked))
+
+    def order(row: LeaderboardRow) -> tuple[int, int, float, float]:
+        section = threats.index(row.threat), sections.index((row.data, row.suite))
+        return *section, *((row.rank, -row.robust.estimate) if row.rank is not None else (math.inf, 0.0))
+
+    return sorted(ranked, key=order)
+
+
+def _siblings(cell: CellInfo, attacked: Mapping[tuple[str, ...], list[CellResult]]) -> list[CellResult]:
+    """Cells of the rows that differ from the cell's row in eps alone."""
+
+    def without_eps(other: CellInfo) -> tuple[str, ...]:
+        target = other.threat.partition(":target=")[2]
+        return other.model, other.defense, other.norm, target, other.data, other.suite
+
+    others = (members for members in attacked.values() if members[0].cell.eps != cell.eps)
+    return [result for members in others for result in members if without_eps(result.cell) == without_eps(cell)]
+
+
+def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: list[CellResult]) -> LeaderboardRow:
+    members = attacked or corrupted
+    cell = members[0].cell
+    worst = worst_case(members)
+    weakest = worst.weakest_class()
+    costs = [cells.costs(result) for result in attacked]
+    memory = [cost.peak_memory_mib for cost in costs if not math.isnan(cost.peak_memory_mib)]
+    certified = bracket(members, worst)
+    alarms = [certified.alarm] if certified is not None and certified.alarm else []
+    finished = [result for result in attacked if cells.status(result) == "ok"]
+    return LeaderboardRow(
+        model=cell.model,
+        defense=cell.defense,
+        threat=cell.threat,
+        norm=cell.norm,
+        eps=cell.eps,
+        data=cell.data,
+        suite=cell.suite,
+        seeds=tuple(sorted({result.cell.seed for result in members})),
+        status="error" if alarms else _worst_status(members),
+        clean=worst.clean if len(worst) else cells.clean_accuracy(max(members, key=cells.covered)),
+        robust=worst.accuracy,
+        attacks=_attacks(attacked),
+        worst_class=WorstClass(*weakest) if weakest else None,
+        naive=_naive(members),
+        bracket=certified,
+        corruption=corruption_accuracy(corrupted),
+        seconds=sum(cost.seconds for cost in costs),
+        forwards_per_sample=sum(cost.forwards_per_sample for cost in costs),
+        backwards_per_sample=sum(cost.backwards_per_sample for cost in costs),
+        peak_memory_mib=max(memory, default=math.nan),
+        flags=_flags(members, cross_flags(attacked, siblings)),
+        techniques=frozenset(technique for result in finished for technique in cells.techniques(result)),
+        randomised=any(result.cell.randomised for result in members),
+        problems=(*alarms, *([] if attacked else [_NO_ATTACK]), *filter(None, map(_problem, members))),
+        worst_case=worst,
+    )
+
+
+def _worst_status(members: Sequence[CellResult]) -> Status:
+    states = {cells.status(result) for result in members}
+    return "error" if "error" in states else "unfinished" if "unfinished" in states else "ok"
+
+
+def _flags(members: Sequence[CellResult], crosschecks: Sequence[Flag]) -> tuple[Flag, ...]:
+    recorded = (flag for result in members for flag in cells.flags(result))
+    return tuple(dict.fromkeys([*recorded, *crosschecks]))
+
+
+def _attacks(members: Sequence[CellResult]) -> dict[str, AttackEntry]:
+    labels: dict[str, list[CellResult]] = {}
+    for result in members:
+        if result.cell.adversarial:
+            labels.setdefault(result.cell.attack, []).append(result)
+    return {label: _entry(seeds) for label, seeds in labels.items()}
+
+
+def _naive(members: Sequence[CellResult]) -> Proportion | None:
+    naive = [result for result in members if result.cell.attack_kind == "naive"]
+    entry = _entry(naive) if naive else None
+    return entry if isinstance(entry, Proportion) else None
+
+
+def _entry(seeds: Sequence[CellResult]) -> AttackEntry:
+    status = _worst_status(seeds)
+    if status == "ok":
+        return worst_case(seeds).accuracy
+    return "error" if status == "error" else "–"
+
+
+def _problem(result: CellResult) -> str:
+    kind = "Corruption" if result.cell.attack_kind == CORRUPTION else "Attack"
+    label = f"{kind} {result.cell.attack} (seed {result.cell.seed})"
+    if result.error is not None:
+        return f"{label} failed: {result.error.kind}: {result.error.message}"
+    if cells.status(result) == "unfinished":
+        expected = f"of {result.expected} samples" if result.expected else "samples"
+        return f"{label} is not finished: {cells.covered(result)} {expected}."
+    return ""
