@@ -1,4 +1,4 @@
-"""The drop between two sets of outcomes on the same samples: its upper bound, and how many samples would decide."""
+"""The drop between two sets of outcomes on the same samples: its upper bound, and the number of samples that would decide."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scipy.special import betainc, betaincinv, ndtri
 
 
 def drop_upper(lost: float, gained: float, n: float, confidence: float) -> float:
-    """One-sided upper confidence bound of the drop: Tango's, or that of Clopper and Pearson where it is larger.
+    """One-sided upper confidence bound of the drop: the larger of Tango's bound and that of Clopper and Pearson.
 
-    Tango's alone errs up to 1.7 points too often where nearly all flips go one way (at confidence 95 % and a true drop of 2
-    points without gains, exactly enumerated: in 6.7 % of cases at n = 134, in 6.2 % at some n above 200). There the drop is
-    hardly more than the share of lost samples, for which Clopper and Pearson's bound of lost - gained out of `n` is exact.
-    With a few gains Tango's is the larger one. Together they err in at most 5.1 % of cases (134 to 2,000 samples, 0 to 10 %
-    gained). Without a flip the bound is 1 - (1 - confidence)^(1/n). Raises ValueError as `tango_upper` does.
+    Tango's bound alone errs up to 1.7 points too often if nearly all flips go one way (at confidence 95 % and a true drop of 2
+    points without gains, exactly enumerated: in 6.7 % of cases at n = 134, in 6.2 % at some n above 200). In that case the drop
+    is close to the share of lost samples, for which Clopper and Pearson's bound of lost - gained out of `n` is exact. With a few
+    gains Tango's bound is larger. The larger of both errs in at most 5.1 % of cases (134 to 2,000 samples, 0 to 10 % gained).
+    Without a flip it is 1 - (1 - confidence)^(1/n). Raises ValueError as `tango_upper` does.
     """
     tango = tango_upper(lost, gained, n, confidence)
     more = max(lost - gained, 0)
@@ -25,11 +25,10 @@ def drop_upper(lost: float, gained: float, n: float, confidence: float) -> float
 def tango_upper(lost: float, gained: float, n: float, confidence: float) -> float:
     """One-sided upper confidence bound of the drop, the true share of lost samples minus that of gained ones, in -1..1.
 
-    `lost` of `n` samples succeeded before and fail now, `gained` the other way round; counts need not be whole, so that
-    expected ones can be asked about. Tango's score method (Tango, Statistics in Medicine 17, 1998, 891-908): the largest
-    drop that the score test does not reject, the share of gained samples being estimated under that drop. Unlike bounds
-    from an estimated variance (Wald's, Agresti and Min's) it does not shrink to nothing where hardly a sample flips:
-    without a flip it is z²/(n + z²).
+    `lost` of `n` samples succeeded before and fail now, `gained` failed before and succeed now; counts need not be whole, which
+    allows expected counts. Tango's score method (Tango, Statistics in Medicine 17, 1998, 891-908): the largest drop that the
+    score test does not reject, where the share of gained samples is estimated under that drop. Unlike bounds from an estimated
+    variance (Wald's, Agresti and Min's) it does not vanish if hardly any sample flips: without a flip it is z²/(n + z²).
 
     Raises ValueError for counts that do not fit `n`, and for a confidence outside 0.5..1.
     """
@@ -41,7 +40,7 @@ def tango_upper(lost: float, gained: float, n: float, confidence: float) -> floa
     def accepted(drop: float) -> bool:
         return n * drop - (lost - gained) < z * _deviation(lost, gained, n, drop)
 
-    # The observed drop itself is always accepted; its neighbours above are, up to the bound.
+    # The observed drop is always accepted, and so are larger ones up to the bound.
     low, high = (lost - gained) / n, 1.0
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if accepted(middle) else (low, middle)
@@ -49,7 +48,7 @@ def tango_upper(lost: float, gained: float, n: float, confidence: float) -> floa
 
 
 def _deviation(lost: float, gained: float, n: float, drop: float) -> float:
-    """Standard deviation of lost - gained where the true difference is `drop`, by maximum likelihood (Tango, section 3)."""
+    """Standard deviation of lost - gained if the true difference is `drop`, by maximum likelihood (Tango, section 3)."""
     b = (2 * n - lost + gained) * drop - lost - gained
     c = -gained * drop * (1 - drop)
     share_gained = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
@@ -59,18 +58,18 @@ def _deviation(lost: float, gained: float, n: float, drop: float) -> float:
 def drop_p_value(lost: float, gained: float) -> float:
     """One-sided exact McNemar p-value of a drop (McNemar, Psychometrika 12, 1947), for counts that need not be whole.
 
-    For whole counts it is `statistics.mcnemar(before, now, "greater").p_value`.
+    For whole counts it equals `proportions.mcnemar(before, now, "greater").p_value`.
     """
     return float(betainc(lost, gained + 1, 0.5)) if lost > 0 else 1.0
 
 
 def needed_n(lost: int, gained: int, n: int, *, margin: float, alpha: float, tests: int = 1) -> int:
-    """The least number of samples that decides where flips come at exactly the observed rates.
+    """The smallest number of samples that decides if flips occur at exactly the observed rates.
 
-    It decides for *held* once the upper bound of the drop at level `alpha` is below `margin` (a share above 0), or for a
-    *drop* once the p-value is below alpha / tests, what Holm's correction asks of the first of `tests`. The expected counts
-    are taken as the outcome, so that with that many samples the chance of a decision is about a half: a guide, no promise.
-    `n` itself where it decides already. Raises ValueError as `tango_upper` does, and for a margin outside 0..1.
+    It decides for *held* if the upper bound of the drop at level `alpha` is below `margin` (a share above 0), and for a *drop*
+    if the p-value is below alpha / tests, which Holm's correction requires of the first of `tests`. The expected counts are
+    taken as the outcome, so that with that many samples the chance of a decision is about one half. `n` itself if it decides
+    already. Raises ValueError as `tango_upper` does, and for a margin outside 0..1.
     """
     _check_counts(lost, gained, n)
     if not 0 < margin < 1:
@@ -85,7 +84,7 @@ def needed_n(lost: int, gained: int, n: int, *, margin: float, alpha: float, tes
 
 
 def _least(decides: Callable[[int], bool], start: int) -> int:
-    """The least number from `start` on for which it holds, given that it comes to hold and goes on doing so."""
+    """The smallest number from `start` on for which `decides` is true, if it stays true from there on."""
     if decides(start):
         return start
     low, high = start, 2 * start

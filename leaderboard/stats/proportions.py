@@ -16,12 +16,12 @@ from gauntlet.leaderboard.stats.binomial import beta_quantile, half_tail
 Alternative = Literal["two-sided", "greater", "less"]
 
 CONFIDENCE = 0.95
-"""Of every interval that is shown."""
+"""Confidence of all intervals in reports."""
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """`successes` of `n` samples. Raises ValueError where they do not fit each other."""
+    """`successes` of `n` samples. Raises ValueError unless 0 <= successes <= n."""
 
     successes: int
     n: int
@@ -37,7 +37,7 @@ class Proportion:
 
     @property
     def estimate(self) -> float:
-        """The share in 0..1; NaN where n is 0."""
+        """The share in 0..1; NaN if n is 0."""
         return self.successes / self.n if self.n else math.nan
 
     @property
@@ -46,13 +46,13 @@ class Proportion:
         return self.interval_at(CONFIDENCE)
 
     def interval_at(self, confidence: float) -> tuple[float, float]:
-        """The two-sided Clopper-Pearson interval, in 0..1; (NaN, NaN) where n is 0.
+        """The two-sided Clopper-Pearson interval, in 0..1; (NaN, NaN) if n is 0.
 
         Clopper and Pearson, Biometrika 26 (1934). Brown, Cai and DasGupta (Statistical Science 16, 2001) recommend
-        Wilson's interval, whose *mean* coverage is nearest to the nominal one. It is not used here because its coverage
-        falls below the nominal one near 0 and 1, where undefended models and clean accuracies lie: the least over p
-        at 95 % is 84 % for n = 100 and 92 % for n = 797. The exact interval covers at least 95 % everywhere, so that a
-        gate on its lower end keeps its promise; the price is 0.1 points of width at 73 % and n = 797.
+        Wilson's interval, whose *mean* coverage is closest to the nominal one. It is not used here because its coverage
+        falls below the nominal one near 0 and 1, where undefended models and clean accuracies lie: its minimum over p at
+        95 % is 84 % for n = 100 and 92 % for n = 797. The exact interval covers at least 95 % everywhere, so that a gate on
+        its lower end has the stated error rate; it is 0.1 points wider at 73 % and n = 797.
         """
         if self.n == 0:
             return math.nan, math.nan
@@ -75,20 +75,20 @@ class PairedTest:
     """The exact McNemar test of two sets of outcomes on the same samples."""
 
     only_first: int
-    """Samples on which the first alone succeeds."""
+    """Number of samples on which the first alone succeeds."""
     only_second: int
     alternative: Alternative
     p_value: float
-    """1 where no sample tells the two apart."""
+    """1 if the two agree on all samples."""
 
 
 def mcnemar(
     first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], alternative: Alternative = "two-sided"
 ) -> PairedTest:
-    """Exact McNemar test (McNemar, Psychometrika 12, 1947): a binomial test on the samples where the two differ.
+    """Exact McNemar test (McNemar, Psychometrika 12, 1947): a binomial test on the samples on which the two differ.
 
-    `first` and `second` are bool (N,), same samples, same order. `greater` asks whether the first succeeds more often.
-    Raises ValueError where the shapes differ.
+    `first` and `second` are bool (N,), on the same samples in the same order. `greater`: the alternative is that the first
+    succeeds more often. Raises ValueError if the shapes differ.
     """
     if first.shape != second.shape:
         raise ValueError(f"first has shape {first.shape} and second {second.shape}: pair outcomes of the same samples")
@@ -110,9 +110,9 @@ def _mcnemar_p(only_first: int, only_second: int, alternative: Alternative) -> f
 def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
     """Holm's step-down adjusted p-values, in the order given (Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    Reject where the adjusted value is below alpha: the chance of any false rejection is then at most alpha, whatever
-    the dependence between the tests (Holm-Šidák, a common default, needs assumptions on it). Raises ValueError for a
-    value outside 0..1.
+    If tests with an adjusted value below alpha are rejected, the chance of any false rejection is at most alpha, whatever the
+    dependence between the tests (Holm-Šidák, a common default, needs assumptions on it). Raises ValueError for a value outside
+    0..1.
     """
     values = np.asarray(p_values, dtype=np.float64)
     if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
