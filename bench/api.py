@@ -27,8 +27,7 @@ from gauntlet.bench.registry.registry import Registry
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.evaluation import Evaluation, collect
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.defended_model import is_differentiable, is_randomised
-from gauntlet.leaderboard.results.record import CORRUPTION
+from gauntlet.defenses.pipeline.profile import is_differentiable, is_randomised
 
 _MEMORY = "memory:model"
 
@@ -98,7 +97,7 @@ def evaluate(
             out=Path(store or scratch),
         )
         plan = make_plan(config, extra)
-        if all(cell.info.attack_kind == CORRUPTION for cell in plan.cells):
+        if all(cell.info.corrupts for cell in plan.cells):
             raise ValueError(
                 f"attacks={attacks!r} has corruptions only, which are no attacks: add one, such as standard"
             )

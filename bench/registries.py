@@ -6,15 +6,15 @@ Importing this module imports neither torch nor any model, attack or data set.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from gauntlet.attacks.adapters.library_catalog import ADAPTERS as _ADAPTERS
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.registry.catalog import ATTACKS as _ATTACKS
-from gauntlet.bench.corruptions.catalog import CORRUPTIONS as _CORRUPTIONS
-from gauntlet.bench.corruptions.entries import PREFIX as _PREFIX
-from gauntlet.bench.corruptions.entries import entry as _corruption
 from gauntlet.bench.data.catalog import DATA
+from gauntlet.bench.executors.corruption_entries import CORRUPTIONS
+from gauntlet.bench.executors.entry import ExecutableEntry
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.parts.card import ModelCard, ModelEntry
 from gauntlet.bench.registry.entry_points import caller
@@ -26,21 +26,49 @@ from gauntlet.defenses.pipeline.catalog import DEFENSES as _DEFENSES
 if TYPE_CHECKING:
     from torch import nn
 
+    from gauntlet.attacks.ops.threat import ThreatModel
     from gauntlet.bench.data.samples.card import DataEntry
+    from gauntlet.bench.executors.executable import Executable
 
-ATTACKS: Registry[AttackEntry] = Registry("attack", "gauntlet.attacks", adopt_attack)
+CERTIFICATES: Registry[ExecutableEntry] = Registry("certificate")
+CERTIFICATES.register("certificate", "gauntlet.bench.executors.certificate:ENTRY")
+REPLAYS: Registry[ExecutableEntry] = Registry("replay")
+REPLAYS.register("replay", "gauntlet.bench.executors.replay:ENTRY")
+ATTACKS: Registry[AttackEntry] = Registry(
+    "attack", "gauntlet.attacks", adopt_attack, reserved=(REPLAYS, CERTIFICATES, CORRUPTIONS)
+)
 DEFENSES: Registry[DefenseEntry] = Registry("defense", "gauntlet.defenses", adopt_defense)
 
 for _name, _entry in {**_ATTACKS, **_ADAPTERS}.items():
     ATTACKS.register(_name, _entry)
-# These need results that are stored, or proofs.
-ATTACKS.register("replay", "gauntlet.bench.executors.example_index:ENTRY")
-ATTACKS.register("certificate", "gauntlet.bench.executors.certificate:ENTRY")
-# No attacks, but cells like theirs.
-for _name in _CORRUPTIONS:
-    ATTACKS.register(f"{_PREFIX}{_name}", _corruption(_name))
 for _name, _lazy in _DEFENSES.items():
     DEFENSES.register(_name, _lazy)
+
+
+def executable_entry(name: str) -> ExecutableEntry:
+    """The entry of what `--attacks` may name: an attack, a replay, a certificate or a corruption. Raises LookupError."""
+    for registry in (REPLAYS, CERTIFICATES, CORRUPTIONS):
+        if name in registry:
+            return registry.get(name)
+    entry = ATTACKS.get(name)
+    return ExecutableEntry(entry.card, partial(_executable, entry))
+
+
+def expand_executables(pattern: str) -> list[str]:
+    """The names that `pattern` stands for: itself, or the attacks that a wildcard matches; where it matches none, others.
+
+    Raises LookupError where nothing matches.
+    """
+    for registry in (CERTIFICATES, REPLAYS, CORRUPTIONS):
+        if pattern in registry or (not ATTACKS.names(pattern) and registry.names(pattern)):
+            return registry.expand(pattern)
+    return ATTACKS.expand(pattern)
+
+
+def _executable(entry: AttackEntry, threat: ThreatModel, **settings: Any) -> Executable:
+    from gauntlet.bench.executors.make import executable
+
+    return executable(entry, threat, **settings)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -18,6 +18,7 @@ ENTRY = DefenseEntry(
         name="bit_depth",
         summary="rounds every value to 2**bits levels",
         source="Xu et al. 2018, arXiv 1704.01155; ART FeatureSqueezing",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=False,
     ),

@@ -19,6 +19,7 @@ ENTRY = DefenseEntry(
         name="high_confidence",
         summary="probabilities below a cutoff become 0",
         source="ART HighConfidence",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=False,
         kind="output",

@@ -22,6 +22,7 @@ ENTRY = DefenseEntry(
         name="jpeg",
         summary="JPEG compression and decompression",
         source="Dziugaite et al. 2016, arXiv 1608.00853; Das et al. 2017, arXiv 1705.02900; ART JpegCompression",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=False,
     ),

@@ -59,6 +59,7 @@ ENTRY = DefenseEntry(
         name="median",
         summary="median filter over a square window",
         source="Xu et al. 2018, arXiv 1704.01155; ART SpatialSmoothing",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=False,
     ),

@@ -83,6 +83,7 @@ ENTRY = DefenseEntry(
         name="squeeze_detector",
         summary="rejects where squeezing the image changes the answer",
         source="Xu et al. 2018, arXiv 1704.01155; ART FeatureSqueezing, SpatialSmoothing",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=False,
         kind="model",

@@ -43,6 +43,7 @@ ENTRY = DefenseEntry(
         name="thermometer",
         summary="thermometer encoding, decoded for a model that takes images",
         source="Buckman et al. 2018, openreview S18Su--CW; ART ThermometerEncoding",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=False,
     ),

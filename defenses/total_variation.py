@@ -65,6 +65,7 @@ ENTRY = DefenseEntry(
         name="total_variation",
         summary="the smoothest image that agrees with a random choice of pixels",
         source="Guo et al. 2018, arXiv 1711.00117; ART TotalVarMin",
+        library="adversarial-robustness-toolbox",
         differentiable=False,
         randomised=True,
         samples=60,

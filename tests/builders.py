@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,14 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, Verification, solve
+from gauntlet.bench.executors.library import LibraryExecutable
+from gauntlet.bench.executors.native import NativeExecutable
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.gate.baseline import BASELINE_SCHEMA, Baseline, BaselineCell
+from gauntlet.leaderboard.results.block_file import to_bytes
 from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult, Record, Samples, Stats
 
 ROOT = Path(__file__).parents[1]
@@ -361,3 +367,25 @@ def baseline(*cells, test="fixed", **changes):
     """A baseline of the suite `quick` with these cells."""
     given = {"schema": BASELINE_SCHEMA, "suite": "quick", "commit": "abc", "reason": "first", "created": "2026-11-21"}
     return Baseline(test=test, cells=tuple(cells), **(given | changes))
+
+
+def reseal(store, key):
+    """Write a block that was edited once more, under digests that fit its content."""
+    store.path(key).write_bytes(to_bytes(store.read(key, adversarial=True)))
+    assert store.intact(key)
+
+
+# What cells run
+
+
+def executable(attack):
+    """A rule, a cascade or an attack that runs whole, as cells and checks run it."""
+    if isinstance(attack, Rule):
+        return NativeExecutable.of(attack)
+    if isinstance(attack, Cascade):
+        return NativeExecutable(repr(attack), attack)
+
+    def remake(threat):
+        return replace(attack, threat=threat)
+
+    return LibraryExecutable(repr(attack), attack, remake, "white-box")

@@ -120,7 +120,8 @@ def _entry(
     name: str, kind: type[LibraryAttack], summary: str, norms: tuple[Norm, ...] = ("Linf", "L2"), least: bool = False
 ) -> AttackEntry:
     return AttackEntry(
-        AttackCard(f"adv_lib.{name}", summary, "adv-lib; Rony 2020", norms, minimum_norm=least), builder(kind)
+        AttackCard(f"adv_lib.{name}", summary, "adv-lib; Rony 2020", norms, minimum_norm=least, library="adv-lib"),
+        builder(kind),
     )
 
 

@@ -7,11 +7,8 @@ from typing import Any
 
 from gauntlet.attacks.adapters.art_attack import ArtAttack, deepfool, evasion
 from gauntlet.attacks.adapters.art_search_attacks import ArtAutoAttack, ArtHopSkipJump, ArtSquare
-from gauntlet.attacks.adapters.run_library import builder, step_share
-from gauntlet.attacks.ops.threat import Norm
-from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
-
-_BOTH: tuple[Norm, ...] = ("Linf", "L2")
+from gauntlet.attacks.adapters.run_library import LibraryAttack, library_entry, step_share
+from gauntlet.attacks.registry.card import AttackEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +114,8 @@ class ArtDeepFool(ArtAttack):
         return deepfool(estimator, self.steps, self.overshoot, self.gradients, len(x)).generate(x, y)
 
 
-def _entry(
-    name: str,
-    kind: type[ArtAttack],
-    summary: str,
-    paper: str,
-    *,
-    norms: tuple[Norm, ...] = _BOTH,
-    access: Kind = "white-box",
-    minimum_norm: bool = False,
-) -> AttackEntry:
-    source = f"ART; {paper}"
-    return AttackEntry(
-        AttackCard(f"art.{name}", summary, source, norms, kind=access, minimum_norm=minimum_norm), builder(kind)
-    )
+def _entry(name: str, kind: type[LibraryAttack], summary: str, paper: str, **facts: Any) -> AttackEntry:
+    return library_entry("ART", (name, "adversarial-robustness-toolbox"), kind, summary, paper, **facts)
 
 
 FAST_GRADIENT_METHOD = _entry(

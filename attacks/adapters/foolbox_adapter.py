@@ -84,7 +84,9 @@ class FoolboxCarliniWagner(FoolboxAttack):
 def _entry(
     name: str, kind: type[FoolboxAttack], summary: str, norms: tuple[Norm, ...] = ("Linf", "L2"), least: bool = False
 ) -> AttackEntry:
-    card = AttackCard(f"foolbox.{name}", summary, "foolbox; Rauber et al. 2020", norms, minimum_norm=least)
+    card = AttackCard(
+        f"foolbox.{name}", summary, "foolbox; Rauber et al. 2020", norms, minimum_norm=least, library="foolbox"
+    )
     return AttackEntry(card, builder(kind))
 
 

@@ -128,7 +128,9 @@ class OfficialAutoAttack(Official):
 
 def _entry(name: str, kind: type[Official], summary: str, access: Kind = "white-box") -> AttackEntry:
     source = "pyautoattack; Croce and Hein 2020, arXiv 2003.01690"
-    card = AttackCard(f"pyautoattack.{name}", summary, source, ("Linf", "L2", "L1"), kind=access)
+    card = AttackCard(
+        f"pyautoattack.{name}", summary, source, ("Linf", "L2", "L1"), kind=access, library="pyautoattack"
+    )
     return AttackEntry(card, builder(kind))
 
 

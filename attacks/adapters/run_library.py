@@ -12,8 +12,9 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import number, positive, share, whole_number
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
 from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 
@@ -80,6 +81,31 @@ def builder(kind: type[W]) -> Callable[..., W]:
         return kind(threat=threat, **settings)
 
     return build
+
+
+def library_entry(
+    library: str,
+    names: tuple[str, str],
+    kind: type[LibraryAttack],
+    summary: str,
+    paper: str,
+    *,
+    norms: tuple[Norm, ...] = ("Linf", "L2"),
+    access: Kind = "white-box",
+    minimum_norm: bool = False,
+) -> AttackEntry:
+    """The entry `<library>.<name>` of a library's attack; `names` are that name and the one of the distribution."""
+    name, distribution = names
+    card = AttackCard(
+        name=f"{library.lower()}.{name}",
+        summary=summary,
+        source=f"{library}; {paper}",
+        norms=norms,
+        kind=access,
+        minimum_norm=minimum_norm,
+        library=distribution,
+    )
+    return AttackEntry(card, builder(kind))
 
 
 def step_share(step_size: float | None, steps: int) -> float:

@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library, step_share
-from gauntlet.attacks.ops.threat import Norm
+from gauntlet.attacks.adapters.run_library import LibraryAttack, count_classes, library, library_entry, step_share
 from gauntlet.attacks.ops.validators import one_of
-from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.views.guard import LogitsModel
-
-_BOTH: tuple[Norm, ...] = ("Linf", "L2")
 
 
 def _torchattacks() -> ModuleType:
@@ -245,21 +242,8 @@ def _result(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
     return points
 
 
-def _entry(
-    name: str,
-    kind: type[LibraryAttack],
-    summary: str,
-    paper: str,
-    *,
-    norms: tuple[Norm, ...] = _BOTH,
-    access: Kind = "white-box",
-    minimum_norm: bool = False,
-) -> AttackEntry:
-    source = f"torchattacks; {paper}"
-    return AttackEntry(
-        AttackCard(f"torchattacks.{name}", summary, source, norms, kind=access, minimum_norm=minimum_norm),
-        builder(kind),
-    )
+def _entry(name: str, kind: type[LibraryAttack], summary: str, paper: str, **facts: Any) -> AttackEntry:
+    return library_entry("torchattacks", (name, "torchattacks"), kind, summary, paper, **facts)
 
 
 _CROCE = "Croce and Hein 2020, arXiv 2003.01690"

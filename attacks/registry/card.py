@@ -15,25 +15,30 @@ if TYPE_CHECKING:  # listing attacks must not import torch
     from gauntlet.attacks.solving.rule import Rule
 
 Kind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate", "corruption"]
+Role = Literal["attack", "replay", "certificate", "corruption"]
+"""What a cell does: search for adversarial examples, try stored ones, prove that there are none, or corrupt images."""
+_GRADIENT_KINDS = ("white-box", "naive", "certificate")
 
 
 class WholeAttack(Protocol):
-    """An attack that is run whole on a batch, of another library or of a user; what it does to the model and to global state
-    is undone (`adapters.guard`)."""
+    """An attack of another library or of a user that runs whole on a batch.
+
+    Its changes to the model and to global state are undone (`gauntlet.attacks.views.guard`).
+    """
 
     version: ClassVar[int]
     """Rises whenever the output changes: it is part of the key of stored results."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Candidates, same shape as images (N, C, H, W) in [0, 1]; `model` gives logits (N, K).
+        """Candidates, same shape as images (N, C, H, W) in [0, 1]; the image itself where the attack has no success.
 
-        Where nothing was found, the image itself. The images are all classified correctly, and on the model's device.
+        `model` returns logits (N, K). All images are classified correctly and lie on the model's device.
         """
         ...
 
 
 class Deferred(Protocol):
-    """Stands for what can only be made, or run, once the model and its results so far are known."""
+    """Stands for an attack that can only be chosen once the pipeline is known, such as `adaptive`."""
 
     version: ClassVar[int]
 
@@ -51,6 +56,19 @@ class AttackCard:
     kind: Kind = "white-box"
     minimum_norm: bool = False
     """Whether it seeks the smallest perturbation, whatever eps is."""
+    role: Role = "attack"
+    library: str = ""
+    """The distribution that runs it, whose version is part of the key of stored results; empty for Gauntlet's own code."""
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether it needs gradients of the model, so that it cannot run on a black box."""
+        return self.kind in _GRADIENT_KINDS
+
+    @property
+    def searches(self) -> bool:
+        """Whether it searches for adversarial examples of its own, rather than proving, corrupting or transferring."""
+        return self.role == "attack" and self.kind != "transfer"
 
 
 AnyAttack: TypeAlias = "Rule[Any] | Cascade | WholeAttack | Deferred"

@@ -11,7 +11,8 @@ from gauntlet.attacks.solving.solver import Stage
 class Cascade:
     """Stages in order. The record names the stage that broke each sample; the first success ends the cascade.
 
-    Raises ValueError for no stage, for labels that are not unique, and for a stage that seeks the minimum norm.
+    A single stage may seek the minimum norm. Raises ValueError for no stage, for labels that are not unique, and for a stage
+    that seeks the minimum norm among others.
     """
 
     stages: tuple[Stage, ...]
@@ -21,7 +22,7 @@ class Cascade:
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"a cascade needs at least one stage, with labels that are unique, not {labels!r}")
         seekers = [stage.label for stage in self.stages if stage.rule.minimum_norm]
-        if seekers:
+        if seekers and len(self.stages) > 1:
             raise ValueError(
                 f"stage {seekers[0]!r} seeks the minimum norm: a cascade needs rules that stop inside the ball"
             )

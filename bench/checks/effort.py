@@ -7,11 +7,9 @@ from torch import Tensor
 
 from gauntlet.attacks.ops.norms import random_point
 from gauntlet.attacks.ops.random import Draws, model_randomness
-from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.checks.run_attack import MarginHistory, harder, run_attack, unbroken
+from gauntlet.bench.checks.run_attack import MarginHistory, run_attack, unbroken
 from gauntlet.bench.checks.strength import NO_ATTACK, unbroken_by
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 
@@ -34,9 +32,9 @@ def converged(subject: Subject) -> Finding:
     """Twice the steps and another restart break no more samples (Carlini et al. 2019)."""
     name = "converged"
     few = subject.few(_TESTED).right
-    if not isinstance(subject.attack, Rule | Cascade) or not len(few.labels):
+    if subject.attack is None or not subject.attack.stages or not len(few.labels):
         return not_applicable(name, "Only native attacks can be run with more steps.")
-    before, after = unbroken_by(few, subject.attack), unbroken_by(few, harder(subject.attack))
+    before, after = unbroken_by(few, subject.attack), unbroken_by(few, subject.attack.harder())
     more, count = int((before & ~after).sum()), len(few.labels)
     figures = {"more": more, "standing": int(before.sum()), "samples": count}
     sentence = f"Twice the steps and another restart break {more} more of {int(before.sum())} unbroken samples ({count} samples)"
@@ -54,10 +52,10 @@ def converged(subject: Subject) -> Finding:
 def incomplete_optimisation(subject: Subject) -> Finding:
     """The last 10 steps reduce no sample's margin by more than 0.05 of the clean margin (Pintor et al. 2022, indicator 5)."""
     name, few = "incomplete-optimisation", subject.few(_TESTED).right
-    if not isinstance(subject.attack, Rule | Cascade) or subject.randomised or not len(few.labels):
+    if subject.attack is None or not subject.attack.stages or subject.randomised or not len(few.labels):
         return not_applicable(name, "Steps are recorded for native attacks on models that are not randomised.")
     course = MarginHistory()
-    left = unbroken(run_attack(few, course.watch(subject.attack)), few.labels.device)
+    left = unbroken(run_attack(few, course.watch(subject.attack.stages)), few.labels.device)
     going = torch.tensor([_improves(course.nearest.get(row, [1.0])) for row in range(len(left))], device=left.device)
     early = left & going
     count, rest = int(early.sum()), int(left.sum())

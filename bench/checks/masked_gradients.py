@@ -13,8 +13,8 @@ from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
 from gauntlet.attacks.ops.norms import random_point
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.checks import pipeline_profile as probing
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
+from gauntlet.defenses.pipeline import profile as profiles
 
 ALL_LOSSES: dict[str, Loss] = {**LOSSES, "dlr": dlr}
 """The untargeted losses of the attacks; targeted losses use the same logits."""
@@ -66,7 +66,7 @@ def zero_gradient(subject: Subject) -> Finding:
         gradients = mean_gradient(few, few.pipeline, start, loss)
         if gradients is None:
             return not_applicable(name, "There are no gradients, see unavailable-gradients.")
-        dead = probing.dead(gradients)
+        dead = profiles.dead(gradients)
         any_dead |= dead
         shares[loss_name] = int(dead.sum()) / len(dead)
     worst = max(shares, key=lambda loss_name: shares[loss_name])
@@ -127,8 +127,8 @@ def finite_differences(subject: Subject) -> Finding:
 def optimisation_at_test_time(subject: Subject) -> Finding:
     """The pipeline's forward pass calls autograd (AutoAttack's checks)."""
     name, few = "optimisation-at-test-time", subject.few(8)
-    with guarded(subject.pipeline, 0), torch.no_grad(), probing.gradients_taken() as taken:
-        probing.pass_over(subject.pipeline, few.images, 0)
+    with guarded(subject.pipeline, 0), torch.no_grad(), profiles.gradients_taken() as taken:
+        profiles.pass_over(subject.pipeline, few.images, 0)
     if not taken.calls:
         return passed(name, "The forward pass does not call autograd.")
     twin = subject.pipeline.twin is not None
@@ -175,7 +175,7 @@ def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss
     with guarded(model, 0):
         for number in range(draws):
             shown = partial(_logits, subject, model, number=number)
-            gradient = probing.gradient(shown, images, subject.labels, loss)
+            gradient = profiles.gradient(shown, images, subject.labels, loss)
             if gradient is None:
                 return None
             total = gradient / draws if total is None else total + gradient / draws
@@ -243,7 +243,7 @@ def _logits(subject: Subject, model: nn.Module, points: Tensor, number: int) -> 
     """Logits of the K-class problem (N, K), with random numbers that depend on `number`, keyed or from torch."""
     with torch.random.fork_rng(devices=_cuda(points)):
         torch.manual_seed(number)
-        outputs = probing.pass_over(model, points, number)
+        outputs = profiles.pass_over(model, points, number)
     return reduced(outputs, subject.labels) if subject.pipeline.rejects else outputs
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks import pipeline_profile as probing
 from gauntlet.bench.checks.subject import (
     FEW,
     Finding,
@@ -17,6 +16,7 @@ from gauntlet.bench.checks.subject import (
     without_gradients,
 )
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
+from gauntlet.defenses.pipeline import profile as profiles
 
 
 def eval_mode(subject: Subject) -> Finding:
@@ -36,16 +36,16 @@ def randomised_model(subject: Subject) -> Finding:
     worst, moved, differ = 0.0, 0, torch.zeros(len(subject.labels), dtype=torch.bool)
     with guarded(subject.pipeline, 0):
         for rows in torch.arange(len(subject.labels), device=subject.labels.device).split(FEW):
-            gap, predictions = probing.spread(subject.pipeline, subject.images[rows])
+            gap, predictions = profiles.spread(subject.pipeline, subject.images[rows])
             right = (predictions == subject.labels[rows]).sum(1)
             worst, moved = max(worst, gap), max(moved, int(right.max() - right.min()))
             differ[rows.cpu()] = (predictions != predictions[0]).any(0).cpu()
     figures = {"largest_gap": worst, "correct_differs_by": moved, "predictions_differ": int(differ.sum())}
     sentence = (
-        f"{probing.PASSES} passes over each of {len(subject.labels)} images: normalised outputs differ by up to {worst:.2g}, "
+        f"{profiles.PASSES} passes over each of {len(subject.labels)} images: normalised outputs differ by up to {worst:.2g}, "
         f"and {figures['predictions_differ']} predictions change"
     )
-    if worst <= probing.GAP and not moved:
+    if worst <= profiles.GAP and not moved:
         return passed(name, f"{sentence}.", **figures)
     hidden = "" if subject.card is not None and subject.card.randomised else " Declare it as randomised."
     return fired(

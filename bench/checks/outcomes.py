@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.ops.norms import distance, limit
-from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks.run_attack import library_attack
+from gauntlet.bench.checks.run_attack import run_attack, unbroken
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
@@ -101,31 +99,28 @@ def silent_success(subject: Subject) -> Finding:
     Native attacks cannot: the oracle records every success that they evaluate.
     """
     name, attack = "silent-success", subject.attack
-    if attack is None or isinstance(attack, Rule | Cascade):
+    if attack is None or attack.stages:
         return not_applicable(name, "Native attacks keep every success that they evaluate.")
     few = subject.few().right
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
-    known = library_attack(attack, few.threat)
     watcher = _Watcher(few.view if few.victim is None else few.victim, few)
-    every = torch.arange(len(few.labels), device=few.labels.device)
+    broken = ~unbroken(run_attack(replace(few, victim=watcher), attack), few.labels.device)
     with guarded(few.pipeline, few.seed):
-        points, _, _ = run_whole(known, watcher, few.images, few.labels, few.seed)
-        won = few.verifier(few.threat)(points, every, torch.zeros_like(every)).success
         candidates = watcher.seen.nonzero().squeeze(1)
-        held = torch.zeros_like(won)
+        held = torch.zeros_like(broken)
         if len(candidates):
             judged = few.verifier(few.threat)(watcher.points[candidates], candidates, torch.zeros_like(candidates))
             held[candidates] = judged.success
-    lost = held & ~won
+    lost = held & ~broken
     count = int(lost.sum())
-    figures = {"lost": count, "samples": len(won)}
+    figures = {"lost": count, "samples": len(broken)}
     if not count:
-        return passed(name, f"No success was lost on {len(won)} samples.", **figures)
+        return passed(name, f"No success was lost on {len(broken)} samples.", **figures)
     return fired(
         name,
         "warn",
-        f"For {count} of {len(won)} samples the attack evaluated an adversarial example but returned another point. Return "
+        f"For {count} of {len(broken)} samples the attack evaluated an adversarial example but returned another point. Return "
         "the best point instead of the last.",
         evidence=figures,
         samples=few.named(lost),

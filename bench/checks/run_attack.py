@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.adaptive import BENEATH, TWIN
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.registry.card import AnyAttack, WholeAttack
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
+from gauntlet.attacks.solving.solver import Outcome, Stage
 from gauntlet.attacks.solving.wrapped_rule import WrappedRule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.subject import Subject
+from gauntlet.bench.executors.executable import Executable, Trial
+from gauntlet.bench.executors.native import NativeExecutable
 
-BATCH = 256
 Wrap = Callable[[nn.Module], nn.Module]
 """Wraps the pipeline, and every model that replaces it for an attack, with a deliberate change."""
 
 
 def run_attack(
-    subject: Subject, attack: AnyAttack, *, threat: ThreatModel | None = None, wrap: Wrap = lambda model: model
+    subject: Subject, attack: Executable, *, threat: ThreatModel | None = None, wrap: Wrap = lambda model: model
 ) -> list[Outcome]:
     """Attack the subject's samples, all of which must be classified correctly; returns an outcome each, in their order.
 
@@ -36,41 +35,24 @@ def run_attack(
     """
     threat = replace(threat or subject.threat, target="")
     model = wrap(subject.pipeline)
-    verify = subject.verifier(threat, model)
-    every = torch.arange(len(subject.labels), device=subject.labels.device)
+    victim = subject.view if subject.victim is None else subject.victim
+    trial = Trial(
+        model=model,
+        view=wrap(subject.view),
+        victim=wrap(victim),
+        images=subject.images,
+        labels=subject.labels,
+        ids=subject.ids,
+        threat=threat,
+        seed=subject.seed,
+        verify=subject.verifier(threat, model),
+        classes=_classes(subject, model),
+        randomised=subject.randomised,
+        rejects=subject.pipeline.rejects,
+        views={name: wrap(view) for name, view in stage_models(subject).items()},
+    )
     with guarded(model, subject.seed):
-        if not isinstance(attack, Rule | Cascade):
-            known = library_attack(attack, threat)
-            victim = wrap(subject.view if subject.victim is None else subject.victim)
-            points, forwards, backwards = run_whole(known, victim, subject.images, subject.labels, subject.seed)
-            won = verify(points, every, torch.zeros_like(every)).success.tolist()
-            return [
-                Outcome(i, points[i].clone() if success else None, forwards, backwards) for i, success in enumerate(won)
-            ]
-        task = Task(subject.images, subject.labels, subject.ids, threat, subject.seed, "check")
-        stand_ins = stage_models(subject)
-        stages = [Stage("", attack)] if isinstance(attack, Rule) else attack.stages
-        outcomes = solve(
-            [stage for stage in stages if not stage.view or stage.view in stand_ins],
-            wrap(subject.view),
-            task,
-            verify,
-            batch_size=BATCH,
-            verify_every=10 if subject.randomised else 1,
-            classes=_classes(subject, model),
-            views={name: wrap(view) for name, view in stand_ins.items()},
-            rejects=subject.pipeline.rejects,
-        )
-        return sorted(outcomes, key=lambda outcome: outcome.sample)
-
-
-def library_attack(attack: AnyAttack, threat: ThreatModel) -> WholeAttack:
-    """A library's attack with its threat model replaced. Raises TypeError for an attack that is not chosen yet."""
-    if not callable(attack):
-        raise TypeError(f"{attack!r} stands for an attack that is chosen later: give the chosen attack")
-    known: Any = attack
-    attack_in_ball: WholeAttack = replace(known, threat=threat) if hasattr(known, "threat") else known
-    return attack_in_ball
+        return attack.attempt(trial)
 
 
 def unbroken(outcomes: list[Outcome], device: torch.device | str = "cpu") -> Tensor:
@@ -90,34 +72,16 @@ def whole_box(threat: ThreatModel, images: Tensor) -> ThreatModel:
     return ThreatModel(threat.norm, {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[threat.norm])
 
 
-def harder(attack: AnyAttack) -> AnyAttack:
-    """The attack with twice the steps or queries and another restart, as far as it has these settings."""
-    if isinstance(attack, Cascade):
-        return Cascade(tuple(replace(stage, rule=_harder(stage.rule)) for stage in attack.stages))
-    changed: AnyAttack = _harder(attack)
-    return changed
-
-
-def _harder(rule: Any) -> Any:
-    names = rule.__dataclass_fields__
-    changes = {name: 2 * getattr(rule, name) for name in ("steps", "queries", "draws") if name in names}
-    random_start = getattr(rule, "random_start", True)
-    if "restarts" in names and random_start:
-        changes["restarts"] = rule.restarts + 1
-    return replace(rule, **changes) if changes else rule
-
-
 @dataclass
 class MarginHistory:
     """The lowest margin of each sample after each step of an attack, as a share of the clean margin."""
 
     nearest: dict[int, list[float]] = field(default_factory=dict)
 
-    def watch(self, attack: Rule[Any] | Cascade) -> Cascade:
-        """The attack with every step recorded. Margins are tracked if a stage has a condition."""
-        stages = attack.stages if isinstance(attack, Cascade) else (Stage("", attack),)
+    def watch(self, stages: Sequence[Stage]) -> NativeExecutable:
+        """An attack of these stages with every step recorded. Margins are tracked if a stage has a condition."""
         watched = [replace(stage, rule=_Watched(stage.rule, self), when=stage.when or _always) for stage in stages]
-        return Cascade(tuple(watched))
+        return NativeExecutable("watched stages", Cascade(tuple(watched)))
 
     def note(self, oracle: Oracle) -> None:
         """Record the lowest margin that each slot has reached in this stage or earlier."""

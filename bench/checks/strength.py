@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.oracle import AttackError
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.run_attack import run_attack, unbroken, whole_box
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
+from gauntlet.bench.executors.executable import Executable
+from gauntlet.bench.executors.native import NativeExecutable
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
 _FROZEN_SAMPLES = 8
@@ -43,9 +46,9 @@ def obfuscation(subject: Subject) -> Finding:
     classes = _classes(subject)
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
-    rule: AnyAttack = PGD(steps=100, step_size=1 / 50) if few.threat.norm != "L1" else SLIDE(steps=100)
+    rule: Rule[Any] = PGD(steps=100, step_size=1 / 50) if few.threat.norm != "L1" else SLIDE(steps=100)
     try:
-        left = unbroken_by(few, rule, everything=True)
+        left = unbroken_by(few, NativeExecutable.of(rule), everything=True)
     except AttackError:
         return not_applicable(name, "There are no gradients, see unavailable-gradients.")
     share, count = float(left.double().mean()), len(few.labels)
@@ -115,8 +118,8 @@ def transfer_failure(subject: Subject) -> Finding:
         return not_applicable(name, "There is no surrogate: the pipeline has no defense.")
     bare = replace(subject, pipeline=DefendedModel(twin, differentiable=True, randomised=False), victim=None)
     few = bare.few().right
-    rule: AnyAttack = PGD(steps=20, loss="cw") if few.threat.norm != "L1" else SLIDE(steps=20, loss="cw")
-    broken = [outcome for outcome in run_attack(few, rule) if outcome.adversarial is not None]
+    rule: Rule[Any] = PGD(steps=20, loss="cw") if few.threat.norm != "L1" else SLIDE(steps=20, loss="cw")
+    broken = [outcome for outcome in run_attack(few, NativeExecutable.of(rule)) if outcome.adversarial is not None]
     points = (
         torch.stack([outcome.adversarial for outcome in broken if outcome.adversarial is not None])
         if broken
@@ -158,7 +161,7 @@ class FrozenDraw(nn.Module):
         return torch.cat(rows)
 
 
-def unbroken_by(subject: Subject, attack: AnyAttack, *, everything: bool = False) -> Tensor:
+def unbroken_by(subject: Subject, attack: Executable, *, everything: bool = False) -> Tensor:
     """The subject's samples that the attack does not break, bool (N,); `everything`: in the whole box."""
     threat = whole_box(subject.threat, subject.images) if everything else None
     return unbroken(run_attack(subject, attack, threat=threat), subject.labels.device)

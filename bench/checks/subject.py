@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.views.guard import guarded
+from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
@@ -46,7 +46,7 @@ class Subject:
     card: DefenseCard | None = None
     seed: int = 0
     classes: int = 0
-    attack: AnyAttack | None = None
+    attack: Executable | None = None
     victim: nn.Module | None = None
     row: tuple[CellResult, ...] = ()
     siblings: tuple[CellResult, ...] = ()

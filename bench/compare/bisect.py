@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from gauntlet.bench.compare.git_history import read_history
-from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.commit_journal import Asked, askers
 from gauntlet.bench.run.pictures import Patterns
 from gauntlet.bench.run.run_folder import Run, load_run

@@ -11,7 +11,7 @@ from pathlib import Path
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.compare.comparison import CompareError, Comparison, RunRow, compare
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CORRUPTION, CellResult
+from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.ranks import unrank_reasons
 from gauntlet.leaderboard.rows.row import LeaderboardRow
@@ -73,7 +73,7 @@ def _contenders(run: Run, results: Sequence[CellResult], source: str, *, replays
     tried = [
         result
         for cell, result in zip(run.plan.cells, results, strict=True)
-        if (replays or cell.attack.name != "replay") and cell.info.attack_kind != CORRUPTION
+        if (replays or not cell.info.replays) and not cell.info.corrupts
     ]
     # What a row was attacked by decides on its rank, replays included.
     techniques = {_key(row): row.techniques for row in build_rows(results)}

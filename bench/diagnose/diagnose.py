@@ -9,15 +9,15 @@ from tempfile import TemporaryDirectory
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import parse_named
-from gauntlet.bench.checks import pipeline_profile as probing
 from gauntlet.bench.checks.catalog import CHECKS, Check, run_check
-from gauntlet.bench.checks.pipeline_profile import Profile
 from gauntlet.bench.checks.subject import Finding, Subject
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
-from gauntlet.bench.planning.plan import Cell, make_plan
+from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.registries import ATTACKS, executable_entry
 from gauntlet.bench.run.engine import Engine
+from gauntlet.defenses.pipeline import profile as profiles
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
@@ -52,7 +52,7 @@ class Diagnosis:
 
     request: Request
     card: DefenseCard
-    profile: Profile
+    profile: profiles.PipelineProfile
     row: tuple[CellResult, ...]
     """The pair's cells: naive, of a single step, and the attack."""
     smaller: tuple[CellResult, ...]
@@ -71,7 +71,7 @@ class Diagnosis:
     @property
     def naive(self) -> CellResult | None:
         """The cell of the naive attack; None where it is not for this norm."""
-        return next((one for one in self.row if one.cell.attack_kind == "naive"), None)
+        return next((result for result in self.row if result.cell.naive), None)
 
     @property
     def techniques(self) -> frozenset[str]:
@@ -100,10 +100,10 @@ def diagnose(request: Request, tell: Tell = lambda line: None) -> Diagnosis:
 
 
 def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
-    kind = ATTACKS.get(parse_named(request.attack).name).card.kind
-    if kind in ("certificate", "transfer", "corruption"):
+    card = executable_entry(parse_named(request.attack).name).card
+    if not card.searches:
         raise ValueError(
-            f"attack {request.attack!r} is a {kind}: name one that searches for examples, such as adaptive"
+            f"attack {request.attack!r} is a {card.kind}: name one that searches for examples, such as adaptive"
         )
     norm = request.threat.norm
     beside = [name for name in (NAIVE, SINGLE_STEP) if norm in ATTACKS.get(name).card.norms and name != request.attack]
@@ -140,7 +140,7 @@ def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
     return Diagnosis(
         request=request,
         card=prepared.card,
-        profile=probing.profile(prepared.defended, few.images, few.labels),
+        profile=profiles.pipeline_profile(prepared.defended, few.images, few.labels),
         row=row,
         smaller=smaller,
         twin=twin,

@@ -35,6 +35,11 @@ def package_version(name: str) -> str:
         return "absent"
 
 
+def library_version(distribution: str) -> str:
+    """A distribution with its installed version, such as `torchattacks 3.3.0`; empty where none is named."""
+    return f"{distribution} {package_version(distribution)}" if distribution else ""
+
+
 def versions() -> dict[str, str]:
     """Python and the packages that results depend on."""
     return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}

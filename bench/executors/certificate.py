@@ -1,24 +1,33 @@
-"""Certificates as cells: what is proven robust, and witnesses of what is not, beside the attacks of the same row."""
+"""Certificates: what is proven robust, and witnesses of what is not, beside the attacks of the same row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
-from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.ops.validators import positive
+from gauntlet.attacks.registry.card import AttackCard
 from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
-from gauntlet.bench.executors.native import Finished, Settings, attacked_in
-from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.verify.sample_record import Clean
+from gauntlet.bench.executors.entry import ExecutableEntry
+from gauntlet.bench.executors.executable import (
+    BlockBatch,
+    BlockResult,
+    Executable,
+    Prepared,
+    Remeasured,
+)
+from gauntlet.bench.executors.remeasure import remeasure_examples
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify
-from gauntlet.leaderboard.results.record import Stats
+from gauntlet.defenses.pipeline.card import DefenseCard
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.leaderboard.results.record import Samples, Stats
 
 
 @runtime_checkable
@@ -31,43 +40,56 @@ class CertifiesItself(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certificate:
+class Certificate(Executable):
     """`time_limit`: seconds that the exact search may take for one sample."""
 
     threat: ThreatModel
     time_limit: float = 10.0
 
     version: ClassVar[int] = 1
+    needs_profile: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.time_limit > 0:
-            raise ValueError(f"time_limit={self.time_limit!r} must be positive, in seconds")
+        positive("time_limit", self.time_limit)
 
+    @property
+    def spec(self) -> str:
+        """The certificate with its settings."""
+        return f"certificate: {self!r}"
 
-def run_certificate(
-    prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
-) -> Iterator[Finished]:
-    """Prove what can be proven of each block; witnesses of the search face the verifier as an attack's candidates do.
+    def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
+        """Prove what can be proven of each block; witnesses of the search face the verifier as an attack's candidates do.
 
-    Of a model that cannot be read nothing is proven, and nothing said.
-    """
-    attack = prepared.attack
-    assert isinstance(attack, Certificate)
-    own = prepared.defended.model
-    for number, place in enumerate(places):
-        with peak_memory(settings.device) as peak:
-            began = synchronised_time()
-            rows = attacked_in(place, clean)
-            if isinstance(own, CertifiesItself):
-                certified, outcomes = _by_itself(own, attack.threat, verify, rows)
-            else:
-                certified, outcomes = _proven(prepared, attack, verify, rows)
-            whole = None
-            if certified is not None:
-                whole = torch.zeros(len(place), dtype=torch.bool, device=rows.device)
-                whole[rows - place.start] = certified
-            seconds = synchronised_time() - began
-        yield Finished(number, outcomes, Stats(seconds, peak.mib), whole)
+        No certificate is computed for a model whose layers are not recognised.
+        """
+        prepared, verify = batch.prepared, batch.verify
+        own = prepared.defended.model
+        for number, place in enumerate(batch.places):
+            with peak_memory(batch.settings.device) as peak:
+                began = synchronised_time()
+                rows = batch.to_attack(place)
+                if isinstance(own, CertifiesItself):
+                    certified, outcomes = _by_itself(own, self.threat, verify, rows)
+                else:
+                    certified, outcomes = _proven(prepared, self, verify, rows)
+                whole = None
+                if certified is not None:
+                    whole = torch.zeros(len(place), dtype=torch.bool, device=rows.device)
+                    whole[rows - place.start] = certified
+                seconds = synchronised_time() - began
+            yield BlockResult(number, outcomes, Stats(seconds, peak.mib), whole)
+
+    def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The settings and the version."""
+        return {"kind": "certificate", "certificate": repr(self), "versions": self.versions}
+
+    def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
+        """A certificate is no attack: the one technique is called by its kind."""
+        return {"": "certificate"}
+
+    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+        """Measure every stored witness again; proofs are not repeated."""
+        return remeasure_examples(prepared, verify, samples, slack)
 
 
 def _by_itself(
@@ -110,13 +132,20 @@ def build(threat: ThreatModel, *, time_limit: float = 10.0) -> Certificate:
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2")
 
-ENTRY = AttackEntry(
+
+def _applies(card: DefenseCard, norm: Norm) -> bool:
+    return norm in card.certificates
+
+
+ENTRY = ExecutableEntry(
     AttackCard(
         name="certificate",
         summary="interval, CROWN and exact bounds of ReLU networks; smoothing's certificate",
         source="Gowal et al. 2018, arXiv 1810.12715; Zhang et al. 2018, arXiv 1811.00866; Cohen et al. 2019, arXiv 1902.02918",
         norms=_NORMS,
         kind="certificate",
+        role="certificate",
     ),
     build,
+    _applies,
 )

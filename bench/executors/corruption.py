@@ -1,27 +1,156 @@
-"""Corruptions as cells: every sample at every severity, right when clean or not, judged on the model itself."""
+"""Corruptions: every sample at every severity, correct when clean or not, judged on the model itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import one_of, whole_number
+from gauntlet.bench.corruptions.catalog import CORRUPTIONS, PREFIX, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt
-from gauntlet.bench.corruptions.entries import Corruption
+from gauntlet.bench.corruptions.severity_tables import TABLES
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
-from gauntlet.bench.executors.native import Finished, Settings
-from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.verify.sample_record import Clean
+from gauntlet.bench.executors.executable import BlockBatch, BlockResult, Executable, Prepared, Remeasured
+from gauntlet.bench.verify.sample_record import CleanEvaluation
 from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS, Samples, Stats
 
 
+@dataclass(frozen=True, kw_only=True)
+class Corruption(Executable):
+    """One corruption at one severity or, by default, at all five; the threat model plays no part.
+
+    `table`: `auto` takes the strengths that fit the size of the images; `cifar`, `tiny-imagenet` and `imagenet` name them.
+    """
+
+    name: str
+    severity: int | None = None
+    table: str = "auto"
+    library: str = ""
+    """The library that takes part in making the images, with its version; empty where none does."""
+
+    version: ClassVar[int] = 1
+    """Rises whenever an image changes: it is part of the key of stored results."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting out of range."""
+        if self.severity is not None:
+            whole_number("severity", self.severity, SEVERITIES[0], SEVERITIES[-1])
+        one_of("table", self.table, ("auto", *TABLES))
+
+    @property
+    def severities(self) -> tuple[int, ...]:
+        """Those at which each image is corrupted."""
+        return SEVERITIES if self.severity is None else (self.severity,)
+
+    @property
+    def spec(self) -> str:
+        """The corruption with its settings."""
+        return f"{PREFIX}{self.name}: {self!r}"
+
+    def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
+        """Judge each block at each severity.
+
+        Samples that are misclassified when clean are evaluated too: they may be classified correctly when corrupted.
+        """
+        prepared, verify, clean = batch.prepared, batch.verify, batch.clean
+        for number, place in enumerate(batch.places):
+            with peak_memory(batch.settings.device) as peak:
+                began = synchronised_time()
+                judged = self._judge(prepared, place, verify)
+                seconds = synchronised_time() - began
+            samples = self._samples(prepared, verify, clean, judged, place)
+            yield BlockResult(number, [], Stats(seconds, peak.mib), samples=samples)
+
+    def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The settings, the library, and the version."""
+        return {"kind": "corruption", "corruption": repr(self), "versions": self.versions}
+
+    def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
+        """A corruption is no attack: the one technique is called by its kind."""
+        return {"": "corruption"}
+
+    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+        """Make the corrupted images again, and compare the severities at which each sample is misclassified."""
+        judged = self._judge(prepared, range(len(samples)), verify)
+        failures: list[str] = []
+        boundary = 0
+        stored = [{int(severity) for severity in text.split()} for text in samples.severities]
+        for row, before in enumerate(stored):
+            now = judged.severities(self.severities, row)
+            differ = [at for at, severity in enumerate(self.severities) if (severity in before) != (severity in now)]
+            if not differ or prepared.cell.info.randomised:
+                continue
+            if all(abs(judged.margin[at, row]) <= slack for at in differ):
+                boundary += 1
+            else:
+                now_text, before_text = (" ".join(map(str, sorted(one))) or "none" for one in (now, before))
+                failures.append(f"{samples.id[row]}: misclassified at severities {now_text}, stored: {before_text}")
+        shares = np.array([len(severities) for severities in stored]) / len(self.severities)
+        unfit = (shares != samples.wrong_share) | (samples.robust != (samples.correct & (shares == 0)))
+        if unfit.any() and not failures:
+            failures.append(
+                f"{samples.id[int(unfit.argmax())]}: the stored verdict does not follow from the severities"
+            )
+        return Remeasured(failures, 0, boundary, 0, int((samples.correct & ~judged.wrong.any(0)).sum()))
+
+    def _judge(self, prepared: Prepared, place: range, verify: Verifier) -> _Judged:
+        """Corrupt the verifier's samples at `place` at each severity, and measure them."""
+        seed = prepared.cell.info.seed
+        # A corruption has no goal: without the threat model's target.
+        judge = verify.untargeted()
+        rows = torch.arange(place.start, place.stop, device=verify.labels.device)
+        images, ids = verify.images[rows], [verify.ids[row] for row in place]
+        measured = [
+            judge.measure(corrupt(images, ids, self.name, severity, seed=seed, table=self.table), rows)
+            for severity in self.severities
+        ]
+        prediction = torch.stack([one.prediction for one in measured])
+        return _Judged(
+            (prediction != verify.labels[rows].cpu()).numpy(),
+            torch.stack([one.margin for one in measured]).numpy(),
+            prediction.numpy(),
+        )
+
+    def _samples(
+        self, prepared: Prepared, verify: Verifier, clean: CleanEvaluation, judged: _Judged, place: range
+    ) -> Samples:
+        labels = verify.labels[place.start : place.stop].cpu().numpy()
+        when_clean = clean.measured.prediction[place.start : place.stop].numpy()
+        count = len(labels)
+        ever: npt.NDArray[np.bool_] = np.logical_or.reduce(judged.wrong)
+        passes = len(self.severities) * (2 * DRAWS if prepared.cell.info.randomised else 1)
+        first = judged.prediction[judged.wrong.argmax(0), np.arange(count)]
+        rows = range(count)
+        return Samples(
+            id=np.array([verify.ids[row] for row in place], dtype=np.str_),
+            label=labels,
+            clean_prediction=when_clean,
+            prediction=np.where(ever, first, when_clean),
+            robust=(when_clean == labels) & ~ever,
+            distance=np.full(count, np.nan),
+            margin=judged.margin.min(0),
+            forwards=np.full(count, float(passes)),
+            backwards=np.zeros(count),
+            steps=np.full(count, -1, dtype=np.int64),
+            wrong_share=judged.wrong.mean(0),
+            wrong_share_scored=ever.astype(np.float64),
+            adversarial=[None] * count,
+            severities=tuple(" ".join(map(str, sorted(judged.severities(self.severities, row)))) for row in rows),
+        )
+
+
 @dataclass(frozen=True)
-class Judged:
-    """What the model makes of corrupted images, arrays (S, N): a row for each severity."""
+class _Judged:
+    """The model's answers to corrupted images, arrays (S, N): a row for each severity."""
 
     wrong: npt.NDArray[np.bool_]
     """Where the prediction is not the label; of a randomised model the most frequent one counts. A rejection is no label."""
@@ -29,76 +158,27 @@ class Judged:
     """Logit of the label minus the largest other one."""
     prediction: npt.NDArray[np.int64]
 
-    def severities(self, asked: Sequence[int]) -> list[str]:
-        """For each sample, those of the severities `asked` at which it is misclassified, separated by blanks."""
-        return [" ".join(str(one) for one, hit in zip(asked, hits, strict=True) if hit) for hits in self.wrong.T]
+    def severities(self, asked: Sequence[int], row: int) -> set[int]:
+        """Those of the severities `asked` at which the sample in that row is misclassified."""
+        return {severity for severity, wrong in zip(asked, self.wrong[:, row], strict=True) if wrong}
 
 
-def run_corruption(
-    prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
-) -> Iterator[Finished]:
-    """Judge each block at each severity. Nobody is spared: who is wrong when clean may be right when corrupted."""
-    for number, place in enumerate(places):
-        with peak_memory(settings.device) as peak:
-            began = synchronised_time()
-            found = judged(prepared, verify, place)
-            seconds = synchronised_time() - began
-        samples = _samples(prepared, verify, clean.measured.prediction[place.start : place.stop].numpy(), found, place)
-        yield Finished(number, [], Stats(seconds, peak.mib), samples=samples)
+def build(name: str, /, threat: ThreatModel, **settings: Any) -> Corruption:
+    """The corruption of that name. Raises ValueError for bad settings, and where a library is missing that it needs."""
+    unknown = [setting for setting in settings if setting not in ("severity", "table")]
+    if unknown:
+        raise ValueError(f"{PREFIX}{name} has no setting {unknown[0]!r}: it has severity, table")
+    return Corruption(name=name, library=_library(name), **settings)
 
 
-def judged(prepared: Prepared, verify: Verifier, place: range) -> Judged:
-    """The verifier's samples at `place`, corrupted at each severity of the prepared cell's corruption."""
-    attack, info = prepared.attack, prepared.cell.info
-    assert isinstance(attack, Corruption)
-    # A corruption has no goal: without the threat model's target.
-    judge = Verifier(
-        prepared.defended,
-        verify.images,
-        verify.labels,
-        verify.ids,
-        replace(prepared.cell.threat, target=""),
-        seed=info.seed,
-        randomised=info.randomised,
-        rejects=prepared.defended.rejects,
-    )
-    rows = torch.arange(place.start, place.stop, device=verify.labels.device)
-    images, ids = verify.images[rows], [verify.ids[row] for row in place]
-    measured = [
-        judge.measure(corrupt(images, ids, attack.name, severity, seed=info.seed, table=attack.table), rows)
-        for severity in attack.severities
-    ]
-    prediction = torch.stack([one.prediction for one in measured])
-    return Judged(
-        (prediction != verify.labels[rows].cpu()).numpy(),
-        torch.stack([one.margin for one in measured]).numpy(),
-        prediction.numpy(),
-    )
-
-
-def _samples(
-    prepared: Prepared, verify: Verifier, clean: npt.NDArray[np.int64], found: Judged, place: range
-) -> Samples:
-    attack = prepared.attack
-    assert isinstance(attack, Corruption)
-    labels = verify.labels[place.start : place.stop].cpu().numpy()
-    count = len(labels)
-    ever: npt.NDArray[np.bool_] = np.logical_or.reduce(found.wrong)
-    passes = len(attack.severities) * (2 * DRAWS if prepared.cell.info.randomised else 1)
-    first = found.prediction[found.wrong.argmax(0), np.arange(count)]
-    return Samples(
-        id=np.array([verify.ids[row] for row in place], dtype=np.str_),
-        label=labels,
-        clean_prediction=clean,
-        prediction=np.where(ever, first, clean),
-        robust=(clean == labels) & ~ever,
-        distance=np.full(count, np.nan),
-        margin=found.margin.min(0),
-        forwards=np.full(count, float(passes)),
-        backwards=np.zeros(count),
-        steps=np.full(count, -1, dtype=np.int64),
-        wrong_share=found.wrong.mean(0),
-        wrong_share_scored=ever.astype(np.float64),
-        adversarial=[None] * count,
-        stage=tuple(found.severities(attack.severities)),
-    )
+def _library(name: str) -> str:
+    for library in CORRUPTIONS[name].uses:
+        try:
+            return f"{library} {version(library)}"
+        except PackageNotFoundError:
+            continue
+    if CORRUPTIONS[name].uses:
+        raise ValueError(
+            f"{PREFIX}{name} needs the library {CORRUPTIONS[name].uses[0]}: pip install 'robust-gauntlet[corruptions]'"
+        )
+    return ""

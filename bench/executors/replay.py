@@ -1,60 +1,143 @@
-"""Running a replay: each sample's examples are put to the pipeline, until one of them is verified."""
+"""Replay: adversarial examples that the store holds against other models and defenses, tried on this pipeline.
+
+Carlini et al. 2019 (arXiv 1902.06705), section 4.5: try transferability attacks. A replay is a cell of its own, keyed by the
+examples that it tries; its own successes are not replayed again, so that a second run tries what the first one tried.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
+from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.ops.validators import whole_number
+from gauntlet.attacks.registry.card import AttackCard
 from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
-from gauntlet.bench.executors.example_index import Replay
-from gauntlet.bench.executors.native import Finished, Settings, attacked_in
-from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.verify.sample_record import Clean
+from gauntlet.bench.executors.entry import ExecutableEntry
+from gauntlet.bench.executors.example_index import Examples
+from gauntlet.bench.executors.executable import (
+    BlockBatch,
+    BlockResult,
+    Executable,
+    Facts,
+    Prepared,
+    Remeasured,
+)
+from gauntlet.bench.executors.native import technique
+from gauntlet.bench.executors.remeasure import remeasure_examples
 from gauntlet.bench.verify.verifier import Verifier, fixed_batches
-from gauntlet.leaderboard.results.record import Stats
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.leaderboard.results.record import Samples, Stats
 
 _BATCH = 256
+_KIND = "transfer"
 
 
-def run_replay(
-    prepared: Prepared, verify: Verifier, clean: Clean, places: Sequence[range], settings: Settings
-) -> Iterator[Finished]:
-    """Put each sample's examples to the pipeline, until one of them is verified."""
-    attack = prepared.attack
-    assert isinstance(attack, Replay)
-    for number, place in enumerate(places):
-        with peak_memory(settings.device) as peak:
-            began, judged = synchronised_time(), verify.seconds
-            outcomes = [Outcome(sample) for sample in attacked_in(place, clean).tolist()]
-            for turn in range(attack.most):
-                _try(attack, turn, [one for one in outcomes if one.adversarial is None], verify)
-            seconds = synchronised_time() - began - (verify.seconds - judged)
-        yield Finished(number, outcomes, Stats(seconds, peak.mib))
+@dataclass(frozen=True, kw_only=True)
+class Replay(Executable):
+    """At most `most` examples a sample, those against the same model behind other defenses first."""
+
+    threat: ThreatModel
+    most: int = 8
+    examples: Examples = field(default_factory=dict, repr=False, compare=False)
+
+    version: ClassVar[int] = 1
+    needs_profile: ClassVar[bool] = True
+    repeatable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        whole_number("most", self.most, 1)
+
+    @property
+    def spec(self) -> str:
+        """The replay with its settings."""
+        return f"replay: {self!r}"
+
+    def resolve(self, facts: Facts) -> Replay:
+        """The replay with the examples of the store that fit the cell."""
+        if facts.examples is None:
+            return self
+        return replace(self, examples=facts.examples(self.threat, self.most, facts.cell, facts.ids))
+
+    def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
+        """Put each sample's examples to the pipeline, until one of them is verified."""
+        verify = batch.verify
+        for number, place in enumerate(batch.places):
+            with peak_memory(batch.settings.device) as peak:
+                began, judged = synchronised_time(), verify.seconds
+                outcomes = [Outcome(sample) for sample in batch.to_attack(place).tolist()]
+                for turn in range(self.most):
+                    self._try(turn, [outcome for outcome in outcomes if outcome.adversarial is None], verify)
+                seconds = synchronised_time() - began - (verify.seconds - judged)
+            yield BlockResult(number, outcomes, Stats(seconds, peak.mib))
+
+    def _try(self, turn: int, standing: Sequence[Outcome], verify: Verifier) -> None:
+        """Try the example with number `turn` of each sample that has as many."""
+        pairs = [
+            (outcome, images[turn])
+            for outcome in standing
+            if len(images := self.examples.get(verify.ids[outcome.sample], ())) > turn
+        ]
+        pairs = [(outcome, image) for outcome, image in pairs if image.shape == verify.images.shape[1:]]
+        if not pairs:
+            return
+        points = torch.stack([torch.tensor(image) for _, image in pairs]).to(verify.images)
+        rows = torch.tensor([outcome.sample for outcome, _ in pairs], device=points.device)
+        outputs = fixed_batches(verify.model, points, min(_BATCH, len(points)))
+        wrong = verify.predictions(outputs) != verify.labels[rows]
+        for outcome, _ in pairs:
+            outcome.forwards += 1
+            outcome.taken += 1
+        chosen = wrong.nonzero().squeeze(1)
+        if not len(chosen):
+            return
+        verdict = verify(points[chosen], rows[chosen], torch.full_like(chosen, turn))
+        verdicts = zip(chosen.tolist(), verdict.success.tolist(), verdict.disagreement.tolist(), strict=True)
+        for place, won, split in verdicts:
+            outcome = pairs[place][0]
+            outcome.disagreements += int(split)
+            if won:
+                outcome.adversarial = points[place].clone()
+
+    def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The digest of the examples that are tried on these samples."""
+        digest = hashlib.sha256()
+        for sample in ids:
+            for image in self.examples.get(sample, ()):
+                digest.update(f"{sample}\0{image.dtype.str}{image.shape}".encode())
+                digest.update(np.ascontiguousarray(image).tobytes())
+        return {"kind": "replay", "attack": repr(self), "versions": self.versions, "examples": digest.hexdigest()}
+
+    def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
+        """Transfer."""
+        return {"": technique(_KIND, pipeline)}
+
+    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+        """Measure every stored example again."""
+        return remeasure_examples(prepared, verify, samples, slack)
 
 
-def _try(attack: Replay, turn: int, standing: Sequence[Outcome], verify: Verifier) -> None:
-    """The example of that number of each sample that has as many."""
-    pairs = [
-        (one, some[turn]) for one in standing if len(some := attack.examples.get(verify.ids[one.sample], ())) > turn
-    ]
-    pairs = [(one, image) for one, image in pairs if image.shape == verify.images.shape[1:]]
-    if not pairs:
-        return
-    points = torch.stack([torch.tensor(image) for _, image in pairs]).to(verify.images)
-    rows = torch.tensor([one.sample for one, _ in pairs], device=points.device)
-    outputs = fixed_batches(verify.model, points, min(_BATCH, len(points)))
-    wrong = verify.predictions(outputs) != verify.labels[rows]
-    for one, _ in pairs:
-        one.forwards += 1
-        one.taken += 1
-    chosen = wrong.nonzero().squeeze(1)
-    if not len(chosen):
-        return
-    verdict = verify(points[chosen], rows[chosen], torch.full_like(chosen, turn))
-    for place, won, split in zip(chosen.tolist(), verdict.success.tolist(), verdict.disagreement.tolist(), strict=True):
-        outcome = pairs[place][0]
-        outcome.disagreements += int(split)
-        if won:
-            outcome.adversarial = points[place].clone()
+def build(threat: ThreatModel, *, most: int = 8) -> Replay:
+    """A replay for that threat model. Raises ValueError for bad settings."""
+    return Replay(threat=threat, most=most)
+
+
+_NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+
+ENTRY = ExecutableEntry(
+    AttackCard(
+        name="replay",
+        summary="examples that the results folder holds against other models and defenses",
+        source="Carlini et al. 2019, arXiv 1902.06705, section 4.5",
+        norms=_NORMS,
+        kind=_KIND,
+        role="replay",
+    ),
+    build,
+)

@@ -16,12 +16,11 @@ import numpy.typing as npt
 import torch
 
 from gauntlet.attacks.ops.norms import limit
-from gauntlet.bench.executors.native import Settings
+from gauntlet.bench.executors.executable import Prepared, RunSettings
 from gauntlet.bench.gate.artifact import Artifact, ArtifactError, restore
 from gauntlet.bench.models.parts.classifier import Classifier
-from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.run.cell_runner import frozen
 from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.bench.worker.attack_blocks import frozen
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.gate.baseline import BaselineCell
 from gauntlet.leaderboard.results.errors import StoreError
@@ -33,13 +32,13 @@ _SAME = 1e-3
 Image = npt.NDArray[np.floating]
 
 
-class Bout:
+class CrossReplay:
     """Tries the examples of one side on the model of the other. Positions are those of the baseline's bits."""
 
     def __init__(
         self,
         prepared: Prepared,
-        settings: Settings,
+        settings: RunSettings,
         places: Sequence[int],
         old: BaselineCell | None,
         artifact: Artifact | None,
@@ -124,7 +123,7 @@ class Bout:
             records = [self._artifact.store.read(key, adversarial=True) for key in keys]
         except (KeyError, StoreError) as error:
             raise ArtifactError(
-                f"{self._artifact.folder} lacks what the baseline needs ({error}): fetch it again"
+                f"{self._artifact.folder} lacks blocks of the baseline ({error}): fetch it again, or accept the baseline anew with --artifact"
             ) from error
         if sum(len(record.samples) for record in records) != self._old.n:
             raise ArtifactError(f"{self._artifact.folder} is of another baseline: fetch the right one, or accept anew")
@@ -156,14 +155,5 @@ class Bout:
         return self._prepared.data.images[chosen].to(self._settings.device)
 
     def _verifier(self, pipeline: DefendedModel, positions: Sequence[int]) -> Verifier:
-        cell, chosen = self._prepared.cell, [self._places[at] for at in positions]
-        return Verifier(
-            pipeline,
-            self._images(positions),
-            self._prepared.data.labels[chosen].to(self._settings.device),
-            [self._prepared.data.ids[at] for at in chosen],
-            cell.threat,
-            seed=cell.info.seed,
-            randomised=cell.info.randomised,
-            rejects=pipeline.rejects,
-        )
+        chosen = [self._places[at] for at in positions]
+        return Verifier.of(self._prepared, chosen, pipeline, minimum_norm=False)

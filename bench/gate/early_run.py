@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.gate.artifact import Artifact, unpack
-from gauntlet.bench.gate.cross_replay import Bout
+from gauntlet.bench.gate.cross_replay import CrossReplay
 from gauntlet.bench.gate.early_stopping import Job, run_early
-from gauntlet.bench.planning.plan import Cell
-from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.run.cell_runner import Progress
+from gauntlet.bench.run.cell_runner import Tell
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
@@ -63,14 +63,8 @@ def refuse_bounds(policy: Policy, config: Config) -> None:
 
 
 def gated(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that a gate judges: of attacks that say something of robustness.
-
-    A naive one does not, certificates and corruptions attack nothing, and a replay of what the folder holds faces more in the
-    later run.
-    """
-    return [
-        one for one in cells if one.attack.name != "replay" and one.info.adversarial and one.info.attack_kind != "naive"
-    ]
+    """The cells that a gate judges, see `CellInfo.gated`."""
+    return [cell for cell in cells if cell.info.gated]
 
 
 def cell_key(info: CellInfo) -> Key:
@@ -78,22 +72,35 @@ def cell_key(info: CellInfo) -> Key:
     return info.model, info.defense, info.attack, info.threat, info.suite, info.data, info.seed
 
 
-def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Progress | None = None) -> Trace | CellResult:
+def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Tell | None = None) -> Trace | CellResult:
     """Attack one cell of the engine's plan until its verdict is certain, and write what was compared.
 
     Where the model, the attack or the data failed: the failed result, which the run's folder has, too. Raises StoreError.
     """
-    prepared = engine.prepare(cell)
-    if isinstance(prepared, CellError):
-        return CellResult(cell.info, (), prepared)
+    ready = engine.prepare(cell)
+    if isinstance(ready, CellError):
+        return CellResult(cell.info, (), ready)
+    prepared = engine.workbench.prepare(cell, measured=ready.request.measured)
     key = cell_key(prepared.cell.info)
     if gate.artifact is not None:
         _adopt(gate.artifact.store, engine.run.store, prepared)
     places = [index for block in prepared.blocks for index in block.indices]
     old = _old(engine, gate.baseline, key)
-    bout = Bout(prepared, engine.settings, places, old, gate.artifact, gate.absent)
+    cross_replay = CrossReplay(prepared, engine.settings, places, old, gate.artifact, gate.absent)
     trace, failure = run_early(
-        Job(prepared, engine.run.store, engine.settings, gate.baseline, gate.policy, key, old, bout), progress
+        Job(
+            prepared,
+            ready.request,
+            engine.work,
+            engine.run.store,
+            engine.settings,
+            gate.baseline,
+            gate.policy,
+            key,
+            old,
+            cross_replay,
+        ),
+        progress,
     )
     if failure is not None:
         return failure

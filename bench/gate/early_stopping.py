@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule
-from gauntlet.bench.executors.native import Settings
-from gauntlet.bench.gate.cross_replay import Bout
-from gauntlet.bench.prepare.prepare import Prepared
-from gauntlet.bench.run.cell_runner import Progress, run_cell
+from gauntlet.bench.executors.executable import Prepared, RunSettings
+from gauntlet.bench.gate.cross_replay import CrossReplay
+from gauntlet.bench.run.cell_runner import Tell, prepare_cell, run_cell
+from gauntlet.bench.worker.request import Request
+from gauntlet.bench.worker.work import Work
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
 from gauntlet.leaderboard.gate.judge import obstacle
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.trace import Trace, sample_order
 from gauntlet.leaderboard.gate.verdicts import ComparedCell, is_certain
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult, Record
+from gauntlet.leaderboard.results.measurements import Measurements
+from gauntlet.leaderboard.results.record import CellError, CellResult, Record
 from gauntlet.leaderboard.results.store import Store
 
 CHUNK = 50
@@ -37,14 +37,16 @@ class Job:
     """One cell that is attacked for a gate."""
 
     prepared: Prepared
+    request: Request
+    work: Work
     store: Store
-    settings: Settings
+    settings: RunSettings
     baseline: Baseline
     policy: Policy
     key: Key
     old: BaselineCell | None
     """The baseline's cell; None where it has none."""
-    bout: Bout
+    cross_replay: CrossReplay
     """Who tries the examples of one side on the other."""
 
     @property
@@ -53,7 +55,7 @@ class Job:
         return [index for block in self.prepared.blocks for index in block.indices]
 
 
-def run_early(job: Job, progress: Progress | None = None) -> tuple[Trace, CellResult | None]:
+def run_early(job: Job, progress: Tell | None = None) -> tuple[Trace, CellResult | None]:
     """Attack a cell until its verdict is certain: what was compared, and the failure that ended it, if one did.
 
     Where the baseline asks another question nothing is attacked. Raises StoreError.
@@ -98,15 +100,15 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
     state = _State.start(old, old.n)
     for chunk in _chunks(job, old):
         replayed = [at for at in chunk if not old.robust[at]] if not _whole(job) else []
-        state.done[job.bout.breaks_now(replayed)] = True
+        state.done[job.cross_replay.breaks_now(replayed)] = True
         rest = [at for at in chunk if not state.done[at]]
         if failure := _attack(job, state, rest):
             yield state, failure
             return
         # Whom the attack did not break, the baseline's example may; what broke another, may have been missed before.
-        state.now[job.bout.breaks_now([at for at in rest if state.now[at] and not old.robust[at]])] = False
+        state.now[job.cross_replay.breaks_now([at for at in rest if state.now[at] and not old.robust[at]])] = False
         found = {at: image for at, image in _examples(job, state, rest).items() if old.robust[at]}
-        missed = job.bout.broke_before(found)
+        missed = job.cross_replay.broke_before(found)
         state.before[missed] = False
         state.excused += len(missed)
         state.done[rest] = True
@@ -116,7 +118,7 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
 def _whole(job: Job) -> bool:
     """What costs nothing is taken whole; so is an attack of another library, whose outcome depends on what is in its batch."""
     stored = not job.settings.fresh and all(job.store.has(block.key) for block in job.prepared.blocks)
-    return stored or not isinstance(job.prepared.attack, Rule | Cascade)
+    return stored or not job.prepared.attack.stages
 
 
 def _chunks(job: Job, old: BaselineCell) -> Iterator[Sequence[int]]:
@@ -137,8 +139,11 @@ def _attack(job: Job, state: _State, rest: Sequence[int]) -> CellResult | None:
     if not rest:
         return None
     every = len(rest) == len(places)
-    wanted = prepared.blocks if every else (prepared.block([places[at] for at in rest]),)
-    result = run_cell(replace(prepared, blocks=wanted), job.store, job.settings)
+    chosen = None if every else (tuple(places[at] for at in rest),)
+    request, ready = prepare_cell(replace(job.request, blocks=chosen), job.work, Measurements(job.store.root))
+    if isinstance(ready, CellError):
+        return CellResult(prepared.cell.info, (), ready)
+    result = run_cell(request, ready, job.work, job.store, fresh=job.settings.fresh)
     if result.error is not None:
         return result
     state.records += result.blocks
@@ -155,7 +160,7 @@ def _examples(job: Job, state: _State, rest: Sequence[int]) -> dict[int, npt.NDA
             continue
         samples = job.store.read(record.key, adversarial=True).samples
         for name, image, distance in zip(samples.id.tolist(), samples.adversarial, samples.distance, strict=True):
-            if name in at_id and image is not None and distance <= job.bout.most:
+            if name in at_id and image is not None and distance <= job.cross_replay.most:
                 found[at_id[name]] = image
     return found
 
@@ -175,15 +180,15 @@ def _trace(job: Job, state: _State) -> Trace:
         spec=spec_digest(info, info.precision),
         weights=job.prepared.weights,
         data_digest=data_digest([block.data for block in blocks], [job.prepared.data.ids[at] for at in places]),
-        forwards=float(sum(record.samples.forwards.sum() for record in state.records)) + job.bout.forwards,
+        forwards=float(sum(record.samples.forwards.sum() for record in state.records)) + job.cross_replay.forwards,
         backwards=float(sum(record.samples.backwards.sum() for record in state.records)),
         computed=float(sum(n for n, record in zip(passes, state.records, strict=True) if not record.cached))
-        + job.bout.forwards,
+        + job.cross_replay.forwards,
         peak_memory_mib=costs.peak_memory_mib,
         seconds=costs.seconds,
         device=devices(record.provenance for record in state.records),
         randomised=info.randomised,
-        replay=job.bout.reason,
+        replay=job.cross_replay.reason,
         lost=tuple(job.prepared.data.ids[places[at]] for at in order if state.before[at] and not state.now[at]),
         records=tuple(record.key for record in state.records),
         excused=state.excused,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.attacks.registry.suites import SUITES
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.gate.early_run import cell_key
-from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.run.pictures import Gallery
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.gate.baseline import Key

@@ -1,8 +1,7 @@
-"""The plan: configuration in, an ordered list of cells out. Pure, but for looking names up in the registries."""
+"""The plan: from the configuration to an ordered list of cells, whose names are looked up in the registries."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,42 +9,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
-from gauntlet.attacks.registry.card import AnyAttack, AttackEntry
 from gauntlet.attacks.registry.settings import Named, parse_named
 from gauntlet.attacks.registry.suites import SUITES, Member, suite_members
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.data.data_name import data_title
+from gauntlet.bench.executors.entry import ExecutableEntry
 from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
-from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS
+from gauntlet.bench.planning.plan_request import PlanRequest
+from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS, executable_entry, expand_executables
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.registry.registry import Registry
-from gauntlet.bench.registry.validate import attack_told
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.leaderboard.results.record import CellInfo
 
 R = TypeVar("R", ModelRef, DataRef)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model × defense × attack × threat model × data × seed, with all that is needed to run it."""
-
-    info: CellInfo
-    model: ModelRef
-    defense: Named
-    attack: Named
-    threat: ThreatModel
-    data: DataRef
-
-    @property
-    def name(self) -> str:
-        """Identity of the cell within a store, as a file name: what was asked, not what it gave."""
-        parts = (self.model, str(self.defense), self.info.attack_spec, str(self.threat), self.data, self.info.seed)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-    def make_attack(self) -> AnyAttack:
-        """The attack, configured by the threat model."""
-        return ATTACKS.get(self.attack.name).make(self.threat, **self.attack.keywords)
 
 
 @dataclass(frozen=True)
@@ -70,18 +48,24 @@ class Plan:
 
 
 def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Plan:
-    """All cells that `config` asks for, each once in a suite; `extra` has defenses beside the registered ones.
+    """The plan of a configuration, resolved in this process; see `resolve_plan`."""
+    return resolve_plan(PlanRequest.of(config), extra)
 
-    Raises ConfigError, ValueError and LookupError for names and settings, PluginError for a plugin.
+
+def resolve_plan(request: PlanRequest, extra: Registry[DefenseEntry] | None = None) -> Plan:
+    """All cells that are asked for, each once in a suite; `extra` has defenses beside the registered ones.
+
+    Loads the plugins, whose code runs in this process. Raises ConfigError, ValueError and LookupError for names and settings,
+    PluginError for a plugin.
     """
-    load_plugins(config.plugins)
+    load_plugins(request.plugins)
     cells: dict[tuple[str, str], Cell] = {}
     skipped: list[str] = []
-    norms = [(group, ThreatModel.parse(text).norm) for group in config.groups for text in group.threats]
+    norms = [(group, ThreatModel.parse(text).norm) for group in request.groups for text in group.threats]
     models = _names((ref for group, norm in norms for ref in _models(group, norm)), model_name)
-    guards = {text: _guard(text, extra) for group in config.groups for text in group.defenses}
-    data = _names((_data(group, guards[text]) for group in config.groups for text in group.defenses), data_name)
-    for group in config.groups:
+    guards = {text: _guard(text, extra) for group in request.groups for text in group.defenses}
+    data = _names((_data(group, guards[text]) for group in request.groups for text in group.defenses), data_name)
+    for group in request.groups:
         for text in group.threats:
             threat = ThreatModel.parse(text)
             members = list(_members(group, threat.norm, skipped))
@@ -90,20 +74,23 @@ def make_plan(config: Config, extra: Registry[DefenseEntry] | None = None) -> Pl
                 for defense in group.defenses:
                     guard, ref = guards[defense], _data(group, guards[defense])
                     for suite, member in allowed:
-                        if not _applies(member, guard, threat.norm):
+                        if not _entry(member).applies(guard.card, threat.norm):
                             continue
                         names = models[model], data[ref]
-                        cell = _cell(ref, model, names, parse_named(defense), guard, member, suite, threat, config.seed)
+                        cell = _cell(
+                            ref, model, names, parse_named(defense), guard, member, suite, threat, request.seed
+                        )
                         cells.setdefault((cell.name, suite), cell)
     skipped += [*MODELS.problems, *ATTACKS.problems]
-    # Replays come last: they try what the others have found.
-    ordered = sorted(cells.values(), key=lambda cell: cell.attack.name == "replay")
+    # Replays come last: they try the examples of the other cells.
+    ordered = sorted(cells.values(), key=lambda cell: cell.info.replays)
     if not cells:
         raise ConfigError("the plan is empty: " + ("; ".join(skipped) or "no attack is named"))
-    for one in config.expect if not config.narrowed else ():
-        if not any(one.applies(c.info.model, c.info.defense, c.info.attack, c.info.threat) for c in cells.values()):
+    for expectation in request.expect:
+        infos = [cell.info for cell in cells.values()]
+        if not any(expectation.applies(info.model, info.defense, info.attack, info.threat) for info in infos):
             raise ConfigError(
-                f"{one!r} applies to no cell of the plan: it would never be checked; correct or remove it"
+                f"{expectation!r} applies to no cell of the plan: it would never be checked; correct or remove it"
             )
     return Plan(tuple(ordered), tuple(dict.fromkeys(skipped)))
 
@@ -166,10 +153,10 @@ def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str
             yield from ((text, member) for member in found)
             continue
         named = parse_named(text)
-        for name in ATTACKS.expand(named.name):
-            entry: AttackEntry = ATTACKS.get(name)
-            if norm not in entry.card.norms:
-                skipped.append(f"attack {name!r} is for {', '.join(entry.card.norms)}, not for {norm}")
+        for name in expand_executables(named.name):
+            norms = executable_entry(name).card.norms
+            if norm not in norms:
+                skipped.append(f"attack {name!r} is for {', '.join(norms)}, not for {norm}")
                 continue
             spec = str(Named(name, named.settings))
             yield "custom", Member(spec, spec)
@@ -177,7 +164,6 @@ def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str
 
 _WITHOUT_GRADIENTS = ("square", "hop_skip_jump")
 """What a suite of attacks that take gradients comes down to where none are to be had."""
-_TAKING_GRADIENTS = ("white-box", "naive", "certificate")
 
 
 def _allowed(
@@ -189,8 +175,8 @@ def _allowed(
         yield from members
         return
     seen = {"scores": "outputs", "labels": "predicted classes"}[source.access]
-    left = [one for one in _WITHOUT_GRADIENTS if norm in ATTACKS.get(one).card.norms]
-    taking = {member for _, member in members if _kind(member) in _TAKING_GRADIENTS}
+    left = [name for name in _WITHOUT_GRADIENTS if norm in ATTACKS.get(name).card.norms]
+    taking = {member for _, member in members if _entry(member).card.takes_gradients}
     for suite in dict.fromkeys(suite for suite, _ in members):
         own = [member for one, member in members if one == suite]
         if suite == "custom":
@@ -207,8 +193,8 @@ def _allowed(
         yield from ((suite, member) for member in own)
 
 
-def _kind(member: Member) -> str:
-    return ATTACKS.get(parse_named(member.spec).name).card.kind
+def _entry(member: Member) -> ExecutableEntry:
+    return executable_entry(parse_named(member.spec).name)
 
 
 def _guard(text: str, extra: Registry[DefenseEntry] | None) -> DefenseEntry:
@@ -225,12 +211,6 @@ def _data(group: Group, guard: DefenseEntry) -> DataRef:
     return group.data if few is None or group.data.samples is not None else replace(group.data, samples=str(few))
 
 
-def _applies(member: Member, guard: DefenseEntry, norm: Norm) -> bool:
-    """A certificate is planned where one may be computed."""
-    entry = ATTACKS.get(parse_named(member.spec).name)
-    return entry.card.kind != "certificate" or norm in guard.card.certificates
-
-
 def _cell(
     data: DataRef,
     model: ModelRef,
@@ -243,14 +223,16 @@ def _cell(
     seed: int,
 ) -> Cell:
     attack = parse_named(member.spec)
-    entry = ATTACKS.get(attack.name)
+    entry = executable_entry(attack.name)
     built = entry.make(threat, **attack.keywords)
     info = CellInfo(
         model=names[0],
         defense=str(defense),
         attack=member.label,
-        attack_spec=attack_told(attack, entry, built),
+        attack_spec=built.spec,
         attack_kind=entry.card.kind,
+        role=entry.card.role,
+        severities=built.severities,
         norm=threat.norm,
         eps=threat.eps,
         threat=str(threat),

@@ -1,54 +1,65 @@
-"""Parts of the keys of stored results that need more than a look at the cell."""
+"""The cache key of a block: a hash of everything that decides its outcome, assembled here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from gauntlet.attacks.registry.card import AnyAttack
-from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.environment.provenance import package_version
-from gauntlet.bench.executors.example_index import Replay, digest
+from gauntlet.bench.environment.provenance import library_version
+from gauntlet.bench.executors.executable import Executable
+from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.sources.parse_source import parse_source
-from gauntlet.bench.planning.plan import Cell
-from gauntlet.bench.registries import ATTACKS
+from gauntlet.bench.verify import verifier
+from gauntlet.defenses.pipeline.card import DefenseEntry
+from gauntlet.leaderboard.results.record import SCHEMA_VERSION
 
 
-def tried(attack: AnyAttack, data: Data, indices: Sequence[int]) -> dict[str, str]:
-    """The examples that a replay tries of a block."""
-    return {"examples": digest(attack, [data.ids[index] for index in indices])} if isinstance(attack, Replay) else {}
+def pipeline_parts(cell: Cell, model: LoadedModel, defense: DefenseEntry, defense_digest: str) -> dict[str, Any]:
+    """What identifies a model behind a defense."""
+    return {
+        "model": [model.digest, model.source_digest, _builder(cell.model.spec)],
+        "normalisation": [cell.model.mean, cell.model.std],
+        "defense": [str(cell.defense), defense.version, library_version(defense.card.library), defense_digest],
+    }
 
 
-def attack_version(cell: Cell, attack: AnyAttack) -> list[Any]:
-    """The version of a rule; of a whole attack also its library's, and the size of its batches (a block's, at most); of one
-    that is not ours its code."""
-    code = [digest] if (digest := ATTACKS.get(cell.attack.name).source_digest) else []
-    if isinstance(attack, Rule | Cascade):
-        return [attack.version, *code]
-    return [attack.version, library_version(cell.attack.name), "batch: a block", *code]
+def block_key(
+    cell: Cell, pipeline: dict[str, Any], attack: Executable, checks: str, data: Data
+) -> Callable[[Sequence[int], str], str]:
+    """The key of a block of the cell, by the indices of its samples and the digest of their content.
+
+    Part of it: pipeline, attack, threat model, seed, the form of the model that is attacked, data, and the versions of the
+    record's schema, of the verifier and of the attack's rules. Not part of it: batch size, device and any path.
+    """
+    shared = {
+        "schema": SCHEMA_VERSION,
+        "verifier": verifier.VERSION,
+        **pipeline,
+        "attack": cell.info.attack_spec,
+        "threat": str(cell.threat),
+        "seed": cell.info.seed,
+        "precision": cell.info.precision,
+        # Checks change no outcome, only flags: the default ones are not part of the key.
+        **({} if checks == "default" else {"checks": checks}),
+    }
+
+    def key(indices: Sequence[int], content: str) -> str:
+        own = attack.key_parts([data.ids[index] for index in indices])
+        return digest({**shared, "runs": own, "data": content})
+
+    return key
 
 
-def library_version(text: str) -> str | None:
-    """The library that an attack's name or a defense's source names, with its version."""
-    for word, name in (("torchattacks", "torchattacks"), ("art.", "adversarial-robustness-toolbox")):
-        if text.startswith(word):
-            return f"{name} {package_version(name)}"
-    if "ART" in text:
-        return f"adversarial-robustness-toolbox {package_version('adversarial-robustness-toolbox')}"
-    return None
+def digest(parts: dict[str, Any]) -> str:
+    """sha256 over plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def factory(spec: str) -> str:
-    """The name of what builds a model."""
-    # Not the path: the same file elsewhere builds the same model.
+def _builder(spec: str) -> str:
+    """The name of the function that builds a model, or its source; not a path: the same file elsewhere builds the same."""
     source = parse_source(spec)
     return spec.rpartition(":")[2] if source is None else source.identity
-
-
-def key(what: dict[str, Any]) -> str:
-    """sha256 over all that decides an outcome."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from gauntlet.bench.registry.entry_points import Registrant, distribution, loading, offers
 
@@ -25,10 +25,18 @@ class Registry(Generic[T]):
     object of that name and may return another in its place; it raises ValueError for one that is not usable.
     """
 
-    def __init__(self, kind: str, group: str = "", adopt: Callable[[str, T], T] = lambda name, entry: entry) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str = "",
+        adopt: Callable[[str, T], T] = lambda name, entry: entry,
+        reserved: Sequence[Registry[Any]] = (),
+    ) -> None:
+        """`reserved`: registries whose names cannot be taken here, and are suggested beside those of this registry."""
         self.kind = kind
         self._group = group
         self._adopt = adopt
+        self._reserved = reserved
         self._entries: dict[str, T | str] = {}
         self._registrants: dict[str, Registrant] = {}
         self._problems: dict[str, str] = {}
@@ -42,6 +50,8 @@ class Registry(Generic[T]):
         """
         if not name or set(name) & set("*?[]()@, \t\n"):
             raise ValueError(f"{self.kind} name {name!r} is not usable: no spaces, commas, brackets or wildcards")
+        if self._is_reserved(name):
+            raise ValueError(f"{self.kind} {name!r} is registered already: choose another name")
         if name in self._entries:
             holder = self._registrants.get(name)
             if by is None or not by.may_replace(holder):
@@ -93,7 +103,7 @@ class Registry(Generic[T]):
     def load_offers(self) -> None:
         """Load every entry point, so that `problems` is complete, and what they register under other names is known."""
         for name, points in self._offered.items():
-            if name in self._entries and name not in self._registrants:
+            if self._is_reserved(name) or (name in self._entries and name not in self._registrants):
                 self._shadowed[name] = (
                     f"{self.kind} {name!r} of {_distributions(points)} is not used: the name is Gauntlet's own"
                 )
@@ -146,8 +156,12 @@ class Registry(Generic[T]):
                 f"{self.kind} {name!r} cannot be loaded from {entry!r} ({type(error).__name__}: {error}): correct it"
             ) from error
 
+    def _is_reserved(self, name: str) -> bool:
+        return any(name in registry for registry in self._reserved)
+
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
+        known = [*self.names(), *(other for registry in self._reserved for other in registry.names())]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         return "; ".join([f"unknown {self.kind} {name!r}{hint} (`gauntlet list` shows all)", *self.problems])
 

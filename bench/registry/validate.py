@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any, TypeVar, get_args
 
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
 from gauntlet.attacks.registry.card import AttackEntry
-from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.registry.source_digest import code_digest
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.defenses.pipeline.card import DefenseKind as DefenseKind
@@ -19,8 +17,6 @@ E = TypeVar("E")
 
 _ATTACK_KINDS = ("white-box", "black-box", "decision-based", "transfer", "naive")
 """The kinds of those that seek adversarial examples: the others need more than an attack is given."""
-
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def checked(kind: type[E], name: str, entry: E) -> E:
@@ -35,7 +31,7 @@ def adopt_attack(name: str, entry: AttackEntry) -> AttackEntry:
     digest = code_digest(checked(AttackEntry, name, entry).build)
     if not digest:
         return entry
-    card = replace(entry.card, name=name)
+    card = replace(entry.card, name=name, role="attack")
     _one_of(f"attack {name!r} has kind", card.kind, _ATTACK_KINDS)
     for norm in card.norms:
         _one_of(f"attack {name!r} has among its norms", norm, NORMS)
@@ -57,17 +53,6 @@ def adopt_defense(name: str, entry: DefenseEntry) -> DefenseEntry:
         substitute=substitute,
         source_digest=digest,
     )
-
-
-def attack_told(named: Named, entry: AttackEntry, attack: Any) -> str:
-    """An attack with all its settings, as resolved. What a user's attack tells of itself may lack some: of one that is not
-    Gauntlet's, those that were written are told too."""
-    return f"{named if entry.source_digest else named.name}: {told(attack)}"
-
-
-def told(attack: Any) -> str:
-    """Its `repr`, without places in memory, which differ from process to process."""
-    return _ADDRESS.sub("", repr(attack))
 
 
 def _made_attack(name: str, build: Callable[..., Any], threat: ThreatModel, **settings: Any) -> Any:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gauntlet.bench.planning.plan import Cell
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.pictures import Drawn, Gallery, NoPictureError, Patterns, sample_path
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.results.record import CORRUPTION, DRAWS, CellResult
+from gauntlet.leaderboard.results.record import DRAWS, CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.corruptions import describe_result
 from gauntlet.leaderboard.stats.proportions import Proportion
@@ -39,7 +39,7 @@ def describe_run(folder: Path) -> Iterator[str]:
             cost = cells.costs(result)
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
             robust = f"robust {sum(int(block.samples.robust.sum()) for block in result.blocks)}"
-            found = describe_result(result) if result.cell.attack_kind == CORRUPTION else robust
+            found = describe_result(result) if result.cell.corrupts else robust
             yield f"{title}: {found} of {n}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
 

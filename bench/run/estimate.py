@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.losses import ce
-from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.environment.device import synchronised_time
-from gauntlet.bench.planning.plan import Cell
-from gauntlet.bench.prepare.prepare import Prepared
+from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.run.engine import Engine
 from gauntlet.leaderboard.results.record import CellError
 
@@ -38,19 +36,19 @@ def estimate(engine: Engine) -> list[Estimate]:
 
 def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -> Estimate:
     title = engine.run.plan.title(cell)
-    prepared = engine.prepare(cell)
-    if isinstance(prepared, CellError):
-        return Estimate(title, 0, 0, None, prepared.message)
+    ready = engine.prepare(cell)
+    if isinstance(ready, CellError):
+        return Estimate(title, 0, 0, None, ready.message)
+    prepared = engine.workbench.prepare(cell)
     n = len(prepared.data.labels)
     stored = sum(len(block.indices) for block in prepared.blocks if engine.run.store.has(block.key))
-    attack = prepared.attack
-    if not isinstance(attack, Rule | Cascade):
+    stages = prepared.attack.stages
+    if not stages:
         return Estimate(title, n, stored, None if stored < n else 0.0)
     pair = (cell.model, str(cell.defense))
     if stored < n and pair not in speeds:
         speeds[pair] = _seconds_a_pass(prepared, engine.settings.device)
-    rules = [attack] if isinstance(attack, Rule) else [stage.rule for stage in attack.stages]
-    passes = sum(rule.budget * rule.total_restarts for rule in rules)
+    passes = sum(stage.rule.budget * stage.rule.total_restarts for stage in stages)
     return Estimate(title, n, stored, (n - stored) * passes * speeds.get(pair, 0.0))
 
 

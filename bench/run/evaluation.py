@@ -16,7 +16,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.leaderboard.report.formatting import target_meaning
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CORRUPTION, DRAWS, CellResult, Flag
+from gauntlet.leaderboard.results.record import DRAWS, CellResult, Flag
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy, corruption_accuracy
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
@@ -141,7 +141,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         for row, name in enumerate(block.samples.id):
             correct[place[str(name)]] = bool(block.samples.correct[row])
     n = len(data)
-    attacks = [result for result in results if result.cell.attack_kind != CORRUPTION]
+    attacks = [result for result in results if not result.cell.corrupts]
     table = [
         {
             "attack": result.cell.attack,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.planning.plan import Cell
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png

@@ -10,18 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gauntlet.attacks.ops.norms import limit
-from gauntlet.bench.corruptions.entries import Corruption
-from gauntlet.bench.executors.corruption import judged
-from gauntlet.bench.executors.example_index import Replay
-from gauntlet.bench.planning.plan import Cell
-from gauntlet.bench.prepare.prepare import Block, Prepared, Workbench
+from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.executors.executable import Block, Prepared, Remeasured
+from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.record import Record, Samples
+from gauntlet.leaderboard.results.record import Record
 
 BOUNDARY = 1e-4
 """A flip of a prediction within this margin, relative to the largest logit, is rounding on other hardware."""
@@ -73,8 +70,8 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
     except Exception as problem:
         # A user's model and data may raise anything; the other cells can be verified all the same.
         return only(failure=f"cannot be rebuilt: {_told(problem)}")
-    if isinstance(prepared.attack, Replay) and len(keys) == len(prepared.blocks):
-        # Since then the folder may hold more examples than the replay tried.
+    if not prepared.attack.repeatable and len(keys) == len(prepared.blocks):
+        # Since then the folder may hold more examples than a replay tried.
         recorded = [
             Block(key, block.indices, block.data) for (key, _), block in zip(keys, prepared.blocks, strict=True)
         ]
@@ -96,7 +93,7 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
                 failures.append(f"{run.store.path(block.key)} was altered: its digest does not fit its content")
                 continue
             record = run.store.read(block.key, adversarial=True)
-            found = _block(prepared, block, record, device=workbench.device)
+            found = _block(prepared, block, record)
         except StoreError as problem:
             failures.append(str(problem))
             continue
@@ -125,17 +122,8 @@ def _precision(run: Run, keys: Sequence[str]) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Found:
-    failures: list[str]
-    examples: int
-    boundary: int
-    not_kept: int
-    robust: int
-
-
-def _block(prepared: Prepared, block: Block, record: Record, device: torch.device) -> _Found:
-    """Compare a block with the data, and measure its examples again."""
+def _block(prepared: Prepared, block: Block, record: Record) -> Remeasured:
+    """Compare a block with the data, and measure its clean samples and its examples again."""
     data, samples, cell = prepared.data, record.samples, prepared.cell
     rows = list(block.indices)
     ids = [data.ids[row] for row in rows]
@@ -143,87 +131,24 @@ def _block(prepared: Prepared, block: Block, record: Record, device: torch.devic
     stored = list(zip(samples.id.tolist(), samples.label.tolist(), strict=True))
     if stored != true:
         first = next((i for i, pair in enumerate(true) if i >= len(stored) or stored[i] != pair), len(true) - 1)
-        told = f"{ids[first]}: id or label of block {record.key[:12]} are not those of the data"
-        return _Found([told], 0, 0, 0, 0)
-    images, labels = data.images[rows].to(device), data.labels[rows].to(device)
-    verify = Verifier(
-        prepared.defended,
-        images,
-        labels,
-        ids,
-        cell.threat,
-        seed=cell.info.seed,
-        minimum_norm=cell.info.minimum_norm,
-        randomised=cell.info.randomised,
-        rejects=prepared.defended.rejects,
-    )
-    every = torch.arange(len(rows), device=device)
-    clean = verify.measure(images, every)
-    failures: list[str] = []
-    logits = verify.logits(images)
+        return Remeasured(
+            [f"{ids[first]}: id or label of block {record.key[:12]} are not those of the data"], 0, 0, 0, 0
+        )
+    verify = Verifier.of(prepared, rows)
+    clean = verify.measure(verify.images, torch.arange(len(rows), device=prepared.device))
+    logits = verify.logits(verify.images)
     slack = BOUNDARY * float(logits.abs().max())
     best = logits.topk(2, dim=1).values
     lead = (best[:, 0] - best[:, 1]).cpu().numpy()
     flipped = np.flatnonzero(clean.prediction.numpy() != samples.clean_prediction)
     clear = [row for row in flipped if lead[row] > slack]
+    again = prepared.attack.remeasure(prepared, verify, samples, slack)
+    failures = list(again.failures)
     if clear and not cell.info.randomised:
-        failures.append(f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
-    if isinstance(prepared.attack, Corruption):
-        return _corrupted(prepared, verify, samples, failures, slack)
-    held = [row for row, image in enumerate(samples.adversarial) if image is not None]
-    claimed = np.flatnonzero(~np.isnan(samples.distance))
-    not_kept = len(set(claimed.tolist()) - set(held))
-    lost = clean.wrong_share_scored.numpy() >= 0.5
-    # What was not kept cannot be measured: its verdict is taken as it is, and its number told.
-    lost[claimed] = ~samples.robust[claimed]
-    boundary = 0
-    harmless = f"not classified as its target ({cell.threat})" if cell.threat.target else "classified correctly"
-    if held:
-        points = torch.stack([torch.tensor(samples.adversarial[row]) for row in held]).to(images)
-        where = torch.tensor(held, device=device)
-        valid, again = verify.valid(points, where).cpu(), verify.measure(points, where)
-        for place, row in enumerate(held):
-            name, wrong, rounding = ids[row], bool(again.wrong_share_scored[place] >= 0.5), False
-            if not valid[place]:
-                failures.append(f"{name}: the stored example is outside the ball or the box, or not finite")
-            elif abs(float(again.distance[place]) - samples.distance[row]) > 1e-6:
-                failures.append(
-                    f"{name}: distance {float(again.distance[place]):.6g}, stored {samples.distance[row]:.6g}"
-                )
-            elif not wrong and not cell.info.randomised:
-                rounding = abs(float(again.margin[place])) <= slack
-                boundary += rounding
-                if not rounding:
-                    failures.append(f"{name}: the stored example is {harmless}")
-            if float(again.distance[place]) <= limit(cell.threat):
-                lost[row] = wrong or rounding
-            else:
-                lost[row] = bool(clean.wrong_share_scored[row] >= 0.5)
-    robust = samples.correct & ~lost
-    if (robust != samples.robust).any() and not failures:
-        failures.append(f"{ids[int(np.flatnonzero(robust != samples.robust)[0])]}: the stored verdict is not borne out")
-    return _Found(failures, len(held), boundary, not_kept, int(robust.sum()))
-
-
-def _corrupted(prepared: Prepared, verify: Verifier, samples: Samples, failures: list[str], slack: float) -> _Found:
-    """Make the corrupted images again, and compare at which severities each sample is misclassified."""
-    attack = prepared.attack
-    assert isinstance(attack, Corruption)
-    found = judged(prepared, verify, range(len(samples)))
-    boundary = 0
-    for row, (told, now) in enumerate(zip(samples.stage, found.severities(attack.severities), strict=True)):
-        differ = [at for at, one in enumerate(attack.severities) if (str(one) in told) != (str(one) in now)]
-        if not differ or prepared.cell.info.randomised:
-            continue
-        if all(abs(found.margin[at, row]) <= slack for at in differ):
-            boundary += 1
-        else:
-            failures.append(f"{samples.id[row]}: misclassified at severities {now or 'none'}, stored: {told or 'none'}")
-    shares = np.array([len(told.split()) for told in samples.stage]) / len(attack.severities)
-    unfit = (shares != samples.wrong_share) | (samples.robust != (samples.correct & (shares == 0)))
-    if unfit.any() and not failures:
-        failures.append(f"{samples.id[int(unfit.argmax())]}: the stored verdict is not borne out")
-    return _Found(failures, 0, boundary, 0, int((samples.correct & ~found.wrong.any(0)).sum()))
+        failures.insert(0, f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
+    if again.mismatch and not failures:
+        failures.append(again.mismatch)
+    return replace(again, failures=failures)
 
 
 def _told(problem: Exception) -> str:

@@ -8,18 +8,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.registry.settings import Named
-from gauntlet.bench.config.schema import DataRef, ModelRef
-from gauntlet.bench.planning.plan import Cell, Plan
+from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.run.commit_journal import note
+from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
-from gauntlet.leaderboard.results.record import CellInfo, CellResult, Record
+from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellResult, Record
 from gauntlet.leaderboard.results.store import Store
 
 _LATEST = "latest-run.json"
@@ -68,7 +66,7 @@ class Run:
         # What is known of the model only once the cell is prepared, the blocks say.
         measured = blocks[0].cell if blocks else cell.info
         info = dataclasses.replace(
-            cell.info, randomised=measured.randomised, ways=measured.ways, precision=measured.precision
+            cell.info, randomised=measured.randomised, techniques=measured.techniques, precision=measured.precision
         )
         return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
 
@@ -103,10 +101,16 @@ class Run:
 
 def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
     """Write the plan into `root` and make it the latest run there. Raises StoreError."""
-    cells = [_fields(cell) for cell in plan.cells]
+    cells = [cell_fields(cell) for cell in plan.cells]
     digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / "runs" / digest
-    record = {"cells": cells, "skipped": plan.skipped, "context": dataclasses.asdict(context), "plugins": plugins}
+    record = {
+        "schema": SCHEMA_VERSION,
+        "cells": cells,
+        "skipped": plan.skipped,
+        "context": dataclasses.asdict(context),
+        "plugins": plugins,
+    }
     replace_text(folder / "run.json", json.dumps(record, indent=1))
     replace_text(root / _LATEST, json.dumps({"run": digest}))
     return Run(root, folder, plan, context, plugins)
@@ -129,34 +133,16 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
             raise RunError(f"{path / _LATEST} is damaged ({error}): run the same command again") from error
     try:
         record = json.loads((folder / "run.json").read_text())
-        cells = tuple(_cell(fields) for fields in record["cells"])
+        if (schema := record.get("schema", 2)) != SCHEMA_VERSION:
+            raise RunError(
+                f"{folder / 'run.json'} has schema {schema}, and this version of gauntlet reads schema {SCHEMA_VERSION}: run the "
+                "same command again, or read old results with the version that wrote them (schema 2: gauntlet 0.1.0)"
+            )
+        cells = tuple(read_cell(fields) for fields in record["cells"])
         context = RunContext(**{**record["context"], "threat_models": tuple(record["context"]["threat_models"])})
         plugins = plugins or tuple(record.get("plugins", ()))
+    except RunError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / 'run.json'} is missing or damaged ({error}): run the same command again") from error
     return Run(root, folder, Plan(cells, tuple(record["skipped"])), context, plugins)
-
-
-def _fields(cell: Cell) -> dict[str, Any]:
-    fields = dataclasses.asdict(cell)
-    if not cell.threat.target:
-        # An untargeted plan is written, and its folder named, as before there were targets.
-        del fields["threat"]["target"]
-    return fields
-
-
-def _cell(fields: dict[str, Any]) -> Cell:
-    model = fields["model"]
-    numbers = {name: None if model[name] is None else tuple(model[name]) for name in ("mean", "std")}
-    return Cell(
-        info=CellInfo(**fields["info"]),
-        model=ModelRef(model["spec"], model["weights"], **numbers),
-        defense=_named(fields["defense"]),
-        attack=_named(fields["attack"]),
-        threat=ThreatModel(**fields["threat"]),
-        data=DataRef(**fields["data"]),
-    )
-
-
-def _named(fields: dict[str, Any]) -> Named:
-    return Named(fields["name"], tuple((key, value) for key, value in fields["settings"]))

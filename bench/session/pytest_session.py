@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.gate.artifact import ArtifactError
 from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.gate.early_run import EarlyGate, early_cell, gated, open_gate, refuse_bounds
-from gauntlet.bench.planning.plan import Cell, make_plan
+from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, missed
 from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.results.record import CORRUPTION, CellError, CellResult
+from gauntlet.leaderboard.results.record import CellError, CellResult
 from gauntlet.leaderboard.rows.corruptions import accuracy
 
 
@@ -137,7 +138,7 @@ def _extra(result: CellResult) -> dict[str, Any]:
     """What is told beside the time; figures that are not there are left out, since JSON has no NaN."""
     n = cells.covered(result)
     cost = cells.costs(result)
-    corrupted = result.cell.attack_kind == CORRUPTION
+    corrupted = result.cell.corrupts
     share = (accuracy if corrupted else cells.robust_accuracy)(result).estimate if n else math.nan
     found: dict[str, Any] = {
         "n": n,

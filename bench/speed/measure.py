@@ -14,9 +14,7 @@ from gauntlet.attacks.ops.losses import ce
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
-from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.solving.solver import Stage, Task, solve
 from gauntlet.bench.environment.device import synchronised_time
 from gauntlet.bench.verify.verifier import Verifier
 
@@ -78,19 +76,28 @@ class Counted(nn.Module):
 
 
 def measure(
-    attack: AnyAttack, work: Workload, attacked: nn.Module, threat: ThreatModel, seed: int, *, minimum_norm: bool
+    attack: AnyAttack,
+    stages: Sequence[Stage],
+    work: Workload,
+    attacked: nn.Module,
+    threat: ThreatModel,
+    seed: int,
+    *,
+    minimum_norm: bool,
 ) -> AttackRun:
-    """Run an attack of ours or of a library once, on `attacked`; what it found is judged on the original model.
+    """Run an attack once on `attacked`: our stages, or else the attack of a library; examples are judged on the original model.
 
     `minimum_norm`: the attack seeks the smallest distance; samples with one above eps stand.
     """
     verify = Verifier(work.model, work.images, work.labels, work.ids, threat, seed=seed, minimum_norm=minimum_norm)
     counted = Counted(attacked)
-    native = isinstance(attack, Rule | Cascade)
     began = synchronised_time()
-    points, success = (_native if native else _library)(attack, work, counted, threat, seed, verify)
+    if stages:
+        points, success = _native(stages, work, counted, threat, seed, verify)
+    else:
+        points, success = _library(attack, work, counted, seed)
     seconds = synchronised_time() - began - verify.seconds
-    if not native:
+    if not stages:
         every = torch.arange(len(points), device=points.device)
         success = verify(points, every, torch.zeros_like(every)).success
     far = torch.where(success.to(points.device), distance(points, work.images, threat.norm), torch.inf)
@@ -98,20 +105,17 @@ def measure(
 
 
 def _native(
-    attack: Any, work: Workload, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
+    stages: Sequence[Stage], work: Workload, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
 ) -> tuple[Tensor, Tensor]:
     task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
     points, success = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
-    stages = attack.stages if isinstance(attack, Cascade) else attack
     for outcome in solve(stages, model, task, verify, batch_size=work.batch_size, classes=work.logits.shape[1]):
         if outcome.adversarial is not None:
             points[outcome.sample], success[outcome.sample] = outcome.adversarial, True
     return points, success
 
 
-def _library(
-    attack: Any, work: Workload, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
-) -> tuple[Tensor, Tensor]:
+def _library(attack: Any, work: Workload, model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
     parts = [
         attack(model, images, labels, seed)
         for images, labels in zip(work.images.split(work.batch_size), work.labels.split(work.batch_size), strict=True)

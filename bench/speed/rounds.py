@@ -13,8 +13,8 @@ from torch import nn
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.registry.settings import parse_named
-from gauntlet.attacks.solving.rule import Rule
-from gauntlet.bench.registries import ATTACKS
+from gauntlet.attacks.solving.solver import Stage
+from gauntlet.bench.registries import ATTACKS, executable_entry
 from gauntlet.bench.speed.comparisons import Comparison
 from gauntlet.bench.speed.measure import AttackRun, BarePasses, Workload, bare_passes, measure
 
@@ -31,6 +31,8 @@ class Participant:
     form: str
     """Empty for the model itself, else how it was converted."""
     attack: AnyAttack
+    stages: tuple[Stage, ...]
+    """The stages that our solver runs; empty for attacks of libraries, which run whole."""
     model: nn.Module
     minimum_norm: bool
 
@@ -101,9 +103,9 @@ def participants(
 def _participant(name: str, spec: str, threat: ThreatModel, form: tuple[str, nn.Module]) -> Participant:
     named = parse_named(spec)
     entry = ATTACKS.get(named.name)
-    attack = entry.make(threat, **named.keywords)
-    least = attack.minimum_norm if isinstance(attack, Rule) else entry.card.minimum_norm
-    return Participant(name, spec, form[0], attack, form[1], least)
+    stages = executable_entry(named.name).make(threat, **named.keywords).stages
+    least = any(stage.rule.minimum_norm for stage in stages) if stages else entry.card.minimum_norm
+    return Participant(name, spec, form[0], entry.make(threat, **named.keywords), stages, form[1], least)
 
 
 def rounds(
@@ -115,7 +117,15 @@ def rounds(
         # Everybody is first now and then, so that a drift of the machine's speed favours nobody.
         for entrant in entrants[seed % len(entrants) :] + entrants[: seed % len(entrants)]:
             with torch.random.fork_rng():
-                measured = measure(entrant.attack, work, entrant.model, threat, seed, minimum_norm=entrant.minimum_norm)
+                measured = measure(
+                    entrant.attack,
+                    entrant.stages,
+                    work,
+                    entrant.model,
+                    threat,
+                    seed,
+                    minimum_norm=entrant.minimum_norm,
+                )
             yield Turn(row.name, entrant.name, entrant.form, seed, measured, bare[entrant.form])
 
 

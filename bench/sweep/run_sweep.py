@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, load_config
-from gauntlet.bench.planning.plan import Cell, Plan, make_plan
+from gauntlet.bench.planning.plan import Plan, make_plan
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.run.engine import Engine

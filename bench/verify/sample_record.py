@@ -24,17 +24,17 @@ class VerificationError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Clean:
-    """The clean samples as the verifier sees them."""
+class CleanEvaluation:
+    """The verifier's measurement of the clean samples."""
 
     measured: Measurement
     attacked: Tensor
-    """bool (N,), on the attack's device: who has to face the attack. Right when clean, and not of the target's class."""
+    """bool (N,), on the attack's device: samples to attack. They are correct when clean, and not of the target's class."""
     classes: int
-    """How many logits the model gives."""
+    """Number of logits of the model."""
 
 
-def examine_clean(verify: Verifier) -> Clean:
+def examine_clean(verify: Verifier) -> CleanEvaluation:
     """Predictions on the clean images; those that are wrong cost no attack, and those of the target's class neither.
 
     Raises ValueError where the model does not have the class that the threat model names as target.
@@ -44,11 +44,11 @@ def examine_clean(verify: Verifier) -> Clean:
     attacked = measured.prediction.to(verify.labels.device) == verify.labels
     if verify.threat.target:
         attacked = attacked & (verify.targets() != verify.labels)
-    return Clean(measured, attacked, verify.classes)
+    return CleanEvaluation(measured, attacked, verify.classes)
 
 
 def block_record(
-    verify: Verifier, clean: Clean, place: range, outcomes: Sequence[Outcome], threat: ThreatModel
+    verify: Verifier, clean: CleanEvaluation, place: range, outcomes: Sequence[Outcome], threat: ThreatModel
 ) -> tuple[Samples, tuple[Flag, ...]]:
     """The samples at `place` of the verifier's task, given the outcomes of those that were attacked.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verification
 from gauntlet.attacks.views.rejection_view import reduced
+from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS
 
 VERSION = 1
@@ -62,6 +66,19 @@ def fixed_batches(model: nn.Module, images: Tensor, size: int) -> Tensor:
     return torch.cat(parts)
 
 
+class Question(Protocol):
+    """A prepared cell, as far as judging its samples needs it."""
+
+    @property
+    def cell(self) -> Cell: ...  # noqa: D102
+    @property
+    def data(self) -> Data: ...  # noqa: D102
+    @property
+    def defended(self) -> DefendedModel: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+
+
 class Verifier:
     """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
 
@@ -90,6 +107,7 @@ class Verifier:
         self.labels = labels
         self.ids = ids
         self.threat = threat
+        self.seed = seed
         self.minimum_norm = minimum_norm
         self.randomised = randomised
         self.rejects = rejects
@@ -99,6 +117,39 @@ class Verifier:
         self._keys = {
             purpose: sample_keys(seed, purpose, ids, images.device) for purpose in ("judge", "measure", "score")
         }
+
+    @classmethod
+    def of(
+        cls,
+        question: Question,
+        rows: Sequence[int],
+        pipeline: DefendedModel | None = None,
+        *,
+        minimum_norm: bool | None = None,
+    ) -> Verifier:
+        """The verifier of a prepared cell for the samples at `rows` of its data.
+
+        `pipeline`: another one than the cell's, such as a baseline's. `minimum_norm`: False lets eps limit minimum-norm attacks.
+        """
+        data, cell, judged = question.data, question.cell, pipeline or question.defended
+        chosen = list(rows)
+        return cls(
+            judged,
+            data.images[chosen].to(question.device),
+            data.labels[chosen].to(question.device),
+            [data.ids[row] for row in chosen],
+            cell.threat,
+            seed=cell.info.seed,
+            minimum_norm=cell.info.minimum_norm if minimum_norm is None else minimum_norm,
+            randomised=cell.info.randomised,
+            rejects=judged.rejects,
+        )
+
+    def untargeted(self) -> Verifier:
+        """The same samples and model without the threat model's target and without an attack's freedom from eps."""
+        threat = replace(self.threat, target="")
+        settings: dict[str, Any] = {"seed": self.seed, "randomised": self.randomised, "rejects": self.rejects}
+        return Verifier(self.model, self.images, self.labels, self.ids, threat, **settings)
 
     def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
         """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solving.solver.Verify`."""

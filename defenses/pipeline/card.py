@@ -33,6 +33,8 @@ class DefenseCard:
     """Whether the last output is an additional one that rejects the image (`gauntlet.attacks.views.rejection_view`)."""
     certificates: tuple[str, ...] = ()
     """Norms for which a certificate may be computed of a model behind it."""
+    library: str = ""
+    """The distribution whose code it runs, with its version part of keys; empty where it runs none."""
     samples: int | None = None
     """How many samples a benchmark takes where nobody says; None: all. For defenses that take long."""
 

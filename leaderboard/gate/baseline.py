@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,8 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.cell_summary import Status
 from gauntlet.leaderboard.results.record import CellInfo, CellResult
 
-BASELINE_SCHEMA = 1
+BASELINE_SCHEMA = 3
+"""The schema that is written; 1 is read as well."""
 
 Key = tuple[str, str, str, str, str, str, int]
 Test = Literal["fixed", "sequential"]
@@ -96,6 +97,8 @@ class Baseline:
     created: str
     cells: tuple[BaselineCell, ...]
     artifact: ArtifactRef | None = None
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """Rules of the gate that come with the baseline. Reserved: empty in this version."""
 
 
 def baseline_of(

@@ -32,6 +32,7 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "costs": ("forwards", "backwards", "peak_memory_mib", "seconds", "device"),
 }
 """How the fields of a cell stand in the file, a line each; the bits follow them."""
+_READ = (1, BASELINE_SCHEMA)
 _HEAD = ("suite", "test", "commit", "reason", "created")
 
 
@@ -50,6 +51,7 @@ def baseline_digest(baseline: Baseline) -> str:
 
 def _text(baseline: Baseline) -> str:
     head = {name: getattr(baseline, name) for name in ("schema", *_HEAD)}
+    head["policy"] = dict(baseline.policy)
     head["artifact"] = asdict(baseline.artifact) if baseline.artifact else None
     lines = [f"  {json.dumps(name)}: {_line(value)}," for name, value in head.items()]
     stored = ",\n".join("    {\n" + ",\n".join(_lines(cell)) + "\n    }" for cell in baseline.cells)
@@ -94,20 +96,25 @@ def read_baseline(path: Path) -> Baseline:
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if type(schema) is not int:
         raise BaselineError(f"{path} is no baseline (schema={schema!r}): name another file, or {_WAY_OUT}")
-    if schema != BASELINE_SCHEMA:
+    if schema not in _READ:
         way = _WAY_OUT if schema < BASELINE_SCHEMA else f"upgrade gauntlet, or {_WAY_OUT}"
-        raise BaselineError(f"{path} has schema {schema}, this version of gauntlet reads {BASELINE_SCHEMA}: {way}")
+        raise BaselineError(
+            f"{path} has schema {schema}, this version of gauntlet reads {BASELINE_SCHEMA} and 1: {way}"
+        )
     try:
         found = tuple(_read_cell(cell) for cell in fields["cells"])
         head = {name: _typed(fields, name, str) for name in _HEAD}
         if head["test"] not in get_args(Test):
             raise ValueError(f"test={head['test']!r} is none of {', '.join(get_args(Test))}")
         artifact = _read_artifact(fields["artifact"])
+        policy = {} if schema == 1 else _typed(fields, "policy", dict)
+        if policy:
+            raise ValueError(f"policy={policy!r} is not known to this version: upgrade gauntlet")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BaselineError(f"{path} is damaged ({what}): restore it from version control, or {_WAY_OUT}") from error
     refuse_twins(found, str(path))
-    return Baseline(schema=schema, cells=found, artifact=artifact, **head)
+    return Baseline(schema=BASELINE_SCHEMA, cells=found, artifact=artifact, policy=policy, **head)
 
 
 def _read_artifact(fields: Mapping[str, Any] | None) -> ArtifactRef | None:

@@ -19,7 +19,7 @@ from gauntlet.leaderboard.report.csv_writer import (
     typed_frame,
 )
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CORRUPTION, CellResult
+from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.corruptions import accuracy, by_severity
 
 CELL_DTYPES: Final[Mapping[str, str]] = {
@@ -91,7 +91,7 @@ def _line(result: CellResult) -> dict[str, Any]:
         "n": n,
         "expected": result.expected,
         "clean_accuracy": cells.clean_accuracy(result).estimate,
-        **(_corrupted(result) if result.cell.attack_kind == CORRUPTION else _robust(result)),
+        **(_corrupted(result) if result.cell.corrupts else _robust(result)),
         **dataclasses.asdict(cells.costs(result)),
         "median_distance": cells.median_distance(result),
         "certified": pd.NA if certified is None else certified,

@@ -133,13 +133,13 @@ def flags(result: CellResult) -> tuple[Flag, ...]:
 
 def techniques(result: CellResult) -> frozenset[str]:
     """The attack techniques of all stages; a stage that combines several, such as `bpda+eot`, counts for each."""
-    combined = (technique for block in result.blocks for technique in block.cell.ways.values())
+    combined = (technique for block in result.blocks for technique in block.cell.techniques.values())
     return frozenset(name for technique in combined for name in technique.split("+"))
 
 
 def stage_techniques(result: CellResult) -> dict[str, str]:
     """The technique of each stage, in the order of the stages."""
-    return {stage: technique for block in result.blocks for stage, technique in block.cell.ways.items()}
+    return {stage: technique for block in result.blocks for stage, technique in block.cell.techniques.items()}
 
 
 def certified(result: CellResult) -> int | None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 DRAWS = 20
 """Fresh draws of a randomised model for one judgement of the verifier."""
 
-CORRUPTION = "corruption"
-"""Kind of the cells that corrupt images instead of attacking them."""
-_NO_ADVERSARY = ("certificate", CORRUPTION)
+_ROLES = ("certificate", "corruption")
+_UNGATED_KINDS = ("naive",)
+_UNREPLAYED_KINDS = ("naive", "transfer")
 
 Severity = Literal["block", "warn"]
 
@@ -28,26 +28,36 @@ class Flag:
     name: str
     """Short and stable, for instance `zero-gradient`."""
     severity: Severity
-    """`block`: the row gets no rank, unless attacks by all ways that `needs` names have been run. `warn`: shown only."""
+    """`block`: the row gets no rank, unless all techniques that `needs` names have been run. `warn`: shown only."""
     message: str
     """A sentence with the evidence and what to do next."""
     needs: tuple[str, ...] = ()
-    """Ways of attack (see `CellInfo.ways`) after which a block no longer stands; empty: it always stands."""
+    """Techniques (see `CellInfo.techniques`) after which a block no longer stands; empty: it always stands."""
     evidence: tuple[tuple[str, float], ...] = ()
     """Figures by name."""
     samples: tuple[str, ...] = ()
     """Ids of samples that show it, the first few."""
+    lifted_by: tuple[str, ...] = ()
+    """The evidence that lifted a block, where some did. Reserved: always empty in this version."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Flag:
         """A flag from its stored fields."""
         evidence = tuple((str(name), float(value)) for name, value in fields.get("evidence", ()))
-        rest = {name: tuple(fields.get(name, ())) for name in ("needs", "samples")}
+        rest = {name: tuple(fields.get(name, ())) for name in ("needs", "samples", "lifted_by")}
         return cls(fields["name"], fields["severity"], fields["message"], evidence=evidence, **rest)
 
-    def stands(self, ways: Collection[str]) -> bool:
-        """Whether it keeps a row that was attacked in these ways from being ranked."""
-        return self.severity == "block" and not (self.needs and set(self.needs) <= set(ways))
+    def fields(self) -> dict[str, Any]:
+        """Its fields as JSON gives them back, for `read`."""
+        return {
+            **asdict(self),
+            "evidence": [list(pair) for pair in self.evidence],
+            **{name: list(getattr(self, name)) for name in ("needs", "samples", "lifted_by")},
+        }
+
+    def stands(self, techniques: Collection[str]) -> bool:
+        """Whether it keeps a row that was attacked by these techniques from being ranked."""
+        return self.severity == "block" and not (self.needs and set(self.needs) <= set(techniques))
 
 
 @dataclass(frozen=True)
@@ -74,14 +84,66 @@ class CellInfo:
     """The form of the model that was attacked: `float32` as it is, else such as `bf16+channels_last+folded`."""
     minimum_norm: bool = False
     randomised: bool = False
-    ways: Mapping[str, str] = field(default_factory=dict)
-    """In which way each stage attacks, by its label (of an attack without stages, the empty text): `white-box`, `bpda`, `eot`,
-    `beneath` (an output defense), `transfer` or `black-box`. Of a corruption, its severities. Known once the cell is prepared."""
+    techniques: Mapping[str, str] = field(default_factory=dict)
+    """The technique of each stage by its label (the empty label stands for an attack without stages): `white-box`, `bpda`,
+    `eot`, `beneath` (an output defense), `transfer` or `black-box`. Known once the cell is prepared."""
+    role: str = ""
+    """`attack`, `replay`, `certificate` or `corruption`; by default what `attack_kind` says."""
+    severities: tuple[int, ...] = ()
+    """The severities at which a corruption changes each image; empty for other cells."""
+
+    def __post_init__(self) -> None:
+        if not self.role:
+            object.__setattr__(self, "role", self.attack_kind if self.attack_kind in _ROLES else "attack")
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> CellInfo:
+        """A cell from its stored fields. Raises TypeError for fields that it does not have."""
+        return cls(**{**fields, "severities": tuple(fields.get("severities", ()))})
 
     @property
     def adversarial(self) -> bool:
         """Whether an adversary is at work: a certificate proves, and a corruption happens."""
-        return self.attack_kind not in _NO_ADVERSARY
+        return self.role in ("attack", "replay")
+
+    @property
+    def corrupts(self) -> bool:
+        """Whether images are corrupted instead of attacked."""
+        return self.role == "corruption"
+
+    @property
+    def proves(self) -> bool:
+        """Whether robustness is proven."""
+        return self.role == "certificate"
+
+    @property
+    def replays(self) -> bool:
+        """Whether stored adversarial examples are tried."""
+        return self.role == "replay"
+
+    @property
+    def searches(self) -> bool:
+        """Whether adversarial examples are searched for."""
+        return self.role == "attack"
+
+    @property
+    def naive(self) -> bool:
+        """Whether the attack ignores the defense; its figure stands beside those of adaptive attacks."""
+        return self.attack_kind == "naive"
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate judges the cell.
+
+        A naive attack says nothing of robustness, certificates and corruptions attack nothing, and a replay faces more examples
+        in a later run.
+        """
+        return self.role == "attack" and self.attack_kind not in _UNGATED_KINDS
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the cell's examples are replayed against other models and defenses."""
+        return self.attack_kind not in _UNREPLAYED_KINDS
 
     @property
     def title(self) -> str:
@@ -123,10 +185,11 @@ class Samples:
     adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]
     """The verified example (C, H, W), None where there is none or where it was not kept."""
     stage: Sequence[str] = ()
-    """Of a cascade, the stage that broke each sample, empty text where none did; of a corruption, the severities at which the
-    sample is misclassified, separated by blanks; no entries for other attacks."""
+    """Of a cascade, the stage that broke each sample, empty text where none did; no entries for other attacks."""
     certified: npt.NDArray[np.bool_] | None = None
     """Of a certificate: no point of the ball is misclassified, by proof; None for attacks."""
+    severities: Sequence[str] = ()
+    """Of a corruption, the severities at which each sample is misclassified, separated by blanks; no entries for attacks."""
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -152,10 +215,12 @@ class Stats:
     """Share of the batch's slots that were filled, a mean over the cell's steps so far; None for whole attacks."""
     halved: int = 0
     """How often memory had run out by then, and the batch was halved."""
-    widened: int = 0
+    masked_fallback: int = 0
     """Samples whose gradients looked masked, so that stages which need none were added."""
-    widened_passes: float = 0.0
+    masked_fallback_passes: float = 0.0
     """Forward and backward passes of those stages, summed over the samples."""
+    speculative_passes: float = 0.0
+    """Passes whose result was not used. Reserved: always 0 in this version."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +239,8 @@ class Record:
     """Answered from the store rather than run now."""
     clean_logits: npt.NDArray[np.float64] | None = None
     """(N, K) of a cell's first block, to notice on a hit that the model answers otherwise; None elsewhere."""
+    behaviour: str = ""
+    """A digest of the model's behaviour. Reserved: empty in this version."""
 
 
 @dataclass(frozen=True)

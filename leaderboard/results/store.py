@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
+from gauntlet.leaderboard.results.block_file import SchemaError, from_file, intact, metadata_of, to_bytes
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellError, CellInfo, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
 
-_METADATA = b"gauntlet"
-_COLUMNS: dict[str, str] = {
-    "label": "int64",
-    "clean_prediction": "int64",
-    "prediction": "int64",
-    "robust": "bool",
-    "distance": "float64",
-    "margin": "float64",
-    "forwards": "float64",
-    "backwards": "float64",
-    "steps": "int64",
-    "wrong_share": "float64",
-    "wrong_share_scored": "float64",
-}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,46 +35,50 @@ class Store:
 
     def write(self, record: Record) -> bool:
         """Store a block; False where another writer was first. Raises StoreError (disk full, no permission)."""
-        table = _to_table(record)
-        return write_once(self.path(record.key), lambda file: _save(table, file))
+        return self.add(record.key, to_bytes(record))
+
+    def add(self, key: str, block: bytes) -> bool:
+        """Store a block that is bytes already; False where another writer was first. Raises StoreError."""
+        return write_once(self.path(key), lambda file: file.write(block))
 
     def read(self, key: str, *, adversarial: bool = False) -> Record:
         """The block of that key; its examples only on demand. Raises StoreError where it is damaged or absent."""
-        path = self.path(key)
-        try:
-            wanted = ["id", *_COLUMNS, "stage", "certified", "clean_logits", *(["adversarial"] if adversarial else [])]
-            # The file is opened here: what is not there is then told apart from what is damaged.
-            with path.open("rb") as file:
-                # Without threads of its own: a process that ends right after pyarrow used some aborts at times.
-                table = pq.ParquetFile(file, pre_buffer=False).read(columns=wanted, use_threads=False)
-                return _from_table(table, key, adversarial)
-        except FileNotFoundError:
-            raise StoreError(f"{path} is missing: run the same command again to compute it") from None
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise StoreError(
-                f"{path} is damaged ({error}): delete it and run the same command again to compute it afresh"
-            ) from error
+        record = self._read(key, lambda file: from_file(file, adversarial=adversarial))
+        # The file's name decides under which key its content counts.
+        return dataclasses.replace(record, key=key)
 
     def stored_keys(self) -> list[str]:
         """The keys of all stored blocks, sorted."""
         return sorted(path.stem for path in (self.root / "store").glob("??/*.parquet"))
 
     def info(self, key: str) -> CellInfo:
-        """What was asked of the cell that a block is of. Raises StoreError where it is damaged or absent."""
-        return CellInfo(**self._fields(key)["cell"])
+        """The cell that a block belongs to. Raises StoreError where it is damaged or absent."""
+        return self._read(key, lambda file: CellInfo.read(metadata_of(file)["cell"]))
 
     def intact(self, key: str) -> bool:
-        """Whether the content of the block is what was written, by its digest."""
-        record, stored = self.read(key, adversarial=True), self._fields(key)
-        return bool(stored["digest"] == samples_digest(record.samples) and stored["key"] == key)
+        """Whether the content of the block is what was written, by its digests. Raises StoreError where it cannot be read."""
 
-    def _fields(self, key: str) -> dict[str, Any]:
-        """What is stored of a block beside its columns. Raises StoreError."""
+        def whole(file: BinaryIO) -> bool:
+            metadata = metadata_of(file)
+            return intact(from_file(file, adversarial=True), metadata) and metadata["key"] == key
+
+        return self._read(key, whole)
+
+    def _read(self, key: str, read: Callable[[BinaryIO], T]) -> T:
+        """Apply `read` to the file of a block. Raises StoreError where it is damaged, absent or of another schema."""
+        path = self.path(key)
         try:
-            found = json.loads(pq.read_schema(self.path(key)).metadata[_METADATA])
-            return {name: found[name] for name in ("cell", "digest", "key")}
+            # The file is opened here: a missing file is then told apart from a damaged one.
+            with path.open("rb") as file:
+                return read(file)
+        except FileNotFoundError:
+            raise StoreError(f"{path} is missing: run the same command again to compute it") from None
+        except SchemaError as error:
+            raise StoreError(f"{path} cannot be read: {error}") from error
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise StoreError(f"{self.path(key)} is damaged or missing ({error}): delete it and run again") from error
+            raise StoreError(
+                f"{path} is damaged ({error}): delete it and run the same command again to compute it afresh"
+            ) from error
 
     def size(self, key: str) -> int:
         """Bytes on disk."""
@@ -105,7 +94,7 @@ class Store:
         path = self.root / "errors" / f"{name}.json"
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            return CellError(**{**fields, "cell": CellInfo(**fields["cell"])})
+            return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -114,84 +103,3 @@ class Store:
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since."""
         (self.root / "errors" / f"{name}.json").unlink(missing_ok=True)
-
-
-def samples_digest(samples: Samples) -> str:
-    """sha256 over all columns, examples included: an altered pixel, label or verdict changes it."""
-    digest = hashlib.sha256("\0".join(samples.id.tolist()).encode())
-    for name, dtype in _COLUMNS.items():
-        digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).tobytes())
-    digest.update("\0".join(samples.stage).encode())
-    if samples.certified is not None:
-        digest.update(samples.certified.tobytes())
-    for image in samples.adversarial:
-        digest.update(b"none" if image is None else np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()
-
-
-def _save(table: pa.Table, file: BinaryIO) -> None:
-    try:
-        pq.write_table(table, file, compression="zstd")
-    except pa.ArrowException as error:
-        raise OSError(str(error)) from error
-
-
-def _to_table(record: Record) -> pa.Table:
-    samples = record.samples
-    kept = [image for image in samples.adversarial if image is not None]
-    metadata = {
-        "schema": SCHEMA_VERSION,
-        "key": record.key,
-        "cell": dataclasses.asdict(record.cell),
-        "stats": dataclasses.asdict(record.stats),
-        "flags": [dataclasses.asdict(flag) for flag in record.flags],
-        "provenance": dict(record.provenance),
-        "digest": samples_digest(samples),
-        "shape": list(kept[0].shape) if kept else None,
-        "dtype": str(kept[0].dtype) if kept else None,
-    }
-    columns: dict[str, Any] = {"id": pa.array(samples.id.tolist(), pa.string())}
-    for name, dtype in _COLUMNS.items():
-        columns[name] = pa.array(np.asarray(getattr(samples, name)), pa.type_for_alias(dtype))
-    images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
-    proven = samples.certified
-    columns["certified"] = pa.array([None] * len(samples) if proven is None else proven.tolist(), pa.bool_())
-    columns["stage"] = pa.array(samples.stage or itertools.repeat(None, len(samples)), pa.string())
-    columns["adversarial"] = pa.array(images, pa.binary())
-    logits = record.clean_logits
-    columns["clean_logits"] = pa.array(
-        [None] * len(samples) if logits is None else logits.tolist(), pa.list_(pa.float64())
-    )
-    return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
-
-
-def _from_table(table: pa.Table, key: str, adversarial: bool) -> Record:
-    fields = json.loads(table.schema.metadata[_METADATA])
-    if fields["schema"] != SCHEMA_VERSION:
-        raise ValueError(f"schema version {fields['schema']} where {SCHEMA_VERSION} is expected")
-    columns = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
-    logits, stages = table["clean_logits"].to_pylist(), table["stage"].to_pylist()
-    stage = () if not stages or stages[0] is None else tuple(stages)
-    proven = table["certified"].to_pylist()
-    certified = None if not proven or proven[0] is None else np.array(proven, dtype=np.bool_)
-    images: list[Any] = [None] * table.num_rows
-    if adversarial:
-        images = [
-            None if raw is None else np.frombuffer(raw, dtype=fields["dtype"]).reshape(fields["shape"])
-            for raw in table["adversarial"].to_pylist()
-        ]
-    return Record(
-        key=key,
-        cell=CellInfo(**fields["cell"]),
-        samples=Samples(
-            id=np.array(table["id"].to_pylist(), dtype=np.str_),
-            adversarial=images,
-            stage=stage,
-            certified=certified,
-            **columns,
-        ),
-        stats=Stats(**fields["stats"]),
-        flags=tuple(Flag.read(flag) for flag in fields["flags"]),
-        provenance=fields["provenance"],
-        clean_logits=None if not len(logits) or logits[0] is None else np.array(logits, dtype=np.float64),
-    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.cell_summary import Status
-from gauntlet.leaderboard.results.record import CORRUPTION, CellInfo, CellResult, Flag
+from gauntlet.leaderboard.results.record import CellInfo, CellResult, Flag
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.corruptions import corruption_accuracy
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
@@ -32,7 +32,7 @@ def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
     attacked: dict[tuple[str, ...], list[CellResult]] = {}
     corrupted: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
-        if result.cell.attack_kind == CORRUPTION:
+        if result.cell.corrupts:
             corrupted.setdefault(row_key(result.cell)[:-1], []).append(result)
         else:
             attacked.setdefault(row_key(result.cell), []).append(result)
@@ -143,7 +143,7 @@ def _entry(seeds: Sequence[CellResult]) -> AttackEntry:
 
 
 def _problem(result: CellResult) -> str:
-    kind = "Corruption" if result.cell.attack_kind == CORRUPTION else "Attack"
+    kind = "Corruption" if result.cell.corrupts else "Attack"
     label = f"{kind} {result.cell.attack} (seed {result.cell.seed})"
     if result.error is not None:
         return f"{label} failed: {result.error.kind}: {result.error.message}"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CORRUPTION, CellInfo, CellResult
+from gauntlet.leaderboard.results.record import CellInfo, CellResult
 from gauntlet.leaderboard.stats.proportions import CONFIDENCE, Proportion
 
 _RESAMPLES = 2000
@@ -76,7 +76,7 @@ def corruption_accuracy(results: Sequence[CellResult]) -> CorruptionAccuracy | N
     """The accuracy under the corruptions among the cells of one model, defense, threat model and data; None without any."""
     labels: dict[str, dict[int, CellResult]] = {}
     for result in results:
-        if result.cell.attack_kind == CORRUPTION:
+        if result.cell.corrupts:
             # Two suites may have the same corruption.
             labels.setdefault(result.cell.attack, {}).setdefault(result.cell.seed, result)
     if not labels:
@@ -102,12 +102,12 @@ def corruption_accuracy(results: Sequence[CellResult]) -> CorruptionAccuracy | N
 
 def by_severity(result: CellResult) -> dict[int, Proportion]:
     """Accuracy at each severity of a corruption's cell; empty for other cells, and before the first block."""
-    if result.cell.attack_kind != CORRUPTION or not result.blocks:
+    if not result.cell.corrupts or not result.blocks:
         return {}
-    wrong = [set(map(int, text.split())) for block in result.blocks for text in block.samples.stage]
+    wrong = [set(map(int, text.split())) for block in result.blocks for text in block.samples.severities]
     return {
         severity: Proportion(sum(severity not in severities for severities in wrong), len(wrong))
-        for severity in sorted(map(int, result.blocks[0].cell.ways))
+        for severity in sorted(result.blocks[0].cell.severities)
     }
 
 
@@ -118,7 +118,7 @@ def accuracy(result: CellResult) -> MeanAccuracy:
 
 def describe_result(result: CellResult) -> str:
     """The result of a cell in a few words: the robust accuracy of an attack, or the accuracy under a corruption."""
-    if result.cell.attack_kind == CORRUPTION:
+    if result.cell.corrupts:
         return f"accuracy {100 * accuracy(result).estimate:.1f} %, mean over its severities"
     return f"robust {100 * cells.robust_accuracy(result).estimate:.1f} %"
 
@@ -178,7 +178,7 @@ def _relative_to_alexnet(results: Sequence[CellResult], by_label: Mapping[str, f
 
 def corruption_of(cell: CellInfo) -> str:
     """The name of the cell's corruption, which may differ from its label."""
-    return cell.attack_spec.partition(":")[0].removeprefix(f"{CORRUPTION}.")
+    return cell.attack_spec.partition(":")[0].removeprefix("corruption.")
 
 
 def _is_imagenet(cell: CellInfo) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard.results.cell_summary import SampleOutcomes, majority_right, outcomes, status
-from gauntlet.leaderboard.results.record import CORRUPTION, CellInfo, CellResult
+from gauntlet.leaderboard.results.record import CellInfo, CellResult
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
@@ -73,7 +73,7 @@ def worst_case(results: Sequence[CellResult]) -> WorstCase:
     """
     if not results:
         raise ValueError("results is empty: the worst case needs at least one cell")
-    results = [result for result in results if result.cell.attack_kind != CORRUPTION]
+    results = [result for result in results if not result.cell.corrupts]
     if not results:
         return _EMPTY
     keys = {row_key(result.cell) for result in results}

@@ -88,17 +88,17 @@ def test_of_an_honest_undefended_model_adaptive_is_gauntlet_and_no_flag_blocks(d
     assert Adaptive("Linf").against(Pipeline()).stages == BUDGETS["gauntlet"]
 
 
-def ways(pipeline):
+def techniques(pipeline):
     return {stage.technique for stage in Adaptive("Linf").against(pipeline).stages}
 
 
 def test_the_stages_are_those_that_the_pipeline_needs():
-    assert "transfer" not in ways(Pipeline())
-    assert "black-box" in ways(Pipeline())
-    assert {"transfer", "black-box"} <= ways(Pipeline(twin=True))
-    assert {"beneath", "transfer"} <= ways(Pipeline(twin=True, beneath=True))
-    assert "white-box" not in ways(Pipeline(randomised=True))
-    assert "eot" in ways(Pipeline(randomised=True))
+    assert "transfer" not in techniques(Pipeline())
+    assert "black-box" in techniques(Pipeline())
+    assert {"transfer", "black-box"} <= techniques(Pipeline(twin=True))
+    assert {"beneath", "transfer"} <= techniques(Pipeline(twin=True, beneath=True))
+    assert "white-box" not in techniques(Pipeline(randomised=True))
+    assert "eot" in techniques(Pipeline(randomised=True))
     first = Adaptive("Linf").against(Pipeline(masked=True)).stages[3]
     assert (first.backward, first.when) == ("through", None)
 

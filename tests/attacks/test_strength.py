@@ -278,7 +278,7 @@ def assert_few_are_saved(masks, text, digits, plain, folder):
         assert result.correct.double().mean() > 0.9
         assert "masked-gradients" in flags
         assert sum(one.masked_fallback for one in stats) > len(images) / 4
-        assert sum(one.widened_passes for one in stats) > 0
+        assert sum(one.masked_fallback_passes for one in stats) > 0
         assert result.robust.sum() <= plain[text][0].robust.sum() + MASKED[name], name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import import_module
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import reseal
 from gauntlet.attacks.adapters.library_catalog import ADAPTERS
 from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.ops.norms import distance
@@ -28,7 +28,6 @@ from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.formatting import target_meaning
-from gauntlet.leaderboard.results.store import samples_digest
 from gauntlet.leaderboard.rows.build_rows import build_rows
 
 CLASSES = 5
@@ -511,9 +510,7 @@ def test_an_example_that_is_not_of_its_target_fails_verification(project, call):
     table = table.set_column(place, "adversarial", pa.array(examples, table.schema.field("adversarial").type))
     path.unlink()
     pq.write_table(table, path)
-    fields = json.loads(table.schema.metadata[b"gauntlet"])
-    fields["digest"] = samples_digest(run.store.read(key, adversarial=True).samples)
-    pq.write_table(table.replace_schema_metadata({b"gauntlet": json.dumps(fields).encode()}), path)
+    reseal(run.store, key)
     failed = call("verify", "out")
     assert failed.returncode == 1
     assert "the stored example is not classified as its target (Linf:0.25:target=3)" in failed.stdout

@@ -15,7 +15,8 @@ from torch import nn
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.defenses.pipeline.bpda import straight_through
 from gauntlet.defenses.pipeline.catalog import DEFENSES
-from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend, is_differentiable, is_randomised
+from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
+from gauntlet.defenses.pipeline.profile import is_differentiable, is_randomised
 
 
 def entry(name):

@@ -13,6 +13,7 @@ from gauntlet.bench.models.parts.black_box import ACCESS_FLAG, model_access
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
 from gauntlet.bench.models.parts.normalisation import channel_values, normalise
+from gauntlet.defenses.pipeline.profile import are_probabilities
 from gauntlet.leaderboard.results.record import Flag
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
@@ -130,7 +131,7 @@ def check_model(
     if logits.shape[1] < needed:
         raise ModelError(f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both")
     access = model_access(model)
-    flags = [_PROBABILITIES] if access == "white-box" and _are_probabilities(logits) else []
+    flags = [_PROBABILITIES] if access == "white-box" and are_probabilities(logits) else []
     if isinstance(model, Classifier):
         flags += model.remarks
         if access != "white-box":
@@ -180,11 +181,6 @@ _PROBABILITIES = Flag(
     "weak. Return what goes into the softmax",
     needs=("bpda", "black-box"),
 )
-
-
-def _are_probabilities(logits: Tensor) -> bool:
-    bounded = bool(logits.max() < 1 + 1e-5) and bool(logits.min() > -1e-5)
-    return bounded and bool(((logits.sum(1) - 1).abs() < 1e-5).all())
 
 
 def _first_floating(model: nn.Module) -> Tensor | None:

@@ -91,7 +91,9 @@ def test_the_batch_is_fuller_with_refilling_than_a_batch_that_only_shrinks(netwo
     assert shrinking.occupancy < meter.occupancy <= 1
 
 
-@pytest.mark.parametrize("stages", [(), (Stage("a", FGSM()), Stage("a", PGD())), (Stage("cw", CW()),)])
+@pytest.mark.parametrize(
+    "stages", [(), (Stage("a", FGSM()), Stage("a", PGD())), (Stage("cw", CW()), Stage("b", PGD()))]
+)
 def test_a_cascade_without_stages_with_equal_labels_or_with_a_minimum_norm_stage_is_refused(stages):
     with pytest.raises(ValueError, match="cascade needs"):
         Cascade(stages)

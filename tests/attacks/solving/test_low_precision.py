@@ -17,7 +17,7 @@ from gauntlet.attacks.views.fast_model import choose_form, full_float32
 from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.planning.plan import make_plan
-from gauntlet.bench.prepare import prepare as workbench
+from gauntlet.bench.prepare import fast_form
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.verifier import Verifier
@@ -240,7 +240,7 @@ def test_a_randomised_model_stays_as_it_is(project):
 def test_a_form_is_made_once_for_a_model_behind_a_defense_from_the_first_eight_images(project, monkeypatch):
     made = []
     monkeypatch.setattr(
-        workbench, "choose_form", lambda *args, **kwargs: made.append(args[1]) or choose_form(*args, **kwargs)
+        fast_form, "choose_form", lambda *args, **kwargs: made.append(args[1]) or choose_form(*args, **kwargs)
     )
     found = prepared("bfloat16", attacks=["fgsm", "pgd(steps=5)"], defense=["none", "bit_depth"], seed=3)
     assert {one.cell.info.precision for one in found} == {"bf16"}
@@ -275,7 +275,7 @@ def test_the_command_line_takes_a_precision_shows_it_and_verify_finds_the_result
     assert read_cells(Path("gauntlet-results/cells.csv"))["precision"].tolist() == ["bf16"]
     assert "pgd(steps=5) (Linf:0.1, bf16)" in Path("gauntlet-results/leaderboard.md").read_text()
     # Another device might choose another form.
-    monkeypatch.delattr(workbench, "choose_form")
+    monkeypatch.delattr(fast_form, "choose_form")
     done = call("verify", "gauntlet-results")
     assert done.returncode == 0, done.out
 

@@ -19,9 +19,11 @@ from gauntlet.leaderboard.rows.crosschecks import cross_flags
 WAYS = {"margin": "white-box", "probe": "black-box"}
 
 
-def cell(robust, *, ways=None, attack="pgd", kind="white-box", eps=0.15, **columns):
+def cell(robust, *, techniques=None, attack="pgd", kind="white-box", eps=0.15, **columns):
     """A finished cell whose samples are all correct when clean."""
-    info = cell_info("m", attack, attack_spec=f"{attack}: …", threat=f"Linf:{eps:g}", attack_kind=kind, ways=ways or {})
+    info = cell_info(
+        "m", attack, attack_spec=f"{attack}: …", threat=f"Linf:{eps:g}", attack_kind=kind, techniques=techniques or {}
+    )
     return result(robust, info, **columns)
 
 
@@ -35,7 +37,7 @@ def names(*arguments):
 
 def test_a_stage_without_gradients_that_breaks_what_gradients_left_is_noticed():
     stage = ["margin", "probe", "probe", "probe", *[""] * 16]
-    (flag,) = cross_flags([cell(bits(20, 0, 1, 2, 3), stage=stage, ways=WAYS, attack="gauntlet")])
+    (flag,) = cross_flags([cell(bits(20, 0, 1, 2, 3), stage=stage, techniques=WAYS, attack="gauntlet")])
     assert flag.name == "black-box-beats-white-box"
     assert flag.severity == "block"
     assert flag.needs == ("bpda", "black-box")
@@ -47,24 +49,24 @@ def test_a_stage_without_gradients_that_breaks_what_gradients_left_is_noticed():
 
 def test_two_samples_next_to_the_boundary_are_no_sign():
     stage = ["margin", "probe", "probe", *[""] * 17]
-    assert names([cell(bits(20, 0, 1, 2), stage=stage, ways=WAYS)]) == set()
+    assert names([cell(bits(20, 0, 1, 2), stage=stage, techniques=WAYS)]) == set()
 
 
 def test_three_of_very_many_samples_are_no_sign():
     stage = ["probe"] * 4 + [""] * 2996
-    assert names([cell(bits(3000, *range(4)), stage=stage, ways=WAYS)]) == set()
+    assert names([cell(bits(3000, *range(4)), stage=stage, techniques=WAYS)]) == set()
 
 
 def test_what_another_attack_by_gradients_breaks_too_is_no_sign():
     stage = ["margin", "probe", "probe", "probe", *[""] * 16]
-    row = [cell(bits(20, 0, 1, 2, 3), stage=stage, ways=WAYS, attack="gauntlet"), cell(bits(20, 1, 2, 3))]
+    row = [cell(bits(20, 0, 1, 2, 3), stage=stage, techniques=WAYS, attack="gauntlet"), cell(bits(20, 1, 2, 3))]
     assert names(row) == set()
 
 
 def test_a_stage_without_gradients_that_comes_first_proves_nothing():
-    ways = dict(reversed(WAYS.items()))
+    techniques = dict(reversed(WAYS.items()))
     stage = ["margin", "probe", "probe", "probe", *[""] * 16]
-    assert names([cell(bits(20, 0, 1, 2, 3), stage=stage, ways=ways)]) == set()
+    assert names([cell(bits(20, 0, 1, 2, 3), stage=stage, techniques=techniques)]) == set()
 
 
 @pytest.mark.parametrize("kind", ["black-box", "decision-based", "transfer"])
@@ -196,4 +198,4 @@ def test_without_cells_the_checks_of_outcomes_do_not_apply():
 
 
 def test_the_least_count_and_share_are_those_that_are_documented():
-    assert (crosschecks.LEAST, crosschecks.SHARE) == (3, 0.002)
+    assert (crosschecks.MIN_SAMPLES, crosschecks.MIN_SHARE) == (3, 0.002)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import executable
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.noise import Noise
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -46,7 +47,7 @@ def subject(name, attack, *, defense="none", threat=LINF, count=24, **settings):
     images = data.images[:count]
     with torch.no_grad():
         labels = module(images).argmax(1) if name == "linear" else data.labels[:count]
-    return Subject(pipeline, images, labels, list(data.ids[:count]), threat, card=entry.card, attack=attack)
+    return Subject(pipeline, images, labels, list(data.ids[:count]), threat, card=entry.card, attack=executable(attack))
 
 
 def adaptive(norm="Linf", **known):
@@ -136,9 +137,9 @@ def test_an_example_can_be_hidden_in_a_network_without_linear_layers():
     data = gauntlet.load_data("digits")
     pipeline = DefendedModel(Norms(), differentiable=True, randomised=False).eval()
     labels = pipeline(data.images[:24]).argmax(1)
-    one = Subject(pipeline, data.images[:24], labels, list(data.ids[:24]), LINF, attack=PGD(loss="cw"))
+    one = Subject(pipeline, data.images[:24], labels, list(data.ids[:24]), LINF, attack=executable(PGD(loss="cw")))
     assert planted.planted_example(one).result == "passed"
-    assert planted.planted_example(replace(one, attack=LAZY)).result == "fired"
+    assert planted.planted_example(replace(one, attack=executable(LAZY))).result == "fired"
 
 
 def test_too_few_steps_are_noticed():
@@ -152,7 +153,7 @@ def test_too_few_steps_are_noticed():
 def test_a_randomised_defense_with_a_frozen_draw_falls_to_a_sound_attack_only():
     sound = subject("cnn.standard_digits", PGD(), defense="input_noise", sigma=0.1)
     assert strength.frozen_randomness(sound).result == "passed"
-    assert strength.frozen_randomness(replace(sound, attack=LAZY)).result == "fired"
+    assert strength.frozen_randomness(replace(sound, attack=executable(LAZY))).result == "fired"
     assert strength.frozen_randomness(subject("cnn.standard_digits", PGD())).result == "not applicable"
 
 

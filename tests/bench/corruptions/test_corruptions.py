@@ -16,12 +16,12 @@ import gauntlet
 from builders import ROOT
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.registry.suites import SUITES
+from gauntlet.bench import registries
 from gauntlet.bench.corruptions import blur, digital, noise, weather
 from gauntlet.bench.corruptions.catalog import CORRUPTIONS, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.corruptions.image_ops import enlarged, grey, stored, trail
 from gauntlet.bench.corruptions.severity_tables import TABLES, table_for
-from gauntlet.bench.registries import ATTACKS
 from gauntlet.leaderboard.rows.corruptions import ALEXNET
 
 LIBRARY = ("frost", "spatter")
@@ -163,40 +163,40 @@ def test_a_table_can_be_named():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"severity": 6}, "severity=6 must be 1 to 5"),
-        ({"severity": 0}, "severity=0 must be 1 to 5"),
-        ({"severity": True}, "severity=True must be 1 to 5"),
-        ({"severity": 2.5}, "severity=2.5 must be 1 to 5"),
-        ({"severity": "high"}, "severity='high' must be 1 to 5"),
-        ({"table": "mnist"}, "table='mnist' is not known: use auto, cifar, tiny-imagenet, imagenet"),
+        ({"severity": 6}, "severity=6 must be a whole number from 1 to 5"),
+        ({"severity": 0}, "severity=0 must be a whole number from 1 to 5"),
+        ({"severity": True}, "severity=True must be a whole number from 1 to 5"),
+        ({"severity": 2.5}, "severity=2.5 must be a whole number from 1 to 5"),
+        ({"severity": "high"}, "severity='high' must be a whole number from 1 to 5"),
+        ({"table": "mnist"}, "table='mnist' is not known: use one of auto, cifar, tiny-imagenet, imagenet"),
         ({"strength": 3}, "has no setting 'strength': it has severity, table"),
         ({"name": "snow"}, "has no setting 'name'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(settings, match):
     with pytest.raises(ValueError, match=match):
-        ATTACKS.get("corruption.fog").make(gauntlet.ThreatModel("L2", 1), **settings)
+        registries.CORRUPTIONS.get("corruption.fog").make(gauntlet.ThreatModel("L2", 1), **settings)
 
 
 def test_an_unknown_corruption_is_refused_with_near_ones():
     with pytest.raises(LookupError, match=r"corruption\.fogg.*did you mean corruption\.fog"):
-        ATTACKS.get("corruption.fogg")
+        registries.CORRUPTIONS.get("corruption.fogg")
 
 
 def test_what_needs_a_library_says_which_extra_to_install(monkeypatch):
     from importlib.metadata import PackageNotFoundError
 
-    from gauntlet.bench.corruptions import entries
+    from gauntlet.bench.executors import corruption
 
     def absent(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(entries, "version", absent)
+    monkeypatch.setattr(corruption, "version", absent)
     for name in LIBRARY:
         with pytest.raises(
             ValueError, match=rf"corruption\.{name} needs .*pip install 'robust-gauntlet\[corruptions\]'"
         ):
-            ATTACKS.get(f"corruption.{name}").make(gauntlet.ThreatModel("L2", 1))
+            registries.CORRUPTIONS.get(f"corruption.{name}").make(gauntlet.ThreatModel("L2", 1))
 
 
 def test_the_page_of_corruptions_names_them_all():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -26,7 +23,7 @@ from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 from gauntlet.leaderboard.report.markdown_writer import RunContext, markdown_report
 from gauntlet.leaderboard.report.terminal import terminal_table
-from gauntlet.leaderboard.results.store import samples_digest
+from gauntlet.leaderboard.results.block_file import to_bytes
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.corruptions import ALEXNET, accuracy, by_severity, corruption_accuracy, mean_of
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
@@ -97,7 +94,7 @@ def test_a_cell_counts_what_the_model_makes_of_the_corrupted_images_right_when_c
     wrong = (predicted != data.labels).numpy()
     samples = block.samples
     np.testing.assert_allclose(samples.wrong_share, wrong.mean(0))
-    assert list(samples.stage) == [" ".join(str(s + 1) for s in np.flatnonzero(column)) for column in wrong.T]
+    assert list(samples.severities) == [" ".join(str(s + 1) for s in np.flatnonzero(column)) for column in wrong.T]
     np.testing.assert_array_equal(samples.robust, samples.correct & ~wrong.any(0))
     assert (~samples.correct).any()
     assert set(samples.forwards) == {5}
@@ -105,7 +102,8 @@ def test_a_cell_counts_what_the_model_makes_of_the_corrupted_images_right_when_c
     assert all(example is None for example in samples.adversarial)
     assert np.isnan(samples.distance).all()
     (block,) = records()["corruption.fog(severity=3)"]
-    assert dict(block.cell.ways) == {"3": "corruption"}
+    assert block.cell.severities == (3,)
+    assert dict(block.cell.techniques) == {"": "corruption"}
     assert set(block.samples.wrong_share) == {0, 1}
     assert set(block.samples.forwards) == {1}
 
@@ -128,7 +126,7 @@ def test_the_batch_size_and_more_samples_change_no_sample(project, call, tiny):
     few, many = records("few"), records("many")
     for name, (block,) in few.items():
         assert len(many[name]) == 2
-        assert list(many[name][0].samples.stage)[:40] == list(block.samples.stage)
+        assert list(many[name][0].samples.severities)[:40] == list(block.samples.severities)
 
 
 def test_a_verification_makes_the_images_again_and_compares(project, call):
@@ -141,28 +139,21 @@ def test_a_verification_makes_the_images_again_and_compares(project, call):
     row = int(np.flatnonzero(samples.correct & ~samples.robust)[0])
     name = str(samples.id[row])
     # A sample that falls is said to stand, consistently.
-    stages = [text if place != row else "" for place, text in enumerate(samples.stage)]
+    stages = [text if place != row else "" for place, text in enumerate(samples.severities)]
     robust, share, scored = samples.robust.copy(), samples.wrong_share.copy(), samples.wrong_share_scored.copy()
     robust[row], share[row], scored[row] = True, 0, 0
-    forged = replace(samples, stage=tuple(stages), robust=robust, wrong_share=share, wrong_share_scored=scored)
-    rewrite(run.store.path(key), forged)
+    forged = replace(samples, severities=tuple(stages), robust=robust, wrong_share=share, wrong_share_scored=scored)
+    rewrite(run.store, key, forged)
     failed = call("verify", "out")
     assert failed.returncode == 1
     assert f"{name}: misclassified at severities" in failed.stdout
     assert "stored: none" in failed.stdout
 
 
-def rewrite(path, samples):
-    """The block with other outcomes, and the digest that fits them."""
-    table = pq.read_table(path)
-    columns = {"stage": list(samples.stage), "robust": samples.robust.tolist(), "wrong_share": samples.wrong_share.tolist(),
-               "wrong_share_scored": samples.wrong_share_scored.tolist()}  # fmt: skip
-    for name, values in columns.items():
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
-    fields = json.loads(table.schema.metadata[b"gauntlet"]) | {"digest": samples_digest(samples)}
-    path.unlink()
-    pq.write_table(table.replace_schema_metadata({b"gauntlet": json.dumps(fields).encode()}), path)
+def rewrite(store, key, samples):
+    """The block with other outcomes, under digests that fit them."""
+    record = store.read(key, adversarial=True)
+    store.path(key).write_bytes(to_bytes(replace(record, samples=samples)))
 
 
 def test_a_target_has_no_say_in_a_corruption(project, call):
@@ -223,7 +214,7 @@ def test_a_corruption_that_fails_takes_no_rank_and_leaves_no_mean(project, call)
 @pytest.mark.parametrize(
     ("attacks", "told"),
     [
-        ("corruption.fog(severity=6)", "severity=6 must be 1 to 5"),
+        ("corruption.fog(severity=6)", "severity=6 must be a whole number from 1 to 5"),
         ("corruption.fogg", "did you mean corruption.fog"),
         ("corruption.fog(table=mnist)", "table='mnist' is not known"),
         ("corruption", "unknown attack 'corruption'"),
@@ -308,10 +299,10 @@ def planted(wrong, cell=None, *, severities=(1, 2, 3, 4, 5), error=None, correct
         "wrong_share_scored": ever,
     }
     if cell.attack_kind == "corruption":
-        columns["stage"] = [
+        columns["severities"] = [
             " ".join(str(s) for s, hit in zip(severities, hits, strict=True) if hit) for hits in wrong.T
         ]
-    cell = replace(cell, ways={str(one): "corruption" for one in severities})
+        cell = replace(cell, severities=tuple(severities))
     return result(right & ~ever, cell, correct=right, seconds=seconds, error=error, **columns)
 
 
@@ -410,7 +401,7 @@ def test_imagenet_s_errors_stand_in_proportion_to_alexnet_s_and_no_other_data_s_
     found = corruption_accuracy(every)
     assert found.alexnet == pytest.approx(np.mean([0.5 / error for error in ALEXNET.values()]))
     assert corruption_accuracy(every[1:]).alexnet is None
-    single = [*every[1:], planted(half[:1], replace(every[0].cell, ways={}), severities=(3,))]
+    single = [*every[1:], planted(half[:1], replace(every[0].cell, severities=()), severities=(3,))]
     assert corruption_accuracy(single).alexnet is None
     for data in ("imagenet-100", "tiny-imagenet", "digits"):
         assert corruption_accuracy([replace(one, cell=replace(one.cell, data=data)) for one in every]).alexnet is None

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from builders import executable
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -33,7 +34,7 @@ def work():
 
 
 def test_what_stands_is_what_the_closed_form_says(work):
-    measured = measure(PGD(steps=5), work, work.model, LINF, 0, minimum_norm=False)
+    measured = measure(PGD(steps=5), executable(PGD(steps=5)).stages, work, work.model, LINF, 0, minimum_norm=False)
     # An image at 0.5 + d is broken by a change of d: nine are nearer than 0.1, and the one at 0.1 ties.
     assert measured.standing.tolist()[:9] == [False] * 9
     assert measured.standing.tolist()[10:] == [True] * 10
@@ -54,7 +55,7 @@ class Sequence(nn.Module):
 
 def test_passes_are_counted_from_outside(work):
     spy = Sequence(work.model)
-    measured = measure(FGSM(), work, spy, LINF, 0, minimum_norm=False)
+    measured = measure(FGSM(), executable(FGSM()).stages, work, spy, LINF, 0, minimum_norm=False)
     assert measured.forwards == spy.images == 40
     assert measured.backwards == 20
 

@@ -13,7 +13,7 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 def cell(kind, robust, *, randomised=False, **columns):
-    info = cell_info(attack=kind, attack_kind=kind, suite="adaptive", randomised=randomised, ways={"": kind})
+    info = cell_info(attack=kind, attack_kind=kind, suite="adaptive", randomised=randomised, techniques={"": kind})
     return result(robust, info, blocks=2, **columns)
 
 

@@ -305,7 +305,7 @@ def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
 
 
 @pytest.mark.parametrize(
-    ("ways", "missing"),
+    ("techniques", "missing"),
     [
         (("white-box",), ("bpda", "black-box", "transfer")),
         (("bpda",), ("black-box", "transfer")),
@@ -313,9 +313,11 @@ def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
         (("bpda+eot", "black-box"), ("transfer",)),
     ],
 )
-def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(ways, missing):
+def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(techniques, missing):
     flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
-    table = build_rows([result(bits(20, 10), cell_info(attack=way, ways={"": way}), flags=[flag]) for way in ways])
+    table = build_rows(
+        [result(bits(20, 10), cell_info(attack=way, techniques={"": way}), flags=[flag]) for way in techniques]
+    )
     (reason,) = unrank_reasons(table[0])
     asked = reason.partition("before attacks by ")[2]
     for word in ("bpda", "black-box", "transfer"):
@@ -324,7 +326,7 @@ def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(ways, missin
 
 def test_a_blocked_row_is_ranked_once_it_has_been_attacked_in_all_ways():
     flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
-    cells = [cell_info(attack=way, ways={"": way}) for way in ("bpda", "black-box", "transfer")]
+    cells = [cell_info(attack=way, techniques={"": way}) for way in ("bpda", "black-box", "transfer")]
     assert build_rows([result(bits(20, 10), cell, flags=[flag]) for cell in cells])[0].rank == 1
     unfinished = [result(bits(20, 10), cell, flags=[flag], expected=20 + (cell is cells[2])) for cell in cells]
     assert "transfer" in " ".join(build_rows(unfinished)[0].unranked)
@@ -333,7 +335,7 @@ def test_a_blocked_row_is_ranked_once_it_has_been_attacked_in_all_ways():
 @pytest.mark.parametrize("flag", [Flag("planted", "block", "Missed.", needs=()), Flag("planted", "block", "Missed.")])
 def test_a_block_that_no_attack_lifts_stands(flag):
     every = {way: way for way in ("white-box", "bpda", "eot", "beneath", "transfer", "black-box")}
-    (row,) = build_rows([result(bits(20, 10), cell_info(ways=every), flags=[flag])])
+    (row,) = build_rows([result(bits(20, 10), cell_info(techniques=every), flags=[flag])])
     assert row.rank is None
     assert "Missed." in row.unranked[0]
 

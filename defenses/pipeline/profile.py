@@ -1,6 +1,6 @@
-"""Looking at a pipeline (a model behind a defense) from outside: is it random, does it give gradients, does it take any?
+"""The profile of a pipeline (a model behind a defense), measured from outside: randomness, gradients, kind of outputs.
 
-What is declared on a card is not enough: a defense may be hidden in the forward of a user's model.
+A card is not enough: a defense may be hidden in the forward of a user's model.
 """
 
 from __future__ import annotations
@@ -27,26 +27,29 @@ GAP = 1e-4
 _SAMPLES = 16
 
 Gradients = Literal["useful", "zero", "none"]
-"""`none`: autograd fails, or reaches no input. `zero`: it gives zeros, or what is not finite, for half of the images."""
+"""`none`: autograd fails, or reaches no input. `zero`: half of the images have a zero or non-finite gradient."""
+Outputs = Literal["scores", "probabilities", "labels"]
+"""`labels`: the same two values in every row, the larger one once. `probabilities`: every row is a distribution."""
 
 
 @dataclass(frozen=True)
-class Profile:
-    """What adaptive attacks are chosen by; measured on a few clean images."""
+class PipelineProfile:
+    """Facts by which adaptive attacks are chosen, measured on a few clean images."""
 
     gradients: Gradients
     randomised: bool
     takes_gradients: bool
     """Whether autograd is called inside the forward: optimisation at test time."""
+    outputs: Outputs = "scores"
 
 
-def profile(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Profile:
+def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> PipelineProfile:
     """Measure a pipeline on at most 16 of the images (N, C, H, W) with labels (N,)."""
     few, own = images[:_SAMPLES], labels[:_SAMPLES]
     with guarded(pipeline, 0):
         gap, _ = spread(pipeline, few)
         with torch.no_grad(), gradients_taken() as taken:
-            pass_over(pipeline, few, 0)
+            outputs = pass_over(pipeline, few, 0)
         worst: Gradients = "useful"
         for loss in LOSSES.values():
             gradients = gradient(lambda at: _logits(pipeline, at, own), few, own, loss)
@@ -54,7 +57,23 @@ def profile(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Profile:
                 worst = "none"
             elif worst != "none" and 2 * int(dead(gradients).sum()) >= len(few):
                 worst = "zero"
-    return Profile(worst, gap > GAP, taken.calls > 0)
+    return PipelineProfile(worst, gap > GAP, taken.calls > 0, kind_of_outputs(outputs))
+
+
+def kind_of_outputs(outputs: Tensor) -> Outputs:
+    """Labels, probabilities or scores, by the values of a few outputs (N, K)."""
+    if len(outputs) > 1 and outputs.shape[1] > 2:
+        low, high = outputs.amin(1, keepdim=True), outputs.amax(1, keepdim=True)
+        two_values = bool((((outputs == low) | (outputs == high)).all(1) & ((outputs == high).sum(1) == 1)).all())
+        if two_values and bool((low == low[0]).all()) and bool((high == high[0]).all()):
+            return "labels"
+    return "probabilities" if are_probabilities(outputs) else "scores"
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether every row of the outputs (N, K) is a distribution, by the rule of AutoAttack's checks (Croce and Hein 2020)."""
+    bounded = bool(outputs.max() < 1 + 1e-5) and bool(outputs.min() > -1e-5)
+    return bounded and bool(((outputs.sum(1) - 1).abs() < 1e-5).all())
 
 
 def pass_over(model: nn.Module, images: Tensor, number: int) -> Tensor:
@@ -124,3 +143,49 @@ def gradients_taken() -> Iterator[Taken]:
     finally:
         for name, function in old.items():
             setattr(torch.autograd, name, function)
+
+
+_TRANSFORMATION_SAMPLES = 8
+_TRANSFORMATION_PASSES = 8
+"""A transformation that tosses one coin a batch looks deterministic in 1 of 128 measurements."""
+
+
+def is_differentiable(transform: nn.Module, images: Tensor) -> bool:
+    """Whether autograd gives a gradient through a transformation, measured on a few of the images (N, C, H, W).
+
+    True where the gradient of a random projection of the output exists, is finite, and is not zero everywhere. That is
+    necessary for a useful gradient, not sufficient: see the checks for gradient masking. Errors of the transformation
+    itself are raised as they are; one that happens only when a gradient is asked for means False.
+    """
+    _not_empty(images)
+    with guarded(transform, 0):
+        few = images[:_TRANSFORMATION_SAMPLES].detach().clone()
+        with torch.no_grad():
+            output = pass_over(transform, few.clone(), 0)
+        if not output.is_floating_point():
+            return False
+        projection = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
+        point = few.clone().requires_grad_()
+        try:
+            output = pass_over(transform, point, 0)
+            (gradient,) = torch.autograd.grad((output * projection).sum(), point, allow_unused=True)
+        except (RuntimeError, TypeError):
+            return False
+        return gradient is not None and bool(gradient.isfinite().all()) and bool((gradient != 0).any())
+
+
+def is_randomised(transform: nn.Module, images: Tensor) -> bool:
+    """Whether passes over the same images (N, C, H, W) differ, measured on a few of them with fresh draws each time."""
+    _not_empty(images)
+    with guarded(transform, 0), torch.no_grad():
+        few = images[:_TRANSFORMATION_SAMPLES].detach().clone()
+        first = pass_over(transform, few.clone(), 0)
+        return any(
+            not torch.equal(first, pass_over(transform, few.clone(), attempt))
+            for attempt in range(1, _TRANSFORMATION_PASSES)
+        )
+
+
+def _not_empty(images: Tensor) -> None:
+    if len(images) == 0:
+        raise ValueError("images is empty: pass a few images (N, C, H, W) to measure on")

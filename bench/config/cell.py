@@ -1,0 +1,34 @@
+"""A cell as it was asked for: one model, defense, attack, threat model, data set and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.leaderboard.results.record import CellInfo
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model × defense × attack × threat model × data × seed, with all that is needed to run it."""
+
+    info: CellInfo
+    model: ModelRef
+    defense: Named
+    attack: Named
+    threat: ThreatModel
+    data: DataRef
+
+    @property
+    def name(self) -> str:
+        """Identity of the cell within a store, as a file name: it depends on the question, not on the result."""
+        parts = (self.model, str(self.defense), self.info.attack_spec, str(self.threat), self.data, self.info.seed)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    @property
+    def pipeline_name(self) -> str:
+        """Identity of model, defense and data within a store, as a file name: cells that share it share measurements."""
+        return hashlib.sha256(repr((self.model, str(self.defense), self.data)).encode()).hexdigest()[:32]

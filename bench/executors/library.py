@@ -1,0 +1,138 @@
+"""Attacks that run whole on a batch: of other libraries, and of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from gauntlet.attacks.adapters.run_whole import run_whole
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import WholeAttack
+from gauntlet.attacks.solving.solver import Outcome
+from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.provenance import library_version
+from gauntlet.bench.executors.executable import (
+    BlockBatch,
+    BlockResult,
+    Executable,
+    Prepared,
+    Remeasured,
+    Trial,
+)
+from gauntlet.bench.executors.native import technique
+from gauntlet.bench.executors.remeasure import remeasure_examples
+from gauntlet.bench.executors.settings import doubled, without_addresses
+from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.defenses.pipeline.profile import PipelineProfile
+from gauntlet.leaderboard.results.record import Samples, Stats
+
+
+@dataclass(frozen=True)
+class LibraryExecutable(Executable):
+    """An attack that runs whole, a block at a time: its result may depend on the batch, so the batch is always the block."""
+
+    text: str
+    """See `spec`."""
+    attack: WholeAttack
+    remake: Callable[[ThreatModel], WholeAttack]
+    """The same attack for another threat model."""
+    kind: str
+    """The kind on its card."""
+    library: str = ""
+    """The distribution that runs it; empty where it needs none."""
+    averages: bool = False
+    """Whether its gradients are means over draws of a randomised model."""
+    code: str = ""
+    """Digest of its code; empty for Gauntlet's own attacks."""
+
+    @property
+    def spec(self) -> str:
+        """The attack with all its resolved settings."""
+        return self.text
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The attack's own version."""
+        return (self.attack.version,)
+
+    def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
+        """One call of the attack for each block."""
+        prepared, verify = batch.prepared, batch.verify
+        for number, place in enumerate(batch.places):
+            rows = batch.to_attack(place)
+            if not len(rows):
+                yield BlockResult(number, [], Stats(0.0, 0.0))
+                continue
+            seed, labels, images = prepared.cell.info.seed, verify.labels[rows], verify.images[rows]
+            targets = verify.targets()[rows] if prepared.cell.threat.target else None
+            with peak_memory(batch.settings.device) as peak:
+                began = synchronised_time()
+                points, forwards, backwards = run_whole(self.attack, prepared.victim, images, labels, seed, targets)
+                seconds = synchronised_time() - began
+            verdict = verify(points, rows, torch.zeros_like(rows))
+            # An image that was not moved is a search without success, not an invalid claim.
+            claimed = (points != images).flatten(1).any(1)
+            rejected = (verdict.rejected & claimed).tolist()
+            outcomes = [
+                Outcome(
+                    sample=sample,
+                    adversarial=points[i].clone() if won else None,
+                    forwards=forwards,
+                    backwards=backwards,
+                    rejected=int(rejected[i]),
+                    disagreements=int(split),
+                )
+                for i, (sample, won, split) in enumerate(
+                    zip(rows.tolist(), verdict.success.tolist(), verdict.disagreement.tolist(), strict=True)
+                )
+            ]
+            yield BlockResult(number, outcomes, Stats(seconds, peak.mib))
+
+    def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The attack's version, its library's, and the size of its batches (a block, at most)."""
+        return {
+            "kind": "library",
+            "attack": without_addresses(self.attack),
+            "versions": self.versions,
+            "library": library_version(self.library),
+            "batch": "a block",
+            "code": self.code,
+        }
+
+    def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
+        """One technique: averaged where the pipeline is randomised and the attack averages, else that of its kind."""
+        averaged = self.averages and pipeline.randomised
+        return {"": technique("eot" if averaged else self.kind, pipeline)}
+
+    def harder(self) -> LibraryExecutable:
+        """Twice the steps or queries and one more restart."""
+        return replace(self, attack=doubled(self.attack))
+
+    def attempt(self, trial: Trial) -> list[Outcome]:
+        """One call on all samples."""
+        attack = self.remake(trial.threat)
+        points, forwards, backwards = run_whole(attack, trial.victim, trial.images, trial.labels, trial.seed)
+        every = torch.arange(len(trial.labels), device=trial.labels.device)
+        won = trial.verify(points, every, torch.zeros_like(every)).success.tolist()
+        return [Outcome(i, points[i].clone() if broken else None, forwards, backwards) for i, broken in enumerate(won)]
+
+    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+        """Measure every stored example again."""
+        return remeasure_examples(prepared, verify, samples, slack)
+
+
+@dataclass(frozen=True)
+class NaiveExecutable(LibraryExecutable):
+    """The attack of somebody who does not look at the defense: it receives the pipeline itself, without BPDA."""
+
+    needs_profile: ClassVar[bool] = True
+
+    def victim(self, pipeline: DefendedModel, profile: PipelineProfile | None) -> nn.Module:
+        """The pipeline, or its undefended twin where autograd reaches no input."""
+        unreached = profile is not None and profile.gradients == "none"
+        return pipeline.twin if unreached and pipeline.twin is not None else pipeline

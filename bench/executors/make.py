@@ -1,0 +1,40 @@
+"""From a registered attack to what a cell runs. This is the only place that asks what an attack is."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from gauntlet.attacks.adaptive import Adaptive
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.card import AttackEntry
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Stage
+from gauntlet.bench.executors.executable import Executable
+from gauntlet.bench.executors.library import LibraryExecutable, NaiveExecutable
+from gauntlet.bench.executors.native import AdaptiveExecutable, NativeExecutable
+from gauntlet.bench.executors.settings import without_addresses
+
+
+def executable(entry: AttackEntry, threat: ThreatModel, **settings: Any) -> Executable:
+    """The attack of an entry for that threat model, as a cell runs it. A rule becomes a cascade of one stage.
+
+    Raises ValueError for a norm or a setting that does not fit.
+    """
+    made: Any = entry.make(threat, **settings)
+    named, card = Named(entry.card.name, tuple(settings.items())), entry.card
+    # The text of a user's attack may lack some of its settings: those that were written are added.
+    spec = f"{named if entry.source_digest else named.name}: {without_addresses(made)}"
+    averages = getattr(made, "eot", 1) > 1
+    if isinstance(made, Rule):
+        cascade = Cascade((Stage("", made, technique=card.kind),))
+        return NativeExecutable(spec, cascade, averages, entry.source_digest)
+    if isinstance(made, Cascade):
+        return NativeExecutable(spec, made, code=entry.source_digest)
+    if isinstance(made, Adaptive):
+        return AdaptiveExecutable(spec, made)
+    kind = NaiveExecutable if card.kind == "naive" else LibraryExecutable
+    remake = partial(entry.make, **settings)
+    return kind(spec, made, remake, card.kind, card.library, averages, entry.source_digest)

@@ -1,0 +1,53 @@
+"""What a configuration asks to be planned, as plain data: names as they were written, nothing looked up or imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from gauntlet.bench.config.schema import Config, DataRef, Expectation, Group, ModelRef
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The groups of a configuration, with what decides which cells they mean.
+
+    Names may be wildcards or come from plugins: they are resolved by `gauntlet.bench.planning.plan.resolve_plan`, on the side
+    where the user's code lives.
+    """
+
+    groups: tuple[Group, ...]
+    seed: int = 0
+    plugins: tuple[str, ...] = ()
+    expect: tuple[Expectation, ...] = ()
+    """Expectations, each of which must apply to some cell; empty where the command line narrowed the configuration."""
+
+    @classmethod
+    def of(cls, config: Config) -> PlanRequest:
+        """The request of a configuration."""
+        return cls(config.groups, config.seed, config.plugins, () if config.narrowed else config.expect)
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> PlanRequest:
+        """From `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+        fields = json.loads(text)
+        groups = tuple(
+            Group(
+                tuple(_model(model) for model in group["models"]),
+                *(tuple(group[name]) for name in ("defenses", "attacks", "threats")),
+                DataRef(**group["data"]),
+            )
+            for group in fields["groups"]
+        )
+        expect = tuple(Expectation(**expectation) for expectation in fields["expect"])
+        return cls(groups, fields["seed"], tuple(fields["plugins"]), expect)
+
+
+def _model(fields: dict[str, object]) -> ModelRef:
+    numbers = {name: None if fields[name] is None else tuple(fields[name]) for name in ("mean", "std")}  # type: ignore[arg-type]
+    return ModelRef(**{**fields, **numbers})  # type: ignore[arg-type]

@@ -1,0 +1,52 @@
+"""The form of the pipeline that native attacks run on: chosen once, or rebuilt by its stored name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gauntlet.attacks.views.fast_model import FastModel, choose_form
+
+_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
+_LAYOUT, _FOLDED = "channels_last", "folded"
+
+
+class FormError(RuntimeError):
+    """A form that another machine chose cannot be made on this one."""
+
+
+def rebuilt_form(view: nn.Module, name: str, example: Tensor) -> FastModel:
+    """The form called `name`, such as `bf16+channels_last+folded`, of `view`; `example` (N, C, H, W) are a few images.
+
+    Raises FormError where this device cannot make it.
+    """
+    if not name:
+        return FastModel(view, "")
+    parts = set(name.split("+"))
+    precision = next((_PRECISIONS[part] for part in parts if part in _PRECISIONS), "float32")
+    try:
+        form = choose_form(view, example, layout=_LAYOUT in parts, fold=_FOLDED in parts, precision=precision)
+    except ValueError as error:
+        raise FormError(f"the form {name!r} that was chosen for this model cannot be made here: {error}") from error
+    if form.form != name:
+        raise FormError(
+            f"the form {name!r} that was chosen for this model cannot be made on {example.device}, only {form.form!r}: run it "
+            "on a device like the first one, or in a new folder with --precision float32"
+        )
+    return form
+
+
+def chosen_form(view: nn.Module, example: Tensor, precision: str) -> FastModel:
+    """The form for a setting of `--precision`: `auto` chooses layout and folding, and low precision only where it is named."""
+    # Low precision costs a second attack on the samples that it leaves standing: it is for users who ask for it.
+    return choose_form(view, example, precision="float32" if precision == "auto" else precision)
+
+
+def without_low_precision(form: FastModel) -> FastModel:
+    """The form in float32: low precision moves the boundary, and with it the distances of minimum-norm attacks."""
+    return form.full or form
+
+
+def few(images: Tensor, device: torch.device) -> Tensor:
+    """The images that forms are compared on."""
+    return images[:8].to(device)

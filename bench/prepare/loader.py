@@ -1,0 +1,62 @@
+"""Data, models and defenses that cells name, loaded once on one device."""
+
+from __future__ import annotations
+
+import torch
+
+from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.data.load_data import load_data
+from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.models.load_model import LoadedModel, load_model
+from gauntlet.bench.registries import DEFENSES
+from gauntlet.defenses.pipeline.card import DefenseEntry
+
+_MODELS_KEPT = 2
+
+
+class Loader:
+    """Loads what cells name and remembers it. Objects in memory are added by `put_…`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._data: dict[DataRef, Data] = {}
+        self._models: dict[ModelRef, LoadedModel] = {}
+        self._pinned: set[ModelRef] = set()
+        self._defenses: dict[str, tuple[DefenseEntry, str]] = {}
+
+    def put_data(self, ref: DataRef, data: Data) -> None:
+        """Add data that is in memory already."""
+        self._data[ref] = data
+
+    def put_model(self, ref: ModelRef, model: LoadedModel) -> None:
+        """Add a model that is in memory already."""
+        self._models[ref] = model
+        self._pinned.add(ref)
+
+    def put_defense(self, name: str, entry: DefenseEntry, digest: str) -> None:
+        """Add a defense that is not registered; `digest` stands for its content in keys."""
+        self._defenses[name] = entry, digest
+
+    def data(self, ref: DataRef) -> Data:
+        """The samples that `ref` names."""
+        if ref not in self._data:
+            self._data[ref] = load_data(ref.spec, samples=ref.samples)
+        return self._data[ref]
+
+    def model(self, ref: ModelRef) -> LoadedModel:
+        """The model that `ref` names; the last two are kept in memory."""
+        if ref not in self._models:
+            loose = [loaded for loaded in self._models if loaded not in self._pinned]
+            for old in loose[: max(0, len(loose) - _MODELS_KEPT + 1)]:
+                del self._models[old]
+            self._models[ref] = load_model(
+                ref.spec, weights=ref.weights, mean=ref.mean, std=ref.std, device=str(self.device)
+            )
+        return self._models[ref]
+
+    def defense(self, name: str) -> tuple[DefenseEntry, str]:
+        """The defense of that name, and the digest of its code where it is not Gauntlet's own."""
+        if name in self._defenses:
+            return self._defenses[name]
+        entry = DEFENSES.get(name)
+        return entry, entry.source_digest

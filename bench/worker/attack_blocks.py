@@ -1,0 +1,107 @@
+"""Running blocks of a prepared cell: attack, verify, record."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from gauntlet.attacks.views.fast_model import full_float32
+from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
+from gauntlet.bench.environment.provenance import provenance
+from gauntlet.bench.executors.executable import Block, BlockBatch, BlockResult, Prepared, RunSettings
+from gauntlet.bench.prepare.defense_facts import merge_flags
+from gauntlet.bench.verify import verifier
+from gauntlet.bench.verify.sample_record import block_record, examine_clean
+from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.leaderboard.results.record import Record, Stats
+
+
+def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
+    """The record of each block as soon as its last sample is decided.
+
+    Blocks whose images fit into memory are attacked together, so that batches stay full. Close the generator on every way out:
+    the model and the global random generator are then at once as they were.
+    """
+    size = image_bytes(prepared.data.images)
+    together: list[Block] = []
+    for block in blocks:
+        if together and size * (sum(len(one.indices) for one in together) + len(block.indices)) > MEMORY_LIMIT:
+            yield from _attack(prepared, together, settings)
+            together = []
+        together.append(block)
+    if together:
+        yield from _attack(prepared, together, settings)
+
+
+def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
+    verify = Verifier.of(prepared, [index for block in blocks for index in block.indices])
+    places, at = [], 0
+    for block in blocks:
+        places.append(range(at, at + len(block.indices)))
+        at += len(block.indices)
+    with frozen(prepared.defended, prepared.cell.info.seed):
+        flags = merge_flags(prepared.flags, prepared.check())
+        clean = examine_clean(verify)
+        for result in prepared.attack.run(BlockBatch(prepared, verify, clean, places, settings)):
+            block, place, outcomes = blocks[result.number], places[result.number], result.outcomes
+            if result.samples is None:
+                samples, found = block_record(verify, clean, place, outcomes, prepared.cell.threat)
+            else:
+                samples, found = result.samples, ()
+            if result.certified is not None:
+                samples = replace(samples, certified=result.certified.cpu().numpy())
+            yield Record(
+                key=block.key,
+                cell=prepared.cell.info,
+                samples=samples,
+                stats=_stats(result),
+                flags=(*flags, *found),
+                provenance=_provenance(prepared, block, settings),
+                clean_logits=_clean_logits(prepared, verify, place, block),
+            )
+
+
+def _stats(result: BlockResult) -> Stats:
+    outcomes = result.outcomes
+    return replace(
+        result.stats,
+        candidates_rejected=sum(outcome.rejected for outcome in outcomes),
+        disagreements=sum(outcome.disagreements for outcome in outcomes),
+        masked_fallback=sum(outcome.masked_fallback > 0 for outcome in outcomes),
+        masked_fallback_passes=sum(outcome.masked_fallback for outcome in outcomes),
+    )
+
+
+def _provenance(prepared: Prepared, block: Block, settings: RunSettings) -> dict[str, object]:
+    return {
+        **provenance(settings.device),
+        "weights": prepared.weights,
+        "data": block.data,
+        "versions": {"verifier": verifier.VERSION, "attack": prepared.attack.versions},
+    }
+
+
+@contextmanager
+def frozen(model: nn.Module, seed: int) -> Iterator[None]:
+    """No parameter gradients, a seeded global generator for models that draw from it; both as before afterwards."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        with full_float32(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for parameter, needed in wanted:
+            parameter.requires_grad_(needed)
+
+
+def _clean_logits(prepared: Prepared, verify: Verifier, place: range, block: Block) -> np.ndarray | None:
+    if block is not prepared.blocks[0] or prepared.cell.info.randomised:
+        return None
+    return verify.logits(verify.images[list(place)]).to(torch.float64).cpu().numpy()

@@ -1,0 +1,117 @@
+"""Messages of a worker: plain data as JSON, and blocks as the bytes of the store's files. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.worker.request import cell_fields, read_cell
+from gauntlet.leaderboard.results.measurements import Measurement
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
+from gauntlet.leaderboard.results.record import CellInfo
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """A block of a prepared cell: its key, and how many samples it has."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class PreparedCell:
+    """A cell has been prepared: the keys of its blocks, and what was measured of the pipeline."""
+
+    cell: CellInfo
+    """With the technique of each stage, the chosen form and the measured randomness."""
+    blocks: tuple[BlockInfo, ...]
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    """Profile, chosen form and flags of checks, by key."""
+    published: tuple[PublishedFigure, ...] = ()
+    """Figures that the model's card states."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of the cell."""
+        return sum(block.size for block in self.blocks)
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """A block has been finished: the bytes of its file."""
+
+    key: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Samples that have just been finished."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The model, the data, the attack or the verifier failed; the worker sends nothing after it."""
+
+    kind: str
+    """The exception's class."""
+    message: str
+    traceback: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan request has been resolved."""
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...]
+    """Why other cells that were asked for are not planned."""
+
+
+Message: TypeAlias = Planned | PreparedCell | BlockRecord | Progress | Failure
+
+
+def encode(message: Message) -> tuple[str, bytes]:
+    """A message as JSON, and the bytes that belong to it (of a block, else none)."""
+    match message:
+        case Planned():
+            cells = [cell_fields(cell) for cell in message.cells]
+            return json.dumps({"planned": {"cells": cells, "skipped": message.skipped}}), b""
+        case PreparedCell():
+            return json.dumps({"prepared": dataclasses.asdict(message)}), b""
+        case BlockRecord():
+            return json.dumps({"record": {"key": message.key}}), message.content
+        case Progress():
+            return json.dumps({"progress": dataclasses.asdict(message)}), b""
+        case Failure():
+            return json.dumps({"error": dataclasses.asdict(message)}), b""
+
+
+def decode(text: str, content: bytes) -> Message:
+    """The message that `encode` made. Raises ValueError for an unknown kind, KeyError or TypeError for wrong fields."""
+    ((kind, fields),) = json.loads(text).items()
+    match kind:
+        case "planned":
+            return Planned(tuple(map(read_cell, fields["cells"])), tuple(fields["skipped"]))
+        case "prepared":
+            return PreparedCell(
+                CellInfo.read(fields["cell"]),
+                tuple(BlockInfo(**block) for block in fields["blocks"]),
+                fields["measured"],
+                tuple(PublishedFigure(**figure) for figure in fields["published"]),
+            )
+        case "record":
+            return BlockRecord(fields["key"], content)
+        case "progress":
+            return Progress(**fields)
+        case "error":
+            return Failure(**fields)
+    raise ValueError(f"message of kind {kind!r} is not known: use the same version of gauntlet on both sides")

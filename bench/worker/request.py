@@ -1,0 +1,97 @@
+"""Requests to a worker: plain data that name a cell, its blocks and how to run them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.registry.settings import Named
+from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.leaderboard.results.measurements import Measurement
+from gauntlet.leaderboard.results.record import CellInfo
+
+
+@dataclass(frozen=True)
+class StoredLogits:
+    """The clean logits of a stored block, which the model must still give."""
+
+    block: int
+    """The block's number within the request."""
+    logits: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A cell as it is named, and what to do with it.
+
+    Without `run` and `check` the cell is only prepared. Nothing here is an object of the user's: names are resolved behind the
+    seam, where their code lives.
+    """
+
+    cell: Cell
+    blocks: tuple[tuple[int, ...], ...] | None = None
+    """Samples of each block, as indices into the cell's data; None: the fixed blocks."""
+    run: tuple[str, ...] = ()
+    """Keys of the blocks to run."""
+    check: bool = False
+    """Whether to run the checks, so that their flags are among the measurements."""
+    expected: StoredLogits | None = None
+    """Raised as a failure where the model answers otherwise now."""
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    """Stored measurements of the pipeline, which stand in place of measuring."""
+    batch_size: int | None = None
+    """None: chosen by the size of an image."""
+    keep_adversarials: bool = True
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return json.dumps({**dataclasses.asdict(self), "cell": cell_fields(self.cell)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """From `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+        fields = json.loads(text)
+        blocks, expected = fields["blocks"], fields["expected"]
+        return cls(
+            **{
+                **fields,
+                "cell": read_cell(fields["cell"]),
+                "blocks": None if blocks is None else tuple(tuple(block) for block in blocks),
+                "run": tuple(fields["run"]),
+                "expected": None
+                if expected is None
+                else StoredLogits(expected["block"], tuple(tuple(row) for row in expected["logits"])),
+            }
+        )
+
+
+def cell_fields(cell: Cell) -> dict[str, Any]:
+    """A cell as plain data."""
+    fields = dataclasses.asdict(cell)
+    if not cell.threat.target:
+        # An untargeted plan is written, and its folder named, as before there were targets.
+        del fields["threat"]["target"]
+    return fields
+
+
+def read_cell(fields: Mapping[str, Any]) -> Cell:
+    """A cell from `cell_fields`, also after JSON. Raises KeyError or TypeError for anything else."""
+    model = fields["model"]
+    numbers = {name: None if model[name] is None else tuple(model[name]) for name in ("mean", "std")}
+    return Cell(
+        info=CellInfo.read(fields["info"]),
+        model=ModelRef(model["spec"], model["weights"], **numbers),
+        defense=_named(fields["defense"]),
+        attack=_named(fields["attack"]),
+        threat=ThreatModel(**fields["threat"]),
+        data=DataRef(**fields["data"]),
+    )
+
+
+def _named(fields: Mapping[str, Any]) -> Named:
+    return Named(fields["name"], tuple((key, value) for key, value in fields["settings"]))

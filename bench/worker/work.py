@@ -1,0 +1,115 @@
+"""`work(request) → messages`: the user's side of the seam, the same for the local engine and for other processes."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from gauntlet.bench.environment.provenance import provenance
+from gauntlet.bench.executors.executable import Block, Prepared, RunSettings
+from gauntlet.bench.planning.plan import resolve_plan
+from gauntlet.bench.planning.plan_request import PlanRequest
+from gauntlet.bench.prepare.prepare import Workbench
+from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.bench.worker.attack_blocks import attack_blocks, frozen
+from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, Message, Planned, PreparedCell, Progress
+from gauntlet.bench.worker.request import Request, StoredLogits
+from gauntlet.leaderboard.results.block_file import to_bytes
+from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.record import Record
+
+Work: TypeAlias = Callable[[Request | PlanRequest], Generator[Message]]
+
+_TOLERANCE = 1e-3
+"""How far a clean logit may be from the stored one, relative to the largest: rounding on another device."""
+
+
+class StoredResultError(RuntimeError):
+    """The model or the attack no longer gives what the store holds under the same key."""
+
+
+class Worker:
+    """Answers requests with the models, data and defenses that a workbench loads."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+
+    def work(self, request: Request | PlanRequest) -> Generator[Message]:
+        """The messages of a request, in order: `PreparedCell` first, then a record and progress for each block.
+
+        A plan request is answered by `Planned`.
+
+        An exception of the user's code, of the attack or of the verifier becomes a Failure, after which nothing follows. Raises
+        StoreError where stored examples cannot be read, and KeyboardInterrupt.
+        """
+        try:
+            yield from self._work(request)
+        except StoreError:
+            raise
+        except Exception as exception:
+            yield failure(exception, self.bench.device)
+
+    def _work(self, request: Request | PlanRequest) -> Generator[Message]:
+        if isinstance(request, PlanRequest):
+            plan = resolve_plan(request)
+            yield Planned(plan.cells, plan.skipped)
+            return
+        bench = self.bench
+        prepared = bench.prepare(request.cell, measured=request.measured)
+        blocks = prepared.blocks
+        if request.blocks is not None:
+            blocks = tuple(prepared.block(indices) for indices in request.blocks)
+        if request.check:
+            with frozen(prepared.defended, prepared.cell.info.seed):
+                prepared.check()
+        card = bench.model(request.cell.model).card
+        yield PreparedCell(
+            prepared.cell.info,
+            tuple(BlockInfo(block.key, len(block.indices)) for block in blocks),
+            dict(prepared.measured),
+            card.published if card is not None else (),
+        )
+        if request.expected is not None:
+            _check_logits(prepared, blocks, request.expected)
+        wanted = [block for block in blocks if block.key in set(request.run)]
+        settings = RunSettings(bench.device, request.batch_size)
+        with closing(attack_blocks(prepared, wanted, settings)) as records:
+            for record in records:
+                kept = record if request.keep_adversarials else without_examples(record)
+                yield BlockRecord(record.key, to_bytes(kept))
+                yield Progress(len(record.samples))
+
+
+def without_examples(record: Record) -> Record:
+    """The record without its adversarial examples."""
+    nothing = [None] * len(record.samples)
+    return replace(record, samples=replace(record.samples, adversarial=nothing))
+
+
+def failure(exception: Exception, device: torch.device) -> Failure:
+    """An exception as a message, with the remedy where it is known."""
+    message = str(exception).strip() or type(exception).__name__
+    if isinstance(exception, torch.cuda.OutOfMemoryError):
+        message += " — try a smaller --batch-size"
+    text = "".join(traceback.format_exception(exception))
+    return Failure(type(exception).__name__, message, text, provenance(device))
+
+
+def _check_logits(prepared: Prepared, blocks: Sequence[Block], expected: StoredLogits) -> None:
+    """Raise StoredResultError unless the model gives the stored clean logits of a block."""
+    verify = Verifier.of(prepared, blocks[expected.block].indices)
+    now = verify.logits(verify.images).to(torch.float64).cpu().numpy()
+    stored = np.array(expected.logits)
+    scale = float(np.abs(stored).max())
+    if not np.allclose(now, stored, rtol=0, atol=_TOLERANCE * scale):
+        raise StoredResultError(
+            f"{prepared.cell.info.model} no longer answers as when its results were stored (largest difference of a clean "
+            f"logit {np.abs(now - stored).max():.3g}), although weights and source are the same: code that it imports, or a "
+            "library, has changed. Use another --out folder"
+        )

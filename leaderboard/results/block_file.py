@@ -1,0 +1,194 @@
+"""A record as bytes: a Parquet file with the samples as columns and everything else as metadata, under three digests."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
+
+_METADATA = b"gauntlet"
+_COLUMNS: dict[str, str] = {
+    "label": "int64",
+    "clean_prediction": "int64",
+    "prediction": "int64",
+    "robust": "bool",
+    "distance": "float64",
+    "margin": "float64",
+    "forwards": "float64",
+    "backwards": "float64",
+    "steps": "int64",
+    "wrong_share": "float64",
+    "wrong_share_scored": "float64",
+}
+
+
+_OPTIONAL = ("stage", "severities", "certified")
+_DIGESTS = ("verdict_digest", "examples_digest", "leaf")
+_EXAMPLE_ENCODING = "raw"
+"""How examples are stored: the bytes of the array. Others may come."""
+
+
+class SchemaError(Exception):
+    """A block was written under another schema; the message says which, and the remedy."""
+
+
+def to_bytes(record: Record) -> bytes:
+    """The block file of a record."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_to_table(record), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def from_file(file: BinaryIO, *, adversarial: bool = False) -> Record:
+    """The record of a block file; its examples only on demand.
+
+    Raises SchemaError for another schema, and ArrowException, OSError, KeyError, ValueError or TypeError for damage.
+    """
+    columns = ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(["adversarial"] if adversarial else [])]
+    # Without threads of its own: a process that ends right after pyarrow used some aborts at times.
+    parquet = pq.ParquetFile(file, pre_buffer=False)
+    metadata = _metadata(parquet.schema_arrow)
+    return _from_table(parquet.read(columns=columns, use_threads=False), metadata, adversarial)
+
+
+def metadata_of(file: BinaryIO) -> dict[str, Any]:
+    """The metadata of a block file: key, cell, stats, flags, provenance, digests. Raises as `from_file`."""
+    return _metadata(pq.ParquetFile(file, pre_buffer=False).schema_arrow)
+
+
+def intact(record: Record, metadata: Mapping[str, Any]) -> bool:
+    """Whether a record that was read with its examples is the one that was written, by its digests."""
+    stored = {name: metadata[name] for name in _DIGESTS}
+    logits = _array_digest(record.clean_logits) == metadata["clean_logits"]
+    return logits and stored == _digests(metadata, record.samples)
+
+
+def _metadata(schema: pa.Schema) -> dict[str, Any]:
+    metadata: dict[str, Any] = json.loads(schema.metadata[_METADATA])
+    _check_schema(metadata)
+    return metadata
+
+
+def verdict_digest(metadata: Mapping[str, Any], samples: Samples) -> str:
+    """sha256 over every column but the examples, and over all metadata of a block: cell, stats, flags, key, provenance."""
+    plain = {name: value for name, value in metadata.items() if name not in _DIGESTS}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    digest.update(json.dumps(samples.id.tolist()).encode())
+    for name, dtype in _COLUMNS.items():
+        digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).tobytes())
+    digest.update(json.dumps([list(samples.stage), list(samples.severities)]).encode())
+    if samples.certified is not None:
+        digest.update(samples.certified.tobytes())
+    return digest.hexdigest()
+
+
+def examples_digest(samples: Samples) -> str:
+    """sha256 over the adversarial examples: pixels, dtype and shape, by sample id."""
+    digest = hashlib.sha256()
+    for sample, image in zip(samples.id.tolist(), samples.adversarial, strict=True):
+        header = None if image is None else [image.dtype.str, list(image.shape)]
+        digest.update(json.dumps([sample, header]).encode())
+        if image is not None:
+            digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
+
+
+def _digests(metadata: Mapping[str, Any], samples: Samples) -> dict[str, str]:
+    """The two digests of a block, and the hash of its content as a leaf: the same in any file format or compression."""
+    verdict, examples = verdict_digest(metadata, samples), examples_digest(samples)
+    leaf = hashlib.sha256(f"block {verdict} {examples}".encode()).hexdigest()
+    return dict(zip(_DIGESTS, (verdict, examples, leaf), strict=True))
+
+
+def _check_schema(metadata: Mapping[str, Any]) -> None:
+    schema = metadata.get("schema")
+    if schema != SCHEMA_VERSION:
+        raise SchemaError(
+            f"it has schema {schema}, and this version of gauntlet reads schema {SCHEMA_VERSION}: run the same command again, "
+            "or read old results with the version that wrote them"
+        )
+
+
+def _to_table(record: Record) -> pa.Table:
+    samples = record.samples
+    kept = [image for image in samples.adversarial if image is not None]
+    metadata: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "key": record.key,
+        "cell": dataclasses.asdict(record.cell),
+        "stats": dataclasses.asdict(record.stats),
+        "flags": [dataclasses.asdict(flag) for flag in record.flags],
+        "provenance": dict(record.provenance),
+        "behaviour": record.behaviour,
+        "clean_logits": _array_digest(record.clean_logits),
+        "shape": list(kept[0].shape) if kept else None,
+        "dtype": str(kept[0].dtype) if kept else None,
+        "encoding": _EXAMPLE_ENCODING,
+    }
+    # As JSON will give it back: tuples become lists before the digest is taken.
+    metadata = json.loads(json.dumps(metadata))
+    metadata |= _digests(metadata, samples)
+    columns: dict[str, Any] = {"id": pa.array(samples.id.tolist(), pa.string())}
+    for name, dtype in _COLUMNS.items():
+        columns[name] = pa.array(np.asarray(getattr(samples, name)), pa.type_for_alias(dtype))
+    images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
+    proven = samples.certified
+    columns["certified"] = pa.array([None] * len(samples) if proven is None else proven.tolist(), pa.bool_())
+    for name in ("stage", "severities"):
+        columns[name] = pa.array(getattr(samples, name) or itertools.repeat(None, len(samples)), pa.string())
+    columns["adversarial"] = pa.array(images, pa.binary())
+    logits = record.clean_logits
+    columns["clean_logits"] = pa.array(
+        [None] * len(samples) if logits is None else logits.tolist(), pa.list_(pa.float64())
+    )
+    return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
+
+
+def _array_digest(array: npt.NDArray[Any] | None) -> str:
+    return "" if array is None else hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _texts(table: pa.Table, name: str) -> Sequence[str]:
+    """An optional text column: empty where the block has none."""
+    values = table[name].to_pylist()
+    return () if not values or values[0] is None else tuple(values)
+
+
+def _from_table(table: pa.Table, fields: Mapping[str, Any], adversarial: bool) -> Record:
+    columns = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
+    logits = table["clean_logits"].to_pylist()
+    proven = table["certified"].to_pylist()
+    certified = None if not proven or proven[0] is None else np.array(proven, dtype=np.bool_)
+    images: list[Any] = [None] * table.num_rows
+    if adversarial:
+        images = [
+            None if raw is None else np.frombuffer(raw, dtype=fields["dtype"]).reshape(fields["shape"])
+            for raw in table["adversarial"].to_pylist()
+        ]
+    return Record(
+        key=fields["key"],
+        cell=CellInfo.read(fields["cell"]),
+        samples=Samples(
+            id=np.array(table["id"].to_pylist(), dtype=np.str_),
+            adversarial=images,
+            stage=_texts(table, "stage"),
+            severities=_texts(table, "severities"),
+            certified=certified,
+            **columns,
+        ),
+        stats=Stats(**fields["stats"]),
+        flags=tuple(Flag.read(flag) for flag in fields["flags"]),
+        provenance=fields["provenance"],
+        clean_logits=None if not len(logits) or logits[0] is None else np.array(logits, dtype=np.float64),
+        behaviour=fields["behaviour"],
+    )
