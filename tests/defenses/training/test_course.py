@@ -14,9 +14,11 @@ from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.models.load_model import load_model
 from gauntlet.defenses.training import awp, fast, loop, trades
 from gauntlet.defenses.training.catalog import RECIPES
-from gauntlet.defenses.training.checkpoint import read_checkpoint, write_checkpoint
+from gauntlet.defenses.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from gauntlet.defenses.training.holdout import Accuracy, hold_out, measure
 from gauntlet.defenses.training.loop import fit
+from gauntlet.leaderboard.results.atomic_files import replace_file
+from gauntlet.leaderboard.results.errors import WriteError
 
 THREAT = ThreatModel("Linf", 0.15)
 
@@ -40,6 +42,10 @@ def stochastic():
         return nn.Sequential(
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 10)
         )
+
+
+def kept(path):
+    return Checkpoint(path, replace_file)
 
 
 def same(one, other):
@@ -184,7 +190,7 @@ def test_a_training_gone_on_with_ends_with_the_weights_of_one_without_a_break(tm
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
-            return fit(model, *data, recipe, threat=THREAT, seed=0, held_out=data, checkpoint=path, progress=tell)
+            return fit(model, *data, recipe, threat=THREAT, seed=0, held_out=data, checkpoint=kept(path), progress=tell)
 
     whole, broken, resumed = stochastic(), stochastic(), stochastic()
     expected = trained(tmp_path / "whole", 0, whole)
@@ -204,7 +210,7 @@ def test_a_training_gone_on_with_ends_with_the_weights_of_one_without_a_break(tm
 def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path, data):
     path = tmp_path / "c"
     recipe = replace(RECIPES["standard"], epochs=1)
-    fit(network(), *data, recipe, threat=THREAT, seed=0, checkpoint=path)
+    fit(network(), *data, recipe, threat=THREAT, seed=0, checkpoint=kept(path))
     for changed, message in (
         ({"model": stochastic()}, "model "),
         ({"seed": 1}, "seed 0, not 1"),
@@ -215,7 +221,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path,
     ):
         settings = {"model": network(), "images": data[0], "recipe": recipe, "threat": THREAT, "seed": 0, **changed}
         with pytest.raises(ValueError, match=f"is of a training with {message}"):
-            fit(labels=data[1], checkpoint=path, **settings)
+            fit(labels=data[1], checkpoint=kept(path), **settings)
 
 
 def test_a_damaged_checkpoint_is_refused_and_one_that_cannot_be_written_keeps_the_older(tmp_path, monkeypatch):
@@ -224,14 +230,14 @@ def test_a_damaged_checkpoint_is_refused_and_one_that_cannot_be_written_keeps_th
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read"):
             read_checkpoint(path, {})
-    write_checkpoint(path, {"epoch": 1}, {"seed": "0"})
+    write_checkpoint(kept(path), {"epoch": 1}, {"seed": "0"})
 
     def full(*_):
         raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr("gauntlet.defenses.training.checkpoint.os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        write_checkpoint(path, {"epoch": 2}, {"seed": "0"})
+    monkeypatch.setattr("gauntlet.leaderboard.results.atomic_files.os.fsync", full)
+    with pytest.raises(WriteError, match="no space"):
+        write_checkpoint(kept(path), {"epoch": 2}, {"seed": "0"})
     assert read_checkpoint(path, {"seed": "0"}) == {"epoch": 1}
 
 
