@@ -37,6 +37,8 @@ KINDS: Mapping[str, Kind] = {
     "attacks": Kind("ATTACKS", _attack_traits),
     "defenses": Kind("DEFENSES", _defense_traits),
     "data": Kind("DATA"),
+    "certificates": Kind("CERTIFICATES", _attack_traits),
+    "corruptions": Kind("CORRUPTIONS"),
 }
 """What can be listed, beside suites. A new registry is one line here."""
 SUITES = "suites"
@@ -49,7 +51,7 @@ ARGUMENTS = {"KIND": f"{', '.join(KINDS)} or {SUITES}.", "PATTERN": "Shell wildc
 @click.argument("pattern", default="*")
 @plugin_option()
 def list_command(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
-    """List registered models, attacks, defenses and data sets.
+    """List registered models, attacks, defenses, data sets, certificates and corruptions.
 
     The list includes what plugins and installed packages register. Models from
     other sources are named SOURCE:NAME, such as robustbench:NAME or hf:OWNER/REPOSITORY (docs/models.md).

@@ -123,7 +123,8 @@ class CrossReplay:
             records = [self._artifact.store.read(key, adversarial=True) for key in keys]
         except (KeyError, StoreError) as error:
             raise ArtifactError(
-                f"{self._artifact.folder} lacks blocks of the baseline ({error}): fetch it again, or accept the baseline anew with --artifact"
+                f"{self._artifact.folder} lacks blocks of the baseline ({error}): fetch it again, or accept the "
+                "baseline anew with --artifact"
             ) from error
         if sum(len(record.samples) for record in records) != self._old.n:
             raise ArtifactError(f"{self._artifact.folder} is of another baseline: fetch the right one, or accept anew")
