@@ -26,14 +26,13 @@ def number(
     """A finite real number (no bool) within the bounds that are given; `above` and `below` are exclusive."""
     words = (("above", above), ("at least", least), ("below", below), ("at most", most))
     bounds = " and".join(f" {word} {bound:g}" for word, bound in words if bound is not None)
+    real = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
     fits = (
-        isinstance(value, Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and (above is None or value > above)
-        and (below is None or value < below)
-        and (least is None or value >= least)
-        and (most is None or value <= most)
+        math.isfinite(real)
+        and (above is None or real > above)
+        and (below is None or real < below)
+        and (least is None or real >= least)
+        and (most is None or real <= most)
     )
     if not fits:
         raise ValueError(f"{name}={value!r} must be a finite number{bounds and ','}{bounds}")

@@ -176,11 +176,16 @@ def _solve(
         return Verification(success=valid & wrong, rejected=~valid, disagreement=torch.zeros_like(valid))
 
     with guarded(problem.model, generators):
-        before = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
+        before = _generators()
         outcomes = list(solve(rule, model, task, verify, batch_size=batch_size, classes=problem.classes))
-        after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
-    drew = not torch.equal(before[0], after[0]) or not np.array_equal(before[1], after[1]) or before[2] != after[2]
+        drew = _generators() != before
     return sorted(outcomes, key=lambda outcome: outcome.sample), drew
+
+
+def _generators() -> tuple[object, ...]:
+    """The states of the global random generators."""
+    legacy = np.random.get_state(legacy=False)["state"]
+    return torch.get_rng_state().tolist(), legacy["key"].tobytes(), legacy["pos"], random.getstate()
 
 
 def _differences(one: Sequence[Outcome], other: Sequence[Outcome], tolerance: float) -> int:

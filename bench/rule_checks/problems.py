@@ -60,15 +60,16 @@ def problems(norm: Norm) -> Iterator[Problem]:
 
 def _linear(norm: Norm, *, classes: int, shape: tuple[int, int, int], seed: int) -> Problem:
     pixels = shape[0] * shape[1] * shape[2]
-    model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
+    linear = nn.Linear(pixels, classes)
+    model = nn.Sequential(nn.Flatten(), linear)
     generator = _initialise(model, seed)
     # Far enough from 0 and 1 that the box plays no part, so that the optimum has a closed form.
     images = 0.35 + 0.3 * torch.rand(SAMPLES, *shape, generator=generator)
     with torch.no_grad():
-        model[1].bias -= model(torch.full((1, *shape), 0.5))[0]
+        linear.bias.sub_(model(torch.full((1, *shape), 0.5))[0])
         logits = model(images).double()
     labels = logits.argmax(1)
-    weight = model[1].weight.detach().double()
+    weight = linear.weight.detach().double()
     between = weight[None] - weight[labels][:, None]
     slope = torch.stack([dual_size(between[:, one], norm) for one in range(classes)], dim=1)
     away = (logits.gather(1, labels[:, None]) - logits) / slope
