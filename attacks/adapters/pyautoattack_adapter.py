@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library
 from gauntlet.attacks.ops.validators import one_of
-from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry, AttackKind
 from gauntlet.attacks.views.guard import LogitsModel
 
 _MOST_TARGETS = 9
@@ -126,7 +126,7 @@ class OfficialAutoAttack(Official):
         return ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
-def _entry(name: str, kind: type[Official], summary: str, access: Kind = "white-box") -> AttackEntry:
+def _entry(name: str, kind: type[Official], summary: str, access: AttackKind = "white-box") -> AttackEntry:
     source = "pyautoattack; Croce and Hein 2020, arXiv 2003.01690"
     card = AttackCard(
         f"pyautoattack.{name}", summary, source, ("Linf", "L2", "L1"), kind=access, library="pyautoattack"

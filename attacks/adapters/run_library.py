@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import number, positive, share, whole_number
-from gauntlet.attacks.registry.card import AttackCard, AttackEntry, Kind
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry, AttackKind
 from gauntlet.attacks.views.guard import LogitsModel, guarded
 
 
@@ -30,7 +30,7 @@ class LibraryAttack(ABC):
     threat: ThreatModel
 
     version: ClassVar[int] = 1
-    """Rises whenever the output changes: it is part of the key of stored results."""
+    """Increased whenever the output changes: it is part of the key of stored results."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting out of range."""
@@ -91,7 +91,7 @@ def library_entry(
     paper: str,
     *,
     norms: tuple[Norm, ...] = ("Linf", "L2"),
-    access: Kind = "white-box",
+    access: AttackKind = "white-box",
     minimum_norm: bool = False,
 ) -> AttackEntry:
     """The entry `<library>.<name>` of a library's attack; `names` are that name and the one of the distribution."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # listing attacks must not import torch
     from gauntlet.attacks.solving.cascade import Cascade
     from gauntlet.attacks.solving.rule import Rule
 
-Kind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate", "corruption"]
+AttackKind = Literal["white-box", "black-box", "decision-based", "transfer", "naive", "certificate", "corruption"]
 Role = Literal["attack", "replay", "certificate", "corruption"]
 """What a cell does: search for adversarial examples, try stored ones, prove that there are none, or corrupt images."""
 _GRADIENT_KINDS = ("white-box", "naive", "certificate")
@@ -27,7 +27,7 @@ class WholeAttack(Protocol):
     """
 
     version: ClassVar[int]
-    """Rises whenever the output changes: it is part of the key of stored results."""
+    """Increased whenever the output changes: it is part of the key of stored results."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates, same shape as images (N, C, H, W) in [0, 1]; the image itself where the attack has no success.
@@ -53,7 +53,7 @@ class AttackCard:
     source: str
     """Paper, or library."""
     norms: tuple[Norm, ...]
-    kind: Kind = "white-box"
+    kind: AttackKind = "white-box"
     minimum_norm: bool = False
     """Whether it seeks the smallest perturbation, whatever eps is."""
     role: Role = "attack"

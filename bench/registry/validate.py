@@ -10,8 +10,7 @@ from typing import Any, TypeVar, get_args
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.bench.registry.source_digest import code_digest
-from gauntlet.defenses.pipeline.card import DefenseEntry
-from gauntlet.defenses.pipeline.card import DefenseKind as DefenseKind
+from gauntlet.defenses.pipeline.card import DefenseEntry, DefenseKind
 
 E = TypeVar("E")
 

@@ -15,8 +15,8 @@ from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 SAMPLES = 24
-Kind = Literal["linear models", "small networks"]
-KINDS: tuple[Kind, ...] = ("linear models", "small networks")
+ModelKind = Literal["linear models", "small networks"]
+KINDS: tuple[ModelKind, ...] = ("linear models", "small networks")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Problem:
     """A model and samples that it classifies correctly."""
 
     name: str
-    kind: Kind
+    kind: ModelKind
     model: nn.Module
     images: Tensor
     """(N, C, H, W) in [0, 1]."""
