@@ -10,6 +10,7 @@ import torch
 import gauntlet
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.bench.executors.make import executable
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.measure import Workload, measure
 
@@ -39,9 +40,10 @@ def work():
 def standing(work, spec, threat, seed):
     """bool (N,), which samples are left without a verified adversarial example."""
     named = parse_named(spec)
-    attack = ATTACKS.get(named.name).make(threat, **named.keywords)
+    entry = ATTACKS.get(named.name)
+    attack, stages = entry.make(threat, **named.keywords), executable(entry, threat, **named.keywords).stages
     with torch.random.fork_rng():
-        return measure(attack, work, work.model, threat, seed, minimum_norm=False).standing
+        return measure(attack, stages, work, work.model, threat, seed, minimum_norm=False).standing
 
 
 @pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.15), ThreatModel("L2", 0.8)], ids=str)
