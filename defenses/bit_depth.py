@@ -8,7 +8,7 @@ from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preproces
 
 
 def build(bits: int = 3) -> ThroughNumpy:
-    """Rounds every value to one of 2**bits levels, 0 and 1 among them (halves to the even level)."""
+    """Round every value to one of 2**bits levels, including 0 and 1 (halves to the even level)."""
     whole_number("bits", bits, 1, 16)
     return ThroughNumpy(art_preprocessor("FeatureSqueezing")(clip_values=(0.0, 1.0), bit_depth=bits))
 

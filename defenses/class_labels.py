@@ -1,7 +1,7 @@
-"""Labels only: the predicted class is all that is given out (Tramèr et al., USENIX Security 2016, section 6).
+"""Labels only: the output is the predicted class (Tramèr et al., USENIX Security 2016, section 6).
 
-What decision-based attacks were made for (Brendel, Rauber, Bethge, ICLR 2018, arXiv 1712.04248). ART's ClassLabels is not
-used: it writes ones into the columns of every class that is predicted anywhere in the batch, in all rows.
+Decision-based attacks are for this case (Brendel, Rauber, Bethge, ICLR 2018, arXiv 1712.04248). ART's ClassLabels is not
+used: in every row it sets the columns of all classes that are predicted anywhere in the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _one_hot(p: Tensor) -> Tensor:
 
 
 def build() -> OnProbabilities:
-    """1 for the predicted class, the first of the largest, and 0 for the others. No gradient passes."""
+    """1 for the predicted class (the first of the largest) and 0 for the others, without a gradient."""
     return OnProbabilities(_one_hot)
 
 

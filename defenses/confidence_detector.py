@@ -1,4 +1,4 @@
-"""Rejects what the model is not sure of: Hendrycks and Gimpel, "A baseline for detecting misclassified examples", ICLR 2017."""
+"""Rejection of low confidence: Hendrycks and Gimpel, "A baseline for detecting misclassified examples", ICLR 2017."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gauntlet.defenses.pipeline.detector import DetectorModel
 
 
 class LowConfidence(nn.Module):
-    """−log of the largest probability: the same order as the paper's, with a gradient where that saturates."""
+    """−log of the largest probability: the same order as the paper's score, with a gradient where that saturates."""
 
     def forward(self, model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
-        """(N,), 0 or more."""
+        """Scores (N,), at least 0."""
         return -logits.log_softmax(1).amax(1)
 
 
 def build(confidence: float = 0.5) -> Callable[[nn.Module], DetectorModel]:
-    """Rejects where the largest probability is `confidence`, between 0 and 1, or less."""
+    """Reject images whose largest probability is at most `confidence`, between 0 and 1."""
     number("confidence", confidence, above=0, below=1)
     return lambda model: DetectorModel(model, LowConfidence(), -math.log(confidence))
 

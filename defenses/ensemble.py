@@ -1,6 +1,6 @@
-"""Ensembles: several models, or one model on several views of the image, whose answers are combined.
+"""Ensembles: combined outputs of several models, or of a model on several views of the image.
 
-Averages of models are the oldest defense of all (for instance Strauss et al. 2017, arXiv 1709.03423); that an ensemble of weak
+Averaging models is one of the oldest defenses (for instance Strauss et al. 2017, arXiv 1709.03423). That an ensemble of weak
 defenses is not strong was shown by He et al., "Adversarial example defenses: ensembles of weak defenses are not strong" (WOOT
 2017, arXiv 1706.04701).
 """
@@ -22,19 +22,19 @@ COMBINATIONS = ("logits", "probabilities", "votes")
 class EnsembleModel(nn.Module):
     """Members that map images to logits (N, K) of the same classes, combined.
 
-    `combine`: `logits` gives the mean of the logits; `probabilities` the logarithm of the mean softmax; `votes` how many
-    members predict each class (ties go to the first class), whose stand-in for gradients is `probabilities`.
+    `combine`: `logits` is the mean of the logits; `probabilities` the logarithm of the mean softmax; `votes` the number of
+    members that predict each class (ties go to the first class), with `probabilities` as its view for gradient attacks.
     """
 
     def __init__(self, members: Sequence[nn.Module], combine: str = "logits") -> None:
-        """Raises ValueError where there is no member, or for an unknown combination."""
+        """Raises ValueError without members, and for an unknown combination."""
         super().__init__()
         one_of("combine", combine, COMBINATIONS)
         if not members:
             raise ValueError("members is empty: give at least one model")
         self.members = nn.ModuleList(members)
         self.combine = combine
-        # A module is born in training mode; this one follows what it wraps.
+        # New modules are in training mode; this module takes the mode of its members.
         self.training = members[0].training
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class EnsembleModel(nn.Module):
 
 
 class _View(nn.Module):
-    """A model behind a mirror and a shift: the border repeats where nothing is known."""
+    """A model on a flipped and shifted image, with edges repeated."""
 
     def __init__(self, model: nn.Module, down: int, across: int, mirrored: bool) -> None:
         super().__init__()
@@ -71,10 +71,10 @@ class _View(nn.Module):
 
 
 def build(shift: int = 1, flip: bool = False, combine: str = "probabilities") -> Callable[[nn.Module], EnsembleModel]:
-    """One model on five views, or ten: as it is, and moved by `shift` pixels (0: not at all) up, down, left and right.
+    """A model on five or ten views: the image, and the image shifted by `shift` pixels up, down, left and right.
 
-    `flip`: each of them mirrored left to right as well, which suits photographs but not digits. `combine`: see
-    `EnsembleModel`, which also takes several models of your own. For noisy views see `smoothing`.
+    `shift`: 0 for no shift. `flip`: add the horizontally flipped views, for photographs but not digits. `combine`: see
+    `EnsembleModel`, which also takes several models. For noisy views see `smoothing`.
     """
     whole_number("shift", shift, 0, 1_000)
     if not isinstance(flip, bool):

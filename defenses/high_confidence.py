@@ -1,4 +1,4 @@
-"""Only high confidences are given out: probabilities below a cutoff become 0, as ART implements it."""
+"""High confidence only: probabilities below a cutoff become 0, as in ART."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gauntlet.defenses.pipeline.through_numpy import art_postprocessor
 
 
 def build(cutoff: float = 0.25) -> OnProbabilities:
-    """`cutoff`: the least probability that is given out. Where all are below it, all are 0: the first class is predicted."""
+    """`cutoff`: the least probability that is kept. If all are below it, all are 0, and the first class is predicted."""
     number("cutoff", cutoff, above=0, below=1)
     return through_art(art_postprocessor("HighConfidence")(cutoff=cutoff))
 

@@ -1,4 +1,4 @@
-"""Gaussian noise on the input at inference, as in Cohen, Rosenfeld, Kolter (ICML 2019), with one draw a pass."""
+"""Gaussian noise on the input at inference, as in Cohen, Rosenfeld, Kolter (ICML 2019), with a single draw per pass."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gauntlet.defenses.pipeline.randomness import INPUT_NOISE, draws_for
 
 
 class InputNoise(nn.Module):
-    """images + sigma · normal, clipped to [0, 1].
+    """images + sigma · normal noise, clipped to [0, 1].
 
-    The noise is keyed where the caller provides draws (`gauntlet.attacks.ops.random.model_randomness`): the same sample at
-    the same step gets the same noise in any batch. Without draws it comes from torch's global generator.
+    With draws from the caller (`gauntlet.attacks.ops.random.model_randomness`) the same sample at the same step gets the same
+    noise in any batch. Without draws the noise comes from torch's global generator.
     """
 
     def __init__(self, sigma: float) -> None:
@@ -22,7 +22,7 @@ class InputNoise(nn.Module):
         self.sigma = sigma
 
     def forward(self, images: Tensor) -> Tensor:
-        """Noisy images (N, C, H, W). Raises ValueError where the draws are for another number of samples."""
+        """Noisy images (N, C, H, W). Raises ValueError if the draws are for another number of samples."""
         noise = draws_for(images).normal(images.shape[1:], tag=INPUT_NOISE, dtype=images.dtype)
         return (images + self.sigma * noise).clamp(0, 1)
 

@@ -1,4 +1,4 @@
-"""JPEG compression as a defense (Dziugaite et al. 2016; Das et al. 2017; Guo et al. 2018), as ART implements it."""
+"""JPEG compression (Dziugaite et al. 2016; Das et al. 2017; Guo et al. 2018), as in ART."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preproces
 
 
 def build(quality: int = 50) -> ThroughNumpy:
-    """Compresses each image in memory with Pillow: three channels as RGB, others as one grey image a channel.
+    """Compress each image in memory with Pillow: three channels as RGB, others as a grey image per channel.
 
-    ART cuts values to 8 bits downwards instead of rounding them, so that even quality 100 darkens by up to 1/255.
+    ART truncates values to 8 bits instead of rounding, so that even quality 100 darkens by up to 1/255.
     """
     whole_number("quality", quality, 1, 100)
     jpeg = art_preprocessor("JpegCompression")

@@ -1,4 +1,4 @@
-"""Median smoothing, the second feature squeezer of Xu, Evans, Qi (NDSS 2018, section III-B), as ART implements it."""
+"""Median smoothing, the second feature squeezer of Xu, Evans, Qi (NDSS 2018, section III-B), as in ART."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preproces
 
 
 class MedianFilter(nn.Module):
-    """The same median in torch: its gradient goes to the pixel that was chosen, as that of max pooling does.
+    """The median filter in torch, whose gradient goes to the selected pixel, as in max pooling.
 
-    The BPDA gradient of this defense. On the digits it leaves the standard network 7 % where the identity leaves 18 %
-    (window 3, 20 steps of PGD).
+    It provides the BPDA gradient of this defense. On the digits the standard network keeps 7 % accuracy, with the identity
+    18 % (window 3, 20 steps of PGD).
     """
 
     def __init__(self, window: int) -> None:
@@ -23,7 +23,7 @@ class MedianFilter(nn.Module):
         self.window = window
 
     def forward(self, images: Tensor) -> Tensor:
-        """Medians (N, C, H, W); of an even number of values the upper one."""
+        """Medians (N, C, H, W); the upper median of an even number of values."""
         rows, columns = (_mirrored(side, self.window).to(images.device) for side in images.shape[2:])
         padded = images[:, :, rows][:, :, :, columns]
         around = padded.unfold(2, self.window, 1).unfold(3, self.window, 1).flatten(4)
@@ -31,7 +31,7 @@ class MedianFilter(nn.Module):
 
 
 def _mirrored(side: int, window: int) -> Tensor:
-    """Indices of a side's pixels and of those beyond its ends, where the picture is mirrored, edge included."""
+    """Indices of the pixels of a side, padded by mirroring, edge included."""
     before = window // 2
     index = torch.arange(-before, side + window - 1 - before) % (2 * side)
     return torch.minimum(index, 2 * side - 1 - index)
@@ -42,14 +42,14 @@ def _check(window: int) -> None:
 
 
 def build(window: int = 3) -> ThroughNumpy:
-    """The median of each pixel's window × window neighbourhood, each channel by itself, borders reflected."""
+    """The median of each pixel's window × window neighbourhood, per channel, borders reflected."""
     _check(window)
     smoothing = art_preprocessor("SpatialSmoothing")
     return ThroughNumpy(smoothing(window_size=window, channels_first=True, clip_values=(0.0, 1.0)))
 
 
 def substitute(window: int = 3) -> MedianFilter:
-    """What BPDA takes the gradient of."""
+    """The module whose gradient BPDA uses."""
     _check(window)
     return MedianFilter(window)
 

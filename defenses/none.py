@@ -1,4 +1,4 @@
-"""No defense: the images as they are."""
+"""No defense: the images are unchanged."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Gaussian noise on the probabilities that are given out, as ART's GaussianNoise.
+"""Gaussian noise on the output probabilities, as ART's GaussianNoise.
 
-Made, like other output defenses, against the stealing of models through their answers. ART's own is not used: its noise comes
-from NumPy's global generator, one row that does not sum to 1 leaves the whole batch without normalisation, and where all
-entries fall below 0 it divides by 0.
+Like other output defenses it is meant against model stealing. ART's implementation is not used: its noise comes from NumPy's
+global generator, a single row that does not sum to 1 disables the normalisation of the batch, and it divides by 0 if all
+entries of a row are below 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gauntlet.defenses.pipeline.randomness import OUTPUT_NOISE, draws_for
 
 
 def build(scale: float = 0.2) -> OnProbabilities:
-    """`scale`: standard deviation. Entries below 0 become 0, and rows sum to 1 unless all of theirs are 0."""
+    """`scale`: standard deviation. Entries below 0 become 0, and rows sum to 1 unless all entries are 0."""
     positive("scale", scale)
 
     def change(p: Tensor) -> Tensor:

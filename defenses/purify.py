@@ -1,8 +1,8 @@
 """Anti-adversary layer: Alfarra et al., "Combating adversaries with anti-adversaries", AAAI 2022.
 
-Before the model answers, the image is moved so as to make it more certain of what it predicts already: optimisation at test
-time. Croce et al., "Evaluating the adversarial robustness of adaptive test-time defenses" (ICML 2022, arXiv 2202.13711) found
-nothing left of its gain: an image that the model misclassifies is pushed further into the wrong class.
+Before classification the image is optimised so that the model becomes more confident of its prediction. Croce et al.,
+"Evaluating the adversarial robustness of adaptive test-time defenses" (ICML 2022, arXiv 2202.13711) showed that the gain
+vanishes under adaptive attacks: a misclassified image is pushed further into the wrong class.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 
 
 class PurifiedModel(nn.Module):
-    """f(x + γ), where γ comes from signed gradient steps down the cross-entropy of f(x + γ) to f's prediction at x.
+    """f(x + γ), where γ results from signed gradient steps that lower the cross-entropy of f(x + γ) to f's prediction at x.
 
-    γ is made of signs, which do not change in a small neighbourhood: autograd, for which it is a constant, gives the true
-    gradient almost everywhere. Like the authors' code it does not clip to the box. The loss is summed over the images, not
-    averaged: the same signs, but no underflow in large batches.
+    γ consists of signs, which are constant in a small neighbourhood, so that autograd with a constant γ gives the true gradient
+    almost everywhere. As in the authors' code, images are not clipped to the box. The loss is summed over the images, not
+    averaged: the signs are the same, without underflow in large batches.
     """
 
     def __init__(self, model: nn.Module, steps: int, step_size: float) -> None:
@@ -31,17 +31,17 @@ class PurifiedModel(nn.Module):
         self.model = model
         self.steps = steps
         self.step_size = step_size
-        # A module is born in training mode; this one follows what it wraps.
+        # New modules are in training mode; this module takes the mode of the wrapped model.
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, C, H, W); works without gradients too, and leaves those of parameters alone."""
+        """Logits (N, K) of images (N, C, H, W), also under no_grad; gradients of parameters are not changed."""
         moved: Tensor = self.model(images + self._anti_adversary(images.detach()))
         return moved
 
     def _anti_adversary(self, images: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            # A copy: tensors made in inference mode take no part in autograd.
+            # A copy, since tensors made in inference mode do not support autograd.
             x = images.clone()
             move = torch.zeros_like(x)
             predicted = self.model(x).detach().argmax(1)
@@ -52,12 +52,12 @@ class PurifiedModel(nn.Module):
         return move
 
     def extra_repr(self) -> str:
-        """Steps and their size."""
+        """Number and size of the steps."""
         return f"steps={self.steps}, step_size={self.step_size:g}"
 
 
 def build(steps: int = 2, step_size: float = 0.15) -> Callable[[nn.Module], PurifiedModel]:
-    """`steps` of `step_size`, in units of the [0, 1] pixel range: the paper's two steps of 0.15."""
+    """`steps` of `step_size`, in units of the [0, 1] pixel range; default two steps of 0.15 as in the paper."""
     whole_number("steps", steps, 1, 1_000)
     positive("step_size", step_size)
     return lambda model: PurifiedModel(model, steps, float(step_size))

@@ -11,15 +11,14 @@ from gauntlet.defenses.pipeline.randomness import RESIZE_PAD, draws_for
 
 
 class RandomResizePad(nn.Module):
-    """Each image shrunk to a random size and put at a random place of a black frame of its own size.
+    """Shrink each image to a random size and put it at a random place of a black frame of the original size.
 
-    A side of n pixels becomes any whole number from ⌊least · n⌋ to n with equal probability, the other side in
-    proportion; every place in the frame is equally likely. With draws from the caller an image's size and place depend on
-    its sample and step alone.
+    A side of n pixels becomes any whole number from ⌊least · n⌋ to n with equal probability, the other side in proportion;
+    every place in the frame is equally likely. With draws from the caller, size and place depend on sample and step alone.
 
-    Departures from the paper, which enlarges 299 pixels to 299–330 on a frame of 331: the frame is the image's own size,
-    because most models take one size only, and the content has the same share of it; shrinking is bilinear, not by
-    repeating pixels, so that no pixel is left without a gradient.
+    Departures from the paper, which enlarges 299 pixels to 299–330 on a frame of 331: the frame has the size of the image,
+    because most models accept a single size, with the same share of content; shrinking is bilinear, not by nearest
+    neighbour, so that every pixel has a gradient.
     """
 
     def __init__(self, least: float) -> None:
@@ -28,10 +27,10 @@ class RandomResizePad(nn.Module):
         self.least = least
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W), each at its place on black."""
+        """Images (N, C, H, W), shrunk and padded with black."""
         side = max(images.shape[2:])
         smaller = side - max(1, min(int(self.least * side), side - 1))
-        # One of the possible sizes is the whole frame.
+        # The whole frame is one of the possible sizes.
         return diversify(
             images, draws_for(images), probability=smaller / (smaller + 1), least=self.least, tag=RESIZE_PAD
         )
@@ -42,7 +41,7 @@ class RandomResizePad(nn.Module):
 
 
 def build(least: float = 0.9) -> RandomResizePad:
-    """`least`: the smallest size, as a share of the image's sides, between 0 and 1; the paper's is about 0.9."""
+    """`least`: the smallest size, as a share of the image's sides, between 0 and 1; about 0.9 in the paper."""
     number("least", least, above=0, below=1)
     return RandomResizePad(float(least))
 

@@ -1,7 +1,7 @@
 """Reverse sigmoid: Lee et al., "Defending against machine learning model stealing attacks using deceptive perturbations", 2018.
 
-Made against the stealing of models: it adds to each probability what a sigmoid of its logit, turned around, gives, so that
-confident answers look less confident, and the slope of the output no longer points where the probability rises.
+The defense is meant against model stealing. It subtracts a sigmoid of each probability's logit, so that confident outputs look
+less confident, and the slope of the output no longer points in the direction of a higher probability.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 
 _CLIP = 1e-9
-"""ART's. In float32 its upper end rounds to 1, so that the logit is infinite and the gradient NaN; here it is float64."""
+"""ART's value. In float32 its upper limit rounds to 1, with an infinite logit and a NaN gradient; here it is float64."""
 
 
 def build(beta: float = 1.0, gamma: float = 0.1) -> OnProbabilities:
     """p ← normalised clip(p − beta · (sigmoid(gamma · logit(p)) − 1/2)), equations 3 and 4, as ART's ReverseSigmoid.
 
-    `beta`: size; `gamma`: how fast it grows with confidence. Needs two classes at least.
+    `beta`: size of the perturbation; `gamma`: its growth with confidence. Needs at least two classes.
     """
     positive("beta", beta)
     positive("gamma", gamma)

@@ -1,4 +1,4 @@
-"""Rounded probabilities: what is given out has a few decimals (Tramèr et al., USENIX Security 2016, section 7)."""
+"""Rounded probabilities: outputs with a few decimals (Tramèr et al., USENIX Security 2016, section 7)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gauntlet.defenses.pipeline.on_probabilities import OnProbabilities
 
 
 def build(decimals: int = 3) -> OnProbabilities:
-    """`decimals` are kept, as by ART's Rounded. Autograd's gradient is zero everywhere."""
+    """Round to `decimals`, as ART's Rounded. The gradient is zero everywhere."""
     whole_number("decimals", decimals, 1, 15)
     return OnProbabilities(lambda p: p.round(decimals=decimals))
 

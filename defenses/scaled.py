@@ -1,8 +1,8 @@
-"""Logits times a constant: no defense at all, and yet it fools attacks that follow gradients of the cross-entropy.
+"""Logits times a constant: not a real defense, but it masks the gradients of the cross-entropy.
 
-The softmax saturates, and in float32 the gradient is exactly zero: the simplest case of what defensive distillation did
+The softmax saturates, and in float32 the gradient is exactly zero: the simplest form of the effect of defensive distillation
 (Papernot et al., IEEE S&P 2016, with a temperature of 100; broken by Carlini and Wagner 2016, arXiv 1607.04311, section 4).
-Predictions and exact robustness are those of the model. It is here to test attacks and checks with.
+Predictions and exact robustness are those of the model. It serves to test attacks and checks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class ScaledLogits(nn.Module):
     """Logits times `factor`."""
 
     def __init__(self, factor: float) -> None:
-        """`factor`: what to multiply by."""
+        """`factor`: multiplier of the logits."""
         super().__init__()
         self.factor = factor
 
@@ -31,7 +31,7 @@ class ScaledLogits(nn.Module):
 
 
 def build(factor: float = 1000.0) -> ScaledLogits:
-    """`factor`: what to multiply the logits by, up to 1e6."""
+    """`factor`: multiplier of the logits, up to 1e6."""
     number("factor", factor, above=0, below=1e6 + 1)
     return ScaledLogits(float(factor))
 

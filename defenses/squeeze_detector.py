@@ -1,7 +1,7 @@
 """Detection by feature squeezing: Xu, Evans, Qi, "Feature squeezing: detecting adversarial examples in deep neural networks".
 
-NDSS 2018, section V: an image is rejected where the model's answer changes much once the image is squeezed. Broken by He et
-al. (WOOT 2017, arXiv 1706.04701) with an attack that keeps both answers alike.
+NDSS 2018, section V: an image is rejected if the output changes much when the image is squeezed. He et al. (WOOT 2017, arXiv
+1706.04701) broke it with an attack that keeps both outputs similar.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gauntlet.defenses.pipeline.detector import DetectorModel
 
 
 class SqueezeScore(nn.Module):
-    """The largest L1 distance, over the squeezers, between the probabilities of the image and of the squeezed one."""
+    """The largest L1 distance, over the squeezers, between the probabilities of the image and of the squeezed image."""
 
     def __init__(self, squeezers: Sequence[nn.Module], substitutes: Sequence[nn.Module | None]) -> None:
-        """Modules from images to images (N, C, H, W), and what BPDA takes the gradient of (None: the identity)."""
+        """Modules from images to images (N, C, H, W), and the modules whose gradient BPDA uses (None: the identity)."""
         super().__init__()
         self.squeezers = nn.ModuleList(squeezers)
         self.substitutes = substitutes
@@ -36,16 +36,16 @@ class SqueezeScore(nn.Module):
         ).amax(0)
 
     def attack_view(self) -> nn.Module:
-        """The same score, with a gradient that is of use: see `SqueezeScoreView`."""
+        """The same score with a useful gradient, see `SqueezeScoreView`."""
         return SqueezeScoreView(self)
 
 
 class SqueezeScoreView(nn.Module):
-    """The score bit for bit, with another gradient: straight through the squeezers, of the divergence KL(own ‖ squeezed).
+    """The same score with another gradient: of the divergence KL(own ‖ squeezed), straight through the squeezers.
 
-    Two certain answers for different classes are at distance 2 whatever the image does: the distance itself saturates. And
-    the own answer is held fixed, so that the way to agreement is for the squeezed image's answer to follow; else it would
-    lead back to the right class. On 300 digits PGD-40 leaves the standard network 56 %, with the distance's gradient 70 %.
+    The distance saturates: it is 2 for confident predictions of different classes. The own output is constant in the gradient, so
+    that the output for the squeezed image follows it; otherwise the gradient would lead back to the right class. On 300 digits
+    the standard network keeps 56 % accuracy under PGD-40, with the gradient of the distance 70 %.
     """
 
     def __init__(self, score: SqueezeScore) -> None:
@@ -69,8 +69,8 @@ class SqueezeScoreView(nn.Module):
 def build(bits: int = 1, window: int = 1, threshold: float = 1.0) -> Callable[[nn.Module], DetectorModel]:
     """Squeezers: `bits` of colour depth, and the median over `window` × `window` pixels (1: none).
 
-    `threshold`: the score from which images are rejected, between 0 and 2. The paper takes the one that 5 % of clean training
-    images exceed, and for MNIST 1 bit and a window of 2, which is too large for the 8 pixels of the embedded digits.
+    `threshold`: the least score of rejected images, between 0 and 2. The paper uses the threshold that 5 % of the clean
+    training images exceed, and for MNIST 1 bit and a window of 2, which is too large for the 8 pixels of the embedded digits.
     """
     number("threshold", threshold, above=0, below=2)
     squeezers, substitutes = [bit_depth.build(bits), median.build(window)], [None, median.substitute(window)]

@@ -1,8 +1,8 @@
 """Thermometer encoding: Buckman et al., ICLR 2018, section 3, as ART encodes it, and decoded again.
 
-A value becomes as many ones as levels it exceeds, in a vector of `levels` entries: a network that is trained on such vectors
-does not see small changes. Networks that take plain images need the code turned back into a value, so that what acts here is
-the thermometer's quantisation; the published defense also trains the network on the code.
+A value becomes a vector of `levels` entries, with a one for each level that it exceeds; small changes do not reach a network
+that is trained on such vectors. Here the code is decoded for networks that take images, so that the quantisation alone acts;
+the published defense also trains the network on the code.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class Thermometer:
     """Arrays (N, C, H, W) encoded by ART and decoded: a code of k ones of `levels` is the value (k − 1) / (levels − 1)."""
 
     def __init__(self, encode: Callable[[Any], tuple[Any, Any]], levels: int) -> None:
-        """`encode`: ART's encoder for arrays (N, 1), of `levels` entries a value."""
+        """`encode`: ART's encoder for arrays (N, 1), with `levels` entries per value."""
         self.encode = encode
         self.levels = levels
 
     def __call__(self, array: Any) -> tuple[Any, None]:
         """Values of the same shape and dtype."""
-        # As one column: ART encodes a pixel at a time in Python, but all of a column at once.
+        # In one column, since ART loops over pixels in Python and vectorises over rows.
         code, _ = self.encode(array.reshape(1, -1))
         ones = code.reshape(*array.shape, self.levels).sum(-1)
         return ((ones - 1) / (self.levels - 1)).astype(array.dtype), None

@@ -15,10 +15,10 @@ from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preproces
 
 
 class TotalVariation(nn.Module):
-    """Each image replaced by the smoothest one that agrees with a random choice of its pixels, by ART's TotalVarMin.
+    """Replace each image by the smoothest image that agrees with a random choice of its pixels, by ART's TotalVarMin.
 
-    ART takes images with channels last, and its random pixels from NumPy's global generator: here that is seeded from the
-    sample's draws before each image and put back after all. Not safe beside other threads that use that generator.
+    ART takes images with channels last, and draws pixels from NumPy's global generator, which is seeded here from the sample's
+    draws before each image and restored at the end. This is not thread-safe.
     """
 
     def __init__(self, minimise: Callable[[Any], tuple[Any, Any]]) -> None:
@@ -48,9 +48,9 @@ class TotalVariation(nn.Module):
 def build(prob: float = 0.5, lamb: float = 0.1, norm: int = 2, max_iter: int = 10) -> TotalVariation:
     """`prob`: share of the pixels kept; `lamb`: weight of the total variation, in the norm 1 or 2; `max_iter`: of L-BFGS.
 
-    The paper keeps half of the pixels and weighs by 0.03. ART's objective has the norm of the kept pixels' change, not its
-    square: below a weight of about 0.05 the image itself is the minimum, and nothing happens; with ART's defaults (0.3 and
-    0.5) the digits are smoothed away. Hence 0.1.
+    The paper keeps half of the pixels with a weight of 0.03. ART's objective has the norm of the change of the kept pixels, not
+    its square: below a weight of about 0.05 the image itself is the minimum, and with ART's defaults (0.3 and 0.5) the digits
+    are smoothed away. Therefore the default is 0.1.
     """
     number("prob", prob, above=0, below=1)
     positive("lamb", lamb)

@@ -1,1 +1,1 @@
-"""Common corruptions, image by image: what the world does to pictures, where an attack is what an adversary does."""
+"""Common corruptions of images, such as noise, blur and weather."""

@@ -1,4 +1,4 @@
-"""The corruptions by name; listing them imports nothing heavy."""
+"""The corruptions by name. Listing them imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ GROUPS = ("noise", "blur", "weather", "digital")
 
 @dataclass(frozen=True)
 class CorruptionKind:
-    """What is known of a corruption without making it."""
+    """The description of a corruption."""
 
     summary: str
     """One line."""
     group: Literal["noise", "blur", "weather", "digital"]
     channels: tuple[int, ...] | None = None
-    """How many an image may have; None: any number."""
+    """Numbers of channels that images may have; None for any."""
     of_the_benchmark: bool = True
-    """One of the 15 of which the mean corruption error is made; the other 4 are for choosing settings on."""
+    """Whether it is one of the 15 corruptions of the mean corruption error; the other 4 are for validation."""
     uses: tuple[str, ...] = ()
-    """Distributions any one of which it needs, and on whose version its images depend."""
+    """Python distributions, one of which is required, and whose version determines the images."""
 
 
 _LIBRARY = ("imagecorruptions-imaug", "imagecorruptions")

@@ -1,4 +1,4 @@
-"""A corruption of images in tensors: each image alone, with random numbers of its own."""
+"""Corruption of images in tensors: each image separately, with its own random numbers."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def _functions() -> Mapping[str, Callable[..., Pixels]]:
 
 
 def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, seed: int, table: str = "auto") -> Tensor:
-    """Images (N, C, H, W) in [0, 1], corrupted at a severity of 1 to 5: same shape, dtype and device, values of 8 bits.
+    """Corrupt images (N, C, H, W) in [0, 1] at a severity from 1 to 5: same shape, dtype and device, 8-bit values.
 
-    `ids` name the samples: same seed, id, corruption and severity give the same image, whatever else is in the batch.
-    `table`: `auto`, by the size of the images, or a name of `TABLES`. Raises ValueError for images that the corruption does not
-    know, ImportError where it needs a library that is not there.
+    `ids` (N,) name the samples: the same seed, id, corruption and severity give the same image in any batch. `table`: `auto`, by
+    the size of the images, or a name of `TABLES`. Raises ValueError for images that the corruption does not support, and
+    ImportError if a required library is missing.
     """
     channels, height, width = images.shape[1:]
     known = CORRUPTIONS[name].channels
     if known is not None and channels not in known:
         raise ValueError(
             f"corruption {name!r} is for images of {' or '.join(map(str, known))} channels, not of {channels}: "
-            "leave it out for these data"
+            "leave it out for this data"
         )
     settings = _settings(name, severity, table_for(height, width) if table == "auto" else table)
-    # A stream of numpy's frozen generators, so that the same key gives the same image with every version.
+    # NumPy's legacy generators are frozen, so that a key gives the same image with every version.
     keys = sample_keys(seed, f"corruption.{name}.{severity}", ids).tolist()
     pixels = images.detach().to("cpu", torch.float64).permute(0, 2, 3, 1).numpy()
     corrupted = [corrupt_image(image, name, key, settings) for image, key in zip(pixels, keys, strict=True)]
@@ -48,7 +48,7 @@ def corrupt(images: Tensor, ids: Sequence[str], name: str, severity: int, *, see
 
 
 def corrupt_image(image: Pixels, name: str, key: int, settings: Sequence[Any]) -> Pixels:
-    """One image (H, W, C), corrupted with the random numbers of `key`."""
+    """Corrupt an image (H, W, C) with the random numbers of `key`."""
     random = np.random.RandomState(np.random.Philox(key=key))
     return stored(_functions()[name](image, random, *settings))
 

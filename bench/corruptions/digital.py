@@ -1,4 +1,4 @@
-"""What cameras and programs do: each function takes an image (H, W, C), float64 in [0, 1]."""
+"""Digital corruptions: each function maps an image (H, W, C), float64 in [0, 1], to an image of the same shape."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gauntlet.bench.corruptions.image_ops import Pixels, eight_bits
 
 
 def contrast(image: Pixels, random: np.random.RandomState, keep: float) -> Pixels:
-    """That share of each value's difference from its channel's mean is kept."""
+    """Reduce contrast: keep the share `keep` of each value's difference from the mean of its channel."""
     mean: Pixels = image.mean(axis=(0, 1), keepdims=True)
     return (image - mean) * keep + mean
 
 
 def saturate(image: Pixels, random: np.random.RandomState, factor: float, more: float) -> Pixels:
-    """In hue, saturation, value, the saturation of (H, W, 3) is multiplied and raised; grey pixels become red with `more`."""
+    """Multiply the HSV saturation of (H, W, 3) by `factor` and add `more`; with `more`, grey pixels become red."""
     value: Pixels = image.max(axis=2, keepdims=True)
     chroma = value - image.min(axis=2, keepdims=True)
     saturation = np.divide(chroma, value, out=np.zeros_like(value), where=value > 0)
     wanted = (saturation * factor + more).clip(0, 1)
-    # Of a grey pixel the hue is taken to be 0, that of red.
+    # The hue of a grey pixel is taken as 0, red.
     away = np.where(chroma > 0, (value - image) / np.where(chroma > 0, chroma, 1), np.array([0.0, 1.0, 1.0]))
     coloured: Pixels = value * (1 - wanted * away)
     return coloured
@@ -33,16 +33,16 @@ def saturate(image: Pixels, random: np.random.RandomState, factor: float, more: 
 def elastic_transform(
     image: Pixels, random: np.random.RandomState, strength: float, smoothness: float, affine: float
 ) -> Pixels:
-    """A random affine map, then random shifts, smoothed; all three are shares of the image's shorter side.
+    """A random affine map, then smoothed random shifts; all three settings are shares of the image's shorter side.
 
-    Between pixels linearly, mirrored at the edges.
+    Interpolation is linear, and the image is mirrored at its edges.
     """
     height, width = image.shape[:2]
     side = min(height, width)
     middle, third = np.array([height // 2, width // 2]), side // 3
     corners = np.array([middle + third, [middle[0] + third, middle[1] - third], middle - third], dtype=np.float64)
     moved = corners + random.uniform(-affine * side, affine * side, size=corners.shape)
-    # Rows (x, y, 1) times this are where the map takes from.
+    # Rows (x, y, 1) times this matrix are the source coordinates.
     back = np.linalg.solve(np.c_[moved, np.ones(3)], np.c_[corners, np.ones(3)])
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     source: Pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ back
@@ -65,7 +65,7 @@ def _sampled(image: Pixels, rows: Pixels, columns: Pixels, mode: Literal["mirror
 
 
 def pixelate(image: Pixels, random: np.random.RandomState, scale: float) -> Pixels:
-    """Made smaller by `scale`, each pixel the mean of a box, and as large as before again, without smoothing."""
+    """Shrink by `scale` with box averaging, and enlarge to the original size without smoothing."""
     height, width = image.shape[:2]
     small = max(1, int(width * scale)), max(1, int(height * scale))
     channels = [Image.fromarray(channel) for channel in eight_bits(image).transpose(2, 0, 1)]
@@ -77,7 +77,7 @@ def pixelate(image: Pixels, random: np.random.RandomState, scale: float) -> Pixe
 
 
 def jpeg_compression(image: Pixels, random: np.random.RandomState, quality: int) -> Pixels:
-    """Saved as JPEG in that quality by Pillow, and read again; of one or three channels."""
+    """JPEG compression with Pillow at `quality`; for one or three channels."""
     pixels = eight_bits(image)
     file = BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)

@@ -1,4 +1,4 @@
-"""Images as corruptions see them, and what several of them need."""
+"""The image type of corruptions, and operations that several corruptions share."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def eight_bits(image: Pixels) -> npt.NDArray[np.uint8]:
-    """The nearest values of 0..255."""
+    """Round to 8 bits."""
     return np.rint(255 * image).astype(np.uint8)
 
 
 def stored(image: Pixels) -> Pixels:
-    """As a picture of 8 bits holds it, cut off as CIFAR-10-C's are; a value that is one of the 256 stays what it is."""
+    """Truncate to 8 bits, as in CIFAR-10-C; values that are 8-bit already are unchanged."""
     levels: Pixels = np.floor(255 * image.clip(0, 1) + 1e-6)
     return levels / 255
 
 
 def grey(image: Pixels) -> Pixels:
-    """(H, W, 1): the luminance of three channels, or the one channel."""
+    """The luminance (H, W, 1) of three channels, or the single channel."""
     return image if image.shape[2] == 1 else (image @ _LUMINANCE)[..., None]
 
 
 def enlarged(image: Pixels, factor: float) -> Pixels:
-    """The middle of the image, enlarged by `factor` to the size of the whole, between pixels linearly."""
+    """The centre of the image, enlarged by `factor` to the size of the image, with linear interpolation."""
     from scipy.ndimage import zoom
 
     height, width = image.shape[:2]
@@ -43,7 +43,7 @@ def enlarged(image: Pixels, factor: float) -> Pixels:
 
 
 def trail(image: Pixels, radius: int, sigma: float, degrees: float) -> Pixels:
-    """Motion blur as ImageMagick makes it: half a normal kernel of 2 · radius + 1 pixels along a direction, edges repeated."""
+    """Motion blur as in ImageMagick: half a Gaussian kernel of 2 · radius + 1 pixels in a direction, edges repeated."""
     length = 2 * radius + 1
     weights = np.exp(-(np.arange(length) ** 2) / (2 * sigma**2))
     weights /= weights.sum()

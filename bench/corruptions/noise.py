@@ -1,4 +1,4 @@
-"""Noise: each function takes an image (H, W, C), float64 in [0, 1], and gives one that may leave [0, 1]."""
+"""Noise: each function maps an image (H, W, C), float64 in [0, 1], to one that may leave [0, 1]."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from gauntlet.bench.corruptions.image_ops import Pixels
 
 
 def gaussian_noise(image: Pixels, random: np.random.RandomState, scale: float) -> Pixels:
-    """Normal noise of that standard deviation."""
+    """Gaussian noise with standard deviation `scale`."""
     return image + random.normal(size=image.shape, scale=scale)
 
 
 def shot_noise(image: Pixels, random: np.random.RandomState, photons: float) -> Pixels:
-    """Poisson noise: as many photons make a value of 1."""
+    """Poisson noise, where a value of 1 is `photons` photons on average."""
     counted: Pixels = random.poisson(image * photons) / photons
     return counted
 
 
 def impulse_noise(image: Pixels, random: np.random.RandomState, share: float) -> Pixels:
-    """That share of the values becomes 0 or 1, either as likely."""
+    """Replace the share `share` of the values by 0 or 1 with equal probability."""
     struck = random.random_sample(image.shape) < share
     return np.where(struck, random.random_sample(image.shape) < 0.5, image)
 
 
 def speckle_noise(image: Pixels, random: np.random.RandomState, scale: float) -> Pixels:
-    """Normal noise whose standard deviation is that share of the value."""
+    """Gaussian noise with standard deviation `scale` times the value."""
     return image + image * random.normal(size=image.shape, scale=scale)

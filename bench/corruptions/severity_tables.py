@@ -1,7 +1,7 @@
-"""What each severity means, for images of about 32, 64 and 224 pixels.
+"""The settings of each severity, for images of about 32, 64 and 224 pixels.
 
-Figures of the authors' code (github.com/hendrycks/robustness, ImageNet-C/create_c): `make_cifar_c.py`, `make_tinyimagenet_c.py`
-and `make_imagenet_c.py`. Each entry is the arguments of the corruption's function, for severities 1 to 5.
+From the authors' code (github.com/hendrycks/robustness, ImageNet-C/create_c): `make_cifar_c.py`, `make_tinyimagenet_c.py` and
+`make_imagenet_c.py`. Each entry has the arguments of the corruption's function for severities 1 to 5.
 """
 
 from __future__ import annotations
@@ -105,17 +105,17 @@ TABLES: dict[str, dict[str, Settings]] = {
         "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
         "jpeg_compression": _single(25, 18, 15, 10, 7),
         "pixelate": _single(0.6, 0.5, 0.4, 0.3, 0.25),
-        # The code has multiples of 244 for pictures of 224 pixels; here they are shares of the side.
+        # The code has multiples of 244 for images of 224 pixels; here they are shares of the side.
         "elastic_transform": tuple(
             tuple(share * 244 / 224 for share in shares)
             for shares in ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
         ),
     },
 }
-"""By name of the table and of the corruption. `spatter` is the library's, with its own table, which is ImageNet's."""
+"""By name of the table and of the corruption. `spatter` uses the library's own table, that of ImageNet."""
 
 
 def table_for(height: int, width: int) -> str:
-    """The table that fits an image: that of the size nearest to its shorter side, in proportion (bounds 45 and 120 pixels)."""
+    """The table for an image: the size nearest to its shorter side, in proportion (limits 45 and 120 pixels)."""
     side = min(height, width)
     return CIFAR if side <= 45 else TINY_IMAGENET if side <= 120 else IMAGENET

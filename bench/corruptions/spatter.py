@@ -1,4 +1,4 @@
-"""Spatter, by the library imagecorruptions: contours and distances in a picture are work for OpenCV."""
+"""Spatter, by the library imagecorruptions, which computes contours and distances with OpenCV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST = 32
 
 
 def spatter(image: Pixels, random: np.random.RandomState, severity: int) -> Pixels:
-    """Drops of water or mud on (H, W, 3), in ImageNet-C's strengths. Raises ValueError for less than 32 pixels, ImportError."""
+    """Drops of water or mud on (H, W, 3), as in ImageNet-C. Raises ValueError below 32 pixels, and ImportError."""
     if min(image.shape[:2]) < _LEAST:
         raise ValueError(f"spatter is for images of at least {_LEAST} × {_LEAST} pixels, not of {image.shape[:2]}")
     from imagecorruptions import corrupt

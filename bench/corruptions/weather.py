@@ -1,4 +1,4 @@
-"""Weather: each function takes an image (H, W, C), float64 in [0, 1], and gives one that may leave [0, 1]."""
+"""Weather: each function maps an image (H, W, C), float64 in [0, 1], to one that may leave [0, 1]."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def snow(
     sigma: float,
     keep: float,
 ) -> Pixels:
-    """Normal noise enlarged by `size`, of which what is below `least` is left out, moved downwards, over a whitened picture."""
+    """Snow: Gaussian noise enlarged by `size`, without values below `least`, blurred downwards, on a whitened image."""
     flakes = enlarged(random.normal(size=(*image.shape[:2], 1), loc=mean, scale=spread), size)
     flakes[flakes < least] = 0
     falling = np.rint(255 * trail(stored(flakes), radius, sigma, random.uniform(-135, -45))) / 255
@@ -33,7 +33,7 @@ def snow(
 
 
 def fog(image: Pixels, random: np.random.RandomState, amount: float, decay: float) -> Pixels:
-    """A cloud between 0 and `amount` is added, and the whole dimmed so that the brightest value stays the brightest."""
+    """Fog: add a cloud between 0 and `amount`, and dim the image so that its largest value is kept."""
     height, width = image.shape[:2]
     brightest = float(image.max())
     cloud = plasma(1 << max(height - 1, width - 1).bit_length(), decay, random)[:height, :width, None]
@@ -43,7 +43,7 @@ def fog(image: Pixels, random: np.random.RandomState, amount: float, decay: floa
 def plasma(side: int, decay: float, random: np.random.RandomState) -> Pixels:
     """A random height map (side, side) in [0, 1] by the diamond-square algorithm on a torus; `side` is a power of two.
 
-    Middles of squares, then of diamonds, are the mean of their corners and a random height, uniform, whose size falls by
+    The centres of squares, then of diamonds, are the mean of their corners plus a uniform random height, whose range falls by
     `decay` squared with each halving of the step.
     """
     heights = np.zeros((side, side))
@@ -66,14 +66,14 @@ def plasma(side: int, decay: float, random: np.random.RandomState) -> Pixels:
         )
         step, size = half, size / decay
     heights -= heights.min()
-    # A single pixel has no heights to tell apart.
+    # A single pixel has no range of heights.
     return heights / (heights.max() or 1)
 
 
 def frost(image: Pixels, random: np.random.RandomState, keep: float, add: float, scale: float) -> Pixels:
-    """A random part of a picture of frost, made smaller by `scale`, is added; where it is too small, it is enlarged."""
+    """Add a random part of an image of frost, scaled by `scale`, or enlarged if it is smaller than the image."""
     height, width, channels = image.shape
-    # The authors' code has six pictures, and takes one of the first five.
+    # The authors' code has six images, and takes one of the first five.
     picture = _picture(random.randint(5))
     scale = max(scale, (height + 1) / picture.shape[0], (width + 1) / picture.shape[1])
     top = random.randint(0, int(picture.shape[0] * scale) - height)
@@ -87,19 +87,17 @@ def frost(image: Pixels, random: np.random.RandomState, keep: float, add: float,
 
 @lru_cache
 def _picture(number: int) -> Pixels:
-    """One of the pictures of frost that come with imagecorruptions, (H, W, 3) in [0, 1]. Raises ImportError."""
+    """An image of frost from the package imagecorruptions, (H, W, 3) in [0, 1]. Raises ImportError."""
     name = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")[number]
     package = importlib.util.find_spec("imagecorruptions")
     if package is None or not package.submodule_search_locations:
-        raise ImportError(
-            "the pictures of frost are those of imagecorruptions: pip install 'robust-gauntlet[corruptions]'"
-        )
+        raise ImportError("the images of frost come with imagecorruptions: pip install 'robust-gauntlet[corruptions]'")
     with Image.open(Path(package.submodule_search_locations[0]) / "frost" / name) as file:
         return np.asarray(file.convert("RGB"), dtype=np.float64) / 255
 
 
 def brightness(image: Pixels, random: np.random.RandomState, amount: float) -> Pixels:
-    """The largest of a pixel's channels is raised by `amount`, to 1 at most; the others keep their proportion to it."""
+    """Raise a pixel's largest channel by `amount`, to 1 at most; the other channels keep their ratio to it."""
     value: Pixels = image.max(axis=2, keepdims=True)
     raised: Pixels = np.minimum(value + amount, 1)
     share = np.divide(image, value, out=np.ones_like(image), where=value > 0)

@@ -1,1 +1,1 @@
-"""How fast the attacks are beside those of other libraries, on the same work; `gauntlet speed` runs it on demand."""
+"""Comparison of the attacks' speed with other libraries on the same work, for `gauntlet speed`."""

@@ -1,4 +1,4 @@
-"""The whole comparison: load, run row by row, write after each."""
+"""`gauntlet speed`: load model and data, run the comparisons, and write the report after each."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """What is measured, and how."""
+    """The settings of a speed comparison."""
 
     model: str
     data: str
     samples: str | None = None
     rows: tuple[str, ...] = ()
-    """Patterns of rows; all without any."""
+    """Patterns of names of comparisons; empty for all."""
     peers: str = "*"
-    """A pattern of libraries."""
+    """Pattern of names of libraries."""
     rounds: int = 5
     batch_size: int = 256
     threads: int = 1
@@ -42,8 +42,8 @@ class SpeedConfig:
     l2: float = 0.8
 
 
-def compare_speed(setup: SpeedConfig, out: Path, tell: Progress) -> str:
-    """Run the comparison, write `speed.md` and `speed.csv` (a line for each turn) to `out` after each row; the Markdown.
+def compare_speed(setup: SpeedConfig, out: Path, progress: Progress) -> str:
+    """Run the comparisons and write `speed.md` and `speed.csv` (a line per turn) to `out` after each; returns the Markdown.
 
     Raises ValueError for bad arguments, LookupError for unknown names.
     """
@@ -53,12 +53,12 @@ def compare_speed(setup: SpeedConfig, out: Path, tell: Progress) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(setup.threads)
     try:
-        return _compare(setup, rows, out, tell)
+        return _compare(setup, rows, out, progress)
     finally:
         torch.set_num_threads(threads)
 
 
-def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, tell: Progress) -> str:
+def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, progress: Progress) -> str:
     work = _work(setup)
     forms = _forms(work)
     out.mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,12 @@ def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, tell: Pr
     for row in rows:
         threat = ThreatModel("Linf", setup.linf) if row.norm == "Linf" else ThreatModel("L2", setup.l2)
         entrants = participants(
-            row, work, threat, forms, setup.peers, lambda spec, why: tell(f"{spec} is left out: {why}")
+            row, work, threat, forms, setup.peers, lambda spec, why: progress(f"{spec} is left out: {why}")
         )
         mine = []
         for turn in rounds(row, entrants, work, threat, setup.rounds):
             mine.append(turn)
-            tell(
+            progress(
                 f"{row.name} round {turn.seed + 1}/{setup.rounds} {turn.participant}: {turn.measured.seconds:.2f} s, "
                 f"{int(turn.measured.standing.sum())} of {work.total} standing"
             )
@@ -105,7 +105,7 @@ def _work(setup: SpeedConfig) -> Workload:
 
 
 def _forms(work: Workload) -> dict[str, nn.Module]:
-    """The form that our attacks choose in float32, and the model as it is, which is the same where none pays."""
+    """The form of the model that our attacks choose in float32, and the original model."""
     fast = choose_form(work.model, work.images[:8], precision="float32")
     return {fast.form: fast.module, "": work.model}
 

@@ -1,4 +1,4 @@
-"""What is compared: each attack of ours, and the same attack at the same budget in other libraries."""
+"""The comparisons: an attack of ours, and the same attack with the same budget in other libraries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gauntlet.attacks.ops.threat import Norm
 
 @dataclass(frozen=True)
 class Comparison:
-    """One attack, by specs as `gauntlet run --attacks` takes them."""
+    """An attack and its peers, as specs of `gauntlet run --attacks`."""
 
     name: str
     norm: Norm
     ours: str
     peers: tuple[str, ...]
     passes: tuple[int, int]
-    """Forward and backward passes of the full budget for one sample that no step breaks."""
+    """Forward and backward passes of the full budget for a sample that is not broken."""
 
 
 COMPARISONS = (
@@ -101,9 +101,9 @@ COMPARISONS = (
 
 
 def choose_comparisons(patterns: tuple[str, ...]) -> tuple[Comparison, ...]:
-    """Rows whose name fits one of the patterns (shell wildcards, case ignored); all without any.
+    """Comparisons whose name matches one of the patterns (shell wildcards, case ignored); all without patterns.
 
-    Raises ValueError that lists the names where a pattern fits none.
+    Raises ValueError that lists the names if a pattern matches none.
     """
     for pattern in patterns:
         if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in COMPARISONS):

@@ -1,7 +1,7 @@
-"""What a gate costs: its share of a full run's passes, on an embedded model and on changed ones whose loss is known.
+"""The cost of a gate: its share of a full run's passes, on an embedded model and on changed models with a known loss.
 
-The changes are what happens to a model between two commits: nothing, a little more adversarial training, and more and more
-training without attacks.
+The changes imitate those between two commits: none, some more adversarial training, and increasing amounts of standard
+training.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BATCH = 100
 
 @dataclass(frozen=True)
 class ModelChange:
-    """How a model is changed: steps of Adam at a rate, with or without attacks. No step: the model as it is."""
+    """A change of a model: steps of Adam with a learning rate, with or without attacks. No steps: no change."""
 
     name: str
     steps: int
@@ -65,35 +65,38 @@ CHANGES = (
 
 
 GATES: tuple[tuple[Test, bool], ...] = (("sequential", True), ("sequential", False), ("fixed", True))
-"""Test, and whether examples are replayed."""
+"""The gates: test, and whether examples are replayed."""
 
 
 @dataclass(frozen=True)
 class GateCost:
-    """What one gate cost on one changed model."""
+    """The cost of a gate on a changed model."""
 
     model: str
     change: str
     lost: float
-    """Share of samples that a full run of the changed model has as broken and the baseline as robust; without replay."""
+    """Share of samples that are robust in the baseline and broken in a full run of the changed model, without replay."""
     gained: float
     test: str
     """`sequential` or `fixed`, the latter curtailed."""
     replay: bool
     verdict: str
     samples: int
-    """How many were looked at."""
+    """Number of samples that the gate evaluated."""
     share: float
-    """Forward and backward passes that were computed, of those of the full run of the changed model."""
+    """Forward and backward passes, as a share of those of the full run of the changed model."""
     mean_share: float
-    """Of a sequential test: the mean share over 200 other random orders of the samples, NaN of a fixed one. One order may be
-    lucky or not."""
+    """For a sequential test, the mean share over 200 random orders of the samples (a single order may be lucky); else NaN."""
 
 
 def gate_costs(
-    model: str, *, attack: str = "gauntlet", threat: str = "Linf:0.15", tell: Callable[[str], None] = lambda line: None
+    model: str,
+    *,
+    attack: str = "gauntlet",
+    threat: str = "Linf:0.15",
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Iterator[GateCost]:
-    """Change an embedded model of the digits in several ways, and gate each change by both tests, with replay and without.
+    """Change an embedded model in several ways, and gate each change by both tests, with and without replay.
 
     Raises ValueError or LookupError for unknown names.
     """
@@ -101,7 +104,7 @@ def gate_costs(
     with tempfile.TemporaryDirectory(prefix="gauntlet-costs-") as folder:
         old = _full(_engine(Path(folder, "old"), first, attack, threat))
         for number, change in enumerate(CHANGES):
-            tell(f"{model}: {change.name}")
+            progress(f"{model}: {change.name}")
             changed = _changed(first, change, ThreatModel.parse(threat), number)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 yield from _costs(model, old, changed, change, Path(scratch), (attack, threat))
@@ -136,7 +139,7 @@ def _costs(
 
 
 def _over_orders(run: Engine, differences: npt.NDArray[np.int64], orders: int = 200) -> float:
-    """The mean share of the passes that a sequential gate spends where nothing is stored or replayed."""
+    """The mean share of passes of a sequential gate without stored results and replay."""
     (cell,) = run.run.plan.cells
     blocks = [block.samples for block in run.run.result(cell).blocks]
     passes = np.concatenate([samples.forwards + samples.backwards for samples in blocks])
@@ -198,15 +201,15 @@ def _unfrozen(model: nn.Module) -> None:
         parameter.requires_grad_(True)
 
 
-def measure_gate_costs(models: Sequence[str], out: Path, tell: Callable[[str], None]) -> str:
-    """Measure, write `gate-costs.md` and `gate-costs.csv` (a line for each gate) to `out` after each change; the Markdown.
+def measure_gate_costs(models: Sequence[str], out: Path, progress: Callable[[str], None]) -> str:
+    """Measure, and write `gate-costs.md` and `gate-costs.csv` (a line per gate) to `out` after each change; returns the Markdown.
 
     Raises as `gate_costs` does, and OSError.
     """
     costs: list[GateCost] = []
     out.mkdir(parents=True, exist_ok=True)
     for model in models:
-        for cost in gate_costs(model, tell=tell):
+        for cost in gate_costs(model, progress=progress):
             costs.append(cost)
             replace_files(
                 {
@@ -218,7 +221,7 @@ def measure_gate_costs(models: Sequence[str], out: Path, tell: Callable[[str], N
 
 
 def table(costs: Sequence[GateCost]) -> str:
-    """Markdown: a row for each change, with samples, share of the passes and verdict of each gate."""
+    """A Markdown table with a row per change: samples, share of the passes and verdict of each gate."""
     frame = pd.DataFrame(costs)
     heads = [f"{test}{', replay' if replayed else ''}" for test, replayed in GATES]
     lines = [

@@ -1,4 +1,4 @@
-"""One participant on one row: seconds, passes as counted from outside, and what the verifier leaves standing."""
+"""Measurement of an attack: seconds, passes counted by a wrapper of the model, and verified robust accuracy."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from gauntlet.bench.environment.device import synchronised_time
 from gauntlet.bench.verify.verifier import Verifier
 
 _LEAST, _ENOUGH = 2, 10.0
-"""Bare passes are measured at least so often, then until so many seconds were spent."""
+"""Least number of measurements of the bare passes, and the seconds after which they end."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What every participant attacks: images (N, C, H, W) in [0, 1] that the model, with frozen parameters, gets right."""
+    """The samples of all participants: images (N, C, H, W) in [0, 1] that the model classifies correctly."""
 
     model: nn.Module
     images: Tensor
     labels: Tensor
     ids: Sequence[str]
     logits: Tensor
-    """(N, K), of the images."""
+    """Logits (N, K) of the images."""
     total: int
-    """All samples, those that are wrong when clean counted: robust accuracy is a share of these."""
+    """Number of all samples, misclassified ones included; robust accuracy is a share of these."""
     batch_size: int
 
 
 @dataclass(frozen=True)
 class AttackRun:
-    """One run of an attack."""
+    """A run of an attack."""
 
     seconds: float
-    """Of the attack alone, without the verification."""
+    """Seconds of the attack alone, without verification."""
     forwards: int
-    """Images that went through the model, as its wrapper counted them."""
+    """Forward passes in images, counted by the wrapper of the model."""
     backwards: int
     standing: Tensor
     """bool (N,), samples without a verified adversarial example inside the ball."""
@@ -125,18 +125,18 @@ def _library(attack: Any, work: Workload, model: nn.Module, seed: int) -> tuple[
 
 @dataclass(frozen=True)
 class BarePasses:
-    """Seconds of one image in a full batch: forward alone, and forward with the gradient with respect to the input."""
+    """Seconds per image in a full batch: forward pass alone, and forward with backward pass to the input."""
 
     forward: float
     both: float
 
     def seconds(self, forwards: float, backwards: float) -> float:
-        """Of so many passes."""
+        """Seconds of that many passes."""
         return self.forward * (forwards - backwards) + self.both * backwards
 
 
 def bare_passes(work: Workload, model: nn.Module, repeats: int = 9) -> BarePasses:
-    """The passes alone, on `model` with frozen parameters: medians of `repeats`, or of as many as fit into ten seconds."""
+    """Measure the passes alone, with frozen parameters: medians of `repeats`, or of as many as fit into ten seconds."""
     images, labels = work.images[: work.batch_size], work.labels[: work.batch_size]
     alone: list[float] = []
     both: list[float] = []

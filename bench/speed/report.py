@@ -1,4 +1,4 @@
-"""The comparison as a Markdown table and as CSV."""
+"""The report of a speed comparison as Markdown tables and as CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTE = (
 
 
 def ratios(lines: Sequence[ParticipantSummary]) -> dict[str, float]:
-    """For each form of the model: our seconds over the fastest peer's that was given that form."""
+    """For each form of the model, our seconds divided by those of the fastest peer on that form."""
     (ours,) = (line for line in lines if line.participant == OURS)
     fastest: dict[str, float] = {}
     for line in lines:
@@ -29,7 +29,7 @@ def ratios(lines: Sequence[ParticipantSummary]) -> dict[str, float]:
 
 
 def markdown(row: Comparison, lines: Sequence[ParticipantSummary], title: str) -> str:
-    """One row's table; `title` says model, data and threat model."""
+    """The table of a comparison; `title` names model, data and threat model."""
     fastest = ratios(lines)
     head = [
         f"### {row.name}: {title}",
@@ -65,7 +65,7 @@ def _table_line(line: ParticipantSummary, fastest: dict[str, float]) -> str:
 
 
 def overview(summaries: Iterable[tuple[Comparison, Sequence[ParticipantSummary]]]) -> str:
-    """One line a row: our ratio to the fastest peer, and both robust accuracies."""
+    """A table with a line per comparison: our ratio to the fastest peer, and both robust accuracies."""
     out = [
         "| attack | × fastest peer | × fastest peer, same form | passes, ours / fastest peer's | robust %, ours | peers |"
     ]
@@ -99,7 +99,7 @@ def _span(ranges: Sequence[tuple[float, float]]) -> str:
 
 
 def table(turns: Iterable[Turn]) -> pd.DataFrame:
-    """One line a turn."""
+    """A data frame with a line per turn."""
     return pd.DataFrame(
         [
             {

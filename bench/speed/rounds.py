@@ -1,4 +1,4 @@
-"""All participants of a row, round by round: each round has a seed of its own and gives everybody one turn."""
+"""The rounds of a comparison: each round has its own seed, in which every participant runs once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ OURS = "gauntlet"
 
 @dataclass(frozen=True)
 class Participant:
-    """An attack that takes part in a row, and the form of the model that it is given."""
+    """An attack in a comparison, with the form of the model that it attacks."""
 
     name: str
-    """The library."""
+    """Name of the library."""
     spec: str
     form: str
-    """Empty for the model itself, else how it was converted."""
+    """Empty for the original model, else the name of the converted form."""
     attack: AnyAttack
     stages: tuple[Stage, ...]
     """The stages that our solver runs; empty for attacks of libraries, which run whole."""
@@ -39,7 +39,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Turn:
-    """One measurement."""
+    """A measurement of a participant in a round."""
 
     row: str
     participant: str
@@ -51,23 +51,23 @@ class Turn:
 
 @dataclass(frozen=True)
 class ParticipantSummary:
-    """What a participant's turns come to."""
+    """The summary of a participant over the rounds."""
 
     participant: str
     form: str
     seconds: float
     """Median over the rounds."""
     forwards: float
-    """A sample, mean over the rounds."""
+    """Forward passes per sample, mean over the rounds."""
     backwards: float
     robust: tuple[float, float]
-    """The lowest and the highest robust accuracy over the rounds."""
+    """Lowest and highest robust accuracy over the rounds."""
     median: float
-    """Median distance, median over the rounds."""
+    """Median over the rounds of the median distance."""
     overhead: float
-    """Seconds over those of the bare passes that were really made, minus 1, median over the rounds."""
+    """Seconds divided by those of the passes that were made, minus 1, median over the rounds."""
     bare: float
-    """Seconds over those of the bare passes of the row's full budget for every sample, median over the rounds."""
+    """Seconds divided by those of the passes of the full budget for every sample, median over the rounds."""
 
 
 def participants(
@@ -78,9 +78,9 @@ def participants(
     peers: str,
     missing: Callable[[str, str], None],
 ) -> list[Participant]:
-    """Ours on the first form, and every peer that fits the pattern `peers` and can be imported, on every form.
+    """Our attack on the first form, and every importable peer that matches the pattern `peers`, on every form.
 
-    `forms`: forms of the model by name, the one that our attacks take first. `missing(spec, reason)` hears of the peers
+    `forms`: forms of the model by name, first the form that our attacks choose. `missing(spec, reason)` is called for peers
     that cannot run.
     """
     entrants = [_participant(OURS, row.ours, threat, next(iter(forms.items())))]
@@ -91,7 +91,7 @@ def participants(
         for form in sorted(forms.items()):
             entrant = _participant(library, spec, threat, form)
             try:
-                # A batch of two says whether the library can be imported and has this attack for this model.
+                # A batch of two shows whether the library can be imported and supports this attack on this model.
                 entrant.attack(entrant.model, work.images[:2], work.labels[:2], 0)  # type: ignore[operator]
             except (ImportError, ValueError) as error:
                 missing(spec, str(error))
@@ -111,10 +111,10 @@ def _participant(name: str, spec: str, threat: ThreatModel, form: tuple[str, nn.
 def rounds(
     row: Comparison, entrants: list[Participant], work: Workload, threat: ThreatModel, count: int
 ) -> Iterator[Turn]:
-    """`count` rounds. The bare passes are measured in every round, beside what is compared with them."""
+    """Run `count` rounds. The bare passes are measured in every round, under the same conditions."""
     for seed in range(count):
         bare = {entrant.form: bare_passes(work, entrant.model) for entrant in entrants}
-        # Everybody is first now and then, so that a drift of the machine's speed favours nobody.
+        # The order rotates, so that a drift of the machine's speed favours no participant.
         for entrant in entrants[seed % len(entrants) :] + entrants[: seed % len(entrants)]:
             with torch.random.fork_rng():
                 measured = measure(
@@ -130,7 +130,7 @@ def rounds(
 
 
 def summary(row: Comparison, turns: list[Turn], work: Workload) -> list[ParticipantSummary]:
-    """A line a participant, ours first."""
+    """The summaries of all participants, ours first."""
     lines, count = [], len(work.ids)
     for name, form in dict.fromkeys((turn.participant, turn.form) for turn in turns):
         mine = [turn for turn in turns if (turn.participant, turn.form) == (name, form)]

@@ -1,11 +1,11 @@
-"""Which samples are proven robust: the lower end of what is known of a model, as attacks are the upper end.
+"""Certification of samples: certified accuracy is a lower bound of robust accuracy, as attacks give an upper bound.
 
-Bounds first, cheapest first: intervals for all samples, linear bounds (CROWN) for those that intervals leave open and that
-have a chance, and an exact search (a mixed-integer program) where few ReLUs remain open and a short attack found nothing.
+Methods run from the cheapest on: interval bounds for all samples, linear bounds (CROWN) for open samples with a chance of
+success, and an exact search (a mixed-integer program) if few ReLUs remain open and a short attack fails.
 See `gauntlet.defenses.certificates.ibp_crown_bounds` and `gauntlet.defenses.certificates.exact_milp` for the papers.
 
-A certificate is about the model as it is run, in float32: its margin exceeds all rounding that the network may do, and holds
-wherever the verifier would accept a point, at eps and the slack that it allows. What is too close to call stays open.
+A certificate holds for the model as it runs, in float32: its margin exceeds all rounding errors of the network, and it holds
+for every point that the verifier accepts, at eps and with its slack. Samples that are too close to decide stay open.
 """
 
 from __future__ import annotations
@@ -39,52 +39,53 @@ from gauntlet.defenses.certificates.relu_region import Region, region
 __all__ = ["Certificates", "UnsupportedModelError", "certify", "readable"]
 
 SEARCHED_RELUS = 300
-"""Open ReLUs after linear bounds up to which a sample is searched.
+"""Largest number of open ReLUs after linear bounds for which a sample is searched.
 
-On cnn.ibp_digits at Linf 0.15 most searches took less than a CPU second and the hardest many, so that on a busy machine the
-time limit decides about those; of networks trained otherwise a sample may take all of its time and stay open.
+On cnn.ibp_digits at Linf 0.15 most searches took less than a CPU second, but the hardest took many, so that their result
+depends on the time limit on a busy machine. For networks with other training a search may use all its time and stay open.
 """
 CROWN_SHARE = {"Linf": 0.57, "L2": 0.3, "L1": 0.3}
-"""Share of the ReLUs that intervals leave open up to which linear bounds are tried; a sample costs up to half a second.
+"""Largest share of ReLUs left open by intervals for which linear bounds are tried; a sample takes up to half a second.
 
-Chosen on every eighth digit and cnn.trades_digits, cnn.pgd_digits and one network trained by intervals. Under Linf the largest
-share of a certified sample was 0.569 (eps 0.1), the least at 0.15, where nothing was certified, 0.57: others may lose some.
-Under L2, with 40 digits, 0.3 does lose: on cnn.trades_digits 39 of 40 were certified at 0.1, with shares about 0.44.
+Chosen on every eighth digit with cnn.trades_digits, cnn.pgd_digits and a network trained by intervals. Under Linf the largest
+share of a certified sample was 0.569 (eps 0.1), and the smallest share at 0.15, where no sample was certified, 0.57; other
+networks may lose certificates. Under L2, with 40 digits, 0.3 does lose some: on cnn.trades_digits 39 of 40 were certified at
+0.1 with shares of about 0.44.
 """
 _SAFETY = 10
-"""Times `exact.TOLERANCE`, which a search must exceed: what HiGHS calls proven was off by up to once that."""
+"""Multiple of `exact_milp.TOLERANCE` that a search must exceed: proven bounds of HiGHS were wrong by up to that tolerance."""
 _FEW_RELUS = 60
-"""Open ReLUs after intervals up to which more is tried whatever their share is: small networks."""
+"""Number of open ReLUs after intervals up to which linear bounds are tried whatever their share, for small networks."""
 _STEPS = 20
 _BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Certificates:
-    """What is proven of N samples; each is certified, or found broken, or open."""
+    """The certificates of N samples; each sample is certified, broken or open."""
 
     certified: Tensor
-    """bool (N,): no point that the verifier accepts reaches the attacker's goal, and the clean image is classified right."""
+    """bool (N,): no point that the verifier accepts reaches the attacker's goal, and the clean image is classified correctly."""
     witness: Tensor
-    """The images' shape and dtype: a point that reaches it, the clean image where none was found."""
+    """Points that reach the goal, in the images' shape and dtype; the clean image for samples without one."""
     found: Tensor
-    """bool (N,): a witness was found; the verifier has the last word on it."""
+    """bool (N,): there is a witness, which the verifier still has to accept."""
     method: tuple[str, ...]
-    """Of each sample: `ibp`, `crown` or `milp` where certified; `clean` (the attacker's goal without any change), `attack` or
-    `milp` where found; empty where open."""
+    """For each sample: `ibp`, `crown` or `milp` if certified; `clean` (the goal is reached without a change), `attack` or
+    `milp` if broken; empty if open."""
     seconds: dict[str, float]
-    """Of each stage."""
+    """Seconds of each stage."""
 
     @property
     def open(self) -> Tensor:
-        """bool (N,): neither proven nor broken."""
+        """bool (N,): neither certified nor broken."""
         return ~(self.certified | self.found)
 
 
 def readable(model: nn.Module, images: Tensor) -> Network:
     """The network that `model` computes on images (N, C, H, W) in [0, 1].
 
-    Raises UnsupportedModelError with a sentence why no bound can be computed.
+    Raises UnsupportedModelError that says why no bound can be computed.
     """
     return network(model, images)
 
@@ -98,14 +99,13 @@ def certify(
     ids: Sequence[str] = (),
     time_limit: float = 10.0,
 ) -> Certificates:
-    """Prove what can be proven of each sample under `threat`.
+    """Certify samples under `threat` as far as possible.
 
-    `model` maps images (N, C, H, W) in [0, 1], in the dtype and on the device that they have, to logits (N, K), and is in eval
-    mode; it is not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and where the attacker wants one
-    class, bounds alone. `ids` (N,) are for a random target. `time_limit`: seconds for one sample's search, a safeguard: what
-    it cuts off is open.
+    `model` maps images (N, C, H, W) in [0, 1], in their dtype and on their device, to logits (N, K), and is in eval mode; it is
+    not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and for targeted threat models, bounds alone. `ids`
+    (N,) determine random targets. `time_limit`: seconds for the search of a sample; interrupted samples are open.
 
-    Raises UnsupportedModelError where `readable` does, and ValueError for bad arguments.
+    Raises UnsupportedModelError as `readable` does, and ValueError for bad arguments.
     """
     positive("time_limit", time_limit)
     exact, label = check_inputs(images, labels)
@@ -126,7 +126,7 @@ def certify(
 
 
 class _Work:
-    """The samples, and what the stages have found; a stage takes the rows to look at and returns those for the next."""
+    """The samples and results of a certification; each stage takes rows and returns the rows for the next stage."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Work:
     ) -> None:
         self.model, self.images, self.exact, self.labels = model, images.detach(), exact, labels
         self.threat, self.targets, self.net = threat, targets, net
-        # What the verifier accepts, and the rounding of the distance that it measures.
+        # The points that the verifier accepts, with the rounding of its distance.
         self.ball = region(exact, threat.norm, limit(threat) * (1 + 1e-9))
         self.certified = torch.zeros(len(labels), dtype=torch.bool)
         self.found = torch.zeros(len(labels), dtype=torch.bool)
@@ -150,19 +150,19 @@ class _Work:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Writes down the seconds of a stage."""
+        """Record the seconds of a stage."""
         began = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - began
 
     def clean(self) -> Tensor:
-        """Returns the samples that the model gets right as they are."""
+        """Returns the samples that are classified correctly."""
         every = torch.arange(len(self.labels))
         self._meet(every, self.images, "clean")
         return every[self._predict(self.images) == self.labels]
 
     def intervals(self, rows: Tensor) -> Tensor:
-        """Interval bounds; returns what they leave open where more is worth while."""
+        """Interval bounds; returns open samples for which linear bounds are worth trying."""
         left = [rows[:0]]
         for part in rows.split(_BATCH):
             _, proven, hidden = self._bounds(part, "ibp")
@@ -174,7 +174,7 @@ class _Work:
         return torch.cat(left)
 
     def attack(self, rows: Tensor) -> Tensor:
-        """A descent of the margin by steps that shrink, on the model itself; returns what it does not break."""
+        """Gradient descent on the margin with decreasing steps, on the model itself; returns the unbroken samples."""
         if self.threat.target or self.threat.norm == "L1" or not len(rows):
             return rows
         where = rows.to(self.images.device)
@@ -193,7 +193,7 @@ class _Work:
         return rows[~self.found[rows]]
 
     def linear(self, rows: Tensor) -> tuple[Tensor, list[Interval]]:
-        """Linear bounds; returns what they leave open where it can be searched, with the bounds of its ReLUs."""
+        """Linear bounds; returns open samples that can be searched, with the bounds of their ReLUs."""
         left, kept = [rows[:0]], []
         searchable = self.threat.norm == "Linf" and not self.threat.target and fits(self.net)
         for part in rows.split(_BATCH):
@@ -210,7 +210,7 @@ class _Work:
         return torch.cat(left), joined
 
     def search(self, rows: Tensor, hidden: list[Interval], time_limit: float) -> None:
-        """Integer programs, by the exact solver."""
+        """The exact search by integer programs."""
         if not len(rows):
             return
         ball, labels = self.ball[rows], self.labels[rows]
@@ -234,16 +234,16 @@ class _Work:
             self._meet(rows[chosen], project(points, clean, self.threat), name)
 
     def _bounds(self, rows: Tensor, method: Method) -> tuple[Tensor, Tensor, list[Interval]]:
-        """Lower bounds of the margins, which of them are proven or do not matter, and the bounds of the ReLUs."""
+        """Lower bounds of the margins, whether each is proven or irrelevant, and the bounds of the ReLUs."""
         ball, labels, targets = self.ball[rows], self.labels[rows][:, None], self.targets[rows][:, None]
         hidden = hidden_bounds(self.net, ball, method)
         lower, need = self._margins(ball, hidden, self.labels[rows], method)
-        # The attacker wants any class but the label, or the target alone.
+        # The goal is any class but the label, or the target alone.
         unwanted = (targets != labels) & (torch.arange(lower.shape[1]) != targets)
         return lower, (lower > need) | unwanted, hidden
 
     def _margins(self, ball: Region, hidden: list[Interval], labels: Tensor, method: Method) -> tuple[Tensor, Tensor]:
-        """Lower bounds of logit[label] - logit[j], and what they must exceed so that rounding cannot turn them, (N, K)."""
+        """Lower bounds of logit[label] - logit[j], and the values that they must exceed in spite of rounding, (N, K)."""
         error = forward_error(self.net, [ball.high, *(high for _, high in hidden)])
         need = (error + error.gather(1, labels[:, None])).scatter(1, labels[:, None], 0)
         return margins_below(self.net, ball, hidden, labels, method), need
@@ -254,7 +254,7 @@ class _Work:
             self.method[i] = method
 
     def _meet(self, rows: Tensor, points: Tensor, method: str) -> None:
-        """Keep those points that the model gives to the attacker."""
+        """Store the points that reach the attacker's goal."""
         prediction, labels, targets = self._predict(points), self.labels[rows], self.targets[rows]
         won = torch.where(targets == labels, prediction != labels, prediction == targets)
         self.found[rows[won]] = True
@@ -272,6 +272,6 @@ class _Work:
 
 
 def _open_relus(hidden: list[Interval], samples: int) -> Tensor:
-    """How many ReLUs of each sample may have either sign, (N,)."""
+    """The number of ReLUs with undecided sign for each sample, (N,)."""
     counts = [((low < 0) & (high > 0)).sum(1) for low, high in hidden]
     return torch.stack(counts).sum(0) if counts else torch.zeros(samples, dtype=torch.int64)

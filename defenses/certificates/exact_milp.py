@@ -1,10 +1,10 @@
-"""The truth about small ReLU networks under Linf: each sample proven robust, or broken with a witness, or left open.
+"""Exact verification of small ReLU networks under Linf: each sample is robust, or broken with a witness, or open.
 
 A mixed-integer program as in Tjeng, Xiao, Tedrake, "Evaluating robustness of neural networks with mixed integer
 programming" (ICLR 2019, arXiv 1711.07356), solved by HiGHS through scipy: one binary for each ReLU whose sign the bounds
-of `gauntlet.defenses.certificates.ibp_crown_bounds` leave open. It is what attacks are measured against: an attack that
-leaves a `broken` sample standing has missed it, one that breaks a `robust` sample is wrong. It fits networks of which a few
-dozen ReLUs a sample stay open; beyond that most samples run into the time limit.
+of `gauntlet.defenses.certificates.ibp_crown_bounds` leave open. It is a reference for attacks: an attack that does not break a
+`broken` sample misses it, and an attack that breaks a `robust` sample is wrong. It works for networks with a few dozen open
+ReLUs per sample; with more, most samples reach the time limit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from gauntlet.defenses.certificates.relu_reader import network
 from gauntlet.defenses.certificates.relu_region import Region, region
 
 TOLERANCE = 1e-6
-"""A margin counts as positive only beyond this, times the most that one variable moves it where that is above 1.
+"""A margin counts as positive only above this, times the largest effect of a variable on the margin if that is above 1.
 
-HiGHS keeps constraints to 1e-6 of a variable's range; on digits its proven bounds were too high by up to 1e-6.
+HiGHS satisfies constraints to 1e-6 of a variable's range; on digits its proven bounds were too high by up to 1e-6.
 """
 _STEPS = 20
 _BATCH = 256
@@ -45,33 +45,33 @@ _INFEASIBLE = 2
 
 @dataclass(frozen=True, eq=False)
 class ExactResults:
-    """What is known of N samples; each is exactly one of robust, broken and open."""
+    """The results for N samples; each is exactly one of robust, broken and open."""
 
     robust: Tensor
     """bool (N,): no point of the region is misclassified."""
     broken: Tensor
     """bool (N,): `witness` is misclassified, computed by the model in float64."""
     witness: Tensor
-    """float64, the images' shape: a misclassified point of the region, the clean image where there is none."""
+    """float64, the images' shape: a misclassified point of the region, or the clean image."""
     lower: Tensor
     """float64 (N,): a proven lower bound of the margin (label's logit minus the largest other one) in the region."""
     upper: Tensor
-    """float64 (N,): the smallest margin that was met in it."""
+    """float64 (N,): the smallest margin of an evaluated point in the region."""
     searched: Tensor
-    """bool (N,): whether bounds and a short attack were not enough."""
+    """bool (N,): whether a search was needed after bounds and a short attack."""
 
     @property
     def open(self) -> Tensor:
-        """bool (N,): neither proven nor broken within the time limit, or closer to zero than rounding can tell."""
+        """bool (N,): neither proven nor broken within the time limit, or too close to zero to decide."""
         return ~(self.robust | self.broken)
 
 
 @dataclass(frozen=True, eq=False)
 class Margins:
-    """The smallest margin (label's logit minus the largest other one) of each of N regions, enclosed."""
+    """Bounds of the smallest margin (label's logit minus the largest other logit) of N regions."""
 
     lower: Tensor
-    """float64 (N,): proven, up to `TOLERANCE` as described there."""
+    """float64 (N,): proven lower bounds, up to `TOLERANCE`."""
     upper: Tensor
     """float64 (N,): the margin at `point`, computed by the model in float64."""
     point: Tensor
@@ -85,7 +85,7 @@ class Margins:
 
 @dataclass(frozen=True, eq=False)
 class SearchState:
-    """What is known so far of N samples; `lower`, `point` and `upper` are improved in place."""
+    """The state of the search for N samples; `lower`, `point` and `upper` are updated in place."""
 
     model: Callable[[Tensor], Tensor]
     """Logits (N, K) in float64 of images of `shape`."""
@@ -96,15 +96,15 @@ class SearchState:
     hidden: list[Interval]
     matrices: list[tuple[Array, Array]]
     need: Tensor
-    """(N, K): what a bound of logit[label] - logit[j] must exceed, besides the tolerance of the search."""
+    """(N, K): values that a bound of logit[label] - logit[j] must exceed, besides the tolerance."""
     tolerance: float
-    """Of a search, times the most that one variable moves the margin where that is above 1."""
+    """Tolerance of the search, times the largest effect of a variable on the margin if that is above 1."""
     lower: Tensor
-    """(N, K), of logit[label] - logit[j]."""
+    """(N, K): lower bounds of logit[label] - logit[j]."""
     point: Tensor
-    """(N, D), where the smallest margin was met."""
+    """(N, D): the evaluated point with the smallest margin."""
     upper: Tensor
-    """(N,), that margin."""
+    """(N,): that margin."""
 
 
 def exact_linf(
@@ -114,9 +114,8 @@ def exact_linf(
 
     `model`, `images` (N, …) in [0, 1] and `labels` (N,): as for
     `gauntlet.defenses.certificates.ibp_crown_bounds.margin_bounds`. `time_limit`: seconds for one sample's integer
-    programs. A sample that is misclassified when clean is broken, its image the witness. The verdicts are about real
-    numbers: a model in float32 may err at points whose margin is within its rounding (`worst_margin` says how close a
-    sample comes).
+    programs. A sample that is misclassified clean is broken, with its image as the witness. The results hold for real
+    numbers: a model in float32 may differ at points whose margin is within its rounding error (see `worst_margin`).
 
     Raises ValueError for layers that are not supported, for networks too large to write out, and for bad arguments.
     """
@@ -128,9 +127,9 @@ def exact_linf(
 
 
 def decide(search: SearchState, proven: Tensor, time_limit: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Which pairs of sample and class are proven, bool (N, K), which samples are broken, and which were searched, (N,).
+    """Proven pairs of sample and class, bool (N, K), broken samples and searched samples, bool (N,).
 
-    `proven`: what bounds have proven already. A short attack goes first.
+    `proven`: pairs that bounds have proven. A short attack runs first.
     """
     proven, broken = proven.clone(), _misclassified(search)
     _attack(search, (~proven & ~broken[:, None]).nonzero())
@@ -146,9 +145,9 @@ def decide(search: SearchState, proven: Tensor, time_limit: float) -> tuple[Tens
 
 
 def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *, time_limit: float = 60.0) -> Margins:
-    """The smallest margin over each sample's region, with the point that has it; arguments and errors as for `exact_linf`.
+    """The smallest margin over each sample's region, with its point; arguments and errors as for `exact_linf`.
 
-    `time_limit` is again for one sample; where it ends the search, `gap` says how much is not known.
+    `time_limit` is per sample; if it ends the search, `gap` is the remaining uncertainty.
     """
     search = _start(model, images, labels, eps, time_limit)
     _attack(search, (search.lower < search.upper[:, None]).nonzero())
@@ -161,7 +160,7 @@ def worst_margin(model: nn.Module, images: Tensor, labels: Tensor, eps: float, *
 
 
 def _start(model: nn.Module, images: Tensor, labels: Tensor, eps: float, time_limit: float) -> SearchState:
-    """Bounds, and the clean images."""
+    """Initialise the search with bounds and the clean images."""
     positive("time_limit", time_limit)
     images, labels = check_inputs(images, labels)
     wide = double(model)
@@ -193,7 +192,7 @@ def start_search(
     need: Tensor,
     tolerance: float = TOLERANCE,
 ) -> SearchState:
-    """A search that knows the clean images (N, …), in float64, and bounds. Raises ValueError for networks too large."""
+    """Initialise a search with clean images (N, …), in float64, and bounds. Raises ValueError for too large networks."""
     matrices = [dense(net, k) for k in range(len(net.stages))]
     point, upper = images.flatten(1).clone(), torch.full((len(labels),), torch.inf, dtype=torch.float64)
     search = SearchState(
@@ -204,7 +203,7 @@ def start_search(
 
 
 def _attack(search: SearchState, pairs: Tensor) -> None:
-    """For each pair (sample, class), a descent of the one margin by sign steps that shrink: it spares most searches."""
+    """For each pair (sample, class), gradient descent on its margin by decreasing sign steps, which avoids most searches."""
     for some in pairs.split(_PAIRS):
         sample, other = some.unbind(1)
         low, high, label = search.ball.low[sample], search.ball.high[sample], search.labels[sample]
@@ -215,13 +214,13 @@ def _attack(search: SearchState, pairs: Tensor) -> None:
                 logits = search.net(x)
                 gap = (logits.gather(1, label[:, None]) - logits.gather(1, other[:, None])).sum()
             (gradient,) = torch.autograd.grad(gap, x)
-            # The first step reaches the far side of every pixel: for a linear model that is the optimum.
+            # The first step reaches the bound of every pixel, which is the optimum for a linear model.
             x = (x.detach() - (high - low) * (1 - step / _STEPS) * gradient.sign()).clamp(low, high)
             _meet(search, sample, x)
 
 
 def _meet(search: SearchState, rows: Tensor, x: Tensor) -> None:
-    """Keep each sample's point of the smallest margin, computed by the model itself, among `x` and what was met before."""
+    """Keep each sample's point with the smallest margin, computed by the model, among `x` and earlier points."""
     with torch.no_grad():
         margins = margin(search.model(x.view(-1, *search.shape[1:])), search.labels[rows])
     best = search.upper.scatter_reduce(0, rows, margins, "amin")
@@ -237,7 +236,7 @@ def _misclassified(search: SearchState, rows: slice = slice(None)) -> Tensor:
 
 
 def _least(search: SearchState) -> Tensor:
-    """The bounds of all classes together; a point that was met is never below them but by rounding."""
+    """The lower bound over all classes; evaluated points are below it only by rounding."""
     return torch.minimum(search.lower.amin(1), search.upper)
 
 
@@ -251,7 +250,7 @@ def _minimise(
 ) -> bool:
     """Minimise logit[label] - logit[j] in the region of sample `i`; return whether it is proven to be positive.
 
-    Points above `cutoff` do not interest: by default above what counts as positive.
+    Points above `cutoff` are ignored; default: the threshold of a positive margin.
     """
     label, left = int(search.labels[i]), deadline - time.monotonic()
     if left <= 0:

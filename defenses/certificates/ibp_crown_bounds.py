@@ -1,9 +1,9 @@
-"""What is proven about a ReLU network without search: lower bounds of its margins over a ball.
+"""IBP and CROWN bounds of a ReLU network: lower bounds of its margins over a ball, without search.
 
 Interval bounds as in Gowal et al., "On the effectiveness of interval bound propagation for training verifiably robust
 models" (2018, arXiv 1810.12715), and backward linear bounds of Zhang et al., "Efficient neural network robustness
 certification with general activation functions" (CROWN, NeurIPS 2018, arXiv 1811.00866), all in float64 on the CPU. The
-ball is cut with the box [0, 1]; that of Linf is then itself a box. Balls of other norms enter where a linear function of
+ball is intersected with the box [0, 1], which gives a box for Linf. Balls of other norms are used where a linear function of
 the pixels is bounded.
 """
 
@@ -23,7 +23,7 @@ from gauntlet.defenses.certificates.relu_region import Region, region
 Method = Literal["crown", "ibp"]
 Interval = tuple[Tensor, Tensor]
 _ELEMENTS = 2**18
-"""Float64 numbers of one chunk of backward rows: 2 MiB stay in the cache, which is 3 times faster than 128 MiB."""
+"""Float64 numbers per chunk of backward rows: 2 MiB fit into the cache, which is 3 times faster than 128 MiB."""
 
 
 def margin_bounds(
@@ -36,12 +36,12 @@ def margin_bounds(
     method: Method = "crown",
     batch_size: int = 256,
 ) -> Tensor:
-    """Lower bounds of logit[label] - logit[j] over the ball of radius `eps` in `norm` and the ball, float64 (N, K).
+    """Lower bounds of logit[label] - logit[j] over the ball of radius `eps` in `norm` and the box, float64 (N, K).
 
     A row whose entries are all positive proves its sample robust; the label's own entry is infinite. `model`: a chain of
     the layers that `gauntlet.defenses.certificates.relu_reader` reads, taken as in eval mode, which is not changed.
-    `images` (N, …) in [0, 1] and `labels` (N,). `method`: `ibp`, or the tighter `crown`, which takes the better of the two
-    wherever both are known. Rounding in float64 is not accounted for (about 1e-13 of the logits' size).
+    `images` (N, …) in [0, 1] and `labels` (N,). `method`: `ibp`, or the tighter `crown`, which uses the better of both
+    bounds. Rounding in float64 is not accounted for (about 1e-13 of the logits' size).
 
     Raises ValueError for other operations and for bad arguments.
     """
@@ -59,7 +59,7 @@ def margin_bounds(
 
 
 def check_inputs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both on the CPU, images in float64. Raises ValueError for pixels outside [0, 1] and for other shapes."""
+    """Move both to the CPU, images in float64. Raises ValueError for pixels outside [0, 1] and for other shapes."""
     images, labels = images.detach().to("cpu", torch.float64), labels.detach().cpu()
     if images.ndim < 2 or labels.shape != images.shape[:1]:
         raise ValueError(
@@ -74,7 +74,7 @@ def check_inputs(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless all are classes of the network."""
+    """Raise ValueError unless all labels are classes of the network."""
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels have dtype {labels.dtype}: give whole numbers, as int64")
     bad = (labels < 0) | (labels >= classes)
@@ -102,7 +102,7 @@ def hidden_bounds(net: Network, ball: Region, method: Method = "crown") -> list[
 
 
 def _within_ball(net: Network, ball: Region, low: Tensor, high: Tensor) -> Interval:
-    """Bounds of the first ReLUs by the dual norm of what each sums up, where the box does not say more."""
+    """Bounds of the first ReLUs by the dual norm of their weights, if tighter than those of the box."""
     sizes, order = [], 2 if ball.norm == "L2" else torch.inf
     for place in torch.arange(net.widths[1]).split(_rows_at_once(net)):
         row = torch.zeros(len(place), net.widths[1], dtype=torch.float64)
@@ -117,7 +117,7 @@ def _within_ball(net: Network, ball: Region, low: Tensor, high: Tensor) -> Inter
 
 
 def _tightened(net: Network, k: int, ball: Region, hidden: list[Interval], low: Tensor, high: Tensor) -> Interval:
-    """Backward bounds of those ReLUs of stage `k` that the interval bounds leave unstable."""
+    """Backward bounds of the ReLUs of stage `k` that interval bounds leave unstable."""
     low, high = low.clone(), high.clone()
     sample, unit = ((low < 0) & (high > 0)).nonzero().unbind(1)
     for place in torch.arange(len(sample)).split(_rows_at_once(net)):
@@ -158,9 +158,9 @@ def _below(
 ) -> Tensor:
     """A lower bound of row · (outputs of stage k) over the sample's region, for P rows of the samples (P,).
 
-    Backwards, each ReLU is replaced by the line below or above it that the row's sign asks for (CROWN, section 3.2, with
-    the adaptive lower line: slope 1 where the larger part of the interval is positive, else 0). `intervals`: stop before
-    the first ReLU met and take its interval.
+    Backwards, each ReLU is replaced by a line below or above it, by the sign of the row (CROWN, section 3.2, with the
+    adaptive lower line: slope 1 if the larger part of the interval is positive, else 0). `intervals`: stop at the first ReLU
+    and use its interval.
     """
     constant = torch.zeros(len(row), dtype=torch.float64)
     for stage in range(k, -1, -1):

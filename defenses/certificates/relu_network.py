@@ -1,4 +1,4 @@
-"""ReLU networks for the bounds and the exact solver: affine maps in float64 on the CPU, and the layers that they come from."""
+"""ReLU networks for the bounds and the exact solver, as stages of affine maps in float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from torch.nn.grad import conv2d_input
 
 _UNDERFLOW = 2.0**-96
-"""More than the terms of a sum lose together where products are too small for float32."""
+"""Upper bound of the error of a sum from products that underflow in float32."""
 _OVERFLOW = 2.0**126
 
 
@@ -22,7 +22,7 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x ↦ W x + bias on flat vectors, with W never written out: P vectors at a time, float64."""
+    """x ↦ W x + bias on P flat vectors at a time, float64, without a matrix for W."""
 
     push: Callable[[Tensor], Tensor]
     """W x, (P, inputs) → (P, outputs)."""
@@ -33,16 +33,16 @@ class Affine:
     bias: Tensor
     """(outputs,)."""
     constants: Tensor
-    """(outputs,): the sizes of what is added up to the bias."""
+    """(outputs,): sums of the absolute values of the terms of the bias."""
     rounding: float
-    """The model's own rounding in this map: its result is off by at most this times (|W| |x| + constants)."""
+    """Rounding of the model in this map: its error is at most this times (|W| |x| + constants)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A ReLU network: stages of affine maps one after another, a ReLU between each two stages.
 
-    A stage without maps is the identity. `widths`: numbers of inputs of the first stage and of outputs of each.
+    A stage without maps is the identity. `widths`: the number of inputs of the first stage, and of outputs of each stage.
     """
 
     stages: tuple[tuple[Affine, ...], ...]
@@ -53,7 +53,7 @@ class Network:
         return self.values(x)[-1]
 
     def values(self, x: Tensor) -> list[Tensor]:
-        """What each stage gives for flat images (N, D): the inputs of each ReLU, then the logits."""
+        """The outputs of each stage for flat images (N, D): the inputs of each ReLU, then the logits."""
         values: list[Tensor] = []
         for k, stage in enumerate(self.stages):
             x = x.relu() if k else x
@@ -64,15 +64,15 @@ class Network:
 
 
 def forward_error(net: Network, highs: Sequence[Tensor]) -> Tensor:
-    """How far the logits that the model computes can be from those of `net`, float64 (N, K), wherever `highs` hold.
+    """Bounds of the difference between the model's logits and those of `net`, float64 (N, K), wherever `highs` hold.
 
     `highs`: upper bounds of the values of the images, (N, D), which are at least 0, and of the inputs of each ReLU. A running
-    error analysis (Higham 2002, section 3.3): each map adds its rounding, times the sizes that it sums up, and passes on the
-    errors before it by the sizes of its weights. Where a ReLU stays 0, so does its error. Infinite where float32 may overflow.
+    error analysis (Higham 2002, section 3.3): each map adds its rounding, times the absolute values of its terms, and propagates
+    earlier errors by the absolute values of its weights. The error of a ReLU that stays 0 is 0. Infinite if float32 may overflow.
 
-    The bounds of `gauntlet.defenses.certificates.ibp_crown_bounds` are themselves computed in float64, by sums over the
-    same paths: what they are off by is added. A sum has at most as many terms as there are values in all layers, and the
-    bounds of a layer hang on those of all before it, so that errors may double from one to the next.
+    The bounds of `gauntlet.defenses.certificates.ibp_crown_bounds` are computed in float64 by sums over the same paths; their
+    error is included. A sum has at most as many terms as there are values in all layers, and the bounds of a layer depend on
+    those of all layers before it, so that errors may double from layer to layer.
     """
     terms = sum(net.widths) + sum(len(affine.bias) + 32 for stage in net.stages for affine in stage)
     own = 2.0 ** (len(net.stages) - 52) * terms
@@ -94,7 +94,7 @@ def double(model: nn.Module) -> nn.Module:
 
 
 def linear(weight: Tensor, bias: Tensor | None, rounding: float) -> Affine:
-    """`weight` (outputs, inputs)."""
+    """The map of a linear layer with `weight` (outputs, inputs)."""
     weight = as_double(weight)
     size, added = weight.abs(), _bias(bias, len(weight))
     return Affine(
@@ -109,7 +109,7 @@ def convolution(
     shapes: tuple[torch.Size, torch.Size],
     rounding: float,
 ) -> Affine:
-    """`geometry`: stride, padding, dilation and groups; `shapes`: (C, H, W) of one sample before and after."""
+    """The map of a convolution; `geometry`: stride, padding, dilation, groups; `shapes`: (C, H, W) before and after."""
     weight, (before, after) = as_double(weight), shapes
     size, (stride, padding, dilation, groups) = weight.abs(), geometry
 
@@ -126,7 +126,7 @@ def convolution(
 
 
 def diagonal(scale: Tensor, bias: Tensor, constants: Tensor, rounding: float) -> Affine:
-    """`scale`, `bias` and `constants` of each value, (D,)."""
+    """An elementwise map; `scale`, `bias` and `constants` are (D,)."""
     scale = as_double(scale)
     size = scale.abs()
     return Affine(
@@ -140,7 +140,7 @@ def diagonal(scale: Tensor, bias: Tensor, constants: Tensor, rounding: float) ->
 
 
 def averages(function: Callable[[Tensor], Tensor], before: torch.Size, outputs: int, rounding: float) -> Affine:
-    """A linear function of images (N, *before) whose weights are all at least 0, such as average pooling."""
+    """The map of a linear function of images (N, *before) without negative weights, such as average pooling."""
 
     def push(x: Tensor) -> Tensor:
         return function(x.view(-1, *before)).flatten(1)
@@ -155,7 +155,7 @@ def averages(function: Callable[[Tensor], Tensor], before: torch.Size, outputs: 
 
 
 def as_double(tensor: Tensor) -> Tensor:
-    """Without gradient, float64, on the CPU."""
+    """Convert to float64 on the CPU, without gradient."""
     return tensor.detach().to("cpu", torch.float64)
 
 

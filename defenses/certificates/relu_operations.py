@@ -1,4 +1,4 @@
-"""The operations of ATen, torch's own, that have an affine map: arguments in, `Affine` out."""
+"""Affine maps of ATen operations: from the arguments of an operation to `Affine`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gauntlet.defenses.certificates.relu_network import (
 )
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-"""The relative error of one rounding."""
+"""The relative error of a rounding, by dtype."""
 
 
 class AtenCall:
-    """One operation on a batch that is not a ReLU and keeps samples apart."""
+    """A call of an operation other than ReLU that does not mix samples."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class AtenCall:
         self.before, self.after, self.dtype = before, after, dtype
 
     def rounding(self, terms: int, *, product: bool = False) -> float:
-        """The relative error after so many roundings one on another (Higham 2002, lemma 3.1)."""
+        """The relative error after a number of successive roundings (Higham 2002, lemma 3.1)."""
         unit, more = UNIT[self.dtype], 0.0
         if product and self.dtype == torch.float32:
             unit, more = _product_rounding(self.x.device, unit)
@@ -48,7 +48,7 @@ class AtenCall:
         return total / (1 - total) + more if total < 0.5 else torch.inf
 
     def refuse(self, why: str) -> UnsupportedModelError:
-        """The error to raise, with the operation's name before `why`."""
+        """The error for an unsupported call: `why` follows the name of the operation."""
         return UnsupportedModelError(f"the model's {self.name} {why}")
 
     def constant(self, value: Tensor | float) -> Tensor:
@@ -60,7 +60,7 @@ class AtenCall:
 
 
 def _product_rounding(device: torch.device, unit: float) -> tuple[float, float]:
-    """Unit of the sums, and what rounding the factors adds, where float32 products may be computed with less."""
+    """The rounding unit of sums, and the error from rounded factors, if float32 products may use lower precision."""
     precision = torch.get_float32_matmul_precision()
     if precision == "medium":
         return 2 * unit, 2.0**-6
@@ -98,7 +98,7 @@ def _batch_norm(call: AtenCall) -> Affine:
     slope = slope if scale is None else slope * as_double(scale)
     moved, added = slope * as_double(mean), torch.zeros_like(slope) if shift is None else as_double(shift)
     values = call.before[1:].numel()
-    # Nine roundings one on another, and square roots and quotients on GPUs are off by two units.
+    # Nine successive roundings; square roots and quotients on GPUs have an error of two units.
     return diagonal(
         slope.repeat_interleave(values),
         (added - moved).repeat_interleave(values),
@@ -139,7 +139,7 @@ def _cast(call: AtenCall) -> Affine:
 
 
 def _average(call: AtenCall) -> Affine:
-    """Pooling, the mean over trailing axes, and padding with zeros."""
+    """Average pooling, the mean over trailing axes, and padding with zeros."""
     function = {
         "avg_pool2d": torch.ops.aten.avg_pool2d,
         "_adaptive_avg_pool2d": torch.ops.aten._adaptive_avg_pool2d,
@@ -166,4 +166,4 @@ READERS: dict[str, Callable[[AtenCall], Affine]] = {
     "_to_copy": _cast,
     **dict.fromkeys(("avg_pool2d", "_adaptive_avg_pool2d", "mean", "constant_pad_nd"), _average),
 }
-"""By name, the overload left out."""
+"""By name of the operation, without the overload."""

@@ -24,23 +24,23 @@ _silence = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The network over one region: a @ v <= b, 0 <= v <= 1, logits = map @ v + offset; the first variables are pixels."""
+    """The program of a region: a @ v <= b, 0 <= v <= 1, logits = map @ v + offset; the first variables are pixels."""
 
     a: Array
     b: Array
     integer: NDArray[np.int64]
-    """1 for the binaries, else 0."""
+    """1 for binary variables, else 0."""
     map: Array
     offset: Array
 
 
 def fits(net: Network) -> bool:
-    """Whether every stage of the network can be written out by `dense`."""
+    """Whether `dense` supports every stage of the network."""
     return all(inputs * outputs <= _ENTRIES for inputs, outputs in itertools.pairwise(net.widths))
 
 
 def dense(net: Network, k: int) -> tuple[Array, Array]:
-    """Weights and bias of stage `k` in one matrix. Raises ValueError where that would not fit into memory."""
+    """Weights and bias of stage `k` as dense matrices. Raises ValueError if they would not fit into memory."""
     inputs, outputs = net.widths[k], net.widths[k + 1]
     if inputs * outputs > _ENTRIES:
         raise ValueError(
@@ -57,7 +57,7 @@ def dense(net: Network, k: int) -> tuple[Array, Array]:
 def program(
     matrices: Sequence[tuple[Array, Array]], box: tuple[Array, Array], hidden: Sequence[tuple[Array, Array]]
 ) -> Program:
-    """Write one sample's region out; all variables run from 0 to 1, so that HiGHS' tolerances are relative.
+    """Build the program of a sample's region; all variables are in [0, 1], so that HiGHS' tolerances are relative.
 
     A ReLU with input h in [low, high], low < 0 < high, becomes high · a with a >= 0, high · a >= h, a <= d and
     high · a <= h - low · (1 - d), where d is the binary (section 4.1); the others are linear and need no variables.
@@ -91,7 +91,7 @@ def program(
 
 
 def minimise(row: Array, side: float, written: Program, seconds: float) -> Any:
-    """The least row @ v over a program's points with row @ v <= side: the result of scipy's `milp`, solved by HiGHS."""
+    """Minimise row @ v over a program's points with row @ v <= side: the result of scipy's `milp`, solved by HiGHS."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and few runs search
 
     constraints = LinearConstraint(np.vstack([written.a, row]), -np.inf, np.append(written.b, side))
@@ -107,7 +107,7 @@ def minimise(row: Array, side: float, written: Program, seconds: float) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without standard output: HiGHS prints from C++ at times, whatever it is told."""
+    """Suppress standard output within the context: HiGHS sometimes prints from C++ in spite of its options."""
     with _silence:
         try:
             kept = os.dup(_STDOUT)

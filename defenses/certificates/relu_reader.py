@@ -1,8 +1,8 @@
-"""Any module read as a ReLU network, by watching the operations of one pass over a few images.
+"""Conversion of a module to a ReLU network, by tracing the operations of a pass over a few images.
 
-What is watched are the operations that torch runs at last (ATen), not modules: so wrappers, functional code, in-place ReLUs
-and hooks are read as what they compute. The pass must be a chain: every operation takes the result of the one before it
-and constants. A model that reads a value out of a tensor, on which it could branch, or that draws random numbers is refused.
+The trace records ATen operations, not modules, so that wrappers, functional code, in-place ReLUs and hooks are supported. The
+pass must be a chain: every operation takes the result of the previous operation and constants. A model that reads a value from
+a tensor, on which it could branch, or that draws random numbers is refused.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ from gauntlet.defenses.certificates.relu_network import Affine, Network, Unsuppo
 from gauntlet.defenses.certificates.relu_operations import READERS, UNIT, AtenCall
 
 _EXAMPLES = 17
-"""Images of the pass: a number that no layer has by chance, so that a reshape across samples is noticed."""
+"""Number of images of the pass, unlikely as the width of a layer, so that a reshape across samples is noticed."""
 _SAME = frozenset({"clone", "alias", "detach", "lift_fresh", "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze"})
-"""Operations that change no value and, where they keep the samples apart, no order."""
+"""Operations that do not change values, nor their order if they do not mix samples."""
 _RELU = frozenset({"relu", "relu_", "clamp_min", "clamp_min_"})
 _KINDS = "linear and convolutional layers, ReLU, batch normalisation, average pooling and arithmetic with constants"
 
 
 def network(model: nn.Module, images: Tensor) -> Network:
-    """Read `model` in eval mode from one pass over some of the images (N, …), and compare both on them.
+    """Convert `model` in eval mode from a pass over some of the images (N, …), and compare both on them.
 
-    The images are given to the model as they are. Each map's `rounding` is that of the arithmetic seen: summation in any
-    order and fused multiplication are allowed for, and TF32 where it is allowed on CUDA; convolutions computed through
-    Winograd or Fourier transforms are not.
+    The images keep dtype and device. Each map's `rounding` covers summation in any order and fused multiplication, and TF32
+    if it is enabled on CUDA; it does not cover convolutions by Winograd or Fourier transforms.
 
-    Raises UnsupportedModelError with the operation that is not supported, and where the model computes something else than
-    what was read. What the model raises is raised.
+    Raises UnsupportedModelError that names an unsupported operation, and if the results differ. Errors of the model are raised.
     """
     few = (
         images[torch.arange(_EXAMPLES) % len(images)] if len(images) else images.new_zeros(_EXAMPLES, *images.shape[1:])
@@ -59,7 +57,7 @@ def network(model: nn.Module, images: Tensor) -> Network:
 
 
 def _compare(net: Network, model: nn.Module, images: Tensor) -> None:
-    # Catches what depends on more than the operations, such as Python state, and mistakes in the reading.
+    # Catches dependence on other state, such as Python objects, and mistakes of the conversion.
     draw = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     points = torch.cat([images, draw.to(images)])
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
@@ -69,25 +67,25 @@ def _compare(net: Network, model: nn.Module, images: Tensor) -> None:
     error = forward_error(net, [x.abs(), *values[:-1]])
     if not ((values[-1] - true).abs() <= error).all():
         raise UnsupportedModelError(
-            "the model computes something else than the operations that were read say: look for state that changes "
-            "between passes, and for weights that are not finite"
+            "the model computes something else than its traced operations: look for state that changes between passes, and "
+            "for weights that are not finite"
         )
 
 
 class _Watch(TorchDispatchMode):
-    """Follows the chain of operations from `images`, and writes each as an affine map of its stage."""
+    """Traces the chain of operations from `images`, and converts each to an affine map of its stage."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.last = images
         self.stages: list[list[Affine]] = [[]]
         self.widths = [images.shape[1:].numel()]
-        # Kept, so that no later tensor takes the identity of one that depends on the images.
+        # Kept alive, so that no later tensor reuses an id.
         self.followed: dict[int, Tensor] = {id(images): images}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Else torch loads its compiler at the first operation, which takes two seconds.
+        # Otherwise torch loads its compiler at the first operation, which takes two seconds.
         return False
 
     def __torch_dispatch__(

@@ -1,4 +1,4 @@
-"""What an attacker may change: a ball cut with the box [0, 1], and the least value of a linear function over it."""
+"""The region of an attacker: a ball intersected with the box [0, 1], and the minimum of a linear function over it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Region:
     """(N, D): clean pixels."""
     norm: Norm
     radius: float
-    """Of the ball; for Linf the box between `low` and `high` says all."""
+    """Radius of the ball; for Linf the region is the box between `low` and `high`."""
 
     def __getitem__(self, rows: Tensor | slice) -> Region:
-        """The regions of some samples, or of one sample several times."""
+        """Select the regions of samples; samples may be repeated."""
         return Region(self.low[rows], self.high[rows], self.centre[rows], self.norm, self.radius)
 
     def least(self, row: Tensor) -> Tensor:
-        """The least row · x over each region for rows (N, D), or less than it, float64 (N,).
+        """A lower bound of row · x over each region for rows (N, D), float64 (N,).
 
-        Exact for Linf and L1. For L2 the constraint of the norm is priced: whatever the price, what is found is a lower
-        bound, and a few steps bring the price close to the best one.
+        Exact for Linf and L1. For L2 it is the Lagrangian dual in the multiplier of the norm: every multiplier gives a lower
+        bound, and a few steps approach the best multiplier.
         """
         if self.norm == "Linf":
             return (row * (self.low + self.high) / 2).sum(1) - (row.abs() * (self.high - self.low) / 2).sum(1)
@@ -46,7 +46,7 @@ class Region:
             room = room.gather(1, order)
             lost = weight * torch.minimum(room, (self.radius - (room.cumsum(1) - room)).clamp_min(0))
             return (row * self.centre).sum(1) - lost.sum(1)
-        # Each pixel moves by step · weight, or to its end where that is nearer; the steps rise to the radius.
+        # Each pixel moves by step · weight, at most to its bound; the step increases until the radius is reached.
         step = torch.zeros(len(row), 1, dtype=row.dtype)
         for _ in range(_STEPS):
             ends = (step * weight >= room) & (step > 0)

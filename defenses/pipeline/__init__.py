@@ -1,1 +1,1 @@
-"""The defended model, its card, and what defenses are made of."""
+"""The defended model, the card and catalog of defenses, and the parts that defenses share."""

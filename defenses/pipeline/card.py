@@ -1,4 +1,4 @@
-"""What the registry knows of a defense at inference."""
+"""The card and registry entry of a defense at inference."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:  # listing defenses must not import torch
     from torch import nn
 
 DefenseKind = Literal["input", "output", "model"]
-"""Where a defense acts: on the images, on the model's output, or around the model as a whole."""
+"""Where a defense acts: on the images, on the model's output, or around the whole model."""
 
 
 @dataclass(frozen=True)
 class DefenseCard:
-    """What a defense is, for listings, and for choosing the attack that fits it."""
+    """The description of a defense, for listings and for the choice of adaptive attacks."""
 
     name: str
     summary: str
@@ -23,36 +23,36 @@ class DefenseCard:
     source: str
     """Paper, or library with class name."""
     differentiable: bool
-    """Whether autograd gives the true, useful gradient through it."""
+    """Whether autograd gives the true, useful gradient."""
     randomised: bool
     """Whether two passes over the same input may differ."""
     kind: DefenseKind = "input"
     test_time_gradient: bool = False
-    """Whether it takes gradients itself, inside its forward."""
+    """Whether its forward pass computes gradients."""
     rejects: bool = False
     """Whether the last output is an additional one that rejects the image (`gauntlet.attacks.views.rejection_view`)."""
     certificates: tuple[str, ...] = ()
-    """Norms for which a certificate may be computed of a model behind it."""
+    """Norms for which certificates can be computed for a model behind the defense."""
     library: str = ""
-    """The distribution whose code it runs, with its version part of keys; empty where it runs none."""
+    """The distribution whose code the defense runs; its version is part of cache keys. Empty if there is none."""
     samples: int | None = None
-    """How many samples a benchmark takes where nobody says; None: all. For defenses that take long."""
+    """Default number of samples of a benchmark, for slow defenses; None for all."""
 
 
 @dataclass(frozen=True)
 class DefenseEntry:
-    """A registry entry: the card, and what builds the defense.
+    """A registry entry: the card, and the function that builds the defense.
 
-    By the card's kind `build(**settings)` returns
+    Depending on the card's kind, `build(**settings)` returns
 
     - `input`: a module from images to images, float tensors (N, C, H, W) in [0, 1], same dtype, on the input's device;
-    - `output`: a module from logits (N, K) to what is given out in their place, (N, K), or (N, K + 1) where it rejects;
-    - `model`: a function from the undefended model (a module from images to logits) to the defended one. Where that has a
+    - `output`: a module from logits (N, K) to the outputs of the defended model, (N, K), or (N, K + 1) if it rejects;
+    - `model`: a function from the undefended model (a module from images to logits) to the defended model. If that has a
       method `attack_view()`, gradient attacks receive the module that it returns: same shapes, a useful gradient.
 
-    They need not support autograd where the card says that they are not differentiable. `substitute(**settings)`, of input
-    defenses, is a differentiable module close to the defense, whose gradient BPDA takes; the identity where there is none.
-    `version` rises when the output changes.
+    A defense that is not differentiable need not support autograd. `substitute(**settings)`, for input defenses, returns a
+    differentiable module close to the defense, whose gradient BPDA uses (default: the identity). `version` must be raised when
+    the output changes.
     """
 
     card: DefenseCard
@@ -60,14 +60,14 @@ class DefenseEntry:
     version: int = 1
     substitute: Callable[..., nn.Module] | None = None
     source_digest: str = ""
-    """Stands for its code in keys, of a defense that is not Gauntlet's: set where it is registered."""
+    """Digest of the code in cache keys, for defenses of plugins; set by the registry."""
 
     def make(self, **settings: Any) -> Any:
-        """The defense, with a setting that it does not have refused by name."""
+        """Build the defense. Raises ValueError for an unknown setting."""
         return _made(self.card.name, self.build, settings)
 
     def make_substitute(self, **settings: Any) -> nn.Module | None:
-        """The differentiable stand-in, with the same settings; None where there is none."""
+        """Build the differentiable substitute with the same settings; None if there is none."""
         substitute: nn.Module | None = _made(self.card.name, self.substitute, settings) if self.substitute else None
         return substitute
 

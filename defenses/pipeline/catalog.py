@@ -1,4 +1,7 @@
-"""All defenses at inference by name, as lazy `module:object` entries: listing them imports nothing."""
+"""All defenses at inference by name, as lazy `module:object` entries. Listing them imports nothing.
+
+To add a defense, write its module in `gauntlet.defenses` and add its name here.
+"""
 
 from __future__ import annotations
 

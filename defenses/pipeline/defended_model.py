@@ -1,4 +1,4 @@
-"""A model behind a defense, and what gradient attacks receive in its place."""
+"""A model behind a defense, and the view of it that gradient attacks receive."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gauntlet.defenses.pipeline.card import DefenseEntry
 class DefendedModel(nn.Module):
     """Logits of `model` behind a defense: transformed images, transformed outputs, or both.
 
-    `differentiable` and `randomised` say what the defense is: from its card, or measured by `is_differentiable` and
-    `is_randomised`. `substitute`: what BPDA takes the gradient of, in place of an input defense that has none. `rejects`: the
-    last output is the rejection, see `gauntlet.attacks.views.rejection_view`. `twin`: the undefended model, None without a
-    defense.
+    `differentiable` and `randomised` describe the defense: from its card, or measured by `profile`
+    (`is_differentiable`, `is_randomised`). `substitute`: the module whose gradient BPDA uses for an input defense. `rejects`:
+    whether the last output is the rejection, see `gauntlet.attacks.views.rejection_view`. `twin`: the undefended model, None
+    without a defense.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class DefendedModel(nn.Module):
         self.differentiable = differentiable
         self.randomised = randomised
         self.rejects = rejects
-        # Not registered: its parameters are the model's.
+        # In a tuple, since a submodule would register the model's parameters twice.
         self._twin = (twin,)
-        # A module is born in training mode; this one follows what it wraps.
+        # New modules are in training mode; this module takes the mode of the wrapped model.
         self.training = model.training
 
     @property
@@ -52,21 +52,21 @@ class DefendedModel(nn.Module):
 
     @property
     def beneath(self) -> nn.Module | None:
-        """The pipeline without its output defense: what it gives out before that; None where there is none."""
+        """The pipeline without its output defense; None if there is none."""
         if isinstance(self.output, nn.Identity):
             return None
         return DefendedModel(self.model, self.transform, differentiable=True, randomised=self.randomised)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K), or (N, K + 1) where it rejects, of images (N, C, H, W) in [0, 1]."""
+        """Logits (N, K), or (N, K + 1) if it rejects, of images (N, C, H, W) in [0, 1]."""
         logits: Tensor = self.output(self.model(self.transform(images)))
         return logits
 
     def attack_view(self) -> DefendedModel:
-        """What gradient attacks receive: itself, or the same function with BPDA's gradient.
+        """The model for gradient attacks: itself, or the same function with BPDA's gradient.
 
-        The view shares model and defense, and its outputs are the same bit for bit, but for a defense around the model that
-        brings a view of its own.
+        The view shares model and defense, and its outputs are bitwise equal, except for a defense around the model with its
+        own view.
         """
         own = getattr(self.model, "attack_view", None)
         if self.differentiable and own is None:
@@ -88,7 +88,7 @@ def _acts(part: nn.Module) -> bool:
 
 
 def defend(model: nn.Module, entry: DefenseEntry, settings: Mapping[str, Any] | None = None) -> DefendedModel:
-    """`model` (images to logits) behind a registered defense, in the model's mode. Raises ValueError for its settings."""
+    """Put `model` (images to logits) behind a registered defense, in the model's mode. Raises ValueError for bad settings."""
     card, made = entry.card, entry.make(**(settings or {}))
     twin = None if card.name == "none" else model
     facts: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""Models with a detector: an image that looks suspicious is rejected.
+"""Models with a detector, which rejects suspicious images.
 
-How rejection counts is defined in `gauntlet.attacks.views.rejection_view`: a clean image that is rejected is not classified
-correctly, and an attacked image that is rejected is no success.
+`gauntlet.attacks.views.rejection_view` defines the effect of a rejection: a rejected clean image counts as misclassified, and
+a rejected attacked image as no success.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 
 class Score(Protocol):
-    """How suspicious images are: a module, so that what it holds moves with the model.
+    """A score of how suspicious images are; a module, so that its tensors move with the model.
 
-    It may have a method `attack_view()` that gives a score of the same values with a useful gradient.
+    It may have a method `attack_view()` that returns a score with the same values and a useful gradient.
     """
 
     def __call__(self, model: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor) -> Tensor:
-        """(N,), larger is more suspicious, for images (N, C, H, W) and the model's logits (N, K) of them."""
+        """Scores (N,), larger for more suspicious images, of images (N, C, H, W) with the model's logits (N, K)."""
         ...
 
 
 class DetectorModel(nn.Module):
-    """A model that rejects what scores `threshold` or more: logits and a rejection, (N, K + 1).
+    """A model that rejects images with a score of at least `threshold`: logits and a rejection, (N, K + 1).
 
-    The last output is the largest logit plus score − threshold. So it is larger than all logits exactly where the image is
-    rejected (by one step of floating-point numbers at least), and attacks see by how much.
+    The last output is the largest logit plus score − threshold: it exceeds all logits (by at least one floating-point step)
+    exactly if the image is rejected, and its margin is available to attacks.
     """
 
     def __init__(self, model: nn.Module, score: Score, threshold: float) -> None:
@@ -37,7 +37,7 @@ class DetectorModel(nn.Module):
         self.model = model
         self.score = score
         self.threshold = threshold
-        # A module is born in training mode; this one follows what it wraps.
+        # New modules are in training mode; this module takes the mode of the wrapped model.
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class DetectorModel(nn.Module):
         return torch.cat([logits, rejection[:, None]], dim=1)
 
     def attack_view(self) -> nn.Module:
-        """Itself, with the score's own view where it has one."""
+        """The model with the score's own view, if it has one."""
         view = getattr(self.score, "attack_view", None)
         return self if view is None else DetectorModel(self.model, view(), self.threshold)
 

@@ -1,4 +1,4 @@
-"""Where randomised defenses take their numbers from."""
+"""Random numbers of randomised defenses."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 from gauntlet.attacks.ops.random import Draws, active_draws
 
-# Tags tell these numbers from those that an attack draws for the same sample and step.
+# Tags separate these numbers from those that an attack draws for the same sample and step.
 INPUT_NOISE, RESIZE_PAD, TOTAL_VARIATION, OUTPUT_NOISE, SELECTION, ESTIMATION, EXPECTATION = range(192, 199)
 
 
 def draws_for(batch: Tensor) -> Draws:
     """The draws for the rows of a batch, on its device.
 
-    Those that the caller provides (`gauntlet.attacks.ops.random.model_randomness`): then the same sample at the same step gets
-    the same numbers in any batch. Where nobody provides any, keys come from torch's global generator.
-    Raises ValueError where the draws are for another number of samples.
+    With draws from the caller (`gauntlet.attacks.ops.random.model_randomness`), the same sample at the same step gets the same
+    numbers in any batch. Without them, keys come from torch's global generator. Raises ValueError if the draws are for another
+    number of samples.
     """
     draws = active_draws()
     if draws is None:
@@ -28,6 +28,6 @@ def draws_for(batch: Tensor) -> Draws:
 
 
 def child_keys(draws: Draws, count: int, tag: int) -> Tensor:
-    """Keys of `count` independent streams for each sample, int64 (N, count): for what needs many draws at one step."""
+    """Keys of `count` independent streams per sample, int64 (N, count), for many draws at the same step."""
     low, high = draws.bits(2 * count, tag).view(len(draws.keys), count, 2).unbind(2)
     return low | (high >> 1) << 32

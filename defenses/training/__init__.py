@@ -1,1 +1,1 @@
-"""Training recipes: published defenses that change the weights, each short and reading like its paper."""
+"""Training recipes: published defenses that change the weights, and the training loop that they share."""

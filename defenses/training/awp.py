@@ -18,9 +18,9 @@ WARM_UP = 0.05
 def loss(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator, done: float = 1.0
 ) -> Tensor:
-    """The loss of TRADES at weights w + v, where v raises it (algorithm 1); its gradient is that at w + v.
+    """The loss of TRADES at weights w + v, where v increases it (algorithm 1); its gradient is that at w + v.
 
-    The perturbed weights are passed to the model, never written into it: nothing is to be restored after the step.
+    The perturbed weights are passed to the model, not written into it, so that nothing is restored after the step.
     """
     point = farthest(model, x, threat, generator)
     if done < WARM_UP:
@@ -30,12 +30,12 @@ def loss(
 
 
 def perturbed(model: nn.Module, x: Tensor, point: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The weights after a step along the gradient of the loss, layer by layer of length gamma · ‖w‖.
+    """The weights after a step along the gradient of the loss, of length gamma · ‖w‖ for each layer.
 
-    As in the authors' code (csdongxian/AWP, utils_awp.py) it is one step, in training mode, of weights of two or more
-    dimensions (no biases, no batch norms), and leaves the running statistics of batch norms as they are.
+    As in the authors' code (csdongxian/AWP, utils_awp.py) it is a single step in training mode, for weights of at least two
+    dimensions (no biases, no batch norms); the running statistics of batch norms are not changed.
     """
-    # Copies, which take the updates of the running statistics.
+    # Copies receive the updates of the running statistics.
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     value = trade_off(lambda at: functional_call(model, buffers, (at,)), x, point, y)
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1 and weight.requires_grad}

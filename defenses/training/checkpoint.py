@@ -1,4 +1,4 @@
-"""A training's state in a file: whole or absent, and read without running anybody's code."""
+"""Checkpoints of a training: written atomically, and read without running code from the file."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import torch
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of a training is kept, and how the file is written."""
+    """The file of a checkpoint, and the function that writes it."""
 
     path: Path
     replace: Callable[[Path, Callable[[BinaryIO], None]], None]
-    """Replaces a file atomically by what a function writes into a binary file object."""
+    """Replaces a file atomically; the given function writes the content to a binary file object."""
 
 
 def write_checkpoint(checkpoint: Checkpoint, state: Mapping[str, Any], identity: Mapping[str, str]) -> None:
-    """Write `state` (tensors, numbers, texts) and the identity of its training in place of an older checkpoint."""
+    """Replace the checkpoint by `state` (tensors, numbers, strings) and the identity of its training."""
     content = {"identity": dict(identity), "state": dict(state)}
     checkpoint.replace(checkpoint.path, lambda file: torch.save(content, file))
 
 
 def read_checkpoint(path: Path, identity: Mapping[str, str]) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU.
+    """Read the state of a checkpoint, on the CPU.
 
-    Raises ValueError for a file that is none or is damaged, and for one of another training, naming what differs.
+    Raises ValueError for a file that cannot be read, and for a checkpoint of another training, with the difference.
     """
-    repair = f"go on as it was begun, or delete {str(path)!r} to begin anew"
+    repair = f"continue with the same settings, or delete {str(path)!r} to start again"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         stored, state = dict(loaded["identity"]), dict(loaded["state"])
     except OSError:
         raise
-    except Exception as error:  # of any kind: a damaged pickle fails wherever reading it goes astray
-        raise ValueError(f"checkpoint {str(path)!r} cannot be read ({error}): delete it to begin anew") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ValueError(f"checkpoint {str(path)!r} cannot be read ({error}): delete it to start again") from error
     for name in sorted({*stored, *identity}):
         if stored.get(name) != identity.get(name):
             raise ValueError(

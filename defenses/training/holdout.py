@@ -1,4 +1,4 @@
-"""Samples that training does not see, and robust accuracy on them: how robust overfitting is noticed."""
+"""Held-out samples, and robust accuracy on them, which shows robust overfitting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS = 10
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of `n` samples, how many are right when clean, and how many of those still after PGD."""
+    """Numbers of samples, of `n`, that are classified correctly clean, and also after PGD."""
 
     clean: int
     robust: int
@@ -25,12 +25,14 @@ class Accuracy:
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (int64) of the samples to train on and of those to hold out: a random `share` of every class.
+    """Indices (int64) of the samples to train on, and of those to hold out: a random `share` of every class.
 
-    Raises ValueError for a share outside (0, 1), and where it leaves no sample on one of the two sides.
+    Raises ValueError for a share outside (0, 1), and if one of the two sets is empty.
     """
     if not 0 < share < 1:
-        raise ValueError(f"hold-out {share!r} must be a share of the training samples between 0 and 1, such as 0.1")
+        raise ValueError(
+            f"hold-out {share!r} must be between 0 and 1, as a share of the training samples, for instance 0.1"
+        )
     generator = torch.Generator().manual_seed(seed)
     held = []
     for label in labels.cpu().unique():
@@ -42,7 +44,7 @@ def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     keep[out] = False
     if not len(out) or not keep.any():
         raise ValueError(
-            f"hold-out {share!r} of {len(labels)} samples leaves {int(keep.sum())} to train on and {len(out)} out"
+            f"hold-out {share!r} of {len(labels)} samples leaves {int(keep.sum())} samples to train on and {len(out)} held out"
         )
     return keep.nonzero()[:, 0], out
 
@@ -60,7 +62,7 @@ def measure(
     """Accuracy on clean images (N, C, H, W) in [0, 1] and after PGD: 10 steps of eps / 4, one random start.
 
     The model is in eval mode meanwhile; random numbers come from `seed` alone, drawn on `device` (default: the images').
-    It is an upper bound, good for comparing epochs; what a model withstands is for `gauntlet run` to find out.
+    The result is an upper bound for the comparison of epochs; use `gauntlet run` to evaluate a model.
     """
     place = images.device if device is None else device
     generator = torch.Generator(place).manual_seed(seed)

@@ -12,10 +12,10 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.defenses.training.recipe import Recipe
 
 WIDER = 4 / 3
-"""Trained on a larger ball than the threat model's, as the authors do (0.33 for 0.3 in their code's defaults)."""
+"""Factor of the training eps over that of the threat model, as in the authors' defaults (0.33 for 0.3)."""
 WARM_UP = 0.05
 RAMP = 0.5
-"""Shares of the training: first on clean images only; then eps grows from 0, and kappa falls from 1 to 0.5."""
+"""Shares of the training: WARM_UP on clean images only; during RAMP eps grows from 0 and kappa falls from 1 to 0.5."""
 
 
 def loss(
@@ -29,17 +29,16 @@ def loss(
     ramp = min(max((done - WARM_UP) / RAMP, 0.0), 1.0)
     kappa = 1 - ramp / 2
     natural = cross_entropy(model(x), y)
-    # Never in low precision, where small radii would vanish beside their centres.
+    # In float32, since small radii would vanish beside their centres in low precision.
     with torch.autocast(x.device.type, enabled=False):
         worst = cross_entropy(worst_logits(layers, last, x, y, ramp * WIDER * threat.eps), y)
     return kappa * natural + (1 - kappa) * worst
 
 
 def worst_logits(layers: Sequence[nn.Module], last: nn.Linear, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Upper bounds (N, K) of the logits' differences to the label's, in the Linf ball of `eps` and the box.
+    """Upper bounds (N, K) of the differences of the logits to the label's logit, in the Linf ball of `eps` and the box.
 
-    The last layer is merged with the differences (the paper's elision), which is tighter than subtracting
-    bounds of logits.
+    The last layer is merged with the differences (elision in the paper), which is tighter than differences of bounds.
     """
     low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
     for layer in layers:
@@ -66,10 +65,9 @@ def bounds_after(layer: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, T
 
 
 def plain_layers(model: nn.Module) -> tuple[list[nn.Module], nn.Linear]:
-    """The layers of nested sequences in order, the last apart.
+    """The layers of nested sequences in order, and the last layer separately.
 
-    Raises ValueError for a model that is anything else than a sequence of Linear, Conv2d, ReLU, Flatten and Identity
-    that ends with Linear.
+    Raises ValueError unless the model is a sequence of Linear, Conv2d, ReLU, Flatten and Identity that ends with Linear.
     """
     layers = list(_unrolled(model))
     for layer in layers:
@@ -82,7 +80,7 @@ def plain_layers(model: nn.Module) -> tuple[list[nn.Module], nn.Linear]:
     last = layers.pop() if layers else None
     if not isinstance(last, nn.Linear):
         raise ValueError(
-            f"IBP needs a Linear layer at the end, not {type(last).__name__}: name a model that ends in one"
+            f"IBP needs a Linear layer at the end, not {type(last).__name__}: choose a model that ends with one"
         )
     return layers, last
 

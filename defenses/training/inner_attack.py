@@ -1,4 +1,4 @@
-"""What the recipes' inner attacks share: the gradient with respect to the image, and the ball."""
+"""Steps and starting points of the recipes' inner attacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 
 
 def uniform_start(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-    """A point with every pixel drawn from [-eps, eps] around the clean one, brought into the ball and the box."""
+    """A point with every pixel drawn from [-eps, eps] around the clean pixel, projected into the ball and the box."""
     delta = 2 * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) - 1
     return project(x + threat.eps * delta, x, threat)
 
@@ -27,9 +27,9 @@ def ascend(point: Tensor, x: Tensor, objective: Callable[[Tensor], Tensor], size
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in eval mode; afterwards every submodule is in the mode it was in before.
+    """Set the model to eval mode within the context, and restore the mode of every submodule afterwards.
 
-    `model.train()` instead would also set the parts that their author keeps in eval mode, such as frozen batch norms.
+    `model.train()` would also change submodules that are kept in eval mode, such as frozen batch norms.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

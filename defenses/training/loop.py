@@ -19,31 +19,31 @@ from gauntlet.defenses.training.recipe import Recipe
 from gauntlet.defenses.training.training_state import TrainingState, start_training
 
 FALL = 0.2
-"""How far robust accuracy on a training batch may fall in an epoch, as in locuslab/fast_adversarial (train_fgsm.py)."""
+"""Largest accepted drop of robust accuracy on a training batch in an epoch, as in locuslab/fast_adversarial (train_fgsm.py)."""
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is reported after each epoch."""
+    """The report after an epoch."""
 
     done: int
     total: int
     loss: float
-    """Mean over the samples."""
+    """Mean loss over the samples."""
     robust: float | None = None
-    """Accuracy after PGD of 10 steps on the held-out samples, a share; None without them."""
+    """Accuracy on the held-out samples after PGD of 10 steps, a share; None without them."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended."""
+    """The result of `fit`."""
 
     epoch: int
     """The epoch whose weights the model has."""
     stopped: str = ""
-    """Why it ended before its last epoch; empty where it did not."""
+    """Reason for an end before the last epoch; else empty."""
 
 
 Progress = Callable[[Epoch], None]
@@ -64,18 +64,18 @@ def fit(
 ) -> FitResult:
     """Train `model` in place on images (N, C, H, W) in [0, 1] and labels (N,), and leave it in eval mode.
 
-    It is trained on the device of its parameters, to which images are brought batch by batch; `precision` bfloat16
-    computes under autocast. With `held_out` images and labels it gets the weights of the epoch that is most robust on them
-    (Rice et al. 2020, arXiv 2002.11569), or most accurate, if the recipe is not adversarial. Where a recipe has a safeguard
-    and robust accuracy collapses, training ends with the weights of before.
+    Training is on the device of the parameters, to which images are moved batch by batch; `precision` bfloat16 computes under
+    autocast. With `held_out` images and labels the model gets the weights of the epoch that is most robust on them (Rice et al.
+    2020, arXiv 2002.11569), or most accurate for a recipe that is not adversarial. If a recipe has a safeguard and robust
+    accuracy collapses, training ends with the weights before the collapse.
 
-    After each epoch everything is written to the file of `checkpoint`; where it is there, training goes on from it, and ends
-    with the same weights as without a break. Batches and all random numbers of the recipe come from generators of `seed`,
-    so that the same seed gives the same weights on the same machine at one number of threads; the model's initial
-    weights are the caller's, and dropout, where the model has it, draws from torch's global generator.
+    After each epoch the state is written to `checkpoint`; if that file exists, training continues from it, with the same final
+    weights as without an interruption. Batches and the recipe's random numbers come from generators of `seed`, so that the same
+    seed gives the same weights on the same machine with the same number of threads; initial weights are the caller's, and
+    dropout draws from torch's global generator.
 
-    Raises ValueError for no samples, labels that are not as many as the images, a threat model that the recipe is not
-    made for, a checkpoint of another training, and a loss that is not finite.
+    Raises ValueError for no samples, a wrong number of labels, a threat model that the recipe does not support, a checkpoint of
+    another training, and a loss that is not finite.
     """
     check_training(images, labels, recipe, threat)
     first = next(model.parameters(), None)
@@ -109,23 +109,23 @@ def fit(
 
 
 def check_training(images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel) -> None:
-    """Raise ValueError for what `fit` cannot train with."""
+    """Raise ValueError for arguments that `fit` cannot train with."""
     if not len(images):
         raise ValueError("images is empty: give at least one image to train on")
     if len(images) != len(labels):
-        raise ValueError(f"labels has {len(labels)} entries for {len(images)} images: give one label an image")
+        raise ValueError(f"labels has {len(labels)} entries for {len(images)} images: give a label for each image")
     if threat.norm == "L1" or recipe.norm not in (None, threat.norm):
         raise ValueError(
             f"threat {threat} does not fit recipe {recipe.name!r}: it trains against {recipe.norm or 'Linf and L2'}"
         )
     if threat.target:
-        raise ValueError(f"threat {threat} has a target: training is against any wrong class, leave the target out")
+        raise ValueError(f"threat {threat} has a target: training is against any wrong class: leave out the target")
 
 
 def _train_epoch(
     course: TrainingState, images: Tensor, labels: Tensor, recipe: Recipe, threat: ThreatModel, precision: Precision
 ) -> tuple[float, tuple[Tensor, Tensor]]:
-    """One pass over the samples: the mean loss, and the first batch."""
+    """Train for an epoch; returns the mean loss and the first batch."""
     model, total = course.model, 0.0
     batches = torch.randperm(len(images), generator=course.shuffle).split(recipe.batch_size)  # type: ignore[no-untyped-call]
     steps = recipe.epochs * len(batches)
@@ -152,26 +152,26 @@ def _train_epoch(
 
 
 def _collapse(course: TrainingState, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> str:
-    """What to say where PGD suddenly breaks a training batch (catastrophic overfitting); else nothing."""
+    """A sentence if robust accuracy on a training batch collapses (catastrophic overfitting); else empty."""
     accuracy = measure(course.model, x, y, threat, seed=seed, batch_size=len(x), device=course.device)
     before, course.watched = course.watched, accuracy.robust / accuracy.n
     if course.watched >= before - FALL:
         return ""
     return (
         f"catastrophic overfitting in epoch {course.epoch}: on a training batch, accuracy after PGD fell from "
-        f"{before:.0%} to {course.watched:.0%}; the weights are those of before"
+        f"{before:.0%} to {course.watched:.0%}; the weights are those before the fall"
     )
 
 
 @contextmanager
 def _computing(model: nn.Module, device: torch.device, precision: Precision) -> Iterator[None]:
-    """Within it the model computes in `precision`; its logits are float32, for the losses."""
+    """Compute in `precision` within the context, with float32 logits for the losses."""
     if precision == "float32":
         yield
         return
     hook = model.register_forward_hook(lambda _module, _inputs, logits: logits.float())
     try:
-        # No cache: older versions of torch use what was cast while gradients were off again where they are on.
+        # No cache: older versions of torch reuse tensors cast under no_grad where gradients are needed.
         with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
             yield
     finally:
@@ -188,7 +188,7 @@ def _identity(
     precision: Precision,
     held_out: tuple[Tensor, Tensor] | None,
 ) -> dict[str, str]:
-    """What must be the same for a checkpoint to be gone on with."""
+    """The settings that must be the same to continue from a checkpoint."""
     data = hashlib.sha256()
     for part in (images, labels, *(held_out or ())):
         data.update(part.detach().cpu().contiguous().numpy().tobytes())

@@ -19,9 +19,9 @@ def loss(
 ) -> Tensor:
     """BCE(f(x'), y) + beta · KL(f(x) ‖ f(x')) · (1 − f_y(x)), where x' maximises the cross-entropy (algorithm 1).
 
-    The boosted cross-entropy BCE adds -log(1 − the largest probability of a wrong class), so that a wide margin pays. As
-    in the authors' code (YisenWang/MART, mart.py) x' starts at x with normal noise of 0.001 and is made in eval mode, the
-    last factor is not detached, and 1.0001 keeps the logarithm finite.
+    The boosted cross-entropy BCE adds -log(1 − the largest probability of a wrong class), which rewards a large margin. As
+    in the authors' code (YisenWang/MART, mart.py) x' starts at x with Gaussian noise of 0.001 and is computed in eval mode,
+    the last factor is not detached, and 1.0001 keeps the logarithm finite.
     """
     with evaluating(model):
         point = x + 0.001 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

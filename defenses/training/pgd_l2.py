@@ -5,8 +5,7 @@ from __future__ import annotations
 from gauntlet.defenses.training.pgd import loss
 from gauntlet.defenses.training.recipe import Recipe
 
-# The loss takes any norm: its steps follow the normalised gradient, and a random start that leaves the ball is scaled
-# onto it.
+# The loss supports any norm: steps follow the normalised gradient, and a random start outside the ball is projected.
 RECIPE = Recipe(
     name="pgd_l2",
     summary="projected gradient descent in L2, 10 steps, in training mode",

@@ -24,10 +24,10 @@ def loss(
 
 
 def farthest(model: nn.Module, x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-    """The point of the ball whose prediction differs most from that at x, by 10 steps of 2.5 eps / 10.
+    """The point of the ball with the largest divergence from the prediction at x, by 10 steps of 2.5 eps / 10.
 
-    As in the authors' code (yaodongyu/TRADES, trades.py) it starts at x with normal noise of 0.001, since the gradient
-    of the divergence is zero at x itself, and is made in eval mode.
+    As in the authors' code (yaodongyu/TRADES, trades.py) it starts at x with Gaussian noise of 0.001, since the gradient of
+    the divergence is zero at x itself, and is computed in eval mode.
     """
     with evaluating(model):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""All that changes while a model is trained, so that it can be written down and gone on with."""
+"""The state of a training, which checkpoints save and restore."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from gauntlet.defenses.training.recipe import Recipe
 
 @dataclass
 class TrainingState:
-    """A training under way."""
+    """The state of a training between two epochs."""
 
     model: nn.Module
     device: torch.device
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     shuffle: torch.Generator
-    """Order of the samples."""
+    """Generator of the order of the samples."""
     noise: torch.Generator
-    """The recipe's random numbers, on the model's device."""
+    """Generator of the recipe's random numbers, on the model's device."""
     epoch: int = 0
-    """Epochs done."""
+    """Number of completed epochs."""
     watched: float = 0.0
-    """Robust accuracy on a training batch after the last epoch, where the recipe has a safeguard."""
+    """Robust accuracy on a training batch after the last epoch, if the recipe has a safeguard."""
     kept: dict[str, Tensor] = field(default_factory=dict)
-    """Weights and buffers of the best epoch so far, where one is chosen."""
+    """Weights and buffers of the best epoch so far; empty if no epoch is selected."""
     kept_epoch: int = 0
     kept_score: float = -1.0
-    """Its accuracy on held-out samples."""
+    """Accuracy of that epoch on held-out samples."""
     stopped: str = ""
     """Why training ended before its last epoch."""
 
     def keep(self, score: float) -> None:
-        """Remember the weights as they are now."""
+        """Keep a copy of the current weights."""
         self.kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
         self.kept_epoch, self.kept_score = self.epoch, score
 
     def state(self) -> dict[str, Any]:
-        """Tensors, numbers and texts only, torch's global generators included: dropout draws from them."""
+        """The state as tensors, numbers and strings, with torch's global generators, from which dropout draws."""
         on_gpu = self.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
@@ -55,7 +55,7 @@ class TrainingState:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what `state` returned once, of a course begun in the same way."""
+        """Restore a result of `state` from a training with the same settings."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
@@ -73,7 +73,7 @@ _PLAIN = ("epoch", "watched", "kept_epoch", "kept_score", "stopped")
 
 
 def start_training(model: nn.Module, device: torch.device, recipe: Recipe, *, steps: int, seed: int) -> TrainingState:
-    """A course of `steps` steps with Adam and a one-cycle learning rate, before its first."""
+    """The initial state of a training of `steps` steps with Adam and a one-cycle learning rate."""
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay)
     return TrainingState(
         model=model,
