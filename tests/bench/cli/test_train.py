@@ -171,7 +171,7 @@ def test_a_model_of_the_zoo_is_trained_by_its_name_alone(tmp_path, monkeypatch):
         ({"recipe": "madri"}, "unknown recipe 'madri'"),
         ({"threat": None, "out": None}, "missing --threat, --out"),
         ({"precision": "int8"}, "int8"),
-        ({"hold-out": 1.5}, "hold-out 1.5 must be a share"),
+        ({"hold-out": 1.5}, "hold-out 1.5 must be between 0 and 1"),
         ({"epochs": 0}, "epochs=0 must be a finite number, above 0"),
         ({"threat": "L1:2"}, "trains against Linf and L2"),
         ({"recipe": "ibp"}, "IBP has no bounds for Net"),

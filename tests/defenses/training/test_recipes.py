@@ -304,7 +304,7 @@ def test_a_recipe_refuses_threat_models_that_it_is_not_made_for(batch):
         ("pgd_l2", "Linf:0.15", "trains against L2"),
         ("ibp", "L2:0.5", "trains against Linf"),
         ("pgd", "L1:1", "trains against Linf and L2"),
-        ("pgd", "Linf:0.15:target=3", "leave the target out"),
+        ("pgd", "Linf:0.15:target=3", "leave out the target"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(cnn(), *batch, RECIPES[name], threat=ThreatModel.parse(threat), seed=0)
