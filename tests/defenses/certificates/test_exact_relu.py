@@ -389,7 +389,7 @@ def test_a_model_that_changes_between_passes_is_refused():
             return x * self.passes
 
     model, images, labels, eps = case("dense")
-    with pytest.raises(ValueError, match="something else than the operations that were read"):
+    with pytest.raises(ValueError, match="something else than its traced operations"):
         margin_bounds(nn.Sequential(Counting(), *model), images, labels, eps)
 
 
