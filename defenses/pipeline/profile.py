@@ -1,6 +1,6 @@
-"""The profile of a pipeline (a model behind a defense), measured from outside: randomness, gradients, kind of outputs.
+"""The measured profile of a pipeline (a model behind a defense): randomness, gradients, kind of outputs.
 
-A card is not enough: a defense may be hidden in the forward of a user's model.
+A card is not sufficient, since the forward pass of a user's model may contain an undeclared defense.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
 PASSES = 5
-"""Over the same images, to see whether they differ (AutoAttack's checks, Croce and Hein 2020)."""
+"""Number of passes over the same images that are compared (AutoAttack's checks, Croce and Hein 2020)."""
 GAP = 1e-4
 """Largest L2 distance between normalised logits of two passes of a deterministic model (the same)."""
 _SAMPLES = 16
 
 Gradients = Literal["useful", "zero", "none"]
-"""`none`: autograd fails, or reaches no input. `zero`: half of the images have a zero or non-finite gradient."""
+"""`none`: autograd fails, or does not reach the input. `zero`: half of the images have a zero or non-finite gradient."""
 Outputs = Literal["scores", "probabilities", "labels"]
 """`labels`: the same two values in every row, the larger one once. `probabilities`: every row is a distribution."""
 
 
 @dataclass(frozen=True)
 class PipelineProfile:
-    """Facts by which adaptive attacks are chosen, measured on a few clean images."""
+    """Properties that determine the adaptive attack, measured on a few clean images."""
 
     gradients: Gradients
     randomised: bool
     takes_gradients: bool
-    """Whether autograd is called inside the forward: optimisation at test time."""
+    """Whether the forward pass calls autograd: optimisation at test time."""
     outputs: Outputs = "scores"
 
 
@@ -77,7 +77,7 @@ def are_probabilities(outputs: Tensor) -> bool:
 
 
 def pass_over(model: nn.Module, images: Tensor, number: int) -> Tensor:
-    """Outputs (N, K) of the pass of that number: random numbers of the model are keyed by it and by the row."""
+    """Outputs (N, K) of a pass; random numbers of the model are keyed by `number` and row."""
     keys = sample_keys(0, "look at the model", [str(row) for row in range(len(images))], images.device)
     draws = Draws.start(keys)
     with model_randomness(draws.at(step=torch.full_like(draws.step, number))):
@@ -86,7 +86,7 @@ def pass_over(model: nn.Module, images: Tensor, number: int) -> Tensor:
 
 
 def spread(model: nn.Module, images: Tensor) -> tuple[float, Tensor]:
-    """How far `PASSES` passes over the same images are apart: the largest L2 gap of normalised outputs, predictions (P, N)."""
+    """Compare `PASSES` passes over the same images: the largest L2 gap of normalised outputs, and predictions (P, N)."""
     with torch.no_grad():
         passes = torch.stack([pass_over(model, images, number) for number in range(PASSES)])
     unit = normalize(passes.flatten(2).to(torch.float64), dim=2)
@@ -99,7 +99,7 @@ def _logits(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def gradient(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: Loss) -> Tensor | None:
-    """The gradient (N, C, H, W) of a loss at the images, by autograd through `logits`; None where there is none."""
+    """The gradient (N, C, H, W) of a loss at the images, by autograd through `logits`; None if there is none."""
     point = images.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
@@ -111,22 +111,22 @@ def gradient(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
 
 
 def dead(gradients: Tensor) -> Tensor:
-    """Of which samples the gradient is zero everywhere or not finite, bool (N,)."""
+    """Samples whose gradient is zero everywhere or not finite, bool (N,)."""
     flat = gradients.flatten(1)
     return (flat.abs().sum(1) == 0) | ~flat.isfinite().all(1)
 
 
 @dataclass
-class Taken:
-    """How often autograd was called."""
+class AutogradCalls:
+    """The number of calls of autograd."""
 
     calls: int = 0
 
 
 @contextmanager
-def gradients_taken() -> Iterator[Taken]:
-    """Count calls of autograd inside; torch's functions are as before afterwards. Not for use from several threads."""
-    taken = Taken()
+def gradients_taken() -> Iterator[AutogradCalls]:
+    """Count calls of autograd within the context, by replacing torch's functions. Not thread-safe."""
+    taken = AutogradCalls()
     old: dict[str, Callable[..., Any]] = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
 
     def counting(name: str) -> Callable[..., Any]:
@@ -147,15 +147,15 @@ def gradients_taken() -> Iterator[Taken]:
 
 _TRANSFORMATION_SAMPLES = 8
 _TRANSFORMATION_PASSES = 8
-"""A transformation that tosses one coin a batch looks deterministic in 1 of 128 measurements."""
+"""With 8 passes, a transformation with a single coin toss per batch looks deterministic in 1 of 128 measurements."""
 
 
 def is_differentiable(transform: nn.Module, images: Tensor) -> bool:
     """Whether autograd gives a gradient through a transformation, measured on a few of the images (N, C, H, W).
 
-    True where the gradient of a random projection of the output exists, is finite, and is not zero everywhere. That is
-    necessary for a useful gradient, not sufficient: see the checks for gradient masking. Errors of the transformation
-    itself are raised as they are; one that happens only when a gradient is asked for means False.
+    True if the gradient of a random projection of the output exists, is finite and is not zero everywhere. That is necessary
+    for a useful gradient, but not sufficient: see the checks for gradient masking. Errors of the transformation itself are
+    raised; an error that only occurs with gradients gives False.
     """
     _not_empty(images)
     with guarded(transform, 0):
@@ -175,7 +175,7 @@ def is_differentiable(transform: nn.Module, images: Tensor) -> bool:
 
 
 def is_randomised(transform: nn.Module, images: Tensor) -> bool:
-    """Whether passes over the same images (N, C, H, W) differ, measured on a few of them with fresh draws each time."""
+    """Whether passes over the same images (N, C, H, W) differ, measured on a few images with new draws in each pass."""
     _not_empty(images)
     with guarded(transform, 0), torch.no_grad():
         few = images[:_TRANSFORMATION_SAMPLES].detach().clone()
