@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gauntlet.bench.cli.options import command, option, run_options
+from gauntlet.bench.cli.options import command, option, run_options, uncollected
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,
@@ -48,10 +48,11 @@ def execute(options: Mapping[str, Any]) -> int:
     The code is 1 if an expectation is missed or, without a gate, if a cell failed; otherwise it is the gate's, to which a cell
     that failed is incomparable.
     """
-    from gauntlet.bench.config.schema import load_config
-    from gauntlet.bench.gate.choose_gate import choose_gate
-    from gauntlet.bench.run.engine import missed
-    from gauntlet.bench.run.summary import summary
+    with uncollected():
+        from gauntlet.bench.config.schema import load_config
+        from gauntlet.bench.gate.choose_gate import choose_gate
+        from gauntlet.bench.run.engine import missed
+        from gauntlet.bench.run.summary import summary
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
     gate, note = choose_gate(
