@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.bench.config.schema import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef, known
+from gauntlet.attacks.ops.validators import one_of, whole_number
+from gauntlet.bench.config.schema import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.environment.device import choose_device
@@ -65,8 +66,10 @@ def evaluate(
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
     (what was computed before is then in the store).
     """
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
+    if batch_size is not None:
+        whole_number("batch_size", batch_size, least=1)
+    one_of("precision", precision, PRECISIONS)
+    one_of("checks", checks, CHECKS)
     if torch.is_inference_mode_enabled():
         raise ValueError("evaluate needs gradients: call it outside torch.inference_mode()")
     parsed, data = ThreatModel.parse(threat), _data(images, labels)
@@ -92,8 +95,8 @@ def evaluate(
             seed=seed,
             device=str(target),
             batch_size=batch_size,
-            precision=known("precision", precision, PRECISIONS),
-            checks=known("checks", checks, CHECKS),
+            precision=precision,
+            checks=checks,
             out=Path(store or scratch),
         )
         plan = make_plan(config, extra)

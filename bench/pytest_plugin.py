@@ -1,6 +1,6 @@
-"""The pytest plugin: `--gauntlet-…` options, one test a cell, and leaderboard and gate in the terminal summary.
+"""The pytest plugin: `--gauntlet-…` options, one test for each cell, and leaderboard and gate in the terminal summary.
 
-It is loaded by every pytest run of the environment, so it imports nothing heavy until a test asks for a cell.
+Every pytest run of the environment loads it, so it imports nothing heavy until a test requests a cell.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _SESSION = pytest.StashKey["Session"]()
 _STARTED = pytest.StashKey[str]()
 _PROBLEM = pytest.StashKey[pytest.UsageError]()
 _GATE = pytest.StashKey[tuple["Gate | None", str]]()
-"""The gate, or None and why there is none: known once it was looked for."""
+"""The gate, or None with the reason; set when the gate is chosen."""
 _VERDICTS = pytest.StashKey[list[str]]()
 _PROPERTY = "gauntlet_run"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of a run, as the command line has them."""
+    """Add the options of a run, with the texts of the command line."""
     group = parser.getgroup("gauntlet", "adversarial-robustness benchmark")
     for option in OPTIONS:
         extra: dict[str, Any] = {"action": "store_true"} if option.flag else {"metavar": option.metavar}
@@ -38,14 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A baseline that an option names and that cannot be read ends the run as a usage error, before anything is attacked."""
+    """End the run with a usage error, before any attack, if the options name a baseline that cannot be read."""
     asked = any(config.getoption(f"gauntlet_{name}") for name in ("gate", "allow_undecided", "gate_early"))
     if asked and not hasattr(config, "workerinput"):
         _gate(config)
 
 
 def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | None, str]:
-    """What the run is judged against; `read` is its configuration where that is known. Raises UsageError."""
+    """The gate of the run, or None with the reason; `read` is the configuration, if it is known. Raises UsageError."""
     if _GATE not in config.stash:
         from gauntlet.bench.config.schema import load_config
         from gauntlet.bench.gate.choose_gate import choose_gate
@@ -72,18 +72,18 @@ def _options(config: pytest.Config) -> dict[str, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """pytest-xdist: the workers share the controller's start, so that they agree on what was stored before."""
+    """pytest-xdist: give the workers the start time of the controller, so that they agree on which results are older."""
     from gauntlet.bench.environment.clock import now
 
     started = node.config.stash.setdefault(_STARTED, now())
     node.workerinput["gauntlet_started"] = started
     if any(value not in (None, [], False) for value in _options(node.config).values()):
-        # Workers cannot end the run with a usage error; here a wrong option does.
+        # A usage error must be raised here: workers cannot end the run with one.
         _session(node.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each cell of the plan."""
+    """Make a test for each cell of the plan."""
     if "gauntlet_cell" not in metafunc.fixturenames:
         return
     try:
@@ -91,14 +91,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except pytest.UsageError as error:
         if hasattr(metafunc.config, "workerinput"):
             raise pytest.Collector.CollectError(str(error)) from None
-        # Raised here it would be an error of this file, and pytest would go on.
+        # Raised here, it would be a collection error of the file, and pytest would continue.
         metafunc.config.stash[_PROBLEM] = error
         return
     metafunc.parametrize("gauntlet_cell", session.cells)
 
 
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    """Wrong options or configuration end the run as a usage error."""
+    """End the run with a usage error for an invalid option or configuration."""
     if _PROBLEM in config.stash:
         raise config.stash[_PROBLEM]
 
@@ -110,7 +110,7 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 @pytest.fixture(scope="session")
 def gauntlet(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """The benchmark session of this pytest run: it runs cells, and knows the plan and the results folder."""
+    """The benchmark session of this pytest run, which runs cells."""
     session = _session(request.config)
     yield session
     session.close()
@@ -131,7 +131,7 @@ def _session(config: pytest.Config) -> Session:
             )
         except SessionError as error:
             raise pytest.UsageError(f"gauntlet: {error}") from error
-        # What the configuration names as its baseline is looked at before anything is attacked, too.
+        # The configured baseline is read before any attack, too.
         gate, _ = _gate(config, session.config)
         if gate is not None and gate.early:
             try:
@@ -143,7 +143,7 @@ def _session(config: pytest.Config) -> Session:
 
 
 def _folder(config: pytest.Config) -> Path:
-    """Where the configuration is looked for: the working folder, or pytest's root where that has no file for it."""
+    """The folder of the configuration: the working folder, or pytest's root directory if that has no configuration."""
     here = Path.cwd()
     return here if any((here / name).is_file() for name in ("gauntlet.toml", "pyproject.toml")) else config.rootpath
 
@@ -158,8 +158,10 @@ def _quoted(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Judge the run, which may change the exit status. Where the store answered everything, nothing was timed: not saving
-    times is then no warning."""
+    """Judge the run, which may change the exit status.
+
+    If all results were stored, pytest-benchmark has no times to save; its warning about that is suppressed.
+    """
     import warnings
 
     _judge(session)
@@ -196,7 +198,7 @@ def _judge(session: pytest.Session) -> None:
 
 
 def _record(config: pytest.Config, name: str, value: str) -> None:
-    """A property of the suite in the JUnit report, where one is written."""
+    """Add a property of the test suite to the JUnit report, if there is one."""
     for plugin in config.pluginmanager.get_plugins():
         add = getattr(plugin, "add_global_property", None)
         if callable(add):
@@ -204,7 +206,7 @@ def _record(config: pytest.Config, name: str, value: str) -> None:
 
 
 def _folders(config: pytest.Config) -> list[Path]:
-    """The runs that the cells' reports name: what ran is told by them, under pytest-xdist too."""
+    """The run folders named in the test reports, which pytest-xdist sends to the controller too."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     reports = [report for kind in reporter.stats.values() for report in kind] if reporter is not None else []
     found = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == _PROPERTY}
@@ -212,7 +214,7 @@ def _folders(config: pytest.Config) -> list[Path]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write the leaderboard from the store and show it, then the gate's verdicts; of a run that stopped early these alone."""
+    """Write and show the leaderboard, then the gate's verdicts. A run that stopped early has no leaderboard."""
     gate, _ = config.stash.get(_GATE, (None, ""))
     for folder in _folders(config) if gate is None or not gate.early else []:
         from gauntlet.bench.run.summary import summary

@@ -1,4 +1,4 @@
-"""The configuration as it is written: which file applies, and what stands in it."""
+"""Configuration files: the one that applies, and its table."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ DEFAULT = Path(__file__).parents[1] / "default.toml"
 
 
 class ConfigError(ValueError):
-    """The configuration or an option is wrong; the message names it and the way out."""
+    """An invalid configuration or option; the message names it and the way out."""
 
 
 def read_file(folder: Path, file: str | None = None) -> dict[str, Any]:
-    """The table of `file`, or of what applies in `folder`: `gauntlet.toml`, `[tool.gauntlet]` of pyproject.toml, or the default
-    benchmark's. Raises ConfigError."""
+    """The table of `file`, or else of the file that applies in `folder`: gauntlet.toml, [tool.gauntlet] of pyproject.toml, or the
+    default benchmark. Raises ConfigError."""
     if file is not None:
         path = Path(file)
         if not path.is_file():
-            raise ConfigError(f"config file {file!r} does not exist")
+            raise ConfigError(f"configuration file {file!r} does not exist: correct --config")
         table = _toml(path)
         return _tool_table(table) or {} if path.name == "pyproject.toml" else table
     if (folder / "gauntlet.toml").is_file():
         return _toml(folder / "gauntlet.toml")
     if (folder / "pyproject.toml").is_file():
-        found = _tool_table(_toml(folder / "pyproject.toml"))
-        if found is not None:
-            return found
+        table = _tool_table(_toml(folder / "pyproject.toml"))
+        if table is not None:
+            return table
     return _toml(DEFAULT)
 
 
 def plugin_files(given: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """The plugins that an option names, or else the configuration that applies in `folder`. Raises ConfigError."""
+    """The plugins `given` as options, or else those of the configuration that applies in `folder`. Raises ConfigError."""
     return plugins_of({"plugin": given} if given else read_file(folder))
 
 
 def plugins_of(table: Mapping[str, Any]) -> tuple[str, ...]:
-    """The plugins that a table names. Raises ConfigError."""
+    """The plugins of a table. Raises ConfigError."""
     return texts(table["plugin"], "plugin") if table.get("plugin") else ()
 
 
 def texts(value: Any, name: str) -> tuple[str, ...]:
-    """A text or a list of texts, each perhaps a list separated by commas. Raises ConfigError."""
+    """The items of a string or a list of strings, each of which may be a comma-separated list. Raises ConfigError."""
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, Sequence) or not all(isinstance(one, str) for one in values):
-        raise ConfigError(f"{name}={value!r} must be a text or a list of texts")
-    found = tuple(part for one in values for part in split_list(one))
-    if not found:
-        raise ConfigError(f"{name}={value!r} names nothing")
-    return found
+        raise ConfigError(f"{name}={value!r} must be a string or a list of strings")
+    items = tuple(part for one in values for part in split_list(one))
+    if not items:
+        raise ConfigError(f"{name}={value!r} is empty: name at least one, or leave it out")
+    return items
 
 
 def _tool_table(pyproject: Mapping[str, Any]) -> dict[str, Any] | None:
-    found = pyproject.get("tool", {}).get("gauntlet")
-    if found is not None and not isinstance(found, dict):
-        raise ConfigError(f"tool.gauntlet={found!r} in pyproject.toml must be a table: write [tool.gauntlet]")
-    return found
+    table = pyproject.get("tool", {}).get("gauntlet")
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"tool.gauntlet={table!r} in pyproject.toml must be a table: write [tool.gauntlet]")
+    return table
 
 
 def _toml(path: Path) -> dict[str, Any]:

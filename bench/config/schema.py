@@ -1,4 +1,4 @@
-"""Configuration: what a run pairs, from `gauntlet.toml`, `[tool.gauntlet]` of pyproject.toml, and options, which win."""
+"""The configuration of a run, from gauntlet.toml or [tool.gauntlet] of pyproject.toml, overridden by options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.bench.config.files import ConfigError as ConfigError
 from gauntlet.bench.config.files import plugins_of, read_file, texts
 from gauntlet.bench.config.gate_table import GateTable, read_gate_table
@@ -25,7 +26,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model comes from: a registered name or wildcard, `module:factory` or `file.py:factory`."""
+    """A model as named: a registered name or wildcard, `module:factory`, `file.py:factory` or `SOURCE:NAME`."""
 
     spec: str
     weights: str | None = None
@@ -35,7 +36,7 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class DataRef:
-    """Where data comes from, and which samples of it."""
+    """A data set as named, and the samples to use."""
 
     spec: str
     samples: str | None = None
@@ -43,7 +44,7 @@ class DataRef:
 
 @dataclass(frozen=True)
 class Group:
-    """Every model is paired with every defense, attack and threat model of its group, on the same data."""
+    """Models, defenses, attacks and threat models that are paired with each other, on the same data."""
 
     models: tuple[ModelRef, ...]
     defenses: tuple[str, ...]
@@ -54,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Expectation:
-    """Bounds that cells are expected to keep; names are wildcards, accuracies are shares in [0, 1]."""
+    """Bounds on the accuracies of cells, in [0, 1]; the names are wildcards."""
 
     model: str = "*"
     defense: str = "*"
@@ -65,85 +66,62 @@ class Expectation:
     max_robust: float | None = None
 
     def applies(self, model: str, defense: str, attack: str, threat: str) -> bool:
-        """Whether the cell of those names is meant."""
+        """Whether the bounds apply to a cell with these names."""
         pairs = ((model, self.model), (defense, self.defense), (attack, self.attack), (threat, self.threat))
         return all(name == pattern or fnmatch.fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that decides a run."""
+    """Everything that decides a run."""
 
     groups: tuple[Group, ...]
     plugins: tuple[str, ...] = ()
-    """Python files that register what is named."""
+    """Python files that register models, attacks, defenses or data sets."""
     seed: int = 0
     device: str = "auto"
     batch_size: int | None = None
-    """Samples attacked at once; None: by the size of an image."""
+    """Number of samples attacked at once; None: chosen by the size of an image."""
     precision: str = "auto"
-    """One of `PRECISIONS`: the form of the model that native attacks see."""
+    """One of `PRECISIONS`: the precision of the model copy that native attacks use."""
     checks: str = "default"
-    """One of `CHECKS`: of what attacks can be fooled by."""
+    """One of `CHECKS`: the gradient-masking checks to run."""
     out: Path = Path("gauntlet-results")
     fresh: bool = False
     keep_adversarials: bool = True
     expect: tuple[Expectation, ...] = field(default=())
     gate: GateTable = field(default_factory=GateTable)
     published: tuple[tuple[str, PublishedFigure], ...] = ()
-    """What others state of models, by a pattern of their names in the tables."""
+    """Published figures, each with a pattern of model names."""
     narrowed: bool = False
-    """Options name what is paired, so that not every expectation of the file need apply, and its gate does not."""
+    """Whether options change the groups: then the gate of the file does not apply, and its expectations may match no cell."""
 
 
 def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = None) -> Config:
-    """Read the config file that applies in `folder` and lay the options over it.
+    """The configuration of `file`, or of the file that applies in `folder`, overridden by options.
 
-    Without a file of the user, the default benchmark is taken. Where an option names what is paired (models, defenses,
-    attacks, data, samples, threat models), the groups of the file give way to one group of the options and the file's
-    top-level values. Raises ConfigError.
+    Without a file the default benchmark applies. If an option names a model, defense, attack, data set, samples or threat
+    model, the groups of the file are replaced by one group of the options and the file's top-level values. Raises ConfigError.
     """
     table = read_file(folder, file)
     # A seed of 0 is given; it equals False.
     given = {key: value for key, value in options.items() if value is not False and value not in (None, (), [], "")}
-    _known(table, _TOP, "config")
+    _known(table, _TOP, "configuration")
     try:
         gate = read_gate_table(table.pop("gate", {}))
         published = read_published(_tables(table, "published"))
+        merged = _merged(table, given)
+        _validate(merged)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if any(key in given for key in _PAIRING):
-        table = {key: value for key, value in table.items() if key != "group"}
-        if "model" in given:
-            # Weights and normalisation belong to the model they were written for.
-            table = {key: value for key, value in table.items() if key not in ("weights", "mean", "std")}
-        if "data" in given:
-            table.pop("samples", None)
-    merged = {**table, **given}
-    groups = []
-    for row in _tables(merged, "group") or [{}]:
-        _known(row, _PAIRING, "group")
-        groups.append(_group({**{key: merged[key] for key in _PAIRING if key in merged}, **row}))
-    batch_size, seed = merged.get("batch_size"), merged.get("seed", 0)
-    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if value is None and name == "batch_size":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}")
-    for name in ("device", "out"):
-        if not isinstance(merged.get(name, ""), str | Path):
-            raise ConfigError(f"{name}={merged[name]!r} must be a text")
-    for name in ("fresh", "no_adversarials"):
-        if not isinstance(merged.get(name, False), bool):
-            raise ConfigError(f"{name}={merged[name]!r} must be true or false")
     return Config(
-        groups=tuple(groups),
+        groups=_groups(merged),
         plugins=plugins_of(merged),
-        seed=seed,
-        device=str(merged.get("device", "auto")),
-        batch_size=batch_size,
-        precision=known("precision", merged.get("precision", "auto"), PRECISIONS),
-        checks=known("checks", merged.get("checks", "default"), CHECKS),
+        seed=merged.get("seed", 0),
+        device=merged.get("device", "auto"),
+        batch_size=merged.get("batch_size"),
+        precision=merged.get("precision", "auto"),
+        checks=merged.get("checks", "default"),
         out=Path(merged.get("out", "gauntlet-results")),
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
@@ -152,6 +130,43 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         published=published,
         narrowed=any(key in given for key in _PAIRING),
     )
+
+
+def _merged(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's table with the options `given` laid over it."""
+    dropped = set()
+    if any(key in given for key in _PAIRING):
+        dropped.add("group")
+    if "model" in given:
+        # Weights and normalisation belong to the model that the file names.
+        dropped |= {"weights", "mean", "std"}
+    if "data" in given:
+        dropped.add("samples")
+    return {**{key: value for key, value in table.items() if key not in dropped}, **given}
+
+
+def _validate(merged: Mapping[str, Any]) -> None:
+    """Check the values that apply to the whole run. Raises ValueError that names the key, its value and the accepted values."""
+    whole_number("seed", merged.get("seed", 0), least=0)
+    if "batch_size" in merged:
+        whole_number("batch_size", merged["batch_size"], least=1)
+    for name in ("device", "out"):
+        if not isinstance(merged.get(name, ""), str | Path):
+            raise ConfigError(f"{name}={merged[name]!r} must be a string")
+    for name in ("fresh", "no_adversarials"):
+        if not isinstance(merged.get(name, False), bool):
+            raise ConfigError(f"{name}={merged[name]!r} must be true or false")
+    one_of("precision", merged.get("precision", "auto"), PRECISIONS)
+    one_of("checks", merged.get("checks", "default"), CHECKS)
+
+
+def _groups(merged: Mapping[str, Any]) -> tuple[Group, ...]:
+    """The groups; top-level values are defaults of every group."""
+    shared = {key: merged[key] for key in _PAIRING if key in merged}
+    rows = _tables(merged, "group") or [{}]
+    for row in rows:
+        _known(row, _PAIRING, "group")
+    return tuple(_group({**shared, **row}) for row in rows)
 
 
 def _tables(table: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -171,7 +186,10 @@ def _group(row: Mapping[str, Any]) -> Group:
     models = texts(row.get("model", "cnn.*"), "model")
     numbers = {name: channel_values(row.get(name), name) for name in ("mean", "std")}
     if row.get("weights") and len(models) > 1:
-        raise ConfigError(f"weights={row['weights']!r} fit one model, but {len(models)} are named: {', '.join(models)}")
+        raise ConfigError(
+            f"weights={row['weights']!r} fit one model, but {len(models)} are named ({', '.join(models)}): name one, or leave "
+            "weights out"
+        )
     data = DataRef(str(row.get("data", "digits")), str(row["samples"]) if "samples" in row else None)
     weights = str(row["weights"]) if row.get("weights") else None
     return Group(
@@ -184,15 +202,8 @@ def _group(row: Mapping[str, Any]) -> Group:
 
 
 def default_threat(data: str) -> str:
-    """The threat model where none is asked for: Linf 0.15 on the 8×8 digits, else the field's usual Linf 8/255."""
+    """The default threat model: Linf 0.15 for the 8×8 digits, else the usual Linf 8/255."""
     return "Linf:0.15" if data in ("digits", "digits-train") else "Linf:8/255"
-
-
-def known(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """The value of a setting that is one of a few. Raises ConfigError."""
-    if value not in choices:
-        raise ConfigError(f"{name}={value!r} is not known: use one of {', '.join(choices)}")
-    return str(value)
 
 
 def channel_values(value: Any, name: str) -> tuple[float, ...] | None:
@@ -210,12 +221,12 @@ def _expectation(row: Mapping[str, Any]) -> Expectation:
     _known(row, [one.name for one in fields(Expectation)], "expect table")
     for name in ("model", "defense", "attack", "threat"):
         if not isinstance(row.get(name, ""), str):
-            raise ConfigError(f"{name}={row[name]!r} in an expect table must be a text, with or without wildcards")
+            raise ConfigError(f"{name}={row[name]!r} in an expect table must be a string, with or without wildcards")
     for name in ("min_clean", "min_robust", "max_robust"):
         value = row.get(name)
         if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
             raise ConfigError(f"{name}={value!r} in an expect table must be a share in [0, 1]")
     if set(row.get("threat", "*")) & set("*?["):
         return Expectation(**row)
-    # Written as in the tables, so that 0.1 and 1/10 mean the same.
+    # In canonical form, so that 0.1 and 1/10 mean the same.
     return Expectation(**{**row, "threat": str(ThreatModel.parse(row["threat"]))})

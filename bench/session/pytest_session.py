@@ -1,4 +1,4 @@
-"""What the pytest plugin drives: a plan, its engine, and one check a cell."""
+"""The benchmark session of a pytest run: a plan, its engine, and a check for each cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,24 +14,24 @@ import torch
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.environment.device import choose_device
-from gauntlet.bench.gate.artifact import ArtifactError
 from gauntlet.bench.gate.choose_gate import Gate
-from gauntlet.bench.gate.early_run import EarlyGate, early_cell, gated, open_gate, refuse_bounds
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, missed
-from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CellError, CellResult
 from gauntlet.leaderboard.rows.corruptions import accuracy
 
+if TYPE_CHECKING:
+    from gauntlet.bench.gate.early_run import EarlyGate
+
 
 class SessionError(ValueError):
-    """Options or configuration are wrong."""
+    """An invalid option or configuration."""
 
 
 class Session:
-    """The benchmark of one pytest run. Raises SessionError where options or configuration are wrong."""
+    """The benchmark of one pytest run. Raises SessionError for invalid options or configuration."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Session:
             raise SessionError(error.args[0] if error.args else str(error)) from error
         self._threads = torch.get_num_threads()
         if workers > 1:
-            # Workers that each take every core slow one another down.
+            # Otherwise every worker would use all cores, and the workers would slow each other down.
             torch.set_num_threads(max(1, self._threads // workers))
         self._command, self._started = command, started
         self._engine: Engine | None = None
@@ -58,26 +58,32 @@ class Session:
 
     @property
     def engine(self) -> Engine:
-        """Made with the first cell that is run, so that collecting tests writes nothing."""
+        """The engine, made when the first cell runs, so that collecting tests writes nothing."""
         if self._engine is None:
             self._engine = Engine(self.plan, self.config, command=self._command, started=self._started)
         return self._engine
 
     def title(self, cell: Any) -> str:
-        """The test's id, in which every character shows."""
+        """The id of a test, with control characters escaped."""
         return visible(self.plan.title(cell))
 
     def close(self) -> None:
-        """Undo what the session changed in this process."""
+        """Restore the number of threads of this process."""
         torch.set_num_threads(self._threads)
 
     @property
     def cells(self) -> Sequence[Cell]:
-        """What is run: all of the plan, or what a gate that stops early judges."""
-        return self.plan.cells if self._gate is None else gated(self.plan.cells)
+        """The cells to run: all cells of the plan, or those that a gate with early stopping judges."""
+        if self._gate is None:
+            return self.plan.cells
+        from gauntlet.bench.gate.early_run import gated
+
+        return gated(self.plan.cells)
 
     def stop_early(self, gate: Gate) -> None:
-        """Attack no more samples than the gate's verdicts need. Raises SessionError where something needs them all."""
+        """Attack only as many samples as the gate needs. Raises SessionError if a configured bound needs all samples."""
+        from gauntlet.bench.gate.early_run import refuse_bounds
+
         try:
             refuse_bounds(gate.policy, self.config)
         except ValueError as error:
@@ -86,12 +92,14 @@ class Session:
 
     @cached_property
     def _early(self) -> EarlyGate:
-        """Opened with the first cell that is run, so that collecting tests writes nothing."""
+        """The opened gate; it is opened when the first cell runs, so that collecting tests writes nothing."""
+        from gauntlet.bench.gate.early_run import open_gate
+
         assert self._gate is not None
         return open_gate(self._gate.file, self._gate.baseline, self._gate.policy, self.config)
 
     def check(self, cell: Cell, request: pytest.FixtureRequest) -> None:
-        """Run a cell, timed by pytest-benchmark unless the store answers it; fail the test on errors and missed bounds."""
+        """Run a cell, timed by pytest-benchmark unless its result is stored; fail the test for errors and missed bounds."""
         if self._gate is not None:
             self._check_early(cell, request)
             return
@@ -104,43 +112,47 @@ class Session:
             benchmark = request.getfixturevalue("benchmark")
             benchmark.group = f"{cell.threat}"
             result = benchmark.pedantic(self.engine.execute, args=(prepared,), rounds=1, iterations=1)
-            benchmark.extra_info.update(_extra(result))
-        self._told(cell, result.error, _extra(result), request)
+            benchmark.extra_info.update(_figures(result))
+        self._report(cell, result.error, _figures(result), request)
         if sentences := [*missed(result, self.config.expect), *self.engine.alarms(cell)]:
             pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
 
     def _check_early(self, cell: Cell, request: pytest.FixtureRequest) -> None:
+        from gauntlet.bench.gate.artifact import ArtifactError
+        from gauntlet.bench.gate.early_run import early_cell
+        from gauntlet.leaderboard.gate.trace import Trace
+
         try:
             gate = self._early
         except ArtifactError as problem:
             pytest.fail(visible(str(problem)), pytrace=False)
         benchmark = request.getfixturevalue("benchmark")
         benchmark.group = f"{cell.threat}, as far as the gate needs"
-        found = benchmark.pedantic(early_cell, args=(self.engine, cell, gate), rounds=1, iterations=1)
-        if isinstance(found, Trace):
-            error, extra = None, {"n": len(found.order), "of": found.n, "passes": found.computed}
+        outcome = benchmark.pedantic(early_cell, args=(self.engine, cell, gate), rounds=1, iterations=1)
+        if isinstance(outcome, Trace):
+            error, figures = None, {"n": len(outcome.order), "of": outcome.n, "passes": outcome.computed}
         else:
-            error, extra = found.error, _extra(found)
-        benchmark.extra_info.update(extra)
-        self._told(cell, error, extra, request)
+            error, figures = outcome.error, _figures(outcome)
+        benchmark.extra_info.update(figures)
+        self._report(cell, error, figures, request)
 
-    def _told(
-        self, cell: Cell, error: CellError | None, extra: Mapping[str, Any], request: pytest.FixtureRequest
+    def _report(
+        self, cell: Cell, error: CellError | None, figures: Mapping[str, Any], request: pytest.FixtureRequest
     ) -> None:
-        """Say what was run in the test's report, and fail the test where the cell failed."""
-        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *extra.items()):
+        """Add the figures to the report of the test, and fail the test if the cell failed."""
+        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *figures.items()):
             request.node.user_properties.append((name, value))
         if error is not None:
             pytest.fail(visible(f"{cell.info.title}: {error.kind}: {error.message}"), pytrace=False)
 
 
-def _extra(result: CellResult) -> dict[str, Any]:
-    """What is told beside the time; figures that are not there are left out, since JSON has no NaN."""
+def _figures(result: CellResult) -> dict[str, Any]:
+    """The figures that are reported beside the time, without those that are NaN, which JSON does not have."""
     n = cells.covered(result)
     cost = cells.costs(result)
     corrupted = result.cell.corrupts
     share = (accuracy if corrupted else cells.robust_accuracy)(result).estimate if n else math.nan
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "n": n,
         "corruption_accuracy" if corrupted else "robust_accuracy": share,
         "forwards_per_sample": cost.forwards_per_sample,
@@ -151,4 +163,4 @@ def _extra(result: CellResult) -> dict[str, Any]:
         "device": result.blocks[0].provenance.get("device", "") if result.blocks else "",
         "flags": ", ".join(flag.name for flag in cells.flags(result)),
     }
-    return {name: value for name, value in found.items() if not (isinstance(value, float) and math.isnan(value))}
+    return {name: value for name, value in figures.items() if not (isinstance(value, float) and math.isnan(value))}

@@ -231,7 +231,7 @@ def test_wrong_usage_is_told_with_the_way_out(project, call, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--data=nowhere.npz"], ["nowhere.npz", "not there"]),
+        (["--data=nowhere.npz"], ["nowhere.npz", "does not exist"]),
         (["--data=digitz"], ["digitz", "digits"]),
         (["--samples=31"], ["31", "30 samples"]),
         (["--model=nowhere.py:build"], ["nowhere.py", "not there"]),
