@@ -22,7 +22,7 @@ def read_file(folder: Path, file: str | None = None) -> dict[str, Any]:
     if file is not None:
         path = Path(file)
         if not path.is_file():
-            raise ConfigError(f"configuration file {file!r} does not exist: correct --config")
+            raise ConfigError(f"configuration file {file!r} does not exist: correct its name")
         table = _toml(path)
         return _tool_table(table) or {} if path.name == "pyproject.toml" else table
     if (folder / "gauntlet.toml").is_file():
