@@ -51,10 +51,10 @@ ARGUMENTS = {"KIND": f"{', '.join(KINDS)} or {SUITES}.", "PATTERN": "Shell wildc
 @click.argument("pattern", default="*")
 @plugin_option()
 def list_command(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
-    """List registered models, attacks, defenses, data sets, certificates and corruptions.
+    """List models, attacks, defenses, data sets and other entries.
 
-    The list includes what plugins and installed packages register. Models from
-    other sources are named SOURCE:NAME, such as robustbench:NAME or hf:OWNER/REPOSITORY (docs/models.md).
+    The list includes entries that plugins and installed packages register. Models from other sources are named SOURCE:NAME, such
+    as robustbench:NAME or hf:OWNER/REPOSITORY (docs/models.md).
     """
     load_plugins_named(plugins)
     found = entries(kind, pattern)
@@ -72,11 +72,8 @@ def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
     if kind == SUITES:
         from gauntlet.attacks.registry import suites
 
-        return [
-            (name, "; ".join(f"{norm}: {', '.join(m.spec for m in members)}" for norm, members in norms.items()))
-            for name, norms in sorted(suites.SUITES.items())
-            if fnmatch.fnmatch(name, pattern)
-        ]
+        names = sorted(name for name in suites.SUITES if fnmatch.fnmatch(name, pattern))
+        return [(name, _members(suites.SUITES[name])) for name in names]
     registry = _registry(kind)
     registry.load_offers()
     found = []
@@ -84,6 +81,14 @@ def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
         card = registry.get(name).card
         found.append((name, f"{card.summary}{KINDS[kind].traits(card)}{_origin(registry.origin(name))}"))
     return found
+
+
+def _members(norms: Mapping[Any, Any]) -> str:
+    """The attacks of a suite, once for all norms with the same attacks."""
+    found: dict[str, list[str]] = {}
+    for norm, members in norms.items():
+        found.setdefault(", ".join(member.spec for member in members), []).append(norm)
+    return "; ".join(f"{', '.join(same)}: {members}" for members, same in found.items())
 
 
 def problems(kind: str) -> tuple[str, ...]:
