@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from gauntlet.attacks.adapters.library_catalog import ADAPTERS as _ADAPTERS
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.registry.catalog import ATTACKS as _ATTACKS
-from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.executors.corruption_entries import CORRUPTIONS
+from gauntlet.bench.data.catalog import DATA as DATA
+from gauntlet.bench.executors.corruption_entries import CORRUPTIONS as CORRUPTIONS
 from gauntlet.bench.executors.entry import ExecutableEntry
-from gauntlet.bench.models.catalog import MODELS
+from gauntlet.bench.models.catalog import MODELS as MODELS
 from gauntlet.bench.models.parts.card import ModelCard, ModelEntry
 from gauntlet.bench.registry.entry_points import caller
 from gauntlet.bench.registry.registry import Registry

@@ -20,9 +20,9 @@ from gauntlet.bench.environment.exit_codes import (
 )
 
 if TYPE_CHECKING:
+    from gauntlet.bench.config.cell import Cell
     from gauntlet.bench.config.schema import Config
     from gauntlet.bench.gate.choose_gate import Gate
-    from gauntlet.bench.planning.plan import Cell
     from gauntlet.bench.run.engine import Engine
     from gauntlet.leaderboard.results.record import CellResult
 

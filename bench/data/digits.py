@@ -102,7 +102,8 @@ def _class_sizes(counts: npt.NDArray[np.int64], n: int, generator: np.random.Ran
         chosen = generator.choice(tied, size=min(len(tied), left), replace=False)
         sizes[chosen] += 1
         left -= len(chosen)
-    return sizes.astype(np.int64)
+    whole: npt.NDArray[np.int64] = sizes.astype(np.int64)
+    return whole
 
 
 def _card(name: str, summary: str) -> DataCard:

@@ -13,8 +13,8 @@ from gauntlet.bench.checks.catalog import CHECKS, Check, run_check
 from gauntlet.bench.checks.subject import Finding, Subject
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
+from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.planning.plan import make_plan
-from gauntlet.bench.prepare.prepare import Prepared
 from gauntlet.bench.registries import ATTACKS, executable_entry
 from gauntlet.bench.run.engine import Engine
 from gauntlet.defenses.pipeline import profile as profiles

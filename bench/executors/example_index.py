@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy.typing as npt
 
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellInfo
-from gauntlet.leaderboard.results.store import Store, StoreError
+from gauntlet.leaderboard.results.store import Store
 
 Examples = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Candidates (C, H, W) by the id of the sample."""
@@ -41,7 +43,9 @@ class ExampleIndex:
 
         def order(key: str) -> tuple[object, ...]:
             info = infos[key]
-            return info.model != cell.model, info.model, info.defense, info.attack_spec, info.seed, key
+            source = repr((info.model, info.defense, info.attack_spec, info.threat, info.data, info.seed))
+            # A fixed order that mixes sources, and does not depend on what else is part of a key.
+            return info.model != cell.model, hashlib.sha256(source.encode()).hexdigest(), key
 
         for key in sorted(infos, key=order):
             for sample, (distance, image) in self._block(key).items():

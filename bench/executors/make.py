@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from gauntlet.attacks.adaptive import Adaptive
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.registry.card import AttackEntry
+from gauntlet.attacks.registry.card import AttackEntry, WholeAttack
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
@@ -36,5 +35,10 @@ def executable(entry: AttackEntry, threat: ThreatModel, **settings: Any) -> Exec
     if isinstance(made, Adaptive):
         return AdaptiveExecutable(spec, made)
     kind = NaiveExecutable if card.kind == "naive" else LibraryExecutable
-    remake = partial(entry.make, **settings)
+
+    def remake(other: ThreatModel) -> WholeAttack:
+        attack: Any = entry.make(other, **settings)
+        whole: WholeAttack = attack
+        return whole
+
     return kind(spec, made, remake, card.kind, card.library, averages, entry.source_digest)

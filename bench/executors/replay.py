@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Samples, Stats
 
 _BATCH = 256
-_KIND = "transfer"
+_KIND: Final = "transfer"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from gauntlet.bench.config.schema import Config, DataRef, Expectation, Group, ModelRef
 
@@ -38,9 +39,11 @@ class PlanRequest:
         fields = json.loads(text)
         groups = tuple(
             Group(
-                tuple(_model(model) for model in group["models"]),
-                *(tuple(group[name]) for name in ("defenses", "attacks", "threats")),
-                DataRef(**group["data"]),
+                models=tuple(_model(model) for model in group["models"]),
+                defenses=tuple(group["defenses"]),
+                attacks=tuple(group["attacks"]),
+                threats=tuple(group["threats"]),
+                data=DataRef(**group["data"]),
             )
             for group in fields["groups"]
         )
@@ -48,6 +51,6 @@ class PlanRequest:
         return cls(groups, fields["seed"], tuple(fields["plugins"]), expect)
 
 
-def _model(fields: dict[str, object]) -> ModelRef:
-    numbers = {name: None if fields[name] is None else tuple(fields[name]) for name in ("mean", "std")}  # type: ignore[arg-type]
-    return ModelRef(**{**fields, **numbers})  # type: ignore[arg-type]
+def _model(fields: dict[str, Any]) -> ModelRef:
+    numbers = {name: None if fields[name] is None else tuple(fields[name]) for name in ("mean", "std")}
+    return ModelRef(**{**fields, **numbers})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.views.fast_model import FastModel, choose_form
 
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
+FORM_IMAGES = 8
+"""Images that forms are compared on."""
 _LAYOUT, _FOLDED = "channels_last", "folded"
 
 
@@ -45,8 +46,3 @@ def chosen_form(view: nn.Module, example: Tensor, precision: str) -> FastModel:
 def without_low_precision(form: FastModel) -> FastModel:
     """The form in float32: low precision moves the boundary, and with it the distances of minimum-norm attacks."""
     return form.full or form
-
-
-def few(images: Tensor, device: torch.device) -> Tensor:
-    """The images that forms are compared on."""
-    return images[:8].to(device)

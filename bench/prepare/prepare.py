@@ -23,7 +23,7 @@ from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
 from gauntlet.bench.prepare.defense_facts import attack_views, defense_flags
-from gauntlet.bench.prepare.fast_form import chosen_form, few, rebuilt_form, without_low_precision
+from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
 from gauntlet.bench.prepare.loader import Loader
 from gauntlet.bench.registries import executable_entry
 from gauntlet.defenses.pipeline.card import DefenseEntry
@@ -187,7 +187,7 @@ class Workbench(Loader):
         # Libraries are compared on the model itself; of a randomised one, equal draws of few images say little.
         if not attack.stages or cell.info.randomised or self.precision == "float32":
             return FastModel(view, "")
-        example = few(loaded.data.images, self.device)
+        example = loaded.data.images[:FORM_IMAGES].to(self.device)
 
         def measure() -> Measurement:
             self._forms[loaded.group] = chosen_form(view, example, self.precision)

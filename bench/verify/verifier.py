@@ -70,13 +70,24 @@ class Question(Protocol):
     """A prepared cell, as far as judging its samples needs it."""
 
     @property
-    def cell(self) -> Cell: ...  # noqa: D102
+    def cell(self) -> Cell:
+        """The cell, with its threat model and seed."""
+        ...
+
     @property
-    def data(self) -> Data: ...  # noqa: D102
+    def data(self) -> Data:
+        """The cell's samples."""
+        ...
+
     @property
-    def defended(self) -> DefendedModel: ...  # noqa: D102
+    def defended(self) -> DefendedModel:
+        """The model behind its defense."""
+        ...
+
     @property
-    def device(self) -> torch.device: ...  # noqa: D102
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        ...
 
 
 class Verifier:

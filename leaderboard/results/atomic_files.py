@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from gauntlet.leaderboard.results.errors import WriteError
 
-Save = Callable[[BinaryIO], None]
+Save = Callable[[BinaryIO], object]
 """Writes the content to a binary file object."""
 
 
