@@ -54,7 +54,11 @@ def imported(file):
             names = [name if name in modules() else str(node.module) for name in full]
         else:
             continue
-        yield from (name for name in names if name.partition(".")[0] == "gauntlet")
+        for name in names:
+            package = name.partition(".")[0]
+            assert package not in MAY_IMPORT, f"{file}:{node.lineno} imports {name} by the name of its folder"
+            if package == "gauntlet":
+                yield name
 
 
 def folder(file):

@@ -1,4 +1,4 @@
-"""The package: what setuptools is told against what is there, what importing costs, and which way imports point."""
+"""The package: the lists of setuptools against the folders, and the cost of imports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,6 @@ from builders import ROOT
 ROOMS = ("attacks", "defenses", "leaderboard", "bench")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
-MAY_IMPORT = {
-    "attacks": {"attacks"},
-    "leaderboard": {"leaderboard"},
-    "defenses": {"attacks", "defenses"},
-    "bench": {"attacks", "defenses", "bench", "leaderboard"},
-}
-"""Of our own: attacks ← defenses ← bench → leaderboard."""
 
 
 def folders():
@@ -38,15 +31,6 @@ def folders():
 
 def sources():
     return [(room, file) for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
-
-
-def imports(file):
-    """(module, level) of every import in a file, those inside functions and TYPE_CHECKING included."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, 0) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from ((f"{node.module}.{alias.name}", node.level) for alias in node.names)
 
 
 def loaded(code, *names):
@@ -87,18 +71,6 @@ def test_files_that_are_no_modules_are_packaged():
 def test_the_licence_is_packaged():
     assert PYPROJECT["project"]["license-files"] == ["LICENSE"]
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").strip()
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_point_one_way(room):
-    for file in sorted((ROOT / room).rglob("*.py")):
-        for module, level in imports(file):
-            assert level == 0, f"{file} imports relatively"
-            top, _, rest = module.partition(".")
-            assert top not in ROOMS, f"{file} imports {module} by its folder's name"
-            if top == "gauntlet":
-                other = rest.partition(".")[0]
-                assert other in MAY_IMPORT[room], f"{file} imports {module}"
 
 
 def test_the_entry_points_are_there():
