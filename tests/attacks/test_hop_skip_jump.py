@@ -9,54 +9,34 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
+from builders import assert_same, distances, exact_distance, linear, outcomes
 from gauntlet.attacks.hop_skip_jump import ENTRY, HopSkipJump
-from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.bench.verify.verifier import Verifier
 
 NORMS = ["Linf", "L2"]
 
 
 def attacked(rule, model, images, labels, threat, **options):
-    """Outcomes by sample, and the distance of each example, infinite where there is none."""
-    ids = [f"sample {i}" for i in range(len(labels))]
-    judge = Verifier(model, images, labels, ids, threat, seed=0, minimum_norm=rule.minimum_norm)
-    task = Task(images, labels, ids, threat, 0, "test")
-    found = sorted(solve(rule, model, task, judge, **options), key=lambda one: one.sample)
-    sizes = torch.full((len(labels),), math.inf, dtype=torch.float64)
-    for i, one in enumerate(found):
-        assert one.rejected == 0
-        if one.adversarial is not None:
-            assert 0 <= one.adversarial.min() <= one.adversarial.max() <= 1
-            assert model(one.adversarial[None]).argmax() != labels[i]
-            sizes[i] = distance(one.adversarial[None], images[i : i + 1], threat.norm)
-    return found, sizes
+    """Outcomes, and the distance of each example, infinite where there is none."""
+    found = outcomes(rule, model, images, labels, threat, **options)
+    return found, distances(found, model, images, labels, threat.norm)
 
 
-def linear(shape=(1, 5, 5), classes=2, n=16, dtype=torch.float64):
-    """A linear model, images in the middle of the box, and the exact distances in both norms: the box is far."""
+def central(shape=(1, 5, 5), classes=2, n=16, dtype=torch.float64):
+    """A linear model, images in the middle of the box, and the exact distances by norm: the box is far."""
     generator = torch.Generator().manual_seed(5)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes)).to(dtype).requires_grad_(False)
-    weight = torch.randn(model[1].weight.shape, generator=generator, dtype=torch.float64)
+    weight = torch.randn(classes, math.prod(shape), generator=generator, dtype=torch.float64)
     images = (0.4 + 0.2 * torch.rand(n, *shape, generator=generator, dtype=torch.float64)).to(dtype)
-    model[1].weight.copy_(weight)
-    model[1].bias.copy_(-(model[1].weight @ images.flatten(1).mean(0)))
-    logits = model(images)
-    labels = logits.argmax(1)
-    gap = logits.gather(1, labels[:, None]) - logits
-    across = model[1].weight[None] - model[1].weight[labels][:, None]
-    exact = {}
-    for norm, order in (("Linf", 1), ("L2", 2)):
-        ratio = gap / torch.linalg.vector_norm(across, ord=order, dim=2)
-        exact[norm] = ratio.scatter(1, labels[:, None], math.inf).amin(1).double()
-    return model, images, labels, exact
+    model = linear(weight, -(weight.to(dtype) @ images.flatten(1).mean(0)), dtype=dtype)
+    labels = model(images).argmax(1)
+    return model, images, labels, {norm: exact_distance(model, images, labels, norm).double() for norm in NORMS}
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_distance_is_never_below_the_exact_one_and_comes_near(norm, classes):
-    model, images, labels, exact = linear(classes=classes)
+    model, images, labels, exact = central(classes=classes)
     _, sizes = attacked(HopSkipJump(queries=1200, probes=50), model, images, labels, ThreatModel(norm, 0.1))
     ratio = sizes / exact[norm]
     assert ratio.min() >= 1 - 1e-9
@@ -67,7 +47,7 @@ def test_the_distance_is_never_below_the_exact_one_and_comes_near(norm, classes)
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_single_precision_comes_as_near(norm):
-    model, images, labels, exact = linear(dtype=torch.float32)
+    model, images, labels, exact = central(dtype=torch.float32)
     _, sizes = attacked(HopSkipJump(queries=700, probes=50), model, images, labels, ThreatModel(norm, 0.1))
     ratio = sizes / exact[norm]
     assert ratio.min() >= 1 - 1e-4
@@ -76,7 +56,7 @@ def test_single_precision_comes_as_near(norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_more_queries_come_nearer(norm):
-    model, images, labels, _ = linear()
+    model, images, labels, _ = central()
     medians = [
         attacked(HopSkipJump(queries=queries), model, images, labels, ThreatModel(norm, 0.1))[1].median()
         for queries in (60, 200, 600)
@@ -85,7 +65,7 @@ def test_more_queries_come_nearer(norm):
 
 
 def test_restarts_meet_nearer_classes():
-    model, images, labels, exact = linear(classes=4)
+    model, images, labels, exact = central(classes=4)
     sizes = []
     for restarts in (1, 3):
         rule = HopSkipJump(queries=300, restarts=restarts, probes=30)
@@ -105,12 +85,12 @@ def test_every_query_of_the_budget_is_made_and_counted(norm):
             self.seen += len(x)
             return model(x)
 
-    model, images, labels, _ = linear(n=5)
-    counted, ids = Counted(), [str(i) for i in range(5)]
-    threat = ThreatModel(norm, 0.1)
-    judge = Verifier(model, images, labels, ids, threat, seed=0, minimum_norm=True)
-    task = Task(images, labels, ids, threat, 0, "test")
-    found = list(solve(HopSkipJump(queries=137), counted, task, judge, batch_size=2))
+    model, images, labels, _ = central(n=5)
+    counted, rule = Counted(), HopSkipJump(queries=137)
+    verify = Verifier(model, images, labels, list("abcde"), ThreatModel(norm, 0.1), seed=0, minimum_norm=True)
+    found = outcomes(
+        rule, counted, images, labels, ThreatModel(norm, 0.1), ids=list("abcde"), verify=verify, batch_size=2
+    )
     assert [(one.forwards, one.backwards) for one in found] == [(137, 0)] * 5
     assert counted.seen == 5 * 137
 
@@ -122,7 +102,7 @@ def test_only_the_predicted_label_is_used(norm):
             logits = model(x)
             return one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
 
-    model, images, labels, _ = linear(classes=3, n=8)
+    model, images, labels, _ = central(classes=3, n=8)
     rule, threat = HopSkipJump(queries=300, probes=30), ThreatModel(norm, 0.1)
     _, sizes = attacked(rule, model, images, labels, threat)
     _, bare = attacked(rule, LabelsOnly(), images, labels, threat)
@@ -134,20 +114,17 @@ def test_only_the_predicted_label_is_used(norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("stop", [False, True])
 def test_verdicts_counts_and_examples_do_not_depend_on_the_batch_size(stop, norm, shape):
-    model, images, labels, exact = linear(shape, classes=3, n=5)
+    model, images, labels, exact = central(shape, classes=3, n=5)
     rule = HopSkipJump(queries=90, probes=10, stop_inside=stop)
     threat = ThreatModel(norm, 3 * float(exact[norm].median()))
     whole, _ = attacked(rule, model, images, labels, threat)
     for size in (1, 3):
-        for one, same in zip(attacked(rule, model, images, labels, threat, batch_size=size)[0], whole, strict=True):
-            assert (one.forwards, one.adversarial is None) == (same.forwards, same.adversarial is None)
-            if one.adversarial is not None:
-                torch.testing.assert_close(one.adversarial, same.adversarial, rtol=0, atol=1e-9)
+        assert_same(attacked(rule, model, images, labels, threat, batch_size=size)[0], whole)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_stop_inside_ends_at_the_first_point_inside_eps(norm):
-    model, images, labels, exact = linear()
+    model, images, labels, exact = central()
     threat = ThreatModel(norm, 2 * float(exact[norm].median()))
     rule = HopSkipJump(queries=600, probes=40, stop_inside=True)
     found, sizes = attacked(rule, model, images, labels, threat)

@@ -9,67 +9,25 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 
 import gauntlet
+from builders import assert_same, broken, linear, outcomes, path, zoo_digits
 from gauntlet.attacks.mi_fgsm import DIVERSE, ENTRY, MIFGSM, SMOOTHED
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solving.solver import Task, Verification, solve
-from gauntlet.bench.verify.verifier import Verifier
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)
 ALL = MIFGSM(steps=6, diversity=0.5, kernel=3, kernel_sigmas=1)
 
 
-def task(images, labels, threat, seed=0):
-    ids = [f"sample {i}" for i in range(len(labels))]
-    return Task(images=images, labels=labels, ids=ids, threat=threat, seed=seed, purpose="test")
-
-
-def outcomes(rule, model, images, labels, threat, seed=0, **options):
-    job = task(images, labels, threat, seed)
-    verify = Verifier(model, images, labels, job.ids, threat, seed=0, minimum_norm=False)
-    found = sorted(solve(rule, model, job, verify, **options), key=lambda one: one.sample)
-    for one in found:
-        assert one.rejected == 0
-        if one.adversarial is not None:
-            assert 0 <= one.adversarial.min() <= one.adversarial.max() <= 1
-    return found
-
-
-def broken(*arguments, **options):
-    return torch.tensor([one.adversarial is not None for one in outcomes(*arguments, **options)])
-
-
-class Watched(nn.Module):
-    """A model that keeps what it was shown last."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        self.seen = images.detach()
-        return self.model(images)
-
-
 def last_iterates(rule, model, images, labels, threat, seed=0):
     """Where the attack ends if no success counts."""
-
-    def refuse(points, samples, attempt):
-        nothing = torch.zeros(len(samples), dtype=torch.bool)
-        return Verification(nothing, nothing, nothing)
-
-    watched = Watched(model)
-    list(solve(rule, watched, task(images, labels, threat, seed), refuse, batch_size=len(labels)))
-    return watched.seen
+    return path(rule, model, images, labels, threat, seed=seed)[-1]
 
 
-def linear(classes, generator, shape=(1, 4, 5)):
-    pixels = shape[0] * shape[1] * shape[2]
-    model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes).double()).requires_grad_(False)
-    model[1].weight.copy_(torch.randn(classes, pixels, generator=generator))
-    model[1].bias.copy_(torch.randn(classes, generator=generator) / 10)
-    return model.eval()
+def drawn(classes, generator):
+    """A linear classifier of images of 4 by 5 pixels."""
+    weight = torch.randn(classes, 20, generator=generator)
+    return linear(weight, torch.randn(classes, generator=generator) / 10)
 
 
 @pytest.fixture
@@ -79,13 +37,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def digits():
-    """A robust network, and 100 digits that it classifies correctly."""
-    model, data = (
-        gauntlet.load_model("cnn.trades_digits").module.eval().requires_grad_(False),
-        gauntlet.load_data("digits"),
-    )
-    right = (model(data.images).argmax(1) == data.labels).nonzero().squeeze(1)[:100]
-    return model, data.images[right], data.labels[right]
+    return zoo_digits()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +55,7 @@ def enlarged(digits):
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=str)
 def test_two_class_linear_samples_break_exactly_where_their_distance_allows(generator, threat):
-    model = linear(2, generator)
+    model = drawn(2, generator)
     images = 0.5 + 0.08 * torch.randn(200, 1, 4, 5, generator=generator, dtype=torch.float64)
     logits, labels = model(images), model(images).argmax(1)
     slope = model[1].weight[0] - model[1].weight[1]
@@ -112,18 +64,18 @@ def test_two_class_linear_samples_break_exactly_where_their_distance_allows(gene
     threat = ThreatModel(threat.norm, float(exact.median()))
     clear = (exact - threat.eps).abs() > 1e-6
     assert clear.sum() > 190
-    assert torch.equal(broken(MIFGSM(), model, images, labels, threat)[clear], (exact <= threat.eps)[clear])
+    assert torch.equal(broken(outcomes(MIFGSM(), model, images, labels, threat))[clear], (exact <= threat.eps)[clear])
 
 
 @pytest.mark.parametrize("rule", [MIFGSM(loss="cw"), ALL], ids=["momentum", "all three"])
 def test_no_three_class_sample_is_broken_beyond_its_distance(generator, rule):
-    model = linear(3, generator)
+    model = drawn(3, generator)
     images = 0.5 + 0.05 * torch.randn(200, 1, 4, 5, generator=generator, dtype=torch.float64)
     logits, labels, weight = model(images), model(images).argmax(1), model[1].weight
     size = (weight[None] - weight[labels][:, None]).abs().sum(2)
     exact = ((logits.gather(1, labels[:, None]) - logits) / size).scatter(1, labels[:, None], torch.inf).amin(1)
     threat = ThreatModel("Linf", float(exact.median()))
-    found = broken(rule, model, images, labels, threat)
+    found = broken(outcomes(rule, model, images, labels, threat))
     assert (exact[found] <= threat.eps + 2e-6).all()
     assert found.sum() >= (30 if rule is ALL else 95), "100 can be broken; smoothing and diversity change the direction"
 
@@ -147,11 +99,7 @@ def test_results_do_not_depend_on_the_batch_size(digits, rule, threat):
     )
     assert 0 < sum(one.adversarial is not None for one in alone) < 30
     for others in (three, whole):
-        for one, other in zip(alone, others, strict=True):
-            assert (one.steps, one.forwards, one.backwards) == (other.steps, other.forwards, other.backwards)
-            assert (one.adversarial is None) == (other.adversarial is None)
-            if one.adversarial is not None:
-                torch.testing.assert_close(one.adversarial, other.adversarial, rtol=0, atol=1e-9)
+        assert_same(alone, others)
 
 
 @pytest.mark.parametrize("threat", [LINF, L2], ids=str)
@@ -177,12 +125,10 @@ def test_without_any_gradient_the_point_stays_where_it_is(threat):
 
 
 def test_gradients_as_small_as_float32_has_them_keep_their_direction(generator):
-    model = linear(2, generator).float()
-    tiny = nn.Sequential(model[0], nn.Linear(20, 2)).requires_grad_(False)
-    tiny[1].weight.copy_(model[1].weight * 1e-30)
+    model = drawn(2, generator).float()
+    tiny = linear(model[1].weight * 1e-30, dtype=torch.float32)
     images = torch.rand(5, 1, 4, 5, generator=generator)
     labels = model(images).argmax(1)
-    tiny[1].bias.copy_(torch.zeros(2))
     usual, small = (last_iterates(MIFGSM(loss="cw"), one, images, labels, L2) for one in (model, tiny))
     torch.testing.assert_close(usual, small, rtol=0, atol=1e-5)
 
@@ -204,10 +150,10 @@ def test_a_transformed_point_that_is_misclassified_is_no_success():
     images, labels = torch.full((6, 1, 8, 8), 0.6), torch.zeros(6, dtype=torch.int64)
     model, rule = Bright(), MIFGSM(steps=4, diversity=1, diversity_size=0.5)
 
-    def never(points, samples, attempt):
+    def unexpected(points, samples, attempt):
         raise AssertionError("a candidate was noticed")
 
-    for one in solve(rule, model, task(images, labels, ThreatModel("Linf", 0.01)), never):
+    for one in outcomes(rule, model, images, labels, ThreatModel("Linf", 0.01), verify=unexpected):
         # The last iterate is evaluated as it is, once.
         assert (one.adversarial, one.forwards, one.backwards) == (None, 5, 4)
     assert model.dark == 6 * 4
@@ -234,7 +180,7 @@ def test_momentum_ends_where_torchattacks_ends(digits):
     assert ((ours - theirs).abs().flatten(1).amax(1) < 1e-5).double().mean() >= 0.95
     lost = model(theirs).argmax(1) != labels
     assert 5 < lost.sum() < 90
-    assert broken(rule, model, images, labels, LINF)[lost].double().mean() >= 0.95, "it sees every iterate"
+    assert broken(outcomes(rule, model, images, labels, LINF))[lost].double().mean() >= 0.95, "it sees every iterate"
 
 
 def test_smoothed_momentum_ends_where_torchattacks_ends(enlarged):

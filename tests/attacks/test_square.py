@@ -10,36 +10,24 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-import gauntlet
-from gauntlet.attacks.ops.norms import distance
+from builders import (
+    Recorder,
+    assert_same,
+    attacked,
+    broken,
+    exact_distance,
+    linear,
+    network,
+    never,
+    outcomes,
+    task_of,
+    zoo_digits,
+)
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.parts.square_shapes import bump
-from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.attacks.square import ENTRY, Square
-from gauntlet.bench.verify.verifier import Verifier
 
 ALL = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 2.0)]
-
-
-class Never:
-    """A verifier that refuses everything."""
-
-    def __call__(self, points, samples, attempt):
-        no = torch.zeros(len(points), dtype=torch.bool)
-        return Verification(no, no, no)
-
-
-class Spy(nn.Module):
-    """Keeps every batch of points and its logits."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.points, self.logits = model, [], []
-
-    def forward(self, x):
-        self.points.append(x.clone())
-        self.logits.append(self.model(x))
-        return self.logits[-1].clone()
 
 
 class Difference(nn.Module):
@@ -55,73 +43,47 @@ class Difference(nn.Module):
         return torch.stack([gap, *(-gap - 0.1 * k for k in range(self.classes - 1))], dim=1)
 
 
-def attacked(rule, model, images, labels, threat, *, judge=None, seed=0, ids=None, **options):
-    """Outcomes by id, every verified example inside the ball and the box."""
-    ids = ids or [f"sample {i}" for i in range(len(labels))]
-    task = Task(images, labels, ids, threat, seed, "test")
-    judge = judge or Verifier(model, images, labels, ids, threat, seed=0)
-    found = {ids[one.sample]: one for one in solve(rule, model, task, judge, **options)}
-    assert found.keys() == set(ids)
-    for i, name in enumerate(ids):
-        assert found[name].rejected == 0
-        if (point := found[name].adversarial) is not None:
-            assert 0 <= point.min() <= point.max() <= 1
-            assert distance(point[None], images[i : i + 1], threat.norm) <= threat.eps + 2e-6
-    return found
-
-
-def robust(found):
-    return sum(one.adversarial is None for one in found.values())
+def robust(attack, model, images, labels, threat, **options):
+    """Number of samples without an example; all examples lie in the ball."""
+    sizes = attacked(attack, model, images, labels, threat, **options)
+    assert (sizes[sizes.isfinite()] <= threat.eps + 2e-6).all()
+    return int(sizes.isinf().sum())
 
 
 @pytest.fixture(scope="module", params=[(2, 6, 6), (3, 5, 3)], ids=str)
 def task(request):
-    generator = torch.Generator().manual_seed(4)
-    pixels = math.prod(request.param)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 20), nn.Tanh(), nn.Linear(20, 3))
-    model = model.double().requires_grad_(False).eval()
-    for parameter in model.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
-    images = torch.rand(13, *request.param, generator=generator, dtype=torch.float64)
-    images[::3] = images[::3].round()
-    return model, images, model(images).argmax(1)
+    return task_of(network(math.prod(request.param), 20, 3, activation=nn.Tanh), request.param, 13)
 
 
 @pytest.mark.parametrize("threat", [ThreatModel("Linf", 0.06), ThreatModel("L2", 0.3), ThreatModel("L1", 1.2)], ids=str)
 def test_verdicts_counts_and_examples_do_not_depend_on_the_batch(threat, task):
     model, images, labels = task
     rule = Square(queries=45, restarts=2)
-    whole = attacked(rule, *task, threat)
-    assert 0 < robust(whole) < len(labels)
-    order = torch.tensor([9, 2, 11, 0, 5, 7, 3])
-    part = {"images": images[order], "labels": labels[order], "ids": [f"sample {i}" for i in order.tolist()]}
-    runs = [attacked(rule, *task, threat, batch_size=size) for size in (1, 3)]
-    for other in (*runs, attacked(rule, model, threat=threat, batch_size=4, **part)):
-        for name, one in other.items():
-            same = whole[name]
-            assert (one.forwards, one.backwards, one.steps) == (same.forwards, same.backwards, same.steps)
-            assert (one.adversarial is None) == (same.adversarial is None)
-            if one.adversarial is not None:
-                torch.testing.assert_close(one.adversarial, same.adversarial, rtol=0, atol=1e-9)
+    whole = outcomes(rule, *task, threat)
+    assert 0 < broken(whole).sum() < len(labels)
+    for size in (1, 3):
+        assert_same(outcomes(rule, *task, threat, batch_size=size), whole)
+    order = [9, 2, 11, 0, 5, 7, 3]
+    ids = [f"sample {i}" for i in order]
+    part = outcomes(rule, model, images[order], labels[order], threat, ids=ids, batch_size=4)
+    assert_same(part, [whole[i] for i in order])
 
 
 @pytest.mark.parametrize("threat", ALL, ids=str)
 def test_a_sample_that_nothing_breaks_costs_exactly_the_queries(threat, task):
-    for one in attacked(Square(queries=7, restarts=3), *task, threat, judge=Never()).values():
+    for one in outcomes(Square(queries=7, restarts=3), *task, threat, verify=never):
         assert (one.forwards, one.backwards, one.steps) == (21, 0, -1)
 
 
 def followed(images, threat, queries, rescale=False):
     """Of one sample at a time: the best point so far and the query, for all queries."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 3)).to(images.dtype)
-    with torch.no_grad():
-        model[1].weight.copy_(torch.sin(torch.arange(model[1].weight.numel())).view_as(model[1].weight))
-    spy = Spy(model.requires_grad_(False))
-    labels = model(images).argmax(1)
-    attacked(Square(queries=queries, rescale=rescale), spy, images, labels, threat, judge=Never())
+    pixels = images[0].numel()
+    model = linear(torch.sin(torch.arange(3 * pixels)).view(3, pixels), dtype=images.dtype)
+    spy, labels = Recorder(model), model(images).argmax(1)
+    outcomes(Square(queries=queries, rescale=rescale), spy, images, labels, threat, verify=never)
     for i in range(len(images)):
-        best, least = spy.points[0][i], math.inf
-        for points, logits in zip(spy.points, spy.logits, strict=True):
+        best, least = spy.seen[0][i], math.inf
+        for points, logits in zip(spy.seen, spy.logits, strict=True):
             yield best, points[i]
             gap = logits[i, labels[i]] - logits[i].index_fill(0, labels[i], -math.inf).max()
             if gap < least:
@@ -208,27 +170,23 @@ def test_saturated_pixels_move_and_the_exact_distance_is_kept(classes, dtype):
     model, labels = Difference(classes), torch.zeros(6, dtype=torch.int64)
     # Each of two pixels must move by a quarter (L2: 0.354, but bumps of 3×3 pixels do not come close), L1: both by a half.
     for near, far in (("Linf:0.26", "Linf:0.24"), ("L2:1", "L2:0.35"), ("L1:3", "L1:0.49")):
-        assert robust(attacked(Square(queries=400), model, images, labels, ThreatModel.parse(near))) == 0, near
-        assert robust(attacked(Square(queries=400), model, images, labels, ThreatModel.parse(far))) == 6, far
+        assert robust(Square(queries=400), model, images, labels, ThreatModel.parse(near)) == 0, near
+        assert robust(Square(queries=400), model, images, labels, ThreatModel.parse(far)) == 6, far
 
 
 def test_a_two_class_linear_sample_breaks_where_its_exact_distance_allows():
     generator = torch.Generator().manual_seed(1)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).double().requires_grad_(False)
-    model[1].weight.copy_(torch.randn(2, 36, generator=generator, dtype=torch.float64))
+    weight = torch.randn(2, 36, generator=generator, dtype=torch.float64)
     images = 0.4 + 0.2 * torch.rand(40, 1, 6, 6, generator=generator, dtype=torch.float64)
-    model[1].bias.copy_(-(model[1].weight @ images.flatten(1).mean(0)))
-    logits = model(images)
-    labels, across = logits.argmax(1), model[1].weight[0] - model[1].weight[1]
-    gap = (logits[:, 0] - logits[:, 1]).abs()
-    for norm, dual in (("Linf", across.abs().sum()), ("L2", across.norm()), ("L1", across.abs().max())):
-        exact = gap / dual
+    model = linear(weight, -(weight @ images.flatten(1).mean(0)))
+    labels = model(images).argmax(1)
+    for norm in ("Linf", "L2", "L1"):
+        exact = exact_distance(model, images, labels, norm)
         eps = float(exact.median())
-        found = attacked(Square(queries=1500), model, images, labels, ThreatModel(norm, eps))
-        broken = torch.tensor([found[f"sample {i}"].adversarial is not None for i in range(40)])
-        assert not broken[exact > eps * (1 + 1e-5)].any()
+        found = attacked(Square(queries=1500), model, images, labels, ThreatModel(norm, eps)).isfinite()
+        assert not found[exact > eps * (1 + 1e-5)].any()
         reach = {"Linf": 0.98, "L2": 0.75, "L1": 0.5}[norm]
-        assert broken[exact < reach * eps].all(), norm
+        assert found[exact < reach * eps].all(), norm
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 7), (1, 2, 2), (1, 4, 3), (40, 3, 3)], ids=str)
@@ -245,13 +203,11 @@ def test_images_of_any_shape_are_searched(shape, threat):
 def test_it_leaves_no_more_samples_than_torchattacks_over_five_seeds(threat, name):
     from torchattacks import Square as Foreign
 
-    threat, data = ThreatModel.parse(threat), gauntlet.load_data("digits")
-    model = gauntlet.load_model(name).module.requires_grad_(False).eval()
-    right = (model(data.images[:110]).argmax(1) == data.labels[:110]).nonzero().squeeze(1)
-    images, labels = data.images[right], data.labels[right]
+    threat = ThreatModel.parse(threat)
+    model, images, labels = zoo_digits(name)
     native, foreign = [], []
     for seed in range(5):
-        native.append(robust(attacked(Square(queries=250), model, images, labels, threat, seed=seed)))
+        native.append(robust(Square(queries=250), model, images, labels, threat, seed=seed))
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             other = Foreign(model, threat.norm, threat.eps, n_queries=250, seed=seed, resc_schedule=False)
@@ -263,13 +219,11 @@ def test_it_leaves_no_more_samples_than_torchattacks_over_five_seeds(threat, nam
 
 @pytest.mark.slow
 def test_in_l1_it_leaves_no_more_samples_than_the_authors_code_over_three_seeds():
-    threat, data = ThreatModel("L1", 2.0), gauntlet.load_data("digits")
-    model = gauntlet.load_model("cnn.pgd_digits").module.requires_grad_(False).eval()
-    right = (model(data.images[:110]).argmax(1) == data.labels[:110]).nonzero().squeeze(1)
-    images, labels = data.images[right], data.labels[right]
+    threat = ThreatModel("L1", 2.0)
+    model, images, labels = zoo_digits("cnn.pgd_digits")
     native, foreign = [], []
     for seed in range(3):
-        native.append(robust(attacked(Square(queries=200), model, images, labels, threat, seed=seed)))
+        native.append(robust(Square(queries=200), model, images, labels, threat, seed=seed))
         with torch.random.fork_rng():
             other = SquareAttack(model, norm="L1", eps=2.0, n_queries=200, seed=seed, resc_schedule=False)
             foreign.append(int((model(other.perturb(images, labels)).argmax(1) == labels).sum()))
