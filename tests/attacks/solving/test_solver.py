@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import Recorder, assert_same, broken, convolution, network, never, outcomes, path, task_of
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.norms import distance, project, steepest
@@ -50,73 +50,33 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
-class Never:
-    """A verifier that refuses everything, so that every rule spends its whole budget."""
-
-    def __call__(self, points, samples, attempt):
-        no = torch.zeros(len(points), dtype=torch.bool)
-        return Verification(no, no, no)
-
-
 @pytest.fixture(scope="module", params=["convolution", "two layers, odd shape"])
 def task(request):
-    generator = torch.Generator().manual_seed(4)
     if request.param == "convolution":
-        shape = (2, 6, 6)
-        model = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4))
-    else:
-        shape = (3, 5, 3)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(45, 20), nn.Tanh(), nn.Linear(20, 3))
-    model = model.double().requires_grad_(False).eval()
-    for parameter in model.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
-    images = torch.rand(N, *shape, generator=generator, dtype=torch.float64)
-    images[::3] = images[::3].round()  # saturated pixels
-    return model, images, model(images).argmax(1)
-
-
-def run(rule, model, images, labels, threat, *, ids=None, judge=None, seed=0, **options):
-    """Outcomes by id."""
-    ids = ids or [f"sample {i}" for i in range(len(labels))]
-    verify = judge or Verifier(
-        copy.deepcopy(model), images, labels, ids, threat, seed=seed, minimum_norm=rule.minimum_norm
-    )
-    found = list(solve(rule, model, Task(images, labels, ids, threat, seed, "test"), verify, **options))
-    assert sorted(outcome.sample for outcome in found) == list(range(len(ids)))
-    return {ids[outcome.sample]: outcome for outcome in found}
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for name, first in one.items():
-        second = other[name]
-        assert (first.forwards, first.backwards, first.steps) == (second.forwards, second.backwards, second.steps), name
-        assert (first.adversarial is None) == (second.adversarial is None), name
-        if first.adversarial is not None:
-            torch.testing.assert_close(first.adversarial, second.adversarial, rtol=0, atol=1e-9)
+        return task_of(convolution(), (2, 6, 6), N)
+    return task_of(network(45, 20, 3, activation=nn.Tanh), (3, 5, 3), N)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize(("rule", "threat"), RULES)
 def test_verdicts_counts_and_examples_do_not_depend_on_the_batch_size(rule, threat, batch_size, task):
-    whole = run(rule, *task, threat)
-    assert_same(run(rule, *task, threat, batch_size=batch_size), whole)
+    whole = outcomes(rule, *task, threat)
+    assert_same(outcomes(rule, *task, threat, batch_size=batch_size), whole)
 
 
 @pytest.mark.parametrize(("rule", "threat"), RULES)
 def test_verdicts_counts_and_examples_do_not_depend_on_order_or_company(rule, threat, task):
     model, images, labels = task
-    whole = run(rule, *task, threat)
+    whole = outcomes(rule, *task, threat)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))[:9]
     ids = [f"sample {i}" for i in order.tolist()]
-    part = run(rule, model, images[order], labels[order], threat, ids=ids, batch_size=4)
-    assert_same(part, {name: whole[name] for name in ids})
+    part = outcomes(rule, model, images[order], labels[order], threat, ids=ids, batch_size=4)
+    assert_same(part, [whole[i] for i in order.tolist()])
 
 
 def test_the_cases_have_broken_and_unbroken_samples(task):
     for rule, threat in ((PGD(steps=6), LINF), (PGD(steps=4, restarts=2, loss="cw"), L2)):
-        broken = [one.adversarial is not None for one in run(rule, *task, threat).values()]
-        assert 0 < sum(broken) < N
+        assert 0 < broken(outcomes(rule, *task, threat)).sum() < N
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +104,7 @@ def test_starting_points_are_bitwise_the_same_in_any_batch(threat, task):
     found = []
     for batch_size in (1, 3, 8, 256):
         rule = Watched(steps=1, restarts=3)
-        run(rule, *task, threat, judge=Never(), batch_size=batch_size)
+        outcomes(rule, *task, threat, verify=never, batch_size=batch_size)
         found.append(rule.starts)
     assert found[0].keys() == {(sample, restart) for sample in range(N) for restart in range(3)}
     for other in found[1:]:
@@ -156,7 +116,7 @@ def test_another_seed_starts_elsewhere(task):
     starts = []
     for seed in (0, 1):
         rule = Watched(steps=1)
-        run(rule, *task, LINF, seed=seed)
+        outcomes(rule, *task, LINF, seed=seed)
         starts.append(rule.starts[0, 0])
     assert not torch.equal(*starts)
 
@@ -167,21 +127,21 @@ def test_another_seed_starts_elsewhere(task):
 def test_passes_are_counted_as_an_observer_of_the_model_counts_them(rule, threat, batch_size, refusing, task):
     model, images, labels = task
     counted = Counted(model)
-    judge = Never() if refusing else Verifier(
+    verify = never if refusing else Verifier(
         model, images, labels, [str(i) for i in range(N)], threat, seed=0, minimum_norm=rule.minimum_norm
     )  # fmt: skip
-    found = run(rule, counted, images, labels, threat, judge=judge, batch_size=batch_size)
-    assert sum(one.forwards for one in found.values()) == counted.forwards
-    assert sum(one.backwards for one in found.values()) == counted.backwards
+    found = outcomes(rule, counted, images, labels, threat, verify=verify, batch_size=batch_size)
+    assert sum(one.forwards for one in found) == counted.forwards
+    assert sum(one.backwards for one in found) == counted.backwards
 
 
 def test_a_sample_that_no_candidate_breaks_costs_exactly_the_budget(task):
     rule = PGD(steps=4, restarts=3)
-    for one in run(rule, *task, ThreatModel("Linf", 1e-9)).values():
+    for one in outcomes(rule, *task, ThreatModel("Linf", 1e-9)):
         assert (one.forwards, one.backwards, one.steps, one.adversarial) == (15, 12, -1, None)
-    for one in run(FGSM(), *task, ThreatModel("Linf", 1e-9)).values():
+    for one in outcomes(FGSM(), *task, ThreatModel("Linf", 1e-9)):
         assert (one.forwards, one.backwards) == (2, 1)
-    for one in run(CW(search_steps=2, steps=10), *task, L2).values():
+    for one in outcomes(CW(search_steps=2, steps=10), *task, L2):
         assert (one.forwards, one.backwards) == (21, 20)
 
 
@@ -209,25 +169,25 @@ def test_a_broken_sample_is_not_evaluated_any_more_and_its_slot_is_refilled(task
 
 def test_steps_to_success_run_on_over_restarts(task):
     rule = PGD(steps=2, restarts=20, step_size=0.2)
-    broken = [
+    successes = [
         one
         for eps in (0.01, 0.02, 0.03, 0.04, 0.05)
-        for one in run(rule, *task, ThreatModel("Linf", eps)).values()
+        for one in outcomes(rule, *task, ThreatModel("Linf", eps))
         if one.adversarial is not None
     ]
-    assert any(one.steps > 2 for one in broken)
-    for one in broken:
+    assert any(one.steps > 2 for one in successes)
+    for one in successes:
         restarts = (one.steps - 1) // 2
         assert restarts * 3 < one.forwards <= restarts * 3 + 3
 
 
 def test_more_restarts_break_no_fewer_samples(task):
-    one = run(PGD(steps=4), *task, LINF)
-    three = run(PGD(steps=4, restarts=3), *task, LINF)
-    for name, outcome in one.items():
-        if outcome.adversarial is not None:
-            assert three[name].adversarial is not None
-            assert three[name].forwards == outcome.forwards
+    one = outcomes(PGD(steps=4), *task, LINF)
+    three = outcomes(PGD(steps=4, restarts=3), *task, LINF)
+    for first, again in zip(one, three, strict=True):
+        if first.adversarial is not None:
+            assert again.adversarial is not None
+            assert again.forwards == first.forwards
 
 
 def test_a_point_refused_in_one_composition_is_counted_and_the_sample_goes_on(task):
@@ -236,10 +196,10 @@ def test_a_point_refused_in_one_composition_is_counted_and_the_sample_goes_on(ta
             no = torch.zeros(len(points), dtype=torch.bool)
             return Verification(no, no, ~no)
 
-    found = run(PGD(steps=6), *task, ThreatModel("Linf", 0.2), judge=Splitting())
-    assert all(one.adversarial is None for one in found.values())
-    assert sum(one.disagreements for one in found.values()) > N
-    assert all(one.rejected == 0 for one in found.values())
+    found = outcomes(PGD(steps=6), *task, ThreatModel("Linf", 0.2), verify=Splitting())
+    assert all(one.adversarial is None for one in found)
+    assert sum(one.disagreements for one in found) > N
+    assert all(one.rejected == 0 for one in found)
 
 
 def test_the_last_iterate_is_evaluated_even_where_an_earlier_candidate_is_refused(task):
@@ -256,27 +216,21 @@ def test_the_last_iterate_is_evaluated_even_where_an_earlier_candidate_is_refuse
 
     model, images, _ = task
     wrong = model(images).argmin(1)  # misclassified from the start: every iterate is a candidate
-    judge = LastOnly()
-    found = run(PGD(steps=6), model, images, wrong, LINF, judge=judge)
-    assert max(judge.seen) == 7
-    assert all(one.adversarial is not None for one in found.values())
+    verify = LastOnly()
+    found = outcomes(PGD(steps=6), model, images, wrong, LINF, verify=verify)
+    assert max(verify.seen) == 7
+    assert all(one.adversarial is not None for one in found)
 
 
 def test_cw_returns_the_closest_of_the_points_that_it_passed(task):
     model, images, labels = task
-    seen = []
-
-    class Spying(nn.Module):
-        def forward(self, x):
-            logits = model(x)
-            seen.append((x.detach().clone(), logits.detach().argmax(1)))
-            return logits
-
-    found = run(CW(search_steps=3, steps=20), Spying(), images, labels, L2, judge=Verifier(
-        model, images, labels, [str(i) for i in range(N)], L2, seed=0, minimum_norm=True))  # fmt: skip
+    spy, ids = Recorder(model), [f"sample {i}" for i in range(N)]
+    verify = Verifier(model, images, labels, ids, L2, seed=0, minimum_norm=True)
+    found = outcomes(CW(search_steps=3, steps=20), spy, images, labels, L2, verify=verify)
     for i in range(N):
-        sizes = [distance(x[i : i + 1], images[i : i + 1], "L2").item() for x, p in seen if p[i] != labels[i]]
-        example = found[f"sample {i}"].adversarial
+        passed = [x[i] for x, logits in zip(spy.seen, spy.logits, strict=True) if logits[i].argmax() != labels[i]]
+        sizes = [distance(x[None], images[i : i + 1], "L2").item() for x in passed]
+        example = found[i].adversarial
         assert (example is None) == (not sizes)
         if sizes:
             assert distance(example[None], images[i : i + 1], "L2").item() == pytest.approx(min(sizes), rel=1e-6)
@@ -284,15 +238,7 @@ def test_cw_returns_the_closest_of_the_points_that_it_passed(task):
 
 def test_cw_evaluates_its_last_iterate_not_the_clean_image_again(task):
     model, images, labels = task
-    seen = []
-
-    class Spying(nn.Module):
-        def forward(self, x):
-            seen.append(x.detach().clone())
-            return model(x)
-
-    run(CW(search_steps=2, steps=5), Spying(), images, labels, L2, judge=Never())
-    assert not torch.equal(seen[-1], images)
+    assert not torch.equal(path(CW(search_steps=2, steps=5), model, images, labels, L2)[-1], images)
 
 
 class Corner(nn.Module):
@@ -324,18 +270,16 @@ def test_pgd_moves_saturated_pixels(loss, offset, classes):
     too_small = ThreatModel("Linf", 0.24), ThreatModel("L2", 0.35)
     model = Corner(offset, classes=classes)
     for threat in threats:
-        found = run(PGD(steps=20, loss=loss), model, images, labels, threat)
-        assert all(one.adversarial is not None for one in found.values()), threat
+        found = outcomes(PGD(steps=20, loss=loss), model, images, labels, threat)
+        assert all(one.adversarial is not None for one in found), threat
     for threat in too_small:
-        assert all(
-            one.adversarial is None for one in run(PGD(steps=20, loss=loss), model, images, labels, threat).values()
-        )
+        assert all(one.adversarial is None for one in outcomes(PGD(steps=20, loss=loss), model, images, labels, threat))
 
 
 def test_fgsm_moves_saturated_pixels():
     images, labels = saturated()
     assert all(
-        one.adversarial is not None for one in run(FGSM(), Corner(), images, labels, ThreatModel("Linf", 0.26)).values()
+        one.adversarial is not None for one in outcomes(FGSM(), Corner(), images, labels, ThreatModel("Linf", 0.26))
     )
 
 
@@ -343,7 +287,7 @@ def test_fgsm_moves_saturated_pixels():
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (-1e3, 1.0), (0.0, 1e3), (0.0, 1e-2)])
 def test_cw_moves_saturated_pixels_by_the_smallest_amount(offset, scale, classes):
     images, labels = saturated(dtype=torch.float32)
-    for one in run(CW(search_steps=7), Corner(offset, scale, classes), images, labels, L2).values():
+    for one in outcomes(CW(search_steps=7), Corner(offset, scale, classes), images, labels, L2):
         size = distance(one.adversarial[None], images[:1], "L2").item()
         # The nearest point of the boundary shares 0.5 between the two pixels.
         assert 0.5 / 2**0.5 - 1e-6 <= size <= 1.02 * 0.5 / 2**0.5 + 0.002
@@ -364,15 +308,15 @@ def test_a_class_that_is_never_predicted_is_no_obstacle():
         (PGD(steps=20), ThreatModel("Linf", 0.26)),
         (PGD(steps=20, loss="cw"), ThreatModel("L2", 0.4)),
     ):
-        found = run(rule, Blind(), images, labels, threat)
-        assert all(one.adversarial is not None for one in found.values())
+        found = outcomes(rule, Blind(), images, labels, threat)
+        assert all(one.adversarial is not None for one in found)
 
 
 def test_samples_labelled_with_a_class_that_is_never_predicted_are_broken_at_once():
     images, _ = saturated()
     labels = torch.full((5,), 2)
     model = nn.Sequential(Corner(classes=2), nn.ConstantPad1d((0, 1), -100.0))
-    for one in run(PGD(steps=5), model, images, labels, LINF).values():
+    for one in outcomes(PGD(steps=5), model, images, labels, LINF):
         assert (one.forwards, one.steps) == (1, 1)
 
 
@@ -382,7 +326,7 @@ def test_a_model_without_gradient_is_refused_with_the_way_out(task):
             return task[0](x.detach())
 
     with pytest.raises(AttackError, match=r"no gradient reaches the input.*BPDA"):
-        run(PGD(steps=2), Detached(), *task[1:], LINF)
+        outcomes(PGD(steps=2), Detached(), *task[1:], LINF)
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing_and_poisons_nothing():
@@ -394,15 +338,15 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_poisons_nothing():
 
     images, labels = saturated()
     for rule, threat in ((PGD(steps=3), LINF), (CW(search_steps=2, steps=3), L2)):
-        for one in run(rule, Cliff(), images, labels, threat).values():
+        for one in outcomes(rule, Cliff(), images, labels, threat):
             assert one.rejected == 0
 
 
 def test_the_images_of_the_task_are_left_as_they_were(task):
     model, images, labels = task
     before = images.clone()
-    run(PGD(steps=4, restarts=2), model, images, labels, LINF, batch_size=3)
-    run(CW(search_steps=2, steps=5), model, images, labels, L2, batch_size=3)
+    outcomes(PGD(steps=4, restarts=2), model, images, labels, LINF, batch_size=3)
+    outcomes(CW(search_steps=2, steps=5), model, images, labels, L2, batch_size=3)
     assert torch.equal(images, before)
 
 
@@ -413,9 +357,9 @@ def test_an_interrupted_run_has_given_what_was_finished(task):
     running = solve(PGD(steps=3), model, Task(images, labels, ids, LINF, 0, "test"), verify, batch_size=2)
     first = [next(running) for _ in range(4)]
     running.close()
-    whole = run(PGD(steps=3), *task, LINF)
+    whole = outcomes(PGD(steps=3), *task, LINF)
     for one in first:
-        assert (one.adversarial is None) == (whole[f"sample {one.sample}"].adversarial is None)
+        assert (one.adversarial is None) == (whole[one.sample].adversarial is None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
