@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import gauntlet
+from gauntlet.attacks.adapters.library_catalog import ADAPTERS
 from gauntlet.attacks.ops.norms import distance
+from gauntlet.attacks.registry.catalog import ATTACKS
+from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, Verification, solve
@@ -55,6 +59,30 @@ def linear(weight, bias=0.0, *, dtype=torch.float64):
     layer.weight.data = weight.to(dtype, copy=True)
     layer.bias.data = torch.as_tensor(bias, dtype=dtype).expand(len(weight)).clone()
     return nn.Sequential(nn.Flatten(), layer).requires_grad_(False).eval()
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Wrapped(nn.Module):
+    """A model between two functions, in evaluation mode: a defense that is not declared."""
+
+    def __init__(self, model, before=None, after=None):
+        super().__init__()
+        self.model = model
+        self.before, self.after = (Function(function or (lambda x: x)) for function in (before, after))
+        self.eval()
+
+    def forward(self, x):
+        return self.after(self.model(self.before(x)))
 
 
 def task_of(model, shape, count, *, seed=4):
@@ -183,25 +211,51 @@ def path(attack, model, images, labels, threat, *, seed=0):
     return recorder.seen
 
 
-def outcomes(attack, model, images, labels, threat, *, ids=None, verify=None, seed=0, targets=None, **options):
-    """The outcome of each sample, in their order."""
+def built(text, threat):
+    """The attack with this name and settings."""
+    named = parse_named(text)
+    module, name = (ATTACKS | ADAPTERS)[named.name].split(":")
+    return getattr(import_module(module), name).make(threat, **named.keywords)
+
+
+def outcomes(
+    attack,
+    model,
+    images,
+    labels,
+    threat,
+    *,
+    ids=None,
+    verify=None,
+    seed=0,
+    targets=None,
+    purpose="test",
+    clean_logits=None,
+    **options,
+):
+    """The outcome of each sample, in their order. `attack` is a rule, a cascade, its stages, or a name with settings."""
+    attack = built(attack, threat) if isinstance(attack, str) else attack
     ids = ids or [f"sample {i}" for i in range(len(labels))]
     minimum_norm = getattr(attack, "minimum_norm", False)
     verify = verify or Verifier(model, images, labels, ids, threat, seed=seed, minimum_norm=minimum_norm)
-    task = Task(images, labels, ids, threat, seed, "test", targets)
-    found = sorted(solve(attack, model, task, verify, **options), key=lambda one: one.sample)
+    task = Task(images, labels, ids, threat, seed, purpose, targets, clean_logits)
+    found = sorted(solve(getattr(attack, "stages", attack), model, task, verify, **options), key=lambda one: one.sample)
     assert [one.sample for one in found] == list(range(len(ids)))
     return found
 
 
-def distances(found, model, images, labels, norm):
-    """Distance of the example of each outcome, infinite where there is none; examples lie in the box and are misclassified."""
+def distances(found, model, images, labels, norm, targets=None):
+    """Distance of the example of each outcome, infinite where there is none.
+
+    Examples lie in the box and are misclassified, with `targets` as those.
+    """
     sizes = torch.full((len(labels),), torch.inf, dtype=torch.float64)
     for one in found:
         assert one.rejected == 0
         if one.adversarial is not None:
             assert 0 <= one.adversarial.min() <= one.adversarial.max() <= 1
-            assert model(one.adversarial[None]).argmax() != labels[one.sample]
+            prediction = int(model(one.adversarial[None]).argmax())
+            assert prediction != labels[one.sample] if targets is None else prediction == targets[one.sample]
             sizes[one.sample] = distance(one.adversarial[None], images[one.sample][None], norm)
     return sizes
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import Wrapped
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.gauntlet import BUDGETS
 from gauntlet.attacks.naive import build as build_naive
@@ -27,32 +28,11 @@ from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 LINF = ThreatModel("Linf", 0.15)
 
 
-class Behind(nn.Module):
-    """A model with a defense in its forward that nobody declared."""
-
-    def __init__(self, model, before=None, after=None):
-        super().__init__()
-        self.model, self.before, self.after = model, before or nn.Identity(), after or nn.Identity()
-        self.eval()
-
-    def forward(self, x):
-        return self.after(self.model(self.before(x)))
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 MASKED = {
-    "logits x 1000": {"after": Function(lambda logits: 1000 * logits)},
-    "rounded softmax": {"after": Function(lambda logits: (10 * logits.softmax(1)).round() / 10)},
-    "bit depth": {"before": Function(lambda x: (3 * x).round() / 3)},
-    "detached": {"before": Function(lambda x: x.detach() + 0 * x)},
+    "logits x 1000": {"after": lambda logits: 1000 * logits},
+    "rounded softmax": {"after": lambda logits: (10 * logits.softmax(1)).round() / 10},
+    "bit depth": {"before": lambda x: (3 * x).round() / 3},
+    "detached": {"before": lambda x: x.detach() + 0 * x},
 }
 
 
@@ -71,7 +51,7 @@ def standard():
     "name", [pytest.param(one, marks=[pytest.mark.slow] if one == "rounded softmax" else []) for one in MASKED]
 )
 def test_a_defense_that_nobody_declared_fools_the_naive_attack_and_not_the_adaptive_one(name, digits, standard):
-    model = Behind(standard, **MASKED[name])
+    model = Wrapped(standard, **MASKED[name])
     result = gauntlet.evaluate(model, *digits, threat=LINF, attacks="naive, adaptive")
     found = {row["attack"]: row["robust_accuracy"] for row in result.per_attack.to_dict("records")}
     assert found["naive"] > (0.85 if name != "bit depth" else 0.5)
@@ -113,7 +93,7 @@ def test_every_norm_has_a_cascade_for_every_pipeline(norm):
 
 
 def test_undeclared_randomness_is_measured_attacked_by_expectation_and_flagged(digits, standard):
-    model = Behind(standard, before=Function(lambda x: (x + 0.1 * torch.randn_like(x)).clamp(0, 1)))
+    model = Wrapped(standard, before=lambda x: (x + 0.1 * torch.randn_like(x)).clamp(0, 1))
     result = gauntlet.evaluate(model, *digits, threat=LINF, attacks="adaptive")
     (flag,) = [flag for flag in result.flags if flag.name == "randomised-defense"]
     assert flag.needs == ("eot",)
@@ -138,7 +118,7 @@ def test_the_naive_attack_ends_at_the_worst_corner_of_a_linear_model_and_stays_i
 
 def test_the_naive_attack_stops_at_its_start_where_no_gradient_is():
     images = torch.full((2, 1, 4, 4), 0.5)
-    blind = Behind(Linear(torch.ones(16)), before=Function(torch.Tensor.detach))
+    blind = Wrapped(Linear(torch.ones(16)), before=torch.Tensor.detach)
     points = build_naive(LINF)(blind, images, torch.zeros(2, dtype=torch.int64), seed=0)
     assert 0 < (points - images).abs().max() <= LINF.eps + 1e-7
 

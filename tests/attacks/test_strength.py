@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 from torch import nn
 
+import builders
 import gauntlet
+from builders import Wrapped, linear, network, zoo_digits
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.random import active_draws
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.registry.catalog import ATTACKS
-from gauntlet.attacks.registry.settings import parse_named
-from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.backward_modes import backward_mode
 from gauntlet.bench.run.evaluation import CellFailedError
-from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 from gauntlet.leaderboard.results.store import Store
@@ -27,24 +22,12 @@ LINF = ThreatModel("Linf", 0.15)
 CASCADES = ["gauntlet", "gauntlet:fast"]
 
 
-def attack(text, threat):
-    named = parse_named(text)
-    module, name = ATTACKS[named.name].split(":")
-    return getattr(import_module(module), name).make(threat, **named.keywords)
-
-
-def outcomes(text, model, images, labels, threat, *, ids=None, seed=0, **options):
-    """In the order of the samples."""
-    built = attack(text, threat)
-    single = isinstance(built, Rule)
-    ids = ids or [f"sample {i}" for i in range(len(labels))]
-    least = single and built.minimum_norm
-    verify = Verifier(model, images, labels, ids, threat, seed=seed, minimum_norm=least)
+def outcomes(text, model, images, labels, threat, **options):
+    """The outcome of each sample, in their order, of a classifier whose logits of the images are known."""
     with torch.no_grad():
         logits = model(images)
-    task = Task(images, labels, ids, threat, seed, text, clean_logits=logits)
-    found = solve(built if single else built.stages, model, task, verify, classes=logits.shape[1], **options)
-    return sorted(found, key=lambda outcome: outcome.sample)
+    known = {"clean_logits": logits, "classes": logits.shape[1], "purpose": text}
+    return builders.outcomes(text, model, images, labels, threat, **known, **options)
 
 
 def broken(text, model, images, labels, threat, **options):
@@ -82,11 +65,7 @@ def planted(norm, decoys, *, saturated=False, seed=0):
     gain, moved = reach(weight, images, threat), images.flatten(1) @ weight.T
     offset = -(moved + gain).amax(0) - 0.05
     offset[0], offset[-1] = 0, -(moved + gain)[:, -1].median()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, len(weight)))
-    with torch.no_grad():
-        model[1].weight.copy_(weight)
-        model[1].bias.copy_(offset)
-    model = model.requires_grad_(False).eval()
+    model = linear(weight, offset, dtype=torch.float32)
     images = images[model(images).argmax(1) == 0]
     return model, images, torch.zeros(len(images), dtype=torch.int64), threat
 
@@ -180,29 +159,6 @@ def test_images_of_exact_zeros_and_ones_are_broken_wherever_the_box_lets_them(te
 # Trained networks behind what fools naive attacks.
 
 
-class Wrapped(nn.Module):
-    """A model between two functions; nobody is told of them."""
-
-    def __init__(self, model, before=None, after=None):
-        super().__init__()
-        self.model, self.before, self.after = model, before or nn.Identity(), after or nn.Identity()
-        self.eval()
-
-    def forward(self, x):
-        return self.after(self.model(self.before(x)))
-
-
-class Function(nn.Module):
-    """A module of a function."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 MASKS = {
     "confident": (None, lambda logits: 1000 * logits),
     "rounded softmax": (None, lambda logits: logits.softmax(1).round(decimals=2)),
@@ -214,21 +170,13 @@ MASKS = {
 
 
 def masked(model, name):
-    before, after = MASKS[name]
-    return Wrapped(model, before and Function(before), after and Function(after))
+    return Wrapped(model, *MASKS[name])
 
 
 @pytest.fixture(scope="module")
 def digits():
     """A trained network, and test images that it classifies correctly."""
-    return trained("cnn.standard_digits", 100)
-
-
-def trained(name, count):
-    model = gauntlet.load_model(name).module.requires_grad_(False)
-    data = gauntlet.load_data("digits")
-    right = (model(data.images).argmax(1) == data.labels).nonzero().squeeze(1)[:count]
-    return model, data.images[right], data.labels[right]
+    return zoo_digits("cnn.standard_digits")
 
 
 def evaluated(model, images, labels, text, folder, **options):
@@ -319,7 +267,7 @@ def test_a_network_that_leaves_autograd_is_attacked_by_search(digits, name, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn.standard_digits", "cnn.pgd_digits"])
 def test_two_hundred_images_of_masked_networks_are_left_no_more_robust_than_those_of_the_networks(name, tmp_path):
-    model, images, labels = trained(name, 200)
+    model, images, labels = zoo_digits(name, 200)
     alone, _, _ = evaluated(model, images, labels, "gauntlet", tmp_path / "plain")
     for mask, more in {"confident": 1, **MASKED}.items():
         result, _, _ = evaluated(masked(model, mask), images, labels, "gauntlet", tmp_path / mask)
@@ -401,7 +349,7 @@ def test_a_class_that_is_never_predicted_changes_no_verdict(digits, plain):
 
 
 def test_a_class_that_is_never_predicted_sends_nobody_through_more_stages():
-    model, images, labels = trained("cnn.pgd_digits", 40)
+    model, images, labels = zoo_digits("cnn.pgd_digits", 40)
     never = Wrapped(model, after=nn.ConstantPad1d((0, 1), -1e4))
     passes = [
         sum(one.forwards + one.backwards for one in outcomes("gauntlet:fast", network, images, labels, LINF))
@@ -424,9 +372,7 @@ def test_a_logit_of_minus_infinity_is_refused_by_name(digits):
 def small():
     """A ReLU network 64-16-10 in float64, and digits of which the stages of `gauntlet` break some each."""
     train, test = gauntlet.load_data("digits-train"), gauntlet.load_data("digits")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    model = network(64, 16, 10).train()
     fit(model, train.images, train.labels, RECIPES["standard"], threat=LINF, seed=0)
     model = model.double().eval().requires_grad_(False)
     right = (model(test.images.double()).argmax(1) == test.labels).nonzero().squeeze(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -12,17 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+import builders
 import gauntlet
-from builders import reseal
-from gauntlet.attacks.adapters.library_catalog import ADAPTERS
+from builders import assert_same, built, distances, linear, reseal
 from gauntlet.attacks.adapters.run_whole import run_whole
-from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.registry.catalog import ATTACKS
-from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.attacks.solving.oracle import AttackError
-from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.solving.solver import Task
 from gauntlet.attacks.views.targeted_view import Towards, towards
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
@@ -147,10 +142,7 @@ def test_the_gradient_towards_a_class_is_that_of_the_margin_and_shared_by_tied_o
 
 
 def brightest(scale=1.0, dtype=torch.float64):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES).to(dtype)).requires_grad_(False).eval()
-    model[1].weight.copy_(scale * torch.eye(12)[:CLASSES])
-    model[1].bias.zero_()
-    return model
+    return linear(scale * torch.eye(12)[:CLASSES], dtype=dtype)
 
 
 def pictures(count=60):
@@ -174,32 +166,15 @@ def smallest(images, targets, norm):
     return cost.masked_fill(~valid, torch.inf).amin(1)
 
 
-def attack(text, threat):
-    named = parse_named(text)
-    module, name = (ATTACKS | ADAPTERS)[named.name].split(":")
-    return getattr(import_module(module), name).make(threat, **named.keywords)
-
-
-def outcomes(text, model, images, labels, threat, **options):
-    rule = attack(text, threat)
-    targets, ids = threat.targets(labels, CLASSES), [f"sample {i}" for i in range(len(labels))]
-    least = isinstance(rule, Rule) and rule.minimum_norm
-    verify = Verifier(model, images, labels, ids, threat, seed=0, minimum_norm=least)
-    stages = rule if isinstance(rule, Rule) else rule.stages
-    task = Task(images, labels, ids, threat, 0, "test", targets)
-    return sorted(solve(stages, model, task, verify, classes=CLASSES, **options), key=lambda one: one.sample)
-
-
-def attacked(text, model, images, labels, threat, **options):
-    """Distance of the verified example of each sample, infinite where there is none."""
+def outcomes(attack, model, images, labels, threat, **options):
     targets = threat.targets(labels, CLASSES)
-    found = torch.full((len(labels),), torch.inf, dtype=torch.float64)
-    for one in outcomes(text, model, images, labels, threat, **options):
-        if one.adversarial is not None:
-            point = one.adversarial[None]
-            assert model(point).argmax() == targets[one.sample]
-            found[one.sample] = distance(point, images[one.sample][None], threat.norm)
-    return found
+    return builders.outcomes(attack, model, images, labels, threat, targets=targets, classes=CLASSES, **options)
+
+
+def attacked(attack, model, images, labels, threat):
+    """Distance of the example of each sample, infinite where there is none."""
+    found, targets = outcomes(attack, model, images, labels, threat), threat.targets(labels, CLASSES)
+    return distances(found, model, images, labels, threat.norm, targets)
 
 
 INSIDE = {
@@ -278,13 +253,9 @@ def test_neither_batch_size_nor_company_changes_a_sample_s_outcome(text):
     threat = ThreatModel("Linf", 0.2, "next")
     whole = outcomes(text, brightest(), images, labels, threat)
     for batch_size in (1, 7):
-        for one, other in zip(
-            whole, outcomes(text, brightest(), images, labels, threat, batch_size=batch_size), strict=True
-        ):
-            assert (one.forwards, one.backwards, one.stage) == (other.forwards, other.backwards, other.stage)
-            assert (one.adversarial is None) == (other.adversarial is None)
-            if one.adversarial is not None:
-                torch.testing.assert_close(one.adversarial, other.adversarial, rtol=0, atol=1e-12)
+        again = outcomes(text, brightest(), images, labels, threat, batch_size=batch_size)
+        assert_same(whole, again)
+        assert [one.stage for one in whole] == [one.stage for one in again]
 
 
 class Level(nn.Module):
@@ -403,7 +374,7 @@ def test_an_attack_of_a_library_is_led_to_each_sample_s_own_target(text):
     exact = smallest(images.double(), (labels + 1) % CLASSES, "Linf")
     threat = ThreatModel("Linf", float(exact.median()), "next")
     targets = threat.targets(labels, CLASSES)
-    points, forwards, _ = run_whole(attack(text, threat), model, images, labels, 0, targets)
+    points, forwards, _ = run_whole(built(text, threat), model, images, labels, 0, targets)
     assert forwards > 0
     ids = [str(i) for i in range(30)]
     every = torch.arange(30)
@@ -416,7 +387,7 @@ def test_an_attack_of_a_library_is_led_to_each_sample_s_own_target(text):
 def test_a_library_s_attack_that_needs_more_classes_says_that_towards_a_class_there_are_two():
     images, labels = pictures(2)
     with pytest.raises(ValueError, match="towards a class, any model has two"):
-        run_whole(attack("torchattacks.APGDT", ThreatModel("Linf", 0.1, 3)), brightest(), images, labels, 0, labels + 1)
+        run_whole(built("torchattacks.APGDT", ThreatModel("Linf", 0.1, 3)), brightest(), images, labels, 0, labels + 1)
 
 
 def test_a_model_seen_towards_a_class_is_in_the_mode_of_the_model():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import linear
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.defenses.pipeline.bpda import straight_through
 from gauntlet.defenses.pipeline.catalog import DEFENSES
@@ -46,14 +47,10 @@ def keyed(ids, step=0, seed=0):
     return model_randomness(draws.at(step=torch.full_like(draws.step, step)))
 
 
-def linear(shape, dtype=torch.float32):
-    """A model of four classes that is sure of most images."""
-    layer = nn.Linear(math.prod(shape), CLASSES).to(dtype)
-    weight = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.zero_()
-    return nn.Sequential(nn.Flatten(), layer).eval()
+def confident(shape, dtype=torch.float32):
+    """A linear model of four classes that is sure of most images."""
+    weight = torch.randn(CLASSES, math.prod(shape), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return linear(weight, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -76,7 +73,7 @@ def test_a_defense_keeps_shape_dtype_range_and_its_input(name, dtype, shape):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8), (1, 3, 32, 32), (5, 1, 8, 8), (2, 3, 9, 7)])
 def test_a_defended_model_answers_every_batch_with_finite_scores_and_keeps_the_images(name, dtype, shape):
-    model, card = linear(shape[1:], dtype), entry(name).card
+    model, card = confident(shape[1:], dtype), entry(name).card
     before = images(shape, dtype) if shape[0] else torch.zeros(shape, dtype=dtype)
     given = before.clone()
     defended = defend(model, entry(name)).eval()
@@ -92,7 +89,7 @@ def test_a_defended_model_answers_every_batch_with_finite_scores_and_keeps_the_i
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_defended_model_says_of_a_sample_the_same_in_any_batch_of_the_same_draws(name):
-    defended, given = defend(linear((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
+    defended, given = defend(confident((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
     with torch.no_grad():
         with keyed(list("abcde"), step=3):
             together, again = defended(given), defended(given)
@@ -105,7 +102,7 @@ def test_a_defended_model_says_of_a_sample_the_same_in_any_batch_of_the_same_dra
 
 @pytest.mark.parametrize("name", [name for name in NAMES if entry(name).card.randomised])
 def test_a_randomised_defense_draws_anew_at_another_step_and_leaves_global_generators_alone(name):
-    defended, given = defend(linear((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
+    defended, given = defend(confident((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     with torch.no_grad():
         with keyed(list("abcde"), step=1):
@@ -121,7 +118,7 @@ def test_a_randomised_defense_draws_anew_at_another_step_and_leaves_global_gener
 
 @pytest.mark.parametrize("name", [name for name in NAMES if entry(name).card.randomised])
 def test_a_randomised_defense_without_draws_follows_the_global_generator_of_torch(name):
-    defended, given = defend(linear((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
+    defended, given = defend(confident((1, 8, 8)), entry(name)).eval(), images((5, 1, 8, 8))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         first, second = defended(given), defended(given)
@@ -172,7 +169,7 @@ def test_noise_has_the_standard_deviation_that_was_asked_for():
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_measured_of_a_defense_is_what_its_card_says(name):
     card = entry(name).card
-    defense = entry(name).make() if card.kind == "input" else defend(linear((1, 8, 8)), entry(name)).eval()
+    defense = entry(name).make() if card.kind == "input" else defend(confident((1, 8, 8)), entry(name)).eval()
     state = torch.get_rng_state()
     with keyed(["other"]):
         # Of the detector, the answer to the image itself has a gradient, and that to the squeezed one has none.
@@ -183,7 +180,7 @@ def test_what_is_measured_of_a_defense_is_what_its_card_says(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_gradient_attacks_receive_has_a_gradient_for_every_image(name):
-    view = defend(linear((1, 8, 8)), entry(name)).attack_view()
+    view = defend(confident((1, 8, 8)), entry(name)).attack_view()
     point = (0.4 + 0.2 * images((6, 1, 8, 8))).requires_grad_()
     with keyed(list("abcdef")):
         outputs = view(point)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import linear
 from gauntlet.attacks.adapters.library_catalog import ADAPTERS
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.guard import LogitsModel, guarded
@@ -259,21 +260,13 @@ def test_an_adapter_works_inside_inference_mode_and_on_no_images_at_all(task):
 
 @pytest.mark.parametrize("name", ["torchattacks.PGD", "art.ProjectedGradientDescent"])
 def test_the_step_is_a_share_of_eps(name):
-    model = linear(torch.eye(4))
+    model = linear(torch.eye(4), dtype=torch.float32)
     images, labels = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
     for eps in (0.01, 0.2):
         attack = entry(name).make(ThreatModel("Linf", eps), steps=1, step_size=0.25, random_start=False)
         assert distance(attack(model, images, labels, 0), images, "Linf").item() == pytest.approx(eps / 4, rel=1e-4)
         default = entry(name).make(ThreatModel("Linf", eps), steps=1, random_start=False)
         assert distance(default(model, images, labels, 0), images, "Linf").item() == pytest.approx(eps, rel=1e-4)
-
-
-def linear(weight):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(*reversed(weight.shape)))
-    with torch.no_grad():
-        model[1].weight.copy_(weight)
-        model[1].bias.zero_()
-    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -289,7 +282,7 @@ def linear(weight):
 def test_minimum_norm_attacks_come_close_to_the_exact_distance_of_a_linear_model(name, offset):
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(CLASSES, 64, generator=generator)
-    model = linear(weight)
+    model = linear(weight, dtype=torch.float32)
     images = 0.3 + 0.4 * torch.rand(8, 1, 8, 8, generator=generator)
     with torch.no_grad():
         model[1].bias.copy_(offset - (images.mean(0).flatten() @ weight.T))
@@ -306,7 +299,7 @@ def test_minimum_norm_attacks_come_close_to_the_exact_distance_of_a_linear_model
 
 
 def test_carlini_wagner_moves_pixels_at_the_edges_of_the_box():
-    model = linear(torch.tensor([[1.0, -1, 0, 0], [-1.0, 1, 0, 0]]))
+    model = linear(torch.tensor([[1.0, -1, 0, 0], [-1.0, 1, 0, 0]]), dtype=torch.float32)
     images, labels = torch.tensor([[[[0.6, 0.0], [0.0, 1.0]]]]), torch.tensor([0])
     points = entry("torchattacks.CW").make(L2)(model, images, labels, 0)
     assert model(points).argmax() == 1
@@ -315,7 +308,7 @@ def test_carlini_wagner_moves_pixels_at_the_edges_of_the_box():
 
 
 def test_deepfool_crosses_the_boundary_where_pixels_are_clipped():
-    model = linear(torch.tensor([[1.0, 0, 0, 1], [-1.0, 0, 0, -1]]))
+    model = linear(torch.tensor([[1.0, 0, 0, 1], [-1.0, 0, 0, -1]]), dtype=torch.float32)
     images, labels = torch.tensor([[[[0.0, 0.3], [0.3, 1.0]]]]), torch.tensor([0])
     with torch.no_grad():
         model[1].bias.copy_(torch.tensor([-0.5, 0.5]))
@@ -389,7 +382,7 @@ def test_a_setting_out_of_range_is_refused_by_name_and_value(name, settings, mes
     ],
 )
 def test_too_few_classes_for_the_loss_are_refused(name, settings, classes, least):
-    model = linear(torch.rand(classes, 64))
+    model = linear(torch.rand(classes, 64), dtype=torch.float32)
     with pytest.raises(ValueError, match=f"at least {least} classes"):
         entry(name).make(LINF, **settings)(model, torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), 0)
 
@@ -405,14 +398,14 @@ def test_too_few_classes_for_the_loss_are_refused(name, settings, classes, least
     ],
 )
 def test_an_image_size_that_square_attack_cannot_tile_is_refused(name, threat, side):
-    model = linear(torch.rand(4, side**2))
+    model = linear(torch.rand(4, side**2), dtype=torch.float32)
     with pytest.raises(ValueError, match=f"{side}×{side}"):
         entry(name).make(threat)(model, torch.rand(2, 1, side, side), torch.tensor([0, 1]), 0)
 
 
 @pytest.mark.parametrize("side", [5, 6, 8, 10, 11, 13, 28, 32])
 def test_square_attack_of_torchattacks_runs_on_the_sizes_that_are_let_through(side):
-    model = linear(torch.rand(4, side**2, generator=torch.Generator().manual_seed(0)))
+    model = linear(torch.rand(4, side**2, generator=torch.Generator().manual_seed(0)), dtype=torch.float32)
     images = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(1))
     entry("torchattacks.Square").make(L2, queries=5)(model, images, model(images).argmax(1), 0)
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from torch import nn
 
+from builders import network, outcomes
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.gauntlet import BUDGETS
@@ -16,11 +16,10 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.catalog import ATTACKS
 from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.solver import Meter, Stage, Task, solve
+from gauntlet.attacks.solving.solver import Meter, Stage
 from gauntlet.attacks.solving.stage_conditions import Near
 from gauntlet.attacks.square import Square
 from gauntlet.bench.data.load_data import load_data
-from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
@@ -31,9 +30,7 @@ LINF = ThreatModel("Linf", 0.15)
 def trained(recipe, epochs=None):
     """A ReLU network 64-16-10, and the test digits that it classifies correctly."""
     train, test = load_data("digits-train"), load_data("digits")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    model = network(64, 16, 10).train()
     chosen = RECIPES[recipe] if epochs is None else dataclasses.replace(RECIPES[recipe], epochs=epochs)
     fit(model, train.images, train.labels, chosen, threat=LINF, seed=0)
     model.requires_grad_(False)
@@ -42,24 +39,22 @@ def trained(recipe, epochs=None):
 
 
 @pytest.fixture(scope="module")
-def network():
+def small():
     """Trained by FGSM with random start, not to the end: gradients still say little."""
     return trained("fast", epochs=15)
 
 
-def run(network, attack, batch_size=256, meter=None):
-    model, images, labels, ids = network
-    verify = Verifier(model, images, labels, ids, LINF, seed=0)
-    task = Task(images, labels, ids, LINF, 0, "cascade")
-    found = solve(attack, model, task, verify, batch_size=batch_size, classes=10, meter=meter)
-    return sorted(found, key=lambda outcome: outcome.sample)
+def run(small, attack, batch_size=256, meter=None):
+    model, images, labels, ids = small
+    options = {"ids": ids, "batch_size": batch_size, "classes": 10, "meter": meter}
+    return outcomes(attack, model, images, labels, LINF, **options)
 
 
-def test_a_later_stage_faces_what_the_earlier_ones_left_and_counts_add_up(network):
+def test_a_later_stage_faces_what_the_earlier_ones_left_and_counts_add_up(small):
     stages = (Stage("fgsm", FGSM()), Stage("pgd", PGD(steps=5)))
-    outcomes = run(network, stages)
-    assert {one.stage for one in outcomes} == {"fgsm", "pgd", ""}
-    for one in outcomes:
+    found = run(small, stages)
+    assert {one.stage for one in found} == {"fgsm", "pgd", ""}
+    for one in found:
         assert (one.adversarial is None) == (one.stage == "")
         if one.stage == "fgsm":
             assert one.forwards <= 2
@@ -67,27 +62,27 @@ def test_a_later_stage_faces_what_the_earlier_ones_left_and_counts_add_up(networ
             assert (one.forwards, one.backwards, one.steps) == (2 + 6, 1 + 5, -1)
 
 
-def test_verdicts_stages_and_counts_do_not_depend_on_the_batch_size(network):
-    few = tuple(part[:40] for part in network[1:])
-    small = (network[0].double(), few[0].double(), *few[1:])
+def test_verdicts_stages_and_counts_do_not_depend_on_the_batch_size(small):
+    few = tuple(part[:40] for part in small[1:])
+    small = (small[0].double(), few[0].double(), *few[1:])
     stages = (Stage("fgsm", FGSM()), Stage("pgd", PGD(steps=4, restarts=2)), Stage("margin", PGD(steps=3, loss="cw")))
 
     def facts(batch_size):
         return [(one.sample, one.stage, one.forwards, one.backwards) for one in run(small, stages, batch_size)]
 
     whole = facts(40)
-    network[0].float()
+    small[0].float()
     assert len({stage for _, stage, _, _ in whole}) > 2
-    network[0].double()
+    small[0].double()
     assert facts(1) == facts(7) == whole
-    network[0].float()
+    small[0].float()
 
 
-def test_the_batch_is_fuller_with_refilling_than_a_batch_that_only_shrinks(network):
+def test_the_batch_is_fuller_with_refilling_than_a_batch_that_only_shrinks(small):
     meter = Meter()
-    run(network, PGD(steps=20), 64, meter)
+    run(small, PGD(steps=20), 64, meter)
     shrinking = Meter()
-    run(network, PGD(steps=20), len(network[1]), shrinking)
+    run(small, PGD(steps=20), len(small[1]), shrinking)
     assert shrinking.occupancy < meter.occupancy <= 1
 
 
@@ -107,7 +102,7 @@ def test_every_gauntlet_budget_is_registered_as_a_cascade():
 def decided(request):
     """A network with its images, and the exact verdicts on them."""
     recipe, _, epochs = request.param.partition(", ")
-    made = request.getfixturevalue("network") if epochs else trained(recipe)
+    made = request.getfixturevalue("small") if epochs else trained(recipe)
     model, images, labels, _ = made
     exact = exact_linf(model, images, labels, LINF.eps)
     assert exact.broken.sum() > 200
@@ -117,8 +112,8 @@ def decided(request):
 
 def missed(decided, attack):
     """Bool (N,), breakable samples that the attack leaves standing; none that is proven robust may fall."""
-    network, exact = decided
-    broken = torch.tensor([one.adversarial is not None for one in run(network, attack)])
+    small, exact = decided
+    broken = torch.tensor([one.adversarial is not None for one in run(small, attack)])
     assert not (broken & exact.robust).any()
     return exact.broken & ~broken
 

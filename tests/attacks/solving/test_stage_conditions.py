@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import outcomes
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -153,13 +154,8 @@ class Seen(PGD):
 def run(stages, model, images, labels=None, threat=LINF, **options):
     """Outcomes in the order of the samples."""
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
-    ids = [str(i) for i in range(len(images))]
-    verify = Verifier(model, images, labels, ids, threat, seed=0)
     targets = threat.targets(labels, 3) if threat.target else None
-    task = Task(images, labels, ids, threat, 0, "signs", targets)
-    found = sorted(solve(stages, model, task, verify, classes=3, **options), key=lambda one: one.sample)
-    assert [one.sample for one in found] == list(range(len(images)))
-    return found
+    return outcomes(stages, model, images, labels, threat, targets=targets, classes=3, **options)
 
 
 def test_a_sample_skips_the_stages_whose_sign_it_does_not_show():

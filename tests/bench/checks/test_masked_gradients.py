@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import network
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks import hidden_masks as masks
 from gauntlet.bench.checks import masked_gradients as gradients
@@ -20,14 +21,8 @@ LINF = ThreatModel("Linf", 0.15)
 HONEST = ["cnn.standard_digits", "cnn.trades_digits", "linear"]
 
 
-def linear():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-
-
-def network(name):
-    return linear() if name == "linear" else gauntlet.load_model(name).module
+def named(name):
+    return network(64, 10) if name == "linear" else gauntlet.load_model(name).module
 
 
 def subject(module, count=48, *, threat=LINF, randomised=False, labels=None, **options):
@@ -44,7 +39,7 @@ def subject(module, count=48, *, threat=LINF, randomised=False, labels=None, **o
 
 def defended(name, **settings):
     entry = DEFENSES.get(name)
-    return defend(network("cnn.standard_digits"), entry, settings).eval()
+    return defend(named("cnn.standard_digits"), entry, settings).eval()
 
 
 def masked(name):
@@ -58,14 +53,14 @@ def fired(findings):
 @pytest.mark.parametrize("threat", ["Linf:0.15", "Linf:8/255", "L2:0.8", "L1:4"])
 @pytest.mark.parametrize("name", HONEST)
 def test_the_cheap_checks_are_silent_on_an_honest_model(name, threat):
-    findings = run_checks(subject(network(name), threat=ThreatModel.parse(threat)))
+    findings = run_checks(subject(named(name), threat=ThreatModel.parse(threat)))
     assert fired(findings) == set()
     assert flags(findings) == ()
 
 
 @pytest.mark.parametrize("name", gauntlet.list_models("cnn.*"))
 def test_the_cheap_checks_are_silent_on_every_model_of_the_zoo(name):
-    assert fired(run_checks(subject(network(name), 64))) == set()
+    assert fired(run_checks(subject(named(name), 64))) == set()
 
 
 HIDDEN = {
@@ -126,7 +121,7 @@ def test_a_gradient_that_is_not_finite_is_as_bad_as_none():
 
 
 def test_finite_differences_agree_with_autograd_on_a_linear_model_to_rounding():
-    one = subject(linear())
+    one = subject(network(64, 10))
     apart = gradients.disagreement(one, one.pipeline)
     assert apart.max() < 1e-3
 
@@ -141,7 +136,7 @@ def test_a_gradient_of_the_wrong_sign_is_noticed_by_finite_differences_alone():
         def backward(ctx, gradient):
             return -gradient
 
-    base = network("cnn.trades_digits")
+    base = named("cnn.trades_digits")
     turned = masks.MaskedNetwork(base, before=Turned.apply)
     assert fired(run_checks(subject(turned))) == {"finite-differences"}
     one = subject(turned)
@@ -167,7 +162,7 @@ def test_the_gradients_of_a_randomised_pipeline_are_judged_by_their_mean():
         def forward(self, images):
             return self.inner(images if torch.rand(()) < 0.5 else images.detach() + 0 * images)
 
-    one = subject(Shaken(network("cnn.trades_digits")), randomised=True)
+    one = subject(Shaken(named("cnn.trades_digits")), randomised=True)
     assert gradients.zero_gradient(one).result == "passed"
     assert gradients.unavailable_gradients(one).result == "passed"
 
@@ -189,7 +184,7 @@ def test_randomness_in_a_later_batch_is_noticed_too():
     data = gauntlet.load_data("digits")
     images = torch.cat([data.images[:128], torch.ones(1, 1, 8, 8)])
     labels = torch.cat([data.labels[:128], torch.zeros(1, dtype=torch.int64)])
-    pipeline = DefendedModel(Late(network("cnn.trades_digits")), differentiable=True, randomised=False).eval()
+    pipeline = DefendedModel(Late(named("cnn.trades_digits")), differentiable=True, randomised=False).eval()
     found = model.randomised_model(Subject(pipeline, images, labels, [str(i) for i in range(129)], LINF))
     assert found.result == "fired"
     assert found.flag.needs == ("eot",)
@@ -206,7 +201,7 @@ def test_a_randomised_model_that_agrees_with_itself_by_accident_of_labels_is_not
             logits = self.inner(images)
             return logits + 1e-2 * torch.randn_like(logits)
 
-    found = model.randomised_model(subject(Whisper(network("cnn.trades_digits"))))
+    found = model.randomised_model(subject(Whisper(named("cnn.trades_digits"))))
     assert found.result == "fired"
     assert dict(found.evidence)["predictions_differ"] == 0
 
@@ -245,7 +240,7 @@ def test_optimisation_at_test_time_asks_for_transfer_where_there_is_a_twin():
 
 def test_predictions_are_the_less_stable_the_coarser_the_input():
     def change(before):
-        found = gradients.unstable_predictions(subject(masks.MaskedNetwork(network("cnn.standard_digits"), before)))
+        found = gradients.unstable_predictions(subject(masks.MaskedNetwork(named("cnn.standard_digits"), before)))
         assert found.result == "reported"
         assert found.flag is None
         return dict(found.evidence)["mean_relative_change"]

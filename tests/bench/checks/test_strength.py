@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from builders import executable
+from builders import executable, network
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.noise import Noise
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -27,18 +27,12 @@ LINF = ThreatModel("Linf", 0.15)
 THREATS = {"Linf": LINF, "L2": ThreatModel("L2", 0.8), "L1": ThreatModel("L1", 4)}
 
 
-def linear():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-
-
 def subject(name, attack, *, defense="none", threat=LINF, count=24, **settings):
     data = gauntlet.load_data("digits")
     module = (
         getattr(masks, name)()
         if name in masks.MASKS
-        else linear()
+        else network(64, 10)
         if name == "linear"
         else gauntlet.load_model(name).module
     )

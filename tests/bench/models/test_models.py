@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from builders import network
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models import zoo
 from gauntlet.bench.models.catalog import MODELS
@@ -42,9 +43,7 @@ def imports_are_undone(monkeypatch):
 
 @pytest.fixture
 def linear():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval()
+    return network(48, 5)
 
 
 class Returning(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import network, seeded
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
@@ -17,19 +17,6 @@ from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 
 EPS = 0.15
-
-
-def seeded(build, seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build().eval()
-
-
-def dense(*widths):
-    layers = [nn.Flatten()]
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def convolutional():
@@ -50,9 +37,9 @@ def case(name):
     """A network, images with pixels at 0 and 1, labels that it gives, and an eps."""
     generator = torch.Generator().manual_seed(5)
     build, shape, eps = {
-        "dense": (lambda: dense(12, 10, 10, 4), (1, 3, 4), 0.1),
+        "dense": (lambda: network(12, 10, 10, 4), (1, 3, 4), 0.1),
         "convolutional": (convolutional, (2, 5, 5), 0.1),
-        "linear": (lambda: dense(12, 4), (1, 3, 4), 0.2),
+        "linear": (lambda: network(12, 4), (1, 3, 4), 0.2),
     }[name]
     model = seeded(build).double()
     images = (1.4 * torch.rand(40, *shape, generator=generator, dtype=torch.float64) - 0.2).clamp(0, 1)
@@ -93,13 +80,13 @@ def digits():
 
 def trained(recipe):
     train = gauntlet.load_data("digits-train")
-    model = seeded(lambda: dense(64, 16, 10))
+    model = network(64, 16, 10)
     fit(model, train.images, train.labels, RECIPES[recipe], threat=gauntlet.ThreatModel("Linf", EPS), seed=0)
     return model
 
 
 @pytest.fixture(scope="module", params=["standard", "fast"])
-def network(request, digits):
+def decided(request, digits):
     """A 64-16-10 network and its exact verdicts on the 797 test images, with the seconds they took."""
     model = trained(request.param)
     began = time.process_time()
@@ -175,7 +162,7 @@ def test_the_model_and_its_gradients_are_left_as_they_are():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_worst_margin_agrees_with_a_fine_grid_over_two_pixels(seed):
-    model = seeded(lambda: dense(2, 3, 2), seed).double()
+    model = network(2, 3, 2, seed=seed).double()
     with torch.no_grad():
         model[1].weight.mul_(5)
         model[3].weight.mul_(5)
@@ -212,7 +199,7 @@ def test_the_worst_margin_of_deep_and_convolutional_networks_lies_between_bound_
 
 def needle(rest):
     """The other class wins only close to (0.7, 0.3), where the margin is `rest`; the gradient is 0 elsewhere."""
-    model = dense(2, 4, 1, 2).double()
+    model = network(2, 4, 1, 2).double()
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]]))
         model[1].bias.copy_(torch.tensor([-0.7, 0.7, -0.3, 0.3], dtype=torch.float64))
@@ -242,8 +229,8 @@ def test_the_search_leaves_open_what_rounding_could_turn(rest, verdict):
     }
 
 
-def test_all_digits_are_decided_in_time(network):
-    _, verdicts, seconds = network
+def test_all_digits_are_decided_in_time(decided):
+    _, verdicts, seconds = decided
     assert seconds < 10
     assert not verdicts.open.any()
     assert torch.equal(verdicts.robust, ~verdicts.broken)
@@ -252,8 +239,8 @@ def test_all_digits_are_decided_in_time(network):
     assert verdicts.searched.sum() > 20, "bounds and attack alone must not decide everything here"
 
 
-def test_every_witness_is_misclassified_and_inside(network, digits):
-    model, verdicts, _ = network
+def test_every_witness_is_misclassified_and_inside(decided, digits):
+    model, verdicts, _ = decided
     clean, broken = digits.images.double(), verdicts.broken
     with torch.no_grad():
         wrong = trained_double(model)(verdicts.witness).argmax(1) != digits.labels
@@ -268,13 +255,13 @@ def test_every_witness_is_misclassified_and_inside(network, digits):
 
 
 def trained_double(model):
-    copied = dense(64, 16, 10).double().eval()
+    copied = network(64, 16, 10).double().eval()
     copied.load_state_dict({name: tensor.double() for name, tensor in model.state_dict().items()})
     return copied
 
 
-def test_no_attack_breaks_a_sample_that_is_proven_robust_and_pgd_misses_few(network, digits):
-    model, verdicts, _ = network
+def test_no_attack_breaks_a_sample_that_is_proven_robust_and_pgd_misses_few(decided, digits):
+    model, verdicts, _ = decided
     found = gauntlet.evaluate(
         model,
         digits,
@@ -294,8 +281,8 @@ def test_no_attack_breaks_a_sample_that_is_proven_robust_and_pgd_misses_few(netw
     assert (worst.gap < 1e-4).all()
 
 
-def test_the_worst_margin_agrees_with_the_verdict(network, digits):
-    model, verdicts, _ = network
+def test_the_worst_margin_agrees_with_the_verdict(decided, digits):
+    model, verdicts, _ = decided
     hard = (verdicts.searched & verdicts.robust).nonzero().squeeze(1)[:15]
     rows = torch.cat([torch.arange(15), hard])
     worst = worst_margin(model, digits.images[rows], digits.labels[rows], EPS)
@@ -306,8 +293,8 @@ def test_the_worst_margin_agrees_with_the_verdict(network, digits):
     assert (verdicts.upper[rows] >= worst.lower - 1e-5).all()
 
 
-def test_a_misclassified_clean_image_is_its_own_witness(network, digits):
-    model, verdicts, _ = network
+def test_a_misclassified_clean_image_is_its_own_witness(decided, digits):
+    model, verdicts, _ = decided
     with torch.no_grad():
         row = int((model(digits.images).argmax(1) != digits.labels).nonzero()[0])
     found = exact_linf(model, digits.images[row : row + 1], digits.labels[row : row + 1], 1e-4)
@@ -317,7 +304,7 @@ def test_a_misclassified_clean_image_is_its_own_witness(network, digits):
 
 
 def test_a_margin_closer_to_zero_than_rounding_can_tell_is_open():
-    model = dense(2, 2).double()
+    model = network(2, 2).double()
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[1.0, 0], [0, 0]]))
         model[1].bias.zero_()
@@ -331,8 +318,8 @@ def test_a_margin_closer_to_zero_than_rounding_can_tell_is_open():
     assert found.broken.tolist() == [False, False, True]
 
 
-def test_what_the_time_limit_cuts_off_is_open_and_never_robust(network, digits):
-    model, verdicts, _ = network
+def test_what_the_time_limit_cuts_off_is_open_and_never_robust(decided, digits):
+    model, verdicts, _ = decided
     hasty = exact_linf(model, digits.images, digits.labels, EPS, time_limit=1e-9)
     assert hasty.open.any()
     assert not (hasty.robust & ~verdicts.robust).any()
@@ -408,7 +395,7 @@ def test_a_model_that_changes_between_passes_is_refused():
 def test_a_wrong_argument_is_refused_by_name(change, message):
     arguments = {"images": torch.rand(2, 12), "labels": torch.tensor([0, 1]), "eps": 0.1} | change
     with pytest.raises(ValueError, match=message):
-        exact_linf(dense(12, 8, 4), **arguments)
+        exact_linf(network(12, 8, 4), **arguments)
 
 
 def test_a_network_too_large_to_write_out_is_refused_by_the_search_but_not_by_the_bounds():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import seeded
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.cnn import cnn
@@ -29,19 +30,18 @@ def data():
     return found.images[:100], found.labels[:100]
 
 
-def network(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return cnn()
+def fresh():
+    return seeded(cnn).train()
 
 
 def stochastic():
     """A network with what a checkpoint easily forgets: running statistics, and dropout from the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 10)
-        )
+
+    def build():
+        layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 10))
+        return nn.Sequential(*layers)
+
+    return seeded(build).train()
 
 
 def kept(path):
@@ -88,7 +88,7 @@ def test_accuracies_on_a_linear_model_are_those_at_the_worst_corner():
 def test_the_epoch_that_is_most_robust_on_held_out_samples_is_kept(data, monkeypatch):
     scores = iter([3, 7, 7, 5])
     monkeypatch.setattr(loop, "measure", lambda *_, **__: Accuracy(10, next(scores), 10))
-    model, seen, weights = network(), [], []
+    model, seen, weights = fresh(), [], []
 
     def tell(epoch):
         seen.append(epoch.robust)
@@ -106,7 +106,7 @@ def test_a_recipe_that_is_not_adversarial_keeps_the_most_accurate_epoch(data, mo
     scores = iter([(6, 3), (9, 1), (8, 2)])
     monkeypatch.setattr(loop, "measure", lambda *_, **__: Accuracy(*next(scores), 10))
     recipe = replace(RECIPES["gauss"], epochs=3)
-    assert fit(network(), *data, recipe, threat=THREAT, seed=0, held_out=data).epoch == 2
+    assert fit(fresh(), *data, recipe, threat=THREAT, seed=0, held_out=data).epoch == 2
 
 
 def test_looking_at_held_out_samples_does_not_change_the_weights(data):
@@ -135,7 +135,7 @@ def test_looking_at_held_out_samples_does_not_change_the_weights(data):
 def test_a_collapse_on_a_training_batch_ends_fast_training_with_the_weights_of_before(data, monkeypatch):
     scores = iter([50, 60, 41, 20])
     monkeypatch.setattr(loop, "measure", lambda *_, **__: Accuracy(100, next(scores), 100))
-    model, weights = network(), []
+    model, weights = fresh(), []
     fitted = fit(
         model,
         *data,
@@ -210,7 +210,7 @@ def test_a_training_gone_on_with_ends_with_the_weights_of_one_without_a_break(tm
 def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path, data):
     path = tmp_path / "c"
     recipe = replace(RECIPES["standard"], epochs=1)
-    fit(network(), *data, recipe, threat=THREAT, seed=0, checkpoint=kept(path))
+    fit(fresh(), *data, recipe, threat=THREAT, seed=0, checkpoint=kept(path))
     for changed, message in (
         ({"model": stochastic()}, "model "),
         ({"seed": 1}, "seed 0, not 1"),
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path,
         ({"recipe": replace(recipe, epochs=2)}, "epochs 1, not 2"),
         ({"images": data[0] / 2}, "data "),
     ):
-        settings = {"model": network(), "images": data[0], "recipe": recipe, "threat": THREAT, "seed": 0, **changed}
+        settings = {"model": fresh(), "images": data[0], "recipe": recipe, "threat": THREAT, "seed": 0, **changed}
         with pytest.raises(ValueError, match=f"is of a training with {message}"):
             fit(labels=data[1], checkpoint=kept(path), **settings)
 
@@ -245,9 +245,9 @@ def test_a_damaged_checkpoint_is_refused_and_one_that_cannot_be_written_keeps_th
 
 
 def test_training_in_bfloat16_gives_float32_weights_near_those_of_float32(data):
-    precise, rough = network(), network()
+    precise, rough = fresh(), fresh()
     recipe = replace(RECIPES["trades"], epochs=10)
-    start = network()
+    start = fresh()
     fit(precise, *data, recipe, threat=THREAT, seed=0)
     fit(rough, *data, recipe, threat=THREAT, seed=0, precision="bfloat16")
     assert not same(precise, rough)

@@ -11,6 +11,7 @@ import torchattacks
 from torch import nn
 from torch.nn import functional
 
+from builders import linear
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.load_data import load_data
@@ -46,11 +47,7 @@ def generator(seed=0):
 
 def linear_model():
     """Two classes; the label's gradient has the same sign at every point, so that the worst corner is known."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0, -2.0, 0.5, -1.0], [-1.0, 2.0, -0.5, 1.0]]))
-        model[1].bias.zero_()
-    return model
+    return linear(torch.tensor([[1.0, -2.0, 0.5, -1.0], [-1.0, 2.0, -0.5, 1.0]])).requires_grad_(True).train()
 
 
 LINEAR_X = torch.full((3, 1, 2, 2), 0.5, dtype=torch.float64)

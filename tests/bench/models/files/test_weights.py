@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from builders import network
 from gauntlet.bench.models.files.load_state import load_weights
 from gauntlet.bench.models.files.safe_weights import read_checkpoint, weights_only
 from gauntlet.bench.models.load_model import load_model
@@ -22,16 +23,16 @@ from gauntlet.bench.models.parts.classifier import ModelError, check_model
 IMAGES = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def network(value: float = 0.0) -> nn.Module:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+def filled(value: float = 0.0) -> nn.Module:
+    model = network(16, 3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(value)
-    return model.eval()
+    return model
 
 
 def state(value: float, prefix: str = "") -> dict[str, torch.Tensor]:
-    return {prefix + name: tensor for name, tensor in network(value).state_dict().items()}
+    return {prefix + name: tensor for name, tensor in filled(value).state_dict().items()}
 
 
 def value_of(model: nn.Module) -> float:
@@ -48,13 +49,13 @@ def saved(folder: Path, content: object, name: str = "w.pt", **how: bool) -> Pat
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "net.", "module.model.", "_orig_mod.module."])
 def test_prefixes_of_wrappers_are_dropped_in_any_combination(tmp_path, prefix):
-    model = network()
+    model = filled()
     load_weights(model, saved(tmp_path, {"state_dict": state(0.5, prefix)}))
     assert value_of(model) == 0.5
 
 
 def test_a_prefix_of_the_model_itself_is_kept_though_a_wrapper_has_the_same(tmp_path):
-    model = nn.ModuleDict({"model": network()})
+    model = nn.ModuleDict({"model": filled()})
     load_weights(model, saved(tmp_path, state(0.5, "model.model.")))
     assert value_of(model["model"]) == 0.5
 
@@ -62,7 +63,7 @@ def test_a_prefix_of_the_model_itself_is_kept_though_a_wrapper_has_the_same(tmp_
 @pytest.mark.parametrize("averaged", ["ema", "model_ema", "state_dict_ema", "ema_state_dict"])
 def test_the_last_weights_are_taken_before_their_moving_average_and_a_remark_says_so(tmp_path, averaged):
     path = saved(tmp_path, {"model": state(0.5), averaged: state(0.25), "epoch": 3})
-    model = network()
+    model = filled()
     (flag,) = load_weights(model, path)
     assert value_of(model) == 0.5
     assert (flag.name, flag.severity) == ("weights-entry", "warn")
@@ -71,7 +72,7 @@ def test_the_last_weights_are_taken_before_their_moving_average_and_a_remark_say
 
 
 def test_the_moving_average_is_taken_where_it_is_asked_for_or_alone(tmp_path):
-    model = network()
+    model = filled()
     load_weights(model, Path(f"{saved(tmp_path, {'model': state(0.5), 'ema': {'module': state(0.25)}})}#ema"))
     assert value_of(model) == 0.25
     assert load_weights(model, saved(tmp_path, {"state_dict_ema": state(0.125)}, "ema.pt")) == ()
@@ -79,8 +80,8 @@ def test_the_moving_average_is_taken_where_it_is_asked_for_or_alone(tmp_path):
 
 
 def test_torchs_own_moving_average_is_loaded_without_its_count(tmp_path):
-    averaged = torch.optim.swa_utils.AveragedModel(network(0.5))
-    model = network()
+    averaged = torch.optim.swa_utils.AveragedModel(filled(0.5))
+    model = filled()
     load_weights(model, saved(tmp_path, averaged.state_dict()))
     assert value_of(model) == 0.5
 
@@ -90,16 +91,16 @@ def test_of_several_unknown_entries_one_must_be_named(tmp_path):
     with pytest.raises(
         ModelError, match="several entries with weights: write FILE#ENTRY, with ENTRY one of last, best"
     ):
-        load_weights(network(), path)
+        load_weights(filled(), path)
     with pytest.raises(ModelError, match="has no entry 'worst': write FILE#ENTRY, with ENTRY one of last, best"):
-        load_weights(network(), Path(f"{path}#worst"))
-    model = network()
+        load_weights(filled(), Path(f"{path}#worst"))
+    model = filled()
     load_weights(model, Path(f"{path}#best"))
     assert value_of(model) == 0.25
 
 
 def test_a_file_whose_name_has_a_hash_sign_is_itself(tmp_path):
-    model = network()
+    model = filled()
     load_weights(model, saved(tmp_path, state(0.5), "run#3.pt"))
     assert value_of(model) == 0.5
 
@@ -125,7 +126,7 @@ def test_which_entry_was_taken_reaches_the_flags_of_the_model(tmp_path):
 
 def test_what_does_not_fit_is_listed_by_key_and_shape(tmp_path):
     content = {"1.weight": torch.ones(4, 16), "head.bias": torch.ones(3)}
-    model = network(0.5)
+    model = filled(0.5)
     with pytest.raises(ModelError) as caught:
         load_weights(model, saved(tmp_path, {"state_dict": content}))
     text = str(caught.value)
@@ -163,7 +164,7 @@ def test_a_malicious_checkpoint_is_refused_and_its_code_never_runs(tmp_path, way
         )
         torch.save(content, path, _use_new_zipfile_serialization=way != "older")
     with pytest.raises(ModelError) as caught:
-        load_weights(network(), path)
+        load_weights(filled(), path)
     assert not ran.exists()
     if way in ("zip", "older", "nested"):
         assert "mkdir), and reading it could run code from it: convert it once" in str(caught.value)
@@ -191,7 +192,7 @@ def test_other_libraries_loaders_are_kept_from_running_code_too(tmp_path):
 def test_files_that_are_something_else_are_told_in_a_sentence(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=message) as caught:
-        load_weights(network(), tmp_path / name)
+        load_weights(filled(), tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -200,7 +201,7 @@ def test_a_checkpoint_that_was_cut_in_half_is_told(tmp_path, older):
     path = saved(tmp_path, {"w": torch.rand(1000)}, _use_new_zipfile_serialization=not older)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ModelError, match="cannot be read") as caught:
-        load_weights(network(), path)
+        load_weights(filled(), path)
     assert "\n" not in str(caught.value)
 
 
@@ -209,24 +210,24 @@ def test_safetensors_that_were_cut_in_half_are_told(tmp_path):
     save_file(state(0.5), path)
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ModelError, match="cannot be read"):
-        load_weights(network(), path)
+        load_weights(filled(), path)
 
 
 def test_an_archive_of_something_else_and_a_script_are_told(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(ModelError, match="cannot be read"):
-        load_weights(network(), tmp_path / "zip.pt")
+        load_weights(filled(), tmp_path / "zip.pt")
 
 
 def test_a_mapping_that_holds_itself_is_no_state_dict(tmp_path):
     content = {"epoch": 3}
     content["model"] = content
     with pytest.raises(ModelError, match="holds epoch, model beside tensors"):
-        load_weights(network(), saved(tmp_path, content))
+        load_weights(filled(), saved(tmp_path, content))
 
 
 def test_a_folder_is_answered_with_what_it_holds(tmp_path):
     saved(tmp_path, state(0.5), "best.pt")
     with pytest.raises(ModelError, match=r"is a folder \(it holds best\.pt\): name a file in it"):
-        load_weights(network(), tmp_path)
+        load_weights(filled(), tmp_path)
