@@ -33,6 +33,8 @@ from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
 
+MEASUREMENT_VERSION = 1
+"""Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
 _FORMS_KEPT = 2
 
 
@@ -159,7 +161,7 @@ class Workbench(Loader):
         """A measurement of the pipeline: stored, remembered, or taken now."""
         indices = blocks(loaded.data)[0]
         content = self._content(loaded.cell.data, loaded.data, 0, indices)
-        key = digest({**loaded.parts, "measured": what, "data": content})
+        key = digest({**loaded.parts, "version": MEASUREMENT_VERSION, "measured": what, "data": content})
         if key not in self._measured:
             self._measured[key] = measure()
         used[key] = self._measured[key]
