@@ -13,7 +13,14 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.commit_journal import Asked, askers
 from gauntlet.bench.run.pictures import Patterns
 from gauntlet.bench.run.run_folder import Run, load_run
-from gauntlet.leaderboard.compare.bisection import CellHistory, Version, adjusted, cell_history, same_data, versions
+from gauntlet.leaderboard.compare.bisection import (
+    CellHistory,
+    Version,
+    adjusted,
+    cell_history,
+    group_versions,
+    same_data,
+)
 from gauntlet.leaderboard.compare.bisection_report import Bisection
 from gauntlet.leaderboard.compare.commit_history import CommitHistory
 from gauntlet.leaderboard.results.errors import StoreError
@@ -118,7 +125,7 @@ def _trace(one: _Found, records: Sequence[Record], history: CommitHistory, silen
     kept = same_data(records, current)
     unknown = sorted(_commits(kept) - history.parents.keys())
     order = None if unknown else history
-    found = versions(kept, order)
+    found = group_versions(kept, order)
     left_out = len(one.records) - len({record.key for record in kept})
     notes = [*_of_blocks(one, current, left_out), *_of_versions(found, order, silence, unknown)]
     info = one.cell.info

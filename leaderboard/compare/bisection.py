@@ -118,7 +118,7 @@ def same_data(records: Sequence[Record], current: Collection[str]) -> list[Recor
     return [record for record in records if _data_digest(record) == digests[_ids(record)]]
 
 
-def versions(records: Iterable[Record], history: CommitHistory | None) -> list[Version]:
+def group_versions(records: Iterable[Record], history: CommitHistory | None) -> list[Version]:
     """Group the blocks of one cell into versions, by commit (clean or changed) and weights.
 
     A block may be given several times, at several commits. If two blocks of a version disagree on a sample, something else
@@ -150,29 +150,30 @@ def versions(records: Iterable[Record], history: CommitHistory | None) -> list[V
 
 
 def cell_history(
-    title: str, found: Sequence[Version], history: CommitHistory | None, current: Collection[str]
+    title: str, versions: Sequence[Version], history: CommitHistory | None, current: Collection[str]
 ) -> CellHistory:
     """Compare each version with earlier ones: its ancestors in the history, or without a history all before it.
 
     `current`: keys of the blocks of the cell's latest run; if none of them is stored, the last version is the current one.
     """
     earlier = [
-        [i for i in range(number) if _precedes(found[i], version, history)] for number, version in enumerate(found)
+        [i for i in range(number) if _precedes(versions[i], version, history)]
+        for number, version in enumerate(versions)
     ]
     now: dict[str, int] = {}
-    for number in sorted(range(len(found)), key=lambda number: found[number].latest):
-        ids = [name for key, names in found[number].blocks.items() if key in current for name in names]
+    for number in sorted(range(len(versions)), key=lambda number: versions[number].latest):
+        ids = [name for key, names in versions[number].blocks.items() if key in current for name in names]
         now |= dict.fromkeys(ids, number)
-    if not now and found:
-        now = dict.fromkeys(found[-1].samples, len(found) - 1)
-    changes = [change for number in range(len(found)) if (change := _change(found, number, earlier[number]))]
+    if not now and versions:
+        now = dict.fromkeys(versions[-1].samples, len(versions) - 1)
+    changes = [change for number in range(len(versions)) if (change := _change(versions, number, earlier[number]))]
     lost: dict[tuple[int, int], list[str]] = {}
     for name, number in now.items():
-        if (loss := _loss(found, name, number, earlier[number])) is not None:
+        if (loss := _loss(versions, name, number, earlier[number])) is not None:
             lost.setdefault(loss, []).append(name)
     losses = [LostSamples(version, before, tuple(names)) for (version, before), names in lost.items()]
     ordered = sorted(losses, key=lambda loss: (-len(loss.samples), loss.version))
-    return CellHistory(title, tuple(found), tuple(changes), now, tuple(ordered))
+    return CellHistory(title, tuple(versions), tuple(changes), now, tuple(ordered))
 
 
 def adjusted(histories: Sequence[CellHistory]) -> list[CellHistory]:
@@ -190,13 +191,13 @@ def _precedes(old: Version, new: Version, history: CommitHistory | None) -> bool
     return history is None or old.commit in history.ancestors(new.commit)
 
 
-def _change(found: Sequence[Version], number: int, earlier: Sequence[int]) -> VersionChange | None:
+def _change(versions: Sequence[Version], number: int, earlier: Sequence[int]) -> VersionChange | None:
     """The changes of a version; None if no earlier version holds any of its samples."""
-    samples = found[number].samples
-    before = {name: place for name in samples if (place := _last(found, name, number, earlier)) is not None}
+    samples = versions[number].samples
+    before = {name: place for name in samples if (place := _last(versions, name, number, earlier)) is not None}
     if not before:
         return None
-    was = np.array([found[place].samples[name].robust for name, place in before.items()], dtype=np.bool_)
+    was = np.array([versions[place].samples[name].robust for name, place in before.items()], dtype=np.bool_)
     is_now = np.array([samples[name].robust for name in before], dtype=np.bool_)
     names = list(before)
     lost, gained = (tuple(names[i] for i in np.flatnonzero(bits)) for bits in (was & ~is_now, ~was & is_now))
@@ -204,24 +205,24 @@ def _change(found: Sequence[Version], number: int, earlier: Sequence[int]) -> Ve
     return VersionChange(number, tuple(sorted(set(before.values()))), len(names), lost, gained, p_value, p_value)
 
 
-def _last(found: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> int | None:
+def _last(versions: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> int | None:
     """The last of the earlier versions that holds the sample with the same label."""
-    label = found[number].samples[name].label
+    label = versions[number].samples[name].label
     for place in reversed(earlier):
-        sample = found[place].samples.get(name)
+        sample = versions[place].samples.get(name)
         if sample is not None and sample.label == label:
             return place
     return None
 
 
-def _loss(found: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> tuple[int, int] | None:
+def _loss(versions: Sequence[Version], name: str, number: int, earlier: Sequence[int]) -> tuple[int, int] | None:
     """The version that lost a sample for good and the version before it; None if the sample is robust or never was."""
     since, rest = number, list(earlier)
-    while not found[since].samples[name].robust:
-        before = _last(found, name, since, rest)
+    while not versions[since].samples[name].robust:
+        before = _last(versions, name, since, rest)
         if before is None:
             return None
-        if found[before].samples[name].robust:
+        if versions[before].samples[name].robust:
             return since, before
         since, rest = before, [place for place in rest if place < before]
     return None

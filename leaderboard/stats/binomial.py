@@ -58,17 +58,17 @@ def _beta(x: float, a: float, b: float) -> tuple[float, float]:
 def _fraction(x: float, a: float, b: float) -> float:
     """The continued fraction of I_x(a, b), by Lentz's method (DLMF 8.17.22; it converges fast for x <= (a + 1) / (a + b + 2))."""
     c, d = 1.0, 1 / _nonzero(1 - (a + b) * x / (a + 1))
-    found = d
+    fraction = d
     for m in range(1, 100_000):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         d, c = 1 / _nonzero(1 + even * d), _nonzero(1 + even / c)
-        found *= d * c
+        fraction *= d * c
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         d, c = 1 / _nonzero(1 + odd * d), _nonzero(1 + odd / c)
-        found *= d * c
+        fraction *= d * c
         if abs(d * c - 1) < 1e-16:
             break
-    return found
+    return fraction
 
 
 def _nonzero(value: float) -> float:

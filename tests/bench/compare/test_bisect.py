@@ -17,7 +17,7 @@ from gauntlet.bench.compare.git_history import read_history
 from gauntlet.bench.environment import provenance
 from gauntlet.bench.run.commit_journal import askers, note
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.compare.bisection import adjusted, cell_history, same_data, versions
+from gauntlet.leaderboard.compare.bisection import adjusted, cell_history, group_versions, same_data
 from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
 from gauntlet.leaderboard.compare.commit_history import CommitHistory
 
@@ -36,7 +36,7 @@ def block(commit, robust, *, first=0, day=1, weights="w", dirty=False, data="ima
 
 
 def traced(*blocks, history=LINE, current=()):
-    return cell_history("net", versions(blocks, history), history, set(current))
+    return cell_history("net", group_versions(blocks, history), history, set(current))
 
 
 def steps(cell):
@@ -117,11 +117,11 @@ def test_uncommitted_changes_stand_after_their_commit_and_are_marked():
 
 
 def test_blocks_of_one_commit_that_disagree_are_versions_of_their_own():
-    agreeing = versions([block(A, "11"), block(A, "111", day=2)], LINE)
+    agreeing = group_versions([block(A, "11"), block(A, "111", day=2)], LINE)
     assert [len(one.samples) for one in agreeing] == [3]
-    apart = versions([block(A, "11"), block(A, "101", day=2)], LINE)
+    apart = group_versions([block(A, "11"), block(A, "101", day=2)], LINE)
     assert [len(one.samples) for one in apart] == [2, 3]
-    assert len(versions([block(A, "11"), block(A, "11", weights="v")], LINE)) == 2
+    assert len(group_versions([block(A, "11"), block(A, "11", weights="v")], LINE)) == 2
 
 
 def test_blocks_of_changed_images_are_left_out():
