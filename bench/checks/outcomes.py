@@ -143,12 +143,12 @@ class _Watcher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         outputs: Tensor = self.model(images)
         with torch.no_grad():
-            asked = images.detach().to(self.clean.dtype)
-            rows = torch.cdist(asked.flatten(1), self.clean.flatten(1), p=torch.inf).argmin(1)
-            inside = distance(asked, self.clean[rows], self.threat.norm) <= limit(self.threat)
+            evaluated = images.detach().to(self.clean.dtype)
+            rows = torch.cdist(evaluated.flatten(1), self.clean.flatten(1), p=torch.inf).argmin(1)
+            inside = distance(evaluated, self.clean[rows], self.threat.norm) <= limit(self.threat)
             for at in (inside & (outputs.argmax(1) != self.labels[rows])).nonzero().squeeze(1).tolist():
                 self.seen[rows[at]] = True
-                self.points[rows[at]] = asked[at]
+                self.points[rows[at]] = evaluated[at]
         return outputs
 
 

@@ -111,9 +111,9 @@ def gate_costs(
 
 
 def _costs(
-    name: str, old: Engine, changed: Classifier, change: ModelChange, folder: Path, asked: tuple[str, str]
+    name: str, old: Engine, changed: Classifier, change: ModelChange, folder: Path, attack_and_threat: tuple[str, str]
 ) -> Iterator[GateCost]:
-    new = _full(_engine(folder / "new", changed, *asked))
+    new = _full(_engine(folder / "new", changed, *attack_and_threat))
     (before,), (after,) = snapshot(old.run).cells, snapshot(new.run).cells
     whole = after.forwards + after.backwards
     mean = _over_orders(new, before.robust.astype(np.int64) - after.robust.astype(np.int64))
@@ -123,7 +123,7 @@ def _costs(
         baseline = replace(snapshot(old.run), test=test, artifact=ref)
         artifact = unpack(folder / ref.file, ref, out / "gate") if replayed else None
         gate = EarlyGate(baseline, Policy(), artifact, "" if replayed else "no replay")
-        trace, verdict = _gated(_engine(out, changed, *asked), gate)
+        trace, verdict = _gated(_engine(out, changed, *attack_and_threat), gate)
         yield GateCost(
             model=name,
             change=change.name,

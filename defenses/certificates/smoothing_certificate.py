@@ -61,7 +61,7 @@ def probability_bound(count: Tensor, n: int, alpha: float) -> Tensor:
     count = count.detach().cpu()
     bad = (count < 0) | (count > n)
     if count.ndim != 1 or bad.any():
-        what = f"has shape {tuple(count.shape)}" if count.ndim != 1 else f"holds {int(count[bad][0])}"
+        what = f"has shape {tuple(count.shape)}" if count.ndim != 1 else f"contains {int(count[bad][0])}"
         raise ValueError(f"count {what}: give successes out of n={n} draws, from 0 to n, as (N,)")
     successes = count.to(torch.float64).numpy()
     # The quantile is undefined for 0 successes.

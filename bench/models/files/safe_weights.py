@@ -94,9 +94,9 @@ def weights_only() -> Iterator[None]:
 def describe_load_error(error: Exception) -> str:
     """Describe an error of torch.load, as the end of a sentence."""
     text = str(error)
-    asked = re.search(r"GLOBAL (\S+)", text)
-    if asked:
-        return f"holds more than tensors ({asked[1]}), and reading it could run code from it: {CONVERT}"
+    refused = re.search(r"GLOBAL (\S+)", text)
+    if refused:
+        return f"holds more than tensors ({refused[1]}), and reading it could run code from it: {CONVERT}"
     if isinstance(error, pickle.UnpicklingError):
         return "is damaged, or not a file of torch.save"
     return f"cannot be read: {text.partition('. ')[0].splitlines()[0] if text else type(error).__name__}"
