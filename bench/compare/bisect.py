@@ -1,4 +1,4 @@
-"""Which commit lost which samples, over all that the stores of some runs hold."""
+"""The commits that lost samples, from all versions of the cells in the stores of some runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gauntlet.bench.compare.git_history import read_history
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.run.commit_journal import Asked, askers
+from gauntlet.bench.run.commit_journal import CommitRequest, commit_requests
 from gauntlet.bench.run.pictures import Patterns
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.compare.bisection import (
@@ -32,40 +32,40 @@ _SELECTION = re.compile(r"\[[^\[\]]*\]$")
 
 
 class BisectError(ValueError):
-    """There is nothing to look through; the message says why."""
+    """There is nothing to trace; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """A cell of the run that started last, and what is stored of it."""
+class _StoredCell:
+    """A cell of the latest run that has it, with all its stored versions."""
 
     run: Run
     cell: Cell
     records: dict[str, Record] = field(default_factory=dict)
     """By key."""
-    askers: dict[str, list[Asked]] = field(default_factory=dict)
-    """Commits that asked for them, by key."""
+    requests: dict[str, list[CommitRequest]] = field(default_factory=dict)
+    """The commits that requested them, by key."""
 
 
 def bisect_runs(paths: Sequence[Path], patterns: Patterns, repo: Path) -> Bisection:
-    """Trace every cell of the runs that the patterns choose through the versions that the runs' stores hold of it.
+    """Trace every cell of the runs that matches the patterns through its stored versions.
 
-    A store keeps the blocks of all runs of its folder, those at earlier commits too; a block stands for the commit that it was
-    computed at, and for those that asked for it later. Versions are put in the order of the git history of `repo`, or by time
-    where it does not know a commit. Replays and certificates are left out: a replay tries what the folder holds by then, and
-    a certificate attacks nothing. What cannot be read of the stores is skipped, and told. Raises RunError, StoreError where a
-    run's own files are damaged, and BisectError where no cell is chosen or nothing is stored.
+    A store keeps the blocks of all runs of its folder, at earlier commits too. A block stands for the commit at which it was
+    computed, and for those that requested it later. Versions are ordered by the git history of `repo`, or by time if it does not
+    know a commit. Replays, whose examples differ between runs, certificates and corruptions are left out. Blocks that cannot be
+    read are skipped and reported. Raises RunError, StoreError for damaged files of a run, and BisectError if no cell matches or
+    nothing is stored.
     """
     named = ", ".join(map(str, paths))
     runs = sorted((load_run(path) for path in paths), key=lambda run: run.context.started)
-    asked: dict[Identity, _Found] = {}
+    asked: dict[Identity, _StoredCell] = {}
     for run in runs:
         for cell in run.plan.cells:
             if patterns.match(cell) and cell.attack.name != "replay" and cell.info.adversarial:
-                asked[_identity(cell.info)] = _Found(run, cell)
+                asked[_identity(cell.info)] = _StoredCell(run, cell)
     if not asked:
         wanted = f"model {patterns.model!r}, defense {patterns.defense!r} and attack {patterns.attack!r}"
-        raise BisectError(f"no attack's cell of {named} matches {wanted}: see `gauntlet show {paths[0]}`")
+        raise BisectError(f"no attack of {named} matches {wanted}: see `gauntlet show {paths[0]}`")
     skipped = _collect(runs, asked)
     stored = [one for one in asked.values() if one.records]
     if not stored:
@@ -77,7 +77,7 @@ def bisect_runs(paths: Sequence[Path], patterns: Patterns, repo: Path) -> Bisect
 
 
 def _identity(info: CellInfo) -> Identity:
-    """What versions of one cell share. Not label, suite and selection, by which another run may call the same block."""
+    """The fields that all versions of a cell share, without label, suite and selection, which may differ between runs."""
     return info.model, info.defense, info.attack_spec, info.threat, _SELECTION.sub("", info.data), info.seed
 
 
@@ -85,19 +85,19 @@ def _commits(records: Iterable[Record]) -> set[str]:
     return {str(record.provenance.get("commit") or "") for record in records}
 
 
-def _collect(runs: Sequence[Run], asked: dict[Identity, _Found]) -> list[str]:
-    """Read every block of these cells, from all stores; sentences on what could not be read."""
+def _collect(runs: Sequence[Run], asked: dict[Identity, _StoredCell]) -> list[str]:
+    """Read every block of these cells from all stores; returns sentences on those that cannot be read."""
     skipped: dict[str, None] = {}
     for root in {run.root.resolve(): None for run in runs}:
         here = [run for run in runs if run.root.resolve() == root]
-        # A run may call a block by other names than the run that stored it.
+        # A run may name the cell of a block differently than the run that stored it.
         own: dict[str, set[Identity]] = {}
         for run in here:
             for cell in run.plan.cells:
                 for key, _ in run.keys(cell) or ():
                     own.setdefault(key, set()).add(_identity(cell.info))
         store = here[0].store
-        known, unread = askers(root)
+        known, unread = commit_requests(root)
         skipped |= dict.fromkeys(f"Skipped: {sentence}" for sentence in unread)
         for key in store.stored_keys():
             try:
@@ -108,19 +108,19 @@ def _collect(runs: Sequence[Run], asked: dict[Identity, _Found]) -> list[str]:
                 continue
             for identity, record in found.items():
                 asked[identity].records[key] = record
-                asked[identity].askers.setdefault(key, []).extend(known.get(key, ()))
+                asked[identity].requests.setdefault(key, []).extend(known.get(key, ()))
     return list(skipped)
 
 
-def _placed(one: _Found) -> Iterator[Record]:
-    """The records at each commit that they stand for; those of a changed tree only where no commit gave the same later."""
+def _placed(one: _StoredCell) -> Iterator[Record]:
+    """The records, one for each commit that they stand for; those of a changed tree only if no commit requested the same."""
     for key, record in one.records.items():
-        asked = [replace(record, provenance={**record.provenance, **asdict(asker)}) for asker in one.askers[key]]
-        clean = [it for it in (record, *asked) if not it.provenance.get("dirty")]
-        yield from clean or (record, *asked)
+        later = [replace(record, provenance={**record.provenance, **asdict(request)}) for request in one.requests[key]]
+        clean = [version for version in (record, *later) if not version.provenance.get("dirty")]
+        yield from clean or (record, *later)
 
 
-def _trace(one: _Found, records: Sequence[Record], history: CommitHistory, silence: str) -> CellHistory:
+def _trace(one: _StoredCell, records: Sequence[Record], history: CommitHistory, silence: str) -> CellHistory:
     current = {key for key, _ in one.run.keys(one.cell) or ()}
     kept = same_data(records, current)
     unknown = sorted(_commits(kept) - history.parents.keys())
@@ -133,11 +133,11 @@ def _trace(one: _Found, records: Sequence[Record], history: CommitHistory, silen
     return replace(cell_history(title, found, order, current), notes=tuple(notes))
 
 
-def _of_blocks(one: _Found, current: set[str], left_out: int) -> Iterator[str]:
+def _of_blocks(one: _StoredCell, current: set[str], left_out: int) -> Iterator[str]:
     if error := one.run.store.read_error(one.cell.name):
         yield f"The latest run of this cell failed ({error.kind}: {error.message}): * marks the results before it."
     elif not current & one.records.keys():
-        yield "The latest run has no result of this cell: the last version stands for it."
+        yield "The latest run has no result of this cell: the last stored version is shown."
     if left_out:
         yield f"Left out: {left_out} blocks of other images or labels under the same ids."
 

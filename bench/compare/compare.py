@@ -1,4 +1,4 @@
-"""Comparing stored runs: what is read of each, and how it is called."""
+"""Comparing stored runs: the rows of each, and the runs' names."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Source:
     """One of the runs."""
 
     name: str
-    """The folder's name; its path where several have that name."""
+    """The name of the folder; its path if several folders have that name."""
     commit: str
-    """Of the newest block, with `-dirty` where tracked files differed; empty where none is known."""
+    """Of the newest block, with `-dirty` if tracked files differed; empty if unknown."""
     started: str
     """ISO 8601."""
 
     @property
     def line(self) -> str:
-        """All of it."""
+        """One line with all fields."""
         return f"{self.name}: commit {self.commit[:12] or 'unknown'}{'-dirty' * self.commit.endswith('-dirty')}, {self.started}"
 
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """A comparison, and the runs that it is of."""
+    """A comparison with its runs."""
 
     comparison: Comparison
     sources: tuple[Source, ...]
@@ -51,9 +51,9 @@ class Compared:
 def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*") -> Compared:
     """Compare the rows of one or more results folders (their latest runs) or `runs/…` folders.
 
-    `model` and `defense` are shell wildcards: only rows that match take part, and only their pairs are corrected for. Of
-    several runs replays are left out: each tries what its own folder holds by then, so that they are different attacks.
-    Raises RunError, StoreError, and CompareError where there is nothing to compare.
+    `model` and `defense` are shell wildcards: only rows that match take part, and only their pairs count in the correction.
+    Replays of several runs are left out: each tries the examples of its own folder, so they are different attacks. Raises
+    RunError, StoreError, and CompareError if there is nothing to compare.
     """
     runs = [load_run(path) for path in paths]
     if len({run.folder.resolve() for run in runs}) < len(runs):
@@ -75,7 +75,7 @@ def _contenders(run: Run, results: Sequence[CellResult], source: str, *, replays
         for cell, result in zip(run.plan.cells, results, strict=True)
         if (replays or not cell.info.replays) and not cell.info.corrupts
     ]
-    # What a row was attacked by decides on its rank, replays included.
+    # The techniques of a row decide on its rank, those of replays included.
     techniques = {_key(row): row.techniques for row in build_rows(results)}
     found = []
     for row in build_rows(tried):

@@ -1,4 +1,4 @@
-"""What git knows of some commits: their ancestors and their messages."""
+"""The ancestors and messages of commits, from git."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SECONDS = 60
 
 
 def read_history(folder: Path, commits: Collection[str]) -> tuple[CommitHistory, str]:
-    """The history that leads to those of the commits that the repository of `folder` knows, and why it knows none.
+    """The history of the commits in the repository of `folder`, and a sentence that says why there is none.
 
-    The sentence is empty where there is a repository. Commits that it does not know are not in the history.
+    The sentence is empty if there is a repository. Commits that it does not have are not in the history.
     """
-    # From files, and on their way to a command line: nothing but a hash may pass.
+    # They come from files and go into a command line: only hashes may pass.
     hashes = sorted({one for one in commits if _HASH.fullmatch(one)})
     try:
-        told = _git(folder, "cat-file", "--batch-check=%(objectname) %(objecttype)", given="\n".join(hashes))
-        known = [line.split()[0] for line in told.splitlines() if line.endswith(" commit")]
+        output = _git(folder, "cat-file", "--batch-check=%(objectname) %(objecttype)", given="\n".join(hashes))
+        known = [line.split()[0] for line in output.splitlines() if line.endswith(" commit")]
         if not known:
             return CommitHistory({}), ""
         lines = _git(folder, "rev-list", "--topo-order", "--reverse", "--parents", *known).splitlines()
@@ -30,10 +30,10 @@ def read_history(folder: Path, commits: Collection[str]) -> tuple[CommitHistory,
             folder, "log", "--no-walk=unsorted", "--no-show-signature", "--format=%H %s", *known
         ).splitlines()
     except FileNotFoundError:
-        return CommitHistory({}), f"git is not installed, or {folder} is not there"
+        return CommitHistory({}), f"git is not installed, or {folder} does not exist"
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
-        return CommitHistory({}), f"git cannot be asked in {folder} ({reason[0]})"
+        return CommitHistory({}), f"git failed in {folder} ({reason[0]})"
     parents = {commit: tuple(rest) for commit, *rest in (line.split() for line in lines)}
     return CommitHistory(parents, {commit: text for commit, _, text in (line.partition(" ") for line in subjects)}), ""
 

@@ -1,4 +1,4 @@
-"""Reproducing a published figure: the protocol that it was measured by, run again, and whether the result agrees."""
+"""Reproducing a published figure: its protocol, run again, and whether the result agrees."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _AUTOATTACK = "AutoAttack"
 
 
 def chosen(model: str, options: Mapping[str, Any], folder: Path) -> tuple[str, PublishedFigure]:
-    """The full name of a model, and the published figure that is to be measured again.
+    """The full name of a model, and the published figure to measure again.
 
-    From the configuration's [[published]] tables that name the model, else from its card; of several the one under AutoAttack,
-    else the first. Raises ValueError where nothing is published of it.
+    The figure comes from the configuration's [[published]] tables of the model, else from its card; of several figures the one
+    under AutoAttack is taken, else the first. Raises ValueError if none is published.
     """
     threat, data = options.get("threat"), options.get("data") or "cifar10"
     name = complete_robustbench_name(model, data, ThreatModel.parse(threat).norm if threat else "Linf")
@@ -42,25 +42,23 @@ def chosen(model: str, options: Mapping[str, Any], folder: Path) -> tuple[str, P
     if not some:
         known = ", ".join(dict.fromkeys(one.threat for one in robust)) or "none"
         raise ValueError(
-            f"no robust accuracy of model {model!r} is published{f' at {wanted}' if wanted else ''} (known: {known}): write what "
-            "is stated as a table [[published]] of gauntlet.toml, with model, robust, threat, attack, n and source"
+            f"no robust accuracy of model {model!r} is published{f' at {wanted}' if wanted else ''} (known: {known}): write the "
+            "figure as a table [[published]] of gauntlet.toml, with model, robust, threat, attack, n and source"
         )
     return name, min(some, key=lambda one: _AUTOATTACK not in one.attack)
 
 
 def protocol(name: str, one: PublishedFigure, options: Mapping[str, Any], folder: Path) -> Config:
-    """What is run: the published data, samples, threat model and attack, where options do not say otherwise.
+    """The configuration of the published protocol: data, samples, threat model and attack, overridden by options.
 
-    Raises ConfigError where the attack is not one that can be named here.
+    Raises ConfigError if the published attack has no counterpart here.
     """
     attack = options.get("attacks") or ("autoattack" if _AUTOATTACK in one.attack else None)
     if attack is None:
-        raise ConfigError(
-            f"{one.model} was attacked by {one.attack!r}: name the attack that stands for it with --attacks"
-        )
+        raise ConfigError(f"{one.model} was attacked by {one.attack!r}: name the corresponding attack with --attacks")
     data = options.get("data") or one.data
     if not data:
-        raise ConfigError(f"which data {one.model} was attacked on is not stated: name it with --data")
+        raise ConfigError(f"the data set on which {one.model} was attacked is not stated: name it with --data")
     given = {key: value for key, value in options.items() if value is not None}
     asked = {
         **given,
@@ -76,9 +74,9 @@ def protocol(name: str, one: PublishedFigure, options: Mapping[str, Any], folder
 
 
 def reproduce(config: Config, one: PublishedFigure, tell: Callable[[int], None]) -> tuple[Reference, Path]:
-    """Run the protocol: the published figure beside the measured one, and the results folder.
+    """Run the protocol; returns the published figure beside the measured one, and the results folder.
 
-    Raises RuntimeError where the attack failed; what was finished is stored.
+    Raises RuntimeError if the attack failed; finished results are stored.
     """
     engine = Engine(make_plan(config), config)
     for cell in engine.run.plan.cells:
@@ -92,7 +90,7 @@ def reproduce(config: Config, one: PublishedFigure, tell: Callable[[int], None])
 
 
 def verdict(found: Reference) -> Iterator[str]:
-    """What is said of it."""
+    """The lines that show both figures and say whether they agree."""
     low, high = found.measured.interval
     measured = f"{100 * found.measured.estimate:.2f} % [{100 * low:.2f}, {100 * high:.2f}] (n={found.measured.n:,})"
     said = found.published

@@ -1,4 +1,4 @@
-"""One model behind one defense, put to every check: can the number of its evaluation be trusted?"""
+"""Every check on one model behind one defense: can its robust accuracy be trusted?"""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from gauntlet.leaderboard.results.record import CellResult, Flag
 
 NAIVE, SINGLE_STEP = "naive", "fgsm"
 SMALLER = 0.5
-"""The attack is run at this share of eps as well: what stands at eps must stand there."""
+"""The attack also runs at this share of eps: samples that are robust at eps must be robust there."""
 Tell = Callable[[str], None]
 
 
 class DiagnosisError(RuntimeError):
-    """The attack whose figure is in question failed; the message says why."""
+    """The attack whose figure is checked failed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to diagnose. `out` holds results that can be used again; None: they are thrown away."""
+    """A diagnosis to make. `out` is a results folder whose results are used again; None: results are discarded."""
 
     model: ModelRef
     defense: str
@@ -48,20 +48,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was measured of a pair."""
+    """The results of a diagnosis."""
 
     request: Request
     card: DefenseCard
     profile: profiles.PipelineProfile
     row: tuple[CellResult, ...]
-    """The pair's cells: naive, of a single step, and the attack."""
+    """The cells of the pair: the naive attack, the single-step attack, and the attack."""
     smaller: tuple[CellResult, ...]
     twin: tuple[CellResult, ...]
-    """The attack on the undefended model; empty where there is no defense."""
+    """The attack on the undefended model; empty without a defense."""
     findings: tuple[tuple[Check, Finding], ...]
     n: int
     failed: tuple[str, ...] = ()
-    """What was attacked beside, and could not be: a sentence each."""
+    """A sentence for each further attack that failed."""
 
     @property
     def attacked(self) -> CellResult:
@@ -70,7 +70,7 @@ class Diagnosis:
 
     @property
     def naive(self) -> CellResult | None:
-        """The cell of the naive attack; None where it is not for this norm."""
+        """The cell of the naive attack; None if it does not support the norm."""
         return next((result for result in self.row if result.cell.naive), None)
 
     @property
@@ -80,7 +80,7 @@ class Diagnosis:
 
     @property
     def standing(self) -> tuple[Flag, ...]:
-        """Flags that keep the number from being trusted."""
+        """The flags that block the figure."""
         own = [finding.flag for _, finding in self.findings if finding.flag is not None]
         recorded = [flag for result in self.row for flag in cells.flags(result)]
         named = {flag.name: flag for flag in (*recorded, *own)}
@@ -88,10 +88,10 @@ class Diagnosis:
 
 
 def diagnose(request: Request, tell: Tell = lambda line: None) -> Diagnosis:
-    """Attack the pair, its twin, and the pair at a smaller eps, and run every check.
+    """Attack the pair, the undefended model, and the pair at a smaller eps, and run every check.
 
-    `tell` is called with a line before each part. Raises ValueError and LookupError for what is asked, DiagnosisError where the
-    attack failed; the naive attack and others beside it may fail.
+    `tell` gets a line before each part. Raises ValueError and LookupError for invalid requests, DiagnosisError if the attack
+    failed; the naive and other further attacks may fail.
     """
     if request.out is not None:
         return _diagnose(request, request.out, tell)
@@ -122,7 +122,7 @@ def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
     found = [(cell, _result(engine, cell, tell)) for cell in engine.run.plan.cells]
     pair = [one for one in found if one[0].defense == parse_named(request.defense)]
     at_eps = [one for one in pair if one[0].threat == request.threat]
-    # The attack that the figure is of comes last.
+    # The attack whose figure is checked comes last.
     at_eps.sort(key=lambda one: one[0].info.attack == own[-1])
     error = at_eps[-1][1].error
     if error is not None:
@@ -151,7 +151,7 @@ def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
 
 
 def _group(request: Request, defense: str, attacks: tuple[str, ...], threat: ThreatModel) -> Group:
-    # With brackets, since a suite may have the name of an attack.
+    # Brackets tell an attack from a suite of the same name.
     named = tuple(text if text.endswith(")") else f"{text}()" for text in attacks)
     return Group((request.model,), (defense,), named, (str(threat),), request.data)
 

@@ -1,4 +1,4 @@
-"""The matrix of docs/trust.md: every check on every honest model, every registered defense, and masks that nobody declares."""
+"""The matrix of docs/trust.md: every check on honest models, on every registered defense, and on undeclared masks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A line of the matrix."""
+    """A row of the matrix."""
 
     title: str
     model: str
@@ -33,7 +33,7 @@ class Pair:
 
 
 def pairs() -> list[Pair]:
-    """Honest models, then the undefended one behind every registered defense, then with something hidden in it."""
+    """Honest models, then the undefended model behind every registered defense, then models with a hidden mask."""
     honest = [Pair(name, name) for name in MODELS.expand("cnn.*_digits")]
     declared = [Pair(f"× {name}", UNDEFENDED, name) for name in DEFENSES.expand("*") if name != "none"]
     hidden = [Pair(f"hidden {name}", f"gauntlet.bench.checks.hidden_masks:{name}") for name in MASKS]
@@ -41,9 +41,9 @@ def pairs() -> list[Pair]:
 
 
 def matrix(samples: str, threat: str, seed: int, device: str, out: Path, tell: Tell) -> Iterator[str]:
-    """The lines of the table, each as soon as it is known; `out` keeps results, so that it can be gone on with.
+    """The lines of the table, one by one; results are stored in `out`, so that the same call resumes.
 
-    `samples`: which digits; of defenses that take long, the first eight.
+    `samples` selects digits; slow defenses take the first eight.
     """
     yield LEGEND + "."
     yield ""

@@ -18,7 +18,7 @@ _MARK = {"passed": "passed", "fired": "**FIRED**", "reported": "reported", "not 
 
 
 def report(diagnosis: Diagnosis, command: str) -> str:
-    """The whole report; `command` makes it again."""
+    """The whole report; `command` is the command that makes it."""
     request = diagnosis.request
     name = diagnosis.attacked.cell.model
     title = name if request.defense == "none" else f"{name} × {request.defense}"
@@ -34,7 +34,7 @@ def report(diagnosis: Diagnosis, command: str) -> str:
         *_checks(diagnosis),
         "",
         *_next(diagnosis),
-        "## Made again by",
+        "## Reproduce",
         "",
         fenced(command),
         "",
@@ -44,23 +44,23 @@ def report(diagnosis: Diagnosis, command: str) -> str:
 
 
 def verdict(diagnosis: Diagnosis) -> str:
-    """A sentence: whether the number can be trusted."""
+    """A sentence that says whether the figure can be trusted."""
     figure = with_interval(cells.robust_accuracy(diagnosis.attacked))
     of = f"{figure} % of {diagnosis.n} samples under {markdown(diagnosis.attacked.cell.attack)}"
     standing = diagnosis.standing
     if standing:
         why = "; ".join(flag.name for flag in standing)
-        return f"This number cannot be trusted: {of}, because of {why}. What to do is said below."
+        return f"This number cannot be trusted: {of}, because of {why}. See below what to do."
     lifted = [finding.check for _, finding in diagnosis.findings if finding.flag and finding.flag.severity == "block"]
     beside = f" ({', '.join(lifted)} fired, and the attack techniques that answer it were run)" if lifted else ""
-    return f"Nothing was found that speaks against this number{beside}: {of}. It is an upper bound of the truth."
+    return f"No check speaks against this number{beside}: {of}. It is an upper bound of the truth."
 
 
 def _figures(diagnosis: Diagnosis) -> Iterator[str]:
     clean = with_interval(cells.clean_accuracy(diagnosis.attacked))
     yield "## Figures"
     yield ""
-    yield "| what | accuracy in %, 95 % interval | techniques | forward/backward passes a sample | seconds |"
+    yield "| samples or attack | accuracy in %, 95 % interval | techniques | forward/backward passes per sample | seconds |"
     yield "| --- | --- | --- | --- | --- |"
     yield f"| clean | {clean} | | | |"
     for result in diagnosis.row:
@@ -117,7 +117,7 @@ def _pipeline(diagnosis: Diagnosis) -> Iterator[str]:
 def _checks(diagnosis: Diagnosis) -> Iterator[str]:
     yield "## Checks"
     yield ""
-    yield "| check | outcome | what was found | rule | source |"
+    yield "| check | outcome | finding | rule | source |"
     yield "| --- | --- | --- | --- | --- |"
     for check, finding in diagnosis.findings:
         state = _MARK[finding.result]
@@ -139,7 +139,7 @@ def _next(diagnosis: Diagnosis) -> Iterator[str]:
     fired: list[tuple[Check, Finding]] = [pair for pair in diagnosis.findings if pair[1].flag is not None]
     if not fired:
         return
-    yield "## What fired, and what to do"
+    yield "## Checks that fired, and what to do"
     yield ""
     for _, finding in fired:
         flag = finding.flag

@@ -1,4 +1,4 @@
-"""A stored run as a baseline: what it holds, and accepting one, with its examples and weights where they are wanted."""
+"""Accepting a stored run as a baseline, with its examples and weights on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 
 BASELINES = Path("bench", "baselines")
-"""Where baselines lie below the working folder, a file for each suite."""
+"""Folder of the baselines in the working folder, with a file for each suite."""
 
 
 class AcceptError(ValueError):
@@ -35,13 +35,13 @@ class Accepted:
     path: Path
     baseline: Baseline
     changes: tuple[str, ...] | None
-    """Sentences on what changed against the file that it replaced; None where there was none."""
+    """Sentences on the changes from the replaced file; None if there was none."""
 
 
 def snapshot(run: Run, reason: str = "") -> Baseline:
-    """A stored run as a baseline, whatever state its cells are in, without replays. Raises StoreError, BaselineError."""
+    """The baseline of a stored run without its replays, whatever the state of its cells. Raises StoreError, BaselineError."""
     results = [run.result(cell) for cell in gated(run.plan.cells)]
-    # More than one suite in a run is one baseline: a run is accepted and judged whole.
+    # Several suites of a run make one baseline: a run is accepted and judged as a whole.
     suite = "+".join(sorted({one.cell.suite for one in results}))
     return baseline_of(results, suite=suite, commit=cells.newest_commit(results), reason=reason, created=now())
 
@@ -56,24 +56,24 @@ def accept(
 ) -> Accepted:
     """Make the run in `folder` the baseline of its suite, in `out` or in `BASELINES`.
 
-    `test` is how gates will judge; None keeps that of the file that is replaced, `fixed` where there is none. `artifact` writes
-    the run's examples and its models' weights beside it. Raises AcceptError for a run with errors, unfinished cells or no cells,
-    where the file that would be replaced is no baseline or another suite's, and where a model is no longer the run's; RunError;
-    StoreError; OSError. Nothing is then written, but perhaps the artifact.
+    `test` is the test of later gates; None keeps that of the replaced file, or takes `fixed`. `artifact` also writes the examples
+    and the weights of the models. Raises AcceptError for a run with errors, unfinished cells or no cells, if the existing file
+    is not a baseline of the same suite, and if a model has changed since the run; RunError; StoreError; OSError. Then nothing is
+    written, except possibly the artifact.
     """
     run = load_run(folder)
     baseline = replace(snapshot(run, reason), test=test or "fixed")
     if not baseline.cells:
         raise AcceptError(
-            f"{folder} has no attack's cell: naive attacks, certificates, corruptions and replays are not gated: run an attack"
-            " too"
+            f"{folder} has no cell that a gate judges (naive attacks, certificates, corruptions and replays are not gated): run "
+            "an attack too"
         )
     if open_cells := [one for one in baseline.cells if one.status != "ok"]:
-        told = "; ".join(f"{visible(one.title)}: {one.status}" for one in open_cells[:3])
+        first = "; ".join(f"{visible(one.title)}: {one.status}" for one in open_cells[:3])
         more = f" and {len(open_cells) - 3} more" if len(open_cells) > 3 else ""
         raise AcceptError(
-            f"{folder} is no baseline, {len(open_cells)} of its {len(baseline.cells)} cells are not finished ({told}{more}): "
-            "run the same command again until every cell is there, with --no-gate where the gate stops early"
+            f"{folder} cannot become a baseline: {len(open_cells)} of its {len(baseline.cells)} cells are not finished "
+            f"({first}{more}). Run the same command again until every cell is finished, with --no-gate if the gate stops early"
         )
     path = out or BASELINES / f"{re.sub('[^A-Za-z0-9._+-]', '_', baseline.suite)}.json"
     found = None
@@ -82,11 +82,11 @@ def accept(
             old = read_baseline(path)
         except BaselineError as error:
             raise AcceptError(
-                f"{path} is there already and cannot be compared with: delete it, or name another --out ({error})"
+                f"{path} exists and is not a readable baseline ({error}): delete it, or name another --out"
             ) from error
         if old.suite != baseline.suite:
             raise AcceptError(
-                f"{path} is the baseline of suite {old.suite!r}, and this run is of {baseline.suite!r}: name another --out"
+                f"{path} is the baseline of suite {old.suite!r}, but this run has suite {baseline.suite!r}: name another --out"
             )
         baseline = replace(baseline, test=test or old.test)
         found = tuple(diff(old, baseline))
@@ -97,9 +97,9 @@ def accept(
 
 
 def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:
-    """Write the artifact of a run beside `path`, where its baseline is to lie: blocks, and the weights of its models.
+    """Write the artifact of a run beside `path`, the file of its baseline: blocks, and the weights of its models.
 
-    Raises AcceptError where a model cannot be built, or is no longer the one that was attacked; StoreError; OSError.
+    Raises AcceptError if a model cannot be built or has changed since the run; StoreError; OSError.
     """
     load_recorded(run.plugins)
     blocks: dict[Key, list[str]] = {}
@@ -109,9 +109,9 @@ def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:
         try:
             model = workbench.model(cell.model)
         except Exception as error:  # a user's model may raise anything
-            told = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
             raise AcceptError(
-                f"the weights of {cell.info.model} are not to be had ({told}): leave out --artifact"
+                f"the weights of {cell.info.model} cannot be loaded ({reason}): leave out --artifact"
             ) from error
         attacked = {str(block.provenance.get("weights", "")) for block in run.result(cell).blocks}
         if attacked != {model.digest}:
@@ -121,5 +121,5 @@ def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:
 
 
 def read_either(path: Path) -> Baseline:
-    """The baseline in a file, or a results folder's run as one. Raises BaselineError, RunError, StoreError."""
+    """The baseline of a file or of a results folder. Raises BaselineError, RunError, StoreError."""
     return snapshot(load_run(path)) if path.is_dir() else read_baseline(path)

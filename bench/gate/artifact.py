@@ -1,7 +1,7 @@
-"""The artifact of a baseline: its examples and its models' weights, in one file that is named by its content.
+"""The artifact of a baseline: its examples and the weights of its models, in one file named by its content.
 
-With it a gate can try the baseline's examples on a changed model, and the examples that break the changed model on the
-baseline's. It is a zip of blocks of the store (Parquet), weights (safetensors) and a list of them (JSON): data only.
+With it a gate can replay the examples of the baseline on a changed model, and those of the changed model on the baseline's.
+It is a zip file of stored blocks (Parquet), weights (safetensors) and a list of them (JSON): data only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ArtifactError(ValueError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact that has been unpacked into `folder`."""
+    """An artifact, unpacked into `folder`."""
 
     folder: Path
     blocks: Mapping[Key, tuple[str, ...]]
@@ -50,7 +50,7 @@ class Artifact:
         return Store(self.folder)
 
     def weights(self, digest: str) -> Path | None:
-        """The file of the weights with that digest; None where they were left out."""
+        """The file of the weights with that digest; None if the artifact does not have them."""
         file = self.folder / "weights" / f"{digest}.safetensors"
         return file if file.is_file() else None
 
@@ -58,7 +58,7 @@ class Artifact:
 def pack(path: Path, store: Store, blocks: Mapping[Key, Sequence[str]], models: Mapping[str, nn.Module]) -> ArtifactRef:
     """Write the blocks of `store` and the models (by digest) beside `path`, as `STEM-DIGEST.zip`.
 
-    The same content gives the same bytes. Raises StoreError or OSError where something cannot be read or written.
+    The same content gives the same bytes. Raises StoreError or OSError if a file cannot be read or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as scratch:
@@ -81,16 +81,16 @@ def pack(path: Path, store: Store, blocks: Mapping[Key, Sequence[str]], models: 
 
 
 def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
-    """Check the file against the baseline's word and unpack it below `folder`, once.
+    """Check the digest of the file and unpack it below `folder`, once.
 
-    Raises ArtifactError where it is another file or damaged, OSError where nothing can be written.
+    Raises ArtifactError for a wrong or damaged file, OSError if the folder cannot be written.
     """
     target = folder / f"artifact-{ref.sha256[:16]}"
     if not target.is_dir():
         if _sha256(file) != ref.sha256:
             raise ArtifactError(
                 f"{file} is not the artifact that the baseline names (sha256 {_sha256(file)[:12]}…, not {ref.sha256[:12]}…): "
-                "fetch the right one, or accept anew with --artifact"
+                "fetch the right one, or accept the run again with --artifact"
             )
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".artifact-"))
@@ -98,7 +98,7 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
             _extract(file, scratch)
             scratch.rename(target)
         except OSError:
-            # Another process was first.
+            # Another process may have unpacked it first.
             if not target.is_dir():
                 raise
         finally:
@@ -112,9 +112,9 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
 
 
 def restore(model: nn.Module, file: Path, digest: str) -> None:
-    """Put the tensors of a file into a model of the same architecture, in place.
+    """Load the tensors of a file into a model of the same architecture, in place.
 
-    Raises ArtifactError where they do not fit, or where the model is then not the one with that digest.
+    Raises ArtifactError if they do not fit, or if the model does not have that digest afterwards.
     """
     try:
         state = load_file(file)
@@ -122,16 +122,16 @@ def restore(model: nn.Module, file: Path, digest: str) -> None:
         raise ArtifactError(f"{file} is damaged ({error}): delete its folder and run the same command again") from error
     own = dict(_tensors(model))
     if {name: tensor.shape for name, tensor in own.items()} != {name: one.shape for name, one in state.items()}:
-        raise ArtifactError("the baseline's weights do not fit today's architecture")
+        raise ArtifactError("the weights of the baseline do not fit the current architecture")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
     if model_digest(model) != digest:
-        raise ArtifactError("with the baseline's weights today's model is not the baseline's")
+        raise ArtifactError("with the weights of the baseline the current code gives another model")
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """What `model_digest` looks at, by name."""
+    """The tensors of `model_digest`, by name."""
     return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
 
@@ -148,7 +148,7 @@ def _extract(file: Path, folder: Path) -> None:
         with zipfile.ZipFile(file) as bundle:
             for name in bundle.namelist():
                 if not _MEMBER.fullmatch(name):
-                    raise ArtifactError(f"{file} holds {name!r}, which no artifact has: fetch the right one")
+                    raise ArtifactError(f"{file} contains {name!r}, which no artifact does: fetch the right one")
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with bundle.open(name) as source, target.open("wb") as out:

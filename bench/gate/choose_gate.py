@@ -1,4 +1,4 @@
-"""Which gate applies to a run. Importing this module is cheap, so that runs without a gate do not pay for one."""
+"""The choice of a run's gate. Importing this module is cheap, so that runs without a gate start fast."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def choose_gate(
     policy = replace(config.gate.policy, allow_undecided=allow_undecided or config.gate.policy.allow_undecided)
     named, note = None if none else config.gate.baseline, ""
     if none and file is not None:
-        raise ValueError(f"{prefix}no-gate and {prefix}gate={file} contradict each other: leave one of them out")
+        raise ValueError(f"{prefix}no-gate and {prefix}gate={file} contradict each other: leave one out")
     if file is None and named is not None:
         if config.narrowed:
-            note = f"Gate not applied: options narrow what is run. To judge it all the same, add {prefix}gate={named}"
+            note = f"Gate not applied: options narrow the run. To judge it anyway, add {prefix}gate={named}"
         elif not named.exists():
             return None, (
-                f"Gate not applied: {named} is not there yet. To make this run the first baseline: "
+                f"Gate not applied: {named} does not exist yet. To make this run the first baseline: "
                 f"gauntlet baseline accept {config.out} --reason TEXT"
             )
         else:
@@ -60,5 +60,5 @@ def choose_gate(
     for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
         if given:
             way = f"name the baseline with {prefix}gate=FILE, or leave it out"
-            raise ValueError(f"{prefix}{name} is about a gate: {way}. {note}".strip())
+            raise ValueError(f"{prefix}{name} needs a gate: {way}. {note}".strip())
     return None, note

@@ -1,8 +1,8 @@
-"""Replay for a gate, in both directions or not at all.
+"""Replay of adversarial examples between a baseline and a run, in both directions or not at all.
 
-An example of the baseline that breaks the model now leaves its sample broken, without an attack. An example found now that
-breaks the baseline's model, too, means that the attack of then had missed it, and its sample is not lost. To try in one direction
-only would count an attack's luck as robustness that was lost, or gained.
+A sample is broken without an attack if its example in the baseline breaks the current model. A sample is not lost if its new
+example also breaks the model of the baseline: the earlier attack had missed it. Replay in one direction alone would count the
+luck of an attack as robustness that was lost or gained.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import DRAWS, Record
 
 _SAME = 1e-3
-"""How far the baseline's model may now be from the logits it gave then, relative to the largest: rounding on another device."""
+"""Largest difference between the stored and the present logits of the baseline's model, relative to the largest logit."""
 
 Image = npt.NDArray[np.floating]
 
 
 class CrossReplay:
-    """Tries the examples of one side on the model of the other. Positions are those of the baseline's bits."""
+    """Replays the adversarial examples of one run against the other run's model. Positions are those of the baseline's bits."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class CrossReplay:
         artifact: Artifact | None,
         absent: str = "",
     ) -> None:
-        """`places`: indices into the data; `absent`: why there is no artifact."""
+        """`places` are indices into the data; `absent` says why there is no artifact."""
         self._prepared, self._settings, self._places = prepared, settings, places
         self._old, self._artifact, self._absent = old, artifact, absent
         self._tried: set[int] = set()
@@ -52,15 +52,15 @@ class CrossReplay:
         self.most = limit(prepared.cell.threat)
         """The largest distance of an example that counts."""
         self.forwards = 0.0
-        """Forward passes that were spent here."""
+        """Forward passes of the replays."""
 
     @property
     def reason(self) -> str:
-        """Why nothing is replayed; empty where it is, or where nothing called for it."""
+        """Why nothing is replayed; empty if examples are replayed, or if no replay was needed."""
         return self._then[1] if self._asked or self._artifact is None else ""
 
     def breaks_now(self, positions: Sequence[int]) -> list[int]:
-        """Those of the positions whose example of the baseline breaks the model now; each is tried once."""
+        """The positions whose example in the baseline breaks the current model; each is tried once."""
         fresh = [at for at in positions if at not in self._tried]
         if not fresh or not self._can():
             return []
@@ -69,7 +69,7 @@ class CrossReplay:
         return self._broken(self._prepared.defended, {at: known[at] for at in fresh if at in known})
 
     def broke_before(self, examples: Mapping[int, Image]) -> list[int]:
-        """Those of the positions whose example breaks the baseline's model."""
+        """The positions whose example breaks the model of the baseline."""
         if not examples or not self._can():
             return []
         pipeline = self._then[0]
@@ -82,14 +82,14 @@ class CrossReplay:
 
     @cached_property
     def _then(self) -> tuple[DefendedModel | None, str]:
-        """The pipeline with the baseline's weights, or why there is none."""
+        """The pipeline with the weights of the baseline, or None with the reason."""
         if self._artifact is None or self._old is None:
             return None, self._absent
         if not self._settings.keep_adversarials:
-            return None, "no replay: examples are not kept (--no-adversarials)"
+            return None, "no replay: examples are not stored (--no-adversarials)"
         file = self._artifact.weights(self._old.weights)
         if file is None:
-            return None, "no replay: the artifact has no weights of the baseline's model"
+            return None, "no replay: the artifact lacks the weights of the baseline's model"
         try:
             pipeline = copy.deepcopy(self._prepared.defended)
             model = next(part for part in pipeline.modules() if isinstance(part, Classifier))
@@ -97,9 +97,9 @@ class CrossReplay:
         except ArtifactError as error:
             return None, f"no replay: {error}"
         except Exception as error:  # a user's model may refuse to be copied in its own way
-            return None, f"no replay: today's model cannot be copied ({type(error).__name__}: {error})"
+            return None, f"no replay: the current model cannot be copied ({type(error).__name__}: {error})"
         if not self._answers_as_then(pipeline):
-            return None, "no replay: with the baseline's weights today's code answers otherwise than the baseline's"
+            return None, "no replay: with the weights of the baseline the current code gives other logits"
         return pipeline, ""
 
     def _answers_as_then(self, pipeline: DefendedModel) -> bool:
@@ -124,10 +124,12 @@ class CrossReplay:
         except (KeyError, StoreError) as error:
             raise ArtifactError(
                 f"{self._artifact.folder} lacks blocks of the baseline ({error}): fetch it again, or accept the "
-                "baseline anew with --artifact"
+                "run again with --artifact"
             ) from error
         if sum(len(record.samples) for record in records) != self._old.n:
-            raise ArtifactError(f"{self._artifact.folder} is of another baseline: fetch the right one, or accept anew")
+            raise ArtifactError(
+                f"{self._artifact.folder} belongs to another baseline: fetch the right one, or accept the run again"
+            )
         return records
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A gate that stops early, over a run: its artifact, its cells, and what is written of them."""
+"""A gate with early stopping, for a whole run: its artifact, its cells and their traces."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from gauntlet.leaderboard.results.store import Store
 
 @dataclass(frozen=True)
 class EarlyGate:
-    """What every cell of a run is attacked for. Made by `open_gate`."""
+    """A gate with early stopping, ready to attack cells. Made by `open_gate`."""
 
     baseline: Baseline
     policy: Policy
     artifact: Artifact | None
     absent: str
-    """Why there is no artifact; empty where there is one."""
+    """Why there is no artifact; empty if there is one."""
 
 
 def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) -> EarlyGate:
-    """The gate of the baseline in `file`, with its artifact where that lies beside it; unpacked into the results folder.
+    """The gate of the baseline in `file`, with the artifact beside it, if any, unpacked into the results folder.
 
-    Raises ConfigError as `refuse_bounds` does, ArtifactError for an artifact that is another or damaged, OSError.
+    Raises ConfigError as `refuse_bounds` does, ArtifactError for a wrong or damaged artifact, OSError.
     """
     refuse_bounds(policy, config)
     ref = baseline.artifact
@@ -49,16 +49,16 @@ def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) ->
         return EarlyGate(baseline, policy, None, "no replay: the baseline was accepted without --artifact")
     beside = file.with_name(ref.file)
     if not beside.is_file():
-        return EarlyGate(baseline, policy, None, f"no replay: {beside} is not there")
+        return EarlyGate(baseline, policy, None, f"no replay: {beside} does not exist")
     return EarlyGate(baseline, policy, unpack(beside, ref, config.out / "gate"), "")
 
 
 def refuse_bounds(policy: Policy, config: Config) -> None:
-    """Floors and expectations need every sample: raises ConfigError where there are any."""
+    """Raise ConfigError if there are floors or expectations, which need every sample."""
     for what, bounds in (("min_robust of the gate", policy.floors), ("expect", config.expect)):
         if bounds:
             raise ConfigError(
-                f"{what} needs every sample: run without --gate-early, or take it out of the configuration"
+                f"{what} needs every sample: run without --gate-early, or remove it from the configuration"
             )
 
 
@@ -68,14 +68,14 @@ def gated(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def cell_key(info: CellInfo) -> Key:
-    """What identifies the cell in a baseline."""
+    """The key of the cell in a baseline."""
     return info.model, info.defense, info.attack, info.threat, info.suite, info.data, info.seed
 
 
 def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Tell | None = None) -> Trace | CellResult:
-    """Attack one cell of the engine's plan until its verdict is certain, and write what was compared.
+    """Attack one cell of the plan until its verdict is certain, and write its trace.
 
-    Where the model, the attack or the data failed: the failed result, which the run's folder has, too. Raises StoreError.
+    Returns the failed result, which the run's folder has too, if the model, the attack or the data failed. Raises StoreError.
     """
     ready = engine.prepare(cell)
     if isinstance(ready, CellError):
@@ -110,9 +110,9 @@ def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Tell | Non
 
 
 def traces(run: Run, baseline: Baseline) -> list[Trace]:
-    """What was compared of the run's cells with this baseline, where that is of the run's latest model and data.
+    """The traces of the run's cells against this baseline that fit the latest model and data of the run.
 
-    A cell of which the store holds every sample needs none. Raises StoreError for a damaged file.
+    A cell whose samples are all stored needs no trace. Raises StoreError for a damaged file.
     """
     digest, found = baseline_digest(baseline), []
     for cell in gated(run.plan.cells):
@@ -137,7 +137,7 @@ def _old(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell | None:
 
 
 def _adopt(artifact: Store, store: Store, prepared: Prepared) -> None:
-    """Take over what the artifact holds of exactly this question: same model, data, attack and settings."""
+    """Copy the blocks with the same keys (model, data, attack and settings) from the artifact into the store."""
     for block in prepared.blocks:
         if artifact.has(block.key) and not store.has(block.key):
             store.write(artifact.read(block.key, adversarial=True))

@@ -1,8 +1,8 @@
-"""A gate that attacks no more samples than its verdict needs: one cell, from the baseline's bits to a trace.
+"""A gate that attacks only as many samples as its verdict needs: one cell, from the baseline's bits to a trace.
 
 The baseline decides the test. `sequential`: samples in a fixed random order, 50 at a time, until the evidence suffices.
-`fixed`: until the verdict for all samples can no longer change. Whether a sample is decided never depends on
-what else was attacked with it, so a run that was interrupted goes on from the store.
+`fixed`: until the verdict for all samples can no longer change. The outcome of a sample never depends on the other samples
+of its batch, so an interrupted run resumes from the store.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from gauntlet.leaderboard.results.record import CellError, CellResult, Record
 from gauntlet.leaderboard.results.store import Store
 
 CHUNK = 50
-"""Samples between two looks. The verdict does not depend on it: a sequential test weighs the evidence sample by sample."""
+"""Samples between two looks. The verdict does not depend on it, because a sequential test looks at every sample."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell that is attacked for a gate."""
+    """A cell to attack for a gate."""
 
     prepared: Prepared
     request: Request
@@ -45,9 +45,8 @@ class Job:
     policy: Policy
     key: Key
     old: BaselineCell | None
-    """The baseline's cell; None where it has none."""
+    """The cell in the baseline; None if it has none."""
     cross_replay: CrossReplay
-    """Who tries the examples of one side on the other."""
 
     @property
     def places(self) -> list[int]:
@@ -56,18 +55,18 @@ class Job:
 
 
 def run_early(job: Job, progress: Tell | None = None) -> tuple[Trace, CellResult | None]:
-    """Attack a cell until its verdict is certain: what was compared, and the failure that ended it, if one did.
+    """Attack a cell until its verdict is certain; returns the trace, and the failed result if the attack failed.
 
-    Where the baseline asks another question nothing is attacked. Raises StoreError.
+    Nothing is attacked if the cell cannot be compared with the baseline. Raises StoreError.
     """
     nothing = _trace(job, _State.start(job.old, len(job.places)))
     if job.old is None or obstacle(job.old, nothing.cell):
         return nothing, None
     trace, tell = nothing, progress or (lambda count: None)
     for state, failure in _steps(job, job.old):
-        told = len(trace.order)
+        reported = len(trace.order)
         trace = _trace(job, state)
-        tell(len(trace.order) - told)
+        tell(len(trace.order) - reported)
         if failure is not None:
             return trace, failure
         if is_certain(
@@ -79,7 +78,7 @@ def run_early(job: Job, progress: Tell | None = None) -> tuple[Trace, CellResult
 
 @dataclass
 class _State:
-    """What is known of each sample, in the order of the baseline's bits."""
+    """The state of each sample, in the order of the baseline's bits."""
 
     before: npt.NDArray[np.bool_]
     now: npt.NDArray[np.bool_]
@@ -89,14 +88,14 @@ class _State:
 
     @classmethod
     def start(cls, old: BaselineCell | None, n: int) -> _State:
-        """Nothing is decided."""
+        """The state before any attack."""
         none = np.zeros(n, dtype=np.bool_)
         before = none.copy() if old is None or len(old.robust) != n else old.robust.copy()
         return cls(before, none.copy(), none.copy(), [])
 
 
 def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | None]]:
-    """The state after each look."""
+    """The state after each chunk of samples."""
     state = _State.start(old, old.n)
     for chunk in _chunks(job, old):
         replayed = [at for at in chunk if not old.robust[at]] if not _whole(job) else []
@@ -105,7 +104,7 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
         if failure := _attack(job, state, rest):
             yield state, failure
             return
-        # Whom the attack did not break, the baseline's example may; what broke another, may have been missed before.
+        # A sample that the attack did not break may fall to the baseline's example; a new example may have been missed before.
         state.now[job.cross_replay.breaks_now([at for at in rest if state.now[at] and not old.robust[at]])] = False
         found = {at: image for at, image in _examples(job, state, rest).items() if old.robust[at]}
         missed = job.cross_replay.broke_before(found)
@@ -116,25 +115,25 @@ def _steps(job: Job, old: BaselineCell) -> Iterator[tuple[_State, CellResult | N
 
 
 def _whole(job: Job) -> bool:
-    """What costs nothing is taken whole; so is an attack of another library, whose outcome depends on what is in its batch."""
+    """Whether to take all samples at once: if they are stored, or if the outcome of the attack depends on its batch."""
     stored = not job.settings.fresh and all(job.store.has(block.key) for block in job.prepared.blocks)
     return stored or not job.prepared.attack.stages
 
 
 def _chunks(job: Job, old: BaselineCell) -> Iterator[Sequence[int]]:
-    """Positions, look by look."""
+    """The positions of each chunk."""
     if _whole(job):
         yield range(old.n)
         return
     order = sample_order(old).tolist()
     if job.baseline.test == "fixed":
-        # Whom the baseline has as broken can only be gained, and costs little: after them a few losses settle a drop.
+        # Samples that are broken in the baseline come first: they can only be gained, and are cheap.
         order.sort(key=lambda at: bool(old.robust[at]))
     yield from (order[start : start + CHUNK] for start in range(0, old.n, CHUNK))
 
 
 def _attack(job: Job, state: _State, rest: Sequence[int]) -> CellResult | None:
-    """Attack these positions, or read what is stored of them; the failure, if one ended it."""
+    """Attack these positions, or read their stored results; returns the failed result, if any."""
     prepared, places = job.prepared, job.places
     if not rest:
         return None
@@ -152,7 +151,7 @@ def _attack(job: Job, state: _State, rest: Sequence[int]) -> CellResult | None:
 
 
 def _examples(job: Job, state: _State, rest: Sequence[int]) -> dict[int, npt.NDArray[np.floating]]:
-    """What broke those of these positions that were robust before."""
+    """The examples of these positions that were robust before and are broken now."""
     at_id = {job.prepared.data.ids[job.places[at]]: at for at in rest if state.before[at] and not state.now[at]}
     found = {}
     for record in state.records:

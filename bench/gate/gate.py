@@ -23,19 +23,19 @@ from gauntlet.leaderboard.results.escape import visible
 
 @dataclass(frozen=True)
 class Judged:
-    """What a gate says of one run."""
+    """The report of a gate on one run."""
 
     report: GateReport
     json: str
     notes: tuple[str, ...]
-    """Sentences: what was written, and what could not be."""
+    """Sentences on the files that were written, and on those that could not be."""
 
 
 def judge_run(folder: Path, gate: Gate) -> Judged:
-    """Judge the run in `folder`, and write the report to gate.md and gate.json in its results folder, beside pictures of lost
-    samples; on GitHub, to the step's summary too.
+    """Judge the run in `folder`, and write gate.md, gate.json and pictures of lost samples into its results folder.
 
-    A run that cannot be read is incomparable; what cannot be written changes no verdict. Both are told.
+    On GitHub the report goes to the step's summary too. A run that cannot be read is incomparable. A file that cannot be written
+    changes no verdict; a note says so.
     """
     try:
         run = load_run(folder)
@@ -47,7 +47,7 @@ def judge_run(folder: Path, gate: Gate) -> Judged:
 
 
 def judge_all(folders: Sequence[Path], gate: Gate) -> list[Judged]:
-    """Judge what was run in each folder; one report that says so where nothing was run."""
+    """Judge the run in each folder; without folders, one report that nothing was compared."""
     if not folders:
         return [_published(nothing_compared("No cell was run: run what the baseline ran."), gate)]
     return [judge_run(folder, gate) for folder in folders]

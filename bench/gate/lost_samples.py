@@ -1,4 +1,4 @@
-"""What to look at where a gate says that robustness was lost: which samples, a picture of a few, and how to see it again."""
+"""The details of lost robustness: the ids of lost samples, a picture of some, and the commands that reproduce it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.record import CellResult
 
 _MOST_PICTURES = 10
-"""Cells that a picture is drawn of; each takes about a second."""
+"""Largest number of cells with a picture; each takes about a second."""
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
-"""The option that gives a form of the model, by the part of the form's name that tells it; the others are `auto`'s."""
+"""The value of --precision for a part of the name of a model's form; other forms come from `auto`."""
 _IN_MEMORY = "memory:model."
-"""How the specs of models begin that were given to `gauntlet.evaluate`, which no command can load."""
+"""Prefix of the specs of models given to `gauntlet.evaluate`, which no command can load."""
 
 
 def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tuple[GateReport, list[str]]:
     """The report with the ids of lost samples, pictures of some, and the commands that attack a cell again or show a sample.
 
-    Pictures are drawn into the results folder, of the first few cells that regressed. Beside the report are sentences that say
-    why some were not. `traces`: of cells that were not attacked to their end.
+    Pictures of the first cells that regressed are written into the results folder. The second value says why some are missing.
+    `traces` are those of cells that were not attacked to the end.
     """
     known, seen = {cell_key(cell.info): cell for cell in run.plan.cells}, {trace.key: trace for trace in traces}
     told = [
@@ -47,7 +47,7 @@ def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tupl
 
 
 def _part(run: Run, trace: Trace, cell: Cell) -> CellResult:
-    """What was attacked for a gate that stopped early."""
+    """The result of a cell that a gate stopped early."""
     return CellResult(cell.info, tuple(run.store.read(key) for key in trace.records), None, trace.n)
 
 
@@ -63,10 +63,10 @@ def _detailed(verdict: CellVerdict, run: Run, cell: Cell, trace: Trace | None) -
 
 
 def again_command(cell: Cell, out: Path, precision: str) -> str:
-    """The command that runs this cell alone, into a folder of its own, so that it is attacked anew and the run is kept.
+    """The command that attacks this cell alone, into the folder `out`, so that the run stays as it is.
 
-    `precision` is the form of the model that was attacked. Empty for a model that was in memory only. Paths are those of the
-    run: relative ones are relative to its working folder.
+    `precision` is the form of the attacked model. Empty for a model in memory. Relative paths are relative to the working folder
+    of the run.
     """
     model, data = cell.model, cell.data
     if model.spec.startswith(_IN_MEMORY):
@@ -90,12 +90,12 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
 
 
 def _attack(attack: Named) -> str:
-    """The attack as an option takes it; some suites have the name of an attack."""
+    """The attack as a value of --attacks; brackets tell it from a suite of the same name."""
     return f"{attack}()" if str(attack) in SUITES else str(attack)
 
 
 def show_command(cell: Cell, root: Path, sample: str) -> str:
-    """The command that tells what became of a sample."""
+    """The command that shows the results of a sample."""
     info = cell.info
     names = ("--model", info.model, "--defense", info.defense, "--attack", info.attack)
     return shlex.join(["gauntlet", "show", str(root), "--sample", sample, *names])
@@ -104,7 +104,7 @@ def show_command(cell: Cell, root: Path, sample: str) -> str:
 def _drawn(
     verdicts: Sequence[CellVerdict], gallery: Gallery, known: dict[Key, Cell]
 ) -> tuple[dict[Key, str], list[str]]:
-    """Paths of pictures by cell, and why there are none of others."""
+    """Paths of the pictures by cell, and the reasons why others are missing."""
     paths: dict[Key, str] = {}
     reasons: dict[str, None] = {}
     regressed = [one for one in verdicts if one.verdict == "regressed" and one.key and one.lost_ids]
@@ -115,7 +115,7 @@ def _drawn(
         except (PicturesMissingError, WriteError, OSError) as error:
             return paths, [str(error)]
         if picture is None:
-            reasons["no lost sample has an adversarial example: they are wrong without an attack"] = None
+            reasons["no lost sample has an adversarial example: they are misclassified without an attack"] = None
         elif picture.missing:
             reasons[picture.missing] = None
         else:

@@ -1,4 +1,4 @@
-"""Where people look for a gate's report: lines, files in the results folder, and on GitHub the step's summary."""
+"""The outputs of a gate's report: printed lines, files in the results folder, and the step's summary on GitHub."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gauntlet.leaderboard.results.escape import visible
 Format = Literal["text", "github"]
 
 SUMMARY_LIMIT = 1024 * 1024
-"""Bytes of a step's summary that GitHub takes; of a larger one it shows nothing."""
+"""Largest step's summary in bytes; GitHub shows nothing of a larger one."""
 _LEAST = 4096
-"""Bytes that a summary of some use takes."""
+"""Smallest useful summary in bytes."""
 
 
 def default_format() -> Format:
@@ -27,14 +27,14 @@ def default_format() -> Format:
 
 
 def lines(report: GateReport, format_: Format) -> Iterator[str]:
-    """What is printed: the text, and for GitHub the annotations after it."""
+    """The lines to print: the text, and for GitHub the annotations after it."""
     yield from report.text().splitlines()
     if format_ == "github":
         yield from github_annotations(report)
 
 
 def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
-    """Write the report's files by name into the results folder, and say so; what cannot be written is told, and no error."""
+    """Write the files of the report into the results folder; returns a sentence for each, also for those that failed."""
     notes = []
     for name, text in texts.items():
         try:
@@ -46,9 +46,9 @@ def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
 
 
 def append_summary(report: GateReport) -> list[str]:
-    """Append the report to the step's summary that GitHub names in the environment, within its limit, and say so.
+    """Append the report to the step's summary that GitHub names in the environment, within its limit.
 
-    What cannot be written is told, and no error.
+    Returns a sentence that says so, or why it could not be written.
     """
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if not name:

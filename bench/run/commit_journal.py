@@ -1,7 +1,7 @@
-"""At which commits a results folder's cells were asked for, and which blocks answered: also where nothing had to be run.
+"""The commits at which the cells of a results folder were requested, with the keys of the blocks that answered.
 
-A block says where it was computed first. A later commit whose model gives the same key is answered by that block and leaves
-no trace in the store; it leaves one here.
+A block records the commit at which it was computed. A later commit with the same key is answered by that block and leaves no
+trace in the store; it leaves one here.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from gauntlet.leaderboard.results.errors import WriteError
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A commit that asked for blocks."""
+class CommitRequest:
+    """A commit at which blocks were requested."""
 
     commit: str
     dirty: bool
-    """Whether tracked files differed from it."""
+    """Whether tracked files differed from the commit."""
     time: str
     """ISO 8601."""
 
 
 def note(root: Path, cell: str, keys: Sequence[str]) -> None:
-    """Append to `history/<cell>.jsonl` that the working folder's commit asks for the blocks of these keys; outside git nothing.
+    """Append to `history/<cell>.jsonl` that the blocks with these keys were requested at the commit of the working folder.
 
-    What the last line says already is not repeated. Raises WriteError.
+    Nothing is written outside git, or if the last line says the same. Raises WriteError.
     """
     head, dirty = commit()
     if head is None:
@@ -51,9 +51,9 @@ def note(root: Path, cell: str, keys: Sequence[str]) -> None:
         raise WriteError.of(path, error) from error
 
 
-def askers(root: Path) -> tuple[dict[str, list[Asked]], list[str]]:
-    """Who asked for each block of a results folder, by key; and a sentence for each file that could not be read whole."""
-    found: dict[str, list[Asked]] = {}
+def commit_requests(root: Path) -> tuple[dict[str, list[CommitRequest]], list[str]]:
+    """The requests for each block of a results folder by its key, and a sentence for each file that cannot be read whole."""
+    requests: dict[str, list[CommitRequest]] = {}
     skipped = []
     for path in sorted((root / "history").glob("*.jsonl")):
         try:
@@ -63,22 +63,22 @@ def askers(root: Path) -> tuple[dict[str, list[Asked]], list[str]]:
             continue
         if damaged:
             skipped.append(f"{path} has damaged lines: {damaged}")
-        for asked, keys in entries:
+        for request, keys in entries:
             for key in keys:
-                found.setdefault(key, []).append(asked)
-    return found, skipped
+                requests.setdefault(key, []).append(request)
+    return requests, skipped
 
 
-def _entries(path: Path) -> tuple[list[tuple[Asked, list[str]]], int]:
-    """The lines that can be read, and how many cannot. Raises OSError."""
+def _entries(path: Path) -> tuple[list[tuple[CommitRequest, list[str]]], int]:
+    """The valid lines, and the number of damaged ones. Raises OSError."""
     if not path.exists():
         return [], 0
-    found, damaged = [], 0
+    entries, damaged = [], 0
     for line in path.read_bytes().splitlines():
         try:
             fields = json.loads(line)
-            asked = Asked(str(fields["commit"]), bool(fields["dirty"]), str(fields["time"]))
-            found.append((asked, [str(key) for key in fields["keys"]]))
+            request = CommitRequest(str(fields["commit"]), bool(fields["dirty"]), str(fields["time"]))
+            entries.append((request, [str(key) for key in fields["keys"]]))
         except (ValueError, KeyError, TypeError):
             damaged += 1
-    return found, damaged
+    return entries, damaged

@@ -15,22 +15,22 @@ from gauntlet.bench.sweep.grid import EPS, Axis, Point
 from gauntlet.leaderboard.stats.proportions import Proportion, mcnemar
 
 ALPHA = 0.05
-"""A larger value gains where the test gives less."""
+"""Level of the test whether a larger value breaks more samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a point gave, on samples that are the same, in the same order, for all points."""
+    """The result of a point; all points have the same samples in the same order."""
 
     point: Point
     correct: npt.NDArray[np.bool_]
-    """(N,), when clean."""
+    """(N,), whether the clean sample is classified correctly."""
     robust: npt.NDArray[np.bool_]
     """(N,), in the worst case over the seeds."""
     by_seed: tuple[Proportion, ...]
-    """Robust accuracy of each seed alone."""
+    """Robust accuracy for each seed."""
     forwards: float
-    """Passes a sample of all seeds together."""
+    """Passes per sample, over all seeds together."""
     backwards: float
     seconds: float
 
@@ -41,29 +41,29 @@ class Outcome:
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes a sample."""
+        """Forward and backward passes per sample."""
         return self.forwards + self.backwards
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a sweep says about one axis, the others held."""
+    """The verdict on one axis, with the other axes fixed."""
 
     axis: str
     converged: bool | None
-    """None for axes that are no budget, of which more is not stronger."""
+    """None for axes that are no budget."""
     start: Setting | None
-    """The smallest value from which on nothing significant was gained; None where there is none."""
+    """The smallest value above which nothing significant is gained; None if there is none."""
     more: int
-    """Samples that the largest value breaks and `start`, or, not converged, the value before the largest, does not."""
+    """Samples broken by the largest value but not by `start` or, if not converged, by the second largest value."""
     sentence: str
 
 
 def verdicts(outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> list[Verdict]:
-    """For each eps, a verdict for every budget and choice; and one for eps itself, if it was swept.
+    """For each eps, a verdict on every budget and choice; and a verdict on eps itself, if it is swept.
 
-    Along a budget, the other budgets are held at their largest values and the choices at those of the strongest outcome;
-    along a choice, the rest is held at the strongest outcome's values. Outcomes that failed are left out by the caller.
+    Along a budget, the other budgets are fixed at their largest values and the choices at those of the strongest outcome; along
+    a choice, all others are fixed at the values of the strongest outcome. The caller leaves out failed outcomes.
     """
     found = []
     threats: dict[str, list[Outcome]] = {}

@@ -1,4 +1,4 @@
-"""Sweeps over an attack's settings: which combinations to run."""
+"""The grid of a sweep: all combinations of the values of an attack's settings."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Kind = Literal["budget", "choice", "eps"]
 
 
 class SweepError(ValueError):
-    """What was asked for cannot be swept; the message names the option and the way out."""
+    """An invalid sweep; the message names the option and the way out."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting and the values that it takes, at least two; whole numbers ascend."""
+    """A setting and its values, at least two; numbers ascend."""
 
     name: str
     values: tuple[Setting, ...]
 
     @property
     def kind(self) -> Kind:
-        """`budget`: whole numbers, of which more is more work (steps, restarts, queries); `eps`; else a `choice`."""
+        """`budget` for whole numbers (steps, restarts, queries), `eps`, else `choice`."""
         if self.name == EPS:
             return "eps"
         whole = all(isinstance(value, int) and not isinstance(value, bool) for value in self.values)
@@ -49,7 +49,7 @@ def parse_axis(text: str) -> Axis:
         else:
             values = [parse_named(f"attack({name}={word})").keywords[name] for word in words]
     except (ValueError, KeyError):
-        raise SweepError(f"--over {text!r} is not understood: write NAME=VALUE,VALUE such as steps=5,10,20") from None
+        raise SweepError(f"--over {text!r} is invalid: write NAME=VALUE,VALUE such as steps=5,10,20") from None
     if len(set(values)) < len(values) or len(values) < 2:
         raise SweepError(f"--over {text!r} needs at least two values, each once")
     numbers = all(isinstance(value, int | float) for value in values)
@@ -58,7 +58,7 @@ def parse_axis(text: str) -> Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of values: what is run for it."""
+    """One combination of values."""
 
     setting: tuple[tuple[str, Setting], ...]
     """In the order of the axes."""
@@ -74,8 +74,8 @@ class Point:
 def grid(attack: str, threat: str, axes: Sequence[Axis]) -> list[Point]:
     """All combinations of the axes' values, the last axis fastest. Raises SweepError, and ValueError for bad texts.
 
-    `attack`: one attack, with the settings that stay as they are; `threat`: its eps gives way to an axis `eps`, and may then
-    be left out.
+    `attack`: one attack with its fixed settings. `threat`: its eps is replaced by the values of an axis `eps`, and may then be
+    left out.
     """
     named = parse_named(attack)
     names = [axis.name for axis in axes]
@@ -85,7 +85,7 @@ def grid(attack: str, threat: str, axes: Sequence[Axis]) -> list[Point]:
         if names.count(name) > 1:
             raise SweepError(f"--over {name} is given twice: write all of its values in one")
         if name in named.keywords:
-            raise SweepError(f"{name!r} is both in --attack {attack!r} and in --over: leave it out of one")
+            raise SweepError(f"{name!r} is in both --attack {attack!r} and --over: leave it out of one")
     number = 1
     for axis in axes:
         number *= len(axis.values)

@@ -36,17 +36,17 @@ _FIGURES = {
 }
 
 READING = (
-    "Robust accuracy is the share of the n samples that are right when clean and stay so under the attack with these settings, "
-    "in every seed; in brackets the 95 % Clopper-Pearson interval; passes are forward / backward, of all seeds together. "
-    "Converged means that larger values of this setting break nothing significant in addition: it says nothing of other "
-    "attacks, and an attack that is misled by masked gradients converges too."
+    "Robust accuracy is the share of the n samples that are classified correctly clean and under the attack with these settings, "
+    "for every seed; in brackets the 95 % Clopper-Pearson interval. Passes are forward / backward, over all seeds together. "
+    "Converged means that larger values of the setting do not break significantly more samples. It says nothing about other "
+    "attacks, and an attack that masked gradients mislead converges too."
 )
 
 
 def sweep_frame(outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> pd.DataFrame:
-    """One line a setting: a column for each axis (Int64, float64 or string), then the figures; accuracies in 0..1.
+    """One line for each setting: a column for each axis (Int64, float64 or string), then the figures; accuracies in 0..1.
 
-    `seed_least` and `seed_most` are the robust accuracies of the seeds that broke most and least.
+    `seed_least` and `seed_most` are the lowest and the highest robust accuracy of a single seed.
     """
     dtypes = {axis.name: _dtype(axis.values) for axis in axes} | _FIGURES
     return typed_frame([_line(one, axes) for one in outcomes], dtypes)

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from builders import record, samples
 from gauntlet.bench.compare.git_history import read_history
 from gauntlet.bench.environment import provenance
-from gauntlet.bench.run.commit_journal import askers, note
+from gauntlet.bench.run.commit_journal import commit_requests, note
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.bisection import adjusted, cell_history, group_versions, same_data
 from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
@@ -183,7 +183,7 @@ def test_the_commits_that_asked_for_a_block_are_kept(tmp_path, monkeypatch):
     for at, keys in ((A, ["k1", "k2"]), (A, ["k1", "k2"]), (B, ["k1"]), (A, ["k1", "k2"])):
         monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda at=at: (at, at == B))
         note(tmp_path, "cell", keys)
-    found, skipped = askers(tmp_path)
+    found, skipped = commit_requests(tmp_path)
     assert [(one.commit[0], one.dirty) for one in found["k1"]] == [("a", False), ("b", True), ("a", False)]
     assert len(found["k2"]) == 2
     assert skipped == []
@@ -201,7 +201,7 @@ def test_damaged_lines_are_skipped_and_told(tmp_path, monkeypatch):
     with (tmp_path / "history" / "cell.jsonl").open("ab") as file:
         file.write(b'{"commit": "\xff\n{}\n')
     note(tmp_path, "cell", ["m"])
-    found, skipped = askers(tmp_path)
+    found, skipped = commit_requests(tmp_path)
     assert sorted(found) == ["k", "m"]
     assert skipped == [f"{tmp_path / 'history' / 'cell.jsonl'} has damaged lines: 2"]
 
@@ -383,7 +383,7 @@ def test_without_a_repository_versions_stand_in_the_order_of_time(here, call):
     shutil.rmtree(".git")
     done = call("bisect", "gauntlet-results", "--attack=fgsm")
     assert done.returncode == 0
-    assert "In order of time: git cannot be asked" in done.stdout
+    assert "In order of time: git failed in" in done.stdout
     assert f"at {here[1][:10]}:" in done.stdout
     assert "without results" not in done.stdout
 

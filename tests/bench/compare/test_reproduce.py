@@ -93,10 +93,10 @@ def test_figures_that_are_gone_leave_no_file(project, call):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[[published]]\nmodel = 'm'\n", "states nothing"),
+        ("[[published]]\nmodel = 'm'\n", "has no figure"),
         ("[[published]]\nclean = 0.5\n", "model is missing"),
         ("[[published]]\nmodel = 'm'\nclean = 95\n", "clean=95"),
-        ("[[published]]\nmodel = 'm'\nrobust = 0.5\n", "go together"),
+        ("[[published]]\nmodel = 'm'\nrobust = 0.5\n", "depend on each other"),
         ("[[published]]\nmodel = 'm'\nclean = 0.5\nn = -1\n", "n=-1"),
         ("[[published]]\nmodel = 'm'\nclean = 0.5\nyear = 2020\n", "unknown key 'year'"),
         ("[[published]]\nmodel = 'm'\nrobust = 0.5\nthreat = 'Linf'\n", "Linf"),
@@ -163,7 +163,7 @@ def test_an_attack_that_cannot_be_named_must_be(project, call):
     Path("gauntlet.toml").write_text(text, encoding="utf-8")
     done = reproduce(call)
     assert done.returncode == 2
-    assert "name the attack that stands for it with --attacks" in done.stderr
+    assert "name the corresponding attack with --attacks" in done.stderr
     assert reproduce(call, "--attacks=fgsm").returncode in (0, 1)
 
 

@@ -86,7 +86,7 @@ def test_without_the_artifact_it_says_so_and_attacks_until_the_evidence_suffices
     done = early(call)
     assert done.returncode == 0, done.stdout
     assert "no replay: b-" in done.stdout
-    assert "is not there" in done.stdout
+    assert "does not exist" in done.stdout
     assert "decided after 180 of 797 samples" in done.stdout
     assert len(traced()["order"]) == 200
 
@@ -149,14 +149,14 @@ def test_what_was_attacked_before_an_interruption_is_not_attacked_again(here, ca
         (
             "nn.Linear(64, 10)\n",
             "nn.Linear(64, 10)\n        self.more = nn.Linear(2, 2)\n",
-            "do not fit today's architecture",
+            "do not fit the current architecture",
         ),
         (
             "torch.tensor(1.0)",
             "torch.tensor(1.0).double()",
-            "no replay: with the baseline's weights today's model is not",
+            "no replay: with the weights of the baseline the current code gives another model",
         ),
-        ("* self.scale", "* self.scale * 1.5", "today's code answers otherwise"),
+        ("* self.scale", "* self.scale * 1.5", "current code gives other logits"),
     ],
 )
 def test_without_the_baselines_model_nothing_is_replayed_and_it_says_why(here, call, tiny, old, new, reason):
@@ -241,14 +241,14 @@ def test_what_stopped_early_is_no_baseline(here, call, tiny):
     early(call)
     done = call("baseline", "accept", "gauntlet-results", "--out=next.json")
     assert done.returncode == 2
-    assert "--no-gate where the gate stops early" in done.stderr
+    assert "--no-gate if the gate stops early" in done.stderr
 
 
 def test_early_without_a_gate_is_wrong_usage(here, call):
     here()
     done = call("run", *MODEL, ATTACK, "--gate-early")
     assert done.returncode == 2
-    assert "--gate-early is about a gate" in done.stderr
+    assert "--gate-early needs a gate" in done.stderr
 
 
 def test_an_attack_of_another_library_is_run_whole(here, call, tiny):

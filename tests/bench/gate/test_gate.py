@@ -440,12 +440,12 @@ def test_options_that_narrow_the_run_leave_the_gate_out_unless_it_is_named(here,
     done = call("run", "--samples=50")
     assert done.returncode == 0
     assert (
-        f"Gate not applied: options narrow what is run. To judge it all the same, add --gate={BASELINE}" in done.stdout
+        f"Gate not applied: options narrow the run. To judge it anyway, add --gate={BASELINE}" in done.stdout
     )
     assert "INCOMPARABLE" not in done.stdout
     assert call("run", "--samples=50", f"--gate={BASELINE}").returncode == 3
     assert_told(
-        call("run", "--samples=50", "--allow-undecided"), 2, "--allow-undecided is about a gate", "options narrow"
+        call("run", "--samples=50", "--allow-undecided"), 2, "--allow-undecided needs a gate", "options narrow"
     )
 
 
@@ -456,7 +456,7 @@ def test_a_baseline_of_the_configuration_that_is_not_there_yet_is_told_and_accep
     for extra in ((), ("--allow-undecided",)):
         done = call("run", *extra)
         assert done.returncode == 0
-        assert "Gate not applied: new/first.json is not there yet." in done.stdout
+        assert "Gate not applied: new/first.json does not exist yet." in done.stdout
         assert "gauntlet baseline accept out --reason TEXT" in done.stdout
     assert not Path("out/gate.md").exists()
     assert_told(call("gate", "out"), 2, "new/first.json does not exist")
@@ -512,7 +512,7 @@ def test_replays_are_no_part_of_a_baseline(here, call):
 
 def test_a_run_of_replays_alone_is_not_accepted(here, call):
     assert call(*RUN, "--attacks=replay", "--samples=20").returncode == 0
-    assert_told(call("baseline", "accept", "out", "--out=none.json"), 2, "out has no attack's cell")
+    assert_told(call("baseline", "accept", "out", "--out=none.json"), 2, "out has no cell that a gate judges")
     assert not Path("none.json").exists()
 
 
@@ -539,7 +539,7 @@ def test_a_run_with_errors_is_not_accepted(here, call):
     Path("model.py").write_text(FAILING)
     call(*RUN, ATTACK)
     assert_told(
-        call("baseline", "accept", "out"), 2, "out is no baseline", "pgd", "error", "run the same command again"
+        call("baseline", "accept", "out"), 2, "out cannot become a baseline", "pgd", "error", "run the same command again"
     )
     assert BASELINE.read_bytes() == old
 
@@ -600,7 +600,7 @@ def test_a_baseline_that_cannot_be_read_is_told_and_stays_as_it_is(here, call, k
         (("gate", "out", BASELINE, "--alpha=5"), ["alpha 5.0", "between 0 and 0.5"]),
         (("gate", "out", BASELINE, "--min-robust=70"), ["min_robust 70.0", "a share in 0..1"]),
         (("gate", "out"), ["BASELINE"]),
-        ((*RUN, ATTACK, "--allow-undecided"), ["--allow-undecided is about a gate", "--gate=FILE"]),
+        ((*RUN, ATTACK, "--allow-undecided"), ["--allow-undecided needs a gate", "--gate=FILE"]),
         (("baseline", "accept", "nowhere"), ["nowhere", "holds no run"]),
         (("baseline", "diff", "nowhere", BASELINE), ["nowhere"]),
         (("baseline",), ["Usage: "]),

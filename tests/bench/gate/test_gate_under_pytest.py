@@ -126,7 +126,7 @@ def test_what_was_not_compared_does_not_pass(user, arguments):
 def test_allowing_undecided_without_a_gate_is_a_usage_error(user):
     result = user.runpytest(*OPTIONS, "--gauntlet-allow-undecided")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--gauntlet-allow-undecided is about a gate*"])
+    result.stderr.fnmatch_lines(["*--gauntlet-allow-undecided needs a gate*"])
     assert not (user.path / "gauntlet-results").exists()
 
 
@@ -258,7 +258,7 @@ def test_a_baseline_of_the_configuration_that_is_not_there_yet_is_told(configure
     (configured.path / "baseline.json").unlink()
     result = (configured.runpytest_subprocess if workers else configured.runpytest)(*workers)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["Gate not applied: baseline.json is not there yet.*gauntlet baseline accept*"])
+    result.stdout.fnmatch_lines(["Gate not applied: baseline.json does not exist yet.*gauntlet baseline accept*"])
     assert not (configured.path / "gauntlet-results" / "gate.md").exists()
 
 
