@@ -539,7 +539,7 @@ def test_a_run_with_errors_is_not_accepted(here, call):
     Path("model.py").write_text(FAILING)
     call(*RUN, ATTACK)
     assert_told(
-        call("baseline", "accept", "out"), 2, "out cannot become a baseline", "pgd", "error", "run the same command again"
+        call("baseline", "accept", "out"), 2, "out cannot become a baseline", "pgd", "error", "Run the same command again"
     )
     assert BASELINE.read_bytes() == old
 
