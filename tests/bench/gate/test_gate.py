@@ -439,14 +439,10 @@ def test_options_that_narrow_the_run_leave_the_gate_out_unless_it_is_named(here,
     configure()
     done = call("run", "--samples=50")
     assert done.returncode == 0
-    assert (
-        f"Gate not applied: options narrow the run. To judge it anyway, add --gate={BASELINE}" in done.stdout
-    )
+    assert f"Gate not applied: options narrow the run. To judge it anyway, add --gate={BASELINE}" in done.stdout
     assert "INCOMPARABLE" not in done.stdout
     assert call("run", "--samples=50", f"--gate={BASELINE}").returncode == 3
-    assert_told(
-        call("run", "--samples=50", "--allow-undecided"), 2, "--allow-undecided needs a gate", "options narrow"
-    )
+    assert_told(call("run", "--samples=50", "--allow-undecided"), 2, "--allow-undecided needs a gate", "options narrow")
 
 
 def test_a_baseline_of_the_configuration_that_is_not_there_yet_is_told_and_accepting_writes_it(here, call):
@@ -539,7 +535,12 @@ def test_a_run_with_errors_is_not_accepted(here, call):
     Path("model.py").write_text(FAILING)
     call(*RUN, ATTACK)
     assert_told(
-        call("baseline", "accept", "out"), 2, "out cannot become a baseline", "pgd", "error", "Run the same command again"
+        call("baseline", "accept", "out"),
+        2,
+        "out cannot become a baseline",
+        "pgd",
+        "error",
+        "Run the same command again",
     )
     assert BASELINE.read_bytes() == old
 
