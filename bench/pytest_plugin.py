@@ -183,7 +183,7 @@ def _judge(session: pytest.Session) -> None:
     config.stash[_VERDICTS] = [note] if note else []
     if gate is None:
         return
-    from gauntlet.bench.gate.gate import judge_all
+    from gauntlet.bench.gate.judge_run import judge_all
     from gauntlet.bench.gate.publish import default_format, lines
 
     passed = True

@@ -64,7 +64,7 @@ def accept_baseline(
 ) -> Iterator[str]:
     """Write the baseline of a run, and yield lines that show it or what changed."""
     from gauntlet.bench.config.schema import load_config
-    from gauntlet.bench.gate.accept import accept
+    from gauntlet.bench.gate.accept_baseline import accept
     from gauntlet.leaderboard.results.escape import visible
 
     out = out or load_config({}, folder=Path.cwd()).gate.baseline
@@ -90,9 +90,9 @@ def accept_baseline(
 @click.argument("old", metavar="BASELINE", type=click.Path(path_type=Path))
 def diff(new: Path, old: Path) -> None:
     """Show what changed since a baseline."""
-    from gauntlet.bench.gate.accept import read_either
+    from gauntlet.bench.gate.accept_baseline import read_baseline_or_run
     from gauntlet.leaderboard.gate import baseline as baselines
     from gauntlet.leaderboard.results.escape import visible
 
-    for line in tuple(baselines.diff(read_either(old), read_either(new))) or ("nothing changed",):
+    for line in tuple(baselines.diff(read_baseline_or_run(old), read_baseline_or_run(new))) or ("nothing changed",):
         click.echo(visible(line))

@@ -13,7 +13,7 @@ from gauntlet.bench.cli.options import command, load_plugins_named, option, plug
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 if TYPE_CHECKING:
-    from gauntlet.bench.diagnose.diagnose import Request
+    from gauntlet.bench.diagnose.diagnose import DiagnosisRequest
 
 
 @command(failed="A check blocks the figure, and no attack has answered it.")
@@ -86,11 +86,11 @@ def print_matrix(options: Mapping[str, Any], out: Path) -> None:
         click.echo(line)
 
 
-def _request(options: Mapping[str, Any]) -> Request:
+def _request(options: Mapping[str, Any]) -> DiagnosisRequest:
     """What the options ask for. Raises ConfigError."""
     from gauntlet.attacks.ops.threat import ThreatModel
     from gauntlet.bench.config.schema import ConfigError, DataRef, ModelRef, channel_values, default_threat
-    from gauntlet.bench.diagnose.diagnose import Request
+    from gauntlet.bench.diagnose.diagnose import DiagnosisRequest
 
     if not options["model"]:
         raise ConfigError("--model is missing: give a registered name or file.py:factory, or --matrix")
@@ -98,7 +98,7 @@ def _request(options: Mapping[str, Any]) -> Request:
     if threat.target:
         raise ConfigError(f"threat {str(threat)!r} has a target, but the checks use untargeted attacks: leave it out")
     numbers = {name: channel_values(options[name], name) for name in ("mean", "std")}
-    return Request(
+    return DiagnosisRequest(
         model=ModelRef(options["model"], options["weights"], **numbers),
         defense=options["defense"],
         data=DataRef(options["data"], options["samples"]),

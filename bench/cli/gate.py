@@ -20,7 +20,7 @@ from gauntlet.bench.environment.exit_codes import (
 )
 
 if TYPE_CHECKING:
-    from gauntlet.bench.gate.gate import Judged
+    from gauntlet.bench.gate.judge_run import JudgedRun
 
 
 @command(
@@ -89,7 +89,7 @@ def gate_run(
     """
     from gauntlet.bench.config.schema import load_config
     from gauntlet.bench.gate.choose_gate import Gate
-    from gauntlet.bench.gate.gate import judge_run
+    from gauntlet.bench.gate.judge_run import judge_run
     from gauntlet.bench.run.run_folder import load_run
     from gauntlet.leaderboard.gate.baseline_file import read_baseline
 
@@ -111,7 +111,7 @@ def gate_run(
     return GATE_EXITS[judged.report.state]
 
 
-def print_judged(judged: Judged, format_: Literal["text", "github"] | None = None) -> None:
+def print_judged(judged: JudgedRun, format_: Literal["text", "github"] | None = None) -> None:
     """Print the report; without a format with annotations inside GitHub Actions."""
     from gauntlet.bench.gate.publish import default_format, lines
 

@@ -35,10 +35,10 @@ def reproduce(model: str, **options: Any) -> None:
     from gauntlet.bench.compare import reproduce as reproducing
 
     folder = Path.cwd()
-    name, published = reproducing.chosen(model, options, folder)
-    config = reproducing.protocol(name, published, options, folder)
+    name, published = reproducing.choose_figure(model, options, folder)
+    config = reproducing.protocol_config(name, published, options, folder)
     found, out = reproducing.reproduce(config, published, lambda count: None)
-    for line in reproducing.verdict(found):
+    for line in reproducing.describe_reproduction(found):
         click.echo(line)
     click.echo(f"written: {out / 'leaderboard.md'}")
     if not found.covered:

@@ -120,7 +120,7 @@ def _engine(config: Config, *, dry: bool = False) -> Engine:
 def _judge(engine: Engine, gate: Gate) -> int:
     """Judge the run by its gate, print the report, and return the gate's exit code."""
     from gauntlet.bench.cli.gate import print_judged
-    from gauntlet.bench.gate.gate import judge_run
+    from gauntlet.bench.gate.judge_run import judge_run
 
     click.echo()
     judged = judge_run(engine.run.folder, gate)

@@ -1,4 +1,4 @@
-"""Comparing stored runs: the rows of each, and the runs' names."""
+"""Comparing the rows of stored runs."""
 
 from __future__ import annotations
 
@@ -19,70 +19,70 @@ from gauntlet.leaderboard.rows.worst_case import row_key
 
 
 @dataclass(frozen=True)
-class Source:
-    """One of the runs."""
+class RunSource:
+    """A run of a comparison."""
 
     name: str
-    """The name of the folder; its path if several folders have that name."""
+    """The folder's name, or its path if several folders have the same name."""
     commit: str
-    """Of the newest block, with `-dirty` if tracked files differed; empty if unknown."""
+    """The commit of the newest block, with `-dirty` if tracked files differed; empty if it is unknown."""
     started: str
     """ISO 8601."""
 
     @property
     def line(self) -> str:
-        """One line with all fields."""
+        """Name, commit and time, for the report."""
         return f"{self.name}: commit {self.commit[:12] or 'unknown'}{'-dirty' * self.commit.endswith('-dirty')}, {self.started}"
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class RunComparison:
     """A comparison with its runs."""
 
     comparison: Comparison
-    sources: tuple[Source, ...]
+    sources: tuple[RunSource, ...]
 
     @property
     def plain_sources(self) -> list[dict[str, str]]:
-        """The runs as plain values."""
+        """The runs as plain values, for JSON."""
         return [asdict(source) for source in self.sources]
 
 
-def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*") -> Compared:
-    """Compare the rows of one or more results folders (their latest runs) or `runs/…` folders.
+def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*") -> RunComparison:
+    """Compare the rows of results folders (their latest runs) or `runs/…` folders.
 
-    `model` and `defense` are shell wildcards: only rows that match take part, and only their pairs count in the correction.
-    Replays of several runs are left out: each tries the examples of its own folder, so they are different attacks. Raises
-    RunError, StoreError, and CompareError if there is nothing to compare.
+    `model` and `defense` are shell wildcards: only matching rows are compared, and the correction for multiple tests covers only
+    their pairs. Replays are left out if there are several runs: each replays the examples of its own folder, so they are
+    different attacks. Raises RunError, StoreError, and CompareError if there is nothing to compare.
     """
     runs = [load_run(path) for path in paths]
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise CompareError(f"a run is given twice among {', '.join(map(str, paths))}: give each once")
-    sources, contenders = [], []
+    sources, rows = [], []
     for name, run in zip(_names(paths), runs, strict=True):
         results = run.results()
-        sources.append(Source(name, cells.newest_commit(results), run.context.started))
-        contenders += _contenders(run, results, name, replays=len(runs) == 1)
-    chosen = [one for one in contenders if _matches(one.row.model, model) and _matches(one.row.defense, defense)]
-    if contenders and not chosen:
+        sources.append(RunSource(name, cells.newest_commit(results), run.context.started))
+        rows += _rows(run, results, name, replays=len(runs) == 1)
+    chosen = [row for row in rows if _matches(row.row.model, model) and _matches(row.row.defense, defense)]
+    if rows and not chosen:
         raise CompareError(f"no row matches model {model!r} and defense {defense!r}: see `gauntlet show {paths[0]}`")
-    return Compared(compare(chosen), tuple(sources))
+    return RunComparison(compare(chosen), tuple(sources))
 
 
-def _contenders(run: Run, results: Sequence[CellResult], source: str, *, replays: bool) -> list[RunRow]:
-    tried = [
+def _rows(run: Run, results: Sequence[CellResult], source: str, *, replays: bool) -> list[RunRow]:
+    compared = [
         result
         for cell, result in zip(run.plan.cells, results, strict=True)
         if (replays or not cell.info.replays) and not cell.info.corrupts
     ]
-    # The techniques of a row decide on its rank, those of replays included.
+    # All techniques of a row decide whether it has a rank, those of replays included.
     techniques = {_key(row): row.techniques for row in build_rows(results)}
-    found = []
-    for row in build_rows(tried):
-        known = replace(row, techniques=row.techniques | techniques[_key(row)])
-        members = tuple(result for result in tried if row_key(result.cell) == _key(row))
-        found.append(RunRow(replace(known, unranked=unrank_reasons(known)), members, source))
-    return found
+    rows = []
+    for row in build_rows(compared):
+        complete = replace(row, techniques=row.techniques | techniques[_key(row)])
+        members = tuple(result for result in compared if row_key(result.cell) == _key(row))
+        rows.append(RunRow(replace(complete, unranked=unrank_reasons(complete)), members, source))
+    return rows
 
 
 def _key(row: LeaderboardRow) -> tuple[str, str, str, str, str]:

@@ -1,4 +1,4 @@
-"""The ancestors and messages of commits, from git."""
+"""Reading the ancestors and messages of commits from git."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SECONDS = 60
 
 
 def read_history(folder: Path, commits: Collection[str]) -> tuple[CommitHistory, str]:
-    """The history of the commits in the repository of `folder`, and a sentence that says why there is none.
+    """The history of the commits that the repository of `folder` has, and the reason if git cannot be read.
 
-    The sentence is empty if there is a repository. Commits that it does not have are not in the history.
+    The reason is empty if there is a repository. Commits that it does not have are left out of the history.
     """
-    # They come from files and go into a command line: only hashes may pass.
-    hashes = sorted({one for one in commits if _HASH.fullmatch(one)})
+    # The commits come from files and go to a command line: only hashes are passed on.
+    hashes = sorted({commit for commit in commits if _HASH.fullmatch(commit)})
     try:
-        output = _git(folder, "cat-file", "--batch-check=%(objectname) %(objecttype)", given="\n".join(hashes))
-        known = [line.split()[0] for line in output.splitlines() if line.endswith(" commit")]
+        objects = _git(folder, "cat-file", "--batch-check=%(objectname) %(objecttype)", given="\n".join(hashes))
+        known = [line.split()[0] for line in objects.splitlines() if line.endswith(" commit")]
         if not known:
             return CommitHistory({}), ""
         lines = _git(folder, "rev-list", "--topo-order", "--reverse", "--parents", *known).splitlines()
@@ -33,7 +33,7 @@ def read_history(folder: Path, commits: Collection[str]) -> tuple[CommitHistory,
         return CommitHistory({}), f"git is not installed, or {folder} does not exist"
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
-        return CommitHistory({}), f"git failed in {folder} ({reason[0]})"
+        return CommitHistory({}), f"git cannot read {folder} ({reason[0]})"
     parents = {commit: tuple(rest) for commit, *rest in (line.split() for line in lines)}
     return CommitHistory(parents, {commit: text for commit, _, text in (line.partition(" ") for line in subjects)}), ""
 

@@ -1,1 +1,1 @@
-"""All checks on one pair, as a report."""
+"""Diagnosis: every check on a model with a defense, and a report."""

@@ -1,4 +1,4 @@
-"""Every check on one model behind one defense: can its robust accuracy be trusted?"""
+"""Running every check on a model with a defense: can its robust accuracy be trusted?"""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from gauntlet.leaderboard.results.record import CellResult, Flag
 
 NAIVE, SINGLE_STEP = "naive", "fgsm"
 SMALLER = 0.5
-"""The attack also runs at this share of eps: samples that are robust at eps must be robust there."""
-Tell = Callable[[str], None]
+"""The attack is also run at this share of eps: samples that are robust at eps must be robust there."""
+Log = Callable[[str], None]
+"""Called with a line of text."""
 
 
 class DiagnosisError(RuntimeError):
-    """The attack whose figure is checked failed; the message says why."""
+    """The diagnosed attack failed; the message says why."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A diagnosis to make. `out` is a results folder whose results are used again; None: results are discarded."""
+class DiagnosisRequest:
+    """A model, defense, data set and attack to diagnose. `out`: folder that keeps the results; None discards them."""
 
     model: ModelRef
     defense: str
@@ -50,68 +51,71 @@ class Request:
 class Diagnosis:
     """The results of a diagnosis."""
 
-    request: Request
+    request: DiagnosisRequest
     card: DefenseCard
     profile: profiles.PipelineProfile
     row: tuple[CellResult, ...]
-    """The cells of the pair: the naive attack, the single-step attack, and the attack."""
+    """Results at eps: the naive attack, the single-step attack, and the diagnosed attack last."""
     smaller: tuple[CellResult, ...]
+    """The diagnosed attack at the smaller eps."""
     twin: tuple[CellResult, ...]
-    """The attack on the undefended model; empty without a defense."""
+    """The attack on the undefended model; empty if there is no defense."""
     findings: tuple[tuple[Check, Finding], ...]
     n: int
     failed: tuple[str, ...] = ()
-    """A sentence for each further attack that failed."""
+    """A sentence for each accompanying attack that failed."""
 
     @property
     def attacked(self) -> CellResult:
-        """The cell of the attack."""
+        """The result of the diagnosed attack."""
         return self.row[-1]
 
     @property
     def naive(self) -> CellResult | None:
-        """The cell of the naive attack; None if it does not support the norm."""
+        """The result of the naive attack; None if it does not support the norm."""
         return next((result for result in self.row if result.cell.naive), None)
 
     @property
     def techniques(self) -> frozenset[str]:
-        """The attack techniques that were run."""
+        """The attack techniques that were run at eps."""
         return frozenset(technique for result in self.row for technique in cells.techniques(result))
 
     @property
     def standing(self) -> tuple[Flag, ...]:
-        """The flags that block the figure."""
+        """The blocking flags that no technique has answered."""
         own = [finding.flag for _, finding in self.findings if finding.flag is not None]
         recorded = [flag for result in self.row for flag in cells.flags(result)]
         named = {flag.name: flag for flag in (*recorded, *own)}
         return tuple(flag for flag in named.values() if flag.stands(self.techniques))
 
 
-def diagnose(request: Request, tell: Tell = lambda line: None) -> Diagnosis:
-    """Attack the pair, the undefended model, and the pair at a smaller eps, and run every check.
+def diagnose(request: DiagnosisRequest, log: Log = lambda line: None) -> Diagnosis:
+    """Attack the model with and without its defense, and at a smaller eps, and run every check.
 
-    `tell` gets a line before each part. Raises ValueError and LookupError for invalid requests, DiagnosisError if the attack
-    failed; the naive and other further attacks may fail.
+    `log` is called with a line before each attack and check. Raises ValueError or LookupError for an invalid request, and
+    DiagnosisError if the diagnosed attack fails. Failures of accompanying attacks are listed in the result.
     """
     if request.out is not None:
-        return _diagnose(request, request.out, tell)
+        return _diagnose(request, request.out, log)
     with TemporaryDirectory(prefix="gauntlet-") as scratch:
-        return _diagnose(request, Path(scratch), tell)
+        return _diagnose(request, Path(scratch), log)
 
 
-def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
+def _diagnose(request: DiagnosisRequest, out: Path, log: Log) -> Diagnosis:
     card = executable_entry(parse_named(request.attack).name).card
     if not card.searches:
         raise ValueError(
-            f"attack {request.attack!r} is a {card.kind}: name one that searches for examples, such as adaptive"
+            f"attack {request.attack!r} is a {card.kind}: name an attack that searches for examples, such as adaptive"
         )
     norm = request.threat.norm
-    beside = [name for name in (NAIVE, SINGLE_STEP) if norm in ATTACKS.get(name).card.norms and name != request.attack]
+    accompanying = [
+        name for name in (NAIVE, SINGLE_STEP) if norm in ATTACKS.get(name).card.norms and name != request.attack
+    ]
     attack = str(parse_named(request.attack))
-    own = (*beside, attack)
+    attacks = (*accompanying, attack)
     half = replace(request.threat, eps=SMALLER * request.threat.eps)
     groups = [
-        _group(request, request.defense, own, request.threat),
+        _group(request, request.defense, attacks, request.threat),
         _group(request, request.defense, (attack,), half),
     ]
     defended = parse_named(request.defense).name != "none"
@@ -119,22 +123,22 @@ def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
         groups.append(_group(request, "none", (attack,), request.threat))
     config = Config(tuple(groups), seed=request.seed, device=request.device, out=out)
     engine = Engine(make_plan(config), config)
-    found = [(cell, _result(engine, cell, tell)) for cell in engine.run.plan.cells]
-    pair = [one for one in found if one[0].defense == parse_named(request.defense)]
-    at_eps = [one for one in pair if one[0].threat == request.threat]
-    # The attack whose figure is checked comes last.
-    at_eps.sort(key=lambda one: one[0].info.attack == own[-1])
+    results = [(cell, _result(engine, cell, log)) for cell in engine.run.plan.cells]
+    with_defense = [pair for pair in results if pair[0].defense == parse_named(request.defense)]
+    at_eps = [pair for pair in with_defense if pair[0].threat == request.threat]
+    # The diagnosed attack comes last.
+    at_eps.sort(key=lambda pair: pair[0].info.attack == attack)
     error = at_eps[-1][1].error
     if error is not None:
         raise DiagnosisError(f"{error.cell.title} failed: {error.kind}: {error.message}")
     prepared = engine.workbench.prepare(at_eps[-1][0])
     row = tuple(result for _, result in at_eps if result.error is None)
-    smaller = tuple(result for cell, result in pair if cell.threat == half and result.error is None)
-    twin = tuple(result for cell, result in found if cell.defense.name != prepared.card.name and result.error is None)
+    smaller = tuple(result for cell, result in with_defense if cell.threat == half and result.error is None)
+    twin = tuple(result for cell, result in results if cell.defense.name != prepared.card.name and result.error is None)
     subject = _subject(prepared, request, row, smaller, engine)
     findings = []
     for check in CHECKS:
-        tell(f"check {check.name}")
+        log(f"check {check.name}")
         findings.append((check, run_check(check, subject)))
     few = subject.few(16)
     return Diagnosis(
@@ -144,28 +148,28 @@ def _diagnose(request: Request, out: Path, tell: Tell) -> Diagnosis:
         row=row,
         smaller=smaller,
         twin=twin,
-        failed=tuple(f"{one.error.cell.title}: {one.error.message}" for _, one in found if one.error is not None),
+        failed=tuple(f"{one.error.cell.title}: {one.error.message}" for _, one in results if one.error is not None),
         findings=tuple(findings),
         n=len(subject.labels),
     )
 
 
-def _group(request: Request, defense: str, attacks: tuple[str, ...], threat: ThreatModel) -> Group:
+def _group(request: DiagnosisRequest, defense: str, attacks: tuple[str, ...], threat: ThreatModel) -> Group:
     # Brackets tell an attack from a suite of the same name.
     named = tuple(text if text.endswith(")") else f"{text}()" for text in attacks)
     return Group((request.model,), (defense,), named, (str(threat),), request.data)
 
 
-def _result(engine: Engine, cell: Cell, tell: Tell) -> CellResult:
+def _result(engine: Engine, cell: Cell, log: Log) -> CellResult:
     title = engine.run.plan.title(cell)
-    tell(f"attack {title}")
+    log(f"attack {title}")
     engine.cell(cell)
     return engine.run.result(cell, adversarial=True)
 
 
 def _subject(
     prepared: Prepared,
-    request: Request,
+    request: DiagnosisRequest,
     row: tuple[CellResult, ...],
     smaller: tuple[CellResult, ...],
     engine: Engine,

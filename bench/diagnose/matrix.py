@@ -1,4 +1,4 @@
-"""The matrix of docs/trust.md: every check on honest models, on every registered defense, and on undeclared masks."""
+"""The matrix of docs/trust.md: every check on undefended models, registered defenses and hidden gradient masks."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from gauntlet.bench.checks.catalog import CHECKS
 from gauntlet.bench.checks.hidden_masks import MASKS
 from gauntlet.bench.checks.subject import FEW_SLOW
 from gauntlet.bench.config.schema import DataRef, ModelRef
-from gauntlet.bench.diagnose.diagnose import NAIVE, Diagnosis, Request, Tell, diagnose
+from gauntlet.bench.diagnose.diagnose import NAIVE, Diagnosis, DiagnosisRequest, Log, diagnose
 from gauntlet.bench.registries import DEFENSES, MODELS
 from gauntlet.leaderboard.report.formatting import percent
 from gauntlet.leaderboard.results import cell_summary as cells
 
 UNDEFENDED = "cnn.standard_digits"
 LEGEND = (
-    "· passed; **B** blocks the rank; a: fired, and the adaptive attack answered it; w: warns; r: reports a figure; n: passed "
-    "with the adaptive attack, fired with the naive one; empty: does not apply"
+    "· passed; **B** fired, blocks the rank; a: fired, answered by the adaptive attack; w: warns; r: reports a figure; n: passed "
+    "with the adaptive attack, fired with the naive attack; empty: does not apply"
 )
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A row of the matrix."""
+class MatrixPair:
+    """A model and a defense: a row of the matrix."""
 
     title: str
     model: str
     defense: str = "none"
 
 
-def pairs() -> list[Pair]:
-    """Honest models, then the undefended model behind every registered defense, then models with a hidden mask."""
-    honest = [Pair(name, name) for name in MODELS.expand("cnn.*_digits")]
-    declared = [Pair(f"× {name}", UNDEFENDED, name) for name in DEFENSES.expand("*") if name != "none"]
-    hidden = [Pair(f"hidden {name}", f"gauntlet.bench.checks.hidden_masks:{name}") for name in MASKS]
+def pairs() -> list[MatrixPair]:
+    """Undefended models, then a model with every registered defense, then a model with every hidden mask."""
+    honest = [MatrixPair(name, name) for name in MODELS.expand("cnn.*_digits")]
+    declared = [MatrixPair(f"× {name}", UNDEFENDED, name) for name in DEFENSES.expand("*") if name != "none"]
+    hidden = [MatrixPair(f"hidden {name}", f"gauntlet.bench.checks.hidden_masks:{name}") for name in MASKS]
     return [*honest, *declared, *hidden]
 
 
-def matrix(samples: str, threat: str, seed: int, device: str, out: Path, tell: Tell) -> Iterator[str]:
-    """The lines of the table, one by one; results are stored in `out`, so that the same call resumes.
+def matrix(samples: str, threat: str, seed: int, device: str, out: Path, log: Log) -> Iterator[str]:
+    """The lines of the table, each as soon as its row is finished. The folder `out` keeps results, so that a run can resume.
 
-    `samples` selects digits; slow defenses take the first eight.
+    `samples`: the selection of digits; slow defenses use the first eight.
     """
     yield LEGEND + "."
     yield ""
@@ -53,9 +53,9 @@ def matrix(samples: str, threat: str, seed: int, device: str, out: Path, tell: T
     yield f"| pair | clean | naive | adaptive | {' | '.join(str(number) for number in range(1, len(CHECKS) + 1))} |"
     yield "|" + " --- |" * (4 + len(CHECKS))
     for pair in pairs():
-        tell(pair.title)
+        log(pair.title)
         slow = DEFENSES.get(pair.defense).card.samples is not None
-        request = Request(
+        request = DiagnosisRequest(
             ModelRef(pair.model),
             pair.defense,
             DataRef("digits", str(FEW_SLOW) if slow else samples),

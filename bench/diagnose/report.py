@@ -18,7 +18,7 @@ _MARK = {"passed": "passed", "fired": "**FIRED**", "reported": "reported", "not 
 
 
 def report(diagnosis: Diagnosis, command: str) -> str:
-    """The whole report; `command` is the command that makes it."""
+    """The whole report; `command` reproduces it."""
     request = diagnosis.request
     name = diagnosis.attacked.cell.model
     title = name if request.defense == "none" else f"{name} × {request.defense}"
@@ -44,25 +44,25 @@ def report(diagnosis: Diagnosis, command: str) -> str:
 
 
 def verdict(diagnosis: Diagnosis) -> str:
-    """A sentence that says whether the figure can be trusted."""
+    """A sentence that says whether the robust accuracy can be trusted."""
     figure = with_interval(cells.robust_accuracy(diagnosis.attacked))
-    of = f"{figure} % of {diagnosis.n} samples under {markdown(diagnosis.attacked.cell.attack)}"
+    measured = f"{figure} % of {diagnosis.n} samples under {markdown(diagnosis.attacked.cell.attack)}"
     standing = diagnosis.standing
     if standing:
         why = "; ".join(flag.name for flag in standing)
-        return f"This number cannot be trusted: {of}, because of {why}. See below what to do."
+        return f"This number cannot be trusted: {measured}, because of {why}. See below what to do."
     lifted = [finding.check for _, finding in diagnosis.findings if finding.flag and finding.flag.severity == "block"]
-    beside = f" ({', '.join(lifted)} fired, and the attack techniques that answer it were run)" if lifted else ""
-    return f"No check speaks against this number{beside}: {of}. It is an upper bound of the truth."
+    note = f" ({', '.join(lifted)} fired, and the attack techniques that answer it were run)" if lifted else ""
+    return f"No check speaks against this number{note}: {measured}. It is an upper bound of the true robust accuracy."
 
 
 def _figures(diagnosis: Diagnosis) -> Iterator[str]:
     clean = with_interval(cells.clean_accuracy(diagnosis.attacked))
     yield "## Figures"
     yield ""
-    yield "| samples or attack | accuracy in %, 95 % interval | techniques | forward/backward passes per sample | seconds |"
+    yield "| attack | accuracy in %, 95 % interval | techniques | forward/backward passes a sample | seconds |"
     yield "| --- | --- | --- | --- | --- |"
-    yield f"| clean | {clean} | | | |"
+    yield f"| none (clean) | {clean} | | | |"
     for result in diagnosis.row:
         yield _line(markdown(result.cell.attack), result)
     for result in diagnosis.smaller:
@@ -70,29 +70,31 @@ def _figures(diagnosis: Diagnosis) -> Iterator[str]:
     for result in diagnosis.twin:
         yield _line(f"{markdown(result.cell.attack)} on the model without the defense", result)
     yield ""
-    yield f"n = {diagnosis.n}. Intervals are Clopper-Pearson, of sampling only; every figure is an upper bound."
+    yield f"n = {diagnosis.n}. Intervals are Clopper-Pearson and cover sampling only. Robust accuracies are upper bounds."
     for failure in diagnosis.failed:
         yield ""
         yield f"Not run: {markdown(failure)}"
-    fallen = _fallen(diagnosis.attacked)
-    if fallen:
+    broken = _broken_by_stage(diagnosis.attacked)
+    if broken:
         yield ""
-        yield f"Samples fell to: {fallen}."
+        yield f"Samples broken by stage: {broken}."
     naive = diagnosis.naive
     if naive is not None:
         gap = cells.robust_accuracy(naive).estimate - cells.robust_accuracy(diagnosis.attacked).estimate
         yield ""
-        yield f"The naive attack alone would have overstated robustness by {100 * gap:.1f} points."
+        yield f"The naive attack alone would overstate robust accuracy by {100 * gap:.1f} points."
 
 
-def _line(what: str, result: CellResult) -> str:
+def _line(attack: str, result: CellResult) -> str:
     cost = cells.costs(result)
     techniques = ", ".join(sorted(cells.techniques(result)))
     passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f}"
-    return f"| {what} | {with_interval(cells.robust_accuracy(result))} | {techniques} | {passes} | {cost.seconds:.1f} |"
+    return (
+        f"| {attack} | {with_interval(cells.robust_accuracy(result))} | {techniques} | {passes} | {cost.seconds:.1f} |"
+    )
 
 
-def _fallen(result: CellResult) -> str:
+def _broken_by_stage(result: CellResult) -> str:
     techniques = cells.stage_techniques(result)
     counts = Counter(stage for block in result.blocks for stage in block.samples.stage if stage)
     return ", ".join(
@@ -101,16 +103,16 @@ def _fallen(result: CellResult) -> str:
 
 
 def _pipeline(diagnosis: Diagnosis) -> Iterator[str]:
-    card, found = diagnosis.card, diagnosis.profile
+    card, profile = diagnosis.card, diagnosis.profile
     yield "## The pipeline"
     yield ""
     yield f"Defense: {markdown(diagnosis.request.defense)}, {markdown(card.summary)} ({markdown(card.source)})."
     yield ""
     yield "| | declared | measured |"
     yield "| --- | --- | --- |"
-    yield f"| useful gradients | {_yes(card.differentiable)} | {found.gradients} |"
-    yield f"| randomised | {_yes(card.randomised)} | {_yes(found.randomised)} |"
-    yield f"| takes gradients at test time | {_yes(card.test_time_gradient)} | {_yes(found.takes_gradients)} |"
+    yield f"| useful gradients | {_yes(card.differentiable)} | {profile.gradients} |"
+    yield f"| randomised | {_yes(card.randomised)} | {_yes(profile.randomised)} |"
+    yield f"| computes gradients at test time | {_yes(card.test_time_gradient)} | {_yes(profile.takes_gradients)} |"
     yield f"| may reject | {_yes(card.rejects)} | |"
 
 
@@ -123,8 +125,8 @@ def _checks(diagnosis: Diagnosis) -> Iterator[str]:
         state = _MARK[finding.result]
         if finding.flag is not None:
             state += f", {_standing(diagnosis, finding)}"
-        cellsof = (check.name, state, markdown(finding.sentence), markdown(check.rule), markdown(check.source))
-        yield f"| {' | '.join(cellsof)} |"
+        entries = (check.name, state, markdown(finding.sentence), markdown(check.rule), markdown(check.source))
+        yield f"| {' | '.join(entries)} |"
 
 
 def _standing(diagnosis: Diagnosis, finding: Finding) -> str:
@@ -139,19 +141,19 @@ def _next(diagnosis: Diagnosis) -> Iterator[str]:
     fired: list[tuple[Check, Finding]] = [pair for pair in diagnosis.findings if pair[1].flag is not None]
     if not fired:
         return
-    yield "## Checks that fired, and what to do"
+    yield "## Checks that fired"
     yield ""
     for _, finding in fired:
         flag = finding.flag
         assert flag is not None
         yield f"- **{flag.name}** ({_standing(diagnosis, finding)}): {markdown(flag.message)}"
         if flag.needs:
-            done = [f"{name} ({'run' if name in diagnosis.techniques else 'not run'})" for name in flag.needs]
-            yield f"  Answered by attacks by {', '.join(done)}."
+            needed = [f"{name} ({'run' if name in diagnosis.techniques else 'not run'})" for name in flag.needs]
+            yield f"  Attack techniques that answer it: {', '.join(needed)}."
         if flag.evidence:
             yield f"  Figures: {', '.join(f'{name} {value:.4g}' for name, value in flag.evidence)}."
         if flag.samples:
-            yield f"  Samples, for instance: {', '.join(markdown(one) for one in flag.samples)}."
+            yield f"  Samples: {', '.join(markdown(sample) for sample in flag.samples)}."
     yield ""
 
 
@@ -161,6 +163,6 @@ def _yes(value: bool) -> str:
 
 def _versions() -> str:
     head, dirty = commit()
-    found = versions()
-    names = [f"{name} {found[name]}" for name in ("python", "robust-gauntlet", "torch")]
+    installed = versions()
+    names = [f"{name} {installed[name]}" for name in ("python", "robust-gauntlet", "torch")]
     return ", ".join([*names, *([f"commit {head[:12]}{' with changes' if dirty else ''}"] if head else [])])

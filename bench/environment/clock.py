@@ -1,4 +1,4 @@
-"""The wall clock, as text that sorts."""
+"""The current time as text that sorts by time."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def now() -> str:
-    """The present time, UTC, ISO 8601."""
+    """The current time in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""Devices: choosing one, waiting for it, and the memory that a piece of work took on it."""
+"""Choosing a device, and measuring time and memory on it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from gauntlet.bench.config.schema import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`. Raises ConfigError for one that is not there."""
+    """The device `auto` (a GPU if available, else the CPU), `cpu`, `cuda` or `cuda:N`.
+
+    Raises ConfigError for an unknown or unavailable device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is not understood: use auto, cpu, cuda or cuda:1") from error
+        raise ConfigError(f"device {name!r} is unknown: use auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(
-            f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; use auto or cpu"
+            f"device {name!r} is not available: {torch.cuda.device_count()} GPUs are visible; use auto or cpu"
         )
     return device
 
 
 def synchronised_time() -> float:
-    """Seconds of a monotonic clock, read after the GPU has done all its work."""
+    """Seconds of a monotonic clock, read after the GPU has finished all queued work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -39,7 +42,7 @@ def synchronised_time() -> float:
 
 @dataclass
 class Peak:
-    """The most memory used within `peak_memory` until the last `update`, in MiB."""
+    """The peak memory within `peak_memory`, in MiB, as of the last `update`."""
 
     device: torch.device
     mib: float = 0.0
@@ -52,7 +55,7 @@ class Peak:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measure the peak while the block runs: of the GPU's allocator, else the resident memory of the whole process."""
+    """Measure the peak memory of a `with` block: of the GPU's allocator, or the resident memory of the whole process."""
     peak = Peak(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -65,7 +68,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
 
 
 def _reset_high_water_mark() -> None:
-    # Linux only; elsewhere the mark is the process's since its start.
+    # Linux only; elsewhere the mark covers the whole life of the process.
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -74,9 +77,9 @@ def _reset_high_water_mark() -> None:
 
 def _high_water_mark() -> int:
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1]) * 1024
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if match:
+            return int(match[1]) * 1024
     except OSError:
         pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,11 +1,11 @@
-"""The exit codes of every command, and what they mean."""
+"""The exit codes of all commands, with their meanings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:  # every command imports this module, and few need the gate
+if TYPE_CHECKING:  # every command imports this module, but few need the gate
     from gauntlet.leaderboard.gate.report import GateState
 
 EXIT_PASSED = 0
@@ -31,4 +31,4 @@ MEANINGS: Final[Mapping[int, str]] = {
     EXIT_UNDECIDED: "The gate is undecided: too few samples (1 and 3 take precedence).",
     EXIT_INTERRUPTED: "Interrupted: run the same command again to resume.",
 }
-"""Shown by `gauntlet --help`; a command shows those that it uses, with its own reasons for 1."""
+"""Shown by `gauntlet --help`. A command shows the codes that it uses, with its own reasons for 1."""

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, versions, device, determinism flags, command line, time."""
+"""Provenance of a result: commit, versions, device, determinism flags, command line and time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 @cache
 def package_version(name: str) -> str:
-    """The installed version of a distribution, `absent` where it is not installed."""
+    """The installed version of a distribution, or `absent`."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -36,18 +36,18 @@ def package_version(name: str) -> str:
 
 
 def library_version(distribution: str) -> str:
-    """A distribution with its installed version, such as `torchattacks 3.3.0`; empty where none is named."""
+    """A distribution with its installed version, such as `torchattacks 3.3.0`; empty for an empty name."""
     return f"{distribution} {package_version(distribution)}" if distribution else ""
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that results depend on."""
+    """The versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
 
 
 @cache
 def commit() -> tuple[str | None, bool]:
-    """The commit checked out in the working folder, and whether tracked files differ from it; (None, False) outside git."""
+    """The commit of the working folder, and whether tracked files differ from it; (None, False) outside git."""
     try:
         head = _git("rev-parse", "HEAD")
         return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
@@ -68,7 +68,7 @@ def device_name(device: torch.device) -> str:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """All of it, as plain JSON values."""
+    """The provenance of a result that is computed now, as plain JSON values."""
     head, dirty = commit()
     return {
         "time": now(),
@@ -83,6 +83,6 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "tf32": torch.backends.cuda.matmul.allow_tf32,
         },
-        # Not where the program lies: results are handed on, and committed with baselines.
+        # Without the path of the program: results are shared, and committed with baselines.
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

@@ -1,1 +1,1 @@
-"""What a cell runs: one file for each kind."""
+"""Executables, which cells run: a file for each kind."""

@@ -1,4 +1,4 @@
-"""Certificates: what is proven robust, and witnesses of what is not, beside the attacks of the same row."""
+"""Certificates: proofs of robustness, and adversarial examples that the exact search finds on the way."""
 
 from __future__ import annotations
 
@@ -20,28 +20,26 @@ from gauntlet.bench.executors.executable import (
     BlockResult,
     Executable,
     Prepared,
-    Remeasured,
 )
-from gauntlet.bench.executors.remeasure import remeasure_examples
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
-from gauntlet.leaderboard.results.record import Samples, Stats
+from gauntlet.leaderboard.results.record import Stats
 
 
 @runtime_checkable
 class CertifiesItself(Protocol):
-    """A defended model that comes with a certificate of its own, such as randomized smoothing."""
+    """A defended model with a certificate of its own, such as randomized smoothing."""
 
     def certify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions, int64 (N,), and the radius in L2 within which each is certified, (N,)."""
+        """Predictions, int64 (N,), and the L2 radius within which each is certified, (N,)."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate(Executable):
-    """`time_limit`: seconds that the exact search may take for one sample."""
+    """A certificate for a threat model. `time_limit`: seconds of the exact search for each sample."""
 
     threat: ThreatModel
     time_limit: float = 10.0
@@ -58,7 +56,7 @@ class Certificate(Executable):
         return f"certificate: {self!r}"
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
-        """Prove what can be proven of each block; witnesses of the search face the verifier as an attack's candidates do.
+        """Certify the samples of each block. Counterexamples of the search are verified like an attack's candidates.
 
         No certificate is computed for a model whose layers are not recognised.
         """
@@ -84,12 +82,8 @@ class Certificate(Executable):
         return {"kind": "certificate", "certificate": repr(self), "versions": self.versions}
 
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
-        """A certificate is no attack: the one technique is called by its kind."""
+        """A single technique with the name of the kind: a certificate is not an attack."""
         return {"": "certificate"}
-
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Measure every stored witness again; proofs are not repeated."""
-        return remeasure_examples(prepared, verify, samples, slack)
 
 
 def _by_itself(

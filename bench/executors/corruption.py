@@ -1,4 +1,4 @@
-"""Corruptions: every sample at every severity, correct when clean or not, judged on the model itself."""
+"""Corruptions: the model's predictions on every sample at every severity, without an attack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from gauntlet.bench.corruptions.catalog import CORRUPTIONS, PREFIX, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.corruptions.severity_tables import TABLES
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
-from gauntlet.bench.executors.executable import BlockBatch, BlockResult, Executable, Prepared, Remeasured
+from gauntlet.bench.executors.executable import BlockBatch, BlockResult, Executable, Prepared
+from gauntlet.bench.executors.remeasure import Remeasured
 from gauntlet.bench.verify.sample_record import CleanEvaluation
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
@@ -26,19 +27,19 @@ from gauntlet.leaderboard.results.record import DRAWS, Samples, Stats
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption(Executable):
-    """One corruption at one severity or, by default, at all five; the threat model plays no part.
+    """A corruption at one severity or, by default, at all five. The threat model is not used.
 
-    `table`: `auto` takes the strengths that fit the size of the images; `cifar`, `tiny-imagenet` and `imagenet` name them.
+    `table`: the table of strengths, `cifar`, `tiny-imagenet` or `imagenet`; `auto` chooses by the size of the images.
     """
 
     name: str
     severity: int | None = None
     table: str = "auto"
     library: str = ""
-    """The library that takes part in making the images, with its version; empty where none does."""
+    """The library that makes the images, with its version; empty if there is none."""
 
     version: ClassVar[int] = 1
-    """Rises whenever an image changes: it is part of the key of stored results."""
+    """Rises with every change of an image; part of the cache key."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting out of range."""
@@ -48,7 +49,7 @@ class Corruption(Executable):
 
     @property
     def severities(self) -> tuple[int, ...]:
-        """Those at which each image is corrupted."""
+        """The severities at which each image is corrupted."""
         return SEVERITIES if self.severity is None else (self.severity,)
 
     @property
@@ -57,7 +58,7 @@ class Corruption(Executable):
         return f"{PREFIX}{self.name}: {self!r}"
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
-        """Judge each block at each severity.
+        """Measure each block at each severity.
 
         Samples that are misclassified when clean are evaluated too: they may be classified correctly when corrupted.
         """
@@ -75,7 +76,7 @@ class Corruption(Executable):
         return {"kind": "corruption", "corruption": repr(self), "versions": self.versions}
 
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
-        """A corruption is no attack: the one technique is called by its kind."""
+        """A single technique with the name of the kind: a corruption is not an attack."""
         return {"": "corruption"}
 
     def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
@@ -102,10 +103,10 @@ class Corruption(Executable):
             )
         return Remeasured(failures, 0, boundary, 0, int((samples.correct & ~judged.wrong.any(0)).sum()))
 
-    def _judge(self, prepared: Prepared, place: range, verify: Verifier) -> _Judged:
+    def _judge(self, prepared: Prepared, place: range, verify: Verifier) -> _Measured:
         """Corrupt the verifier's samples at `place` at each severity, and measure them."""
         seed = prepared.cell.info.seed
-        # A corruption has no goal: without the threat model's target.
+        # A corruption has no target.
         judge = verify.untargeted()
         rows = torch.arange(place.start, place.stop, device=verify.labels.device)
         images, ids = verify.images[rows], [verify.ids[row] for row in place]
@@ -114,14 +115,14 @@ class Corruption(Executable):
             for severity in self.severities
         ]
         prediction = torch.stack([one.prediction for one in measured])
-        return _Judged(
+        return _Measured(
             (prediction != verify.labels[rows].cpu()).numpy(),
             torch.stack([one.margin for one in measured]).numpy(),
             prediction.numpy(),
         )
 
     def _samples(
-        self, prepared: Prepared, verify: Verifier, clean: CleanEvaluation, judged: _Judged, place: range
+        self, prepared: Prepared, verify: Verifier, clean: CleanEvaluation, judged: _Measured, place: range
     ) -> Samples:
         labels = verify.labels[place.start : place.stop].cpu().numpy()
         when_clean = clean.measured.prediction[place.start : place.stop].numpy()
@@ -149,22 +150,22 @@ class Corruption(Executable):
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """The model's answers to corrupted images, arrays (S, N): a row for each severity."""
+class _Measured:
+    """The model's outputs on corrupted images, arrays (S, N) with a row for each severity."""
 
     wrong: npt.NDArray[np.bool_]
-    """Where the prediction is not the label; of a randomised model the most frequent one counts. A rejection is no label."""
+    """Whether the prediction differs from the label. For a randomised model, the most frequent prediction counts."""
     margin: npt.NDArray[np.float64]
-    """Logit of the label minus the largest other one."""
+    """Logit of the label minus the largest other logit."""
     prediction: npt.NDArray[np.int64]
 
-    def severities(self, asked: Sequence[int], row: int) -> set[int]:
-        """Those of the severities `asked` at which the sample in that row is misclassified."""
-        return {severity for severity, wrong in zip(asked, self.wrong[:, row], strict=True) if wrong}
+    def severities(self, tried: Sequence[int], row: int) -> set[int]:
+        """The severities among `tried` at which sample number `row` is misclassified."""
+        return {severity for severity, wrong in zip(tried, self.wrong[:, row], strict=True) if wrong}
 
 
 def build(name: str, /, threat: ThreatModel, **settings: Any) -> Corruption:
-    """The corruption of that name. Raises ValueError for bad settings, and where a library is missing that it needs."""
+    """The corruption of that name. Raises ValueError for invalid settings, or if a required library is missing."""
     unknown = [setting for setting in settings if setting not in ("severity", "table")]
     if unknown:
         raise ValueError(f"{PREFIX}{name} has no setting {unknown[0]!r}: it has severity, table")

@@ -1,4 +1,4 @@
-"""The registry of corruptions; listing them imports neither torch nor what makes the images."""
+"""The registry of corruptions. Listing them imports neither torch nor the image code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry entries of what a cell can run beside attacks: replays, certificates, corruptions."""
+"""Registry entries of replays, certificates and corruptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # listing entries must not import torch
 
 
 def always(card: DefenseCard, norm: Norm) -> bool:
-    """Whether an entry applies behind a defense: yes."""
+    """The default of `ExecutableEntry.applies`: every defense and norm."""
     return True
 
 
@@ -26,10 +26,10 @@ class ExecutableEntry:
     card: AttackCard
     build: Callable[..., Executable]
     applies: Callable[[DefenseCard, Norm], bool] = always
-    """Whether it is planned behind a defense in a norm."""
+    """Whether it is planned for a defense and a norm."""
 
     def make(self, threat: ThreatModel, **settings: Any) -> Executable:
-        """What a cell of that threat model runs. Raises ValueError for a norm or a setting that does not fit, by name."""
+        """The executable for a threat model. Raises ValueError that names an unsupported norm or setting."""
         made: Any = AttackEntry(self.card, self.build).make(threat, **settings)
         executable: Executable = made
         return executable

@@ -18,11 +18,11 @@ Examples = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Candidates (C, H, W) by the id of the sample."""
 
 _MEMORY_LIMIT = 2**29
-"""Bytes of examples that are kept."""
+"""Bytes of examples that are kept in memory."""
 
 
 class ExampleIndex:
-    """The adversarial examples of a store; each block is read once, as far as half a GiB holds them."""
+    """The adversarial examples of a store. Blocks are kept in memory after the first read, up to half a GiB."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class ExampleIndex:
         self._bytes = 0
 
     def load(self, threat: ThreatModel, most: int, cell: CellInfo, ids: Sequence[str]) -> Examples:
-        """At most `most` examples for each sample that fit a cell: inside its ball, against other models or defenses.
+        """At most `most` examples for each sample, within the cell's ball and against other models or defenses.
 
         Examples against the same model behind other defenses come first.
         """
@@ -54,7 +54,7 @@ class ExampleIndex:
         return examples
 
     def _info(self, key: str) -> CellInfo | None:
-        # A block that is damaged, or was written by another version, is reported by its own cell.
+        # A damaged block, or a block of another version, is reported by its own cell.
         try:
             return self._store.info(key)
         except StoreError:

@@ -1,7 +1,7 @@
-"""The interface of what a cell runs, with the plain data that goes in and comes out.
+"""The interface `Executable`, which every kind of cell implements, and its input and output types.
 
-Five implementations: `native` (the solver's cascades), `library` (attacks that run whole), `replay`, `certificate` and
-`corruption`. Only `bench.executors.make` asks what an attack is; everything else uses this interface.
+Implementations: `native` (cascades that the solver runs), `library` (attacks that run whole), `replay`, `certificate` and
+`corruption`. Only `bench.executors.make` looks at the type of an attack; all other code uses this interface.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gauntlet.attacks.solving.solver import Outcome, Stage, Verify
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.executors.remeasure import Remeasured, remeasure_examples
 from gauntlet.bench.verify.sample_record import CleanEvaluation
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
@@ -39,9 +40,9 @@ class RunSettings:
     keep_adversarials: bool = True
 
     def slots(self, image: Tensor) -> int:
-        """Samples to attack at once, for images like this (C, H, W): about a million pixels, at least 32 samples.
+        """Number of samples to attack at once, for images of this shape (C, H, W): about a million pixels in total.
 
-        At most 1,024 on a GPU; on a CPU 384, beyond which small networks fall out of its caches.
+        At least 32; at most 1,024 on a GPU, and 384 on a CPU, whose caches do not hold more for small networks.
         """
         most = 1024 if self.device.type == "cuda" else 384
         return self.batch_size or max(32, min(most, 2**20 // image.numel()))
@@ -53,56 +54,39 @@ class BlockResult:
 
     number: int
     outcomes: list[Outcome]
-    """One for each attacked sample; `sample` counts through the samples of all blocks."""
+    """The outcome of each attacked sample; `sample` is its index among the samples of all blocks."""
     stats: Stats
     certified: Tensor | None = None
-    """bool, for each sample of the block; None where nothing was to be proven."""
+    """bool, for each sample of the block; None for executables that prove nothing."""
     samples: Samples | None = None
-    """The recorded samples, where no example is sought; None: derived from the outcomes."""
-
-
-@dataclass(frozen=True)
-class Remeasured:
-    """What measuring a stored block again gave."""
-
-    failures: list[str]
-    examples: int
-    """Adversarial examples measured."""
-    boundary: int
-    """Predictions that flipped within the rounding margin: reported, not failures."""
-    not_kept: int
-    """Examples that the store does not hold."""
-    robust: int
-    """Samples that are robust by the new measurement."""
-    mismatch: str = ""
-    """A sentence where the stored verdicts do not follow from what was measured: a failure, unless another one explains it."""
+    """The recorded samples of an executable without outcomes; None: they are derived from `outcomes`."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a pipeline and of the store when an attack is chosen."""
+    """Facts about the pipeline and the store by which an attack is chosen."""
 
     pipeline: DefendedModel
     profile: PipelineProfile | None
-    """None where the attack does not ask for it."""
+    """None if the attack does not need it."""
     masked: bool
-    """Whether gradients are of no use to attacks that know the defense's card."""
+    """Whether gradients are useless, even to attacks that know the defense's card."""
     cell: CellInfo
     ids: Sequence[str]
     examples: Callable[[ThreatModel, int, CellInfo, Sequence[str]], Mapping[str, Sequence[Any]]] | None = None
-    """Looks up stored adversarial examples by sample id; None where there is no store."""
+    """Looks up stored adversarial examples by sample id; None without a store."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Samples that a check attacks outside a cell; all of them are correct when clean."""
+    """Samples that a check attacks outside a cell. All are correct when clean."""
 
     model: nn.Module
-    """The attacked pipeline: it decides."""
+    """The attacked pipeline, by which examples are verified."""
     view: nn.Module
-    """What gradient attacks receive in its place."""
+    """The module that gradient attacks receive in its place."""
     victim: nn.Module
-    """What attacks that run whole receive."""
+    """The module that attacks receive when they run whole."""
     images: Tensor
     labels: Tensor
     ids: Sequence[str]
@@ -124,23 +108,23 @@ class BlockBatch:
     """Holds the samples of all blocks."""
     clean: CleanEvaluation
     places: Sequence[range]
-    """Where each block lies in the verifier's samples."""
+    """The range of each block in the verifier's samples."""
     settings: RunSettings
 
     def to_attack(self, place: range) -> Tensor:
-        """The samples of a block that have to be attacked, as rows of the verifier's, int64."""
+        """Indices of the block's samples to attack among the verifier's samples, int64."""
         return place.start + self.clean.attacked[place.start : place.stop].nonzero().squeeze(1)
 
 
 class Executable(Protocol):
-    """What a cell runs. Implementations derive from it and take over the defaults that fit them."""
+    """The interface of everything that a cell can run. Implementations inherit the defaults."""
 
     version: ClassVar[int] = 1
     """Rises with every change of the output."""
     needs_profile: ClassVar[bool] = False
     """Whether the pipeline must be measured before the attack is chosen."""
     repeatable: ClassVar[bool] = True
-    """Whether the same question later has the same key. A replay's depends on what the store holds by then."""
+    """Whether the key stays the same. The key of a replay changes with the examples in the store."""
 
     @property
     def spec(self) -> str:
@@ -149,15 +133,15 @@ class Executable(Protocol):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages that the solver runs, which decide each sample by itself.
+        """The stages that the solver runs.
 
-        Empty where the solver has no part: the outcome may then depend on the batch.
+        Empty for executables that do not use the solver. Their outcome for a sample may depend on its batch.
         """
         return ()
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """The versions of the rules of its stages, or its own: they rise with every change of the output."""
+        """The versions of the stages' rules, or its own version. They rise with every change of the output."""
         return (self.version,)
 
     @property
@@ -166,40 +150,39 @@ class Executable(Protocol):
         return ()
 
     def resolve(self, facts: Facts) -> Executable:
-        """What is run on this pipeline: an adaptive attack chooses its stages, a replay loads its examples."""
+        """The executable for this pipeline: an adaptive attack chooses its stages, a replay loads its examples."""
         return self
 
     @abstractmethod
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
-        """Run on blocks; each is yielded as soon as it is finished."""
+        """Run on blocks. Yields the result of each block when it is finished."""
         ...
 
     @abstractmethod
     def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
-        """What decides the outcome on the samples with these ids beside `spec`: versions, code, examples."""
+        """The parts of the cache key beside `spec` that decide the outcome of these samples: versions, code, examples."""
         ...
 
     @abstractmethod
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
-        """The technique of each stage by its label; the empty label stands for an attack without stages."""
+        """The technique of each stage by its label. An executable without stages has one technique with the empty label."""
         ...
 
     def victim(self, pipeline: DefendedModel, profile: PipelineProfile | None) -> nn.Module:
-        """The module that the attack receives when it runs whole: the pipeline, with a gradient by BPDA where it has none."""
+        """The module that the attack receives when it runs whole: the pipeline, with BPDA if it is not differentiable."""
         return pipeline.attack_view()
 
     def harder(self) -> Executable:
-        """The attack with twice the steps or queries and one more restart, as far as it has such settings."""
+        """The attack with twice the steps or queries and one more restart, if it has these settings."""
         return self
 
     def attempt(self, trial: Trial) -> list[Outcome]:
-        """Attack the samples of a check: an outcome for each, in order. Raises TypeError for what is no attack."""
-        raise TypeError(f"{self.spec} cannot be put to a check: name an attack that searches for examples")
+        """Attack the samples of a check. Returns an outcome for each, in order. Raises TypeError if this is not an attack."""
+        raise TypeError(f"{self.spec} cannot be used by a check: name an attack that searches for examples")
 
-    @abstractmethod
     def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Measure a stored block again; flips within `slack` of the decision boundary are rounding."""
-        ...
+        """Measure the stored examples of a block again; flips within `slack` of the decision boundary are rounding."""
+        return remeasure_examples(prepared.cell, verify, samples, slack)
 
 
 @dataclass(frozen=True)
@@ -214,7 +197,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cell with everything that running it needs."""
+    """A cell with everything that is needed to run it."""
 
     cell: Cell
     data: Data
@@ -222,13 +205,13 @@ class Prepared:
     card: DefenseCard
     attack: Executable
     light: FastModel
-    """The form of `defended` that native attacks run on."""
+    """The form of `defended` on which native attacks run."""
     victim: nn.Module
     """The module that attacks receive when they run whole."""
     check: Callable[[], tuple[Flag, ...]]
-    """Runs the requested checks; results are remembered, and checks run only where the store does not answer."""
+    """Runs the requested checks, at most once. Stored results are used if there are any."""
     views: Mapping[str, nn.Module]
-    """Modules that stages may receive in place of the pipeline, by name."""
+    """Modules that stages can receive in place of the pipeline, by name."""
     blocks: tuple[Block, ...]
     weights: str
     """sha256 of the model's parameters and buffers."""
@@ -237,4 +220,4 @@ class Prepared:
     """A block with a subset of the samples, by their indices."""
     device: torch.device
     measured: Mapping[str, Measurement]
-    """Measurements that were taken here and are not stored yet, by key; checks add theirs."""
+    """Measurements of this preparation by key, which are to be stored; checks add their own."""

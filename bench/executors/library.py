@@ -1,4 +1,4 @@
-"""Attacks that run whole on a batch: of other libraries, and of users."""
+"""Attacks that run whole on a batch: those of other libraries and of users."""
 
 from __future__ import annotations
 
@@ -19,22 +19,18 @@ from gauntlet.bench.executors.executable import (
     BlockBatch,
     BlockResult,
     Executable,
-    Prepared,
-    Remeasured,
     Trial,
 )
 from gauntlet.bench.executors.native import technique
-from gauntlet.bench.executors.remeasure import remeasure_examples
 from gauntlet.bench.executors.settings import doubled, without_addresses
-from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.profile import PipelineProfile
-from gauntlet.leaderboard.results.record import Samples, Stats
+from gauntlet.leaderboard.results.record import Stats
 
 
 @dataclass(frozen=True)
 class LibraryExecutable(Executable):
-    """An attack that runs whole, a block at a time: its result may depend on the batch, so the batch is always the block."""
+    """An attack that runs whole. Its outcome may depend on the batch, so the batch is always a block."""
 
     text: str
     """See `spec`."""
@@ -44,9 +40,9 @@ class LibraryExecutable(Executable):
     kind: str
     """The kind on its card."""
     library: str = ""
-    """The distribution that runs it; empty where it needs none."""
+    """The distribution that it belongs to; empty if there is none."""
     averages: bool = False
-    """Whether its gradients are means over draws of a randomised model."""
+    """Whether it averages gradients over draws of a randomised model."""
     code: str = ""
     """Digest of its code; empty for Gauntlet's own attacks."""
 
@@ -61,7 +57,7 @@ class LibraryExecutable(Executable):
         return (self.attack.version,)
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
-        """One call of the attack for each block."""
+        """Call the attack once for each block."""
         prepared, verify = batch.prepared, batch.verify
         for number, place in enumerate(batch.places):
             rows = batch.to_attack(place)
@@ -75,7 +71,7 @@ class LibraryExecutable(Executable):
                 points, forwards, backwards = run_whole(self.attack, prepared.victim, images, labels, seed, targets)
                 seconds = synchronised_time() - began
             verdict = verify(points, rows, torch.zeros_like(rows))
-            # An image that was not moved is a search without success, not an invalid claim.
+            # An unchanged image means that the attack failed; it is not an invalid example.
             claimed = (points != images).flatten(1).any(1)
             rejected = (verdict.rejected & claimed).tolist()
             outcomes = [
@@ -94,7 +90,7 @@ class LibraryExecutable(Executable):
             yield BlockResult(number, outcomes, Stats(seconds, peak.mib))
 
     def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
-        """The attack's version, its library's, and the size of its batches (a block, at most)."""
+        """The attack's settings, version, library and code, and its batch, which is a block."""
         return {
             "kind": "library",
             "attack": without_addresses(self.attack),
@@ -105,7 +101,7 @@ class LibraryExecutable(Executable):
         }
 
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
-        """One technique: averaged where the pipeline is randomised and the attack averages, else that of its kind."""
+        """A single technique: `eot` if the attack averages over a randomised pipeline, else the attack's kind."""
         averaged = self.averages and pipeline.randomised
         return {"": technique("eot" if averaged else self.kind, pipeline)}
 
@@ -114,25 +110,21 @@ class LibraryExecutable(Executable):
         return replace(self, attack=doubled(self.attack))
 
     def attempt(self, trial: Trial) -> list[Outcome]:
-        """One call on all samples."""
+        """Call the attack once for all samples."""
         attack = self.remake(trial.threat)
         points, forwards, backwards = run_whole(attack, trial.victim, trial.images, trial.labels, trial.seed)
         every = torch.arange(len(trial.labels), device=trial.labels.device)
         won = trial.verify(points, every, torch.zeros_like(every)).success.tolist()
         return [Outcome(i, points[i].clone() if broken else None, forwards, backwards) for i, broken in enumerate(won)]
 
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Measure every stored example again."""
-        return remeasure_examples(prepared, verify, samples, slack)
-
 
 @dataclass(frozen=True)
 class NaiveExecutable(LibraryExecutable):
-    """The attack of somebody who does not look at the defense: it receives the pipeline itself, without BPDA."""
+    """An attack that ignores the defense: it receives the pipeline itself, without BPDA."""
 
     needs_profile: ClassVar[bool] = True
 
     def victim(self, pipeline: DefendedModel, profile: PipelineProfile | None) -> nn.Module:
-        """The pipeline, or its undefended twin where autograd reaches no input."""
+        """The pipeline, or its undefended twin if autograd does not reach the input."""
         unreached = profile is not None and profile.gradients == "none"
         return pipeline.twin if unreached and pipeline.twin is not None else pipeline

@@ -1,4 +1,4 @@
-"""From a registered attack to what a cell runs. This is the only place that asks what an attack is."""
+"""Making the executable of a registered attack. Only this module looks at the type of an attack."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gauntlet.bench.executors.settings import without_addresses
 
 
 def executable(entry: AttackEntry, threat: ThreatModel, **settings: Any) -> Executable:
-    """The attack of an entry for that threat model, as a cell runs it. A rule becomes a cascade of one stage.
+    """The executable of a registered attack for a threat model. A rule becomes a cascade of one stage.
 
     Raises ValueError for a norm or a setting that does not fit.
     """
     made: Any = entry.make(threat, **settings)
     named, card = Named(entry.card.name, tuple(settings.items())), entry.card
-    # The text of a user's attack may lack some of its settings: those that were written are added.
+    # The repr of a user's attack may lack settings, so the given settings are added.
     spec = f"{named if entry.source_digest else named.name}: {without_addresses(made)}"
     averages = getattr(made, "eot", 1) > 1
     if isinstance(made, Rule):

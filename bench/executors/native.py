@@ -1,4 +1,4 @@
-"""Gauntlet's own attacks: cascades of rules that the solver runs, all blocks of a cell in one batch."""
+"""Native attacks: cascades of rules that the solver runs, on all blocks of a cell at once."""
 
 from __future__ import annotations
 
@@ -17,30 +17,26 @@ from gauntlet.bench.executors.executable import (
     BlockResult,
     Executable,
     Facts,
-    Prepared,
-    Remeasured,
     Trial,
 )
-from gauntlet.bench.executors.remeasure import remeasure_examples
 from gauntlet.bench.executors.settings import doubled, without_addresses
-from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
-from gauntlet.leaderboard.results.record import Samples, Stats
+from gauntlet.leaderboard.results.record import Stats
 
 _TRIAL_BATCH = 256
 
 
 @dataclass(frozen=True)
 class NativeExecutable(Executable):
-    """A cascade; a rule is a cascade of one stage without a label."""
+    """A cascade of rules. A single rule is a cascade of one stage with an empty label."""
 
     text: str
     """See `spec`."""
     cascade: Cascade
     averages: bool = False
-    """Whether its gradients are means over draws of a randomised model."""
+    """Whether it averages gradients over draws of a randomised model."""
     code: str = ""
-    """Digest of its code; empty for Gauntlet's own attacks, whose versions stand for it."""
+    """Digest of its code; empty for Gauntlet's own attacks, which have versions."""
 
     @property
     def spec(self) -> str:
@@ -49,7 +45,7 @@ class NativeExecutable(Executable):
 
     @classmethod
     def of(cls, rule: Rule[Any]) -> NativeExecutable:
-        """A single rule, called by its settings."""
+        """The executable of a single rule; its `spec` is the rule's settings."""
         return cls(without_addresses(rule), Cascade((Stage("", rule),)))
 
     @property
@@ -63,7 +59,7 @@ class NativeExecutable(Executable):
         return self.cascade.version
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
-        """One solve over all blocks, so that the batch stays full across them."""
+        """Solve all blocks together, so that batches stay full across blocks."""
         prepared, verify, clean, places = batch.prepared, batch.verify, batch.clean, batch.places
         cell = prepared.cell
         rows = clean.attacked.nonzero().squeeze(1)
@@ -130,7 +126,7 @@ class NativeExecutable(Executable):
         return replace(self, cascade=Cascade(tuple(replace(stage, rule=doubled(stage.rule)) for stage in self.stages)))
 
     def attempt(self, trial: Trial) -> list[Outcome]:
-        """Stages that receive a view which the trial does not have (a twin, where there is no defense) are left out."""
+        """Attack without the stages whose view the trial does not have, such as a twin without a defense."""
         views = trial.views or {}
         task = Task(trial.images, trial.labels, trial.ids, trial.threat, trial.seed, "check")
         outcomes = solve(
@@ -146,14 +142,10 @@ class NativeExecutable(Executable):
         )
         return sorted(outcomes, key=lambda outcome: outcome.sample)
 
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Measure every stored example again."""
-        return remeasure_examples(prepared, verify, samples, slack)
-
 
 @dataclass(frozen=True)
 class AdaptiveExecutable(Executable):
-    """Stands for the cascade that is chosen once the pipeline is known; only `resolve` gives what can be run."""
+    """A placeholder for the cascade that `resolve` chooses for a pipeline. It cannot run itself."""
 
     text: str
     """See `spec`."""
@@ -189,16 +181,12 @@ class AdaptiveExecutable(Executable):
         """Raises TypeError."""
         raise self._unresolved()
 
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Raises TypeError."""
-        raise self._unresolved()
-
     def _unresolved(self) -> TypeError:
         return TypeError(f"{self.text} depends on the pipeline: call resolve first")
 
 
 def technique(name: str, pipeline: DefendedModel) -> str:
-    """The technique as it is on this pipeline: gradients of a defense that has none are BPDA's."""
+    """The technique on this pipeline: without differentiability, gradients are those of BPDA."""
     if pipeline.differentiable or name not in ("white-box", "eot"):
         return name
     return "bpda" if name == "white-box" else f"bpda+{name}"

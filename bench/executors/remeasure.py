@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from gauntlet.attacks.ops.norms import limit
-from gauntlet.bench.executors.executable import Prepared, Remeasured
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import Samples
 
 _DISTANCE_TOLERANCE = 1e-6
 
 
-def remeasure_examples(prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-    """Compare every stored example of a block with what the verifier measures now, sample by sample.
+@dataclass(frozen=True)
+class Remeasured:
+    """The outcome of measuring a stored block again."""
 
-    A prediction that flips within `slack` of the decision boundary is rounding, everything else a failure. The verdict of an
-    example that was not kept cannot be measured: the stored one is taken.
+    failures: list[str]
+    examples: int
+    """Number of adversarial examples that were measured."""
+    boundary: int
+    """Number of predictions that flipped within the rounding margin: reported, but not failures."""
+    not_kept: int
+    """Number of examples that the store does not hold."""
+    robust: int
+    """Number of samples that are robust by the new measurement."""
+    mismatch: str = ""
+    """A sentence if the stored verdicts do not follow from the measurement. It is a failure unless `failures` explains it."""
+
+
+def remeasure_examples(cell: Cell, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+    """Measure the stored examples of a block again, and compare them with the record.
+
+    A prediction that flips within `slack` of the decision boundary is attributed to rounding; any other difference is a failure.
+    For an example that was not kept, the stored verdict is used.
     """
-    cell, ids, failures = prepared.cell, list(verify.ids), []
+    ids: list[str] = list(verify.ids)
+    failures: list[str] = []
     device = verify.labels.device
     clean = verify.measure(verify.images, torch.arange(len(ids), device=device))
     held = [row for row, image in enumerate(samples.adversarial) if image is not None]

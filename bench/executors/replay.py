@@ -1,7 +1,7 @@
-"""Replay: adversarial examples that the store holds against other models and defenses, tried on this pipeline.
+"""Replay: stored adversarial examples against other models and defenses, tried on this pipeline.
 
-Carlini et al. 2019 (arXiv 1902.06705), section 4.5: try transferability attacks. A replay is a cell of its own, keyed by the
-examples that it tries; its own successes are not replayed again, so that a second run tries what the first one tried.
+Carlini et al. 2019 (arXiv 1902.06705), section 4.5, recommend transfer attacks. A replay is a cell of its own, and its key
+covers the replayed examples. Successes of replays are not replayed, so that a second run replays the same examples.
 """
 
 from __future__ import annotations
@@ -26,14 +26,11 @@ from gauntlet.bench.executors.executable import (
     BlockResult,
     Executable,
     Facts,
-    Prepared,
-    Remeasured,
 )
 from gauntlet.bench.executors.native import technique
-from gauntlet.bench.executors.remeasure import remeasure_examples
 from gauntlet.bench.verify.verifier import Verifier, fixed_batches
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
-from gauntlet.leaderboard.results.record import Samples, Stats
+from gauntlet.leaderboard.results.record import Stats
 
 _BATCH = 256
 _KIND: Final = "transfer"
@@ -41,7 +38,7 @@ _KIND: Final = "transfer"
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Executable):
-    """At most `most` examples a sample, those against the same model behind other defenses first."""
+    """At most `most` examples for each sample; those against the same model with other defenses come first."""
 
     threat: ThreatModel
     most: int = 8
@@ -60,13 +57,13 @@ class Replay(Executable):
         return f"replay: {self!r}"
 
     def resolve(self, facts: Facts) -> Replay:
-        """The replay with the examples of the store that fit the cell."""
+        """The replay with the stored examples that fit the cell."""
         if facts.examples is None:
             return self
         return replace(self, examples=facts.examples(self.threat, self.most, facts.cell, facts.ids))
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
-        """Put each sample's examples to the pipeline, until one of them is verified."""
+        """Try each sample's examples on the pipeline until one is verified."""
         verify = batch.verify
         for number, place in enumerate(batch.places):
             with peak_memory(batch.settings.device) as peak:
@@ -78,7 +75,7 @@ class Replay(Executable):
             yield BlockResult(number, outcomes, Stats(seconds, peak.mib))
 
     def _try(self, turn: int, standing: Sequence[Outcome], verify: Verifier) -> None:
-        """Try the example with number `turn` of each sample that has as many."""
+        """Try example number `turn` of each sample that has so many."""
         pairs = [
             (outcome, images[turn])
             for outcome in standing
@@ -106,7 +103,7 @@ class Replay(Executable):
                 outcome.adversarial = points[place].clone()
 
     def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
-        """The digest of the examples that are tried on these samples."""
+        """The settings, the version, and the digest of the examples of these samples."""
         digest = hashlib.sha256()
         for sample in ids:
             for image in self.examples.get(sample, ()):
@@ -115,12 +112,8 @@ class Replay(Executable):
         return {"kind": "replay", "attack": repr(self), "versions": self.versions, "examples": digest.hexdigest()}
 
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
-        """Transfer."""
+        """The technique `transfer`."""
         return {"": technique(_KIND, pipeline)}
-
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Measure every stored example again."""
-        return remeasure_examples(prepared, verify, samples, slack)
 
 
 def build(threat: ThreatModel, *, most: int = 8) -> Replay:
@@ -133,7 +126,7 @@ _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 ENTRY = ExecutableEntry(
     AttackCard(
         name="replay",
-        summary="examples that the results folder holds against other models and defenses",
+        summary="stored adversarial examples against other models and defenses",
         source="Carlini et al. 2019, arXiv 1902.06705, section 4.5",
         norms=_NORMS,
         kind=_KIND,

@@ -1,4 +1,4 @@
-"""Settings of attacks: doubled ones, and their text without what differs from process to process."""
+"""Settings of attacks: their text for cache keys, and doubled settings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def without_addresses(attack: Any) -> str:
 
 
 def doubled(settings: Any) -> Any:
-    """A dataclass of settings with twice the steps, queries or draws and one more restart, as far as it has them."""
+    """The settings with twice the steps, queries or draws and one more restart, if the dataclass has these fields."""
     names = settings.__dataclass_fields__
     changes = {name: 2 * getattr(settings, name) for name in ("steps", "queries", "draws") if name in names}
-    # From a fixed start every restart is the same.
+    # Restarts from a fixed start are all the same.
     if "restarts" in names and getattr(settings, "random_start", True):
         changes["restarts"] = settings.restarts + 1
     return replace(settings, **changes) if changes else settings

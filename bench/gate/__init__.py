@@ -1,1 +1,1 @@
-"""Gates: runs that are judged against a baseline."""
+"""Gates: judging runs against a baseline."""

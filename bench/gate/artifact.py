@@ -1,7 +1,7 @@
-"""The artifact of a baseline: its examples and the weights of its models, in one file named by its content.
+"""The artifact of a baseline: its adversarial examples and its models' weights, in a file named by its content.
 
-With it a gate can replay the examples of the baseline on a changed model, and those of the changed model on the baseline's.
-It is a zip file of stored blocks (Parquet), weights (safetensors) and a list of them (JSON): data only.
+A gate needs it to replay the baseline's examples on a changed model, and new examples on the baseline's model. The file is a
+zip of the store's blocks (Parquet), weights (safetensors) and a list of both (JSON). It holds data only, no code.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ArtifactError(ValueError):
-    """An artifact that cannot be used; the message names the file and the way out."""
+    """An artifact cannot be used; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact, unpacked into `folder`."""
+    """An artifact that has been unpacked into `folder`."""
 
     folder: Path
     blocks: Mapping[Key, tuple[str, ...]]
@@ -46,11 +46,11 @@ class Artifact:
 
     @property
     def store(self) -> Store:
-        """Its blocks."""
+        """The store with the artifact's blocks."""
         return Store(self.folder)
 
     def weights(self, digest: str) -> Path | None:
-        """The file of the weights with that digest; None if the artifact does not have them."""
+        """The file of the weights with this digest; None if the artifact does not have it."""
         file = self.folder / "weights" / f"{digest}.safetensors"
         return file if file.is_file() else None
 
@@ -66,31 +66,31 @@ def pack(path: Path, store: Store, blocks: Mapping[Key, Sequence[str]], models: 
         with zipfile.ZipFile(file, "w") as bundle:
             cells = sorted([list(key), list(keys)] for key, keys in blocks.items())
             bundle.writestr(zipfile.ZipInfo(_LIST, _EPOCH), json.dumps({"cells": cells}))
-            for key in sorted({one for keys in blocks.values() for one in keys}):
+            for key in sorted({key for keys in blocks.values() for key in keys}):
                 _add(bundle, f"store/{key[:2]}/{key}.parquet", store.path(key))
-            for digest, model in sorted(models.items()):
+            for weights_digest, model in sorted(models.items()):
                 saved = Path(scratch, "weights")
                 save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(model)}, saved)
-                _add(bundle, f"weights/{digest}.safetensors", saved)
-        found = _sha256(file)
-        target = path.with_name(f"{path.stem}-{found[:12]}.zip")
+                _add(bundle, f"weights/{weights_digest}.safetensors", saved)
+        digest = _sha256(file)
+        target = path.with_name(f"{path.stem}-{digest[:12]}.zip")
         size = file.stat().st_size
         with file.open("rb") as content:
             replace_file(target, lambda out: shutil.copyfileobj(content, out))
-    return ArtifactRef(target.name, found, size)
+    return ArtifactRef(target.name, digest, size)
 
 
 def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
-    """Check the digest of the file and unpack it below `folder`, once.
+    """Check the file's digest against the baseline's and unpack it below `folder`, unless that was done before.
 
-    Raises ArtifactError for a wrong or damaged file, OSError if the folder cannot be written.
+    Raises ArtifactError for another file or a damaged one, OSError if nothing can be written.
     """
     target = folder / f"artifact-{ref.sha256[:16]}"
     if not target.is_dir():
         if _sha256(file) != ref.sha256:
             raise ArtifactError(
                 f"{file} is not the artifact that the baseline names (sha256 {_sha256(file)[:12]}…, not {ref.sha256[:12]}…): "
-                "fetch the right one, or accept the run again with --artifact"
+                "fetch the right file, or accept the baseline again with --artifact"
             )
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".artifact-"))
@@ -114,24 +114,24 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
 def restore(model: nn.Module, file: Path, digest: str) -> None:
     """Load the tensors of a file into a model of the same architecture, in place.
 
-    Raises ArtifactError if they do not fit, or if the model does not have that digest afterwards.
+    Raises ArtifactError if they do not fit, or if the digest of the result is not `digest`.
     """
     try:
         state = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{file} is damaged ({error}): delete its folder and run the same command again") from error
     own = dict(_tensors(model))
-    if {name: tensor.shape for name, tensor in own.items()} != {name: one.shape for name, one in state.items()}:
-        raise ArtifactError("the weights of the baseline do not fit the current architecture")
+    if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in state.items()}:
+        raise ArtifactError("the baseline's weights do not fit the current architecture")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
     if model_digest(model) != digest:
-        raise ArtifactError("with the weights of the baseline the current code gives another model")
+        raise ArtifactError("the current model with the baseline's weights is not the baseline's model")
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """The tensors of `model_digest`, by name."""
+    """The tensors that `model_digest` covers, by name."""
     return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
 
@@ -148,7 +148,7 @@ def _extract(file: Path, folder: Path) -> None:
         with zipfile.ZipFile(file) as bundle:
             for name in bundle.namelist():
                 if not _MEMBER.fullmatch(name):
-                    raise ArtifactError(f"{file} contains {name!r}, which no artifact does: fetch the right one")
+                    raise ArtifactError(f"{file} holds {name!r}, which no artifact has: fetch the right file")
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with bundle.open(name) as source, target.open("wb") as out:

@@ -1,4 +1,4 @@
-"""The choice of a run's gate. Importing this module is cheap, so that runs without a gate start fast."""
+"""Choosing the gate of a run. Importing this module is cheap: every run imports it, with or without a gate."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def choose_gate(
     none: bool = False,
     prefix: str = "--",
 ) -> tuple[Gate | None, str]:
-    """The gate of a run: the baseline in `file`, else the configured one; None where there is neither.
+    """The gate of a run: the baseline in `file`, else the configured one, else None.
 
-    The second value is a sentence that says why the configured baseline is not applied (its file does not exist yet, or options
-    narrow the run), else empty. `none` ignores the configured baseline. `prefix` is the beginning of every option. Raises
-    BaselineError for a baseline that cannot be read, and ValueError for gate options without a gate.
+    The second value says why the configured baseline is not applied (its file does not exist yet, or options narrow the run);
+    it is empty otherwise. `none`: ignore the configured baseline. `prefix`: the beginning of the options' names, for error
+    messages. Raises BaselineError for a baseline that cannot be read, and ValueError for gate options without a gate.
     """
     policy = replace(config.gate.policy, allow_undecided=allow_undecided or config.gate.policy.allow_undecided)
     named, note = None if none else config.gate.baseline, ""
     if none and file is not None:
-        raise ValueError(f"{prefix}no-gate and {prefix}gate={file} contradict each other: leave one out")
+        raise ValueError(f"{prefix}no-gate and {prefix}gate={file} exclude each other: leave one of them out")
     if file is None and named is not None:
         if config.narrowed:
-            note = f"Gate not applied: options narrow the run. To judge it anyway, add {prefix}gate={named}"
+            note = f"Gate not applied: options narrow the run. To apply it nevertheless, add {prefix}gate={named}"
         elif not named.exists():
             return None, (
                 f"Gate not applied: {named} does not exist yet. To make this run the first baseline: "
@@ -59,6 +59,6 @@ def choose_gate(
         return Gate(Path(file), read_baseline(Path(file)), policy, early or config.gate.early), ""
     for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
         if given:
-            way = f"name the baseline with {prefix}gate=FILE, or leave it out"
-            raise ValueError(f"{prefix}{name} needs a gate: {way}. {note}".strip())
+            remedy = f"name the baseline with {prefix}gate=FILE, or leave it out"
+            raise ValueError(f"{prefix}{name} needs a gate: {remedy}. {note}".strip())
     return None, note

@@ -1,4 +1,4 @@
-"""A gate with early stopping, for a whole run: its artifact, its cells and their traces."""
+"""The gate that stops early, for a whole run: its artifact, its cells, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gauntlet.bench.config.schema import Config, ConfigError
 from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.gate.artifact import Artifact, unpack
 from gauntlet.bench.gate.cross_replay import CrossReplay
-from gauntlet.bench.gate.early_stopping import Job, run_early
-from gauntlet.bench.run.cell_runner import Tell
+from gauntlet.bench.gate.early_stopping import EarlyCell, run_early
+from gauntlet.bench.run.cell_runner import SampleProgress
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
@@ -29,17 +29,17 @@ from gauntlet.leaderboard.results.store import Store
 
 @dataclass(frozen=True)
 class EarlyGate:
-    """A gate with early stopping, ready to attack cells. Made by `open_gate`."""
+    """A gate that stops early, with its artifact. Made by `open_gate`."""
 
     baseline: Baseline
     policy: Policy
     artifact: Artifact | None
-    absent: str
+    no_artifact: str
     """Why there is no artifact; empty if there is one."""
 
 
 def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) -> EarlyGate:
-    """The gate of the baseline in `file`, with the artifact beside it, if any, unpacked into the results folder.
+    """The gate of the baseline in `file`. An artifact beside the file is unpacked into the results folder.
 
     Raises ConfigError as `refuse_bounds` does, ArtifactError for a wrong or damaged artifact, OSError.
     """
@@ -54,16 +54,16 @@ def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) ->
 
 
 def refuse_bounds(policy: Policy, config: Config) -> None:
-    """Raise ConfigError if there are floors or expectations, which need every sample."""
-    for what, bounds in (("min_robust of the gate", policy.floors), ("expect", config.expect)):
+    """Raise ConfigError for floors and expectations, which need every sample."""
+    for setting, bounds in (("min_robust of the gate", policy.floors), ("expect", config.expect)):
         if bounds:
             raise ConfigError(
-                f"{what} needs every sample: run without --gate-early, or remove it from the configuration"
+                f"{setting} needs every sample: run without --gate-early, or remove it from the configuration"
             )
 
 
 def gated(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that a gate judges, see `CellInfo.gated`."""
+    """The cells that a gate judges; see `CellInfo.gated`."""
     return [cell for cell in cells if cell.info.gated]
 
 
@@ -72,10 +72,12 @@ def cell_key(info: CellInfo) -> Key:
     return info.model, info.defense, info.attack, info.threat, info.suite, info.data, info.seed
 
 
-def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Tell | None = None) -> Trace | CellResult:
-    """Attack one cell of the plan until its verdict is certain, and write its trace.
+def early_cell(
+    engine: Engine, cell: Cell, gate: EarlyGate, progress: SampleProgress | None = None
+) -> Trace | CellResult:
+    """Attack one cell of the engine's plan until its verdict is certain, and write its trace into the run's folder.
 
-    Returns the failed result, which the run's folder has too, if the model, the attack or the data failed. Raises StoreError.
+    Returns the failed result if the model, the attack or the data failed. Raises StoreError.
     """
     ready = engine.prepare(cell)
     if isinstance(ready, CellError):
@@ -83,65 +85,65 @@ def early_cell(engine: Engine, cell: Cell, gate: EarlyGate, progress: Tell | Non
     prepared = engine.workbench.prepare(cell, measured=ready.request.measured)
     key = cell_key(prepared.cell.info)
     if gate.artifact is not None:
-        _adopt(gate.artifact.store, engine.run.store, prepared)
-    places = [index for block in prepared.blocks for index in block.indices]
-    old = _old(engine, gate.baseline, key)
-    cross_replay = CrossReplay(prepared, engine.settings, places, old, gate.artifact, gate.absent)
+        _copy_blocks(gate.artifact.store, engine.run.store, prepared)
+    indices = [index for block in prepared.blocks for index in block.indices]
+    old = _baseline_cell(engine, gate.baseline, key)
+    cross_replay = CrossReplay(prepared, engine.settings, indices, old, gate.artifact, gate.no_artifact)
     trace, failure = run_early(
-        Job(
-            prepared,
-            ready.request,
-            engine.work,
-            engine.run.store,
-            engine.settings,
-            gate.baseline,
-            gate.policy,
-            key,
-            old,
-            cross_replay,
+        EarlyCell(
+            prepared=prepared,
+            request=ready.request,
+            work=engine.work,
+            store=engine.run.store,
+            settings=engine.settings,
+            baseline=gate.baseline,
+            policy=gate.policy,
+            key=key,
+            old=old,
+            cross_replay=cross_replay,
         ),
         progress,
     )
     if failure is not None:
         return failure
     record = {"baseline": baseline_digest(gate.baseline), "blocks": [block.key for block in prepared.blocks]}
-    replace_text(_file(engine.run, cell), json.dumps(record | {"trace": json.loads(dumps(trace))}))
+    replace_text(_trace_file(engine.run, cell), json.dumps(record | {"trace": json.loads(dumps(trace))}))
     return trace
 
 
 def traces(run: Run, baseline: Baseline) -> list[Trace]:
-    """The traces of the run's cells against this baseline that fit the latest model and data of the run.
+    """The stored traces of the run's cells that belong to this baseline and to the run's current blocks.
 
-    A cell whose samples are all stored needs no trace. Raises StoreError for a damaged file.
+    Cells whose samples are all stored are left out: they need no trace. Raises StoreError for a damaged file.
     """
-    digest, found = baseline_digest(baseline), []
+    digest, known = baseline_digest(baseline), []
     for cell in gated(run.plan.cells):
-        file, keys = _file(run, cell), [key for key, _ in run.keys(cell) or []]
+        file, keys = _trace_file(run, cell), [key for key, _ in run.keys(cell) or []]
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            known = record["baseline"] == digest and record["blocks"] == keys
+            current = record["baseline"] == digest and record["blocks"] == keys
             trace = loads(json.dumps(record["trace"]))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
-        if known and not (len(trace.order) < trace.n and all(run.store.has(key) for key in keys)):
-            found.append(trace)
-    return found
+        if current and not (len(trace.order) < trace.n and all(run.store.has(key) for key in keys)):
+            known.append(trace)
+    return known
 
 
-def _old(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell | None:
+def _baseline_cell(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell | None:
     keys = [cell_key(cell.info) for cell in gated(engine.run.plan.cells)]
-    back = {new: old for old, new in partners([cell.key for cell in baseline.cells], keys).items()}
-    return next((cell for cell in baseline.cells if cell.key == back.get(key)), None)
+    old_key = {new: old for old, new in partners([cell.key for cell in baseline.cells], keys).items()}.get(key)
+    return next((cell for cell in baseline.cells if cell.key == old_key), None)
 
 
-def _adopt(artifact: Store, store: Store, prepared: Prepared) -> None:
-    """Copy the blocks with the same keys (model, data, attack and settings) from the artifact into the store."""
+def _copy_blocks(artifact: Store, store: Store, prepared: Prepared) -> None:
+    """Copy the artifact's blocks with the cell's keys (same model, data, attack and settings) into the store."""
     for block in prepared.blocks:
         if artifact.has(block.key) and not store.has(block.key):
             store.write(artifact.read(block.key, adversarial=True))
 
 
-def _file(run: Run, cell: Cell) -> Path:
+def _trace_file(run: Run, cell: Cell) -> Path:
     return run.folder / "gate" / f"{cell.name}.json"

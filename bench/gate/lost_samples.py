@@ -1,4 +1,4 @@
-"""The details of lost robustness: the ids of lost samples, a picture of some, and the commands that reproduce it."""
+"""Details on lost robustness for a gate's report: ids and pictures of lost samples, and commands that reproduce the loss."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.record import CellResult
 
 _MOST_PICTURES = 10
-"""Largest number of cells with a picture; each takes about a second."""
+"""Largest number of pictures; each takes about a second."""
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
-"""The value of --precision for a part of the name of a model's form; other forms come from `auto`."""
+"""Value of --precision by a part of the name of the model's form; forms without such a part are `auto`'s choice."""
 _IN_MEMORY = "memory:model."
-"""Prefix of the specs of models given to `gauntlet.evaluate`, which no command can load."""
+"""The beginning of the specs of models that `gauntlet.evaluate` received in memory; no command can load them."""
 
 
 def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tuple[GateReport, list[str]]:
-    """The report with the ids of lost samples, pictures of some, and the commands that attack a cell again or show a sample.
+    """Add the ids of lost samples, pictures, and commands that attack a cell again or show a sample to the report.
 
-    Pictures of the first cells that regressed are written into the results folder. The second value says why some are missing.
-    `traces` are those of cells that were not attacked to the end.
+    Pictures are drawn into the results folder, for the first cells that regressed. Returns the report, and the reasons why
+    pictures are missing. `traces`: of the cells in which the gate stopped early.
     """
-    known, seen = {cell_key(cell.info): cell for cell in run.plan.cells}, {trace.key: trace for trace in traces}
-    told = [
-        _detailed(one, run, known[one.key], seen.get(one.key)) if one.key in known else one for one in report.verdicts
+    planned, by_key = {cell_key(cell.info): cell for cell in run.plan.cells}, {trace.key: trace for trace in traces}
+    verdicts = [
+        _detailed(verdict, run, planned[verdict.key], by_key.get(verdict.key)) if verdict.key in planned else verdict
+        for verdict in report.verdicts
     ]
-    drawn, reasons = _drawn(
-        told, Gallery(run, {known[key].name: _part(run, seen[key], known[key]) for key in seen}), known
+    attacked = {planned[key].name: _attacked_part(run, trace, planned[key]) for key, trace in by_key.items()}
+    pictures, reasons = _pictures(verdicts, Gallery(run, attacked), planned)
+    pictured = tuple(
+        replace(verdict, picture=pictures.get(verdict.key, "")) if verdict.key else verdict for verdict in verdicts
     )
-    pictured = tuple(replace(one, picture=drawn.get(one.key, "")) if one.key else one for one in told)
     return replace(report, verdicts=pictured), reasons
 
 
-def _part(run: Run, trace: Trace, cell: Cell) -> CellResult:
-    """The result of a cell that a gate stopped early."""
+def _attacked_part(run: Run, trace: Trace, cell: Cell) -> CellResult:
+    """The result of the samples that a gate attacked before it stopped."""
     return CellResult(cell.info, tuple(run.store.read(key) for key in trace.records), None, trace.n)
 
 
@@ -55,18 +57,18 @@ def _detailed(verdict: CellVerdict, run: Run, cell: Cell, trace: Trace | None) -
     if trace is not None:
         again = again_command(cell, Path(f"{run.root}-again"), cell.info.precision)
         return replace(verdict, lost_ids=trace.lost, reproduce=again)
-    found = run.result(cell)
-    ids = cells.outcomes(found).id.tolist() if cells.status(found) == "ok" else []
+    result = run.result(cell)
+    ids = cells.outcomes(result).id.tolist() if cells.status(result) == "ok" else []
     lost = tuple(ids[at] for at in verdict.lost_at) if ids else ()
-    again = again_command(cell, Path(f"{run.root}-again"), cells.precision(found))
+    again = again_command(cell, Path(f"{run.root}-again"), cells.precision(result))
     return replace(verdict, lost_ids=lost, reproduce=again, show=show_command(cell, run.root, lost[0]) if lost else "")
 
 
 def again_command(cell: Cell, out: Path, precision: str) -> str:
-    """The command that attacks this cell alone, into the folder `out`, so that the run stays as it is.
+    """The command that attacks this cell again, alone and into the folder `out`, so that the run is kept.
 
-    `precision` is the form of the attacked model. Empty for a model in memory. Relative paths are relative to the working folder
-    of the run.
+    Empty for a model that was given in memory. `precision`: the form of the model that was attacked. Relative paths are
+    relative to the run's working folder.
     """
     model, data = cell.model, cell.data
     if model.spec.startswith(_IN_MEMORY):
@@ -90,32 +92,32 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
 
 
 def _attack(attack: Named) -> str:
-    """The attack as a value of --attacks; brackets tell it from a suite of the same name."""
+    """The attack as the value of an option; brackets tell it from a suite of the same name."""
     return f"{attack}()" if str(attack) in SUITES else str(attack)
 
 
 def show_command(cell: Cell, root: Path, sample: str) -> str:
-    """The command that shows the results of a sample."""
+    """The command that shows a sample's outcome."""
     info = cell.info
     names = ("--model", info.model, "--defense", info.defense, "--attack", info.attack)
     return shlex.join(["gauntlet", "show", str(root), "--sample", sample, *names])
 
 
-def _drawn(
-    verdicts: Sequence[CellVerdict], gallery: Gallery, known: dict[Key, Cell]
+def _pictures(
+    verdicts: Sequence[CellVerdict], gallery: Gallery, planned: dict[Key, Cell]
 ) -> tuple[dict[Key, str], list[str]]:
-    """Paths of the pictures by cell, and the reasons why others are missing."""
+    """Paths of the pictures by the cells' keys, and the reasons why others are missing."""
     paths: dict[Key, str] = {}
     reasons: dict[str, None] = {}
-    regressed = [one for one in verdicts if one.verdict == "regressed" and one.key and one.lost_ids]
+    regressed = [verdict for verdict in verdicts if verdict.verdict == "regressed" and verdict.key and verdict.lost_ids]
     for verdict in regressed[:_MOST_PICTURES]:
         assert verdict.key is not None
         try:
-            picture = gallery.draw_lost(known[verdict.key], verdict.lost_ids)
+            picture = gallery.draw_lost(planned[verdict.key], verdict.lost_ids)
         except (PicturesMissingError, WriteError, OSError) as error:
             return paths, [str(error)]
         if picture is None:
-            reasons["no lost sample has an adversarial example: they are misclassified without an attack"] = None
+            reasons["no lost sample has an adversarial example: all are misclassified when clean"] = None
         elif picture.missing:
             reasons[picture.missing] = None
         else:

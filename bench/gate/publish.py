@@ -1,4 +1,4 @@
-"""The outputs of a gate's report: printed lines, files in the results folder, and the step's summary on GitHub."""
+"""Publishing a gate's report: printed lines, files in the results folder, and the step's summary on GitHub."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from gauntlet.leaderboard.results.escape import visible
 Format = Literal["text", "github"]
 
 SUMMARY_LIMIT = 1024 * 1024
-"""Largest step's summary in bytes; GitHub shows nothing of a larger one."""
-_LEAST = 4096
-"""Smallest useful summary in bytes."""
+"""Largest size in bytes of a step's summary; GitHub shows nothing of a larger one."""
+_MINIMUM = 4096
+"""Smallest useful size of a summary, in bytes."""
 
 
 def default_format() -> Format:
-    """`github` inside a workflow of GitHub Actions."""
+    """`github` inside a workflow of GitHub Actions, else `text`."""
     return "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "text"
 
 
 def lines(report: GateReport, format_: Format) -> Iterator[str]:
-    """The lines to print: the text, and for GitHub the annotations after it."""
+    """The lines to print: the text and, for GitHub, the annotations after it."""
     yield from report.text().splitlines()
     if format_ == "github":
         yield from github_annotations(report)
 
 
 def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
-    """Write the files of the report into the results folder; returns a sentence for each, also for those that failed."""
+    """Write texts by file name into the results folder. Returns a sentence for each file; a failed write raises no error."""
     notes = []
     for name, text in texts.items():
         try:
@@ -46,9 +46,9 @@ def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
 
 
 def append_summary(report: GateReport) -> list[str]:
-    """Append the report to the step's summary that GitHub names in the environment, within its limit.
+    """Append the report to the step's summary, whose file GitHub names in the environment, within the size limit.
 
-    Returns a sentence that says so, or why it could not be written.
+    Returns a sentence on the outcome, or nothing outside GitHub. A failed write raises no error.
     """
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if not name:
@@ -56,8 +56,8 @@ def append_summary(report: GateReport) -> list[str]:
     file = Path(name)
     try:
         used = file.stat().st_size if file.exists() else 0
-        room = SUMMARY_LIMIT - used - _LEAST
-        if room < _LEAST:
+        room = SUMMARY_LIMIT - used - _MINIMUM
+        if room < _MINIMUM:
             return [f"not written: the step's summary is full ({used:,} of {SUMMARY_LIMIT:,} bytes)"]
         with file.open("a", encoding="utf-8") as summary:
             summary.write(f"\n## Robustness gate\n\n{report.markdown(room)}")

@@ -1,6 +1,6 @@
-"""Who registers from outside Gauntlet: modules of users, and installed distributions by their entry points.
+"""Entries from outside Gauntlet: modules of users, and entry points of installed distributions.
 
-Entry points are names at first: nothing of a distribution is imported before one of its names is asked for.
+Reading entry points gives names only. A distribution is imported when one of its names is requested.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # reading metadata costs as much as all of `import gauntlet`
+if TYPE_CHECKING:  # importlib.metadata takes as long to import as gauntlet
     from importlib.metadata import EntryPoint
 
 _loading: list[str] = []
@@ -21,18 +21,20 @@ _loading: list[str] = []
 
 @dataclass(frozen=True, eq=False)
 class Registrant:
-    """Who registered a name."""
+    """The origin of a registered name."""
 
     where: str
-    """A file or module, or a distribution with its version."""
+    """The file or module, or the distribution with its version."""
     module: Mapping[str, Any] = field(repr=False)
-    """The global names of the module that did it: another mapping where the same file was imported anew."""
+    """The global names of the registering module. A file that is imported again has another mapping."""
     installed: bool = False
-    """Whether an entry point brought it."""
+    """Whether the name comes from an entry point."""
 
     def may_replace(self, other: Registrant | None) -> bool:
-        """Whether its names may take the place of another's: those of the same file, imported anew, and, as what a user says
-        counts before what is installed, those of entry points. None stands for Gauntlet itself."""
+        """Whether this registrant may replace an entry of `other`; None stands for Gauntlet itself.
+
+        A file that is imported again replaces its own entries, and a user's file replaces entries of installed distributions.
+        """
         if other is None:
             return False
         if other.installed and not self.installed:
@@ -41,7 +43,7 @@ class Registrant:
 
 
 def caller() -> Registrant:
-    """The module that called the function that calls this."""
+    """The module that called the function that calls `caller`."""
     names = sys._getframe(2).f_globals
     if _loading:
         return Registrant(_loading[-1], names, installed=True)
@@ -49,11 +51,11 @@ def caller() -> Registrant:
 
 
 def offers(group: str) -> dict[str, list[EntryPoint]]:
-    """The entry points of a group by name; nothing is imported. Names that several distributions offer have several."""
-    found: dict[str, list[EntryPoint]] = {}
+    """The entry points of a group by name; several if several distributions offer the name. Nothing is imported."""
+    points: dict[str, list[EntryPoint]] = {}
     for point in _entry_points().select(group=group):
-        found.setdefault(point.name, []).append(point)
-    return found
+        points.setdefault(point.name, []).append(point)
+    return points
 
 
 def distribution(point: EntryPoint) -> str:
@@ -63,7 +65,7 @@ def distribution(point: EntryPoint) -> str:
 
 @contextmanager
 def loading(point: EntryPoint) -> Iterator[None]:
-    """What is registered inside comes from that entry point."""
+    """Attribute everything that is registered within the `with` block to the entry point."""
     _loading.append(distribution(point))
     try:
         yield
@@ -73,7 +75,7 @@ def loading(point: EntryPoint) -> Iterator[None]:
 
 @cache
 def _entry_points() -> Any:
-    """Of all groups at once: asked for one by one, each would read what is installed again."""
+    """The entry points of all groups. Read once: every query of `importlib.metadata` reads all installed distributions."""
     from importlib.metadata import entry_points
 
     return entry_points()

@@ -1,13 +1,12 @@
-"""Importing what users name: `package.module:name` and `path/to/file.py:name`.
+"""Importing objects that users name: `package.module:name` or `path/to/file.py:name`.
 
-A user's repository has modules called `attacks`, `models`, `utils`; so may the next one evaluated in the same process.
-Gauntlet's own are only importable below `gauntlet`, so they are never in the way. The folder of a file is put first on
-the path and stays there, so that imports inside functions work later too. Modules cached under the name of one of
-its files or folders, but from elsewhere, are forgotten before, so that each repository gets its own.
+Repositories have modules called `attacks`, `models` or `utils`, and several repositories may be evaluated in one process.
+Gauntlet's own modules are importable below `gauntlet` only, so they never conflict. The folder of an imported file is put first
+on `sys.path` and stays there, so that later imports inside functions work. Before, modules of other folders with the names of
+its files are removed from `sys.modules`, so that each repository imports its own modules.
 
-Two limits. Where two repositories are loaded, an import that runs later, inside a function, finds the module of that
-name of the repository loaded last. And names of the standard library and of what Gauntlet itself uses (torch, numpy, …)
-are never taken over.
+Two limits: if two repositories are loaded, an import inside a function that runs later gets the module of the repository that
+was loaded last. Modules of the standard library and of Gauntlet's dependencies (torch, numpy, …) are never replaced.
 """
 
 from __future__ import annotations
@@ -39,51 +38,51 @@ _PROTECTED = frozenset(sys.stdlib_module_names) | {
     *("pytest", "pytest_benchmark", "rich", "safetensors", "scipy", "sklearn", "torch", "torchattacks", "torchvision"),
 }
 _folders: list[str] = []
-"""Folders of users that were put on the path here, the latest first."""
+"""Folders of users that this module put on `sys.path`, the latest first."""
 _digests: dict[Path, str] = {}
-"""sha256 of each imported file, as it was when it was imported."""
+"""sha256 of each imported file at the time of its import."""
 
 
 class ImportSpecError(ValueError):
-    """What a user named cannot be imported; the message says why and what was expected."""
+    """An object cannot be imported; the message says why and what was expected."""
 
 
 def import_object(spec: str) -> Any:
     """The object that `package.module:name` or `path/to/file.py:name` names; `name` may be dotted.
 
-    A module is looked for in the working folder first, as by `python -m`. A file that has changed since it was imported
-    is imported again, with those beside it. Raises ImportSpecError for a file, module or name that is not there, and
-    for an import that fails (the cause chained).
+    Modules are searched in the working folder first, as by `python -m`. A file that has changed since its import is imported
+    again, with the files beside it. Raises ImportSpecError for a file, module or name that does not exist, and for an import that
+    fails (with the exception as its cause).
     """
     source, name = _parts(spec)
-    found: Any = _module(source)
+    target: Any = _module(source)
     for part in name.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=3)
+        if not hasattr(target, part):
+            near = difflib.get_close_matches(part, dir(target), n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise ImportSpecError(f"{source} has no {part!r}{hint}")
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def source_digest(spec: str) -> str:
-    """sha256 of the file that `spec` names; where the object is defined in another file, of both.
+    """sha256 of the file that `spec` names, and of the file that defines the object if that is another one.
 
-    Other files that those import are not covered. Raises ImportSpecError as `import_object` does.
+    Files that these import are not covered. Raises ImportSpecError as `import_object` does.
     """
     source, _ = _parts(spec)
     files = [_file_of(_module(source)), _defining_file(import_object(spec))]
-    found = [one.read_bytes() for one in dict.fromkeys(files) if one is not None and one.is_file()]
-    if len(found) == 1:
-        return hashlib.sha256(found[0]).hexdigest()
-    digests = [hashlib.sha256(one).hexdigest() for one in found] or [spec]
+    contents = [file.read_bytes() for file in dict.fromkeys(files) if file is not None and file.is_file()]
+    if len(contents) == 1:
+        return hashlib.sha256(contents[0]).hexdigest()
+    digests = [hashlib.sha256(content).hexdigest() for content in contents] or [spec]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _parts(spec: str) -> tuple[str, str]:
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name:
-        raise ImportSpecError(f"{spec!r} is not understood: write package.module:name or path/to/file.py:name")
+        raise ImportSpecError(f"{spec!r} cannot be parsed: write package.module:name or path/to/file.py:name")
     return source, name
 
 
@@ -101,14 +100,14 @@ def _from_name(name: str) -> ModuleType:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(missing + ".")):
             raise ImportSpecError(
-                f"module {name!r} is not there: install it, run from its folder, or write path/to/file.py:name"
+                f"module {name!r} does not exist: install it, run from its folder, or write path/to/file.py:name"
             ) from error
         raise ImportSpecError(f"importing {name!r} failed: {type(error).__name__}: {error}") from error
 
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ImportSpecError(f"file {str(path)!r} is not there (looked in {Path.cwd()})")
+        raise ImportSpecError(f"file {str(path)!r} does not exist (searched in {Path.cwd()})")
     path = path.resolve()
     name = _module_name(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -122,7 +121,7 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # Behind a folder of modules without __init__.py, Python prefers a whole package of that name anywhere on the path.
+    # Python prefers a package anywhere on the path to a folder without __init__.py: remove the other users' folders meanwhile.
     for other in others:
         sys.path.remove(other)
     try:
@@ -131,7 +130,9 @@ def _from_file(path: Path) -> ModuleType:
         sys.modules.pop(name, None)
         hint = ""
         if isinstance(error, ModuleNotFoundError):
-            hint = f" (looked in {path.parent}; for modules of a folder above, run there and write package.module:name)"
+            hint = (
+                f" (searched in {path.parent}; for modules of a parent folder, run there and write package.module:name)"
+            )
         raise ImportSpecError(f"importing {str(path)!r} failed: {type(error).__name__}: {error}{hint}") from error
     finally:
         sys.path[1:1] = others
@@ -140,46 +141,46 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _module_name(path: Path) -> str:
-    """The name that the files beside it import it by, where that takes nothing over."""
+    """The name by which the files beside it import it, unless that name is protected."""
     return f"gauntlet_user_{path.stem}" if path.stem in _PROTECTED else path.stem
 
 
 def _put_first(folder: Path, *, fresh: bool = False) -> list[str]:
-    """Make `folder` the first on the path, and forget modules that its own would be taken for; `fresh`: its own too.
+    """Put `folder` first on `sys.path`, and forget modules of other folders that have the names of its modules.
 
-    Returns the other users' folders that were put on the path before and are there still.
+    `fresh`: forget its own modules too. Returns the folders of other users that are on the path.
     """
     text = str(folder)
     if text in _folders:
         _folders.remove(text)
         if text in sys.path:
             sys.path.remove(text)
-    others = [one for one in _folders if one in sys.path]
+    others = [other for other in _folders if other in sys.path]
     _folders.insert(0, text)
     sys.path.insert(0, text)
-    strangers = {
+    stale = {
         root
         for root in _own_names(folder) - _PROTECTED
         if root in sys.modules and (fresh or folder not in _homes(sys.modules[root]))
     }
-    for name in [name for name in sys.modules if name.partition(".")[0] in strangers]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in stale]:
         del sys.modules[name]
     importlib.invalidate_caches()
     return others
 
 
 def _own_names(folder: Path) -> set[str]:
-    """Names that can be imported from `folder`: its files, and its folders with Python files in them or one below."""
-    files = {one.stem for one in folder.glob("*.py")}
+    """Names that can be imported from `folder`: its files, and its folders with Python files at depth one or two."""
+    files = {file.stem for file in folder.glob("*.py")}
     return (
         files
-        | {one.parent.name for one in folder.glob("*/*.py")}
-        | {one.parent.parent.name for one in folder.glob("*/*/*.py")}
+        | {file.parent.name for file in folder.glob("*/*.py")}
+        | {file.parent.parent.name for file in folder.glob("*/*/*.py")}
     )
 
 
 def _homes(module: ModuleType) -> set[Path]:
-    """The folders that a top-level module or package lies in."""
+    """The folders that hold a top-level module or package."""
     places = list(getattr(module, "__path__", [])) or [getattr(module, "__file__", None)]
     return {Path(place).resolve().parent for place in places if place}
 
@@ -189,9 +190,9 @@ def _file_of(module: ModuleType) -> Path | None:
     return Path(file).resolve() if file else None
 
 
-def _defining_file(found: object) -> Path | None:
+def _defining_file(target: object) -> Path | None:
     try:
-        file = inspect.getsourcefile(inspect.unwrap(found))  # type: ignore[arg-type]
-    except TypeError:  # an instance, a partial or a builtin: no file of its own
+        file = inspect.getsourcefile(inspect.unwrap(target))  # type: ignore[arg-type]
+    except TypeError:  # instances, partials and builtins have no file
         return None
     return Path(file).resolve() if file else None

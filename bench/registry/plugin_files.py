@@ -1,4 +1,4 @@
-"""Plain Python files that register models, attacks, defenses and data: `--plugin mine.py`."""
+"""Plugins: Python files that register models, attacks, defenses and data, given by `--plugin FILE.py`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ class PluginError(ValueError):
 
 
 def load_plugins(files: Iterable[str]) -> None:
-    """Run these files, each once: one that is imported already is run again only where it has changed.
+    """Import plugin files. A file that is imported already is imported again only if it has changed.
 
-    Raises PluginError for a file that is not there, that fails, or that registers a name that is taken.
+    Raises PluginError for a file that does not exist, that fails, or that registers a name that is taken.
     """
     for file in files:
         if not file.endswith(".py"):
             raise PluginError(
-                f"plugin {file!r} is no Python file: write FILE.py (what is installed is found by its entry points)"
+                f"plugin {file!r} is not a Python file: write FILE.py (installed plugins are loaded by their entry points)"
             )
         try:
-            # Any name will do that every file has.
+            # Every module has the name `__name__`.
             import_object(f"{file}:__name__")
         except ImportSpecError as error:
             raise PluginError(f"plugin {file!r} cannot be loaded: {error}{_line(file, error)}") from error
 
 
 def load_recorded(files: Iterable[str]) -> None:
-    """Run the plugins that a stored run was made with. Raises PluginError."""
+    """Import the plugins that a stored run was made with. Raises PluginError."""
     for file in files:
         if not Path(file).is_file():
             raise PluginError(
-                f"plugin {file!r} of the run is not there (looked in {Path.cwd()}): run from the folder where it lies, or name "
-                "it by --plugin, which verify and show take"
+                f"plugin {file!r} of the run does not exist (searched in {Path.cwd()}): run from its folder, or name the file by "
+                "--plugin, an option of verify and show"
             )
         load_plugins([file])
 
 
 def _line(file: str, error: ImportSpecError) -> str:
-    """Where in the file it failed."""
+    """The line of the file that failed, as ` (line N)`; empty if it is unknown."""
     cause = error.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
     lines = [frame.lineno for frame in frames if Path(frame.filename) == Path(file).resolve()]

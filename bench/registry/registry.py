@@ -1,4 +1,4 @@
-"""One registry for models, data, attacks and defenses: entries by name, found by wildcard, imported lazily."""
+"""The generic registry of models, data, attacks and defenses. Entries have names, match wildcards and are imported lazily."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Entries of one kind by name. A string entry `"module:object"` is imported on first use.
 
-    `kind` is the word used in errors: "model", "attack", "defense", "data". `group` names the entry points by which installed
-    distributions offer more: their names count as registered, and are loaded when they are asked for. `adopt` checks an entry
-    object of that name and may return another in its place; it raises ValueError for one that is not usable.
+    `kind`: the word for error messages, such as "model" or "attack". `group`: the group of entry points by which installed
+    distributions offer entries; their names count as registered, and they are loaded on request. `adopt`: checks an entry and
+    returns it, or another in its place; raises ValueError for an entry that is not usable.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         adopt: Callable[[str, T], T] = lambda name, entry: entry,
         reserved: Sequence[Registry[Any]] = (),
     ) -> None:
-        """`reserved`: registries whose names cannot be taken here, and are suggested beside those of this registry."""
+        """`reserved`: registries whose names cannot be registered here, but are suggested for unknown names."""
         self.kind = kind
         self._group = group
         self._adopt = adopt
@@ -43,10 +43,10 @@ class Registry(Generic[T]):
         self._shadowed: dict[str, str] = {}
 
     def register(self, name: str, entry: T | str, by: Registrant | None = None) -> None:
-        """Add an entry; `by` says who does it, where that is not Gauntlet itself.
+        """Add an entry; `by`: its registrant, None for Gauntlet itself.
 
-        Raises ValueError where the name is taken or is not usable on a command line. It is not taken by the same file in an
-        earlier import, nor, for who is not installed, by an entry point.
+        Raises ValueError if the name is taken, or not usable on a command line. An entry that `by` may replace does not count as
+        taken; see `Registrant.may_replace`.
         """
         if not name or set(name) & set("*?[]()@, \t\n"):
             raise ValueError(f"{self.kind} name {name!r} is not usable: no spaces, commas, brackets or wildcards")
@@ -55,15 +55,15 @@ class Registry(Generic[T]):
         if name in self._entries:
             holder = self._registrants.get(name)
             if by is None or not by.may_replace(holder):
-                told = f" by {holder.where}" if holder is not None else ""
-                raise ValueError(f"{self.kind} {name!r} is registered already{told}: choose another name")
+                where = f" by {holder.where}" if holder is not None else ""
+                raise ValueError(f"{self.kind} {name!r} is registered already{where}: choose another name")
         self._entries[name] = entry if isinstance(entry, str) else self._adopt(name, entry)
         self._problems.pop(name, None)
         if by is not None:
             self._registrants[name] = by
 
     def get(self, name: str) -> T:
-        """The entry of that name. Raises LookupError that names near matches, or says why it cannot be loaded."""
+        """The entry of that name. Raises LookupError with close matches, or with the reason why it cannot be loaded."""
         self._load(name)
         if name in self._problems:
             raise LookupError(f"{self._problems[name]}: repair or uninstall it")
@@ -78,39 +78,39 @@ class Registry(Generic[T]):
         return entry
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Sorted names that match a shell wildcard; nothing is imported or built."""
+        """Sorted names that match a shell wildcard. Nothing is imported or built."""
         known = {*self._entries, *self._offered} - set(self._problems)
         return sorted(fnmatch.filter(known, pattern))
 
     def expand(self, pattern: str) -> list[str]:
-        """The names that `pattern` means: itself, or what the wildcard matches. Raises LookupError where nothing does.
+        """The names that match `pattern`, a name or a shell wildcard. Raises LookupError if there is none.
 
-        Of what a wildcard matches, entry points that cannot be loaded are left out: see `problems`.
+        A wildcard leaves out entry points that cannot be loaded; see `problems`.
         """
         if pattern in self:
             return [pattern]
         wild = bool(set(pattern) & set("*?["))
         if not wild:
             self.load_offers()
-        found = self.names(pattern)
-        for name in found:
+        matches = self.names(pattern)
+        for name in matches:
             self._load(name)
-        found = [name for name in found if name in self._entries]
-        if not found:
+        matches = [name for name in matches if name in self._entries]
+        if not matches:
             raise LookupError(self._unknown(pattern))
-        return found
+        return matches
 
     def load_offers(self) -> None:
-        """Load every entry point, so that `problems` is complete, and what they register under other names is known."""
+        """Load every entry point. Then `problems` is complete, and entries registered under other names are known."""
         for name, points in self._offered.items():
             if self._is_reserved(name) or (name in self._entries and name not in self._registrants):
                 self._shadowed[name] = (
-                    f"{self.kind} {name!r} of {_distributions(points)} is not used: the name is Gauntlet's own"
+                    f"{self.kind} {name!r} of {_distributions(points)} is not used: the name belongs to Gauntlet"
                 )
             self._load(name)
 
     def origin(self, name: str) -> str:
-        """Who registered that name, a file or a distribution; empty for Gauntlet's own."""
+        """The file or distribution that registered the name; empty for Gauntlet's own entries."""
         holder = self._registrants.get(name)
         return holder.where if holder is not None else ""
 
@@ -127,7 +127,7 @@ class Registry(Generic[T]):
         return offers(self._group) if self._group else {}
 
     def _load(self, name: str) -> None:
-        """Load the entry point of that name, if there is one; a failure becomes a problem."""
+        """Load the entry point of that name, if there is one. A failure is recorded in `problems`."""
         if name in self._entries or name in self._problems or name not in self._offered:
             return
         points = self._offered[name]
@@ -135,15 +135,15 @@ class Registry(Generic[T]):
             if len(points) > 1:
                 raise ValueError("each offers it; uninstall all but one")
             with loading(points[0]):
-                found = points[0].load()
-                if name not in self._entries and callable(found):
-                    found = found()
+                entry = points[0].load()
+                if name not in self._entries and callable(entry):
+                    entry = entry()
                 if name not in self._entries:
-                    self.register(name, found, Registrant(distribution(points[0]), {}, installed=True))
+                    self.register(name, entry, Registrant(distribution(points[0]), {}, installed=True))
         except (Exception, SystemExit) as error:
             self._entries.pop(name, None)
-            told = f"{type(error).__name__}: {error}"
-            self._problems[name] = f"{self.kind} {name!r} of {_distributions(points)} cannot be loaded ({told})"
+            reason = f"{type(error).__name__}: {error}"
+            self._problems[name] = f"{self.kind} {name!r} of {_distributions(points)} cannot be loaded ({reason})"
 
     def _imported(self, name: str, entry: str) -> T:
         module, _, attribute = entry.partition(":")

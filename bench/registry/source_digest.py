@@ -1,4 +1,4 @@
-"""What stands for a user's code in keys: the file that it is defined in, and those of its own that it imports."""
+"""Digests of users' code for cache keys: of the defining file, and of the user's files that it imports."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"gauntlet", "numpy", "torch"}
-"""Never looked for among a user's files."""
+"""Modules that are never searched among a user's files."""
 
 
 def code_digest(*objects: Any) -> str:
-    """sha256 over the files in which these functions or classes are defined, and over those that they import, directly or not,
-    from their own package, from beside it, or from the working folder.
+    """sha256 of the files that define these functions or classes, and of all files that they import, directly or indirectly, from
+    their own package, from its folder, or from the working folder.
 
-    Empty where all are Gauntlet's, which has versions of its own. Installed libraries are not covered, nor are files that are
-    not Python. Code that is in no file is told apart by its text, and where that is not to be had by a number drawn at random.
+    Empty if all belong to Gauntlet, whose attacks and defenses have versions. Installed libraries and files that are not Python
+    are not covered. Code outside files is represented by its source text, or by a random number if that is not available.
     """
     parts: set[tuple[str, str]] = set()
     for one in _functions(objects):
@@ -40,9 +40,9 @@ def _sha256(content: bytes) -> str:
 
 
 def _functions(objects: Iterable[Any]) -> list[Any]:
-    """The functions and classes behind partials, decorated functions, closures, and objects that can be called: a builder of
-    Gauntlet's may make what a user wrote."""
-    waiting, found = list(objects), []
+    """The functions and classes inside partials, decorated functions, closures and callable objects: a builder of Gauntlet's may
+    wrap a user's code."""
+    waiting, functions = list(objects), []
     while waiting:
         one = waiting.pop()
         if isinstance(one, functools.partial):
@@ -50,55 +50,55 @@ def _functions(objects: Iterable[Any]) -> list[Any]:
             continue
         one = inspect.unwrap(one)
         one = one if hasattr(one, "__qualname__") and hasattr(one, "__module__") else type(one)
-        if one not in found:
-            found.append(one)
+        if one not in functions:
+            functions.append(one)
             waiting += filter(
                 callable, inspect.getclosurevars(one).nonlocals.values() if inspect.isfunction(one) else ()
             )
-    return found
+    return functions
 
 
-def _file(found: Any) -> Path | None:
+def _file(code: Any) -> Path | None:
     try:
-        file = inspect.getsourcefile(found)
+        file = inspect.getsourcefile(code)
     except TypeError:  # a class typed in an interactive session
         return None
     return Path(file).resolve() if file and Path(file).is_file() else None
 
 
-def _text(found: Any) -> bytes:
+def _text(code: Any) -> bytes:
     try:
-        return inspect.getsource(found).encode()
+        return inspect.getsource(code).encode()
     except (OSError, TypeError):
         return uuid.uuid4().bytes
 
 
 def _closure(file: Path) -> dict[Path, str]:
-    """The file and those that it imports of its own, with their paths below the folder that they are imported from."""
+    """The file and the user's files that it imports, with their paths relative to the folder of the import."""
     root = file.parent
     while (root / "__init__.py").is_file():
         root = root.parent
     top = file.relative_to(root).parts[0].removesuffix(".py")
-    # Beside an installed package lies everything else that is installed.
+    # The folder of an installed package holds all other installed packages.
     installed = next(root.glob("*.dist-info"), None) is not None
-    found: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     waiting = [(root, file)]
     while waiting:
         base, one = waiting.pop()
-        if one in found:
+        if one in names:
             continue
-        found[one] = one.relative_to(base).as_posix()
+        names[one] = one.relative_to(base).as_posix()
         for name in _imports(one, base):
             first = name.partition(".")[0]
             if first in _LIBRARIES or (installed and first != top):
                 continue
             for place in (root,) if installed else dict.fromkeys((root, Path.cwd())):
                 waiting += [(place, part) for part in _modules(name, place)]
-    return found
+    return names
 
 
 def _imports(file: Path, base: Path) -> Iterator[str]:
-    """The dotted names that a file imports, wherever in it; relative ones below `base`."""
+    """The dotted names of all imports in a file; relative imports are resolved below `base`."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -113,7 +113,7 @@ def _imports(file: Path, base: Path) -> Iterator[str]:
 
 
 def _modules(name: str, place: Path) -> Iterator[Path]:
-    """The files that importing a dotted name from a folder runs."""
+    """The files that run when a dotted name is imported from a folder."""
     path = place
     for part in name.split("."):
         path = path / part

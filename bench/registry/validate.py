@@ -1,4 +1,4 @@
-"""What is checked of, and added to, entries that come from outside: type, name, digest of their code, clear errors."""
+"""Validation of registered entries from outside Gauntlet: type, name and settings; also adds the digest of their code."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gauntlet.defenses.pipeline.card import DefenseEntry, DefenseKind
 E = TypeVar("E")
 
 _ATTACK_KINDS = ("white-box", "black-box", "decision-based", "transfer", "naive")
-"""The kinds of those that seek adversarial examples: the others need more than an attack is given."""
+"""Kinds of attacks that search for adversarial examples; other kinds are not built from attack entries."""
 
 
 def checked(kind: type[E], name: str, entry: E) -> E:
-    """The entry, if it is one. Raises ValueError."""
+    """The entry, after a check of its type. Raises ValueError."""
     if not isinstance(entry, kind):
         raise ValueError(f"{name!r} is a {type(entry).__name__}: give {kind.__name__}(card, …), or its 'module:object'")
     return entry
 
 
 def adopt_attack(name: str, entry: AttackEntry) -> AttackEntry:
-    """The attack under the name that it is registered by, with the digest of its code; Gauntlet's own as they are."""
+    """The attack under its registered name, with the digest of its code. Gauntlet's own attacks are returned unchanged."""
     digest = code_digest(checked(AttackEntry, name, entry).build)
     if not digest:
         return entry
@@ -38,8 +38,8 @@ def adopt_attack(name: str, entry: AttackEntry) -> AttackEntry:
 
 
 def adopt_defense(name: str, entry: DefenseEntry) -> DefenseEntry:
-    """The defense under the name that it is registered by, with the digest of its code; Gauntlet's own as they are."""
-    builders = [one for one in (checked(DefenseEntry, name, entry).build, entry.substitute) if one is not None]
+    """The defense under its registered name, with the digest of its code. Gauntlet's own defenses are returned unchanged."""
+    builders = [build for build in (checked(DefenseEntry, name, entry).build, entry.substitute) if build is not None]
     digest = code_digest(*builders)
     if not digest:
         return entry
@@ -59,7 +59,7 @@ def _made_attack(name: str, build: Callable[..., Any], threat: ThreatModel, **se
     version = getattr(made, "version", None)
     if not isinstance(version, int):
         raise ValueError(
-            f"attack {name!r} has version {version!r}: give its class a whole number `version`, which rises with its output"
+            f"attack {name!r} has version {version!r}: give its class an integer `version`, and raise it when the output changes"
         )
     if not callable(made):
         from gauntlet.attacks.solving.cascade import Cascade
@@ -84,15 +84,15 @@ def _made_defense(name: str, kind: str, build: Callable[..., Any], **settings: A
     return made
 
 
-def _called(what: str, build: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+def _called(entry: str, build: Callable[..., Any], *given: Any, **settings: Any) -> Any:
     try:
         return build(*given, **settings)
-    except (TypeError, ValueError, LookupError):  # of settings that are not there, or not right
+    except (TypeError, ValueError, LookupError):  # for unknown or invalid settings
         raise
     except Exception as error:
-        raise ValueError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{entry} cannot be built: {type(error).__name__}: {error}") from error
 
 
-def _one_of(what: str, value: Any, choices: tuple[str, ...]) -> None:
+def _one_of(subject: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{what} {value!r}: use {', '.join(choices)}")
+        raise ValueError(f"{subject} {value!r}: use {', '.join(choices)}")

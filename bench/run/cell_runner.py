@@ -1,4 +1,4 @@
-"""Running one cell: ask the worker for what the store does not hold, and store it block by block."""
+"""Running one cell: the worker computes the blocks that the store does not hold, and each is stored when it is finished."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record
 from gauntlet.leaderboard.results.store import Store
 
-Tell = Callable[[int], None]
+SampleProgress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""
 
 
 def prepare_cell(
     request: Request, work: Work, measurements: Measurements | None
 ) -> tuple[Request, PreparedCell | CellError]:
-    """Have the worker prepare a cell, and store what it measured. Raises StoreError.
+    """Have the worker prepare a cell, and store its measurements. Raises StoreError.
 
-    Of several workers the first one's measurements count: the request that comes back has them. `measurements`: None stores
-    nothing.
+    If several workers measure the same pipeline, the measurements that were stored first count; the returned request has them.
+    `measurements`: None stores nothing.
     """
     cell = request.cell
     if measurements is not None:
@@ -56,15 +56,15 @@ def run_cell(
     store: Store,
     *,
     fresh: bool = False,
-    tell: Tell = lambda count: None,
+    progress: SampleProgress = lambda count: None,
 ) -> CellResult:
     """Run the missing blocks of a prepared cell, store them, and return all of its blocks.
 
-    A failure of the model, the attack or the verifier becomes the result's error, stored beside the blocks that were finished;
-    StoreError and KeyboardInterrupt go to the caller.
+    A failure of the model, the attack or the verifier becomes the result's error, which is stored beside the finished blocks.
+    StoreError and KeyboardInterrupt propagate.
     """
     records = stored_records(prepared, store, fresh=fresh)
-    tell(sum(len(record.samples) for record in records.values()))
+    progress(sum(len(record.samples) for record in records.values()))
     missing = [block.key for block in prepared.blocks if block.key not in records]
     expected = expected_logits(prepared, records)
     error = None
@@ -74,7 +74,7 @@ def run_cell(
             error = checked if isinstance(checked, CellError) else None
         if error is None:
             error = _run(
-                replace(request, check=False, run=tuple(missing), expected=expected), work, store, records, tell
+                replace(request, check=False, run=tuple(missing), expected=expected), work, store, records, progress
             )
     if error is None:
         store.clear_error(request.cell.name)
@@ -84,12 +84,14 @@ def run_cell(
     return CellResult(prepared.cell, ordered, error, expected=prepared.samples)
 
 
-def _run(request: Request, work: Work, store: Store, records: dict[str, Record], tell: Tell) -> CellError | None:
-    """Store what the worker sends, and put it into `records`; the failure, if one ended it."""
+def _run(
+    request: Request, work: Work, store: Store, records: dict[str, Record], progress: SampleProgress
+) -> CellError | None:
+    """Store the blocks that the worker sends, and add them to `records`. Returns the error if the worker failed."""
     with closing(work(request)) as messages:
         for message in messages:
             if isinstance(message, BlockRecord):
-                # The store has its examples: those of a large set would not fit into memory.
+                # Without its examples, which are in the store: those of a large data set would not fit into memory.
                 record = from_file(BytesIO(message.content))
                 if not store.add(message.key, message.content):
                     try:
@@ -100,12 +102,12 @@ def _run(request: Request, work: Work, store: Store, records: dict[str, Record],
                         )
                 records[message.key] = record
             elif isinstance(message, Progress):
-                tell(message.samples)
+                progress(message.samples)
             elif isinstance(message, Failure):
                 return cell_error(request.cell, message)
     return None
 
 
 def cell_error(cell: Cell, failure: Failure) -> CellError:
-    """The record of a failure."""
+    """The stored form of a failure."""
     return CellError(cell.info, failure.kind, failure.message, failure.traceback, failure.provenance)

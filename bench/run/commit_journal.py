@@ -1,7 +1,7 @@
-"""The commits at which the cells of a results folder were requested, with the keys of the blocks that answered.
+"""The journal of a results folder: the commits that requested the blocks of each cell.
 
-A block records the commit at which it was computed. A later commit with the same key is answered by that block and leaves no
-trace in the store; it leaves one here.
+A block names the commit at which it was computed. A later commit whose model has the same key gets that block from the store
+and leaves no trace there, so the request is recorded here.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class CommitRequest:
     """ISO 8601."""
 
 
-def note(root: Path, cell: str, keys: Sequence[str]) -> None:
-    """Append to `history/<cell>.jsonl` that the blocks with these keys were requested at the commit of the working folder.
+def record_request(root: Path, cell: str, keys: Sequence[str]) -> None:
+    """Append the current commit and the requested keys to `history/<cell>.jsonl`. Outside git nothing is written.
 
-    Nothing is written outside git, or if the last line says the same. Raises WriteError.
+    A request that equals the last line is not repeated. Raises WriteError.
     """
     head, dirty = commit()
     if head is None:
         return
     path = root / "history" / f"{cell}.jsonl"
     try:
-        known, _ = _entries(path)
-        if known and (known[-1][0].commit, known[-1][0].dirty, known[-1][1]) == (head, dirty, list(keys)):
+        entries, _ = _read_entries(path)
+        if entries and (entries[-1][0].commit, entries[-1][0].dirty, entries[-1][1]) == (head, dirty, list(keys)):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"commit": head, "dirty": dirty, "time": now(), "keys": list(keys)})
@@ -51,13 +51,13 @@ def note(root: Path, cell: str, keys: Sequence[str]) -> None:
         raise WriteError.of(path, error) from error
 
 
-def commit_requests(root: Path) -> tuple[dict[str, list[CommitRequest]], list[str]]:
-    """The requests for each block of a results folder by its key, and a sentence for each file that cannot be read whole."""
+def requests_by_block(root: Path) -> tuple[dict[str, list[CommitRequest]], list[str]]:
+    """The requests for each block of a results folder, by key, and a sentence for each file with unreadable parts."""
     requests: dict[str, list[CommitRequest]] = {}
     skipped = []
     for path in sorted((root / "history").glob("*.jsonl")):
         try:
-            entries, damaged = _entries(path)
+            entries, damaged = _read_entries(path)
         except OSError as error:
             skipped.append(f"{path} cannot be read: {error}")
             continue
@@ -69,8 +69,8 @@ def commit_requests(root: Path) -> tuple[dict[str, list[CommitRequest]], list[st
     return requests, skipped
 
 
-def _entries(path: Path) -> tuple[list[tuple[CommitRequest, list[str]]], int]:
-    """The valid lines, and the number of damaged ones. Raises OSError."""
+def _read_entries(path: Path) -> tuple[list[tuple[CommitRequest, list[str]]], int]:
+    """The readable lines, and the number of damaged ones. Raises OSError."""
     if not path.exists():
         return [], 0
     entries, damaged = [], 0

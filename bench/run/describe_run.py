@@ -1,4 +1,4 @@
-"""A stored run in lines of text: its cells, or one sample; and its pictures."""
+"""Describing a stored run in lines of text: its cells or a sample; and drawing its pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.run.pictures import Drawn, Gallery, NoPictureError, Patterns, sample_path
+from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, WrittenPicture, sample_path
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_table
@@ -39,42 +39,42 @@ def describe_run(folder: Path) -> Iterator[str]:
             cost = cells.costs(result)
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
             robust = f"robust {sum(int(block.samples.robust.sum()) for block in result.blocks)}"
-            found = describe_result(result) if result.cell.corrupts else robust
-            yield f"{title}: {found} of {n}, {cost.seconds:.2f} s, {passes}"
+            figure = describe_result(result) if result.cell.corrupts else robust
+            yield f"{title}: {figure} of {n}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
 
 
 def draw_pictures(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = ()) -> Iterator[str]:
-    """Write the pictures of every row that the patterns match; a line for each picture, or the reason why it is missing."""
+    """Draw the pictures of every row that the patterns match. Yields the path of each picture, or why it is missing."""
     gallery = Gallery(load_run(folder, plugins))
     for row in gallery.rows(patterns):
         yield visible(row.title)
-        for drawn in gallery.draw(row):
-            yield f"  {_describe(drawn)}"
+        for picture in gallery.draw(row):
+            yield f"  {_describe(picture)}"
 
 
 def describe_sample(
     folder: Path, sample: str, patterns: Patterns, *, pictures: bool, plugins: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """A line on the sample with the id `sample` for each cell that the patterns match, and its pictures if `pictures`.
+    """A line for each cell that has the sample and matches the patterns. `pictures`: draw the sample, too.
 
-    Raises NoPictureError if no such cell has the sample.
+    Raises NoPictureError if no matching cell has the sample.
     """
     gallery = Gallery(load_run(folder, plugins))
-    seen = False
+    has_sample = False
     for row in gallery.rows(patterns):
         lines = [line for cell in row.cells for line in _sample_lines(cell, gallery.result(cell), sample)]
         if not lines:
             continue
-        seen = True
+        has_sample = True
         yield visible(row.title)
         yield from (f"  {line}" for line in lines)
         if pictures:
-            drawn = gallery.draw_sample(row, sample)
-            yield "  no picture: no attack broke the sample" if drawn is None else f"  {_describe(drawn)}"
+            picture = gallery.draw_sample(row, sample)
+            yield "  no picture: no attack broke the sample" if picture is None else f"  {_describe(picture)}"
         elif sample_path(row, sample).is_file():
             yield f"  picture: {sample_path(row, sample)}"
-    if not seen:
+    if not has_sample:
         raise NoPictureError(
             f"sample {sample!r} is in no finished block of these cells: correct --sample; ids are those of the data set, such as "
             f"{_some_ids(gallery)}"
@@ -83,23 +83,25 @@ def describe_sample(
 
 def _sample_lines(cell: Cell, result: CellResult, sample: str) -> Iterator[str]:
     for block in result.blocks:
-        found = block.samples
-        for row in np.flatnonzero(found.id == sample).tolist():
-            clean, label = int(found.clean_prediction[row]), int(found.label[row])
-            parts = [f"label {label}", f"clean {clean}" if clean != label else "clean right"]
-            if np.isnan(found.distance[row]):
+        samples = block.samples
+        for row in np.flatnonzero(samples.id == sample).tolist():
+            clean, label = int(samples.clean_prediction[row]), int(samples.label[row])
+            parts = [f"label {label}", f"clean {clean}" if clean != label else "clean correct"]
+            if np.isnan(samples.distance[row]):
                 parts.append("not attacked" if clean != label else "no example found")
             else:
-                parts.append(f"adversarial {int(found.prediction[row])} at {cell.info.norm} {found.distance[row]:.4g}")
-                parts[-1] += " (beyond eps)" if found.robust[row] else ""
-            parts.append("robust" if found.robust[row] else "not robust")
-            parts.append(f"margin {found.margin[row]:.4g}")
-            if found.stage and found.stage[row]:
-                parts.append(f"broken by stage {found.stage[row]}")
+                parts.append(
+                    f"adversarial {int(samples.prediction[row])} at {cell.info.norm} {samples.distance[row]:.4g}"
+                )
+                parts[-1] += " (beyond eps)" if samples.robust[row] else ""
+            parts.append("robust" if samples.robust[row] else "not robust")
+            parts.append(f"margin {samples.margin[row]:.4g}")
+            if samples.stage and samples.stage[row]:
+                parts.append(f"broken by stage {samples.stage[row]}")
             if cell.info.randomised:
-                wrong = Proportion(round(DRAWS * float(found.wrong_share_scored[row])), DRAWS)
+                wrong = Proportion(round(DRAWS * float(samples.wrong_share_scored[row])), DRAWS)
                 parts.append(f"wrong in {with_interval(wrong)} % of {DRAWS} fresh draws")
-            parts.append(f"{found.forwards[row]:.0f} + {found.backwards[row]:.0f} passes")
+            parts.append(f"{samples.forwards[row]:.0f} + {samples.backwards[row]:.0f} passes")
             seed = f" (seed {cell.info.seed})" if cell.info.seed else ""
             yield f"{visible(cell.info.attack)}{seed}: {', '.join(map(visible, parts))}"
 
@@ -114,5 +116,7 @@ def _some_ids(gallery: Gallery) -> str:
     return ", ".join(repr(name) for name in islice(dict.fromkeys(ids), 3)) or "(nothing is stored yet)"
 
 
-def _describe(drawn: Drawn) -> str:
-    return f"not drawn: {drawn.path.name}: {visible(drawn.missing)}" if drawn.missing else f"written: {drawn.path}"
+def _describe(picture: WrittenPicture) -> str:
+    if picture.missing:
+        return f"not drawn: {picture.path.name}: {visible(picture.missing)}"
+    return f"written: {picture.path}"

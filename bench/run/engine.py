@@ -1,4 +1,4 @@
-"""The local engine: walk a plan, have the worker run what the store does not hold, write the leaderboard."""
+"""The local engine: walks a plan, has the worker run the cells that the store does not hold, and writes the leaderboard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gauntlet.bench.environment.provenance import device_name, versions
 from gauntlet.bench.executors.executable import RunSettings
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.prepare.prepare import Workbench
-from gauntlet.bench.run.cell_runner import Tell, prepare_cell, run_cell
+from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
 from gauntlet.bench.run.run_folder import Run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
@@ -41,7 +41,7 @@ class ReadyCell:
 
 
 class Engine:
-    """One run on one device. Cells may be run in any order, by several processes on the same folder."""
+    """A run on one device. Cells can be run in any order, also by several processes on the same folder."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Engine:
         started: str | None = None,
         dry: bool = False,
     ) -> None:
-        """`dry`: only look, write nothing. Raises ConfigError for a device or precision that is not there, StoreError."""
+        """`dry`: write nothing. Raises ConfigError for a device or precision that is not available, StoreError."""
         self.config = config
         self.settings = RunSettings(
             choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
@@ -70,10 +70,10 @@ class Engine:
         self.run = run if dry else start_run(config.out, plan, context, config.plugins)
 
     def begin(self) -> None:
-        """Start to write. Where all cells are about one model on one data set, these are loaded first.
+        """Start to write. If all cells have the same model and data, these are loaded first.
 
-        A fault of theirs concerns every cell: it raises ValueError or LookupError, and nothing is written. Of several models,
-        a faulty one is an error of its own cells.
+        A model or data set that cannot be loaded then raises ValueError or LookupError, and nothing is written. Among several
+        models, the cells of a faulty model end in error.
         """
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
@@ -83,7 +83,7 @@ class Engine:
                 raise ValueError(str(error)) from error
             except (ValueError, LookupError):
                 raise
-            except Exception:  # noqa: S110  # whatever else a user's model raises, its cells report, with the traceback
+            except Exception:  # noqa: S110  # cells report other exceptions of a user's model, with the traceback
                 pass
         self.run = start_run(self.run.root, self.run.plan, self.run.context, self.run.plugins)
         self.dry = False
@@ -93,7 +93,7 @@ class Engine:
         return Request(cell, batch_size=self.settings.batch_size, keep_adversarials=self.settings.keep_adversarials)
 
     def prepare(self, cell: Cell) -> ReadyCell | CellError:
-        """Load and key a cell; a failure (the model does not build, the data are wrong) is stored as its error."""
+        """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error."""
         measurements = None if self.dry else Measurements(self.run.root)
         request, prepared = prepare_cell(self.request(cell), self.work, measurements)
         if isinstance(prepared, CellError):
@@ -116,22 +116,24 @@ class Engine:
             self.run.note_published(name, [*stated, *prepared.published])
 
     def stored(self, ready: ReadyCell) -> bool:
-        """Whether the store answers the whole cell, so that nothing is run."""
+        """Whether the store holds the whole cell, so that nothing is run."""
         return not self.config.fresh and all(self.run.store.has(block.key) for block in ready.prepared.blocks)
 
-    def execute(self, ready: ReadyCell, tell: Tell = lambda count: None) -> CellResult:
-        """Run what is missing of a prepared cell."""
-        return run_cell(ready.request, ready.prepared, self.work, self.run.store, fresh=self.settings.fresh, tell=tell)
+    def execute(self, ready: ReadyCell, progress: SampleProgress = lambda count: None) -> CellResult:
+        """Run the missing blocks of a prepared cell."""
+        return run_cell(
+            ready.request, ready.prepared, self.work, self.run.store, fresh=self.settings.fresh, progress=progress
+        )
 
-    def cell(self, cell: Cell, tell: Tell = lambda count: None) -> CellResult:
-        """Prepare and execute."""
+    def cell(self, cell: Cell, progress: SampleProgress = lambda count: None) -> CellResult:
+        """Prepare and execute a cell."""
         ready = self.prepare(cell)
         if isinstance(ready, CellError):
             return CellResult(cell.info, (), ready)
-        return self.execute(ready, tell)
+        return self.execute(ready, progress)
 
     def alarms(self, cell: Cell) -> list[str]:
-        """A sentence where the store holds a sample of the cell's row that is both certified and broken."""
+        """A sentence if a stored sample of the cell's row is both certified and broken, else nothing."""
         row = [other for other in self.run.plan.cells if row_key(other.info) == row_key(cell.info)]
         if not any(other.info.proves for other in row):
             return []
@@ -173,9 +175,9 @@ def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[st
             ("robust accuracy", robust, expectation.min_robust, float.__lt__),
             ("robust accuracy", robust, expectation.max_robust, float.__gt__),
         ]
-        # Bounds on robust accuracy are about adversaries.
-        for what, value, bound, fails in bounds[:1] if cell.corrupts else bounds:
+        # Bounds on robust accuracy concern attacks only.
+        for figure, value, bound, fails in bounds[:1] if cell.corrupts else bounds:
             if bound is not None and fails(value, float(bound)):
                 side = "below the expected minimum" if fails is float.__lt__ else "above the expected maximum"
-                sentences.append(f"{cell.title} {cell.threat}: {what} {value:.1%} is {side} {bound:.1%} (n={n})")
+                sentences.append(f"{cell.title} {cell.threat}: {figure} {value:.1%} is {side} {bound:.1%} (n={n})")
     return sentences

@@ -1,4 +1,4 @@
-"""What a plan would cost: what the store holds already, and an estimate for the rest from one timed pass."""
+"""Estimating the cost of a plan: samples that are stored, and seconds for the others from a timed pass."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from gauntlet.leaderboard.results.record import CellError
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A cell of a plan before it is run."""
+class CostEstimate:
+    """The estimated cost of a cell."""
 
     title: str
     n: int
     stored: int
-    """Samples that the store answers."""
+    """Number of samples that the store holds."""
     seconds: float | None
-    """At most, for the rest, if no sample is broken early; None where it is not known (whole attacks, errors)."""
+    """Upper bound for the other samples, reached if no sample is broken early; None if unknown (whole attacks, errors)."""
     error: str = ""
 
 
-def estimate(engine: Engine) -> list[Estimate]:
-    """One entry a cell. A pass of each model behind each defense is timed once."""
+def estimate(engine: Engine) -> list[CostEstimate]:
+    """An estimate for each cell. A pass of each model with each defense is timed once."""
     speeds: dict[tuple[object, str], float] = {}
     return [_cell(engine, cell, speeds) for cell in engine.run.plan.cells]
 
 
-def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -> Estimate:
+def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -> CostEstimate:
     title = engine.run.plan.title(cell)
     ready = engine.prepare(cell)
     if isinstance(ready, CellError):
-        return Estimate(title, 0, 0, None, ready.message)
+        return CostEstimate(title, 0, 0, None, ready.message)
     prepared = engine.workbench.prepare(cell)
     n = len(prepared.data.labels)
     stored = sum(len(block.indices) for block in prepared.blocks if engine.run.store.has(block.key))
     stages = prepared.attack.stages
     if not stages:
-        return Estimate(title, n, stored, None if stored < n else 0.0)
+        return CostEstimate(title, n, stored, None if stored < n else 0.0)
     pair = (cell.model, str(cell.defense))
     if stored < n and pair not in speeds:
         speeds[pair] = _seconds_a_pass(prepared, engine.settings.device)
     passes = sum(stage.rule.budget * stage.rule.total_restarts for stage in stages)
-    return Estimate(title, n, stored, (n - stored) * passes * speeds.get(pair, 0.0))
+    return CostEstimate(title, n, stored, (n - stored) * passes * speeds.get(pair, 0.0))
 
 
 def _seconds_a_pass(prepared: Prepared, device: torch.device) -> float:
-    """Forward and backward for one image, on the form that is attacked and, where low precision needs one, the second."""
+    """Seconds of a forward and a backward pass for an image, on the attacked form and, for low precision, the full form."""
     images, labels = prepared.data.images[:64].to(device), prepared.data.labels[:64].to(device)
     forms = (prepared.light, prepared.light.full)
     return sum(_fastest(form.module, images, labels) for form in forms if form is not None) / len(images)

@@ -1,4 +1,4 @@
-"""What `gauntlet.evaluate` returns."""
+"""The result of `gauntlet.evaluate`."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 
 
 class CellFailedError(RuntimeError):
-    """An attack failed, so that no worst case can be given; the message names the attack and the reason."""
+    """An attack failed, so there is no worst case; the message names the attack and the reason."""
 
 
 class Accuracy(float):
-    """A share of correct samples, with its 95 % interval."""
+    """A share of correct samples in [0, 1], with its 95 % interval."""
 
     n: int
-    """Samples."""
+    """Number of samples."""
     interval: tuple[float, float]
-    """95 %, Clopper-Pearson: of sampling only."""
+    """95 % Clopper-Pearson interval; it covers sampling only."""
     _proportion: Proportion
 
     def __new__(cls, proportion: Proportion) -> Accuracy:
-        """From a proportion."""
+        """The accuracy of a proportion."""
         made = super().__new__(cls, proportion.estimate)
         made.n, made.interval = proportion.n, proportion.interval
         made._proportion = proportion
         return made
 
     def __getnewargs__(self) -> tuple[Any, ...]:
-        # What copying and pickling pass to __new__, which for a float would be the bare number.
+        # The argument of __new__ when copying and unpickling; by default, a float passes its number.
         return (self._proportion,)
 
     def __repr__(self) -> str:
@@ -55,38 +55,38 @@ class Accuracy(float):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
-    """One model under one threat model; per-sample fields are in the order of the images."""
+    """The evaluation of a model under a threat model. Per-sample fields are in the order of the images."""
 
     threat: ThreatModel
     clean_accuracy: Accuracy
     robust_accuracy: Accuracy
-    """Worst case over the attacks: an upper bound of the truth."""
+    """In the worst case over the attacks: an upper bound of the true robust accuracy."""
     correct: Tensor
-    """bool (N,), when clean."""
+    """bool (N,), classified correctly when clean."""
     robust: Tensor
-    """bool (N,), correct when clean and under every attack (towards a class: not taken for it under any)."""
+    """bool (N,), correct when clean and under every attack (targeted: never classified as the target)."""
     success: Tensor
-    """float64 (N,), the probability that the worst example is misclassified: 0 or 1 for a deterministic model, of a
-    randomised one the share of fresh draws that had no part in choosing it."""
+    """float64 (N,), the probability that the worst example is misclassified. For a deterministic model 0 or 1; for a randomised
+    model the share among fresh draws that were not used to choose the example."""
     success_interval: Tensor
-    """float64 (N, 2), its 95 % Clopper-Pearson interval; of a deterministic model the value itself."""
+    """float64 (N, 2), the 95 % Clopper-Pearson interval of `success`; for a deterministic model the value itself."""
     adversarials: Tensor
-    """(N, C, H, W), the closest verified adversarial example inside eps, the clean image where there is none."""
+    """(N, C, H, W), the closest verified adversarial example within eps; the clean image if there is none."""
     distance: Tensor
-    """float64 (N,), measured distance of the example in the threat model's norm; infinite where there is none."""
+    """float64 (N,), measured distance of the example in the threat model's norm; infinite if there is none."""
     flags: tuple[Flag, ...]
-    """What to know before trusting the figure."""
+    """Warnings on the robust accuracy, from the checks."""
     per_attack: pd.DataFrame
-    """A row an attack: robust accuracy, passes and seconds."""
+    """A row for each attack: robust accuracy, passes a sample and seconds."""
     corruption: CorruptionAccuracy | None = None
-    """What common corruptions leave of the accuracy; None where none was asked for."""
+    """Accuracy under common corruptions; None if none was requested."""
 
     def __repr__(self) -> str:
         lines = [
             f"threat model     {self.threat}",
             *filter(None, [target_meaning(str(self.threat))]),
             f"clean accuracy   {self.clean_accuracy!r}",
-            f"robust accuracy  {self.robust_accuracy!r}, an upper bound: the worst case over {len(self.per_attack)} attacks",
+            f"robust accuracy  {self.robust_accuracy!r}, an upper bound (worst case over {len(self.per_attack)} attacks)",
         ]
         lines += [
             f"  {row['attack']:<28} {100 * row['robust_accuracy']:5.1f} %   {row['seconds']:7.2f} s   "
@@ -97,20 +97,20 @@ class Evaluation:
             mean = self.corruption.mean
             low, high = (100 * end for end in mean.interval)
             figure = f"{100 * mean.estimate:.1f} % [{low:.1f}, {high:.1f}] (n={mean.n})"
-            lines.append(f"corruptions      {figure}, the mean over {len(self.corruption.by_label)} of them")
+            lines.append(f"corruptions      {figure}, the mean over {len(self.corruption.by_label)} corruptions")
         lines += [f"{flag.severity.upper()} {flag.name}: {flag.message}" for flag in self.flags]
         return "\n".join(lines)
 
 
 def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: Data, threat: str) -> Evaluation:
-    """Bring the cells of one model together; `stored` are the same cells with their adversarial examples.
+    """Combine the cells of a model. `stored`: the same cells with their adversarial examples.
 
-    Raises CellFailedError where a cell failed.
+    Raises CellFailedError if a cell failed.
     """
     for result in results:
         if result.error is not None:
             raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
-    # Attacks of several suites, or of none, are one row here.
+    # All attacks form one row, whatever their suites.
     together = [replace(result, cell=replace(result.cell, suite="")) for result in results]
     worst, crossed = worst_case(together), cross_flags(together)
     proven = bracket(together, worst)
@@ -132,7 +132,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
             samples = block.samples
             for row, image in enumerate(samples.adversarial):
                 at = place[str(samples.id[row])]
-                # An example that fresh draws of a randomised model do not confirm is none.
+                # For a randomised model, an example counts only if fresh draws confirm it.
                 counts = image is not None and not samples.robust[row] and not robust[at]
                 if counts and samples.distance[row] <= limit(parsed) and samples.distance[row] < distance[at]:
                     distance[at] = samples.distance[row]

@@ -1,4 +1,4 @@
-"""Pictures of a stored run: which cells, which samples, and their clean images from the run's data."""
+"""Drawing pictures of a stored run: choosing cells and samples, and loading their clean images from the run's data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ORDERS = {"Linf": np.inf, "L2": 2, "L1": 1}
 
 
 class NoPictureError(ValueError):
-    """A picture cannot be made; the message says why and what to do."""
+    """A picture cannot be drawn; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Patterns:
     attack: str = "*"
 
     def match(self, cell: Cell) -> bool:
-        """Whether the cell is chosen; a name without wildcards means itself."""
+        """Whether the cell matches; a pattern without wildcards matches the equal name."""
         pairs = ((cell.info.model, self.model), (cell.info.defense, self.defense), (cell.info.attack, self.attack))
         return all(name == pattern or fnmatch.fnmatchcase(name, pattern) for name, pattern in pairs)
 
@@ -70,58 +70,59 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A picture that was written, or why it was not."""
+class WrittenPicture:
+    """A picture that was written, or could not be."""
 
     path: Path
     missing: str = ""
+    """Why the picture is missing; empty if it was written."""
 
 
 class Gallery:
-    """The pictures of one run; data are loaded once, when the first clean image is asked for."""
+    """The pictures of a run. Data are loaded once, for the first clean image."""
 
     def __init__(self, run: Run, results: Mapping[str, CellResult] | None = None) -> None:
-        """`results`, by the cells' names, stand in place of what the run has of them."""
+        """`results`: by the cells' names; they replace the stored results of these cells."""
         self.run = run
         self._data: dict[DataRef, tuple[Data, dict[str, int]]] = {}
         self._results: dict[str, CellResult] = dict(results or {})
 
     def rows(self, patterns: Patterns) -> list[TableRow]:
-        """The rows that have a chosen cell, in the order of the plan. Raises NoPictureError where there is none."""
+        """The rows with a chosen cell, in the order of the plan. Raises NoPictureError if there is none."""
         every: dict[tuple[str, ...], list[Cell]] = {}
         for cell in self.run.plan.cells:
             every.setdefault(row_key(cell.info), []).append(cell)
-        found = []
+        rows = []
         for key, folder in _folders(list(every), self.run.root / "pictures").items():
-            some = tuple(c for c in every[key] if patterns.match(c) and c.info.adversarial)
-            if some:
-                info = some[0].info
+            chosen = tuple(cell for cell in every[key] if patterns.match(cell) and cell.info.adversarial)
+            if chosen:
+                info = chosen[0].info
                 title = f"{info.model} × {info.defense}, {info.threat}, {info.data}, {info.suite}"
-                found.append(TableRow(title, folder, some))
-        if not found:
+                rows.append(TableRow(title, folder, chosen))
+        if not rows:
             raise NoPictureError(
                 f"no cell of the run has model {patterns.model!r}, defense {patterns.defense!r} and attack "
                 f"{patterns.attack!r}: `gauntlet show {self.run.root}` lists the cells; correct --model, --defense, --attack"
             )
-        return found
+        return rows
 
     def result(self, cell: Cell) -> CellResult:
-        """What the store holds of the cell, without its examples."""
+        """The result of the cell, without its examples."""
         if cell.name not in self._results:
             self._results[cell.name] = self.run.result(cell)
         return self._results[cell.name]
 
-    def draw(self, row: TableRow) -> Iterator[Drawn]:
-        """Write the row's pictures, one after the other."""
+    def draw(self, row: TableRow) -> Iterator[WrittenPicture]:
+        """Write the row's pictures, in turn."""
         pairs = [(cell, result) for cell in row.cells if cells.covered(result := self.result(cell))]
         attacked = [result for _, result in pairs]
         if not pairs:
-            yield Drawn(row.folder, "no cell of the row has results yet: run it first")
+            yield WrittenPicture(row.folder, "no cell of the row has results yet: run it first")
             return
         title = f"{row.title}\nunder {', '.join(dict.fromkeys(result.cell.attack for result in attacked))}"
-        nothing = "no minimum-norm attack (such as fmn, ddn, cw, deepfool) was run: its distances make this picture"
+        nothing = "no minimum-norm attack (such as fmn, ddn, cw, deepfool) was run: this picture needs its distances"
         drawings: list[tuple[str, Callable[[], Figure | None]]] = [
-            ("examples.png", lambda: examples_figure(self._shown(pairs), title)),
+            ("examples.png", lambda: examples_figure(self._example_columns(pairs), title)),
             ("robust-against-eps.png", lambda: accuracy_against_eps(attacked, row.title)),
             ("robust-against-cost.png", lambda: accuracy_against_cost(attacked, row.title)),
             ("confusion.png", lambda: confusion_figure(attacked, f"Worst case: {title}")),
@@ -129,28 +130,30 @@ class Gallery:
         for name, make in drawings:
             yield self._write(row.folder / name, make, nothing)
 
-    def draw_sample(self, row: TableRow, sample: str) -> Drawn | None:
-        """Write the picture of one sample, a column for each of the row's cells with an example of it; None where none has."""
-        shown = []
+    def draw_sample(self, row: TableRow, sample: str) -> WrittenPicture | None:
+        """Write the picture of a sample, with a column for each of the row's cells that has an example; None if none has."""
+        broken = []
         for number, cell in enumerate(row.cells):
-            about = self._about(cell, sample, number)
-            if about is not None:
-                shown.append((about, cell))
-        if not shown:
+            entry = self._broken_sample(cell, sample, number)
+            if entry is not None:
+                broken.append((entry, cell))
+        if not broken:
             return None
-        closest = sorted(shown, key=lambda pair: pair[0].distance)[:MOST_EXAMPLES]
+        closest = sorted(broken, key=lambda pair: pair[0].distance)[:MOST_EXAMPLES]
         return self._write(
             sample_path(row, sample),
             lambda: examples_figure(
-                [self._images(about, cell) for about, cell in closest], f"Sample {sample}\n{row.title}"
+                [self._images(entry, cell) for entry, cell in closest], f"Sample {sample}\n{row.title}"
             ),
         )
 
-    def draw_lost(self, cell: Cell, samples: Sequence[str]) -> Drawn | None:
-        """Write one picture of a few of the first 100 of the samples, spread over the classes, under the cell's attack; None
-        where the attack has an example of none of these."""
-        found = (self._about(cell, sample, 0) for sample in samples[:100])
-        few = spread_over_classes(filter(None, found), _FEW)
+    def draw_lost(self, cell: Cell, samples: Sequence[str]) -> WrittenPicture | None:
+        """Write a picture of a few of the samples, spread over their classes, under the cell's attack.
+
+        None if the cell has no example of the first 100 samples.
+        """
+        broken = (self._broken_sample(cell, sample, 0) for sample in samples[:100])
+        few = spread_over_classes(filter(None, broken), _FEW)
         if not few:
             return None
         row = next(row for row in self.rows(Patterns()) if cell in row.cells)
@@ -159,57 +162,57 @@ class Gallery:
         )
         name = f"lost-{_file_name(cell.info.attack)}-{cell.info.seed}.png"
         return self._write(
-            row.folder / name, lambda: examples_figure([self._images(about, cell) for about in few], title)
+            row.folder / name, lambda: examples_figure([self._images(entry, cell) for entry in few], title)
         )
 
-    def _write(self, path: Path, make: Callable[[], Figure | None], nothing: str = "") -> Drawn:
+    def _write(self, path: Path, make: Callable[[], Figure | None], nothing: str = "") -> WrittenPicture:
         try:
             figure = make()
         except PicturesMissingError:
             raise
         except Exception as problem:
-            # A user's data may raise anything; data that are gone take the examples with them, not the other pictures.
-            told = problem.args[0] if isinstance(problem, LookupError) and problem.args else problem
+            # A user's data may raise anything. Without data the examples cannot be drawn, but the other pictures can.
+            reason = problem.args[0] if isinstance(problem, LookupError) and problem.args else problem
             kind = "" if isinstance(problem, ValueError | LookupError | OSError) else f"{type(problem).__name__}: "
-            return Drawn(path, f"{kind}{told}")
+            return WrittenPicture(path, f"{kind}{reason}")
         if figure is None:
-            return Drawn(path, nothing)
+            return WrittenPicture(path, nothing)
         replace_bytes(path, png(figure))
-        return Drawn(path)
+        return WrittenPicture(path)
 
-    def _shown(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[ExampleColumn]:
+    def _example_columns(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[ExampleColumn]:
         broken = closest_examples([result for _, result in pairs]).broken
         if not broken:
             raise NoPictureError("no sample was broken: there is no example to show")
-        return [self._images(one, pairs[one.cell][0]) for one in spread_over_classes(broken.values())]
+        return [self._images(entry, pairs[entry.cell][0]) for entry in spread_over_classes(broken.values())]
 
-    def _about(self, cell: Cell, sample: str, number: int) -> BrokenSample | None:
+    def _broken_sample(self, cell: Cell, sample: str, number: int) -> BrokenSample | None:
         for block in self.result(cell).blocks:
-            for row in np.flatnonzero(block.samples.id == sample):
-                found = block.samples
-                if np.isnan(found.distance[row]):
+            samples = block.samples
+            for row in np.flatnonzero(samples.id == sample):
+                if np.isnan(samples.distance[row]):
                     return None
                 return BrokenSample(
                     sample,
-                    int(found.label[row]),
-                    int(found.prediction[row]),
-                    float(found.distance[row]),
+                    int(samples.label[row]),
+                    int(samples.prediction[row]),
+                    float(samples.distance[row]),
                     cell.info.attack,
                     number,
                 )
         return None
 
-    def _images(self, about: BrokenSample, cell: Cell) -> ExampleColumn:
-        """Both images of a sample. Raises NoPictureError where they are not to be had, or do not fit each other."""
-        example = self._example(cell, about.id)
-        clean = self._clean(cell.data, about)
+    def _images(self, broken: BrokenSample, cell: Cell) -> ExampleColumn:
+        """The clean image and the example of a sample. Raises NoPictureError if one is missing or they do not fit together."""
+        example = self._example(cell, broken.id)
+        clean = self._clean(cell.data, broken)
         measured = float(np.linalg.norm((example - clean).astype(np.float64).ravel(), _ORDERS[cell.threat.norm]))
-        if abs(measured - about.distance) > 1e-5 * max(1.0, about.distance):
+        if abs(measured - broken.distance) > 1e-5 * max(1.0, broken.distance):
             raise NoPictureError(
-                f"the image of sample {about.id!r} is not the one of the run: its example lies at {measured:.4g} from it, "
-                f"not at {about.distance:.4g}; show the run where its data are unchanged"
+                f"the image of sample {broken.id!r} has changed since the run: the distance to its example is {measured:.4g}, "
+                f"not {broken.distance:.4g}; restore the data of the run"
             )
-        return ExampleColumn(about, clean, example)
+        return ExampleColumn(broken, clean, example)
 
     def _example(self, cell: Cell, sample: str) -> Image:
         for block in self.result(cell).blocks:
@@ -218,40 +221,40 @@ class Gallery:
                 if example is not None:
                     return example
         raise NoPictureError(
-            f"the example of sample {sample!r} was not kept: run again without --no-adversarials, with --fresh"
+            f"the example of sample {sample!r} was not kept: run again with --fresh and without --no-adversarials"
         )
 
-    def _clean(self, ref: DataRef, about: BrokenSample) -> Image:
+    def _clean(self, ref: DataRef, broken: BrokenSample) -> Image:
         if ref not in self._data:
             load_recorded(self.run.plugins)
             data = load_data(ref.spec, samples=ref.samples)
-            self._data[ref] = data, {name: place for place, name in enumerate(data.ids)}
-        data, places = self._data[ref]
-        place = places.get(about.id)
-        if place is None or int(data.labels[place]) != about.label:
+            self._data[ref] = data, {name: index for index, name in enumerate(data.ids)}
+        data, index_of = self._data[ref]
+        index = index_of.get(broken.id)
+        if index is None or int(data.labels[index]) != broken.label:
             raise NoPictureError(
-                f"data {ref.spec!r} have no sample {about.id!r} with label {about.label}: they are not those of the run; "
-                "show it where its data are unchanged"
+                f"data {ref.spec!r} have no sample {broken.id!r} with label {broken.label}: they have changed since the run; "
+                "restore the data of the run"
             )
-        image: Image = data.images[place].numpy()
+        image: Image = data.images[index].numpy()
         return image
 
 
 def sample_path(row: TableRow, sample: str) -> Path:
-    """Where the picture of that sample lies, or would lie."""
+    """The path of the picture of a sample, whether it exists or not."""
     return row.folder / f"sample-{_file_name(sample)}.png"
 
 
 def _folders(keys: Sequence[tuple[str, ...]], parent: Path) -> dict[tuple[str, ...], Path]:
-    """A folder for each row: model, defense and threat model, and data and suite where the run has several."""
+    """A folder for each row, named by model, defense and threat model; also by data and suite if the run has several."""
     parts = [part for part in range(5) if part < 3 or len({key[part] for key in keys}) > 1]
     return {key: parent / _file_name("__".join(key[part] for part in parts)) for key in keys}
 
 
 def _file_name(text: str) -> str:
-    """A readable part of a path; where characters had to be changed, a digest tells apart what would be the same."""
-    told = re.sub(r"(Linf|L2|L1):([\d.]+)(?:/(\d+))?", lambda found: "-".join(filter(None, found.groups())), text)
-    name = re.sub(r"[^\w.=@-]+", "-", told, flags=re.ASCII).strip("-.")[:_LONGEST_NAME]
+    """A readable part of a path. If characters were replaced, a digest keeps different texts apart."""
+    plain = re.sub(r"(Linf|L2|L1):([\d.]+)(?:/(\d+))?", lambda match: "-".join(filter(None, match.groups())), text)
+    name = re.sub(r"[^\w.=@-]+", "-", plain, flags=re.ASCII).strip("-.")[:_LONGEST_NAME]
     return (
-        name if name == told else f"{name}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+        name if name == plain else f"{name}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
     )

@@ -1,4 +1,4 @@
-"""Resuming: which blocks of a cell the store holds already, and whether they are still what the model gives."""
+"""Resuming a cell: reading its stored blocks, and checking that the model still gives the same results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gauntlet.leaderboard.results.record import Record
 from gauntlet.leaderboard.results.store import Store
 
 _CLEAR = 1e-4
-"""A verdict whose margin is larger than this is not a matter of rounding."""
+"""A verdict with a larger margin than this cannot flip by rounding."""
 
 
 def stored_records(prepared: PreparedCell, store: Store, *, fresh: bool) -> dict[str, Record]:
-    """The records of the blocks that the store holds, by key, marked as cached; none where all are to be run afresh."""
+    """The stored records of the cell's blocks by key, marked as cached; none if `fresh`."""
     if fresh:
         return {}
     keys = [block.key for block in prepared.blocks if store.has(block.key)]
@@ -26,7 +26,7 @@ def stored_records(prepared: PreparedCell, store: Store, *, fresh: bool) -> dict
 
 
 def expected_logits(prepared: PreparedCell, records: Mapping[str, Record]) -> StoredLogits | None:
-    """The stored clean logits of the first block, which the model must still give; None where none are stored."""
+    """The stored clean logits of the first block, which the model must reproduce; None if none are stored."""
     first = records.get(prepared.blocks[0].key) if prepared.blocks else None
     if first is None or first.clean_logits is None:
         return None
@@ -34,14 +34,14 @@ def expected_logits(prepared: PreparedCell, records: Mapping[str, Record]) -> St
 
 
 def check_same(fresh: Record, stored: Record) -> None:
-    """Raise StoredResultError where a block that was run afresh gives other verdicts than the stored one."""
+    """Raise StoredResultError if a block that was run again has other verdicts than the stored block."""
     if fresh.cell.randomised:
         return
     differ = np.flatnonzero(fresh.samples.robust != stored.samples.robust)
-    # A margin within rounding may fall either way on other hardware or with another number of threads.
+    # Verdicts with margins within rounding may differ on other hardware or with another number of threads.
     clear = [i for i in differ if abs(fresh.samples.margin[i]) > _CLEAR or abs(stored.samples.margin[i]) > _CLEAR]
     if clear:
         raise StoredResultError(
-            f"{fresh.cell.title}: {len(clear)} of {len(fresh.samples)} verdicts differ from the stored ones of the same key, "
+            f"{fresh.cell.title}: {len(clear)} of {len(fresh.samples)} verdicts differ from the stored verdicts of the same key, "
             f"first at {fresh.samples.id[clear[0]]}: the stored block is kept; the model or the attack is not reproducible"
         )

@@ -1,4 +1,4 @@
-"""Verifying a stored run again, from its files alone: models and data are built afresh, every example is measured anew."""
+"""Verifying a stored run from its files alone: models and data are loaded again, and every example is measured again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.executors.executable import Block, Prepared, Remeasured
+from gauntlet.bench.executors.executable import Block, Prepared
+from gauntlet.bench.executors.remeasure import Remeasured
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
@@ -21,30 +22,31 @@ from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import Record
 
 BOUNDARY = 1e-4
-"""A flip of a prediction within this margin, relative to the largest logit, is rounding on other hardware."""
+"""A prediction that flips within this margin, relative to the largest logit, is attributed to rounding."""
 
 
 @dataclass(frozen=True)
 class CellCheck:
-    """What verifying one cell found."""
+    """The outcome of verifying a cell."""
 
     title: str
     n: int
+    """Number of verified samples."""
     robust_accuracy: float
-    """Share of robust samples, counted again from what was verified; NaN where nothing is stored."""
+    """Share of robust samples among the verified samples; NaN if nothing is stored."""
     examples: int
-    """Adversarial examples measured."""
+    """Number of adversarial examples that were measured."""
     boundary: int
-    """Examples whose prediction flipped within the rounding margin: reported, not failures."""
+    """Number of predictions that flipped within the rounding margin: reported, but not failures."""
     failures: tuple[str, ...]
     absent: str = ""
-    """Why there was nothing, or not everything, to verify."""
+    """What could not be verified, and why."""
 
 
 def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None = None) -> Iterator[CellCheck]:
-    """Verify every cell of a run, in order. Files that are damaged or altered are failures of their cell.
+    """Verify every cell of a run, in order. Damaged or altered files are failures of their cell.
 
-    Raises PluginError where a plugin of the run cannot be loaded.
+    Raises PluginError if a plugin of the run cannot be loaded.
     """
     load_recorded(run.plugins)
     workbench = Workbench(device)
@@ -58,63 +60,63 @@ def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None
 def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float]) -> CellCheck:
     title = run.plan.title(cell)
 
-    def only(failure: str = "", absent: str = "") -> CellCheck:
+    def nothing_verified(failure: str = "", absent: str = "") -> CellCheck:
         return CellCheck(title, 0, float("nan"), 0, 0, (failure,) if failure else (), absent)
 
     try:
         keys = run.keys(cell)
         error = run.store.read_error(cell.name)
         if keys is None or not any(run.store.has(key) for key, _ in keys):
-            return only(absent=f"in error: {error.message}" if error else "not run yet")
+            return nothing_verified(absent=f"in error: {error.message}" if error else "not run yet")
         prepared = workbench.prepare(cell, recorded=_precision(run, [key for key, _ in keys]))
     except Exception as problem:
-        # A user's model and data may raise anything; the other cells can be verified all the same.
-        return only(failure=f"cannot be rebuilt: {_told(problem)}")
+        # A user's model and data may raise anything; the other cells can still be verified.
+        return nothing_verified(failure=f"cannot be rebuilt: {_describe(problem)}")
     if not prepared.attack.repeatable and len(keys) == len(prepared.blocks):
-        # Since then the folder may hold more examples than a replay tried.
+        # The folder may now hold more examples than the replay tried: take the recorded keys.
         recorded = [
             Block(key, block.indices, block.data) for (key, _), block in zip(keys, prepared.blocks, strict=True)
         ]
         prepared = replace(prepared, blocks=tuple(recorded))
     if [key for key, _ in keys] != [block.key for block in prepared.blocks]:
-        return only(
-            failure="the model, its weights, the data or the attack are not those of the stored results: their content hash "
-            "differs. Verify in the folder and with the files of the run"
+        return nothing_verified(
+            failure="the model, its weights, the data or the attack have changed since the run: their content hash differs. "
+            "Verify in the folder of the run, with its files"
         )
     failures: list[str] = []
     examples = boundary = n = robust = 0
-    missing = kept_out = 0
+    missing = not_kept = 0
     for block in prepared.blocks:
         if not run.store.has(block.key):
             missing += 1
             continue
         try:
             if not run.store.intact(block.key):
-                failures.append(f"{run.store.path(block.key)} was altered: its digest does not fit its content")
+                failures.append(f"{run.store.path(block.key)} was altered: its digest does not match its content")
                 continue
             record = run.store.read(block.key, adversarial=True)
-            found = _block(prepared, block, record)
+            remeasured = _block(prepared, block, record)
         except StoreError as problem:
             failures.append(str(problem))
             continue
         except Exception as problem:
-            failures.append(f"{run.store.path(block.key)} cannot be measured again: {_told(problem)}")
+            failures.append(f"{run.store.path(block.key)} cannot be measured again: {_describe(problem)}")
             continue
-        failures += found.failures
-        examples, boundary = examples + found.examples, boundary + found.boundary
-        kept_out += found.not_kept
-        n, robust = n + len(record.samples), robust + found.robust
+        failures += remeasured.failures
+        examples, boundary = examples + remeasured.examples, boundary + remeasured.boundary
+        not_kept += remeasured.not_kept
+        n, robust = n + len(record.samples), robust + remeasured.robust
     accuracy = robust / n if n else float("nan")
-    told = written.get(_identity(cell))
-    if told is not None and not missing and not failures and abs(told - accuracy) > 1e-9:
-        failures.append(f"cells.csv says robust accuracy {told:.4f}, the stored examples say {accuracy:.4f}")
+    in_table = written.get(_identity(cell))
+    if in_table is not None and not missing and not failures and abs(in_table - accuracy) > 1e-9:
+        failures.append(f"cells.csv has robust accuracy {in_table:.4f}, but the stored examples give {accuracy:.4f}")
     absent = [f"{missing} of {len(prepared.blocks)} blocks not run yet"] if missing else []
-    absent += [f"{kept_out} examples were not kept (--no-adversarials)"] if kept_out else []
+    absent += [f"{not_kept} examples were not kept (--no-adversarials)"] if not_kept else []
     return CellCheck(title, n, accuracy, examples, boundary, tuple(failures), "; ".join(absent))
 
 
 def _precision(run: Run, keys: Sequence[str]) -> str | None:
-    """The form that was attacked, from the first block that can be read: this device might choose another."""
+    """The form that was attacked, from the first readable block: this device might choose another form."""
     for key in keys:
         if run.store.has(key):
             with suppress(StoreError):
@@ -123,17 +125,15 @@ def _precision(run: Run, keys: Sequence[str]) -> str | None:
 
 
 def _block(prepared: Prepared, block: Block, record: Record) -> Remeasured:
-    """Compare a block with the data, and measure its clean samples and its examples again."""
+    """Compare a block with the data, and measure its clean images and examples again."""
     data, samples, cell = prepared.data, record.samples, prepared.cell
     rows = list(block.indices)
     ids = [data.ids[row] for row in rows]
-    true = list(zip(ids, data.labels[rows].tolist(), strict=True))
+    expected = list(zip(ids, data.labels[rows].tolist(), strict=True))
     stored = list(zip(samples.id.tolist(), samples.label.tolist(), strict=True))
-    if stored != true:
-        first = next((i for i, pair in enumerate(true) if i >= len(stored) or stored[i] != pair), len(true) - 1)
-        return Remeasured(
-            [f"{ids[first]}: id or label of block {record.key[:12]} are not those of the data"], 0, 0, 0, 0
-        )
+    if stored != expected:
+        first = next((i for i, pair in enumerate(expected) if i >= len(stored) or stored[i] != pair), len(expected) - 1)
+        return Remeasured([f"{ids[first]}: id or label in block {record.key[:12]} does not match the data"], 0, 0, 0, 0)
     verify = Verifier.of(prepared, rows)
     clean = verify.measure(verify.images, torch.arange(len(rows), device=prepared.device))
     logits = verify.logits(verify.images)
@@ -145,27 +145,29 @@ def _block(prepared: Prepared, block: Block, record: Record) -> Remeasured:
     again = prepared.attack.remeasure(prepared, verify, samples, slack)
     failures = list(again.failures)
     if clear and not cell.info.randomised:
-        failures.insert(0, f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} is not the stored one")
+        failures.insert(
+            0, f"{ids[clear[0]]}: clean prediction {int(clean.prediction[clear[0]])} differs from the stored prediction"
+        )
     if again.mismatch and not failures:
         failures.append(again.mismatch)
     return replace(again, failures=failures)
 
 
-def _told(problem: Exception) -> str:
+def _describe(problem: Exception) -> str:
     return str(problem) if isinstance(problem, StoreError | ValueError) else f"{type(problem).__name__}: {problem}"
 
 
 def _written(run: Run) -> dict[str, float]:
-    """Robust accuracies in cells.csv, where it is the table of this run."""
+    """Robust accuracies in cells.csv by cell; empty if the file does not exist."""
     path = run.root / "cells.csv"
     if not path.is_file():
         return {}
     frame: pd.DataFrame = read_cells(path)
-    found = {}
+    accuracies = {}
     for row in frame.to_dict("records"):
         if row["status"] == "ok":
-            found["\0".join(str(row[name]) for name in _IDENTITY)] = float(row["robust_accuracy"])
-    return found
+            accuracies["\0".join(str(row[name]) for name in _IDENTITY)] = float(row["robust_accuracy"])
+    return accuracies
 
 
 _IDENTITY = ("model", "defense", "attack", "threat", "data", "seed")

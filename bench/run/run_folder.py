@@ -1,4 +1,4 @@
-"""A run's own folder: its plan, and the keys that each cell's result has in the store. Tables use these keys only."""
+"""A run's own folder: its plan, and the keys of each cell's blocks in the store. Tables use these keys only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.planning.plan import Plan
-from gauntlet.bench.run.commit_journal import note
+from gauntlet.bench.run.commit_journal import record_request
 from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
@@ -24,12 +24,12 @@ _LATEST = "latest-run.json"
 
 
 class RunError(ValueError):
-    """A folder holds no readable run; the message says what was looked for."""
+    """A folder does not hold a readable run; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A plan in a results folder `root`; the run's own files are in `folder`."""
+    """A plan in the results folder `root`; the run's own files are in `folder`."""
 
     root: Path
     folder: Path
@@ -40,16 +40,16 @@ class Run:
 
     @property
     def store(self) -> Store:
-        """Where the results lie, shared by all runs of `root`."""
+        """The store of the results, shared by all runs of `root`."""
         return Store(self.root)
 
     def note_keys(self, cell: Cell, blocks: list[tuple[str, int]]) -> None:
-        """Remember under which keys a cell's blocks are stored, with their sizes, and which commit asks for them."""
+        """Write the keys and sizes of a cell's blocks, and record the commit that requests them."""
         replace_text(self._keys_file(cell), json.dumps(blocks))
-        note(self.root, cell.name, [key for key, _ in blocks])
+        record_request(self.root, cell.name, [key for key, _ in blocks])
 
     def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
-        """Keys and sizes of the cell's blocks, None where the cell was never prepared."""
+        """Keys and sizes of the cell's blocks; None if the cell was never prepared. Raises StoreError."""
         try:
             return [(key, count) for key, count in json.loads(self._keys_file(cell).read_text())]
         except FileNotFoundError:
@@ -58,12 +58,12 @@ class Run:
             raise StoreError(f"{self._keys_file(cell)} is damaged ({error}): run the same command again") from error
 
     def result(self, cell: Cell, *, adversarial: bool = False) -> CellResult:
-        """What the store holds of a cell."""
+        """The stored result of a cell: its finished blocks and its error. `adversarial`: with the examples."""
         keys = self.keys(cell) or []
         blocks = tuple(
             self._marked(self.store.read(key, adversarial=adversarial)) for key, _ in keys if self.store.has(key)
         )
-        # What is known of the model only once the cell is prepared, the blocks say.
+        # These fields are known once a cell is prepared, so the blocks have them and the plan does not.
         measured = blocks[0].cell if blocks else cell.info
         info = dataclasses.replace(
             cell.info, randomised=measured.randomised, techniques=measured.techniques, precision=measured.precision
@@ -71,24 +71,24 @@ class Run:
         return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
 
     def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
-        """Remember what others state of the model with that name in the tables."""
-        record = {"model": model, "published": [dataclasses.asdict(one) for one in published]}
+        """Write the published figures of the model with this name in the tables."""
+        record = {"model": model, "published": [dataclasses.asdict(figure) for figure in published]}
         name = hashlib.sha256(model.encode()).hexdigest()[:16]
         replace_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
 
     def published(self) -> list[tuple[str, PublishedFigure]]:
-        """Names of models in the tables, each with what others state of them. Raises StoreError."""
-        found = []
+        """Names of models in the tables, each with a published figure. Raises StoreError."""
+        figures = []
         for file in sorted((self.folder / "published").glob("*.json")):
             try:
                 record = json.loads(file.read_text(encoding="utf-8"))
-                found += [(str(record["model"]), PublishedFigure(**one)) for one in record["published"]]
+                figures += [(str(record["model"]), PublishedFigure(**fields)) for fields in record["published"]]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
-        return found
+        return figures
 
     def results(self) -> list[CellResult]:
-        """Every cell of the plan, in order."""
+        """The stored result of every cell, in the order of the plan."""
         return [self.result(cell) for cell in self.plan.cells]
 
     def _marked(self, record: Record) -> Record:
@@ -117,8 +117,10 @@ def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, .
 
 
 def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
-    """The latest run of a results folder, or the run of one `runs/…` folder. `plugins` stand in place of those that it was made
-    with. Raises RunError."""
+    """The latest run of a results folder, or the run of a `runs/…` folder.
+
+    `plugins` replace the recorded plugins of the run. Raises RunError.
+    """
     if (path / "run.json").is_file():
         folder, root = path, path.parent.parent
     else:

@@ -1,4 +1,4 @@
-"""The summary of a run: its leaderboard's files written, and the lines that show them."""
+"""The summary of a run: writes the leaderboard's files, and gives the lines to print."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gauntlet.leaderboard.rows.references import references
 
 
 def summary(folder: Path) -> Iterator[str]:
-    """Write the leaderboard of the run in `folder`, and yield the lines that show it."""
+    """Write the leaderboard of the run in `folder`, and yield the lines to print."""
     try:
         run = load_run(folder)
         files, results = write_leaderboard(run)
@@ -25,18 +25,18 @@ def summary(folder: Path) -> Iterator[str]:
         yield f"ERROR: the leaderboard could not be written: {error}"
         return
     yield from terminal_table(table).splitlines()
-    if found := list(describe_references(references(table, published))):
+    if lines := list(describe_references(references(table, published))):
         yield ""
-        yield from map(visible, found)
-    stored = sum(all(block.cached for block in one.blocks) for one in results if one.blocks)
-    errors = sum(one.error is not None for one in results)
-    open_cells = sum(cells.status(one) == "unfinished" for one in results)
+        yield from map(visible, lines)
+    stored = sum(all(block.cached for block in result.blocks) for result in results if result.blocks)
+    errors = sum(result.error is not None for result in results)
+    unfinished = sum(cells.status(result) == "unfinished" for result in results)
     yield ""
     yield (
-        f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), "
-        f"{errors} in error, {open_cells} not run"
+        f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), {errors} in error, "
+        f"{unfinished} not run"
     )
     for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown):
         if path is not None:
             yield f"written: {path}"
-    yield f"check every stored example again: gauntlet verify {run.root}"
+    yield f"verify every stored example: gauntlet verify {run.root}"

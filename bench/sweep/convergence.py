@@ -1,4 +1,4 @@
-"""Where robust accuracy stops falling along the settings of a sweep. Pure: bits in, verdicts out."""
+"""Convergence: the value of a setting from which robust accuracy no longer falls. Pure functions of robust bits."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from gauntlet.bench.sweep.grid import EPS, Axis, Point
 from gauntlet.leaderboard.stats.proportions import Proportion, mcnemar
 
 ALPHA = 0.05
-"""Level of the test whether a larger value breaks more samples."""
+"""A larger value breaks significantly more samples if the p-value of the test is below this."""
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """The result of a point; all points have the same samples in the same order."""
+class PointOutcome:
+    """The outcome of a point. All points have the same samples in the same order."""
 
     point: Point
     correct: npt.NDArray[np.bool_]
-    """(N,), whether the clean sample is classified correctly."""
+    """(N,), classified correctly when clean."""
     robust: npt.NDArray[np.bool_]
-    """(N,), in the worst case over the seeds."""
+    """(N,), robust in the worst case over the seeds."""
     by_seed: tuple[Proportion, ...]
-    """Robust accuracy for each seed."""
+    """Robust accuracy of each seed alone."""
     forwards: float
-    """Passes per sample, over all seeds together."""
+    """Forward passes a sample, summed over the seeds."""
     backwards: float
+    """Backward passes a sample, summed over the seeds."""
     seconds: float
 
     @property
@@ -41,34 +42,35 @@ class Outcome:
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes per sample."""
+        """Forward and backward passes a sample."""
         return self.forwards + self.backwards
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The verdict on one axis, with the other axes fixed."""
+class AxisVerdict:
+    """The verdict on one axis, with the other axes held fixed."""
 
     axis: str
     converged: bool | None
-    """None for axes that are no budget."""
+    """None for an axis that is not a budget: a larger value is then not stronger."""
     start: Setting | None
-    """The smallest value above which nothing significant is gained; None if there is none."""
+    """The smallest value from which on no larger value breaks significantly more samples; None if there is none."""
     more: int
-    """Samples broken by the largest value but not by `start` or, if not converged, by the second largest value."""
+    """Number of samples that a larger value breaks and `start` does not. Not converged: that the largest value breaks and the
+    value before it does not."""
     sentence: str
 
 
-def verdicts(outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> list[Verdict]:
-    """For each eps, a verdict on every budget and choice; and a verdict on eps itself, if it is swept.
+def verdicts(outcomes: Sequence[PointOutcome], axes: Sequence[Axis]) -> list[AxisVerdict]:
+    """A verdict for every budget and choice at each eps, and a verdict for eps itself if it was swept.
 
-    Along a budget, the other budgets are fixed at their largest values and the choices at those of the strongest outcome; along
-    a choice, all others are fixed at the values of the strongest outcome. The caller leaves out failed outcomes.
+    Along a budget, the other budgets are held at their largest values and the choices at the values of the strongest outcome.
+    Along a choice, all other axes are held at the values of the strongest outcome. The caller leaves out failed points.
     """
-    found = []
-    threats: dict[str, list[Outcome]] = {}
-    for one in outcomes:
-        threats.setdefault(one.point.threat, []).append(one)
+    results = []
+    threats: dict[str, list[PointOutcome]] = {}
+    for outcome in outcomes:
+        threats.setdefault(outcome.point.threat, []).append(outcome)
     for threat, members in threats.items():
         where = f"{threat}: " if len(threats) > 1 else ""
         strongest = _strongest(members)
@@ -85,18 +87,18 @@ def verdicts(outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> list[Verdict]
                 continue
             beside = ", ".join(f"{name}={value}" for name, value in held.items())
             judge = along_budget if axis.kind == "budget" else along_choice
-            found.append(judge(line, axis.name, where + (f"with {beside}, " if beside else "")))
+            results.append(judge(line, axis.name, where + (f"with {beside}, " if beside else "")))
     if len(threats) > 1:
-        found.append(along_eps([_strongest(members) for members in threats.values()]))
-    return found
+        results.append(along_eps([_strongest(members) for members in threats.values()]))
+    return results
 
 
-def along_budget(line: Sequence[Outcome], name: str, where: str = "") -> Verdict:
-    """Where robust accuracy stops falling along a budget; `line` ascends by it and has at least two outcomes.
+def along_budget(line: Sequence[PointOutcome], name: str, where: str = "") -> AxisVerdict:
+    """The verdict on a budget; `line` has at least two outcomes in ascending order of the budget.
 
-    Converged is the smallest value from which on no larger one breaks significantly more samples (one-sided exact McNemar
-    test on the same samples, alpha 0.05, each pair by itself: a correction for many would only make convergence easier to
-    claim), if the largest value swept is at least twice as large: nothing gained by a few steps more is no evidence.
+    A sweep has converged at the smallest value from which on no larger value breaks significantly more samples (one-sided exact
+    McNemar test on the same samples, alpha 0.05, no correction for multiple tests, which would make convergence easier to
+    claim). The largest value must be at least twice as large: that a few more steps break nothing is no evidence.
     """
     values = [one.point.values[name] for one in line]
     n = len(line[-1].robust)
@@ -105,42 +107,42 @@ def along_budget(line: Sequence[Outcome], name: str, where: str = "") -> Verdict
             break
         if all(_gains(one, later) >= ALPHA for later in line[place + 1 :]):
             more = max((_more(one, later), index) for index, later in enumerate(line) if index > place)
-            sentence = (
-                f"{where}converged from {name}={values[place]} on: {_count(more[0], n)} broken by {name}={values[more[1]]}, "
-                "the most that any larger value breaks in addition"
+            gain = (
+                f"{_count(more[0], n)} broken by {name}={values[more[1]]}, the strongest of the larger values"
                 if more[0]
-                else f"{where}converged from {name}={values[place]} on: up to {name}={values[-1]} none more of {n} is broken"
+                else f"no more of {n} samples are broken up to {name}={values[-1]}"
             )
-            return Verdict(name, True, values[place], more[0], sentence)
+            sentence = f"{where}converged from {name}={values[place]} on: {gain}"
+            return AxisVerdict(name, True, values[place], more[0], sentence)
     before, last = line[-2:]
     enough = (
-        "" if _gains(before, last) < ALPHA else f" (where it stopped falling is more than half of {name}={values[-1]})"
+        "" if _gains(before, last) < ALPHA else f" (robust accuracy stopped falling above half of {name}={values[-1]})"
     )
     more_last = _more(before, last)
     sentence = (
         f"{where}not converged: the last step, {name}={values[-2]} to {values[-1]}, still broke "
         f"{_count(more_last, n)}; sweep {name} further{enough}"
     )
-    return Verdict(name, False, None, more_last, sentence)
+    return AxisVerdict(name, False, None, more_last, sentence)
 
 
-def along_choice(line: Sequence[Outcome], name: str, where: str = "") -> Verdict:
-    """Which value of a choice is strongest, and what the others break that it does not."""
+def along_choice(line: Sequence[PointOutcome], name: str, where: str = "") -> AxisVerdict:
+    """The strongest value of a choice, and the number of samples that only other values break."""
     best = _strongest(line)
     n = len(best.robust)
     others = sum(_more(best, one) > 0 for one in line)
     together = int(np.count_nonzero(best.robust & ~np.logical_and.reduce([one.robust for one in line])))
     value = best.point.values[name]
-    rest = (
-        f"the other values break {_count(together, n)}" if others else "no other value breaks a sample that it does not"
-    )
-    return Verdict(name, None, value, together, f"{where}strongest is {name}={value}, {_percent(best)}; {rest}")
+    rest = f"the other values break {_count(together, n)}" if others else "no other value breaks an additional sample"
+    return AxisVerdict(name, None, value, together, f"{where}strongest is {name}={value}, {_percent(best)}; {rest}")
 
 
-def along_eps(line: Sequence[Outcome]) -> Verdict:
-    """Whether a larger eps breaks all that a smaller one does: every ball holds the smaller ones, so an attack that loses
-    samples is not as strong as it could be (Carlini et al. 2019, arXiv 1902.06705); and whether the largest eps
-    breaks everything, as an unbounded attack must."""
+def along_eps(line: Sequence[PointOutcome]) -> AxisVerdict:
+    """Whether a larger eps breaks all samples that a smaller eps breaks, and whether the largest eps breaks all samples.
+
+    The ball of a larger eps holds the smaller balls, so an attack that breaks fewer samples in it is not as strong as it could
+    be (Carlini et al. 2019, arXiv 1902.06705). An unbounded attack must break every sample.
+    """
     line = sorted(line, key=lambda one: ThreatModel.parse(one.point.threat).eps)
     lost, pair = max(
         (_more(after, before), f"{before.point.threat} but not at {after.point.threat}")
@@ -154,31 +156,31 @@ def along_eps(line: Sequence[Outcome]) -> Verdict:
         sentence += (
             f"; {lost} of {len(last.robust)} samples are broken at {pair}: the attack is not at its strongest there"
         )
-    return Verdict(EPS, None, None, lost, sentence)
+    return AxisVerdict(EPS, None, None, lost, sentence)
 
 
-def by_series(outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> tuple[Axis, Mapping[str, list[Outcome]]]:
-    """The axis to draw along (the first budget, else eps, else the first), and the outcomes by the others' values."""
+def by_series(outcomes: Sequence[PointOutcome], axes: Sequence[Axis]) -> tuple[Axis, Mapping[str, list[PointOutcome]]]:
+    """The axis to draw along (the first budget, else eps, else the first), and the outcomes by the values of the other axes."""
     main = next((axis for kind in ("budget", "eps") for axis in axes if axis.kind == kind), axes[0])
-    series: dict[str, list[Outcome]] = {}
+    series: dict[str, list[PointOutcome]] = {}
     for one in outcomes:
         rest = ", ".join(f"{name}={value}" for name, value in one.point.setting if name != main.name)
         series.setdefault(rest, []).append(one)
     return main, series
 
 
-def _strongest(outcomes: Sequence[Outcome]) -> Outcome:
-    """The lowest robust accuracy; of equals, the cheapest."""
+def _strongest(outcomes: Sequence[PointOutcome]) -> PointOutcome:
+    """The outcome with the lowest robust accuracy; the cheapest of equals."""
     return min(outcomes, key=lambda one: (one.accuracy.successes, one.passes))
 
 
-def _gains(first: Outcome, later: Outcome) -> float:
-    """The p-value of `later` breaking more than `first`."""
+def _gains(first: PointOutcome, later: PointOutcome) -> float:
+    """The p-value of the test that `later` breaks more samples than `first`."""
     return mcnemar(first.robust, later.robust, "greater").p_value
 
 
-def _more(first: Outcome, later: Outcome) -> int:
-    """Samples that `later` breaks and `first` does not."""
+def _more(first: PointOutcome, later: PointOutcome) -> int:
+    """Number of samples that `later` breaks and `first` does not."""
     return int(np.count_nonzero(first.robust & ~later.robust))
 
 
@@ -187,7 +189,7 @@ def _count(more: int, n: int) -> str:
     return f"{more} more of {n} ({100 * more / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}])"
 
 
-def _percent(one: Outcome) -> str:
+def _percent(one: PointOutcome) -> str:
     low, high = one.accuracy.interval
     return f"{100 * one.accuracy.estimate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 

@@ -1,4 +1,4 @@
-"""The grid of a sweep: all combinations of the values of an attack's settings."""
+"""The grid of a sweep: the combinations of an attack's settings to run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["budget", "choice", "eps"]
 
 
 class SweepError(ValueError):
-    """An invalid sweep; the message names the option and the way out."""
+    """A sweep cannot be run; the message names the option and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Axis:
 
     @property
     def kind(self) -> Kind:
-        """`budget` for whole numbers (steps, restarts, queries), `eps`, else `choice`."""
+        """`eps`; `budget` for whole numbers, where more is more work (steps, restarts, queries); else `choice`."""
         if self.name == EPS:
             return "eps"
         whole = all(isinstance(value, int) and not isinstance(value, bool) for value in self.values)
@@ -38,7 +38,7 @@ class Axis:
 
 
 def parse_axis(text: str) -> Axis:
-    """Read `steps=5,10,20` or `loss=ce,cw`; values of eps may be fractions. Raises SweepError."""
+    """Parse `steps=5,10,20` or `loss=ce,cw`; values of eps may be fractions. Raises SweepError."""
     name, equals, rest = text.partition("=")
     name, words = name.strip(), [word.strip() for word in rest.split(",") if word.strip()]
     try:
@@ -49,33 +49,33 @@ def parse_axis(text: str) -> Axis:
         else:
             values = [parse_named(f"attack({name}={word})").keywords[name] for word in words]
     except (ValueError, KeyError):
-        raise SweepError(f"--over {text!r} is invalid: write NAME=VALUE,VALUE such as steps=5,10,20") from None
+        raise SweepError(f"--over {text!r} is not understood: write NAME=VALUE,VALUE such as steps=5,10,20") from None
     if len(set(values)) < len(values) or len(values) < 2:
-        raise SweepError(f"--over {text!r} needs at least two values, each once")
+        raise SweepError(f"--over {text!r} needs at least two different values")
     numbers = all(isinstance(value, int | float) for value in values)
     return Axis(name, tuple(sorted(values)) if numbers else tuple(values))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of values."""
+    """A combination of values, with the attack and threat model that are run for it."""
 
     setting: tuple[tuple[str, Setting], ...]
-    """In the order of the axes."""
+    """Names and values, in the order of the axes."""
     attack: str
     threat: str
 
     @property
     def values(self) -> dict[str, Setting]:
-        """Setting by name."""
+        """The values by name."""
         return dict(self.setting)
 
 
 def grid(attack: str, threat: str, axes: Sequence[Axis]) -> list[Point]:
-    """All combinations of the axes' values, the last axis fastest. Raises SweepError, and ValueError for bad texts.
+    """All combinations of the axes' values; the last axis varies fastest.
 
-    `attack`: one attack with its fixed settings. `threat`: its eps is replaced by the values of an axis `eps`, and may then be
-    left out.
+    `attack`: an attack with its fixed settings. `threat`: a threat model; an axis `eps` replaces its eps, which may then be left
+    out. Raises SweepError, and ValueError for texts that cannot be parsed.
     """
     named = parse_named(attack)
     names = [axis.name for axis in axes]
@@ -83,9 +83,9 @@ def grid(attack: str, threat: str, axes: Sequence[Axis]) -> list[Point]:
         raise SweepError("nothing to sweep: add --over NAME=VALUE,VALUE such as --over steps=5,10,20")
     for name in names:
         if names.count(name) > 1:
-            raise SweepError(f"--over {name} is given twice: write all of its values in one")
+            raise SweepError(f"--over {name} is given twice: give all of its values in one option")
         if name in named.keywords:
-            raise SweepError(f"{name!r} is in both --attack {attack!r} and --over: leave it out of one")
+            raise SweepError(f"{name!r} is both in --attack {attack!r} and in --over: leave it out of one of them")
     number = 1
     for axis in axes:
         number *= len(axis.values)

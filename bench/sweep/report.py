@@ -1,4 +1,4 @@
-"""A sweep's table, its Markdown and its picture, from its outcomes."""
+"""The table, the Markdown report and the picture of a sweep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gauntlet.attacks.registry.settings import Setting
-from gauntlet.bench.sweep.convergence import Outcome, Verdict, by_series
+from gauntlet.bench.sweep.convergence import AxisVerdict, PointOutcome, by_series
 from gauntlet.bench.sweep.grid import Axis, settings_text
 from gauntlet.leaderboard.pictures.sweep_curves import SweepPoint, accuracy_against_setting
 from gauntlet.leaderboard.report.csv_writer import typed_frame
@@ -36,27 +36,31 @@ _FIGURES = {
 }
 
 READING = (
-    "Robust accuracy is the share of the n samples that are classified correctly clean and under the attack with these settings, "
-    "for every seed; in brackets the 95 % Clopper-Pearson interval. Passes are forward / backward, over all seeds together. "
-    "Converged means that larger values of the setting do not break significantly more samples. It says nothing about other "
-    "attacks, and an attack that masked gradients mislead converges too."
+    "Robust accuracy is the share of the n samples that are classified correctly when clean and under the attack with these "
+    "settings, for every seed, with the 95 % Clopper-Pearson interval in brackets. Passes are forward / backward, summed over "
+    "the seeds. Converged means that larger values of the setting do not break significantly more samples. It says nothing about "
+    "other attacks: an attack that is misled by masked gradients converges too."
 )
 
 
-def sweep_frame(outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> pd.DataFrame:
-    """One line for each setting: a column for each axis (Int64, float64 or string), then the figures; accuracies in 0..1.
+def sweep_frame(outcomes: Sequence[PointOutcome], axes: Sequence[Axis]) -> pd.DataFrame:
+    """A row for each setting: a column for each axis (Int64, float64 or string), then the figures; accuracies in [0, 1].
 
-    `seed_least` and `seed_most` are the lowest and the highest robust accuracy of a single seed.
+    `seed_least` and `seed_most` are the smallest and largest robust accuracies of a seed.
     """
     dtypes = {axis.name: _dtype(axis.values) for axis in axes} | _FIGURES
     return typed_frame([_line(one, axes) for one in outcomes], dtypes)
 
 
 def sweep_markdown(
-    title: str, outcomes: Sequence[Outcome], found: Sequence[Verdict], failures: Sequence[str], command: str
+    title: str,
+    outcomes: Sequence[PointOutcome],
+    axis_verdicts: Sequence[AxisVerdict],
+    failures: Sequence[str],
+    command: str,
 ) -> str:
-    """The report: verdicts first, then the table, failures, and how to repeat it."""
-    parts = [f"# Sweep: {safe(title)}", "\n".join(f"- {safe(one.sentence)}" for one in found)]
+    """The report: verdicts, table, failures, and the command that reproduces it."""
+    parts = [f"# Sweep: {safe(title)}", "\n".join(f"- {safe(one.sentence)}" for one in axis_verdicts)]
     if outcomes:
         seeds = len(outcomes[0].by_seed) > 1
         header = [
@@ -77,8 +81,8 @@ def sweep_markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def sweep_figure(title: str, outcomes: Sequence[Outcome], axes: Sequence[Axis]) -> Figure:
-    """Robust accuracy against the main axis and against cost. Raises PicturesMissingError."""
+def sweep_figure(title: str, outcomes: Sequence[PointOutcome], axes: Sequence[Axis]) -> Figure:
+    """Robust accuracy against the main axis and against cost. Raises PicturesMissingError without matplotlib."""
     main, series = by_series(outcomes, axes)
     marks = {
         name: [SweepPoint(_shown(one.point.values[main.name]), one.accuracy, one.passes) for one in members]
@@ -90,7 +94,7 @@ def sweep_figure(title: str, outcomes: Sequence[Outcome], axes: Sequence[Axis]) 
     )
 
 
-def _line(one: Outcome, axes: Sequence[Axis]) -> dict[str, Any]:
+def _line(one: PointOutcome, axes: Sequence[Axis]) -> dict[str, Any]:
     low, high = one.accuracy.interval
     single = [seed.estimate for seed in one.by_seed]
     values = one.point.values
@@ -113,7 +117,7 @@ def _line(one: Outcome, axes: Sequence[Axis]) -> dict[str, Any]:
     }
 
 
-def _entries(one: Outcome, seeds: bool) -> list[str]:
+def _entries(one: PointOutcome, seeds: bool) -> list[str]:
     single = [f"{100 * seed.estimate:.1f}" for seed in one.by_seed]
     return [
         safe(settings_text(one.point)),

@@ -1,4 +1,4 @@
-"""An attack run over a grid of its settings, through the same plan, engine and store as a run."""
+"""Running an attack over a grid of its settings, with the plan, engine and store of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gauntlet.bench.planning.plan import Plan, make_plan
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.run.engine import Engine
-from gauntlet.bench.sweep.convergence import Outcome, verdicts
+from gauntlet.bench.sweep.convergence import PointOutcome, verdicts
 from gauntlet.bench.sweep.grid import EPS, Axis, Point, SweepError, grid, settings_text
 from gauntlet.bench.sweep.report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
@@ -32,16 +32,16 @@ from gauntlet.leaderboard.rows.worst_case import worst_case
 
 @dataclass(frozen=True)
 class Sweep:
-    """The outcome of each setting, and the failures of cells as sentences."""
+    """The outcome of each finished setting, and a sentence for each cell that failed."""
 
     title: str
     axes: tuple[Axis, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[PointOutcome, ...]
     failures: tuple[str, ...]
 
 
 def sweep_config(options: Mapping[str, Any], attack: str, axes: Sequence[Axis]) -> Config:
-    """The configuration of a sweep over `axes`; the threat model may lack its eps if eps is swept.
+    """The configuration of a sweep over `axes`. The threat model needs no eps if eps is swept.
 
     Raises ConfigError, and SweepError for several models, defenses or threat models.
     """
@@ -51,16 +51,16 @@ def sweep_config(options: Mapping[str, Any], attack: str, axes: Sequence[Axis]) 
         given["threat"] = tuple(text if ":" in text else f"{text}:{eps!r}" for text in options.get("threat") or ())
     config = load_config(given, folder=Path.cwd(), file=options.get("config"))
     group = config.groups[0]
-    for name, found in (("threat", group.threats), ("defense", group.defenses), ("model", group.models)):
-        if len(found) > 1:
-            raise SweepError(f"--{name} names {len(found)}, but a sweep takes one: name one {name}")
+    for name, values in (("threat", group.threats), ("defense", group.defenses), ("model", group.models)):
+        if len(values) > 1:
+            raise SweepError(f"--{name} names {len(values)}, but a sweep takes one: name one {name}")
     return config
 
 
-def run_sweep(config: Config, attack: str, axes: Sequence[Axis], seeds: int, tell: Callable[[str], None]) -> Sweep:
-    """Run all combinations of the axes' values; stored results are not computed again. `tell` gets a line for each cell.
+def run_sweep(config: Config, attack: str, axes: Sequence[Axis], seeds: int, log: Callable[[str], None]) -> Sweep:
+    """Run all combinations of the axes' values; stored results are not computed again. `log` is called with a line for each cell.
 
-    Raises SweepError, LookupError for unknown names, and as `grid`.
+    Raises SweepError, LookupError for unknown names, and the errors of `grid`.
     """
     load_plugins(config.plugins)
     ATTACKS.get(attack.partition("(")[0].strip())
@@ -70,10 +70,10 @@ def run_sweep(config: Config, attack: str, axes: Sequence[Axis], seeds: int, tel
     results: dict[str, CellResult] = {}
     for cell in plan.cells:
         results[cell.name] = engine.cell(cell)
-        tell(_progress(cell, results[cell.name], seeds))
+        log(_progress(cell, results[cell.name], seeds))
     outcomes, failures = [], []
     for point in points:
-        members = [results[cell.name] for cell in plan.cells if _is_of(cell, point)]
+        members = [results[cell.name] for cell in plan.cells if _belongs_to(cell, point)]
         failures += [f"{settings_text(point)}: {one.error.kind}: {one.error.message}" for one in members if one.error]
         if all(cells.status(one) == "ok" for one in members):
             outcomes.append(_outcome(point, members))
@@ -86,26 +86,26 @@ def run_sweep(config: Config, attack: str, axes: Sequence[Axis], seeds: int, tel
 def _plan(config: Config, points: Sequence[Point], seeds: int) -> Plan:
     """The cells of all points and seeds, in that order."""
     group = config.groups[0]
-    found: dict[tuple[str, int], Cell] = {}
+    planned: dict[tuple[str, int], Cell] = {}
     for point in points:
-        one = replace(group, attacks=(point.attack,), threats=(point.threat,))
+        narrowed = replace(group, attacks=(point.attack,), threats=(point.threat,))
         for seed in range(config.seed, config.seed + seeds):
-            made = make_plan(replace(config, groups=(one,), seed=seed, expect=()))
+            made = make_plan(replace(config, groups=(narrowed,), seed=seed, expect=()))
             models = {cell.info.model for cell in made.cells}
             if len(models) > 1:
                 raise SweepError(f"--model {group.models[0].spec!r} names {len(models)} models, but a sweep takes one")
-            found.update({(cell.name, seed): cell for cell in made.cells})
-    return Plan(tuple(found.values()))
+            planned.update({(cell.name, seed): cell for cell in made.cells})
+    return Plan(tuple(planned.values()))
 
 
-def _is_of(cell: Cell, point: Point) -> bool:
+def _belongs_to(cell: Cell, point: Point) -> bool:
     return cell.info.attack == point.attack and cell.info.threat == point.threat
 
 
-def _outcome(point: Point, members: Sequence[CellResult]) -> Outcome:
+def _outcome(point: Point, members: Sequence[CellResult]) -> PointOutcome:
     worst = worst_case(members)
     costs = [cells.costs(one) for one in members]
-    return Outcome(
+    return PointOutcome(
         point=point,
         correct=np.asarray(worst.correct),
         robust=np.asarray(worst.robust),
@@ -117,7 +117,7 @@ def _outcome(point: Point, members: Sequence[CellResult]) -> Outcome:
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> Iterator[str]:
-    """Write sweep.csv, sweep.md and, with matplotlib, sweep.png into the folder; yields the lines that show the sweep."""
+    """Write sweep.csv, sweep.md and, with matplotlib, sweep.png into the folder; yields lines that describe the sweep."""
     outcomes, axes = sweep.outcomes, sweep.axes
     width = max((len(settings_text(one.point)) for one in outcomes), default=0)
     yield visible(sweep.title)
@@ -125,13 +125,13 @@ def write_sweep(folder: Path, sweep: Sweep) -> Iterator[str]:
         name = f"{visible(settings_text(one.point)):<{width}}"
         passes = f"{one.forwards:.1f}/{one.backwards:.1f} passes a sample"
         yield f"{name}  robust {with_interval(one.accuracy)} % of {len(one.robust)}, {passes}"
-    found = verdicts(outcomes, axes)
-    for verdict in found:
+    axis_verdicts = verdicts(outcomes, axes)
+    for verdict in axis_verdicts:
         yield visible(verdict.sentence)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     files = {
         folder / "sweep.csv": csv_text(sweep_frame(outcomes, axes)).encode(),
-        folder / "sweep.md": sweep_markdown(sweep.title, outcomes, found, sweep.failures, command).encode(),
+        folder / "sweep.md": sweep_markdown(sweep.title, outcomes, axis_verdicts, sweep.failures, command).encode(),
     }
     missing = ""
     if outcomes:

@@ -1,4 +1,4 @@
-"""From outcomes to a record's samples: every example is measured again before it counts."""
+"""Building a record's samples from outcomes: every example is measured again before it counts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gauntlet.bench.verify.verifier import Measurement, Verifier
 from gauntlet.leaderboard.results.record import Flag, Samples
 
 _MASKED = 0.05
-"""Share of the attacked samples of a block from which on masked gradients are reported."""
+"""Smallest share of a block's attacked samples that is reported as masked gradients."""
 
 
 class VerificationError(RuntimeError):
-    """An example that was counted as a success does not hold when it is measured once more: the result is not stored."""
+    """A counted success fails when it is measured again; the result is not stored."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class CleanEvaluation:
 
     measured: Measurement
     attacked: Tensor
-    """bool (N,), on the attack's device: samples to attack. They are correct when clean, and not of the target's class."""
+    """bool (N,), on the attack's device: the samples to attack, correct when clean and not of the target class."""
     classes: int
     """Number of logits of the model."""
 
 
 def examine_clean(verify: Verifier) -> CleanEvaluation:
-    """Predictions on the clean images; those that are wrong cost no attack, and those of the target's class neither.
+    """Measure the clean images. Misclassified samples and samples of the target class are not attacked.
 
-    Raises ValueError where the model does not have the class that the threat model names as target.
+    Raises ValueError if the model does not have the target class of the threat model.
     """
     every = torch.arange(len(verify.labels), device=verify.labels.device)
     measured = verify.measure(verify.images, every)
@@ -50,9 +50,9 @@ def examine_clean(verify: Verifier) -> CleanEvaluation:
 def block_record(
     verify: Verifier, clean: CleanEvaluation, place: range, outcomes: Sequence[Outcome], threat: ThreatModel
 ) -> tuple[Samples, tuple[Flag, ...]]:
-    """The samples at `place` of the verifier's task, given the outcomes of those that were attacked.
+    """The recorded samples at `place` of the verifier's samples, from the outcomes of the attacked samples, and their flags.
 
-    Raises VerificationError.
+    Raises VerificationError if a counted success fails when it is measured again.
     """
     rows = slice(place.start, place.stop)
     broken = [outcome for outcome in outcomes if outcome.adversarial is not None]
@@ -104,45 +104,45 @@ def block_record(
 
 def _confirm(verify: Verifier, again: Measurement, points: Tensor, samples: Tensor) -> None:
     valid = verify.valid(points, samples).cpu()
-    # Of a randomised model the fresh draws decide, and may well decide otherwise.
+    # For a randomised model fresh draws decide, and they may differ.
     bad = ~valid if verify.randomised else ~valid | (again.wrong_share == 0)
     if bad.any():
         first = verify.ids[int(samples[int(bad.nonzero()[0])])]
         raise VerificationError(
-            f"{int(bad.sum())} of {len(points)} counted successes do not hold when verified again, first at {first}: the "
-            "model answers the same image differently (hidden randomness or state). Declare it as randomised"
+            f"{int(bad.sum())} of {len(points)} counted successes fail when verified again, first at {first}: the model gives "
+            "different outputs for the same image (hidden randomness or state). Declare it as randomised"
         )
 
 
 def _flags(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
-    return (*_refused(outcomes), *_masked(outcomes))
+    return (*_invalid_candidates(outcomes), *_masked_gradients(outcomes))
 
 
-def _masked(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
-    widened = [outcome.masked_fallback for outcome in outcomes if outcome.masked_fallback]
-    # One or two of a hundred show the sign on sound models, too: their gradients came near, a random step nearer.
-    if len(widened) < max(3, _MASKED * len(outcomes)):
+def _masked_gradients(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    fallbacks = [outcome.masked_fallback for outcome in outcomes if outcome.masked_fallback]
+    # On sound models, too, one or two of a hundred samples look masked: a random step came nearer than their gradients.
+    if len(fallbacks) < max(3, _MASKED * len(outcomes)):
         return ()
     return (
         Flag(
             "masked-gradients",
             "warn",
-            f"for {len(widened)} of {len(outcomes)} attacked samples gradients vanished, or a probe without gradients came "
-            f"nearer than all of them: they were attacked through substitutes and by search as well, {sum(widened):.0f} "
-            "passes more. Do not trust figures of gradient attacks alone here",
+            f"for {len(fallbacks)} of {len(outcomes)} attacked samples the gradients vanished, or a probe without gradients came "
+            f"nearer to the boundary: these samples were also attacked with substitute gradients and by search, with "
+            f"{sum(fallbacks):.0f} additional passes. Do not trust gradient attacks alone here",
         ),
     )
 
 
-def _refused(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
-    refused = sum(outcome.rejected > 0 for outcome in outcomes)
-    if not refused:
+def _invalid_candidates(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
+    rejected = sum(outcome.rejected > 0 for outcome in outcomes)
+    if not rejected:
         return ()
     return (
         Flag(
             "invalid-candidates",
             "warn",
-            f"the attack proposed invalid points (outside the ball or the box, or not finite) for {refused} of "
-            f"{len(outcomes)} samples of a block: they were refused, and the figure may overstate robustness",
+            f"the attack proposed invalid points (outside the ball or the box, or not finite) for {rejected} of "
+            f"{len(outcomes)} samples of a block: the points were rejected, and the figure may overstate robustness",
         ),
     )

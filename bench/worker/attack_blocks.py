@@ -22,10 +22,10 @@ from gauntlet.leaderboard.results.record import Record, Stats
 
 
 def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
-    """The record of each block as soon as its last sample is decided.
+    """Yield the record of each block as soon as its last sample is decided.
 
-    Blocks whose images fit into memory are attacked together, so that batches stay full. Close the generator on every way out:
-    the model and the global random generator are then at once as they were.
+    As many blocks as fit into memory are attacked together, so that batches stay full. Close the generator in every case: that
+    restores the model and the global random generator.
     """
     size = image_bytes(prepared.data.images)
     together: list[Block] = []
@@ -88,16 +88,16 @@ def _provenance(prepared: Prepared, block: Block, settings: RunSettings) -> dict
 
 @contextmanager
 def frozen(model: nn.Module, seed: int) -> Iterator[None]:
-    """No parameter gradients, a seeded global generator for models that draw from it; both as before afterwards."""
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    """Disable gradients of parameters, and seed the global random generator; both are restored on exit."""
+    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        for parameter, _ in wanted:
+        for parameter, _ in required:
             parameter.requires_grad_(False)
         with full_float32(), torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
     finally:
-        for parameter, needed in wanted:
+        for parameter, needed in required:
             parameter.requires_grad_(needed)
 
 

@@ -1,4 +1,4 @@
-"""Messages of a worker: plain data as JSON, and blocks as the bytes of the store's files. Nothing is ever unpickled."""
+"""Messages of a worker: plain data as JSON, and blocks as the bytes of the store's files. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gauntlet.leaderboard.results.record import CellInfo
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """A block of a prepared cell: its key, and how many samples it has."""
+    """A block of a prepared cell: its key and its number of samples."""
 
     key: str
     size: int
@@ -25,19 +25,19 @@ class BlockInfo:
 
 @dataclass(frozen=True)
 class PreparedCell:
-    """A cell has been prepared: the keys of its blocks, and what was measured of the pipeline."""
+    """A cell has been prepared: the keys of its blocks, and the measurements of the pipeline."""
 
     cell: CellInfo
     """With the technique of each stage, the chosen form and the measured randomness."""
     blocks: tuple[BlockInfo, ...]
     measured: Mapping[str, Measurement] = field(default_factory=dict)
-    """Profile, chosen form and flags of checks, by key."""
+    """The profile, the chosen form and the flags of checks, by key."""
     published: tuple[PublishedFigure, ...] = ()
     """Figures that the model's card states."""
 
     @property
     def samples(self) -> int:
-        """Samples of the cell."""
+        """Number of samples of the cell."""
         return sum(block.size for block in self.blocks)
 
 
@@ -51,7 +51,7 @@ class BlockRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """Samples that have just been finished."""
+    """Some samples have been finished."""
 
     samples: int
 
@@ -73,14 +73,14 @@ class Planned:
 
     cells: tuple[Cell, ...]
     skipped: tuple[str, ...]
-    """Why other cells that were asked for are not planned."""
+    """A sentence for each requested cell that is not planned."""
 
 
 Message: TypeAlias = Planned | PreparedCell | BlockRecord | Progress | Failure
 
 
 def encode(message: Message) -> tuple[str, bytes]:
-    """A message as JSON, and the bytes that belong to it (of a block, else none)."""
+    """A message as JSON, and the bytes of its block; without a block, no bytes."""
     match message:
         case Planned():
             cells = [cell_fields(cell) for cell in message.cells]
@@ -96,7 +96,7 @@ def encode(message: Message) -> tuple[str, bytes]:
 
 
 def decode(text: str, content: bytes) -> Message:
-    """The message that `encode` made. Raises ValueError for an unknown kind, KeyError or TypeError for wrong fields."""
+    """The message that `encode` encoded. Raises ValueError for an unknown kind, KeyError or TypeError for wrong fields."""
     ((kind, fields),) = json.loads(text).items()
     match kind:
         case "planned":

@@ -18,7 +18,7 @@ from gauntlet.leaderboard.results.record import CellInfo
 
 @dataclass(frozen=True)
 class StoredLogits:
-    """The clean logits of a stored block, which the model must still give."""
+    """The clean logits of a stored block, which the model must reproduce."""
 
     block: int
     """The block's number within the request."""
@@ -27,34 +27,33 @@ class StoredLogits:
 
 @dataclass(frozen=True)
 class Request:
-    """A cell as it is named, and what to do with it.
+    """A cell, given by names, and the work to do on it.
 
-    Without `run` and `check` the cell is only prepared. Nothing here is an object of the user's: names are resolved behind the
-    seam, where their code lives.
+    Without `run` and `check` the cell is only prepared. A request holds no objects of the user's code: the worker resolves names.
     """
 
     cell: Cell
     blocks: tuple[tuple[int, ...], ...] | None = None
-    """Samples of each block, as indices into the cell's data; None: the fixed blocks."""
+    """Indices of each block's samples in the cell's data; None: the fixed blocks."""
     run: tuple[str, ...] = ()
     """Keys of the blocks to run."""
     check: bool = False
-    """Whether to run the checks, so that their flags are among the measurements."""
+    """Whether to run the checks and add their flags to the measurements."""
     expected: StoredLogits | None = None
-    """Raised as a failure where the model answers otherwise now."""
+    """Logits to compare with; a difference is a failure."""
     measured: Mapping[str, Measurement] = field(default_factory=dict)
-    """Stored measurements of the pipeline, which stand in place of measuring."""
+    """Stored measurements of the pipeline, which are not measured again."""
     batch_size: int | None = None
     """None: chosen by the size of an image."""
     keep_adversarials: bool = True
 
     def to_json(self) -> str:
-        """As JSON."""
+        """The request as JSON."""
         return json.dumps({**dataclasses.asdict(self), "cell": cell_fields(self.cell)})
 
     @classmethod
     def from_json(cls, text: str) -> Request:
-        """From `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+        """The request that `to_json` encoded. Raises ValueError, KeyError or TypeError for anything else."""
         fields = json.loads(text)
         blocks, expected = fields["blocks"], fields["expected"]
         return cls(
@@ -74,13 +73,13 @@ def cell_fields(cell: Cell) -> dict[str, Any]:
     """A cell as plain data."""
     fields = dataclasses.asdict(cell)
     if not cell.threat.target:
-        # An untargeted plan is written, and its folder named, as before there were targets.
+        # Untargeted plans keep the form, and their folders the names, of versions without targets.
         del fields["threat"]["target"]
     return fields
 
 
 def read_cell(fields: Mapping[str, Any]) -> Cell:
-    """A cell from `cell_fields`, also after JSON. Raises KeyError or TypeError for anything else."""
+    """The cell of `cell_fields`, also after JSON. Raises KeyError or TypeError for anything else."""
     model = fields["model"]
     numbers = {name: None if model[name] is None else tuple(model[name]) for name in ("mean", "std")}
     return Cell(

@@ -27,11 +27,11 @@ from gauntlet.leaderboard.results.record import Record
 Work: TypeAlias = Callable[[Request | PlanRequest], Generator[Message]]
 
 _TOLERANCE = 1e-3
-"""How far a clean logit may be from the stored one, relative to the largest: rounding on another device."""
+"""Allowed difference from the stored clean logits, relative to the largest: rounding on another device."""
 
 
 class StoredResultError(RuntimeError):
-    """The model or the attack no longer gives what the store holds under the same key."""
+    """The model or the attack does not reproduce a stored result with the same key."""
 
 
 class Worker:
@@ -41,12 +41,10 @@ class Worker:
         self.bench = bench
 
     def work(self, request: Request | PlanRequest) -> Generator[Message]:
-        """The messages of a request, in order: `PreparedCell` first, then a record and progress for each block.
+        """The messages for a request: `PreparedCell`, then a record and progress for each block. A plan request gives `Planned`.
 
-        A plan request is answered by `Planned`.
-
-        An exception of the user's code, of the attack or of the verifier becomes a Failure, after which nothing follows. Raises
-        StoreError where stored examples cannot be read, and KeyboardInterrupt.
+        An exception of the user's code, the attack or the verifier becomes a `Failure`, the last message. Raises StoreError if
+        stored examples cannot be read, and KeyboardInterrupt.
         """
         try:
             yield from self._work(request)
@@ -109,7 +107,7 @@ def _check_logits(prepared: Prepared, blocks: Sequence[Block], expected: StoredL
     scale = float(np.abs(stored).max())
     if not np.allclose(now, stored, rtol=0, atol=_TOLERANCE * scale):
         raise StoredResultError(
-            f"{prepared.cell.info.model} no longer answers as when its results were stored (largest difference of a clean "
-            f"logit {np.abs(now - stored).max():.3g}), although weights and source are the same: code that it imports, or a "
-            "library, has changed. Use another --out folder"
+            f"{prepared.cell.info.model} does not reproduce its stored clean logits (largest difference "
+            f"{np.abs(now - stored).max():.3g}), although weights and source are the same: code that it imports, or a library, "
+            "has changed. Use another --out folder"
         )

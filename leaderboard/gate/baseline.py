@@ -1,4 +1,4 @@
-"""The baseline of a gate: what a run found, sample by sample, and what changed between two of them."""
+"""The baseline of a gate: a run's outcomes sample by sample, and the differences between two baselines."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gauntlet.leaderboard.results.cell_summary import Status
 from gauntlet.leaderboard.results.record import CellInfo, CellResult
 
 BASELINE_SCHEMA = 3
-"""The schema that is written; 1 is read as well."""
+"""The schema of written files; schema 1 can be read as well."""
 
 Key = tuple[str, str, str, str, str, str, int]
 Test = Literal["fixed", "sequential"]
-"""`fixed`: one test on all samples. `sequential`: samples in a random order, a test that is valid whenever it stops."""
+"""`fixed`: a single test on all samples. `sequential`: a test on samples in random order that is valid whenever it stops."""
 
 
 class BaselineError(ValueError):
-    """A baseline that cannot be used; the message names the file and the way out."""
+    """A baseline cannot be used; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
 class BaselineCell:
-    """What one cell of a run found."""
+    """The outcome of a cell of a run."""
 
     model: str
     defense: str
@@ -40,44 +40,44 @@ class BaselineCell:
     data: str
     seed: int
     spec: str
-    """sha256 of what was asked: the attack with its settings, whether it is a minimum-norm one, and the precision."""
+    """sha256 of the attack with its settings, whether it is a minimum-norm attack, and the precision."""
     data_digest: str
-    """sha256 of the digests of the blocks' images and labels, and of the sample ids in their order."""
+    """sha256 of the digests of the blocks' images and labels, and of the sample ids in order."""
     weights: str
-    """Digest of the model's parameters and buffers, empty where the run recorded none."""
+    """Digest of the model's parameters and buffers; empty if the run did not record it."""
     n: int
     robust: npt.NDArray[np.bool_]
-    """(n,), correct when clean and not broken; of a randomised model, by the majority of the scoring draws."""
+    """(n,), correct when clean and not broken; for a randomised model, by the majority of the scoring draws."""
     correct: npt.NDArray[np.bool_]
     """(n,), correct when clean."""
     forwards: float
     """Forward passes of the attack, summed over the samples."""
     backwards: float
     peak_memory_mib: float
-    """NaN where nothing ran."""
+    """NaN if nothing was run."""
     seconds: float
     """The attack's alone."""
     device: str
-    """`cpu` or `cuda`; both, separated by a blank, where the blocks come from both."""
+    """`cpu` or `cuda`; both, separated by a blank, if the blocks come from both."""
     randomised: bool
     status: Status = "ok"
     error: str = ""
-    """Why the cell failed; empty where it did not."""
+    """Why the cell failed; empty if it did not fail."""
 
     @property
     def key(self) -> Key:
-        """What identifies the cell."""
+        """The key of the cell, by which runs are compared."""
         return self.model, self.defense, self.attack, self.threat, self.suite, self.data, self.seed
 
     @property
     def title(self) -> str:
-        """Readable, with the threat model."""
+        """A readable title with the threat model."""
         return f"{self.model} × {self.defense} × {self.attack} {self.threat}"
 
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A file that holds the baseline's examples and weights: too large to review, and named by its content."""
+    """A reference to the file with the baseline's examples and weights, which is named by its content."""
 
     file: str
     sha256: str
@@ -86,36 +86,35 @@ class ArtifactRef:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """The cells of one run, and who accepted them why."""
+    """The cells of a run that was accepted as a baseline."""
 
     schema: int
     suite: str
     test: Test
-    """How gates judge: chosen here, before any of them runs, because whoever may choose after the run has two chances."""
+    """The gate's test. The baseline fixes it in advance: choosing after a run would give two chances to pass."""
     commit: str
     reason: str
     created: str
     cells: tuple[BaselineCell, ...]
     artifact: ArtifactRef | None = None
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """Rules of the gate that come with the baseline. Reserved: empty in this version."""
+    """Rules of the gate. Reserved: empty in this version."""
 
 
 def baseline_of(
     results: Sequence[CellResult], *, suite: str, commit: str, reason: str, created: str, test: Test = "fixed"
 ) -> Baseline:
-    """The baseline that a run makes, its cells in the order of the plan. Certificates and corruptions are left
-    out: nothing attacks there.
+    """The baseline of a run's results, with cells in the order of the plan. Certificates and corruptions are left out.
 
-    Raises BaselineError where two cells have the same key.
+    Raises BaselineError if two cells have the same key.
     """
-    found = tuple(_cell(result) for result in results if result.cell.adversarial)
-    refuse_twins(found, "the run")
-    return Baseline(BASELINE_SCHEMA, suite, test, commit, reason, created, found)
+    baseline_cells = tuple(_cell(result) for result in results if result.cell.adversarial)
+    refuse_twins(baseline_cells, "the run")
+    return Baseline(BASELINE_SCHEMA, suite, test, commit, reason, created, baseline_cells)
 
 
 def _cell(result: CellResult) -> BaselineCell:
-    info, found, spent = result.cell, cells.outcomes(result), cells.costs(result)
+    info, samples, spent = result.cell, cells.outcomes(result), cells.costs(result)
     sources = [block.provenance for block in result.blocks]
     digests = [str(source.get("data") or "") for source in sources]
     return BaselineCell(
@@ -127,11 +126,11 @@ def _cell(result: CellResult) -> BaselineCell:
         data=info.data,
         seed=info.seed,
         spec=spec_digest(info, cells.precision(result)),
-        data_digest=data_digest(digests, found.id.tolist()),
+        data_digest=data_digest(digests, samples.id.tolist()),
         weights=" ".join(dict.fromkeys(str(source.get("weights") or "") for source in sources)),
-        n=len(found),
-        robust=found.robust,
-        correct=found.correct,
+        n=len(samples),
+        robust=samples.robust,
+        correct=samples.correct,
         forwards=float(sum(block.samples.forwards.sum() for block in result.blocks)),
         backwards=float(sum(block.samples.backwards.sum() for block in result.blocks)),
         peak_memory_mib=spent.peak_memory_mib,
@@ -144,66 +143,66 @@ def _cell(result: CellResult) -> BaselineCell:
 
 
 def spec_digest(info: CellInfo, precision: str) -> str:
-    """sha256 of what was asked: the attack with its settings, whether it is a minimum-norm one, and the precision."""
+    """sha256 of the attack with its settings, whether it is a minimum-norm attack, and the precision."""
     return _digest([info.attack_spec, info.minimum_norm, precision])
 
 
 def devices(sources: Iterable[Mapping[str, Any]]) -> str:
-    """The kinds of device that blocks' provenances name."""
+    """The kinds of device in the provenances of blocks, sorted and separated by blanks."""
     return " ".join(sorted({str(one.get("device", "")).partition(" ")[0].partition(":")[0] for one in sources}))
 
 
 def data_digest(blocks: Sequence[str], ids: Sequence[str]) -> str:
-    """sha256 of the digests of a cell's blocks and of its sample ids in their order; empty where a block's is not known."""
+    """sha256 of the digests of a cell's blocks and of its sample ids in order; empty if a block's digest is unknown."""
     return _digest([list(blocks), list(ids)]) if all(blocks) else ""
 
 
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def refuse_twins(found: Sequence[BaselineCell], where: str) -> None:
-    """Raise BaselineError where two cells have the same key; `where` they stand is named."""
-    twins = [key for key, count in Counter(cell.key for cell in found).items() if count > 1]
+def refuse_twins(baseline_cells: Sequence[BaselineCell], where: str) -> None:
+    """Raise BaselineError if two cells have the same key. `where`: the file or run, for the message."""
+    twins = [key for key, count in Counter(cell.key for cell in baseline_cells).items() if count > 1]
     if twins:
-        raise BaselineError(f"{where} has two cells {twins[0]}: give the attacks of a suite labels of their own")
+        raise BaselineError(f"{where} has two cells {twins[0]}: give the attacks of a suite different labels")
 
 
 def diff(old: Baseline, new: Baseline) -> list[str]:
-    """What changed, a sentence each, in the order of the new baseline and then of what is gone; empty where nothing did.
+    """The differences between two baselines, a sentence each: first in the order of the new baseline, then removed cells.
 
-    Figures are those of the file: no test is made.
+    Empty if nothing changed. Figures are those of the files, without a statistical test.
     """
     before, after = ({cell.key: cell for cell in one.cells} for one in (old, new))
-    said = [f"Suite: {old.suite} → {new.suite}."] if old.suite != new.suite else []
-    said += [f"Test: {old.test} → {new.test}."] if old.test != new.test else []
+    sentences = [f"Suite: {old.suite} → {new.suite}."] if old.suite != new.suite else []
+    sentences += [f"Test: {old.test} → {new.test}."] if old.test != new.test else []
     for key, cell in after.items():
         if key not in before:
-            said.append(f"New: {cell.title}, seed {cell.seed}: {_figure(cell)}.")
+            sentences.append(f"New: {cell.title}, seed {cell.seed}: {_figure(cell)}.")
         elif changes := _changes(before[key], cell):
-            said.append(f"{cell.title}, seed {cell.seed}: {'; '.join(changes)}.")
+            sentences.append(f"{cell.title}, seed {cell.seed}: {'; '.join(changes)}.")
     gone = (cell for key, cell in before.items() if key not in after)
-    return said + [f"Gone: {cell.title}, seed {cell.seed}: it was {_figure(cell)}." for cell in gone]
+    return sentences + [f"Gone: {cell.title}, seed {cell.seed}: it was {_figure(cell)}." for cell in gone]
 
 
 def _changes(old: BaselineCell, new: BaselineCell) -> list[str]:
-    said = []
+    changes = []
     paired = old.data_digest == new.data_digest and old.n == new.n
     moved = paired and bool((old.robust != new.robust).any())
     if moved or not paired or (old.status, old.error) != (new.status, new.error):
-        said.append(f"{_figure(old)} → {_figure(new)}")
+        changes.append(f"{_figure(old)} → {_figure(new)}")
     if moved:
-        said.append(f"{int((old.robust & ~new.robust).sum())} lost, {int((~old.robust & new.robust).sum())} gained")
+        changes.append(f"{int((old.robust & ~new.robust).sum())} lost, {int((~old.robust & new.robust).sum())} gained")
     if paired and (old.correct != new.correct).any():
-        said.append(f"correct when clean {int(old.correct.sum())} → {int(new.correct.sum())}")
+        changes.append(f"correct when clean {int(old.correct.sum())} → {int(new.correct.sum())}")
     names = {"spec": "settings of the attack", "data_digest": "data or sample ids", "weights": "weights"}
-    said += [f"other {text}" for name, text in names.items() if getattr(old, name) != getattr(new, name)]
+    changes += [f"other {text}" for name, text in names.items() if getattr(old, name) != getattr(new, name)]
     if old.randomised != new.randomised:
-        said.append("randomised now" if new.randomised else "no longer randomised")
+        changes.append("randomised now" if new.randomised else "no longer randomised")
     if (old.forwards, old.backwards) != (new.forwards, new.backwards):
         passes = (f"{one.forwards:,.0f} + {one.backwards:,.0f}" for one in (old, new))
-        said.append(f"forward + backward passes {' → '.join(passes)}")
-    return said
+        changes.append(f"forward + backward passes {' → '.join(passes)}")
+    return changes
 
 
 def _figure(cell: BaselineCell) -> str:

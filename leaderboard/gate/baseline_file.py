@@ -1,4 +1,4 @@
-"""The file of a baseline: JSON, a line for each group of a cell's fields, small enough to be reviewed and committed."""
+"""Reading and writing the file of a baseline: JSON, small enough to be reviewed and committed."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from gauntlet.leaderboard.gate.baseline import (
 )
 from gauntlet.leaderboard.results.atomic_files import replace_text
 
-_WAY_OUT = "write it anew with `gauntlet baseline accept RUN`"
+_REMEDY = "write it again with `gauntlet baseline accept RUN`"
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "cell": ("model", "defense", "attack", "threat", "suite", "data", "seed", "randomised", "status", "error"),
     "digests": ("spec", "data_digest", "weights"),
     "costs": ("forwards", "backwards", "peak_memory_mib", "seconds", "device"),
 }
-"""How the fields of a cell stand in the file, a line each; the bits follow them."""
+"""The groups of a cell's fields in the file, a line each; the bits follow in a last group."""
 _READ = (1, BASELINE_SCHEMA)
 _HEAD = ("suite", "test", "commit", "reason", "created")
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write the file, whole or not at all: JSON, a line for each group of a cell's fields, bits packed in base64.
+    """Write the file atomically: JSON with a line for each group of a cell's fields; bits are packed in base64.
 
-    Raises WriteError; an older file is then as it was.
+    Raises WriteError; an existing file is then unchanged.
     """
     replace_text(path, _text(baseline))
 
 
 def baseline_digest(baseline: Baseline) -> str:
-    """sha256 of the file that the baseline makes."""
+    """sha256 of the baseline's file."""
     return hashlib.sha256(_text(baseline).encode()).hexdigest()
 
 
@@ -75,7 +75,7 @@ def _line(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it, which knows no NaN."""
+    """A value for JSON, which has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -84,37 +84,37 @@ def _pack(bits: npt.NDArray[np.bool_]) -> str:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """The baseline that a file holds. Raises BaselineError where it is missing, damaged, or of another schema."""
+    """Read a baseline. Raises BaselineError for a file that is missing or damaged, or has an unknown schema."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BaselineError(f"{path} does not exist: {_WAY_OUT}") from error
+        raise BaselineError(f"{path} does not exist: {_REMEDY}") from error
     except OSError as error:
-        raise BaselineError(f"{path} cannot be read ({error.strerror}): name a baseline file, or {_WAY_OUT}") from error
+        raise BaselineError(f"{path} cannot be read ({error.strerror}): name a baseline file, or {_REMEDY}") from error
     except ValueError as error:
-        raise BaselineError(f"{path} is damaged ({error}): restore it from version control, or {_WAY_OUT}") from error
+        raise BaselineError(f"{path} is damaged ({error}): restore it from version control, or {_REMEDY}") from error
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if type(schema) is not int:
-        raise BaselineError(f"{path} is no baseline (schema={schema!r}): name another file, or {_WAY_OUT}")
+        raise BaselineError(f"{path} is not a baseline (schema={schema!r}): name another file, or {_REMEDY}")
     if schema not in _READ:
-        way = _WAY_OUT if schema < BASELINE_SCHEMA else f"upgrade gauntlet, or {_WAY_OUT}"
+        remedy = _REMEDY if schema < BASELINE_SCHEMA else f"upgrade gauntlet, or {_REMEDY}"
         raise BaselineError(
-            f"{path} has schema {schema}, this version of gauntlet reads {BASELINE_SCHEMA} and 1: {way}"
+            f"{path} has schema {schema}, this version of gauntlet reads {BASELINE_SCHEMA} and 1: {remedy}"
         )
     try:
-        found = tuple(_read_cell(cell) for cell in fields["cells"])
+        baseline_cells = tuple(_read_cell(cell) for cell in fields["cells"])
         head = {name: _typed(fields, name, str) for name in _HEAD}
         if head["test"] not in get_args(Test):
-            raise ValueError(f"test={head['test']!r} is none of {', '.join(get_args(Test))}")
+            raise ValueError(f"test={head['test']!r} is not one of {', '.join(get_args(Test))}")
         artifact = _read_artifact(fields["artifact"])
         policy = {} if schema == 1 else _typed(fields, "policy", dict)
         if policy:
             raise ValueError(f"policy={policy!r} is not known to this version: upgrade gauntlet")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise BaselineError(f"{path} is damaged ({what}): restore it from version control, or {_WAY_OUT}") from error
-    refuse_twins(found, str(path))
-    return Baseline(schema=BASELINE_SCHEMA, cells=found, artifact=artifact, policy=policy, **head)
+        problem = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise BaselineError(f"{path} is damaged ({problem}): restore it from version control, or {_REMEDY}") from error
+    refuse_twins(baseline_cells, str(path))
+    return Baseline(schema=BASELINE_SCHEMA, cells=baseline_cells, artifact=artifact, policy=policy, **head)
 
 
 def _read_artifact(fields: Mapping[str, Any] | None) -> ArtifactRef | None:
@@ -136,7 +136,7 @@ def _read_cell(groups: Mapping[str, Any]) -> BaselineCell:
     n = _typed(samples, "n", int)
     robust, correct = (_unpack(samples, name, n) for name in ("robust", "correct"))
     if (robust & ~correct).any():
-        raise ValueError("a sample is robust and not correct when clean")
+        raise ValueError("a sample is robust, but not correct when clean")
     known = {name: _typed(groups[group], name, _TYPES.get(name, str)) for group in _GROUPS for name in _GROUPS[group]}
     if known["status"] not in ("ok", "error", "unfinished") or (known["status"] == "ok" and not n):
         raise ValueError(f"status {known['status']!r} of a cell with {n} samples")
@@ -156,5 +156,5 @@ def _unpack(samples: Mapping[str, Any], name: str, n: int) -> npt.NDArray[np.boo
     packed = np.frombuffer(base64.b64decode(_typed(samples, f"{name}_bits", str), validate=True), np.uint8)
     bits = np.unpackbits(packed).astype(np.bool_)
     if n < 0 or len(packed) != -(-n // 8) or int(bits.sum()) != _typed(samples, name, int) or bits[n:].any():
-        raise ValueError(f"{name}_bits do not hold the {samples[name]} of {n} samples that they should")
+        raise ValueError(f"{name}_bits do not match {name}={samples[name]} of n={n} samples")
     return bits[:n]

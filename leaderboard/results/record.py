@@ -1,4 +1,4 @@
-"""What running a cell gave: one type from the runner to the CSV."""
+"""The record of a cell's results: the same type from the runner to the CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 SCHEMA_VERSION = 3
 
 DRAWS = 20
-"""Fresh draws of a randomised model for one judgement of the verifier."""
+"""Number of fresh draws of a randomised model for each judgement of the verifier."""
 
 _ROLES = ("certificate", "corruption")
 _UNGATED_KINDS = ("naive",)
@@ -23,22 +23,22 @@ Severity = Literal["block", "warn"]
 
 @dataclass(frozen=True)
 class Flag:
-    """Something that a reader must know before trusting a figure."""
+    """A reason not to trust a figure, found by a check."""
 
     name: str
     """Short and stable, for instance `zero-gradient`."""
     severity: Severity
-    """`block`: the row gets no rank, unless all techniques that `needs` names have been run. `warn`: shown only."""
+    """`block`: the row has no rank unless all techniques in `needs` have been run. `warn`: shown only."""
     message: str
-    """A sentence with the evidence and what to do next."""
+    """A sentence with the evidence and a remedy."""
     needs: tuple[str, ...] = ()
-    """Techniques (see `CellInfo.techniques`) after which a block no longer stands; empty: it always stands."""
+    """Techniques (see `CellInfo.techniques`) that lift a block once all are run; empty: nothing lifts it."""
     evidence: tuple[tuple[str, float], ...] = ()
     """Figures by name."""
     samples: tuple[str, ...] = ()
-    """Ids of samples that show it, the first few."""
+    """Ids of some samples that show the problem."""
     lifted_by: tuple[str, ...] = ()
-    """The evidence that lifted a block, where some did. Reserved: always empty in this version."""
+    """The evidence that lifted a block. Reserved: always empty in this version."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Flag:
@@ -48,7 +48,7 @@ class Flag:
         return cls(fields["name"], fields["severity"], fields["message"], evidence=evidence, **rest)
 
     def fields(self) -> dict[str, Any]:
-        """Its fields as JSON gives them back, for `read`."""
+        """The fields in the form of JSON, for `read`."""
         return {
             **asdict(self),
             "evidence": [list(pair) for pair in self.evidence],
@@ -56,13 +56,13 @@ class Flag:
         }
 
     def stands(self, techniques: Collection[str]) -> bool:
-        """Whether it keeps a row that was attacked by these techniques from being ranked."""
+        """Whether the flag blocks the rank of a row that was attacked by these techniques."""
         return self.severity == "block" and not (self.needs and set(self.needs) <= set(techniques))
 
 
 @dataclass(frozen=True)
 class CellInfo:
-    """What was asked of a cell, as plain fields; the same for all blocks of the cell."""
+    """The identity of a cell as plain fields; the same for all blocks of the cell."""
 
     model: str
     defense: str
@@ -76,19 +76,19 @@ class CellInfo:
     norm: str
     eps: float
     threat: str
-    """Canonical text of the threat model, which ends in `:target=…` where the attack is towards a class."""
+    """Canonical text of the threat model; ends in `:target=…` for a targeted attack."""
     suite: str
     data: str
     seed: int
     precision: str = "float32"
-    """The form of the model that was attacked: `float32` as it is, else such as `bf16+channels_last+folded`."""
+    """The attacked form of the model: `float32` for the model itself, else for instance `bf16+channels_last+folded`."""
     minimum_norm: bool = False
     randomised: bool = False
     techniques: Mapping[str, str] = field(default_factory=dict)
     """The technique of each stage by its label (the empty label stands for an attack without stages): `white-box`, `bpda`,
     `eot`, `beneath` (an output defense), `transfer` or `black-box`. Known once the cell is prepared."""
     role: str = ""
-    """`attack`, `replay`, `certificate` or `corruption`; by default what `attack_kind` says."""
+    """`attack`, `replay`, `certificate` or `corruption`; by default derived from `attack_kind`."""
     severities: tuple[int, ...] = ()
     """The severities at which a corruption changes each image; empty for other cells."""
 
@@ -98,12 +98,12 @@ class CellInfo:
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> CellInfo:
-        """A cell from its stored fields. Raises TypeError for fields that it does not have."""
+        """A cell from its stored fields. Raises TypeError for unknown fields."""
         return cls(**{**fields, "severities": tuple(fields.get("severities", ()))})
 
     @property
     def adversarial(self) -> bool:
-        """Whether an adversary is at work: a certificate proves, and a corruption happens."""
+        """Whether samples face an adversary: in attacks and replays, not in certificates and corruptions."""
         return self.role in ("attack", "replay")
 
     @property
@@ -135,8 +135,8 @@ class CellInfo:
     def gated(self) -> bool:
         """Whether a gate judges the cell.
 
-        A naive attack says nothing of robustness, certificates and corruptions attack nothing, and a replay faces more examples
-        in a later run.
+        Not judged are naive attacks, which say nothing about robustness; certificates and corruptions, which attack nothing; and
+        replays, whose examples differ between runs.
         """
         return self.role == "attack" and self.attack_kind not in _UNGATED_KINDS
 
@@ -159,37 +159,36 @@ class Samples:
     label: npt.NDArray[np.int64]
     clean_prediction: npt.NDArray[np.int64]
     prediction: npt.NDArray[np.int64]
-    """On the adversarial example where one was found, else the clean prediction. Of a corruption: at the first severity at
-    which it is wrong."""
+    """The prediction on the adversarial example if there is one, else on the clean image. Corruptions: at the first severity at
+    which the sample is misclassified, else on the clean image."""
     robust: npt.NDArray[np.bool_]
-    """Correct when clean, and no verified adversarial example within eps (towards a class: none that is taken for it). Of a
-    corruption: correct when clean and at every severity."""
+    """Correct when clean, and without a verified adversarial example within eps (targeted: an example that is classified as the
+    target). Corruptions: correct when clean and at every severity."""
     distance: npt.NDArray[np.float64]
-    """Measured distance of the verified example in the threat model's norm; NaN where there is none."""
+    """Measured distance of the verified example in the threat model's norm; NaN if there is none."""
     margin: npt.NDArray[np.float64]
-    """Verified, at the example (else clean), negative where the attack succeeds: logit of the label minus the largest other
-    one; towards another class than the label, the largest other logit minus the target's. Of a corruption: the smallest over
-    its severities."""
+    """Verified margin at the example, else at the clean image; negative if the attack succeeds. Logit of the label minus the
+    largest other logit; targeted: largest other logit minus the target's. Corruptions: the smallest over the severities."""
     forwards: npt.NDArray[np.float64]
-    """Forward passes of the attack on this sample (a mean over the batch for whole attacks of other libraries)."""
+    """Forward passes of the attack on this sample (for attacks that run whole, the mean over the batch)."""
     backwards: npt.NDArray[np.float64]
     steps: npt.NDArray[np.int64]
-    """Attack steps until the verified success; -1 where there was none."""
+    """Attack steps until the verified success; -1 without success."""
     wrong_share: npt.NDArray[np.float64]
-    """Randomised models: share of fresh draws that misclassify the example (inside eps, else the clean image), towards a
-    class, as that class; else 0 or 1. Of a corruption: share of the severities at which the sample is misclassified (of a
-    randomised model, by most draws)."""
+    """For randomised models the share of fresh draws that misclassify the example within eps, else the clean image (targeted:
+    that classify it as the target); for other models 0 or 1. Corruptions: share of the severities at which the sample is
+    misclassified (for randomised models, by most draws)."""
     wrong_share_scored: npt.NDArray[np.float64]
-    """The same on a second, independent set of draws, used for the score once the worst attack is chosen. Of a corruption: 1
-    where the sample is misclassified at any severity, else 0."""
+    """The same on a second, independent set of draws, by which the worst attack is scored once it is chosen. Corruptions: 1 if
+    the sample is misclassified at any severity, else 0."""
     adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]
-    """The verified example (C, H, W), None where there is none or where it was not kept."""
+    """The verified example (C, H, W); None if there is none, or if it was not kept."""
     stage: Sequence[str] = ()
-    """Of a cascade, the stage that broke each sample, empty text where none did; no entries for other attacks."""
+    """Cascades: the stage that broke each sample, or an empty text; no entries for other attacks."""
     certified: npt.NDArray[np.bool_] | None = None
-    """Of a certificate: no point of the ball is misclassified, by proof; None for attacks."""
+    """Certificates: whether it is proven that no point of the ball is misclassified; None for other cells."""
     severities: Sequence[str] = ()
-    """Of a corruption, the severities at which each sample is misclassified, separated by blanks; no entries for attacks."""
+    """Corruptions: the severities at which each sample is misclassified, separated by blanks; no entries for other cells."""
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -208,15 +207,15 @@ class Stats:
     """The attack's alone."""
     peak_memory_mib: float
     candidates_rejected: int = 0
-    """Points an attack claimed that the verifier refused: outside the ball or the box, or not finite."""
+    """Candidates that the verifier rejected: outside the ball or the box, or not finite."""
     disagreements: int = 0
-    """Candidates that were misclassified in one batch composition only: not counted as successes."""
+    """Candidates that are misclassified in one batch composition only; they do not count as successes."""
     occupancy: float | None = None
-    """Share of the batch's slots that were filled, a mean over the cell's steps so far; None for whole attacks."""
+    """Mean share of filled slots in the batch over the cell's steps so far; None for attacks that run whole."""
     halved: int = 0
-    """How often memory had run out by then, and the batch was halved."""
+    """How often the batch was halved so far because memory ran out."""
     masked_fallback: int = 0
-    """Samples whose gradients looked masked, so that stages which need none were added."""
+    """Number of samples whose gradients looked masked, so that stages without gradients were added."""
     masked_fallback_passes: float = 0.0
     """Forward and backward passes of those stages, summed over the samples."""
     speculative_passes: float = 0.0
@@ -236,16 +235,16 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Commit, dirty flag, package versions, device, determinism flags, argv, time."""
     cached: bool = False
-    """Answered from the store rather than run now."""
+    """Whether it was read from the store rather than run now."""
     clean_logits: npt.NDArray[np.float64] | None = None
-    """(N, K) of a cell's first block, to notice on a hit that the model answers otherwise; None elsewhere."""
+    """(N, K), of a cell's first block, to detect a changed model when the block is reused; None for other blocks."""
     behaviour: str = ""
     """A digest of the model's behaviour. Reserved: empty in this version."""
 
 
 @dataclass(frozen=True)
 class CellError:
-    """A cell, or a block of it, that failed: shown in the table, never counted as robust, tried again by the next run."""
+    """The failure of a cell or a block. It is shown in the table, never counts as robust, and the next run tries again."""
 
     cell: CellInfo
     kind: str
@@ -257,10 +256,10 @@ class CellError:
 
 @dataclass(frozen=True)
 class CellResult:
-    """All that is known of one cell of a run: its blocks in order, and the error if it did not finish."""
+    """The result of a cell of a run: its finished blocks in order, and its error if it failed."""
 
     cell: CellInfo
     blocks: tuple[Record, ...]
     error: CellError | None = None
     expected: int = 0
-    """Samples that the plan asks for; fewer in the blocks means that the cell is not finished."""
+    """Number of samples in the plan; if the blocks have fewer, the cell is not finished."""

@@ -191,7 +191,7 @@ def test_a_cell_in_error_fails_its_test_and_stands_in_the_leaderboard(user):
         (["--gauntlet-attacks=pgdd"], "*unknown attack 'pgdd'; did you mean *pgd*"),
         (["--gauntlet-threat=Linf:8"], "*did you mean 8/255*"),
         (["--gauntlet-config=nowhere.toml"], "*configuration file 'nowhere.toml' does not exist*"),
-        (["--gauntlet-device=cuda:99"], "*device 'cuda:99' is not there*"),
+        (["--gauntlet-device=cuda:99"], "*device 'cuda:99' is not available*"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(user, arguments, words):

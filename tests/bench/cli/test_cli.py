@@ -56,7 +56,7 @@ def test_run_shows_progress_leaderboard_and_files(finished):
     for name in ("leaderboard.csv", "cells.csv", "leaderboard.md"):
         assert f"written: {Path('out') / name}" in lines
         assert (folder / "out" / name).stat().st_size > 0
-    assert "check every stored example again: gauntlet verify out" in lines
+    assert "verify every stored example: gauntlet verify out" in lines
     assert "\x1b" not in done.stdout + done.stderr
 
 

@@ -180,7 +180,7 @@ def test_a_model_of_the_zoo_is_trained_by_its_name_alone(tmp_path, monkeypatch):
         ({"out": "w.pt"}, "must end in .safetensors"),
         ({"data": "digits-train"}, "the model fails on images of shape"),
         ({"model": "cnn.fats_digits"}, "cnn.fast_digits"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not available"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_the_way_out(place, changed, message):

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from builders import record, samples
 from gauntlet.bench.compare.git_history import read_history
 from gauntlet.bench.environment import provenance
-from gauntlet.bench.run.commit_journal import commit_requests, note
+from gauntlet.bench.run.commit_journal import record_request, requests_by_block
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.bisection import adjusted, cell_history, group_versions, same_data
 from gauntlet.leaderboard.compare.bisection_report import Bisection, bisection_json, bisection_text, sample_text
@@ -182,8 +182,8 @@ def test_a_result_at_a_later_commit_with_the_same_block_is_the_later_commits():
 def test_the_commits_that_asked_for_a_block_are_kept(tmp_path, monkeypatch):
     for at, keys in ((A, ["k1", "k2"]), (A, ["k1", "k2"]), (B, ["k1"]), (A, ["k1", "k2"])):
         monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda at=at: (at, at == B))
-        note(tmp_path, "cell", keys)
-    found, skipped = commit_requests(tmp_path)
+        record_request(tmp_path, "cell", keys)
+    found, skipped = requests_by_block(tmp_path)
     assert [(one.commit[0], one.dirty) for one in found["k1"]] == [("a", False), ("b", True), ("a", False)]
     assert len(found["k2"]) == 2
     assert skipped == []
@@ -191,17 +191,17 @@ def test_the_commits_that_asked_for_a_block_are_kept(tmp_path, monkeypatch):
 
 def test_outside_git_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda: (None, False))
-    note(tmp_path, "cell", ["k"])
+    record_request(tmp_path, "cell", ["k"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_lines_are_skipped_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr("gauntlet.bench.run.commit_journal.commit", lambda: (A, False))
-    note(tmp_path, "cell", ["k"])
+    record_request(tmp_path, "cell", ["k"])
     with (tmp_path / "history" / "cell.jsonl").open("ab") as file:
         file.write(b'{"commit": "\xff\n{}\n')
-    note(tmp_path, "cell", ["m"])
-    found, skipped = commit_requests(tmp_path)
+    record_request(tmp_path, "cell", ["m"])
+    found, skipped = requests_by_block(tmp_path)
     assert sorted(found) == ["k", "m"]
     assert skipped == [f"{tmp_path / 'history' / 'cell.jsonl'} has damaged lines: 2"]
 
@@ -346,7 +346,7 @@ def asked(folder="gauntlet-results"):
     """The commit of the working folder has asked for what the latest run shows."""
     found = load_run(Path(folder))
     for cell in found.plan.cells:
-        note(found.root, cell.name, [key for key, _ in found.keys(cell)])
+        record_request(found.root, cell.name, [key for key, _ in found.keys(cell)])
 
 
 @needs_git
@@ -362,7 +362,7 @@ def test_a_commit_that_the_store_answered_is_a_version_too(here, call, tiny):
     told = call("bisect", "gauntlet-results", "--attack=fgsm").stdout
     assert f"*  {again[:10]}" in told
     assert "Lost now: 0 of 60 samples." in told
-    assert "Versions of several branches" in told
+    assert "The versions are on several branches" in told
 
 
 @needs_git
@@ -383,7 +383,7 @@ def test_without_a_repository_versions_stand_in_the_order_of_time(here, call):
     shutil.rmtree(".git")
     done = call("bisect", "gauntlet-results", "--attack=fgsm")
     assert done.returncode == 0
-    assert "In order of time: git failed in" in done.stdout
+    assert "Ordered by time: git cannot read" in done.stdout
     assert f"at {here[1][:10]}:" in done.stdout
     assert "without results" not in done.stdout
 
@@ -401,7 +401,7 @@ def test_commits_that_git_does_not_know_are_told(here, call):
     shutil.rmtree(".git")
     git(".", "init", "-q", "-b", "main")
     done = call("bisect", "gauntlet-results")
-    assert f"In order of time: git does not know {min(here)[:10]}" in done.stdout
+    assert f"Ordered by time: git does not have {min(here)[:10]}" in done.stdout
 
 
 @needs_git
@@ -482,4 +482,4 @@ def test_a_run_whose_blocks_are_gone_is_told(here, call):
     shutil.rmtree("gauntlet-results/store")
     done = call("bisect", "gauntlet-results")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "nothing is stored" in done.stderr
+    assert "have no stored results" in done.stderr

@@ -10,7 +10,7 @@ from gauntlet.bench.checks.catalog import CHECKS
 from gauntlet.bench.checks.hidden_masks import MASKS
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.diagnose import matrix as matrices
-from gauntlet.bench.diagnose.diagnose import DiagnosisError, Request, diagnose
+from gauntlet.bench.diagnose.diagnose import DiagnosisError, DiagnosisRequest, diagnose
 from gauntlet.bench.diagnose.report import report
 from gauntlet.bench.registries import DEFENSES, MODELS
 
@@ -22,7 +22,7 @@ def little(monkeypatch):
 
 
 def request(model="cnn.standard_digits", defense="none", attack="pgd(steps=20)", samples="20", threat="Linf:0.15"):
-    return Request(
+    return DiagnosisRequest(
         ModelRef(model), defense, DataRef("digits", samples), ThreatModel.parse(threat), attack, device="cpu"
     )
 
@@ -50,7 +50,7 @@ def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
     assert {"unavailable-gradients", "zero-gradient", "planted-example", "unbounded-attack"} <= names
     text = report(fooled, "…")
     assert "This number cannot be trusted" in text
-    assert "Answered by attacks by bpda (not run)" in text
+    assert "Attack techniques that answer it: bpda (not run)" in text
 
 
 @pytest.mark.slow
@@ -127,8 +127,8 @@ def test_the_matrix_has_a_line_for_every_honest_model_every_defense_and_every_ma
 @pytest.mark.slow
 def test_a_line_of_the_matrix_tells_fired_answered_and_naive_apart(monkeypatch, tmp_path):
     chosen = [
-        matrices.Pair("honest", "cnn.standard_digits"),
-        matrices.Pair("hidden", "gauntlet.bench.checks.hidden_masks:rounded_softmax"),
+        matrices.MatrixPair("honest", "cnn.standard_digits"),
+        matrices.MatrixPair("hidden", "gauntlet.bench.checks.hidden_masks:rounded_softmax"),
     ]
     monkeypatch.setattr(matrices, "pairs", lambda: chosen)
     lines = list(matrices.matrix("12", "Linf:0.15", 0, "cpu", tmp_path, lambda line: None))

@@ -154,9 +154,9 @@ def test_what_was_attacked_before_an_interruption_is_not_attacked_again(here, ca
         (
             "torch.tensor(1.0)",
             "torch.tensor(1.0).double()",
-            "no replay: with the weights of the baseline the current code gives another model",
+            "no replay: the current model with the baseline's weights is not",
         ),
-        ("* self.scale", "* self.scale * 1.5", "current code gives other logits"),
+        ("* self.scale", "* self.scale * 1.5", "does not give the baseline's logits"),
     ],
 )
 def test_without_the_baselines_model_nothing_is_replayed_and_it_says_why(here, call, tiny, old, new, reason):
@@ -232,7 +232,7 @@ def test_a_run_without_its_gate_is_whole_and_may_become_the_next_baseline(here, 
     assert call("baseline", "accept", "gauntlet-results", "--out=next.json").returncode == 0
     both = call("run", *MODEL, ATTACK, "--no-gate", GATE)
     assert both.returncode == 2
-    assert "contradict each other" in both.stderr
+    assert "exclude each other" in both.stderr
 
 
 def test_what_stopped_early_is_no_baseline(here, call, tiny):
@@ -283,5 +283,5 @@ def test_a_model_that_is_not_the_runs_is_not_packed(here, call, tiny):
     change(tiny, *BLURRED)
     done = call("baseline", "accept", "accepted", "--out=new.json", "--artifact")
     assert done.returncode == 2
-    assert "no longer the model that was attacked" in done.stderr
+    assert "has changed since it was attacked" in done.stderr
     assert not Path("new.json").exists()

@@ -17,7 +17,7 @@ from torch.nn import functional
 import gauntlet
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.config.schema import load_config
-from gauntlet.bench.gate.gate import snapshot
+from gauntlet.bench.gate.judge_run import snapshot
 from gauntlet.bench.gate.lost_samples import again_command
 from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.planning.plan import make_plan
@@ -439,7 +439,7 @@ def test_options_that_narrow_the_run_leave_the_gate_out_unless_it_is_named(here,
     configure()
     done = call("run", "--samples=50")
     assert done.returncode == 0
-    assert f"Gate not applied: options narrow the run. To judge it anyway, add --gate={BASELINE}" in done.stdout
+    assert f"Gate not applied: options narrow the run. To apply it nevertheless, add --gate={BASELINE}" in done.stdout
     assert "INCOMPARABLE" not in done.stdout
     assert call("run", "--samples=50", f"--gate={BASELINE}").returncode == 3
     assert_told(call("run", "--samples=50", "--allow-undecided"), 2, "--allow-undecided needs a gate", "options narrow")

@@ -11,7 +11,7 @@ import pytest
 # Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
 import gauntlet.attacks.fgsm
 import gauntlet.attacks.pgd
-import gauntlet.bench.gate.gate
+import gauntlet.bench.gate.judge_run
 import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells  # noqa: F401
 

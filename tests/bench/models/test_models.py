@@ -128,12 +128,12 @@ def test_a_module_beside_the_shell_is_found_as_by_python_m(tmp_path, monkeypatch
     ("spec", "message"),
     [
         ("model.py", "write package.module:name or path/to/file.py:name"),
-        ("absent.py:build", "is not there"),
-        ("no_such_module_xyz.sub:build", "module 'no_such_module_xyz.sub' is not there"),
+        ("absent.py:build", "does not exist"),
+        ("no_such_module_xyz.sub:build", "module 'no_such_module_xyz.sub' does not exist"),
         ("math:sqroot", "math has no 'sqroot'; did you mean sqrt"),
         ("model.py:biuld", "did you mean build"),
         ("broken.py:build", "ZeroDivisionError"),
-        ("needs.py:build", r"No module named 'far_away' \(looked in"),
+        ("needs.py:build", r"No module named 'far_away' \(searched in"),
         ("script.py:build", "SystemExit"),
     ],
 )

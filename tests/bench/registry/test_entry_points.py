@@ -183,7 +183,7 @@ def test_a_name_of_ours_stays_ours_and_that_is_told_when_listing(site, attacks):
     assert attacks.get("pgd").card.summary != "of a distribution"
     assert attacks.problems == ()
     attacks.load_offers()
-    assert attacks.problems == ("attack 'pgd' of foo-attacks 1.0 is not used: the name is Gauntlet's own",)
+    assert attacks.problems == ("attack 'pgd' of foo-attacks 1.0 is not used: the name belongs to Gauntlet",)
 
 
 @pytest.mark.parametrize("first", ["file", "installed"])

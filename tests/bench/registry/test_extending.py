@@ -371,8 +371,8 @@ NO_ENTRY = "import gauntlet\ngauntlet.register_{0}('mine', {1})\n"
 @pytest.mark.parametrize(
     ("file", "text", "told"),
     [
-        ("mine.py", None, "file 'mine.py' is not there"),
-        ("mine.txt", "", "is no Python file"),
+        ("mine.py", None, "file 'mine.py' does not exist"),
+        ("mine.txt", "", "is not a Python file"),
         ("mine.py", "\n\n1 / 0\n", "ZeroDivisionError: division by zero (line 3)"),
         ("mine.py", "def broken(:\n", "SyntaxError"),
         ("mine.py", "import nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
@@ -429,7 +429,7 @@ def test_a_wrong_file_is_one_sentence_and_exit_code_2(project, call, command, fi
         (
             ("lambda threat, **settings: Attack", "lambda threat, **settings: threat.nothing or Attack"),
             "mine",
-            "cannot be made",
+            "cannot be built",
         ),
         (("", ""), "mine(wrong=1)", "attack 'mine' has no setting 'wrong': it has steps"),
         (
@@ -449,7 +449,7 @@ def test_an_attack_that_is_none_is_refused_when_it_is_named(project, call, chang
     ("build", "told"),
     [
         ("lambda gain=1: gain", "defense 'gain' is a int: build a torch.nn.Module"),
-        ("lambda gain=1: gain.nothing", "defense 'gain' cannot be made: AttributeError"),
+        ("lambda gain=1: gain.nothing", "defense 'gain' cannot be built: AttributeError"),
         ("lambda: Gain(1)", "settings {'gain': 2} do not fit defense 'gain'"),
     ],
 )
@@ -541,8 +541,8 @@ def test_verifying_a_run_loads_its_plugins_again(project, call, tiny):
     Path("elsewhere").mkdir()
     shutil.move("mine.py", "elsewhere/mine.py")
     line = refused(call, "verify", "gauntlet-results")
-    assert "plugin 'mine.py' of the run is not there" in line
-    assert "--plugin" in line.partition("looked in")[2]
+    assert "plugin 'mine.py' of the run does not exist" in line
+    assert "--plugin" in line.partition("searched in")[2]
     del ATTACKS._entries["mine"]
     done = call("verify", "gauntlet-results", "--plugin", "elsewhere/mine.py")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -555,7 +555,7 @@ def test_a_changed_plugin_does_not_verify_what_another_made(project, call):
     write("mine.py", ATTACK.format(body=FAR))
     done = call("verify", "gauntlet-results")
     assert done.returncode == 1
-    assert "are not those of the stored results" in done.stdout
+    assert "have changed since the run" in done.stdout
 
 
 def test_an_artifact_of_a_plugin_s_model_is_packed_with_the_plugin(extras, call):
@@ -564,7 +564,7 @@ def test_an_artifact_of_a_plugin_s_model_is_packed_with_the_plugin(extras, call)
     done = call("baseline", "accept", "gauntlet-results", "--out", "base.json", "--artifact")
     assert done.returncode == 0, done.stderr
     extras.unlink()
-    assert "plugin 'extras.py' of the run is not there" in refused(
+    assert "plugin 'extras.py' of the run does not exist" in refused(
         call, "baseline", "accept", "gauntlet-results", "--out", "base.json", "--artifact"
     )
 
@@ -642,7 +642,9 @@ def test_pytest_takes_plugins_too(pytester, tiny):
     result.stdout.fnmatch_lines(["*model.build × none × of-pytest[]] PASSED*"])
     missing = pytester.runpytest(*named, *attack, "--gauntlet-plugin=other.py")
     assert missing.ret == pytest.ExitCode.USAGE_ERROR
-    missing.stderr.fnmatch_lines(["ERROR: gauntlet: plugin 'other.py' cannot be loaded: file 'other.py' is not there*"])
+    missing.stderr.fnmatch_lines(
+        ["ERROR: gauntlet: plugin 'other.py' cannot be loaded: file 'other.py' does not exist*"]
+    )
 
 
 def test_the_commands_of_the_example_s_readme_do_what_it_says(tmp_path, monkeypatch, call):

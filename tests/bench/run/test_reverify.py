@@ -228,7 +228,7 @@ def test_a_table_that_was_altered_is_a_failure(finished, call):
     path.write_text("\n".join([header, ",".join(fields), *rest]) + "\n", encoding="utf-8")
     done = call("verify", "out")
     assert done.returncode == 1
-    assert "cells.csv says robust accuracy 0.9990" in done.stdout
+    assert "cells.csv has robust accuracy 0.9990" in done.stdout
 
 
 def test_blocks_that_are_missing_are_told_and_are_no_pass_where_nothing_is_left(finished, call):

@@ -415,7 +415,7 @@ def test_a_model_that_changed_by_a_file_it_imports_is_caught(project):
     engine, (after,) = run()
     assert after.error is not None
     assert after.error.kind == "StoredResultError"
-    assert "no longer answers" in after.error.message
+    assert "does not reproduce" in after.error.message
     assert "--out" in after.error.message
     _assert_in_error_although_stored(engine)
 

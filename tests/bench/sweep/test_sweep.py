@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from gauntlet.bench.sweep.convergence import Outcome, along_budget, along_choice, along_eps, verdicts
+from gauntlet.bench.sweep.convergence import PointOutcome, along_budget, along_choice, along_eps, verdicts
 from gauntlet.bench.sweep.grid import SweepError, grid, parse_axis
 from gauntlet.bench.sweep.report import sweep_figure, sweep_frame, sweep_markdown
 from gauntlet.leaderboard.stats.proportions import Proportion
@@ -19,7 +19,7 @@ N = 200
 
 def outcome(point, robust, *, passes=10.0):
     robust = np.asarray(robust, bool)
-    return Outcome(point, np.ones(len(robust), bool), robust, (Proportion.of(robust),), passes, passes, 1.0)
+    return PointOutcome(point, np.ones(len(robust), bool), robust, (Proportion.of(robust),), passes, passes, 1.0)
 
 
 def first(count, n=N):
@@ -113,7 +113,7 @@ def test_many_small_gains_that_add_up_are_not_convergence():
 def test_nothing_gained_by_less_than_a_doubling_is_no_evidence():
     found = along_budget(line("steps=10,40,50", [150, 100, 100]), "steps")
     assert found.converged is False
-    assert "sweep steps further (where it stopped falling is more than half of steps=50)" in found.sentence
+    assert "sweep steps further (robust accuracy stopped falling above half of steps=50)" in found.sentence
 
 
 def test_gains_are_counted_on_the_same_samples_and_not_as_differences_of_shares():
@@ -128,7 +128,7 @@ def test_gains_are_counted_on_the_same_samples_and_not_as_differences_of_shares(
 
 def test_nothing_more_broken_says_so():
     found = along_budget(line("steps=10,20,40", [100, 100, 100]), "steps")
-    assert found.sentence == "converged from steps=10 on: up to steps=40 none more of 200 is broken"
+    assert found.sentence == "converged from steps=10 on: no more of 200 samples are broken up to steps=40"
 
 
 def test_a_choice_names_the_strongest_and_what_the_others_break_besides():
@@ -277,7 +277,7 @@ def test_a_setting_that_fails_is_told_and_the_others_are_shown(tiny, tmp_path, m
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--over=steps=5",), ("--over", "two values")),
+        (("--over=steps=5",), ("--over", "two different values")),
         (("--over=stps=5,6",), ("no setting 'stps'", "steps")),
         (("--over=steps=1,2", "--model=cnn.*"), ("--model", "one")),
         (("--over=steps=1,2", "--threat=L2:1"), ("--threat names 2", "one")),

@@ -170,11 +170,11 @@ def test_bytes_that_are_no_text_are_damaged(tmp_path):
 def test_json_of_something_else_is_no_baseline(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)
-    with pytest.raises(BaselineError, match="is no baseline"):
+    with pytest.raises(BaselineError, match="is not a baseline"):
         read_baseline(path)
 
 
-@pytest.mark.parametrize(("schema", "way"), [(BASELINE_SCHEMA - 1, "write it anew"), (BASELINE_SCHEMA + 1, "upgrade")])
+@pytest.mark.parametrize(("schema", "way"), [(BASELINE_SCHEMA - 1, "write it again"), (BASELINE_SCHEMA + 1, "upgrade")])
 def test_another_schema_is_refused_with_the_way_out(tmp_path, schema, way):
     path, content = stored(tmp_path)
     path.write_text(json.dumps(content | {"schema": schema}))
@@ -232,7 +232,7 @@ def test_a_sample_that_is_robust_and_wrong_when_clean_is_refused(tmp_path):
     path, content = stored(tmp_path)
     content["cells"][0]["samples"].update(correct=1, correct_bits="gA==")
     path.write_text(json.dumps(content))
-    with pytest.raises(BaselineError, match="robust and not correct"):
+    with pytest.raises(BaselineError, match="robust, but not correct"):
         read_baseline(path)
 
 

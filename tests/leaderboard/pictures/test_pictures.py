@@ -310,7 +310,7 @@ def test_images_that_are_not_those_of_the_run_are_not_shown_as_such(finished, ca
         done = call("show", "out", "--pictures")
     finally:
         (finished / "data.npz").write_bytes(before)
-    assert "is not the one of the run" in done.stdout
+    assert "has changed since the run" in done.stdout
 
 
 def test_show_sample_tells_what_became_of_it_under_each_attack(finished, call, monkeypatch):
@@ -324,7 +324,7 @@ def test_show_sample_tells_what_became_of_it_under_each_attack(finished, call, m
     done = call("show", "out", "--sample", name, "--pictures")
     assert done.returncode == 0, done.stderr
     (told,) = [text for text in done.stdout.splitlines() if text.strip().startswith("fmn")]
-    assert f"label {samples.label[place]}, clean right" in told
+    assert f"label {samples.label[place]}, clean correct" in told
     assert f"adversarial {samples.prediction[place]} at Linf {samples.distance[place]:.4g}, not robust" in told
     assert f"margin {samples.margin[place]:.4g}" in told
     picture = next(text.partition("written: ")[2] for text in done.stdout.splitlines() if "written" in text)

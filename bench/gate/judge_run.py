@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.environment.exit_codes import GATE_EXITS
-from gauntlet.bench.gate.accept import snapshot
+from gauntlet.bench.gate.accept_baseline import snapshot
 from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.gate.early_run import traces
 from gauntlet.bench.gate.lost_samples import detailed
@@ -22,38 +22,38 @@ from gauntlet.leaderboard.results.escape import visible
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The report of a gate on one run."""
+class JudgedRun:
+    """The report of a gate on a run."""
 
     report: GateReport
     json: str
     notes: tuple[str, ...]
-    """Sentences on the files that were written, and on those that could not be."""
+    """Sentences on the files that were written, or could not be."""
 
 
-def judge_run(folder: Path, gate: Gate) -> Judged:
+def judge_run(folder: Path, gate: Gate) -> JudgedRun:
     """Judge the run in `folder`, and write gate.md, gate.json and pictures of lost samples into its results folder.
 
-    On GitHub the report goes to the step's summary too. A run that cannot be read is incomparable. A file that cannot be written
-    changes no verdict; a note says so.
+    On GitHub the report is also appended to the step's summary. A run that cannot be read is incomparable. A file that cannot be
+    written is named in the notes and changes no verdict.
     """
     try:
         run = load_run(folder)
-        seen = traces(run, gate.baseline)
-        report, reasons = detailed(judge(gate.baseline, snapshot(run), gate.policy, seen), run, seen)
+        known = traces(run, gate.baseline)
+        report, reasons = detailed(judge(gate.baseline, snapshot(run), gate.policy, known), run, known)
     except (BaselineError, RunError, StoreError) as error:
         return _published(nothing_compared(str(error)), gate)
     return _published(report, gate, run.root, [f"no picture: {visible(reason)}" for reason in reasons])
 
 
-def judge_all(folders: Sequence[Path], gate: Gate) -> list[Judged]:
-    """Judge the run in each folder; without folders, one report that nothing was compared."""
+def judge_all(folders: Sequence[Path], gate: Gate) -> list[JudgedRun]:
+    """Judge the run in each folder. Without folders, the one report says that nothing was run."""
     if not folders:
-        return [_published(nothing_compared("No cell was run: run what the baseline ran."), gate)]
+        return [_published(nothing_compared("No cell was run: run the cells of the baseline."), gate)]
     return [judge_run(folder, gate) for folder in folders]
 
 
-def _published(report: GateReport, gate: Gate, root: Path | None = None, notes: Sequence[str] = ()) -> Judged:
+def _published(report: GateReport, gate: Gate, root: Path | None = None, notes: Sequence[str] = ()) -> JudgedRun:
     text = to_json(report, gate.baseline, gate.policy, exit_code=GATE_EXITS[report.state])
     written = write_files(root, {"gate.md": report.markdown(), "gate.json": text + "\n"}) if root else []
-    return Judged(report, text, (*notes, *written, *append_summary(report)))
+    return JudgedRun(report, text, (*notes, *written, *append_summary(report)))

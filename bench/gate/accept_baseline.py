@@ -1,4 +1,4 @@
-"""Accepting a stored run as a baseline, with its examples and weights on request."""
+"""Accepting a stored run as a baseline, with its adversarial examples and weights if requested."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 
 BASELINES = Path("bench", "baselines")
-"""Folder of the baselines in the working folder, with a file for each suite."""
+"""Default folder of baselines, relative to the working folder; a file for each suite."""
 
 
 class AcceptError(ValueError):
-    """A run that cannot become a baseline; the message says why and what to do."""
+    """A run cannot become a baseline; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedBaseline:
     """A baseline that was written."""
 
     path: Path
     baseline: Baseline
     changes: tuple[str, ...] | None
-    """Sentences on the changes from the replaced file; None if there was none."""
+    """Differences from the file that was replaced, a sentence each; None if there was no such file."""
 
 
 def snapshot(run: Run, reason: str = "") -> Baseline:
-    """The baseline of a stored run without its replays, whatever the state of its cells. Raises StoreError, BaselineError."""
+    """A stored run as a baseline: every gated cell, finished or not. Raises StoreError, BaselineError."""
     results = [run.result(cell) for cell in gated(run.plan.cells)]
-    # Several suites of a run make one baseline: a run is accepted and judged as a whole.
-    suite = "+".join(sorted({one.cell.suite for one in results}))
+    # A run of several suites is one baseline: it is accepted and judged as a whole.
+    suite = "+".join(sorted({result.cell.suite for result in results}))
     return baseline_of(results, suite=suite, commit=cells.newest_commit(results), reason=reason, created=now())
 
 
@@ -53,53 +53,54 @@ def accept(
     out: Path | None = None,
     test: Test | None = None,
     artifact: bool = False,
-) -> Accepted:
-    """Make the run in `folder` the baseline of its suite, in `out` or in `BASELINES`.
+) -> AcceptedBaseline:
+    """Make the run in `folder` the baseline of its suite, in the file `out` or in `BASELINES`.
 
-    `test` is the test of later gates; None keeps that of the replaced file, or takes `fixed`. `artifact` also writes the examples
-    and the weights of the models. Raises AcceptError for a run with errors, unfinished cells or no cells, if the existing file
-    is not a baseline of the same suite, and if a model has changed since the run; RunError; StoreError; OSError. Then nothing is
-    written, except possibly the artifact.
+    `test`: the test of the gate; None keeps the test of the file that is replaced, or uses `fixed`. `artifact`: also write the
+    run's adversarial examples and its models' weights beside the file. Raises AcceptError for a run with errors, unfinished cells
+    or no cells, for a file that is not a baseline or belongs to another suite, and for a model that has changed since the run;
+    RunError; StoreError; OSError. On an error no baseline is written; an artifact may be.
     """
     run = load_run(folder)
     baseline = replace(snapshot(run, reason), test=test or "fixed")
     if not baseline.cells:
         raise AcceptError(
-            f"{folder} has no cell that a gate judges (naive attacks, certificates, corruptions and replays are not gated): run "
-            "an attack too"
+            f"{folder} has no cell that a gate judges: naive attacks, certificates, corruptions and replays are not gated. Run "
+            "another attack as well"
         )
-    if open_cells := [one for one in baseline.cells if one.status != "ok"]:
-        first = "; ".join(f"{visible(one.title)}: {one.status}" for one in open_cells[:3])
-        more = f" and {len(open_cells) - 3} more" if len(open_cells) > 3 else ""
+    if unfinished := [cell for cell in baseline.cells if cell.status != "ok"]:
+        some = "; ".join(f"{visible(cell.title)}: {cell.status}" for cell in unfinished[:3])
+        more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
         raise AcceptError(
-            f"{folder} cannot become a baseline: {len(open_cells)} of its {len(baseline.cells)} cells are not finished "
-            f"({first}{more}). Run the same command again until every cell is finished, with --no-gate if the gate stops early"
+            f"{folder} cannot become a baseline: {len(unfinished)} of its {len(baseline.cells)} cells are not finished "
+            f"({some}{more}). "
+            "Run the same command again until all cells are finished, with --no-gate if the gate stops early"
         )
     path = out or BASELINES / f"{re.sub('[^A-Za-z0-9._+-]', '_', baseline.suite)}.json"
-    found = None
+    changes = None
     if path.exists():
         try:
             old = read_baseline(path)
         except BaselineError as error:
             raise AcceptError(
-                f"{path} exists and is not a readable baseline ({error}): delete it, or name another --out"
+                f"{path} exists and cannot be read as a baseline ({error}): delete it, or name another --out"
             ) from error
         if old.suite != baseline.suite:
             raise AcceptError(
-                f"{path} is the baseline of suite {old.suite!r}, but this run has suite {baseline.suite!r}: name another --out"
+                f"{path} is the baseline of suite {old.suite!r}, but this run is of suite {baseline.suite!r}: name another --out"
             )
         baseline = replace(baseline, test=test or old.test)
-        found = tuple(diff(old, baseline))
+        changes = tuple(diff(old, baseline))
     if artifact:
         baseline = replace(baseline, artifact=pack_run(path, run, Workbench(torch.device("cpu"))))
     write_baseline(path, baseline)
-    return Accepted(path, baseline, found)
+    return AcceptedBaseline(path, baseline, changes)
 
 
 def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:
     """Write the artifact of a run beside `path`, the file of its baseline: blocks, and the weights of its models.
 
-    Raises AcceptError if a model cannot be built or has changed since the run; StoreError; OSError.
+    Raises AcceptError for a model that cannot be built or has changed since it was attacked; StoreError; OSError.
     """
     load_recorded(run.plugins)
     blocks: dict[Key, list[str]] = {}
@@ -109,17 +110,16 @@ def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:
         try:
             model = workbench.model(cell.model)
         except Exception as error:  # a user's model may raise anything
-            reason = f"{type(error).__name__}: {error}"
             raise AcceptError(
-                f"the weights of {cell.info.model} cannot be loaded ({reason}): leave out --artifact"
+                f"the weights of {cell.info.model} cannot be loaded ({type(error).__name__}: {error}): leave out --artifact"
             ) from error
         attacked = {str(block.provenance.get("weights", "")) for block in run.result(cell).blocks}
         if attacked != {model.digest}:
-            raise AcceptError(f"{cell.info.model} is no longer the model that was attacked: run the same command again")
+            raise AcceptError(f"{cell.info.model} has changed since it was attacked: run the same command again")
         models[model.digest] = model.module
     return pack(path, run.store, blocks, models)
 
 
-def read_either(path: Path) -> Baseline:
-    """The baseline of a file or of a results folder. Raises BaselineError, RunError, StoreError."""
+def read_baseline_or_run(path: Path) -> Baseline:
+    """The baseline in a file, or the run of a results folder as a baseline. Raises BaselineError, RunError, StoreError."""
     return snapshot(load_run(path)) if path.is_dir() else read_baseline(path)
