@@ -221,7 +221,7 @@ def test_every_suite_has_attacks_for_l1():
 @pytest.mark.parametrize(
     ("entry", "settings", "named"),
     [
-        (apgd.ENTRY, {"steps": 2}, "steps=2 are too few"),
+        (apgd.ENTRY, {"steps": 2}, "steps=2 is too few"),
         (apgd.ENTRY, {"restarts": 1.5}, "restarts=1.5"),
         (apgd.ENTRY, {"multi_eps": 1}, "multi_eps=1"),
         (apgd.ENTRY, {"loss": "dlr-target"}, "dlr_targeted"),
