@@ -123,6 +123,18 @@ def tiny():
 
 
 @pytest.fixture
+def imports_are_undone(monkeypatch):
+    """Modules that a test imports from files of its own are forgotten after it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = dict(sys.modules)
+    yield
+    for name in set(sys.modules) - set(before):
+        if not name.startswith(("torch", "gauntlet.")):
+            del sys.modules[name]
+    sys.modules.update({name: module for name, module in before.items() if name not in sys.modules})
+
+
+@pytest.fixture
 def call(capsys):
     """`gauntlet` with these arguments in this process: its exit code, and what it wrote."""
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import network
 
 pytestmark = pytest.mark.slow
 
@@ -18,15 +19,13 @@ NATIVE, OTHERS = "pgd", ("torchattacks.PGD", "art.ProjectedGradientDescent")
 @pytest.fixture(scope="module")
 def model():
     train = gauntlet.load_data("digits-train")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        optimiser = torch.optim.Adam(model.parameters(), 5e-3)
-        for _ in range(150):
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(model(train.images), train.labels).backward()
-            optimiser.step()
-    return model.eval()
+    model = network(64, 64, 10)
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(train.images), train.labels).backward()
+        optimiser.step()
+    return model
 
 
 @pytest.fixture(scope="module")

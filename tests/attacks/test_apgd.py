@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from builders import assert_same, broken, clipped_task, exact_distance, linear, linear_digits, outcomes, path
+from builders import clipped_task, linear, linear_digits
 from gauntlet.attacks.apgd import APGD, ENTRY, ENTRY_TARGETED, random_surface_point
 from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.random import Draws, active_draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
+from solving import assert_same, broken, exact_distance, outcomes, path
 
 LINF, L2 = ThreatModel("Linf", 0.12), ThreatModel("L2", 0.7)
 LOSSES = [*UNTARGETED, *TARGETED]

@@ -7,12 +7,13 @@ import torch
 import torchattacks
 from torch import nn
 
-from builders import Recorder, broken, clipped_task, outcomes, path, zoo_digits
+from builders import clipped_task, zoo_digits
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.parts.apgd_common import checkpoints
+from solving import Recorder, broken, outcomes, path
 
 pytestmark = pytest.mark.slow
 

@@ -9,18 +9,8 @@ import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
-import builders
-from builders import (
-    Recorder,
-    assert_same,
-    broken,
-    clipped_task,
-    distances,
-    exact_distance,
-    linear_digits,
-    path,
-    zoo_digits,
-)
+import solving
+from builders import clipped_task, linear_digits, zoo_digits
 from gauntlet.attacks import apgd, pgd
 from gauntlet.attacks.apgd_l1 import APGDL1, timetable
 from gauntlet.attacks.autoattack import ENTRY as AUTOATTACK
@@ -32,6 +22,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.suites import SUITES, suite_members
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.solver import Stage
+from solving import Recorder, assert_same, broken, distances, exact_distance, path
 
 EPS = 0.5
 L1 = ThreatModel("L1", EPS)
@@ -40,7 +31,7 @@ LOSSES = [*UNTARGETED, *TARGETED]
 
 def outcomes(attack, model, images, labels, threat=L1, **options):
     """Outcomes in the order of the samples, all examples inside the ball."""
-    found = builders.outcomes(attack, model, images, labels, threat, **options)
+    found = solving.outcomes(attack, model, images, labels, threat, **options)
     sizes = distances(found, model, images, labels, "L1")
     assert (sizes[sizes.isfinite()] <= threat.eps * (1 + 1e-12)).all()
     return found

@@ -6,11 +6,12 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from builders import attacked, exact_distance, linear, linear_digits
+from builders import linear, linear_digits
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
+from solving import attacked, exact_distance
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,12 @@ import torch
 import torchattacks
 from torch import nn
 
-from builders import (
-    assert_same,
-    attacked,
-    convolution,
-    exact_distance,
-    linear,
-    linear_digits,
-    never,
-    outcomes,
-    task_of,
-    zoo_digits,
-)
+from builders import convolution, linear, linear_digits, task_of, zoo_digits
 from gauntlet.attacks import fab
 from gauntlet.attacks.fab import FAB
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import NORMS, ThreatModel
+from solving import assert_same, attacked, exact_distance, never, outcomes
 
 BOTH = [pytest.param(True, id="targeted"), pytest.param(False, id="untargeted")]
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-from builders import assert_same, distances, exact_distance, linear, outcomes
+from builders import linear
 from gauntlet.attacks.hop_skip_jump import ENTRY, HopSkipJump
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.verify.verifier import Verifier
+from solving import assert_same, distances, exact_distance, outcomes
 
 NORMS = ["Linf", "L2"]
 

@@ -9,11 +9,12 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 
 import gauntlet
-from builders import assert_same, broken, linear, outcomes, path, zoo_digits
+from builders import linear, zoo_digits
 from gauntlet.attacks.mi_fgsm import DIVERSE, ENTRY, MIFGSM, SMOOTHED
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
+from solving import assert_same, broken, outcomes, path
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.5)
 ALL = MIFGSM(steps=6, diversity=0.5, kernel=3, kernel_sigmas=1)

@@ -9,17 +9,7 @@ import torch
 import torchattacks
 from torch import nn
 
-from builders import (
-    assert_same,
-    attacked,
-    convolution,
-    exact_distance,
-    linear,
-    linear_digits,
-    outcomes,
-    task_of,
-    zoo_digits,
-)
+from builders import convolution, linear, linear_digits, task_of, zoo_digits
 from gauntlet.attacks import ddn, deepfool, fmn
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.ddn import DDN
@@ -33,6 +23,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.slots import new_slots
 from gauntlet.attacks.solving.solver import Task, Verification, solve
+from solving import assert_same, attacked, exact_distance, outcomes
 
 CASES = [
     pytest.param(FMN(steps=60), "Linf", id="fmn-Linf"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from builders import Recorder, assert_same, broken, linear, never, outcomes, path
+from builders import linear
 from gauntlet.attacks.noise import ENTRY, Noise
 from gauntlet.attacks.ops.norms import distance
 from gauntlet.attacks.ops.threat import ThreatModel
+from solving import Recorder, assert_same, broken, never, outcomes, path
 
 LINF, L2, L1 = ThreatModel("Linf", 0.2), ThreatModel("L2", 0.7), ThreatModel("L1", 7.0)
 CASES = [

@@ -10,22 +10,11 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-from builders import (
-    Recorder,
-    assert_same,
-    attacked,
-    broken,
-    exact_distance,
-    linear,
-    network,
-    never,
-    outcomes,
-    task_of,
-    zoo_digits,
-)
+from builders import linear, network, task_of, zoo_digits
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.parts.square_shapes import bump
 from gauntlet.attacks.square import ENTRY, Square
+from solving import Recorder, assert_same, attacked, broken, exact_distance, never, outcomes
 
 ALL = [ThreatModel("Linf", 0.1), ThreatModel("L2", 0.6), ThreatModel("L1", 2.0)]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-import builders
 import gauntlet
+import solving
 from builders import Wrapped, linear, network, zoo_digits
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.random import active_draws
@@ -27,7 +27,7 @@ def outcomes(text, model, images, labels, threat, **options):
     with torch.no_grad():
         logits = model(images)
     known = {"clean_logits": logits, "classes": logits.shape[1], "purpose": text}
-    return builders.outcomes(text, model, images, labels, threat, **known, **options)
+    return solving.outcomes(text, model, images, labels, threat, **known, **options)
 
 
 def broken(text, model, images, labels, threat, **options):

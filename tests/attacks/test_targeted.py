@@ -1,141 +1,25 @@
-"""Attacks towards a class: the threat model's text, every rule against closed-form truth, and whole runs."""
+"""Attacks towards a class: every rule against closed-form truth, the verifier, and attacks of libraries."""
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
 
-import builders
-import gauntlet
-from builders import assert_same, built, distances, linear, reseal
+import solving
+from builders import linear
 from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Task
-from gauntlet.attacks.views.targeted_view import Towards, towards
-from gauntlet.bench.run.run_folder import load_run
+from gauntlet.attacks.views.targeted_view import Towards
 from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
-from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.formatting import target_meaning
-from gauntlet.leaderboard.rows.build_rows import build_rows
+from solving import assert_same, built, distances
 
 CLASSES = 5
-
-
-# The threat model
-
-
-@pytest.mark.parametrize(
-    ("text", "canonical", "target"),
-    [
-        ("Linf:8/255:target=3", "Linf:8/255:target=3", "3"),
-        ("l2: 0.5 : Target = 03", "L2:0.5:target=3", "3"),
-        ("L1:12:target=next", "L1:12.0:target=next", "next"),
-        ("Linf:0.15:target=NEXT", "Linf:0.15:target=next", "next"),
-        ("Linf:0.15:target=0", "Linf:0.15:target=0", "0"),
-    ],
-)
-def test_a_target_is_read_and_written_so_that_it_reads_back(text, canonical, target):
-    threat = ThreatModel.parse(text)
-    assert threat.target == target
-    assert str(threat) == canonical
-    assert ThreatModel.parse(canonical) == threat
-
-
-@pytest.mark.parametrize("target", [3, "3", np.int64(3), torch.tensor(3)])
-def test_a_target_given_as_a_number_is_the_same_threat_model(target):
-    assert str(ThreatModel("L2", 0.5, target)) == "L2:0.5:target=3"
-
-
-def test_an_untargeted_threat_model_is_written_as_before_there_were_targets():
-    threat = ThreatModel("Linf", 0.15)
-    assert str(threat) == "Linf:0.15"
-    # The settings of an adapter, which are in the keys of its stored results, show it.
-    assert repr(threat) == "ThreatModel(norm='Linf', eps=0.15)"
-    assert repr(ThreatModel("Linf", 0.15, "3")) == "ThreatModel(norm='Linf', eps=0.15, target='3')"
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("Linf:0.1:", "target=CLASS or target=next or target=random"),
-        ("Linf:0.1:3", "target=CLASS or target=next or target=random"),
-        ("Linf:0.1:target", "target=CLASS or target=next or target=random"),
-        ("Linf:0.1:target=", "target=CLASS or target=next or target=random"),
-        ("Linf:0.1:goal=3", "target=CLASS or target=next or target=random"),
-        ("Linf:0.1:target=-1", "target '-1'"),
-        ("Linf:0.1:target=1.5", "target '1.5'"),
-        ("Linf:0.1:target=cat", "target 'cat'"),
-        ("Linf:target=3", "not a number"),
-    ],
-)
-def test_a_target_that_makes_no_sense_is_refused_with_the_way_out(text, match):
-    with pytest.raises(ValueError, match=match):
-        ThreatModel.parse(text)
-
-
-def test_the_targets_of_labels_are_the_class_the_next_one_or_the_labels_themselves():
-    labels = torch.arange(CLASSES)
-    assert ThreatModel("L2", 1, "3").targets(labels, CLASSES).tolist() == [3] * CLASSES
-    assert ThreatModel("L2", 1, "next").targets(labels, CLASSES).tolist() == [1, 2, 3, 4, 0]
-    assert ThreatModel("L2", 1).targets(labels, CLASSES) is labels
-
-
-def test_random_targets_are_other_classes_all_of_them_and_a_sample_s_own():
-    labels, ids = torch.arange(2000) % CLASSES, [f"test/{i}" for i in range(2000)]
-    threat = ThreatModel("L2", 1, "random")
-    targets = threat.targets(labels, CLASSES, ids)
-    assert (targets != labels).all()
-    counts = torch.bincount((targets - labels) % CLASSES, minlength=CLASSES)[1:]
-    # 500 are expected of each of the four others, with a standard deviation of 19.
-    assert counts.min() > 400
-    assert counts.max() < 600
-    backwards = threat.targets(labels.flip(0), CLASSES, ids[::-1])
-    assert torch.equal(backwards.flip(0), targets)
-    with pytest.raises(ValueError, match="0 ids for 2000 labels"):
-        threat.targets(labels, CLASSES)
-
-
-def test_a_class_that_the_model_does_not_have_is_refused_by_its_number_and_theirs():
-    with pytest.raises(ValueError, match=r"target 5 .*has 5: use 0 to 4"):
-        ThreatModel("L2", 1, "5").targets(torch.arange(3), CLASSES)
-
-
-# The problem of two classes
-
-
-def test_two_class_logits_are_the_best_of_the_others_and_the_target():
-    logits = torch.tensor([[1.0, -2.0, 3.0], [-5.0, -4.0, -9.0]])
-    assert towards(logits, torch.tensor([2, 2])).tolist() == [[1.0, 3.0], [-4.0, -9.0]]
-
-
-def test_being_misclassified_there_is_being_predicted_as_the_target_ties_included():
-    # All rows of four small whole numbers: most have ties.
-    grid = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 4)
-    for target in range(4):
-        for logits in (grid, grid * 1e30, grid.half(), grid.bfloat16(), grid.double() * 1e-300):
-            view = towards(logits, torch.full((len(logits),), target))
-            assert torch.equal(view.argmax(1) != 0, logits.argmax(1) == target)
-
-
-def test_a_tie_moves_the_other_logit_by_no_more_than_one_number():
-    logits = torch.tensor([[7.0, 7.0, 0.0]])
-    low, high = towards(logits, torch.tensor([0]))[0]
-    assert high == 7
-    assert low == torch.nextafter(high, torch.tensor(0.0))
-
-
-def test_the_gradient_towards_a_class_is_that_of_the_margin_and_shared_by_tied_others():
-    logits = torch.tensor([[1.0, 2.0, 2.0, 0.0], [4.0, 3.0, 3.0, 4.0]], requires_grad=True)
-    view = towards(logits, torch.tensor([3, 0]))
-    (gradient,) = torch.autograd.grad((view[:, 1] - view[:, 0]).sum(), logits)
-    assert gradient.tolist() == [[0, -0.5, -0.5, 1], [1, 0, 0, -1]]
 
 
 # Every rule, where the smallest perturbation is known: the class is the brightest of the first five pixels
@@ -168,7 +52,7 @@ def smallest(images, targets, norm):
 
 def outcomes(attack, model, images, labels, threat, **options):
     targets = threat.targets(labels, CLASSES)
-    return builders.outcomes(attack, model, images, labels, threat, targets=targets, classes=CLASSES, **options)
+    return solving.outcomes(attack, model, images, labels, threat, targets=targets, classes=CLASSES, **options)
 
 
 def attacked(attack, model, images, labels, threat):
@@ -393,136 +277,3 @@ def test_a_library_s_attack_that_needs_more_classes_says_that_towards_a_class_th
 def test_a_model_seen_towards_a_class_is_in_the_mode_of_the_model():
     assert not Towards(brightest().eval(), 1).training
     assert Towards(brightest().train(), 1).training
-
-
-# Runs
-
-
-ATTACKS_RUN = (
-    "pgd(steps=10),cw(steps=20, search_steps=3),torchattacks.PGD(steps=10),art.ProjectedGradientDescent(steps=10)"
-)
-RUN = ("run", "--model=model.py:build", "--data=data.npz", "--out=out")
-
-
-def samples(root):
-    """The samples of the latest run, by attack and threat model."""
-    run = load_run(root / "out")
-    return {
-        (cell.info.attack, cell.info.threat): run.result(cell, adversarial=True).blocks[0].samples
-        for cell in run.plan.cells
-    }
-
-
-@pytest.mark.parametrize("target", ["3", "next", "random"])
-def test_a_run_towards_a_class_is_stored_shown_and_verified_again(project, call, target):
-    threat = f"Linf:0.25:target={target}"
-    done = call(*RUN, f"--attacks={ATTACKS_RUN}", f"--threat={threat}", f"--threat=L2:1.0:target={target}")
-    assert done.returncode == 0, done.stderr
-    assert "Targeted: robust means" in done.stdout
-    found = samples(project)
-    assert {name for name, _ in found} == {
-        "pgd(steps=10)", "cw(search_steps=3, steps=20)", "torchattacks.PGD(steps=10)", "art.ProjectedGradientDescent(steps=10)",
-    }  # fmt: skip
-    for (_, text), one in found.items():
-        targets = ThreatModel.parse(text).targets(torch.from_numpy(one.label), 10, one.id.tolist()).numpy()
-        moved = ~np.isnan(one.distance)
-        assert 3 <= moved.sum() < len(one)
-        np.testing.assert_array_equal(one.prediction[moved], targets[moved])
-        assert (one.margin[moved] < 0).all()
-        assert not moved[targets == one.label].any()
-        np.testing.assert_array_equal(one.forwards[targets == one.label], 0)
-        np.testing.assert_array_equal(one.robust[targets == one.label], one.correct[targets == one.label])
-    assert f"## Linf:0.25\\:target={target}\n" in (project / "out/leaderboard.md").read_text()
-    assert "Targeted: robust means" in (project / "out/leaderboard.md").read_text()
-    assert set(read_cells(project / "out/cells.csv")["threat"]) == {threat, f"L2:1.0:target={target}"}
-    checked = call("verify", "out")
-    assert checked.returncode == 0, checked.stdout
-    assert "0 failures" in checked.stdout
-    again = call(*RUN, f"--attacks={ATTACKS_RUN}", f"--threat={threat}", f"--threat=L2:1.0:target={target}")
-    assert again.stdout.count("(stored)") + again.stderr.count("(stored)") == len(found)
-
-
-def test_a_randomised_model_is_moved_where_most_draws_say_the_target(project, call):
-    assert call(*RUN, "--attacks=pgd(steps=20)", "--threat=Linf:0.3:target=3", "--defense=input_noise").returncode == 0
-    (one,) = samples(project).values()
-    moved = one.correct & ~one.robust
-    assert moved.any()
-    assert (one.prediction[moved] == 3).mean() > 0.9
-    assert (one.wrong_share[one.robust & np.isnan(one.distance)] < 0.5).all()
-    assert (one.label[moved] != 3).all()
-
-
-def test_targeted_and_untargeted_results_share_a_folder_and_no_comparison(project, call):
-    threats = ("Linf:0.1", "Linf:0.1:target=3", "Linf:0.1:target=4")
-    assert call(*RUN, "--attacks=pgd(steps=5)", *(f"--threat={text}" for text in threats)).returncode == 0
-    found = samples(project)
-    robust = [found["pgd(steps=5)", text].robust.mean() for text in threats]
-    assert robust[0] < min(robust[1:])
-    table = build_rows(load_run(project / "out").results())
-    assert [row.threat for row in table] == list(threats)
-    assert len({row.comparison for row in table}) == 3
-    assert [row.rank_interval for row in table] == [(1, 1)] * 3
-
-
-def test_an_example_that_is_not_of_its_target_fails_verification(project, call):
-    assert call(*RUN, "--attacks=pgd(steps=10)", "--threat=Linf:0.25:target=3").returncode == 0
-    run = load_run(project / "out")
-    ((key, _),) = run.keys(run.plan.cells[0])
-    path, held = run.store.path(key), run.store.read(key, adversarial=True).samples
-    row = int(np.flatnonzero(~np.isnan(held.distance))[0])
-    clean = np.load(project / "data.npz")["images"][row]
-    # As far on the other side: valid, at the stored distance, and still no 3.
-    mirrored = np.clip(2 * clean - held.adversarial[row], 0, 1)
-    assert abs(np.abs(mirrored - clean).max() - held.distance[row]) < 1e-6
-    table = pq.read_table(path)
-    examples = table["adversarial"].to_pylist()
-    examples[row] = mirrored.astype(np.float32).tobytes()
-    place = table.column_names.index("adversarial")
-    table = table.set_column(place, "adversarial", pa.array(examples, table.schema.field("adversarial").type))
-    path.unlink()
-    pq.write_table(table, path)
-    reseal(run.store, key)
-    failed = call("verify", "out")
-    assert failed.returncode == 1
-    assert "the stored example is not classified as its target (Linf:0.25:target=3)" in failed.stdout
-
-
-def test_a_class_that_no_model_has_is_an_error_that_names_it_and_how_many_there_are(project, call):
-    done = call(*RUN, "--attacks=fgsm", "--threat=Linf:0.1:target=10")
-    assert done.returncode == 1
-    assert re.search(r"target 10 of threat model Linf:0\.1:target=10 .*which has 10: use 0 to 9", done.stderr)
-    wrong = call(*RUN, "--attacks=fgsm", "--threat=Linf:0.1:target=ten")
-    assert wrong.returncode == 2
-    assert "'ten'" in wrong.stderr
-
-
-def test_the_configuration_names_targets(project, call):
-    (project / "gauntlet.toml").write_text(
-        'model = "model.py:build"\ndata = "data.npz"\nattacks = "fgsm"\nout = "out"\n'
-        'threat = ["Linf:0.1", "Linf:1/10:target=next"]\n'
-        '[[expect]]\nthreat = "Linf:0.1:target=next"\nmin_robust = 1.0\n'
-    )
-    done = call("run")
-    assert done.returncode == 1
-    (problem,) = [line for line in done.stderr.splitlines() if line.startswith("PROBLEM")]
-    assert "Linf:0.1:target=next" in problem
-
-
-def test_a_plan_without_targets_is_written_as_before_there_were_any(project, call):
-    assert call(*RUN, "--attacks=fgsm", "--threat=Linf:0.1").returncode == 0
-    assert '"target"' not in (load_run(project / "out").folder / "run.json").read_text()
-
-
-def test_evaluate_takes_a_target(tiny):
-    images, labels = torch.from_numpy(tiny.IMAGES[:40]), torch.from_numpy(tiny.LABELS[:40])
-    means = torch.stack([images[labels == label].mean(0).flatten() for label in range(10)])
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    model[1].weight.data, model[1].bias.data = 2 * means, -means.square().sum(1)
-    result = gauntlet.evaluate(model, images, labels, threat="Linf:0.3:target=3", attacks="pgd(steps=10)")
-    moved = result.correct & ~result.robust
-    assert 5 < moved.sum() < 40
-    assert (model(result.adversarials[moved]).argmax(1) == 3).all()
-    assert result.robust[result.correct & (labels == 3)].all()
-    assert "not moved to class 3" in repr(result)
-    with pytest.raises(ValueError, match=r"target 12 .*has 10"):
-        gauntlet.evaluate(model, images, labels, threat="Linf:0.3:target=12", attacks="fgsm")

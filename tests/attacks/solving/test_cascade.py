@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from builders import network, outcomes
+from builders import network
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.gauntlet import BUDGETS
@@ -23,6 +23,7 @@ from gauntlet.bench.data.load_data import load_data
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
+from solving import outcomes
 
 LINF = ThreatModel("Linf", 0.15)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from builders import Recorder, assert_same, broken, convolution, network, never, outcomes, path, task_of
+from builders import convolution, network, task_of
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.norms import distance, project, steepest
@@ -18,6 +18,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
+from solving import Recorder, assert_same, broken, never, outcomes, path
 
 N = 13
 LINF, L2 = ThreatModel("Linf", 0.03), ThreatModel("L2", 0.15)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-import builders
-from builders import broken, network, outcomes, task_of
+import solving
+from builders import network, task_of
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -17,6 +17,7 @@ from gauntlet.attacks.solving.solver import Meter, Stage
 from gauntlet.attacks.solving.stage_conditions import Near
 from gauntlet.attacks.square import Square
 from gauntlet.bench.verify.verifier import Verifier
+from solving import broken, outcomes
 
 N, CLASSES = 40, 5
 LINF = ThreatModel("Linf", 0.06)
@@ -76,7 +77,7 @@ def run(attack, model, task, *, verify=None, **options):
 def assert_same(one, other):
     """The same outcomes by the same stages."""
     assert [(first.stage, first.taken) for first in one] == [(second.stage, second.taken) for second in other]
-    builders.assert_same(one, other)
+    solving.assert_same(one, other)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from builders import outcomes
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -18,6 +17,7 @@ from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
 from gauntlet.attacks.solving.stage_conditions import Masked, Near, nearness
 from gauntlet.attacks.square import Square
 from gauntlet.bench.verify.verifier import Verifier
+from solving import outcomes
 
 N = 12
 LINF = ThreatModel("Linf", 0.05)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import gauntlet
+from builders import network
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.fast_model import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, choose_form
@@ -258,7 +259,7 @@ def test_low_precision_takes_and_gives_float32():
 
 
 def test_float16_keeps_the_gradient_of_a_confident_sample():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    model = network(12, 3)
     half, x = LowPrecision(model, torch.float16), images(3, 3, 2, 2)
     scale = torch.tensor([1.0, 1e-9, 0.0])[:, None]
 
@@ -299,7 +300,7 @@ def test_low_precision_starts_at_its_own_size(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     forms = []
     for width in (PRECISION_WORK / 100 - 20, PRECISION_WORK / 100 + 1):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(90, int(width)), nn.ReLU(), nn.Linear(int(width), 10)).eval()
+        model = network(90, int(width), 10)
         forms.append(choose_form(model, images(4, 90)).form)
     assert forms == ["", "bf16"]
 
@@ -371,7 +372,7 @@ def test_a_form_without_the_gradient_is_refused():
 
 
 def test_a_float64_model_is_not_called_one_of_low_precision():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double().eval()
+    model = network(12, 3).double()
     assert choose_form(model, images(4, 3, 2, 2).double(), precision="bfloat16").form == ""
 
 

@@ -226,7 +226,7 @@ def test_probabilities_of_a_declared_defense_can_be_attacked_beneath_it():
 
 @pytest.mark.parametrize(("classes", "result"), [(2, "reported"), (3, "reported"), (4, "passed")])
 def test_too_few_classes_for_a_loss_are_said(classes, result):
-    few = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval()
+    few = network(64, classes)
     assert model.few_classes(subject(few)).result == result
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datafiles import noise
 from gauntlet.bench.data import robustbench_subsets as subsets
 from gauntlet.bench.data.catalog import DATA
 from gauntlet.bench.data.data_name import data_title
@@ -37,10 +38,6 @@ def unreachable(*_):
     from gauntlet.bench.data.hugging_face import HubError
 
     raise HubError("there is no network in this test")
-
-
-def noise(shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def mnist(folder, count=6, seed=0):

@@ -1,10 +1,9 @@
-"""`gauntlet baseline` and `gauntlet gate`: a model that lost robustness is caught, and nothing passes unseen."""
+"""`gauntlet gate`: a model that lost robustness is caught, and nothing passes unseen."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,109 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 import gauntlet
+from gate_project import ATTACK, BASELINE, FAILING, MODEL, RUN, assert_told
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.gate.judge_run import snapshot
 from gauntlet.bench.gate.lost_samples import again_command
-from gauntlet.bench.models.cnn import cnn
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
 
-MODEL = '''
-"""Somebody's network. Its weights lie beside it."""
-
-from pathlib import Path
-
-import torch
-
-from gauntlet.bench.models.cnn import cnn
-
-
-def build():
-    model = cnn()
-    model.load_state_dict(torch.load(Path(__file__).with_name("weights.pt"), weights_only=True))
-    return model.eval()
-'''
-FAILING = (
-    MODEL.replace(
-        "    return model.eval()",
-        "    model.register_forward_pre_hook(refuse)\n    return model.eval()",
-    )
-    + '''
-
-def refuse(module, given):
-    """Nobody attacks this network."""
-    if given[0].requires_grad:
-        raise OSError("no gradients here")
-'''
-)
-RUN = ("run", "--model=model.py:build", "--data=digits", "--samples=200", "--threat=Linf:0.15", "--out=out")
-ATTACK = "--attacks=pgd(steps=10)"
-BASELINE = Path("bench", "baselines", "custom.json")
-
-
-def fine_tuned(state):
-    """The network after 30 steps of standard training: it keeps its clean accuracy, and loses robustness."""
-    model, data = cnn(), gauntlet.load_data("digits-train")
-    model.load_state_dict(state)
-    drawn = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(30):
-        chosen = torch.randint(len(data.labels), (100,), generator=drawn)
-        optimiser.zero_grad()
-        functional.cross_entropy(model(data.images[chosen]), data.labels[chosen]).backward()
-        optimiser.step()
-    return model.state_dict()
-
-
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch):
-    """Not inside a workflow of GitHub, wherever the tests run."""
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def states():
-    """Weights of an adversarially trained network, and of the same one fine-tuned without attacks."""
-    robust = gauntlet.load_model("cnn.pgd_digits").module.model.state_dict()
-    return robust, fine_tuned(robust)
-
-
-@pytest.fixture(scope="module")
-def accepted(states, tiny, tmp_path_factory):
-    """A project whose robust model's run has been accepted as the baseline."""
-    folder = tmp_path_factory.mktemp("accepted")
-    (folder / "model.py").write_text(MODEL)
-    torch.save(states[0], folder / "weights.pt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert tiny.run_here(*RUN, ATTACK) == 0
-        assert tiny.run_here("baseline", "accept", "out", "--reason=the first one") == 0
-    return folder
-
-
-@pytest.fixture
-def here(accepted, tmp_path, monkeypatch):
-    """A copy of that project as the working folder."""
-    shutil.copytree(accepted, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def assert_told(done, code, *words):
-    """An expected error: its exit code, one message with the words, and no traceback."""
-    assert done.returncode == code, done.stdout + done.stderr
-    for word in words:
-        assert word in done.stderr, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-
-
-# --- verdicts ---------------------------------------------------------------------------------------------------------
+# verdicts
 
 
 def test_the_accepted_run_is_held(here, call):
@@ -193,7 +101,7 @@ def test_a_rise_by_other_attack_settings_on_the_same_weights_is_suspicious_and_f
     assert "suspicious" in done.stdout.lower()
 
 
-# --- a run that is gated at once --------------------------------------------------------------------------------------
+# a run that is gated at once
 
 
 def test_a_run_with_a_gate_tells_both(here, call, states):
@@ -235,7 +143,7 @@ def test_a_certificate_that_fails_makes_a_gated_run_incomparable(here, call, mon
     assert done.returncode == 3
 
 
-# --- what there is to look at -----------------------------------------------------------------------------------------
+# what there is to look at
 
 
 def verdicts(folder="out"):
@@ -342,7 +250,7 @@ def test_examples_that_were_not_kept_are_told_and_the_samples_named_all_the_same
     assert "  lost: digits/" in done.stdout
 
 
-# --- formats ----------------------------------------------------------------------------------------------------------
+# formats
 
 
 def test_json_is_printed_alone_and_written_beside_the_markdown(lost, call):
@@ -402,213 +310,3 @@ def test_a_damaged_block_makes_the_run_incomparable(here, call):
     (found,) = json.loads(done.stdout)["verdicts"]
     assert found["verdict"] == "incomparable"
     assert block.name in found["sentence"]
-
-
-# --- the gate of the configuration ------------------------------------------------------------------------------------
-
-PROJECT = f"""
-model = "model.py:build"
-data = "digits"
-samples = "200"
-threat = "Linf:0.15"
-attacks = "pgd(steps=10)"
-out = "out"
-
-[gate]
-baseline = "{BASELINE.as_posix()}"
-"""
-
-
-def configure(text=""):
-    """The project's configuration, with more in its gate table."""
-    Path("gauntlet.toml").write_text(PROJECT + text, encoding="utf-8")
-
-
-def test_a_run_of_the_configuration_is_gated_by_it(here, call, states):
-    configure()
-    done = call("run")
-    assert done.returncode == 0
-    assert "Gate passed: 1 held." in done.stdout
-    torch.save(states[1], "weights.pt")
-    assert call("run").returncode == 1
-    assert call("gate", "out").returncode == 1
-    assert call("gate", "out", "--config=gauntlet.toml").returncode == 1
-
-
-def test_options_that_narrow_the_run_leave_the_gate_out_unless_it_is_named(here, call):
-    configure()
-    done = call("run", "--samples=50")
-    assert done.returncode == 0
-    assert f"Gate not applied: options narrow the run. To apply it nevertheless, add --gate={BASELINE}" in done.stdout
-    assert "INCOMPARABLE" not in done.stdout
-    assert call("run", "--samples=50", f"--gate={BASELINE}").returncode == 3
-    assert_told(call("run", "--samples=50", "--allow-undecided"), 2, "--allow-undecided needs a gate", "options narrow")
-
-
-def test_a_baseline_of_the_configuration_that_is_not_there_yet_is_told_and_accepting_writes_it(here, call):
-    configure()
-    text = Path("gauntlet.toml").read_text(encoding="utf-8").replace(BASELINE.as_posix(), "new/first.json")
-    Path("gauntlet.toml").write_text(text, encoding="utf-8")
-    for extra in ((), ("--allow-undecided",)):
-        done = call("run", *extra)
-        assert done.returncode == 0
-        assert "Gate not applied: new/first.json does not exist yet." in done.stdout
-        assert "gauntlet baseline accept out --reason TEXT" in done.stdout
-    assert not Path("out/gate.md").exists()
-    assert_told(call("gate", "out"), 2, "new/first.json does not exist")
-    assert_told(call("run", "--gate=new/first.json"), 2, "new/first.json does not exist")
-    assert call("baseline", "accept", "out", "--reason=first").returncode == 0
-    assert Path("new/first.json").is_file()
-    assert "Gate passed" in call("run").stdout
-
-
-def test_a_damaged_baseline_of_the_configuration_is_wrong_usage_before_anything_runs(here, call):
-    configure()
-    BASELINE.write_text("{}", encoding="utf-8")
-    assert_told(call("run", "--out=new"), 2, BASELINE.name)
-    assert not Path("new").exists()
-
-
-def test_settings_of_the_gate_come_from_the_configuration_and_options_win(here, call):
-    configure("margin = 0.005\nmin_robust = 0.1\n")
-    assert call("gate", "out").returncode == 4
-    assert call("gate", "out", BASELINE).returncode == 4
-    assert call("run").returncode == 4
-    assert call("gate", "out", "--margin=0.05").returncode == 0
-    assert call("gate", "out", "--margin=0.05", "--min-robust=0.99").returncode == 1
-    configure("margin = 0.005\nallow_undecided = true\n")
-    assert call("run").returncode == call("gate", "out").returncode == 0
-    configure("max_passes_ratio = 0.5\n")
-    assert call("gate", "out").returncode == 1
-    configure('[gate.min_robust]\n"model.*" = 0.99\n')
-    assert call("gate", "out").returncode == 1
-
-
-def test_a_gate_without_any_baseline_says_where_one_can_be_named(here, call):
-    assert_told(call("gate", "out"), 2, "BASELINE", "[gate]")
-
-
-# --- baselines --------------------------------------------------------------------------------------------------------
-
-
-def test_the_baseline_is_small_and_has_what_the_run_gave(here):
-    found = read_baseline(BASELINE)
-    (cell,) = found.cells
-    assert (found.suite, found.reason) == ("custom", "the first one")
-    assert (cell.model, cell.threat, cell.n, cell.status) == ("model.build", "Linf:0.15", 200, "ok")
-    assert 0 < cell.robust.sum() < cell.correct.sum() <= 200
-    assert BASELINE.stat().st_size < 4096
-
-
-def test_replays_are_no_part_of_a_baseline(here, call):
-    assert call(*RUN, "--attacks=fgsm,replay", "--samples=20", "--out=both").returncode == 0
-    assert call("baseline", "accept", "both", "--out=both.json").returncode == 0
-    assert [cell.attack for cell in read_baseline(Path("both.json")).cells] == ["fgsm"]
-
-
-def test_a_run_of_replays_alone_is_not_accepted(here, call):
-    assert call(*RUN, "--attacks=replay", "--samples=20").returncode == 0
-    assert_told(call("baseline", "accept", "out", "--out=none.json"), 2, "out has no cell that a gate judges")
-    assert not Path("none.json").exists()
-
-
-def test_accepting_again_shows_what_changed_and_diff_shows_it_before(here, call, states):
-    assert call("baseline", "diff", "out", BASELINE).stdout == "nothing changed\n"
-    torch.save(states[1], "weights.pt")
-    assert call(*RUN, ATTACK).returncode == 0
-    told = call("baseline", "diff", "out", BASELINE)
-    assert told.returncode == 0
-    assert "model.build" in told.stdout
-    old = BASELINE.read_bytes()
-    done = call("baseline", "accept", "out", "--reason=faster")
-    assert done.returncode == 0
-    assert set(told.stdout.splitlines()) <= set(done.stdout.splitlines())
-    assert f"written: {BASELINE} (1 cell, " in done.stdout
-    assert BASELINE.read_bytes() != old
-    assert call("gate", "out", BASELINE).returncode == 0
-    Path("old.json").write_bytes(old)
-    assert call("baseline", "diff", BASELINE, "old.json").stdout.count("model.build") >= 1
-
-
-def test_a_run_with_errors_is_not_accepted(here, call):
-    old = BASELINE.read_bytes()
-    Path("model.py").write_text(FAILING)
-    call(*RUN, ATTACK)
-    assert_told(
-        call("baseline", "accept", "out"),
-        2,
-        "out cannot become a baseline",
-        "pgd",
-        "error",
-        "Run the same command again",
-    )
-    assert BASELINE.read_bytes() == old
-
-
-def test_an_unfinished_run_is_not_accepted(here, call):
-    old = BASELINE.read_bytes()
-    (block, *_) = Path("out/store").rglob("*.parquet")
-    block.unlink()
-    assert_told(call("baseline", "accept", "out"), 2, "1 of its 1 cells are not finished", "unfinished")
-    assert BASELINE.read_bytes() == old
-    done = call("gate", "out", BASELINE)
-    assert done.returncode == 3
-    assert "incomparable" in done.stdout.lower()
-
-
-def test_the_baseline_of_another_suite_is_not_replaced(here, call):
-    old = BASELINE.read_bytes()
-    assert call(*RUN, "--attacks=quick", "--samples=20", "--out=quick").returncode == 0
-    assert_told(
-        call("baseline", "accept", "quick", f"--out={BASELINE}"), 2, "'custom'", "'quick'", "name another --out"
-    )
-    assert BASELINE.read_bytes() == old
-    assert call("baseline", "accept", "quick").returncode == 0
-    assert BASELINE.with_name("quick.json").is_file()
-    assert call("gate", "out", BASELINE.with_name("quick.json")).returncode == 3
-
-
-def damaged(kind):
-    """The text of a baseline file that cannot be read."""
-    fields = json.loads(BASELINE.read_text(encoding="utf-8"))
-    return {
-        "cut": BASELINE.read_text(encoding="utf-8")[:-40],
-        "no object": "[]",
-        "older schema": json.dumps({**fields, "schema": 0}),
-        "newer schema": json.dumps({**fields, "schema": 99}),
-        "nothing in it": "{}",
-        "no text": "\x00\x01",
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["cut", "no object", "older schema", "newer schema", "nothing in it", "no text"])
-def test_a_baseline_that_cannot_be_read_is_told_and_stays_as_it_is(here, call, kind):
-    text = damaged(kind)
-    BASELINE.write_text(text, encoding="utf-8")
-    for command in (("gate", "out", BASELINE), ("baseline", "diff", "out", BASELINE), ("baseline", "accept", "out")):
-        assert_told(call(*command), 2, BASELINE.name)
-    assert BASELINE.read_text(encoding="utf-8") == text
-    assert not Path("out/gate.md").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("gate", "out", "nowhere.json"), ["nowhere.json"]),
-        (("gate", "out", BASELINE, "--format=xml"), ["xml"]),
-        (("gate", "nowhere", BASELINE), ["nowhere", "holds no run"]),
-        (("gate", "out", BASELINE, "--margin=0"), ["margin 0.0", "between 0 and 1"]),
-        (("gate", "out", BASELINE, "--alpha=5"), ["alpha 5.0", "between 0 and 0.5"]),
-        (("gate", "out", BASELINE, "--min-robust=70"), ["min_robust 70.0", "a share in 0..1"]),
-        (("gate", "out"), ["BASELINE"]),
-        ((*RUN, ATTACK, "--allow-undecided"), ["--allow-undecided needs a gate", "--gate=FILE"]),
-        (("baseline", "accept", "nowhere"), ["nowhere", "holds no run"]),
-        (("baseline", "diff", "nowhere", BASELINE), ["nowhere"]),
-        (("baseline",), ["Usage: "]),
-    ],
-)
-def test_wrong_usage_is_told_and_nothing_is_written(here, call, arguments, words):
-    old = BASELINE.read_bytes()
-    assert_told(call(*arguments), 2, *words)
-    assert BASELINE.read_bytes() == old
-    assert not Path("out/gate.md").exists()

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from builders import executable
+from builders import executable, linear
 from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -24,13 +24,12 @@ LINF = ThreatModel("Linf", 0.1)
 @pytest.fixture
 def work():
     """A linear model of two classes whose margins are 1 to 20 hundredths of a unit, and 20 images of 2x2 pixels."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    model[1].weight.data = torch.tensor([[0.5] * 4, [-0.5] * 4]) / 4
-    model[1].bias.data = torch.tensor([-0.25, 0.25])
+    weight = torch.tensor([[0.5] * 4, [-0.5] * 4]) / 4
+    model = linear(weight, torch.tensor([-0.25, 0.25]), dtype=torch.float32)
     images = (0.5 + torch.arange(1, 21) / 100).view(20, 1, 1, 1).expand(20, 1, 2, 2).contiguous()
     labels = torch.zeros(20, dtype=torch.int64)
     ids = [f"s{i}" for i in range(20)]
-    return Workload(model.requires_grad_(False).eval(), images, labels, ids, model(images), total=40, batch_size=8)
+    return Workload(model, images, labels, ids, model(images), total=40, batch_size=8)
 
 
 def test_what_stands_is_what_the_closed_form_says(work):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gauntlet
+from builders import network
 from gauntlet.attacks.ops.random import active_draws
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -405,7 +406,7 @@ def test_a_distant_example_of_a_minimum_norm_attack_does_not_break_a_randomised_
 
 def test_verdicts_are_the_same_for_a_point_in_any_company():
     generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    model = network(12, 3)
     points = torch.rand(40, 1, 3, 4, generator=generator)
     labels = torch.randint(3, (40,), generator=generator)
     whole = judge(points, model, ThreatModel("Linf", 1.0), clean=points, labels=labels)

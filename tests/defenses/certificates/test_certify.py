@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import gauntlet
+from builders import linear, network
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.parts.classifier import Classifier
@@ -140,10 +141,7 @@ def test_no_point_of_a_ball_has_a_smaller_margin_than_the_bound(name, method, no
 
 @pytest.mark.parametrize("threat", [LINF, L2, L1], ids=str)
 def test_a_linear_model_is_certified_up_to_its_exact_margin_within_the_box(threat):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[3.0, 4.0], [0, 0]]))
-        model[1].bias.copy_(torch.tensor([0.0, 0.0]))
+    model = linear(torch.tensor([[3.0, 4.0], [0, 0]]), dtype=torch.float32)
     # The second pixel is 0 already: only the first can be lowered.
     images = torch.tensor([[[[0.5, 0.0]]], [[[0.5, 0.5]]]])
     loss = {"Linf": (3 * 0.1, 7 * 0.1), "L2": (3 * 0.3, 5 * 0.3), "L1": (3 * 0.5, 4 * 0.5 + 3 * 0.1)}[threat.norm]
@@ -160,11 +158,9 @@ def test_what_the_arithmetic_of_float32_could_turn_is_never_certified():
     # The sum of 64 products of size 1e4 that cancel: the true margin is 1e-3, float32 is off by more.
     generator = torch.Generator().manual_seed(0)
     weight = 1e4 * torch.randn(32, generator=generator)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    weight = torch.stack([torch.cat([weight, -weight]), torch.zeros(64)])
+    model = linear(weight, torch.tensor([1e-3, 0]), dtype=torch.float32)
     images = torch.rand(200, 32, generator=generator).repeat(1, 2).view(200, 1, 8, 8)
-    with torch.no_grad():
-        model[1].weight.copy_(torch.stack([torch.cat([weight, -weight]), torch.zeros(64)]))
-        model[1].bias.copy_(torch.tensor([1e-3, 0]))
     labels = torch.zeros(200, dtype=torch.int64)
     with torch.no_grad():
         wrong = model(images).argmax(1) == 1
@@ -190,15 +186,13 @@ def test_the_bound_on_rounding_covers_float32_and_is_not_wide(name):
 
 
 def test_a_tie_is_open():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
-    nn.init.zeros_(model[1].weight)
-    nn.init.zeros_(model[1].bias)
+    model = linear(torch.zeros(2, 4), dtype=torch.float32)
     proof = certify(model, torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64), LINF)
     assert proof.open.all()
 
 
 def test_overflow_is_never_certified():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+    model = network(4, 2, 2)
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[1e30] * 4, [0.0] * 4]))
         model[3].weight.copy_(torch.tensor([[1e30, 0], [0, 0]]))

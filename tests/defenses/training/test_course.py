@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from builders import seeded
+from builders import linear, seeded
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.cnn import cnn
@@ -72,9 +72,7 @@ def test_a_share_that_leaves_nothing_on_one_side_is_refused(share):
 
 
 def test_accuracies_on_a_linear_model_are_those_at_the_worst_corner():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    model = linear(torch.eye(2), dtype=torch.float32)
     # Margins 0.4, 0.2, -0.2: a pixel each may change by 0.15, which moves the margin by 0.3.
     images = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.4, 0.6]]).view(3, 1, 1, 2)
     labels = torch.tensor([0, 0, 0])

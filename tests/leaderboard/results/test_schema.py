@@ -11,43 +11,27 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from builders import record, samples
 from gauntlet.bench.run.run_folder import RunError, load_run
 from gauntlet.leaderboard.results.block_file import from_file, metadata_of, to_bytes
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.record import SCHEMA_VERSION, Flag
 from gauntlet.leaderboard.results.store import Store
 
 KEY = "ab" + "0" * 62
-CELL = CellInfo(
-    model="net", defense="none", attack="pgd", attack_spec="pgd: PGD(steps=40)", attack_kind="white-box", norm="Linf",
-    eps=0.15, threat="Linf:0.15", suite="quick", data="digits", seed=3,
-)  # fmt: skip
 
 
-def record(n=4):
+def planted(n=4):
     image = np.arange(16, dtype=np.float32).reshape(1, 4, 4) / 16
-    samples = Samples(
-        id=np.array([f"s{i}" for i in range(n)]),
-        label=np.zeros(n, np.int64),
-        clean_prediction=np.zeros(n, np.int64),
-        prediction=np.ones(n, np.int64),
-        robust=np.zeros(n, bool),
-        distance=np.full(n, 0.1),
-        margin=np.full(n, -0.5),
-        forwards=np.full(n, 3.0),
-        backwards=np.full(n, 2.0),
-        steps=np.full(n, 2),
-        wrong_share=np.ones(n),
-        wrong_share_scored=np.ones(n),
-        adversarial=[image] * n,
-    )
+    whole = samples(np.zeros(n, bool), adversarial=[image] * n)
     flag = Flag("x", "block", "a sentence", needs=("eot",), evidence=(("share", 0.5),), samples=("s0",))
-    return Record(KEY, CELL, samples, Stats(1.5, 10.0), (flag,), {"device": "cpu"}, clean_logits=np.ones((n, 3)))
+    logits = np.ones((n, 3))
+    return record(whole, key=KEY, flags=(flag,), provenance={"device": "cpu"}, clean_logits=logits)
 
 
 def stored(tmp_path):
     store = Store(tmp_path)
-    store.write(record())
+    store.write(planted())
     return store
 
 
@@ -64,8 +48,8 @@ def test_what_is_written_comes_back_and_is_intact(tmp_path):
     store = stored(tmp_path)
     assert store.intact(KEY)
     back = store.read(KEY, adversarial=True)
-    assert back.flags == record().flags
-    assert back.cell == CELL
+    assert back.flags == planted().flags
+    assert back.cell == planted().cell
     assert back.behaviour == ""
     assert back.stats.speculative_passes == 0
 
@@ -91,7 +75,7 @@ def test_an_edit_of_any_metadata_is_noticed(tmp_path, change):
 
 
 def test_the_leaf_is_of_the_content_and_not_of_the_file(tmp_path):
-    block = record()
+    block = planted()
     first = metadata_of(BytesIO(to_bytes(block)))
     table = pq.read_table(BytesIO(to_bytes(block)))
     sink = BytesIO()
@@ -103,7 +87,7 @@ def test_the_leaf_is_of_the_content_and_not_of_the_file(tmp_path):
 
 
 def test_verdicts_and_examples_have_digests_of_their_own():
-    block = record()
+    block = planted()
     bare = dataclasses.replace(block, samples=dataclasses.replace(block.samples, adversarial=[None] * 4))
     first, second = (metadata_of(BytesIO(to_bytes(one))) for one in (block, bare))
     assert first["examples_digest"] != second["examples_digest"]
@@ -134,5 +118,5 @@ def test_a_run_of_schema_2_is_refused_with_what_to_do(tmp_path):
 
 
 def test_a_record_read_without_examples_says_so(tmp_path):
-    block = from_file(BytesIO(to_bytes(record())))
+    block = from_file(BytesIO(to_bytes(planted())))
     assert block.samples.adversarial == [None] * 4

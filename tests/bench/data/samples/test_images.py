@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datafiles import noise
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples import in_memory as arrays
 from gauntlet.bench.data.samples import lazy_images as module
@@ -15,10 +16,6 @@ from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.data.samples.lazy_images import Images, array_images, load_if_small, select_images
 from gauntlet.bench.data.samples.selection import select
-
-
-def noise(shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def lazy(images, labels=None, classes=5, ids=None):

@@ -1,0 +1,49 @@
+"""A project whose gate is tested: its model, the run that is accepted, and how its errors are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODEL = '''
+"""Somebody's network. Its weights lie beside it."""
+
+from pathlib import Path
+
+import torch
+
+from gauntlet.bench.models.cnn import cnn
+
+
+def build():
+    model = cnn()
+    model.load_state_dict(torch.load(Path(__file__).with_name("weights.pt"), weights_only=True))
+    return model.eval()
+'''
+
+FAILING = (
+    MODEL.replace(
+        "    return model.eval()",
+        "    model.register_forward_pre_hook(refuse)\n    return model.eval()",
+    )
+    + '''
+
+def refuse(module, given):
+    """Nobody attacks this network."""
+    if given[0].requires_grad:
+        raise OSError("no gradients here")
+'''
+)
+
+RUN = ("run", "--model=model.py:build", "--data=digits", "--samples=200", "--threat=Linf:0.15", "--out=out")
+
+ATTACK = "--attacks=pgd(steps=10)"
+
+BASELINE = Path("bench", "baselines", "custom.json")
+
+
+def assert_told(done, code, *words):
+    """An expected error: its exit code, one message with the words, and no traceback."""
+    assert done.returncode == code, done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
