@@ -193,7 +193,7 @@ def test_the_configuration_names_plugins_too(project, call):
 
 def test_a_wrong_plugin_key_is_named(project):
     write("gauntlet.toml", "plugin = 5\n")
-    with pytest.raises(ConfigError, match="plugin=5 must be a text or a list of texts"):
+    with pytest.raises(ConfigError, match="plugin=5 must be a string or a list of strings"):
         load_config({}, folder=project)
 
 
