@@ -23,23 +23,22 @@ SampleProgress = Callable[[int], None]
 
 
 def prepare_cell(
-    request: Request, work: Work, measurements: Measurements | None
+    request: Request, work: Work, measurements: Measurements, *, dry: bool = False
 ) -> tuple[Request, PreparedCell | CellError]:
     """Have the worker prepare a cell, and store its measurements. Raises StoreError.
 
     If several workers measure the same pipeline, the measurements that were stored first count; the returned request has them.
-    `measurements`: None stores nothing.
+    `dry`: stored measurements are read, and nothing is stored.
     """
     cell = request.cell
-    if measurements is not None:
-        request = replace(request, measured=measurements.of_cell(cell.pipeline_name))
+    request = replace(request, measured=measurements.of_cell(cell.pipeline_name))
     while True:
         with closing(work(request)) as messages:
             message = next(messages)
         if isinstance(message, Failure):
             return request, cell_error(cell, message)
         assert isinstance(message, PreparedCell)
-        if measurements is None:
+        if dry:
             return request, message
         name, known = cell.pipeline_name, request.measured
         taken = {key: measured for key, measured in message.measured.items() if key not in known}

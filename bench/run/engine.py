@@ -94,8 +94,7 @@ class Engine:
 
     def prepare(self, cell: Cell) -> ReadyCell | CellError:
         """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error."""
-        measurements = None if self.dry else Measurements(self.run.root)
-        request, prepared = prepare_cell(self.request(cell), self.work, measurements)
+        request, prepared = prepare_cell(self.request(cell), self.work, Measurements(self.run.root), dry=self.dry)
         if isinstance(prepared, CellError):
             if not self.dry:
                 self.run.store.write_error(cell.name, prepared)

@@ -39,7 +39,7 @@ def _cell(engine: Engine, cell: Cell, speeds: dict[tuple[object, str], float]) -
     ready = engine.prepare(cell)
     if isinstance(ready, CellError):
         return CostEstimate(title, 0, 0, None, ready.message)
-    prepared = engine.workbench.prepare(cell)
+    prepared = engine.workbench.prepare(cell, measured=ready.request.measured)
     n = len(prepared.data.labels)
     stored = sum(len(block.indices) for block in prepared.blocks if engine.run.store.has(block.key))
     stages = prepared.attack.stages

@@ -19,6 +19,7 @@ from gauntlet.bench.run.run_folder import Run
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import Record
 
 BOUNDARY = 1e-4
@@ -68,7 +69,10 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
         error = run.store.read_error(cell.name)
         if keys is None or not any(run.store.has(key) for key, _ in keys):
             return nothing_verified(absent=f"in error: {error.message}" if error else "not run yet")
-        prepared = workbench.prepare(cell, recorded=_precision(run, [key for key, _ in keys]))
+        # The stored measurements, perhaps of another machine, chose the stages.
+        measured = Measurements(run.root).of_cell(cell.pipeline_name)
+        form = _precision(run, [key for key, _ in keys])
+        prepared = workbench.prepare(cell, measured=measured, recorded=form)
     except Exception as problem:
         # A user's model and data may raise anything; the other cells can still be verified.
         return nothing_verified(failure=f"cannot be rebuilt: {_describe(problem)}")

@@ -18,6 +18,8 @@ from gauntlet.leaderboard.results.errors import StoreError
 Measurement = Mapping[str, Any]
 """Plain data, as JSON holds it."""
 
+_KINDS = frozenset({"profile", "form", "flags"})
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -40,6 +42,8 @@ class Measurements:
     def _read(self, path: Path) -> Measurement:
         try:
             measured: Measurement = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(measured, dict) or not measured.keys() & _KINDS:
+                raise ValueError("it holds no measurement")
             return measured
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error

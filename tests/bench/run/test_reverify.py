@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -256,3 +257,21 @@ def test_a_folder_without_a_run_is_told(tmp_path, call):
     done = call("verify", tmp_path)
     assert done.returncode == 2
     assert "holds no run" in done.stderr
+
+
+def test_measurements_of_another_machine_decide_in_verify_and_in_a_dry_run(tiny, tmp_path, monkeypatch, capsys):
+    """Their profile chose the stages, and with them the keys."""
+    tiny.write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = (*ARGUMENTS, "--attacks=adaptive", "--samples=10")
+    assert tiny.run_here("run", *run) == 0
+    for path in (tmp_path / "out" / "measured").glob("*/*.json"):
+        measured = json.loads(path.read_text())
+        if "masked" in measured:
+            path.write_text(json.dumps({**measured, "masked": not measured["masked"]}))
+    shutil.rmtree(tmp_path / "out" / "store")
+    assert tiny.run_here("run", *run) == 0
+    assert tiny.run_here("verify", "out") == 0
+    capsys.readouterr()
+    assert tiny.run_here("run", *run, "--dry-run") == 0
+    assert "0 of 10 stored" not in capsys.readouterr().out

@@ -17,6 +17,7 @@ import pytest
 from builders import cell_info, samples
 from builders import record as record_of
 from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, Flag, Samples, Stats
 from gauntlet.leaderboard.results.store import Store
 
@@ -340,3 +341,12 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path):
     (tmp_path / "store").write_text("a file where the folder would be")
     with pytest.raises(StoreError, match=str(tmp_path)):
         Store(tmp_path).write(record())
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "3"])
+def test_a_damaged_measurement_is_named_with_its_remedy(tmp_path, content):
+    path = tmp_path / "measured" / "pipeline" / f"{KEY}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(StoreError, match=r"is damaged .*delete it and run the same command again"):
+        Measurements(tmp_path).of_cell("pipeline")
