@@ -132,7 +132,7 @@ def test_a_training_that_is_killed_goes_on_to_the_weights_of_one_that_was_not(pl
     assert torch.load(checkpoint, weights_only=True)["state"]["plain"]["epoch"] == 2
     assert not (place / "w.safetensors").exists()
 
-    assert "go on with it (--resume), or delete it" in str(run(*arguments(place)).exception)
+    assert "continue it with --resume, or delete it" in str(run(*arguments(place)).exception)
     resumed = run(*arguments(place), "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert "epoch 2/8" not in resumed.output
