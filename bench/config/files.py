@@ -28,9 +28,9 @@ def read_file(folder: Path, file: str | None = None) -> dict[str, Any]:
     if (folder / "gauntlet.toml").is_file():
         return _toml(folder / "gauntlet.toml")
     if (folder / "pyproject.toml").is_file():
-        table = _tool_table(_toml(folder / "pyproject.toml"))
-        if table is not None:
-            return table
+        configured = _tool_table(_toml(folder / "pyproject.toml"))
+        if configured is not None:
+            return configured
     return _toml(DEFAULT)
 
 
