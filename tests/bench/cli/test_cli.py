@@ -234,7 +234,7 @@ def test_wrong_usage_is_told_with_the_way_out(project, call, arguments, words):
         (["--data=nowhere.npz"], ["nowhere.npz", "does not exist"]),
         (["--data=digitz"], ["digitz", "digits"]),
         (["--samples=31"], ["31", "30 samples"]),
-        (["--model=nowhere.py:build"], ["nowhere.py", "not there"]),
+        (["--model=nowhere.py:build"], ["nowhere.py", "does not exist"]),
         (["--model=model.py:bild"], ["bild", "did you mean build"]),
         (["--model=model.py"], ["model.py:NAME"]),
         (["--weights=nowhere.pt"], ["nowhere.pt"]),

@@ -446,7 +446,7 @@ def test_a_fresh_run_that_does_not_agree_with_the_store_is_an_error(project, att
     assert again.blocks[0].cached
     engine, (fresh,) = run(attacks=["moody"], threat=["Linf:0.3"], fresh=True)
     assert fresh.error is not None
-    assert "differ from the stored ones" in fresh.error.message
+    assert "differ from the stored verdicts" in fresh.error.message
     _assert_in_error_although_stored(engine)
 
 
