@@ -99,7 +99,7 @@ def _proven(
 ) -> tuple[Tensor | None, list[Outcome]]:
     outcomes = [Outcome(sample) for sample in rows.tolist()]
     try:
-        found = certify(
+        proof = certify(
             prepared.defended.model,
             verify.images[rows],
             verify.labels[rows],
@@ -109,14 +109,14 @@ def _proven(
         )
     except UnsupportedModelError:
         return None, outcomes
-    chosen = found.found.to(rows.device).nonzero().squeeze(1)
+    chosen = proof.found.to(rows.device).nonzero().squeeze(1)
     if len(chosen):
-        points = found.witness.to(verify.images)[chosen]
+        points = proof.witness.to(verify.images)[chosen]
         verdict = verify(points, rows[chosen], torch.zeros_like(chosen))
         for place, point, won in zip(chosen.tolist(), points, verdict.success.tolist(), strict=True):
             if won:
                 outcomes[place].adversarial = point.clone()
-    return found.certified.to(rows.device), outcomes
+    return proof.certified.to(rows.device), outcomes
 
 
 def build(threat: ThreatModel, *, time_limit: float = 10.0) -> Certificate:

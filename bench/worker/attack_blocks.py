@@ -50,9 +50,9 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) 
         for result in prepared.attack.run(BlockBatch(prepared, verify, clean, places, settings)):
             block, place, outcomes = blocks[result.number], places[result.number], result.outcomes
             if result.samples is None:
-                samples, found = block_record(verify, clean, place, outcomes, prepared.cell.threat)
+                samples, more_flags = block_record(verify, clean, place, outcomes, prepared.cell.threat)
             else:
-                samples, found = result.samples, ()
+                samples, more_flags = result.samples, ()
             if result.certified is not None:
                 samples = replace(samples, certified=result.certified.cpu().numpy())
             yield Record(
@@ -60,7 +60,7 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) 
                 cell=prepared.cell.info,
                 samples=samples,
                 stats=_stats(result),
-                flags=(*flags, *found),
+                flags=(*flags, *more_flags),
                 provenance=_provenance(prepared, block, settings),
                 clean_logits=_clean_logits(prepared, verify, place, block),
             )
