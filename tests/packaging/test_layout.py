@@ -138,7 +138,6 @@ def test_no_module_is_too_long():
     assert lines(*MAY_IMPORT, most=MOST_LINES) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="long files of tests are still to be divided")
 def test_no_file_of_tests_is_too_long():
     assert lines("tests", "examples", most=MOST_TEST_LINES) == {}
 
