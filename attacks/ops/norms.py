@@ -54,7 +54,7 @@ def project(x: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """The direction of steepest ascent of unit length in the norm: the sign for Linf, the normalised gradient for L2.
 
-    Raises NotImplementedError for L1, where it would change a single pixel: attacks there use `l1_ball.sparse_ascent`.
+    Raises NotImplementedError for anything else; in L1 it would change a single pixel, and attacks use `sparse_ascent`.
     """
     if norm == "Linf":
         return gradient.sign()
@@ -63,7 +63,9 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
         size = torch.linalg.vector_norm(gradient.flatten(1).to(torch.float64), dim=1)
         unit = gradient.to(torch.float64) / per_image(torch.where(size > 0, size, 1.0), gradient)
         return unit.to(gradient.dtype)
-    raise NotImplementedError(f"the steepest direction in {norm} is a single pixel: use l1_ball.sparse_ascent instead")
+    raise NotImplementedError(
+        f"norm={norm!r} has no steepest direction here: give Linf or L2, such as oracle.threat.norm; in L1 use sparse_ascent"
+    )
 
 
 def random_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:

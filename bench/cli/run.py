@@ -218,7 +218,7 @@ def show_plan(options: Mapping[str, Any]) -> int:
         if one.seconds is None:
             unknown += 1
         total += one.seconds or 0.0
-        cost = "at unknown cost (a library's attack)" if one.seconds is None else f"at most {one.seconds:.1f} s"
+        cost = "at unknown cost (it runs outside the solver)" if one.seconds is None else f"at most {one.seconds:.1f} s"
         state = "stored" if one.stored == one.n else f"{one.stored} of {one.n} stored, the rest {cost}"
         click.echo(f"{visible(one.title)}: {state}")
     click.echo(f"{len(engine.run.plan.cells)} cells, at most {total:.0f} s in all, {unknown} cells of unknown cost")

@@ -88,7 +88,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "attacks",
         "Attack suite, or attacks with their settings in brackets: pgd(steps=100).",
         "attack",
-        default="standard",
+        default="standard; adaptive without any configuration",
         many=True,
         metavar="ATTACKS",
     ),

@@ -159,11 +159,17 @@ class Registry(Generic[T]):
     def _is_reserved(self, name: str) -> bool:
         return any(name in registry for registry in self._reserved)
 
+    @property
+    def _plural(self) -> str:
+        return self.kind if self.kind == "data" else f"{self.kind}s"
+
     def _unknown(self, name: str) -> str:
         known = [*self.names(), *(other for registry in self._reserved for other in registry.names())]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        return "; ".join([f"unknown {self.kind} {name!r}{hint} (`gauntlet list` shows all)", *self.problems])
+        return "; ".join(
+            [f"unknown {self.kind} {name!r}{hint} (`gauntlet list {self._plural}` shows all)", *self.problems]
+        )
 
 
 def _distributions(points: list[EntryPoint]) -> str:
