@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gauntlet.attacks.registry.settings import split_list
+from gauntlet.leaderboard.results.user_text import read_user_text
 
 DEFAULT = Path(__file__).parents[1] / "default.toml"
 
@@ -64,6 +65,6 @@ def _tool_table(pyproject: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_user_text(path))
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error

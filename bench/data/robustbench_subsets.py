@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gauntlet.leaderboard.results.user_text import read_user_text
+
 if TYPE_CHECKING:
     from gauntlet.bench.data.samples.dataset import Data
 
@@ -73,7 +75,10 @@ def _list(root: Path | None) -> list[str]:
             f"the list of RobustBench's ImageNet samples is missing (searched for {LIST} in {searched}): install its package "
             f"(pip install --no-deps robustbench), or put robustbench/helper_files/{LIST} of its repository beside the data"
         )
-    names = path.read_text(encoding="utf-8", errors="replace").split()
+    try:
+        names = read_user_text(path).split()
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not RobustBench's list of samples ({error})") from error
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     if digest != LIST_SHA256:
         raise ValueError(

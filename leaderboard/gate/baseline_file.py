@@ -24,6 +24,7 @@ from gauntlet.leaderboard.gate.baseline import (
     refuse_twins,
 )
 from gauntlet.leaderboard.results.atomic_files import replace_text
+from gauntlet.leaderboard.results.user_text import read_user_text
 
 _REMEDY = "write it again with `gauntlet baseline accept RUN`"
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -86,7 +87,7 @@ def _pack(bits: npt.NDArray[np.bool_]) -> str:
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises BaselineError for a file that is missing or damaged, or has an unknown schema."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(read_user_text(path))
     except FileNotFoundError as error:
         raise BaselineError(f"{path} does not exist: {_REMEDY}") from error
     except OSError as error:

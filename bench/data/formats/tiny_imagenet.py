@@ -13,6 +13,7 @@ import numpy as np
 from gauntlet.bench.data.formats.image_folder import image_files
 from gauntlet.bench.data.formats.raw_data import RawData, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
+from gauntlet.leaderboard.results.user_text import read_user_text
 
 ANNOTATIONS = "val_annotations.txt"
 
@@ -25,8 +26,8 @@ def read_annotated(folder: Path, preprocessing: Preprocessing = PLAIN, *, count:
     """
     path = folder / ANNOTATIONS
     try:
-        rows = [line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        rows = [line.split("\t")[:2] for line in read_user_text(path).splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise unreadable_file(path, error, "it should be a text file with a line for each image") from error
     if not rows or any(len(row) < 2 or not all(row) for row in rows):
         raise unreadable_file(path, "a line has no file or no class", "a line is file, tab, class; the rest is ignored")
@@ -54,5 +55,10 @@ def read_annotated(folder: Path, preprocessing: Preprocessing = PLAIN, *, count:
 def _classes(folder: Path) -> list[str]:
     for place in (folder / "wnids.txt", folder.parent / "wnids.txt"):
         if place.is_file():
-            return sorted(place.read_text(encoding="utf-8").split())
+            try:
+                return sorted(read_user_text(place).split())
+            except ValueError as error:
+                raise unreadable_file(
+                    place, error, "it should be a text file with the name of a class in each line"
+                ) from error
     return []

@@ -12,6 +12,7 @@ import torch
 
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.lazy_images import select_images
+from gauntlet.leaderboard.results.user_text import read_user_text
 
 FORMS = (
     "write 500 (the first 500), 100:600 (a slice), stratified:500 (the first samples of each class, equally many), or the "
@@ -105,9 +106,11 @@ def _bounds(text: str) -> tuple[int, int | None] | None:
 
 def _from_file(path: Path, ids: Sequence[str]) -> list[int]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_user_text(path).splitlines()
+    except OSError as error:
         raise ValueError(f"samples {str(path)!r} is neither a number, a slice nor a readable file: {FORMS}") from error
+    except ValueError as error:
+        raise ValueError(f"samples {str(path)!r} cannot be read: {error}") from error
     index = {sample_id: i for i, sample_id in enumerate(ids)}
     chosen: dict[int, int] = {}
     for number, raw in enumerate(lines, 1):

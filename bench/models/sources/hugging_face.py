@@ -19,6 +19,7 @@ from gauntlet.bench.models.parts.errors import ModelError, short_error
 from gauntlet.bench.models.sources.import_library import import_library
 from gauntlet.bench.models.sources.parse_source import ModelSource, is_folder
 from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
+from gauntlet.leaderboard.results.user_text import read_user_text
 
 _FILES = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),
@@ -172,7 +173,7 @@ def _with_weights(card: ModelCard, files: list[Path]) -> ModelCard:
 def _json(path: Path, what: str) -> Mapping[str, Any]:
     check_file(path, f"{what} file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_user_text(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{what} file {str(path)!r} is not valid JSON: {error}") from error
     if not isinstance(content, Mapping):

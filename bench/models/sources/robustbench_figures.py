@@ -19,6 +19,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
+from gauntlet.leaderboard.results.user_text import read_user_text
 
 TABLE = Path(__file__).with_name("robustbench.csv")
 PAGE = "RobustBench (https://robustbench.github.io)"
@@ -144,7 +145,7 @@ def _info_folders() -> list[Path]:
 
 def _read(file: Path) -> Mapping[str, str]:
     try:
-        held: Any = json.loads(file.read_text(encoding="utf-8"))
+        held: Any = json.loads(read_user_text(file))
         facts = {column: str(held[key]) for column, key in _KEYS.items() if held.get(key) is not None}
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"RobustBench's file {str(file)!r} cannot be read: {error}") from error

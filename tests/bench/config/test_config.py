@@ -65,6 +65,21 @@ def test_gauntlet_toml_is_read(tmp_path):
     assert (read.seed, read.batch_size, str(read.out)) == (5, 64, "there")
 
 
+@pytest.mark.parametrize("file", ["gauntlet.toml", "pyproject.toml", "mine.toml"])
+def test_a_file_with_a_byte_order_mark_and_windows_line_ends_is_read(tmp_path, file):
+    text = "[tool.gauntlet]\nseed = 7\n" if file == "pyproject.toml" else "seed = 7\n"
+    (tmp_path / file).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    named = str(tmp_path / file) if file == "mine.toml" else None
+    assert load_config({}, folder=tmp_path, file=named).seed == 7
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_in_another_encoding_is_refused_with_the_way_out(tmp_path, encoding):
+    (tmp_path / "gauntlet.toml").write_bytes('model = "né.py"'.encode(encoding))
+    with pytest.raises(ConfigError, match=r"gauntlet\.toml .*: save it as UTF-8"):
+        load_config({}, folder=tmp_path)
+
+
 def test_the_table_of_pyproject_is_read_where_there_is_no_gauntlet_toml(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.gauntlet]\nseed = 7\n[tool.other]\nx = 1\n")
     assert load_config({}, folder=tmp_path).seed == 7

@@ -150,6 +150,13 @@ def test_a_folder_is_no_baseline(tmp_path):
         read_baseline(tmp_path)
 
 
+def test_a_baseline_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path):
+    path, _ = stored(tmp_path)
+    before = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + before)
+    assert len(read_baseline(path).cells) == 2
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 1', "\x00\x01", "<<<<<<< HEAD\n{}"])
 def test_a_file_that_is_not_json_is_damaged(tmp_path, text):
     path = tmp_path / "quick.json"

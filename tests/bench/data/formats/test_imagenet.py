@@ -30,6 +30,17 @@ def test_tiny_imagenets_validation_images_get_their_labels_from_the_list_beside_
         assert data.ids[:2] == ("val_0.JPEG", "val_1.JPEG")
 
 
+def test_lists_with_a_byte_order_mark_give_the_same_data(tmp_path):
+    _, labels = tiny_folder(tmp_path)
+    for name in ("wnids.txt", "val/val_annotations.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes().replace(b"\n", b"\r\n"))
+    data = load_data(f"tiny-imagenet@{tmp_path}")
+    assert (data.labels.tolist(), data.classes, data.ids[0]) == (labels, 200, "val_0.JPEG")
+    (tmp_path / "wnids.txt").write_bytes("n00000100".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"wnids\.txt' cannot be read .*save it as UTF-8"):
+        load_data(f"tiny-imagenet@{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -89,6 +89,12 @@ def test_a_file_of_ids_keeps_its_order_and_may_hold_comments(thousand, tmp_path)
     assert data.labels.tolist() == [7, 3, 0]
 
 
+def test_a_file_of_ids_may_begin_with_a_byte_order_mark(thousand, tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"\xef\xbb\xbfs007\r\ns003\r\n")
+    assert select(thousand, str(path)).ids == ("s007", "s003")
+
+
 def test_an_id_with_a_hash_is_no_comment(tmp_path):
     data = from_arrays(*random_data(3), ids=["#1/a.png", "b #2.png", "c"])
     path = tmp_path / "ids.txt"
@@ -103,7 +109,7 @@ def test_an_id_with_a_hash_is_no_comment(tmp_path):
         ("qqqqqqqq\n", "ids look like 's000'"),
         ("s001\n\ns001\n", r"ids\.txt:3: id 's001' is already in line 1"),
         ("# nothing\n\n", "has no ids"),
-        (b"\xff\xfe\x00", "nor a readable file"),
+        (b"\xff\xfe\x00", r"ids\.txt' cannot be read: it is UTF-16 text .*: save it as UTF-8"),
     ],
 )
 def test_a_file_of_ids_with_a_fault_is_refused_with_its_line(thousand, tmp_path, content, message):
