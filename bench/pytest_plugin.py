@@ -16,6 +16,7 @@ from gauntlet.bench.config.options import OPTIONS
 if TYPE_CHECKING:
     from gauntlet.bench.config.schema import Config
     from gauntlet.bench.gate.choose_gate import Gate
+    from gauntlet.bench.run.summary import Summary
     from gauntlet.bench.session.pytest_session import Session
 
 _SESSION = pytest.StashKey["Session"]()
@@ -24,6 +25,7 @@ _PROBLEM = pytest.StashKey[pytest.UsageError]()
 _GATE = pytest.StashKey[tuple["Gate | None", str]]()
 """The gate, or None with the reason; set when the gate is chosen."""
 _VERDICTS = pytest.StashKey[list[str]]()
+_LEADERBOARDS = pytest.StashKey[list["Summary"]]()
 _PROPERTY = "gauntlet_run"
 
 
@@ -158,17 +160,33 @@ def _quoted(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Judge the run, which may change the exit status.
+    """Write the leaderboard and judge the run, both of which may change the exit status.
 
     If all results were stored, pytest-benchmark has no times to save; its warning about that is suppressed.
     """
     import warnings
 
+    _write_leaderboards(session)
     _judge(session)
     with warnings.catch_warnings():
         if _SESSION in session.config.stash:
             warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
         return (yield)
+
+
+def _write_leaderboards(session: pytest.Session) -> None:
+    """Write the leaderboards; a file that cannot be written fails the run. A run that stopped early has no leaderboard."""
+    config = session.config
+    gate, _ = config.stash.get(_GATE, (None, ""))
+    if hasattr(config, "workerinput") or (gate is not None and gate.early):
+        return
+    leaderboards = config.stash[_LEADERBOARDS] = []
+    for folder in _folders(config):
+        from gauntlet.bench.run.summary import summary
+
+        leaderboards.append(summary(folder))
+    if any(one.problem for one in leaderboards) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _judge(session: pytest.Session) -> None:
@@ -214,14 +232,13 @@ def _folders(config: pytest.Config) -> list[Path]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Write and show the leaderboard, then the gate's verdicts. A run that stopped early has no leaderboard."""
-    gate, _ = config.stash.get(_GATE, (None, ""))
-    for folder in _folders(config) if gate is None or not gate.early else []:
-        from gauntlet.bench.run.summary import summary
-
+    """Show the leaderboards, then the gate's verdicts."""
+    for shown in config.stash.get(_LEADERBOARDS, []):
         terminalreporter.section("gauntlet leaderboard")
-        for line in summary(folder):
+        for line in shown.lines:
             terminalreporter.write_line(line)
+        if shown.problem:
+            terminalreporter.write_line(f"ERROR: {shown.problem}")
     if config.stash.get(_VERDICTS, []):
         terminalreporter.section("gauntlet gate")
         for line in config.stash[_VERDICTS]:

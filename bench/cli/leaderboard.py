@@ -19,6 +19,7 @@ def leaderboard(folder: Path) -> None:
     from gauntlet.bench.run.engine import write_leaderboard
     from gauntlet.bench.run.run_folder import load_run
 
-    files, _ = write_leaderboard(load_run(folder))
+    run = load_run(folder)
+    files = write_leaderboard(run, run.results())
     for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown):
         click.echo(f"written: {path}")

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from gauntlet.leaderboard.results.record import CellResult
 
 
-@command(exits=MEANINGS, failed="A cell ended in an error, an expectation was missed, or the gate failed.")
+@command(
+    exits=MEANINGS,
+    failed="A cell ended in an error, an expectation was missed, the gate failed, or a file cannot be written.",
+)
 @run_options()
 @option("--dry-run", group="output", is_flag=True, help="Show the plan, stored results and an estimate; run nothing.")
 def run(dry_run: bool, **options: Any) -> None:
@@ -45,8 +48,8 @@ def run(dry_run: bool, **options: Any) -> None:
 def execute(options: Mapping[str, Any]) -> int:
     """Run a plan, show its leaderboard, judge it by its gate, and return the exit code.
 
-    The code is 1 if an expectation is missed or, without a gate, if a cell failed; otherwise it is the gate's, to which a cell
-    that failed is incomparable.
+    The code is 1 if an expectation is missed, if the leaderboard cannot be written or, without a gate, if a cell failed;
+    otherwise it is the gate's, to which a cell that failed is incomparable.
     """
     with uncollected():
         from gauntlet.bench.config.schema import load_config
@@ -73,13 +76,15 @@ def execute(options: Mapping[str, Any]) -> int:
             failed.append(_failure(tell.title, result))
         unmet += [*missed(result, config.expect), *engine.alarms(cell)]
     click.echo()
-    for line in summary(engine.run.folder):
+    shown = summary(engine.run.folder)
+    for line in shown.lines:
         click.echo(line)
+    unwritten = [shown.problem] if shown.problem else []
     code = EXIT_PASSED if gate is None else _judge(engine, gate)
     if note:
         click.echo(note)
-    _print_problems([*failed, *unmet])
-    if unmet or (failed and gate is None):
+    _print_problems([*failed, *unmet, *unwritten])
+    if unmet or unwritten or (failed and gate is None):
         return EXIT_FAILED
     return _with_failed_cells(code) if failed else code
 

@@ -86,7 +86,8 @@ def reproduce(config: Config, figure: PublishedFigure, progress: SampleProgress)
         result = engine.cell(cell, progress)
         if result.error is not None:
             raise RuntimeError(f"{cell.info.title}: {result.error.kind}: {result.error.message}")
-    _, results = write_leaderboard(engine.run)
+    results = engine.run.results()
+    write_leaderboard(engine.run, results)
     table = build_rows(results)
     measured = references(table, [(row.model, figure) for row in table])
     return next(one for one in measured if one.figure == "robust"), config.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,10 +153,9 @@ class Engine:
         )
 
 
-def write_leaderboard(run: Run) -> tuple[WrittenFiles, list[CellResult]]:
-    """Compute the leaderboard from the store and write its files into the results folder."""
-    results = run.results()
-    return write_leaderboard_files(run.root, results, run.context, run.published()), results
+def write_leaderboard(run: Run, results: Sequence[CellResult]) -> WrittenFiles:
+    """Write the files of the leaderboard of a run with these results into the results folder. Raises WriteError, StoreError."""
+    return write_leaderboard_files(run.root, results, run.context, run.published())
 
 
 def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[str]:

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.run.engine import write_leaderboard
-from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.report.terminal import describe_references, terminal_table
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.errors import StoreError, WriteError
 from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.references import references
 
 
-def summary(folder: Path) -> Iterator[str]:
-    """Write the leaderboard of the run in `folder`, and yield the lines to print."""
+@dataclass(frozen=True)
+class Summary:
+    """The lines to print at the end of a run."""
+
+    lines: tuple[str, ...]
+    problem: str = ""
+    """Why the leaderboard could not be written, or its results not be read, with the way out; the run then fails."""
+
+
+def summary(folder: Path) -> Summary:
+    """Write the leaderboard of the run in `folder`. Its lines are given, too, where its files cannot be written."""
     try:
         run = load_run(folder)
-        files, results = write_leaderboard(run)
-        table, published = build_rows(results), run.published()
+        results = run.results()
+        lines = [*_figures(run, results)]
     except (StoreError, ValueError, OSError) as error:
-        yield f"ERROR: the leaderboard could not be written: {error}"
-        return
+        return Summary((), f"the leaderboard could not be written: {error}")
+    try:
+        files = write_leaderboard(run, results)
+    except WriteError as error:
+        return Summary(tuple(lines), f"the leaderboard could not be written: {error}")
+    written = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown)
+    lines += [f"written: {path}" for path in written if path is not None]
+    return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}"))
+
+
+def _figures(run: Run, results: Sequence[CellResult]) -> Iterator[str]:
+    """The leaderboard, its published figures, and the number of cells."""
+    table = build_rows(results)
     yield from terminal_table(table).splitlines()
-    if lines := list(describe_references(references(table, published))):
+    if lines := list(describe_references(references(table, run.published()))):
         yield ""
         yield from map(visible, lines)
     stored = sum(all(block.cached for block in result.blocks) for result in results if result.blocks)
@@ -36,7 +58,3 @@ def summary(folder: Path) -> Iterator[str]:
         f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), {errors} in error, "
         f"{unfinished} not run"
     )
-    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown):
-        if path is not None:
-            yield f"written: {path}"
-    yield f"verify every stored example: gauntlet verify {run.root}"

@@ -12,7 +12,7 @@ from gauntlet.leaderboard.report.csv_writer import csv_text
 from gauntlet.leaderboard.report.leaderboard_csv import leaderboard_frame
 from gauntlet.leaderboard.report.markdown_writer import RunContext, markdown_report
 from gauntlet.leaderboard.report.published_csv import published_frame, with_published
-from gauntlet.leaderboard.results.atomic_files import replace_files
+from gauntlet.leaderboard.results.atomic_files import remove_file, replace_files
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
@@ -67,5 +67,5 @@ def write_leaderboard_files(
         texts[files.published_csv] = csv_text(published_frame(compared))
     replace_files({path: text.encode() for path, text in texts.items()})
     if not compared:
-        (folder / "published.csv").unlink(missing_ok=True)
+        remove_file(folder / "published.csv")
     return files

@@ -56,11 +56,19 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         staged = {}
         for path, content in contents.items():
             with _reported(path):
+                if path.is_dir():
+                    raise IsADirectoryError(f"a folder of the name {path.name!r} is in its place")
                 staged[path] = stack.enter_context(_temporary(path))
                 _write(staged[path], partial(_put, content))
         for path, temporary in staged.items():
             with _reported(path):
                 temporary.replace(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there. Raises WriteError."""
+    with _reported(path):
+        path.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:

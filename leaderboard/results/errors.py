@@ -16,6 +16,6 @@ class WriteError(StoreError):
     def of(cls, path: Path, cause: Exception) -> WriteError:
         """The error for the file `path` with the remedy."""
         return cls(
-            f"cannot write {path}: {cause}. Existing files are kept as they are: free disk space or correct the permissions, "
-            "and run the same command again"
+            f"cannot write {path}: {cause}. Existing files are kept as they are: free disk space, or correct what stands in the "
+            "way or the permissions, and run the same command again"
         )

@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
-from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
+from gauntlet.leaderboard.results.atomic_files import remove_file, replace_text, write_once
 from gauntlet.leaderboard.results.block_file import SchemaError, from_file, intact, metadata_of, to_bytes
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
@@ -102,4 +102,4 @@ class Store:
 
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since."""
-        (self.root / "errors" / f"{name}.json").unlink(missing_ok=True)
+        remove_file(self.root / "errors" / f"{name}.json")

@@ -222,6 +222,16 @@ def test_an_unreadable_store_is_told_and_other_tests_go_on(user):
     result.stdout.fnmatch_lines(["ERROR: the leaderboard could not be written: *parquet is damaged*"])
 
 
+def test_a_leaderboard_that_cannot_be_written_fails_the_run_and_is_shown(user):
+    (user.path / "gauntlet-results" / "leaderboard.md").mkdir(parents=True)
+    result = user.runpytest(*QUICK)
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["*1  model.build  none*", "ERROR: the leaderboard could not be written: cannot write *leaderboard.md: *"]
+    )
+
+
 # --- in users' projects -----------------------------------------------------------------------------------------------
 
 

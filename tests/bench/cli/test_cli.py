@@ -271,6 +271,32 @@ def test_a_folder_that_cannot_be_written_is_told(project, call):
     assert_told(call(*RUN), 1, "cannot write", "out")
 
 
+def test_tables_that_cannot_be_written_fail_the_run_which_shows_and_keeps_its_results(project, call):
+    Path("out/leaderboard.csv").mkdir(parents=True)
+    Path("out/cells.csv").write_text("older\n")
+    done = call(*RUN)
+    assert_told(
+        done, 1, "PROBLEM the leaderboard could not be written: cannot write out/leaderboard.csv", "run the same"
+    )
+    assert "2 cells: 0 answered from the store (their recorded seconds are shown), 0 in error, 0 not run" in done.stdout
+    assert Path("out/cells.csv").read_text() == "older\n"
+    assert_told(call("leaderboard", "out"), 1, "cannot write out/leaderboard.csv")
+    assert "2 cells: 2 answered from the store" in call(*RUN).stdout
+    Path("out/leaderboard.csv").rmdir()
+    assert call(*RUN).returncode == 0
+
+
+def test_a_table_that_cannot_be_removed_fails_the_run(project, call):
+    Path("out/published.csv").mkdir(parents=True)
+    assert_told(call(*RUN), 1, "cannot write out/published.csv")
+
+
+def test_a_picture_that_cannot_be_written_fails(project, call):
+    assert call(*RUN).returncode == 0
+    Path("out/pictures").write_text("")
+    assert_told(call("show", "out", "--pictures"), 1, "cannot write out/pictures/")
+
+
 def test_a_damaged_block_is_told_with_its_file(project, call):
     call(*RUN)
     (file, *_) = Path("out/store").rglob("*.parquet")
