@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Final
 
 import numpy as np
 
 from gauntlet.leaderboard.compare.broken_by import BrokenBy, broken_by
 from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.rows.conditions import Conditions, differences
 from gauntlet.leaderboard.rows.ranks import Rank, rank_outcomes
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.stats.paired import tango_upper
@@ -98,21 +98,6 @@ class Comparison:
     """Labels of rows without a sample that every attack covered, each with the reasons."""
 
 
-@dataclass(frozen=True)
-class _Conditions:
-    """Properties that must be equal for two rows to be compared."""
-
-    threat: str
-    data: str
-    suite: str
-    seeds: tuple[int, ...]
-    attacks: tuple[tuple[str, str], ...]
-    """Labels and settings: the suite's name is not enough, since `custom` contains any attacks."""
-    ids: tuple[str, ...]
-    images: tuple[str, ...]
-    """Digests of the blocks' images and labels: different files may have the same name and ids."""
-
-
 def difference_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """The two-sided 95 % interval of (only_first - only_second) / n: Tango's score interval, see `paired.tango_upper`.
 
@@ -134,11 +119,11 @@ def compare(rows: Sequence[RunRow]) -> Comparison:
             f"only {len(distinct)} row{'' if len(distinct) == 1 else 's'} to compare: give runs that have two or more"
         )
     labels = _labels(distinct)
-    grouped: dict[_Conditions, list[int]] = {}
+    grouped: dict[Conditions, list[int]] = {}
     missing = []
     for number, member in enumerate(distinct):
         if len(member.row.worst_case):
-            grouped.setdefault(_conditions(member), []).append(number)
+            grouped.setdefault(member.row.conditions, []).append(number)
         else:
             missing.append((labels[number], member.row.unranked))
     conditions = list(grouped)
@@ -163,7 +148,7 @@ def _without_duplicates(rows: Sequence[RunRow]) -> list[RunRow]:
     for number, member in enumerate(rows):
         keys = tuple(block.key for result in member.results for block in result.blocks)
         row = member.row
-        identity = (row.title, row.comparison, keys) if keys and row.status == "ok" else number
+        identity = (row.title, row.conditions, keys) if keys and row.status == "ok" else number
         distinct.setdefault(identity, member)
     return list(distinct.values())
 
@@ -176,43 +161,11 @@ def _labels(rows: Sequence[RunRow]) -> list[str]:
     return [f"{m.row.title} [{m.run}]" if len(runs[m.row.title]) > 1 else m.row.title for m in rows]
 
 
-def _conditions(member: RunRow) -> _Conditions:
-    data, threat, suite, seeds, ids = member.row.comparison
-    attacks = {(r.cell.attack, r.cell.attack_spec) for r in member.results if r.cell.adversarial}
-    blocks = max((result.blocks for result in member.results), key=len)
-    images = tuple(str(block.provenance.get("data") or "") for block in blocks)
-    return _Conditions(threat, data, suite, seeds, tuple(sorted(attacks)), ids, images)
-
-
-_WORDS: Final = {"threat": "threat model", "data": "data", "suite": "suite", "seeds": "seeds"}
-
-
-def _separation(earlier: Sequence[_Conditions], own: _Conditions) -> tuple[int, str]:
+def _separation(earlier: Sequence[Conditions], own: Conditions) -> tuple[int, str]:
     """The number, from 1, of the most similar earlier group, and how it differs; 0 and an empty text if there is none."""
-    reasons = [_differences(other, own) for other in earlier]
+    reasons = [list(differences(other, own)) for other in earlier]
     number = min(range(len(reasons)), key=lambda place: len(reasons[place]), default=-1)
     return number + 1, ", ".join(reasons[number]) if reasons else ""
-
-
-def _differences(other: _Conditions, own: _Conditions) -> list[str]:
-    differences = []
-    for name, word in _WORDS.items():
-        old, new = getattr(other, name), getattr(own, name)
-        if old != new:
-            differences.append(f"{word} {_text(new)} instead of {_text(old)}")
-    if other.attacks != own.attacks and other.threat == own.threat and other.suite == own.suite:
-        unlike = sorted({label for label, _ in set(other.attacks) ^ set(own.attacks)})
-        differences.append(f"other attacks or settings ({', '.join(unlike)})")
-    if other.ids != own.ids:
-        common = len(set(other.ids) & set(own.ids))
-        differences.append(f"other samples ({len(own.ids)} instead of {len(other.ids)}, {common} in common)")
-    elif other.images != own.images:
-        differences.append("other images or labels under the same ids")
-    return differences
-
-
-def _text(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _group(members: Sequence[tuple[RunRow, str]], separation: str) -> ComparisonGroup:

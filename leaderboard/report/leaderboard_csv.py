@@ -32,6 +32,8 @@ LEADERBOARD_DTYPES: Final[Mapping[str, str]] = {
     "rank": COUNT,
     "rank_low": COUNT,
     "rank_high": COUNT,
+    "comparison": TEXT,
+    "compared": COUNT,
     "model": TEXT,
     "defense": TEXT,
     "status": TEXT,
@@ -89,7 +91,7 @@ def leaderboard_frame(rows: Sequence[LeaderboardRow]) -> pd.DataFrame:
     Accuracies are shares in 0..1. `robust[<label>]` is NaN where the attack failed, has not finished or was not run. In a row
     whose `status` is not `ok`, `robust_accuracy` is over the samples that all attacks have covered. `corruption_accuracy`, the
     mean over `corruptions` corruptions, and `mce` = 1 - `corruption_accuracy` are NaN where a corruption failed or has not
-    finished.
+    finished. Ranks hold among the `compared` rows of the same `comparison`.
     """
     labels = dict.fromkeys(attack_column(label) for row in rows for label in row.attacks)
     return typed_frame([_line(row) for row in rows], {**LEADERBOARD_DTYPES, **dict.fromkeys(labels, NUMBER)})

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gauntlet.leaderboard.report import formatting
+from gauntlet.leaderboard.report.comparisons import describe_comparisons, rank, separate
 from gauntlet.leaderboard.report.formatting import NOTHING
 from gauntlet.leaderboard.report.markdown_classes import classes_section, gap_text
 from gauntlet.leaderboard.report.markdown_corruptions import corruptions_section
@@ -29,7 +30,8 @@ READING = (
     "and ~ marks a certificate that holds with high probability only (randomized smoothing).",
     "Rank: 1 + the number of rows that are significantly better (two-sided exact McNemar test on the same samples, Holm's "
     "correction over all pairs, alpha 0.05); a range ends at the number of ranked rows minus the number of rows that are "
-    "significantly worse. Rows marked – have no rank, for the reasons below.",
+    "significantly worse. Only rows are compared that faced the same attacks, as they were asked for, with the same seeds; black "
+    "boxes are compared among themselves. Rows marked – have no rank, for the reasons below.",
     "Passes are the forward / backward passes of all attacks together, a mean over the samples; s is the attacks' time in "
     "seconds.",
 )
@@ -92,12 +94,7 @@ def _tables(rows: Sequence[LeaderboardRow]) -> list[str]:
     for (threat, data, suite), members in sections.items():
         about = f"Data {safe(data)}, suite {safe(suite)}. {safe(formatting.target_meaning(threat))}".rstrip()
         parts += [f"## {safe(threat)}\n\n{about}", _table(members)]
-        comparisons = len({row.comparison for row in members if row.rank is not None})
-        if comparisons > 1:
-            parts.append(
-                f"The ranks of this table are from {comparisons} separate comparisons: only rows on the same samples and with "
-                "the same seeds are ranked against each other."
-            )
+        parts.append(safe(describe_comparisons(members), 2 * _LONGEST_MESSAGE))
     return parts
 
 
@@ -112,13 +109,13 @@ def _table(rows: Sequence[LeaderboardRow]) -> str:
     ]
     left = {1, 2, len(header) - 2, len(header) - 1}
     rule = [":--" if column in left else "--:" for column in range(len(header))]
-    lines = [header, rule, *(_line(row, labels, corrupted) for row in rows)]
+    several = separate(rows)
+    lines = [header, rule, *([rank(row, named=several), *_line(row, labels, corrupted)] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _line(row: LeaderboardRow, labels: Sequence[str], corrupted: bool) -> list[str]:
     return [
-        formatting.rank(row),
         safe(row.model),
         safe(row.defense),
         formatting.with_interval(row.clean),

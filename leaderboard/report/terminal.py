@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from gauntlet.leaderboard.report import formatting
+from gauntlet.leaderboard.report.comparisons import describe_comparisons, rank, separate
 from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.rows.references import Reference
@@ -53,18 +55,19 @@ def _title(section: tuple[str, str, str]) -> str:
 
 
 def _table(title: str, rows: Sequence[LeaderboardRow]) -> str:
-    lines = [_HEADER, *map(_line, rows)]
+    several = separate(rows)
+    lines = [_HEADER, *((rank(row, named=several), *_line(row)) for row in rows)]
     names, left = _NAMES, {*_NAMES, 5}
     if any(row.corruption is not None for row in rows):
         corrupted = [_CORRUPTED, *(formatting.corrupted(row).partition(" ")[0] for row in rows)]
         lines = [(*line[:4], entry, *line[4:]) for line, entry in zip(lines, corrupted, strict=True)]
         names, left = (1, 2, 8), {1, 2, 6, 8}
-    return "\n".join([title, *aligned(lines, left=left, names=names, width=WIDTH)])
+    note = textwrap.wrap(visible(describe_comparisons(rows)), WIDTH)
+    return "\n".join([title, *aligned(lines, left=left, names=names, width=WIDTH), *note])
 
 
 def _line(row: LeaderboardRow) -> tuple[str, ...]:
     return (
-        formatting.rank(row),
         visible(row.model),
         visible(row.defense),
         formatting.percent(row.clean),

@@ -10,9 +10,10 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.cell_summary import Status
 from gauntlet.leaderboard.results.record import CellInfo, CellResult, Flag
 from gauntlet.leaderboard.rows.bracket import bracket
+from gauntlet.leaderboard.rows.conditions import conditions
 from gauntlet.leaderboard.rows.corruptions import corruption_accuracy
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
-from gauntlet.leaderboard.rows.ranks import ranks, unrank_reasons
+from gauntlet.leaderboard.rows.ranks import Rank, ranks, unrank_reasons, with_comparisons
 from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow, WorstClass
 from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
@@ -27,7 +28,7 @@ def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
     and data; without any such row they give one of their own.
 
     Rows are ordered by threat model, then by data and suite, each in order of first appearance; within these, ranked rows come
-    first, by rank and robust accuracy, then the others in the order given. Raises ValueError as `worst_case` does.
+    first, by comparison, rank and robust accuracy, then the others in the order given. Raises ValueError as `worst_case` does.
     """
     attacked: dict[tuple[str, ...], list[CellResult]] = {}
     corrupted: dict[tuple[str, ...], list[CellResult]] = {}
@@ -42,23 +43,22 @@ def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
     ]
     with_attacks = {key[:-1] for key in attacked}
     unsorted += [_row([], [], members) for key, members in corrupted.items() if key not in with_attacks]
-    ranked = [
-        replace(
-            row,
-            rank=rank.place if rank else None,
-            rank_interval=(rank.place, rank.worst) if rank else None,
-            unranked=unrank_reasons(row),
-        )
-        for row, rank in zip(unsorted, ranks(unsorted), strict=True)
-    ]
-    threats = list(dict.fromkeys(row.threat for row in ranked))
-    sections = list(dict.fromkeys((row.data, row.suite) for row in ranked))
+    threats = list(dict.fromkeys(row.threat for row in unsorted))
+    sections = list(dict.fromkeys((row.data, row.suite) for row in unsorted))
+    comparisons = list(dict.fromkeys(row.conditions for row in unsorted))
 
-    def order(row: LeaderboardRow) -> tuple[int, int, float, float]:
+    def order(row: LeaderboardRow) -> tuple[int, int, float, float, float]:
         section = threats.index(row.threat), sections.index((row.data, row.suite))
-        return *section, *((row.rank, -row.robust.estimate) if row.rank is not None else (math.inf, 0.0))
+        if row.rank is None:
+            return *section, math.inf, 0.0, 0.0
+        return *section, comparisons.index(row.conditions), row.rank, -row.robust.estimate
 
-    return sorted(ranked, key=order)
+    return with_comparisons(sorted(map(_ranked, unsorted, ranks(unsorted)), key=order))
+
+
+def _ranked(row: LeaderboardRow, rank: Rank | None) -> LeaderboardRow:
+    interval = (rank.place, rank.worst) if rank else None
+    return replace(row, rank=rank.place if rank else None, rank_interval=interval, unranked=unrank_reasons(row))
 
 
 def _siblings(cell: CellInfo, attacked: Mapping[tuple[str, ...], list[CellResult]]) -> list[CellResult]:
@@ -108,6 +108,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         randomised=any(result.cell.randomised for result in members),
         problems=(*alarms, *([] if attacked else [_NO_ATTACK]), *filter(None, map(_problem, members))),
         worst_case=worst,
+        conditions=conditions(members, worst),
     )
 
 

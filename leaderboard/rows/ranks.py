@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from string import ascii_uppercase
 
 import numpy as np
 import numpy.typing as npt
@@ -57,20 +58,37 @@ def unrank_reasons(row: LeaderboardRow) -> tuple[str, ...]:
 def ranks(rows: Sequence[LeaderboardRow]) -> list[Rank | None]:
     """The rank of each row, in the order given; None for rows with `unrank_reasons`.
 
-    Rows are compared if their data, sample ids in order, threat model, suite and seeds are equal. A row is better than
-    another if its robust accuracy is higher and the two-sided exact McNemar test on their worst-case outcomes, with Holm's
-    correction over all pairs of the comparison, gives p < 0.05. Rows without a rank take no part.
+    Rows are compared if their `conditions` are equal: the attacks as they were asked for, threat model, data, samples, suite
+    and seeds, and what can be observed of the model. A row is better than another if its robust accuracy is higher and the
+    two-sided exact McNemar test on their worst-case outcomes, with Holm's correction over all pairs of the comparison, gives
+    p < 0.05. Rows without a rank take no part.
     """
     comparisons: defaultdict[object, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         if not unrank_reasons(row):
-            comparisons[row.comparison].append(index)
+            comparisons[row.conditions].append(index)
     result: list[Rank | None] = [None] * len(rows)
     for members in comparisons.values():
         _, places = rank_outcomes([rows[index].worst_case.robust for index in members])
         for index, place in zip(members, places, strict=True):
             result[index] = place
     return result
+
+
+def with_comparisons(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
+    """Name the comparisons of ranked rows `A`, `B`, … (after `Z`: `AA`) in the order given, with their numbers of rows."""
+    counts = Counter(row.conditions for row in rows if row.rank is not None)
+    names = {conditions: _letters(number) for number, conditions in enumerate(counts)}
+    return [
+        replace(row, comparison=names[row.conditions], compared=counts[row.conditions]) if row.rank is not None else row
+        for row in rows
+    ]
+
+
+def _letters(number: int) -> str:
+    """`A` for 0, `Z` for 25, `AA` for 26."""
+    before, last = divmod(number, 26)
+    return (_letters(before - 1) if before else "") + ascii_uppercase[last]
 
 
 def rank_outcomes(outcomes: Sequence[npt.NDArray[np.bool_]]) -> tuple[list[RowPair], list[Rank]]:

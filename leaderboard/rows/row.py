@@ -9,6 +9,7 @@ from typing import Literal
 from gauntlet.leaderboard.results.cell_summary import Status
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.bracket import Bracket
+from gauntlet.leaderboard.rows.conditions import Conditions
 from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy
 from gauntlet.leaderboard.rows.worst_case import WorstCase
 from gauntlet.leaderboard.stats.proportions import Proportion
@@ -67,6 +68,12 @@ class LeaderboardRow:
     problems: tuple[str, ...]
     """A sentence for each cell that failed or is not finished, and one if there is no attack at all."""
     worst_case: WorstCase = field(repr=False, compare=False)
+    conditions: Conditions = field(repr=False, compare=False)
+    """Rows are ranked together only if these are equal."""
+    comparison: str = ""
+    """`A`, `B`, …: the comparison that the row is ranked in, in the order of the table; empty without a rank."""
+    compared: int = 0
+    """Number of rows that are ranked in this comparison."""
     rank: int | None = None
     """1 + the number of rows that are significantly better; None for the reasons in `unranked`."""
     rank_interval: tuple[int, int] | None = None
@@ -84,9 +91,3 @@ class LeaderboardRow:
         """Label of the attack with the lowest robust accuracy; None if none has finished."""
         finished = {label: p.estimate for label, p in self.attacks.items() if isinstance(p, Proportion)}
         return min(finished, key=lambda label: finished[label], default=None)
-
-    @property
-    def comparison(self) -> tuple[str, str, str, tuple[int, ...], tuple[str, ...]]:
-        """Data, threat model, suite, seeds and sample ids in order: rows are ranked together only if all of these are equal."""
-        ids = tuple(str(name) for name in self.worst_case.id)
-        return self.data, self.threat, self.suite, self.seeds, ids

@@ -18,8 +18,6 @@ from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.bench.models.parts.card import Access
 from gauntlet.bench.models.parts.errors import ModelError
 
-ACCESS_FLAG = "black-box-access"
-
 
 class QueryLimitError(ModelError):
     """The query limit of a black box is reached."""

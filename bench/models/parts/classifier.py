@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.bench.models.parts.black_box import ACCESS_FLAG, model_access
+from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
 from gauntlet.bench.models.parts.normalisation import channel_values, normalise
 from gauntlet.defenses.pipeline.profile import are_probabilities
 from gauntlet.leaderboard.results.record import Flag
+from gauntlet.leaderboard.rows.conditions import BLACK_BOX_FLAG, LABELS_ONLY
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
 
@@ -167,10 +168,11 @@ def _normalisation_flags(model: Classifier, images: Tensor, labels: Tensor, logi
 
 _BLACK_BOX = {
     access: Flag(
-        ACCESS_FLAG,
+        BLACK_BOX_FLAG,
         "warn",
         f"only {observed} of the model can be observed, so that it was attacked without gradients (Square, HopSkipJump): an "
         "attack with gradients may find more",
+        evidence=((LABELS_ONLY, float(access == "labels")),),
     )
     for access, observed in (("scores", "the outputs"), ("labels", "the predicted classes"))
 }

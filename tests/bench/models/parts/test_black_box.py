@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine
 from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.rows.build_rows import build_rows
 
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 SERVICE = """
@@ -259,3 +261,18 @@ def test_an_exceeded_limit_is_an_error_that_keeps_what_is_finished(tmp_path, ser
     assert "finished blocks are stored" in first.error.message
     assert 0 < len(first.blocks) < 8
     assert len(load_data("digits").labels) == first.expected
+
+
+def test_the_same_network_as_a_black_box_and_as_itself_is_not_ranked_against_itself(tmp_path, service):
+    models = (ModelRef("cnn.standard_digits"), ModelRef(f"{service}:scores"))
+    attacks = ("fgsm", "square(queries=20)")
+    group = Group(models, ("none",), attacks, ("Linf:0.3",), DataRef("digits", "0:12"))
+    config = Config(groups=(group,), device="cpu", checks="none", out=tmp_path / "out")
+    only_square = Group(models[:1], ("none",), attacks[1:], ("Linf:0.3",), DataRef("digits", "20:32"))
+    alike = Group(models[1:], ("none",), attacks[1:], ("Linf:0.3",), DataRef("digits", "20:32"))
+    engine = Engine(make_plan(config := replace(config, groups=(group, only_square, alike))), config)
+    for cell in engine.run.plan.cells:
+        assert engine.cell(cell).error is None
+    rows = build_rows(engine.run.results())
+    assert [(row.rank, row.compared) for row in rows] == [(1, 1)] * 4
+    assert {row.conditions.access for row in rows} == {"white-box", "scores"}
