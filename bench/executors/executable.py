@@ -219,5 +219,7 @@ class Prepared:
     block: Callable[[Sequence[int]], Block]
     """A block with a subset of the samples, by their indices."""
     device: torch.device
+    by_batch: bool
+    """Whether the model's answers depend on the other images of a batch."""
     measured: Mapping[str, Measurement]
     """Measurements of this preparation by key, which are to be stored; checks add their own."""

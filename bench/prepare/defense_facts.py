@@ -1,10 +1,14 @@
-"""What follows from a defense: the views that attacks may use, and flags that every figure behind it carries."""
+"""What follows from a defense and from a measurement: views that attacks may use, and flags that every figure carries."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from torch import nn
 
 from gauntlet.attacks.adaptive import BENEATH, TWIN
+from gauntlet.bench.models.parts.classifier import Classifier
+from gauntlet.defenses.pipeline.batch_dependence import BatchDependence, batch_norms
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Flag
@@ -43,6 +47,30 @@ def defense_flags(card: DefenseCard, randomised: bool) -> list[Flag]:
     return flags
 
 
+def batch_flags(measured: BatchDependence, model: nn.Module) -> list[Flag]:
+    """The flag of a model whose answers depend on the batch; it names the batch norms that use the statistics of the batch."""
+    if not measured.found:
+        return []
+    names = batch_norms(model.model if isinstance(model, Classifier) else model)
+    cause = "a mean, a maximum or a norm over the first dimension of a tensor has this effect"
+    if names:
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        cause = (
+            f"batch norm without running statistics: {', '.join(names[:_MOST_NAMES])}{more}; keep running statistics"
+        )
+    return [
+        Flag(
+            "batch-dependent",
+            "block",
+            "the model's answers depend on the other images of the batch, so that no figure holds for an image as such: "
+            f"{measured.changed} of {measured.images} images get other logits alone, by up to "
+            f"{100 * measured.largest:.2g} % of the mean margin ({cause})",
+            evidence=tuple((name, float(value)) for name, value in asdict(measured).items()),
+        )
+    ]
+
+
+_MOST_NAMES = 3
 _SAME = {
     "non-differentiable-defense": {"unavailable-gradients", "zero-gradient", "finite-differences"},
     "randomised-defense": {"randomised-model"},

@@ -22,10 +22,11 @@ from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepar
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
-from gauntlet.bench.prepare.defense_facts import attack_views, defense_flags
+from gauntlet.bench.prepare.defense_facts import attack_views, batch_flags, defense_flags
 from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
 from gauntlet.bench.prepare.loader import Loader
 from gauntlet.bench.registries import executable_entry
+from gauntlet.defenses.pipeline.batch_dependence import IMAGES, BatchDependence, batch_dependence
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
 from gauntlet.defenses.pipeline.profile import PipelineProfile, pipeline_profile
@@ -106,6 +107,7 @@ class Workbench(Loader):
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
         block = self._blocks(loaded, cell, attack)
         victim = attack.victim(pipeline, profile)
+        batch = BatchDependence(0, 0, 0.0) if recorded else self._batch_dependence(loaded, used)
         return Prepared(
             cell=cell,
             data=loaded.data,
@@ -121,7 +123,12 @@ class Workbench(Loader):
                 for number, indices in enumerate(blocks(loaded.data))
             ),
             weights=loaded.model.digest,
-            flags=(*shown, *defense_flags(loaded.defense.card, pipeline.randomised)),
+            flags=(
+                *shown,
+                *batch_flags(batch, loaded.model.module),
+                *defense_flags(loaded.defense.card, pipeline.randomised),
+            ),
+            by_batch=batch.found,
             block=block,
             device=self.device,
             measured=used,
@@ -175,6 +182,17 @@ class Workbench(Loader):
         seen = profile if pipeline.differentiable else pipeline_profile(pipeline.attack_view(), images, labels)
         masked = seen.gradients != "useful" or profile.takes_gradients
         return {"profile": asdict(profile), "masked": masked, "device": str(self.device)}
+
+    def _batch_dependence(self, loaded: Loaded, used: dict[str, Measurement]) -> BatchDependence:
+        """Whether answers depend on the batch: for every attack, whatever checks are asked for, since no figure holds then."""
+        if loaded.pipeline.randomised:
+            return BatchDependence(0, 0, 0.0)
+
+        def measure() -> Measurement:
+            few = loaded.data.images[:IMAGES].to(self.device)
+            return {"batch": asdict(batch_dependence(loaded.pipeline, few)), "device": str(self.device)}
+
+        return BatchDependence(**self._known(loaded, "batch", used, measure)["batch"])
 
     def _choose_attack(
         self, loaded: Loaded, attack: Executable, profile: PipelineProfile | None, *, masked: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,12 +48,21 @@ def examine_clean(verify: Verifier) -> CleanEvaluation:
 
 
 def block_record(
-    verify: Verifier, clean: CleanEvaluation, place: range, outcomes: Sequence[Outcome], threat: ThreatModel
+    verify: Verifier,
+    clean: CleanEvaluation,
+    place: range,
+    outcomes: Sequence[Outcome],
+    threat: ThreatModel,
+    *,
+    by_batch: bool = False,
 ) -> tuple[Samples, tuple[Flag, ...]]:
     """The recorded samples at `place` of the verifier's samples, from the outcomes of the attacked samples, and their flags.
 
-    Raises VerificationError if a counted success fails when it is measured again.
+    `by_batch`: the model's answers depend on the batch, so that successes that fail when they are measured together do not
+    count. Of other models they are an error: raises VerificationError.
     """
+    if by_batch:
+        outcomes = _held_together(verify, outcomes)
     rows = slice(place.start, place.stop)
     broken = [outcome for outcome in outcomes if outcome.adversarial is not None]
     local = np.array([outcome.sample - place.start for outcome in broken], dtype=np.int64)
@@ -100,6 +109,21 @@ def block_record(
         stage=tuple(stages) if any(stages) else (),
     )
     return result, _flags(outcomes)
+
+
+def _held_together(verify: Verifier, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """The outcomes without the successes that fail in a batch of all successes, which is the batch of any later measurement."""
+    while broken := [outcome for outcome in outcomes if outcome.adversarial is not None]:
+        points = torch.stack([outcome.adversarial for outcome in broken if outcome.adversarial is not None])
+        samples = torch.tensor([outcome.sample for outcome in broken], device=verify.labels.device)
+        share = verify.measure(points, samples).wrong_share.tolist()
+        lost = {outcome.sample for outcome, wrong in zip(broken, share, strict=True) if wrong == 0}
+        if not lost:
+            break
+        outcomes = [
+            replace(outcome, adversarial=None, stage="") if outcome.sample in lost else outcome for outcome in outcomes
+        ]
+    return outcomes
 
 
 def _confirm(verify: Verifier, again: Measurement, points: Tensor, samples: Tensor) -> None:

@@ -50,7 +50,9 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) 
         for result in prepared.attack.run(BlockBatch(prepared, verify, clean, places, settings)):
             block, place, outcomes = blocks[result.number], places[result.number], result.outcomes
             if result.samples is None:
-                samples, more_flags = block_record(verify, clean, place, outcomes, prepared.cell.threat)
+                samples, more_flags = block_record(
+                    verify, clean, place, outcomes, prepared.cell.threat, by_batch=prepared.by_batch
+                )
             else:
                 samples, more_flags = result.samples, ()
             if result.certified is not None:

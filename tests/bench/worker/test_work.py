@@ -185,7 +185,7 @@ def test_the_first_measurement_of_a_pipeline_counts_for_every_later_worker(proje
     usual = engine.prepare(cell).prepared
     folder = Path("gauntlet-results/measured") / cell.pipeline_name
     files = {path: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    assert {"profile", "form"} == {key for fields in files.values() for key in fields} - {"device", "masked"}
+    assert {"profile", "form", "batch"} == {key for fields in files.values() for key in fields} - {"device", "masked"}
     # Another machine was first, and found the gradients to be of no use.
     for path, fields in files.items():
         if "profile" in fields:
