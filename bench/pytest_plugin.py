@@ -184,7 +184,7 @@ def _write_leaderboards(session: pytest.Session) -> None:
     for folder in _folders(config):
         from gauntlet.bench.run.summary import summary
 
-        leaderboards.append(summary(folder))
+        leaderboards.append(summary(folder, "pytest"))
     if any(one.problem for one in leaderboards) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

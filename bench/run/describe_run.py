@@ -12,7 +12,7 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, WrittenPicture, sample_path
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.formatting import with_interval
-from gauntlet.leaderboard.report.terminal import terminal_table
+from gauntlet.leaderboard.report.terminal import terminal_report, terminal_width
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import DRAWS, CellResult
@@ -25,7 +25,7 @@ def describe_run(folder: Path) -> Iterator[str]:
     """The leaderboard, then a line for each cell."""
     run = load_run(folder)
     results = run.results()
-    yield from terminal_table(build_rows(results)).splitlines()
+    yield from terminal_report(build_rows(results), "command line", terminal_width())
     yield ""
     size = 0
     for cell, result in zip(run.plan.cells, results, strict=True):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.run_folder import Run, load_run
-from gauntlet.leaderboard.report.terminal import describe_references, terminal_table
+from gauntlet.leaderboard.report.notes import Surface
+from gauntlet.leaderboard.report.terminal import describe_references, terminal_report, terminal_width
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.errors import StoreError, WriteError
 from gauntlet.leaderboard.results.escape import visible
@@ -26,12 +27,15 @@ class Summary:
     """Why the leaderboard could not be written, or its results not be read, with the way out; the run then fails."""
 
 
-def summary(folder: Path) -> Summary:
-    """Write the leaderboard of the run in `folder`. Its lines are given, too, where its files cannot be written."""
+def summary(folder: Path, surface: Surface = "command line") -> Summary:
+    """Write the leaderboard of the run in `folder`. Its lines are given, too, where its files cannot be written.
+
+    `surface`: where the lines are read, which decides how options are named.
+    """
     try:
         run = load_run(folder)
         results = run.results()
-        lines = [*_figures(run, results)]
+        lines = [*_figures(run, results, surface)]
     except (StoreError, ValueError, OSError) as error:
         return Summary((), f"the leaderboard could not be written: {error}")
     try:
@@ -43,10 +47,10 @@ def summary(folder: Path) -> Summary:
     return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}"))
 
 
-def _figures(run: Run, results: Sequence[CellResult]) -> Iterator[str]:
+def _figures(run: Run, results: Sequence[CellResult], surface: Surface) -> Iterator[str]:
     """The leaderboard, its published figures, and the number of cells."""
     table = build_rows(results)
-    yield from terminal_table(table).splitlines()
+    yield from terminal_report(table, surface, terminal_width())
     if lines := list(describe_references(references(table, run.published()))):
         yield ""
         yield from map(visible, lines)

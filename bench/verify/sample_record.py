@@ -134,7 +134,8 @@ def _confirm(verify: Verifier, again: Measurement, points: Tensor, samples: Tens
         first = verify.ids[int(samples[int(bad.nonzero()[0])])]
         raise VerificationError(
             f"{int(bad.sum())} of {len(points)} counted successes fail when verified again, first at {first}: the model gives "
-            "different outputs for the same image (hidden randomness or state). Declare it as randomised"
+            "different outputs for the same image (hidden randomness or state). Attack the expectation over its draws: "
+            "--attacks adaptive"
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.comparisons import describe_comparisons, rank, separate
+from gauntlet.leaderboard.report.notes import Surface, row_notes, verdict, wrapped
 from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.rows.references import Reference
@@ -14,24 +15,43 @@ from gauntlet.leaderboard.rows.row import LeaderboardRow
 
 WIDTH = 100
 """Width of a table, if names can be shortened enough."""
+NARROWEST, WIDEST = 80, 160
 
-_HEADER = ("rank", "model", "defense", "clean %", "proven %", "robust % [95 %]", "n", "worst attack", "s")
-_CORRUPTED = "corr. %"
-"""Header of the column after the clean accuracy, if a row has corruptions."""
-_NAMES = (1, 2, 7)
+_NAMES = ("model", "defense", "worst attack")
 """Columns whose entries may be shortened."""
+_LEFT = (*_NAMES, "robust % [95 %]")
+_USED: Mapping[str, Callable[[LeaderboardRow], bool]] = {
+    "defense": lambda row: row.defense != "none",
+    "corr. %": lambda row: row.corruption is not None,
+    "proven %": lambda row: row.bracket is not None,
+}
+"""Columns that are left out unless a row has something to show in them."""
 
 
-def terminal_table(rows: Sequence[LeaderboardRow]) -> str:
+def terminal_width() -> int:
+    """The width of the terminal within `NARROWEST` and `WIDEST`; `WIDTH` where the output is no terminal."""
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST)
+
+
+def terminal_report(rows: Sequence[LeaderboardRow], surface: Surface, width: int = WIDTH) -> Iterator[str]:
+    """The lines of the tables, why rows have no rank, what flags advise, and the verdict in words."""
+    yield from terminal_table(rows, width).splitlines()
+    for lines in (row_notes(rows, surface), verdict(rows)):
+        if lines:
+            yield ""
+            yield from wrapped(lines, width)
+
+
+def terminal_table(rows: Sequence[LeaderboardRow], width: int = WIDTH) -> str:
     """A table per threat model (and per data set and suite, if there are several); empty if there are no rows.
 
-    A table fits 100 columns if names can be shortened enough. A row that did not finish shows its status in place of the worst
+    A table fits the width if names can be shortened enough. A row that did not finish shows its status in place of the worst
     attack.
     """
     sections: dict[tuple[str, str, str], list[LeaderboardRow]] = {}
     for row in rows:
         sections.setdefault((row.threat, row.data, row.suite), []).append(row)
-    return "\n\n".join(_table(_title(key), members) for key, members in sections.items())
+    return "\n\n".join(_table(_title(key), members, width) for key, members in sections.items())
 
 
 def describe_references(references: Sequence[Reference]) -> Iterator[str]:
@@ -54,26 +74,31 @@ def _title(section: tuple[str, str, str]) -> str:
     return f"{line}\n{sentence}" if sentence else line
 
 
-def _table(title: str, rows: Sequence[LeaderboardRow]) -> str:
+def _table(title: str, rows: Sequence[LeaderboardRow], width: int) -> str:
     several = separate(rows)
-    lines = [_HEADER, *((rank(row, named=several), *_line(row)) for row in rows)]
-    names, left = _NAMES, {*_NAMES, 5}
-    if any(row.corruption is not None for row in rows):
-        corrupted = [_CORRUPTED, *(formatting.corrupted(row).partition(" ")[0] for row in rows)]
-        lines = [(*line[:4], entry, *line[4:]) for line, entry in zip(lines, corrupted, strict=True)]
-        names, left = (1, 2, 8), {1, 2, 6, 8}
-    note = textwrap.wrap(visible(describe_comparisons(rows)), WIDTH)
-    return "\n".join([title, *aligned(lines, left=left, names=names, width=WIDTH), *note])
+    entries = [_entries(row, several) for row in rows]
+    columns = {
+        name: [entry[name] for entry in entries]
+        for name in entries[0]
+        if name not in _USED or any(map(_USED[name], rows))
+    }
+    lines = [tuple(columns), *zip(*columns.values(), strict=True)]
+    left, names = ({number for number, name in enumerate(columns) if name in among} for among in (_LEFT, _NAMES))
+    note = wrapped([visible(describe_comparisons(rows))], width, indent="") if several else ()
+    return "\n".join([title, *aligned(lines, left=left, names=names, width=width), *note])
 
 
-def _line(row: LeaderboardRow) -> tuple[str, ...]:
-    return (
-        visible(row.model),
-        visible(row.defense),
-        formatting.percent(row.clean),
-        formatting.percent(row.bracket.certified) if row.bracket else formatting.NOTHING,
-        formatting.robust(row),
-        str(row.robust.n),
-        row.status.upper() if row.status != "ok" else visible(row.worst_attack or formatting.NOTHING),
-        formatting.number(row.seconds),
-    )
+def _entries(row: LeaderboardRow, several: bool) -> dict[str, str]:
+    """The entries of a line by the headers of their columns; `several`: comparisons, which are named before the rank."""
+    return {
+        "rank": rank(row, named=several),
+        "model": visible(row.model),
+        "defense": visible(row.defense),
+        "clean %": formatting.percent(row.clean),
+        "corr. %": formatting.corrupted(row).partition(" ")[0],
+        "proven %": formatting.percent(row.bracket.certified) if row.bracket else formatting.NOTHING,
+        "robust % [95 %]": formatting.robust(row),
+        "n": str(row.robust.n),
+        "worst attack": row.status.upper() if row.status != "ok" else visible(row.worst_attack or formatting.NOTHING),
+        "s": formatting.number(row.seconds),
+    }

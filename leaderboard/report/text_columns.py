@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+import math
+import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 MIN_NAME_WIDTH = 12
 """Width to which a column of names is shortened at most."""
+
+_THROUGH = 0.3
+"""Cost of cutting through a part of a name, in its characters."""
+_OFF_MIDDLE = 0.01
+"""Cost of each character that is kept on one side more than on the other."""
+_PART = re.compile(r"[A-Za-z0-9]+|.", re.DOTALL)
 
 
 def aligned(lines: Sequence[Sequence[str]], *, left: Collection[int], names: Collection[int], width: int) -> list[str]:
     """Align lines of as many entries each, two blanks between columns; columns in `left` are aligned left, others right.
 
-    If a line would be wider than `width`, entries of the columns `names` are shortened in the middle, to no less than
-    `MIN_NAME_WIDTH`.
+    If a line would be wider than `width`, entries of the columns `names` are shortened where they agree (see `shortened`), to
+    no less than `MIN_NAME_WIDTH`, and never so far that two different entries of a column look the same.
     """
     widths = [max(text_width(line[column]) for line in lines) for column in range(len(lines[0]))] if lines else []
     gaps = 2 * (len(widths) - 1)
-    while sum(widths) + gaps > width and max((widths[column] for column in names), default=0) > MIN_NAME_WIDTH:
-        widest = max(names, key=lambda column: widths[column])
+    shown = {column: {line[column]: line[column] for line in lines} for column in names}
+    open_columns = set(names)
+    while sum(widths) + gaps > width:
+        open_columns = {column for column in open_columns if widths[column] > MIN_NAME_WIDTH}
+        if not open_columns:
+            break
+        widest = max(sorted(open_columns), key=lambda column: widths[column])
+        narrower = shortened(list(shown[widest]), widths[widest] - 1)
+        if len(set(narrower.values())) < len(narrower):
+            open_columns.remove(widest)
+            continue
         widths[widest] -= 1
-    return [_joined(line, widths, left) for line in lines]
+        shown[widest] = narrower
+    return [
+        _joined([shown[column][text] if column in shown else text for column, text in enumerate(line)], widths, left)
+        for line in lines
+    ]
 
 
-def shortened(text: str, width: int) -> str:
-    """The text, at most `width` columns wide.
+def shortened(texts: Collection[str], width: int) -> dict[str, str]:
+    """Each of the texts, at most `width` columns wide.
 
-    The middle is replaced by an ellipsis: the beginning of a model's name is the architecture, the end the recipe.
+    An ellipsis replaces what a text shares with most of the others (of `cnn.fast_digits` among other `cnn.…_digits` one of the
+    ends), and about the middle where nothing is shared: the beginning of a model's name is the architecture, the end the recipe.
     """
-    if text_width(text) <= width:
-        return text
-    head, tail = list(text[: len(text) // 2]), list(text[len(text) // 2 :])
-    while text_width("".join([*head, "…", *tail])) > width:
-        if len(head) >= len(tail):
-            head.pop()
-        else:
-            tail.pop(0)
-    return "".join([*head, "…", *tail])
+    shares = Counter(part for text in dict.fromkeys(texts) for part in set(_PART.findall(text)))
+    return {text: _cut(text, width, shares) for text in texts}
 
 
 def text_width(text: str) -> int:
@@ -44,12 +60,36 @@ def text_width(text: str) -> int:
     return sum(_character_width(character) for character in text)
 
 
+def _cut(text: str, width: int, shares: Mapping[str, int]) -> str:
+    """The text without the run of characters that tells it least from the others."""
+    excess = text_width(text) - width
+    if excess <= 0:
+        return text
+    costs, places, edges = [0.0], [0], [0.0]
+    for part in _PART.findall(text):
+        rarity = 1 / shares[part]
+        for character in part:
+            costs.append(costs[-1] + rarity)
+            places.append(places[-1] + _character_width(character))
+            edges.append(_THROUGH * rarity)
+        edges[-1] = 0.0
+    best = math.inf, 0, len(text)
+    end = 0
+    for start in range(len(text)):
+        while end < len(text) and places[end] - places[start] <= excess:
+            end += 1
+        if places[end] - places[start] <= excess:
+            break
+        lost = costs[end] - costs[start] + edges[start] + edges[end] + _OFF_MIDDLE * abs(start + end - len(text))
+        best = min(best, (lost, start, end))
+    return f"{text[: best[1]]}…{text[best[2] :]}"
+
+
 def _joined(line: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:
     entries = []
     for column, (text, width) in enumerate(zip(line, widths, strict=True)):
-        entry = shortened(text, width)
-        blanks = " " * (width - text_width(entry))
-        entries.append(entry + blanks if column in left else blanks + entry)
+        blanks = " " * (width - text_width(text))
+        entries.append(text + blanks if column in left else blanks + text)
     return "  ".join(entries).rstrip()
 
 

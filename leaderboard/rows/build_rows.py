@@ -18,7 +18,9 @@ from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow, WorstClas
 from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
 
-_NO_ATTACK = "No attack was run: accuracy under corruptions says nothing about robustness to attacks."
+_NO_ATTACK = (
+    "No attack was run: accuracy under corruptions says nothing about robustness to attacks. Add --attacks standard."
+)
 
 
 def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
@@ -150,5 +152,5 @@ def _problem(result: CellResult) -> str:
         return f"{label} failed: {result.error.kind}: {result.error.message}"
     if cells.status(result) == "unfinished":
         expected = f"of {result.expected} samples" if result.expected else "samples"
-        return f"{label} is not finished: {cells.covered(result)} {expected}."
+        return f"{label} is not finished: {cells.covered(result)} {expected}. Run the same command again."
     return ""

@@ -11,6 +11,7 @@ from string import ascii_uppercase
 import numpy as np
 import numpy.typing as npt
 
+from gauntlet.leaderboard.rows.reasons import reasons
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.stats.proportions import PairedTest, holm, mcnemar
 
@@ -42,17 +43,7 @@ class RowPair:
 
 def unrank_reasons(row: LeaderboardRow) -> tuple[str, ...]:
     """The reasons why the row has no rank, as sentences; empty if it has one."""
-    reasons = list(row.problems)
-    if not row.problems and row.robust.n == 0:
-        reasons.append("No sample was covered by every attack of the row.")
-    for flag in row.flags:
-        if flag.stands(row.techniques):
-            missing = [technique for technique in flag.needs if technique not in row.techniques]
-            remedy = f" (no rank before attacks by {', '.join(missing)}: --attacks adaptive)" if missing else ""
-            reasons.append(f"{flag.message}{remedy}")
-    if row.randomised and "eot" not in row.techniques and not any("eot" in flag.needs for flag in row.flags):
-        reasons.append("The model is randomised: a rank needs attacks on the expectation over its draws (EOT).")
-    return tuple(dict.fromkeys(reasons))
+    return tuple(reason.sentence for reason in reasons(row) if reason.blocks)
 
 
 def ranks(rows: Sequence[LeaderboardRow]) -> list[Rank | None]:

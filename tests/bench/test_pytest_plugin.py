@@ -58,7 +58,8 @@ def test_a_run_passes_shows_the_leaderboard_and_writes_its_files(user):
             "*= gauntlet leaderboard =*",
             "Linf:0.1 · data.npz · quick",
             "rank  model*robust %*",
-            "*1  model.build  none*",
+            "*1  model.build  *",
+            "model.build keeps *",
             "2 cells: 0 answered from the store*, 0 in error, 0 not run",
             "written: *leaderboard.csv",
         ]
@@ -228,7 +229,11 @@ def test_a_leaderboard_that_cannot_be_written_fails_the_run_and_is_shown(user):
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["*1  model.build  none*", "ERROR: the leaderboard could not be written: cannot write *leaderboard.md: *"]
+        [
+            "*1  model.build  *",
+            "model.build keeps *",
+            "ERROR: the leaderboard could not be written: cannot write *leaderboard.md: *",
+        ]
     )
 
 

@@ -187,6 +187,7 @@ def _other_class_order(labels: Tensor, predictions: Tensor, correct: int) -> Mis
         if shifted
         else "its classes seem to be in another order than the data's: most images of class "
         + ", of class ".join(f"{label} are taken for {other}" for label, other in pairs[:3])
+        + ": put the model's outputs into the order of the data's classes"
     )
     sentence = f"the model gets {correct} of {n} clean images right, no more than chance, but {fitting} fit: {what}"
     return MissingNormalisation("class-order", sentence, correct, fitting, n)

@@ -154,7 +154,12 @@ def test_a_table_names_its_comparisons_in_a_sentence_and_before_each_rank(tmp_pa
     table = terminal_table(rows).splitlines()
     assert max(map(len, table)) <= WIDTH
     assert sentence in " ".join(table)
-    assert [" ".join(line.split()[:3]) for line in table[2:6]] == ["A 1 noisy", "B 1 strong", "B 2 weak", "– flat none"]
+    assert [" ".join(line.split()[:3]) for line in table[2:6]] == [
+        "A 1 noisy",
+        "B 1 strong",
+        "B 2 weak",
+        "– flat 100.0",
+    ]
     files = write_leaderboard_files(tmp_path, results, RunContext(("Linf:0.15",), "digits"))
     report = files.markdown.read_text("utf-8")
     assert sentence in report

@@ -154,7 +154,7 @@ def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(techniques, 
         [result(bits(20, 10), cell_info(attack=way, techniques={"": way}), flags=[flag]) for way in techniques]
     )
     (reason,) = unrank_reasons(table[0])
-    asked = reason.partition("before attacks by ")[2]
+    asked = reason.partition("needs attacks by ")[2]
     for word in ("bpda", "black-box", "transfer"):
         assert (word in asked) == (word in missing)
 

@@ -1,0 +1,149 @@
+"""Lines below a table: why rows have no rank, what flags advise, and the verdict in words."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+from gauntlet.leaderboard.report import formatting
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.rows.reasons import Reason, reasons
+from gauntlet.leaderboard.rows.row import LeaderboardRow
+
+Surface = Literal["command line", "pytest", "python"]
+"""Where a remedy is followed: an option of `gauntlet`, an option of pytest, or an argument of `gauntlet.evaluate`."""
+
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)((?: (?:[\w./#-]+,)*[\w/#-]+(?:\.[\w/#-]+)*)?)")
+_VALUED = ("attacks", "checks", "precision", "weights")
+_NUMBERS = ("mean", "std")
+_RENAMED = {"out": "store"}
+_CHECKS_OFF = (
+    "The checks were off (--checks none): whether gradients are masked and whether the figures can be trusted was not looked "
+    "at. Use --checks default."
+)
+
+
+def phrased(text: str, surface: Surface) -> str:
+    """The text with its options as the surface has them: `--attacks adaptive`, `attacks="adaptive"` in Python."""
+    if surface == "command line":
+        return text
+    if surface == "pytest":
+        return _OPTION.sub(r"--gauntlet-\1\2", text)
+    return _OPTION.sub(_argument, text)
+
+
+def _argument(match: re.Match[str]) -> str:
+    name, value = match[1].replace("-", "_"), match[2].strip()
+    name = _RENAMED.get(name, name)
+    if match[1] in _VALUED and value:
+        return f'{name}="{value}"'
+    if match[1] in _NUMBERS and re.fullmatch(r"[-\d.e,]+", value):
+        return f"gauntlet.load_model(…, {name}=({value.rstrip(',')},))"
+    return f"{name}{match[2]}"
+
+
+def row_notes(rows: Sequence[LeaderboardRow], surface: Surface) -> list[str]:
+    """A sentence for each row without rank, then one for each piece of advice, with the rows that it concerns."""
+    shown = [row for row in rows if not _corruptions_only(row)]
+    title = titles(shown)
+    lines = [
+        f"{title(row)} has no rank: {why(found)}"
+        for row in shown
+        if (found := [reason for reason in reasons(row) if reason.blocks])
+    ]
+    advice: dict[tuple[str, str], list[str]] = {}
+    for row in shown:
+        for reason in reasons(row):
+            if not reason.blocks:
+                advice.setdefault((reason.name, reason.sentence), []).append(title(row))
+    lines += [f"{', '.join(names)} ({name}): {_lower(sentence)}" for (name, sentence), names in advice.items()]
+    return [visible(phrased(line, surface)) for line in lines]
+
+
+def why(found: Sequence[Reason]) -> str:
+    """The first of several reasons in full, and the names of the others."""
+    others = list(dict.fromkeys(reason.name for reason in found[1:] if reason.name != found[0].name))
+    return _lower(found[0].sentence) + (f" Also: {', '.join(others)}." if others else "")
+
+
+def checks_off(surface: Surface) -> str:
+    """The sentence on a run without checks."""
+    return phrased(_CHECKS_OFF, surface)
+
+
+def verdict(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """The result in words: the best row of each comparison, then the rows that have no rank."""
+    shown = [row for row in rows if not _corruptions_only(row)]
+    title, lines = titles(shown), []
+    ranked = [row for row in shown if row.rank is not None]
+    for members in _grouped(ranked, lambda row: (row.threat, row.data, row.suite, row.comparison)):
+        best, *others = members
+        among = (
+            f"{best.comparison}: " if any(row.comparison != best.comparison for row in _beside(best, ranked)) else ""
+        )
+        level = [title(row) for row in others if row.rank == 1]
+        tied = f"; not significantly worse: {_some(level)}" if level else ""
+        lines.append(
+            f"{among}{title(best)} keeps {formatting.percent(best.robust)} %{_interval(best)} under the strongest attack{tied}"
+        )
+    unranked = [f"{title(row)} ({_short(row)})" for row in shown if row.rank is None]
+    if unranked:
+        count = "1 row has" if len(unranked) == 1 else f"{len(unranked)} rows have"
+        without = f"{count} no rank: {_some(unranked)}"
+        lines = [*lines[:-1], f"{lines[-1]}; {without}" if lines else without]
+    return [visible(f"{line}.") for line in lines]
+
+
+def wrapped(lines: Sequence[str], width: int, indent: str = "  ") -> Iterator[str]:
+    """The lines, broken at blanks; continued lines are indented."""
+    for line in lines:
+        yield from textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+
+
+def titles(rows: Sequence[LeaderboardRow]) -> Callable[[LeaderboardRow], str]:
+    """A function that names a row: model and defense, and of threat model, data and suite those that differ among the rows."""
+    varying = [name for name in ("threat", "data", "suite") if len({getattr(row, name) for row in rows}) > 1]
+
+    def title(row: LeaderboardRow) -> str:
+        place = ", ".join(getattr(row, name) for name in varying)
+        return f"{row.title} ({place})" if place else row.title
+
+    return title
+
+
+def _corruptions_only(row: LeaderboardRow) -> bool:
+    return not row.attacks and row.corruption is not None
+
+
+def _grouped(rows: Sequence[LeaderboardRow], key: Callable[[LeaderboardRow], object]) -> list[list[LeaderboardRow]]:
+    groups: dict[object, list[LeaderboardRow]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _beside(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
+    """The rows of the same table."""
+    place = row.threat, row.data, row.suite
+    return [other for other in rows if (other.threat, other.data, other.suite) == place]
+
+
+def _interval(row: LeaderboardRow) -> str:
+    return formatting.with_interval(row.robust).removeprefix(formatting.percent(row.robust))
+
+
+def _short(row: LeaderboardRow) -> str:
+    return next((reason.name for reason in reasons(row) if reason.blocks), row.status)
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _lower(sentence: str) -> str:
+    """The sentence with a small letter at its start, for use after a colon."""
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence

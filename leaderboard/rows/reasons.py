@@ -1,0 +1,107 @@
+"""Why a row has no rank, and what its flags advise: a sentence each, with the remedy as an option of the command line.
+
+Every surface takes its sentences from here; `gauntlet.leaderboard.report.notes` phrases the remedies for each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gauntlet.leaderboard.results.record import Flag
+from gauntlet.leaderboard.rows.row import LeaderboardRow
+
+ADAPTIVE = "adaptive"
+_TAKE_ADAPTIVE = f"--attacks {ADAPTIVE}"
+_BEYOND_ADAPTIVE = (
+    f"The attack {ADAPTIVE} was run and leaves this open: write an attack for this model (docs/extending.md)."
+)
+_ANSWERED = ("masked-gradients",)
+"""Warnings that report what the attack which raised them has already done about it."""
+_FEWEST = 10
+"""Fewer samples than this say nothing of a clean accuracy at chance."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason why a row has no rank, or advice that stands on a row with a rank."""
+
+    name: str
+    """The name of the flag, or a word for other reasons."""
+    sentence: str
+    """The reason and the remedy; ends with a period."""
+    blocks: bool
+    """Whether the row has no rank because of it."""
+
+
+def reasons(row: LeaderboardRow) -> tuple[Reason, ...]:
+    """All reasons of a row, each sentence once; those that block its rank come first."""
+    found = {reason.sentence: reason for reason in (*_blocking(row), *_advice(row))}
+    return tuple(sorted(found.values(), key=lambda reason: not reason.blocks))
+
+
+def _blocking(row: LeaderboardRow) -> Iterator[Reason]:
+    for problem in row.problems:
+        yield Reason(row.status if row.status != "ok" else "no attack", _closed(problem), blocks=True)
+    if not row.problems and row.robust.n == 0:
+        yield Reason(
+            "no samples", "No sample was covered by every attack of the row: run the same command again.", True
+        )
+    for flag in row.flags:
+        if flag.stands(row.techniques):
+            yield Reason(flag.name, _advised(flag, row), blocks=True)
+    if row.randomised and "eot" not in row.techniques and not any("eot" in flag.needs for flag in row.flags):
+        sentence = (
+            f"The model is randomised: a rank needs attacks on the expectation over its draws (EOT): {_TAKE_ADAPTIVE}."
+        )
+        yield Reason("randomised", sentence, blocks=True)
+
+
+def _advice(row: LeaderboardRow) -> Iterator[Reason]:
+    names = {flag.name for flag in row.flags}
+    for flag in row.flags:
+        if flag.severity == "warn" and flag.name not in _ANSWERED:
+            yield Reason(flag.name, _advised(flag, row), blocks=False)
+    if not names & {"normalisation", "class-order"} and (sentence := _at_chance(row)):
+        yield Reason("clean-accuracy", sentence, blocks=False)
+
+
+def _at_chance(row: LeaderboardRow) -> str:
+    """A sentence if the clean model is no better than one that always answers the most frequent class."""
+    labels, n = row.worst_case.label, len(row.worst_case)
+    counts = np.unique(labels, return_counts=True)[1]
+    right = int(row.worst_case.correct.sum())
+    if n < _FEWEST or len(counts) < 2 or right > counts.max():
+        return ""
+    return (
+        f"The model gets {right} of {n} clean images right, and one class answered for all would get {counts.max()}: look at "
+        "its weights, at the order of its classes, and at the normalisation that it expects (--mean and --std)."
+    )
+
+
+def _advised(flag: Flag, row: LeaderboardRow) -> str:
+    """The flag's message with a remedy that the row has not had yet."""
+    message = _closed(flag.message)
+    missing = [technique for technique in flag.needs if technique not in row.techniques]
+    if row.suite != ADAPTIVE and ADAPTIVE not in row.attacks:
+        offered = not missing or _TAKE_ADAPTIVE in message
+        return message if offered else f"{message} A rank needs attacks by {_listed(missing)}: {_TAKE_ADAPTIVE}."
+    kept = [sentence for sentence in _sentences(message) if _TAKE_ADAPTIVE not in sentence]
+    if missing or len(kept) < len(_sentences(message)):
+        kept.append(_BEYOND_ADAPTIVE)
+    return " ".join(kept)
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?]) +(?=[A-Z])", text)
+
+
+def _closed(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
