@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.norms import project, steepest
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import whole_number
@@ -42,9 +43,9 @@ class Naive:
             for _ in range(self.steps):
                 point = point.detach().requires_grad_()
                 loss = cross_entropy(model(point), labels, reduction="sum")
-                if not loss.requires_grad:
+                gradient = input_gradient(loss, point)
+                if gradient is None:
                     break
-                (gradient,) = torch.autograd.grad(loss, point)
                 ahead = point.detach() + size * steepest(torch.nan_to_num(gradient), self.threat.norm)
                 point = project(ahead, images, self.threat)
         return point.detach()

@@ -64,7 +64,7 @@ def evaluate(
     run again.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
-    (what was computed before is then in the store).
+    (what was computed before is then in the store). A certificate that fails beside attacks is a flag.
     """
     if batch_size is not None:
         whole_number("batch_size", batch_size, least=1)

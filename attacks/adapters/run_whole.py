@@ -7,7 +7,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.registry.card import WholeAttack
+from gauntlet.attacks.solving.oracle import NO_GRADIENT, AttackError
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.targeted_view import Towards
 
@@ -40,7 +42,7 @@ def run_whole(
 
     With `targets` (N,), none of which is the label, the samples of each target are attacked together, on the problem with two
     classes of `gauntlet.attacks.views.targeted_view`, so that the attack needs no code for targets. Raises RuntimeError if the
-    attack does not return a candidate for each image.
+    attack does not return a candidate for each image, and AttackError if it fails where no gradient reaches the input.
     """
     counting = Counting(model).eval()
     if targets is None:
@@ -55,12 +57,27 @@ def run_whole(
 
 
 def _candidates(attack: WholeAttack, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    with guarded(model, _generators_seed(seed)):
-        candidates = attack(model, images.clone(), labels.clone(), seed)
+    try:
+        with guarded(model, _generators_seed(seed)):
+            candidates = attack(model, images.clone(), labels.clone(), seed)
+    except RuntimeError as error:
+        if not _reached_by_gradients(model, images[:1]):
+            raise AttackError(NO_GRADIENT) from error
+        raise
     if not isinstance(candidates, torch.Tensor) or candidates.shape != images.shape:
         shape = tuple(candidates.shape) if isinstance(candidates, torch.Tensor) else type(candidates).__name__
         raise RuntimeError(f"{attack!r} returned {shape} where images of shape {tuple(images.shape)} were attacked")
     return candidates.detach().to(images)
+
+
+def _reached_by_gradients(model: nn.Module, image: Tensor) -> bool:
+    """Whether a gradient of the logits reaches the image (1, C, H, W); True, too, where the model itself fails."""
+    point = image.detach().clone().requires_grad_()
+    try:
+        with guarded(model, 0), torch.enable_grad():
+            return input_gradient(model(point), point) is not None
+    except RuntimeError:
+        return True
 
 
 def _generators_seed(seed: int) -> int:

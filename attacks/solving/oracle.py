@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import Loss
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness
@@ -21,6 +22,14 @@ from gauntlet.attacks.views.targeted_view import towards
 
 _ROUNDING = 2.0**-20
 """Relative to the largest logit: far more than the difference between two batch compositions, far less than an attack aims at."""
+
+
+NO_GRADIENT = (
+    "no gradient reaches the input: the model (or a defense inside it) detaches it or is not differentiable. Register that part "
+    "as a defense that is not differentiable, so that it is attacked by BPDA, or use adaptive, or a black-box attack such as "
+    "square"
+)
+"""The message of `AttackError` where autograd has nothing to give."""
 
 
 class AttackError(RuntimeError):
@@ -134,15 +143,11 @@ class Oracle:
                 full = self._forward(seen)
             logits = self._shown(full)
             value = loss(logits, self.labels)
-            if not value.requires_grad and self.watch:
-                value = value + 0 * x.flatten(1).sum(1)
-            if not value.requires_grad:
-                raise AttackError(
-                    "no gradient reaches the input: the model (or a defense inside it) detaches it or is not "
-                    "differentiable. Register that part as a defense that is not differentiable, so that it is attacked "
-                    "by BPDA, or use a black-box attack such as square"
-                )
-            (gradient,) = torch.autograd.grad(value.sum(), x)
+            gradient = input_gradient(value, x)
+        if gradient is None:
+            if not self.watch:
+                raise AttackError(NO_GRADIENT)
+            gradient = torch.zeros_like(x)
         x, logits = x.detach(), logits.detach()
         plain = True if through is None else (seen.detach() == x).flatten(1).all(1)
         self._put(x, full.detach(), logits, backwards=1, plain=plain)

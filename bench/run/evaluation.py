@@ -20,7 +20,7 @@ from gauntlet.leaderboard.results.record import DRAWS, CellResult, Flag
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy, corruption_accuracy
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
-from gauntlet.leaderboard.rows.worst_case import worst_case
+from gauntlet.leaderboard.rows.worst_case import deciding, worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
@@ -105,13 +105,14 @@ class Evaluation:
 def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: Data, threat: str) -> Evaluation:
     """Combine the cells of a model. `stored`: the same cells with their adversarial examples.
 
-    Raises CellFailedError if a cell failed.
+    Raises CellFailedError if a cell failed; beside attacks a certificate that failed is a flag instead.
     """
-    for result in results:
-        if result.error is not None:
-            raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
     # All attacks form one row, whatever their suites.
     together = [replace(result, cell=replace(result.cell, suite="")) for result in results]
+    decisive = deciding(together)
+    for result in [*decisive, *(result for result in together if result.cell.corrupts)]:
+        if result.error is not None:
+            raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
     worst, crossed = worst_case(together), cross_flags(together)
     proven = bracket(together, worst)
     if proven is not None and proven.alarm:
@@ -137,11 +138,10 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
                 if counts and samples.distance[row] <= limit(parsed) and samples.distance[row] < distance[at]:
                     distance[at] = samples.distance[row]
                     adversarials[at] = torch.tensor(image)
-    for block in results[0].blocks:
+    for block in decisive[0].blocks:
         for row, name in enumerate(block.samples.id):
             correct[place[str(name)]] = bool(block.samples.correct[row])
     n = len(data)
-    attacks = [result for result in results if not result.cell.corrupts]
     table = [
         {
             "attack": result.cell.attack,
@@ -155,7 +155,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
             "peak_memory_mib": cost.peak_memory_mib,
             "candidates_rejected": cost.candidates_rejected,
         }
-        for result in attacks
+        for result in decisive
         for cost in (cells.costs(result),)
     ]
     return Evaluation(

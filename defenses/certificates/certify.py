@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import limit, per_image, project, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -174,7 +175,10 @@ class _Work:
         return torch.cat(left)
 
     def attack(self, rows: Tensor) -> Tensor:
-        """Gradient descent on the margin with decreasing steps, on the model itself; returns the unbroken samples."""
+        """Gradient descent on the margin with decreasing steps, on the model itself; returns the unbroken samples.
+
+        A model without gradients stays at its clean images.
+        """
         if self.threat.target or self.threat.norm == "L1" or not len(rows):
             return rows
         where = rows.to(self.images.device)
@@ -183,7 +187,9 @@ class _Work:
         for step in range(_STEPS):
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(margin(self.model(x), labels).sum(), x)
+                gradient = input_gradient(margin(self.model(x), labels), x)
+            if gradient is None:
+                break
             size = 2 * self.threat.eps * (1 - step / _STEPS)
             x = project(x.detach() - size * steepest(gradient, self.threat.norm), clean, self.threat)
             gap = margin(self._logits(x), labels)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import LOSSES, Loss
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.views.guard import guarded
@@ -103,11 +104,9 @@ def gradient(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
     point = images.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
-            value = loss(logits(point), labels).sum()
-            grads: tuple[Tensor | None, ...] = torch.autograd.grad(value, point, allow_unused=True)
+            return input_gradient(loss(logits(point), labels), point)
     except (RuntimeError, TypeError):
         return None
-    return grads[0]
 
 
 def dead(gradients: Tensor) -> Tensor:

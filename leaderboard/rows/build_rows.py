@@ -15,7 +15,7 @@ from gauntlet.leaderboard.rows.corruptions import corruption_accuracy
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
 from gauntlet.leaderboard.rows.ranks import Rank, ranks, unrank_reasons, with_comparisons
 from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow, WorstClass
-from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
+from gauntlet.leaderboard.rows.worst_case import deciding, row_key, worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 _NO_ATTACK = (
@@ -77,6 +77,7 @@ def _siblings(cell: CellInfo, attacked: Mapping[tuple[str, ...], list[CellResult
 def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: list[CellResult]) -> LeaderboardRow:
     members = attacked or corrupted
     cell = members[0].cell
+    decisive = deciding(members) or members
     worst = worst_case(members)
     weakest = worst.weakest_class()
     costs = [cells.costs(result) for result in attacked]
@@ -93,7 +94,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         data=cell.data,
         suite=cell.suite,
         seeds=tuple(sorted({result.cell.seed for result in members})),
-        status="error" if alarms else _worst_status(members),
+        status="error" if alarms else _worst_status(decisive),
         clean=worst.clean if len(worst) else cells.clean_accuracy(max(members, key=cells.covered)),
         robust=worst.accuracy,
         attacks=_attacks(attacked),
@@ -108,7 +109,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         flags=_flags(members, cross_flags(attacked, siblings)),
         techniques=frozenset(technique for result in finished for technique in cells.techniques(result)),
         randomised=any(result.cell.randomised for result in members),
-        problems=(*alarms, *([] if attacked else [_NO_ATTACK]), *filter(None, map(_problem, members))),
+        problems=(*alarms, *([] if attacked else [_NO_ATTACK]), *filter(None, map(_problem, decisive))),
         worst_case=worst,
         conditions=conditions(members, worst),
     )

@@ -33,8 +33,8 @@ _MOST_IDS = 5
 def cross_flags(row: Sequence[CellResult], siblings: Sequence[CellResult] = ()) -> tuple[Flag, ...]:
     """The flags of a row, from the results of its cells and of `siblings`: cells of rows that differ in eps alone.
 
-    Cells that failed, are not finished, or are no attacks (certificates, corruptions) are ignored. Raises ValueError if cells
-    of several rows are given as `row`.
+    Of cells that failed, are not finished, or are no attacks only certificates that failed are named. Raises ValueError if
+    cells of several rows are given as `row`.
     """
     if len({row_key(result.cell) for result in row}) > 1:
         raise ValueError("cells of several rows are mixed: give the cells of one row")
@@ -42,12 +42,27 @@ def cross_flags(row: Sequence[CellResult], siblings: Sequence[CellResult] = ()) 
     if not attacks:
         return ()
     flags = (
+        certificate_failed(row),
         black_box_beats_white_box(attacks),
         single_step_beats_iterative(attacks),
         rises_with_eps(attacks, [result for result in siblings if _is_finished_attack(result)]),
         above_chance_at_grey(attacks),
     )
     return tuple(flag for flag in flags if flag is not None)
+
+
+def certificate_failed(row: Sequence[CellResult]) -> Flag | None:
+    """A certificate ended in an error; the figures of the attacks stand without it."""
+    failed = next((result for result in row if result.cell.proves and result.error is not None), None)
+    if failed is None or failed.error is None:
+        return None
+    return Flag(
+        "certificate-failed",
+        "warn",
+        f"the certificate failed ({failed.error.kind}: {failed.error.message}): the figures of the attacks stand, what is proven "
+        "may be less than could be. Run the same command again, or leave certificate out of --attacks",
+        evidence=(("samples", cells.covered(failed)),),
+    )
 
 
 def black_box_beats_white_box(row: Sequence[CellResult]) -> Flag | None:

@@ -40,7 +40,7 @@ class LeaderboardRow:
     seeds: tuple[int, ...]
     """Sorted."""
     status: Status
-    """The worst status of the row's cells: error before unfinished before ok."""
+    """The worst status of the cells that decide the worst case: error before unfinished before ok."""
     clean: Proportion
     """On the samples of the worst case; if it has none, on those of the cell that covers most samples."""
     robust: Proportion
@@ -66,7 +66,7 @@ class LeaderboardRow:
     """Techniques of the attacks that finished."""
     randomised: bool
     problems: tuple[str, ...]
-    """A sentence for each cell that failed or is not finished, and one if there is no attack at all."""
+    """A sentence for each deciding cell that failed or is not finished, and one if there is no attack at all."""
     worst_case: WorstCase = field(repr=False, compare=False)
     conditions: Conditions = field(repr=False, compare=False)
     """Rows are ranked together only if these are equal."""

@@ -17,8 +17,8 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 class WorstCase:
     """Per-sample outcomes against all attacks of a row, arrays of length n. Corruptions are not attacks.
 
-    The samples are those that every cell of the row covered, in the order of the first cell. Samples that some attack has not
-    covered count in neither the numerator nor the denominator. If a cell failed before its first block, n is 0.
+    The samples are those that every deciding cell of the row covered, in the order of the first cell. Samples that some attack
+    has not covered count in neither the numerator nor the denominator. If an attack failed before its first block, n is 0.
     """
 
     id: npt.NDArray[np.str_]
@@ -61,6 +61,15 @@ def row_key(cell: CellInfo) -> tuple[str, str, str, str, str]:
     return cell.model, cell.defense, cell.threat, cell.data, cell.suite
 
 
+def deciding(results: Sequence[CellResult]) -> list[CellResult]:
+    """The cells that the worst case is made of: no corruptions, nor, beside attacks, certificates that failed or are not
+    finished, without which the figures of the attacks stand."""
+    attacked = [result for result in results if not result.cell.corrupts]
+    if all(result.cell.proves for result in attacked):
+        return attacked
+    return [result for result in attacked if not result.cell.proves or status(result) == "ok"]
+
+
 def worst_case(results: Sequence[CellResult]) -> WorstCase:
     """The worst case over the cells (attacks and seeds) of one row.
 
@@ -68,12 +77,12 @@ def worst_case(results: Sequence[CellResult]) -> WorstCase:
     `wrong_share_scored`, from draws that had no part in the choice, decides: choosing and scoring on the same draws would
     report noise as weakness. Robust means that most draws are correct; a tie is not robust.
 
-    Corruptions are ignored; if there are no other cells, the worst case has no samples. Raises ValueError for an empty list,
+    Only the `deciding` cells count; if there are none, the worst case has no samples. Raises ValueError for an empty list,
     for cells of different rows, and for repeated sample ids if cells cover different samples and must be matched by id.
     """
     if not results:
         raise ValueError("results is empty: the worst case needs at least one cell")
-    results = [result for result in results if not result.cell.corrupts]
+    results = deciding(results)
     if not results:
         return _EMPTY
     keys = {row_key(result.cell) for result in results}

@@ -299,7 +299,7 @@ def test_a_replay_breaks_with_examples_of_other_rows_which_hold_when_verified(fo
 
 def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
     _, _, engine, _ = folder
-    files, _ = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, engine.run.results())
     table = read_leaderboard(files.leaderboard_csv).set_index(["model", "defense"])
     ibp = table.loc[("cnn.ibp_digits", "none")]
     assert ibp["certified_accuracy"] <= ibp["robust_accuracy"] <= ibp["naive_accuracy"]

@@ -321,13 +321,26 @@ def test_samples_labelled_with_a_class_that_is_never_predicted_are_broken_at_onc
         assert (one.forwards, one.steps) == (1, 1)
 
 
-def test_a_model_without_gradient_is_refused_with_the_way_out(task):
-    class Detached(nn.Module):
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+
+@pytest.mark.parametrize("way", ["detached", "parameters alone", "no derivative"])
+def test_a_model_without_gradient_is_refused_with_the_way_out(task, way):
+    class Without(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(()))
+
         def forward(self, x):
-            return task[0](x.detach())
+            if way == "no derivative":
+                return task[0](NoBackward.apply(x))
+            return task[0](x.detach()) + (self.bias if way == "parameters alone" else 0)
 
     with pytest.raises(AttackError, match=r"no gradient reaches the input.*BPDA"):
-        outcomes(PGD(steps=2), Detached(), *task[1:], LINF)
+        outcomes(PGD(steps=2), Without(), *task[1:], LINF)
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing_and_poisons_nothing():

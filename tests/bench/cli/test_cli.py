@@ -272,17 +272,17 @@ def test_a_folder_that_cannot_be_written_is_told(project, call):
 
 
 def test_tables_that_cannot_be_written_fail_the_run_which_shows_and_keeps_its_results(project, call):
-    Path("out/leaderboard.csv").mkdir(parents=True)
+    Path("out/leaderboard.md").mkdir(parents=True)
     Path("out/cells.csv").write_text("older\n")
     done = call(*RUN)
     assert_told(
-        done, 1, "PROBLEM the leaderboard could not be written: cannot write out/leaderboard.csv", "run the same"
+        done, 1, "PROBLEM the leaderboard could not be written: cannot write out/leaderboard.md", "run the same"
     )
     assert "2 cells: 0 answered from the store (their recorded seconds are shown), 0 in error, 0 not run" in done.stdout
     assert Path("out/cells.csv").read_text() == "older\n"
-    assert_told(call("leaderboard", "out"), 1, "cannot write out/leaderboard.csv")
+    assert_told(call("leaderboard", "out"), 1, "cannot write out/leaderboard.md")
     assert "2 cells: 2 answered from the store" in call(*RUN).stdout
-    Path("out/leaderboard.csv").rmdir()
+    Path("out/leaderboard.md").rmdir()
     assert call(*RUN).returncode == 0
 
 

@@ -94,7 +94,7 @@ def test_tables_say_how_images_were_prepared_and_other_pixels_have_other_keys(pr
         assert result.error is None
         titles.append(result.cell.data)
         keys += [record.key for record in result.blocks]
-        files, _ = write_leaderboard(engine.run)
+        files = write_leaderboard(engine.run, engine.run.results())
         assert read_leaderboard(files.leaderboard_csv)["data"].tolist() == [titles[-1]]
         assert titles[-1].partition("[")[0] in files.markdown.read_text()
     assert titles == [

@@ -271,7 +271,7 @@ def faulty(project):
 
 
 def _assert_in_error(engine, kind, message):
-    files, results = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, results := engine.run.results())
     (row,) = read_leaderboard(files.leaderboard_csv).to_dict("records")
     (cell,) = read_cells(files.cells_csv).to_dict("records")
     assert (row["status"], cell["status"]) == ("error", "error")
@@ -300,7 +300,7 @@ def test_a_model_that_fails_in_the_middle_is_an_error_and_is_tried_again(faulty,
     engine, (result,) = run(model=["faulty.py:build"])
     assert result.error is None
     assert len(result.blocks[0].samples) == 30
-    files, _ = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, engine.run.results())
     assert read_leaderboard(files.leaderboard_csv)["status"].tolist() == ["ok"]
     assert not list((faulty.parent / "gauntlet-results" / "errors").iterdir())
 
@@ -357,7 +357,7 @@ def test_an_attack_that_fails_is_an_error_and_the_other_cells_go_on(project, att
     assert one.error is not None
     assert (one.error.kind, one.error.message) == ("ZeroDivisionError", "the attack broke down")
     assert other.error is None
-    files, _ = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, engine.run.results())
     (row,) = read_leaderboard(files.leaderboard_csv).to_dict("records")
     assert row["status"] == "error"
     assert np.isnan(row["robust[raising]"])
@@ -421,7 +421,7 @@ def test_a_model_that_changed_by_a_file_it_imports_is_caught(project):
 
 
 def _assert_in_error_although_stored(engine):
-    files, _ = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, engine.run.results())
     (row,) = read_leaderboard(files.leaderboard_csv).to_dict("records")
     assert row["status"] == "error"
     assert pd.isna(row["rank"])
@@ -462,7 +462,7 @@ def test_pgd_through_a_defense_without_gradient_is_bpda_flagged_and_unranked(pro
     assert none.flags == ()
     # Without a gradient PGD would stay at its random starts.
     assert defended.samples.correct.sum() - defended.samples.robust.sum() > 5
-    files, _ = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, engine.run.results())
     table = read_leaderboard(files.leaderboard_csv).set_index("defense")
     assert table.loc["none", "rank"] == 1
     row = table.iloc[[name != "none" for name in table.index].index(True)]
@@ -481,7 +481,7 @@ def test_a_randomised_defense_is_judged_by_draws_flagged_and_the_same_each_time(
     assert ((shares > 0) & (shares < 1)).any()
     np.testing.assert_array_equal(block.samples.robust, block.samples.correct & (shares < 0.5))
     assert not np.array_equal(block.samples.wrong_share, shares)
-    files, _ = write_leaderboard(engine.run)
+    files = write_leaderboard(engine.run, engine.run.results())
     assert pd.isna(read_leaderboard(files.leaderboard_csv).loc[0, "rank"])
     torch.manual_seed(99)
     _, (again,) = run(defense=["input_noise(sigma=0.3)"], out="again", batch_size=7)

@@ -43,6 +43,33 @@ def test_a_witness_of_the_certificates_search_breaks_its_sample():
     assert row.bracket.open == 0
 
 
+FAILED = {"error": "cannot be copied", "expected": 10}
+UNFINISHED = {"expected": 10}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("done", "how"), [(0, FAILED), (6, FAILED), (6, UNFINISHED)])
+def test_the_figures_of_the_attacks_stand_without_a_whole_certificate(order, done, how):
+    proof = cell("certificate", bits(done, done), certified=bits(done, 3) if done else None, **how)
+    attacked = cell("white-box", bits(10, 7))
+    (row,) = build_rows([attacked, proof][::order])
+    assert (row.status, row.robust, row.rank, row.problems) == ("ok", Proportion(7, 10), 1, ())
+    assert (row.bracket.certified if row.bracket else None) == (Proportion(3, 10) if done else None)
+    flags = [flag for flag in row.flags if flag.name == "certificate-failed"]
+    assert len(flags) == ("error" in how)
+    assert all(flag.severity == "warn" and "cannot be copied" in flag.message for flag in flags)
+
+
+def test_a_certificate_that_failed_alone_is_an_error_of_its_row():
+    (row,) = build_rows([cell("certificate", bits(0, 0), **FAILED)])
+    assert (row.status, row.rank, row.robust) == ("error", None, Proportion(0, 0))
+
+
+def test_a_certificate_hides_no_attack_that_failed():
+    (row,) = build_rows([cell("white-box", bits(6, 6), **FAILED), cell("certificate", bits(10, 10))])
+    assert (row.status, row.rank) == ("error", None)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_sample_that_is_certified_and_broken_makes_the_row_an_error_whichever_came_bits(order):
     cells = [cell("white-box", bits(10, 6)), cell("certificate", bits(10, 10), certified=bits(10, 7))]

@@ -1,0 +1,97 @@
+"""`gauntlet.evaluate` on models that people have, and that autograd or certificates cannot handle: a figure, or one sentence."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import gauntlet
+from builders import network
+from gauntlet.bench.run.evaluation import CellFailedError
+
+CLASSES = 3
+THREAT = "Linf:0.2"
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return nn.Sequential(nn.Flatten(), *network(16, 12, CLASSES)).float().eval()
+
+
+class FrozenFeatures(nn.Module):
+    """Features under `no_grad`, as of a backbone that is not trained."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.body, self.head = net[:-1], net[-1]
+        self.eval()
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = self.body(x)
+        return self.head(features)
+
+
+def quantised(net):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(copy.deepcopy(net), {nn.Linear}, dtype=torch.qint8).eval()
+
+
+def evaluate(model, images, attacks, **settings):
+    return gauntlet.evaluate(model, images, model(images).argmax(1), threat=THREAT, attacks=attacks, **settings)
+
+
+# Models without a gradient
+
+quiet = pytest.mark.filterwarnings("ignore:.*an autograd kernel was not registered")
+"""torch's own sentence on int8 layers."""
+
+
+@quiet
+@pytest.mark.parametrize("make", [FrozenFeatures, quantised])
+@pytest.mark.parametrize("attacks", ["adaptive", "gauntlet:fast"])
+def test_a_model_without_a_gradient_is_broken_by_search(net, images, make, attacks):
+    found = evaluate(make(net), images, attacks, checks="none")
+    assert found.robust_accuracy < 1
+    reference = evaluate(net, images, "gauntlet:fast", checks="none")
+    assert int((found.robust & ~reference.robust).sum()) <= 2, "search finds most of what gradients find"
+
+
+@quiet
+@pytest.mark.parametrize("make", [FrozenFeatures, quantised])
+@pytest.mark.parametrize("attack", ["pgd(steps=2)", "torchattacks.PGD(steps=2)"])
+def test_an_attack_by_gradients_says_that_there_is_none(net, images, make, attack):
+    with pytest.raises(CellFailedError, match=r"AttackError: no gradient reaches the input.* adaptive, or a black-box"):
+        evaluate(make(net), images, attack)
+
+
+# Certificates
+
+
+def test_a_certificate_that_fails_leaves_the_figures_of_the_attacks(net, images, monkeypatch):
+    alone = evaluate(net, images, "pgd(steps=3)")
+
+    def fails(*_, **__):
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr("gauntlet.bench.executors.certificate.certify", fails)
+    for attacks in (["pgd(steps=3)", "certificate"], ["certificate", "pgd(steps=3)"]):
+        found = evaluate(net, images, attacks)
+        assert torch.equal(found.robust, alone.robust)
+        assert torch.equal(found.correct, alone.correct)
+        (flag,) = [flag for flag in found.flags if flag.name == "certificate-failed"]
+        assert "RuntimeError: the device is lost" in flag.message
+        assert flag.message in repr(found)
+        assert list(found.per_attack["attack"]) == ["pgd(steps=3)"]
+    with pytest.raises(CellFailedError, match="'certificate' failed: RuntimeError: the device is lost"):
+        evaluate(net, images, "certificate")
