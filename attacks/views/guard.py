@@ -41,6 +41,11 @@ class LogitsModel(nn.Module):
         return super().train(False)
 
 
+def in_training(module: nn.Module) -> bool:
+    """Whether a module is in training mode. A frozen TorchScript module has no mode any more: it was frozen for evaluation."""
+    return bool(getattr(module, "training", False))
+
+
 @contextmanager
 def guarded(model: nn.Module, seed: int) -> Iterator[None]:
     """A context for code of others: global generators start from `seed`, and all changes are undone afterwards.
@@ -105,7 +110,7 @@ def _torch_settings() -> Iterator[None]:
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, in_training(module)) for module in model.modules()]
     tables: list[dict[str, Any]] = [
         table for module in model.modules() for table in (module._parameters, module._buffers)
     ]
@@ -120,7 +125,8 @@ def _frozen(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for table, name, tensor, value in tensors:
-            if table.get(name) is not tensor:
+            # The tables of a TorchScript module have no `get`.
+            if name not in table or table[name] is not tensor:
                 table[name] = tensor
             if not torch.equal(tensor, value):
                 with torch.no_grad():

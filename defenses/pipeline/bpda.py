@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.views.backward_modes import with_identity_gradient
+from gauntlet.attacks.views.guard import in_training
 
 
 class StraightThrough(nn.Module):
@@ -21,7 +22,7 @@ class StraightThrough(nn.Module):
         self.transform = transform
         self.substitute = substitute
         # New modules are in training mode; this module takes the mode of the wrapped module.
-        self.training = transform.training
+        self.training = in_training(transform)
 
     def forward(self, x: Tensor) -> Tensor:
         """`transform(x)`. Raises ValueError if shape or dtype differ from those of the substitute."""

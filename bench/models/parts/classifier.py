@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.views.guard import in_training
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
@@ -53,7 +54,7 @@ class Classifier(nn.Module):
             raise ModelError(
                 f"mean={tuple(mean)!r} and std={tuple(std)!r} differ in length: give both for each channel"
             )
-        self.training = model.training
+        self.training = in_training(model)
         self.remarks = ()
         self.input_size = None
 
@@ -103,7 +104,7 @@ def check_model(
     accuracy, and `class-order` (block), the predictions fit the labels in another order. The first labels belong to the images.
     """
     user = model.model if isinstance(model, Classifier) else model
-    training = [name or "the model" for name, module in user.named_modules() if module.training]
+    training = [name or "the model" for name, module in user.named_modules() if in_training(module)]
     if training:
         raise ModelError(f"{training[0]} is in training mode: call model.eval() before it is evaluated")
     try:

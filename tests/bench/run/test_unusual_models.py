@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 
 import gauntlet
 from builders import network
+from gauntlet.bench.models.parts.errors import ModelError
+from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.run.evaluation import CellFailedError
 
 CLASSES = 3
@@ -95,3 +98,66 @@ def test_a_certificate_that_fails_leaves_the_figures_of_the_attacks(net, images,
         assert list(found.per_attack["attack"]) == ["pgd(steps=3)"]
     with pytest.raises(CellFailedError, match="'certificate' failed: RuntimeError: the device is lost"):
         evaluate(net, images, "certificate")
+
+
+# TorchScript
+
+
+class Holding(nn.Module):
+    """A user's module around a TorchScript module."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.eval()
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+SCRIPTS = {
+    "traced": lambda net, x: torch.jit.trace(net, x),
+    "scripted": lambda net, x: torch.jit.script(net),
+    "frozen": lambda net, x: torch.jit.freeze(torch.jit.script(net)),
+    "loaded": lambda net, x: torch.jit.load(io.BytesIO(torch.jit.trace(net, x).save_to_buffer())),
+    "inside": lambda net, x: Holding(torch.jit.freeze(torch.jit.trace(net, x))),
+}
+deprecated = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*mutating it")
+
+
+@deprecated
+@pytest.mark.parametrize(
+    ("kind", "attacks", "checks"),
+    [
+        *((kind, "pgd(steps=3)", "none") for kind in SCRIPTS),
+        ("frozen", "pgd(steps=3)", "default"),
+        ("frozen", "square(queries=20)", "none"),
+        ("traced", "torchattacks.PGD(steps=3)", "none"),
+        ("traced", "gauntlet:fast", "none"),
+        ("inside", "adaptive", "none"),
+    ],
+)
+def test_a_torchscript_module_gives_what_its_network_gives(net, images, kind, attacks, checks):
+    model = SCRIPTS[kind](net, images)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found, wanted = (evaluate(one, images, attacks, checks=checks) for one in (model, net))
+    assert torch.equal(found.robust, wanted.robust)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@deprecated
+@pytest.mark.parametrize("make", SCRIPTS.values(), ids=SCRIPTS)
+def test_the_digest_of_a_torchscript_module_knows_weights_and_operations(net, images, make):
+    digest = model_digest(make(net, images))
+    other, sharper = copy.deepcopy(net), nn.Sequential(*net, nn.Tanh()).eval()
+    with torch.no_grad():
+        other[-1].bias += 1
+    assert model_digest(make(net, images)) == digest
+    assert len({digest, *(model_digest(make(one, images)) for one in (other, sharper))}) == 3
+
+
+@deprecated
+def test_a_scripted_module_in_training_mode_is_refused(net, images):
+    model = torch.jit.script(copy.deepcopy(net).train())
+    with pytest.raises(ModelError, match=r"in training mode: call model\.eval\(\)"):
+        evaluate(model, images, "fgsm")
