@@ -38,7 +38,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet:fast": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("targets", APGD(steps=12, loss="dlr_targeted", targets=4)),
-        Stage("probe", Square(queries=30), technique="black-box"),
+        Stage("probe", Square(queries=30), technique="probe"),
         _THROUGH,
         Stage("wide", Square(queries=300), Masked(), technique="black-box"),
         _LEAKY,
@@ -49,7 +49,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("ce", APGD(steps=10)),
         # All targets: on an undefended model the class that breaks a sample is often not among the most likely classes.
         Stage("targets", APGD(steps=10, loss="dlr_targeted")),
-        Stage("probe", Square(queries=50), technique="black-box"),
+        Stage("probe", Square(queries=50), technique="probe"),
         _THROUGH,
         Stage("wide", Square(queries=1000), Masked(), technique="black-box"),
         # From here on the budget goes to samples that are nearly broken; the nearer, the more.
@@ -63,7 +63,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("ce", APGD(steps=30)),
         Stage("targets", APGD(steps=20, loss="dlr_targeted")),
-        Stage("probe", Square(queries=200), technique="black-box"),
+        Stage("probe", Square(queries=200), technique="probe"),
         _THROUGH,
         Stage("wide", Square(queries=5000), Masked(), technique="black-box"),
         _LEAKY,

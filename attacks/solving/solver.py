@@ -143,6 +143,7 @@ def _settle(
         outcome.taken += counts["restart"] * queue.stage.rule.budget + counts["step"]
         if isinstance(queue.stage.when, Masked):
             outcome.masked_fallback += passes
+        outcome.faced += (queue.stage.label,)
         kind = "probe"
         if counts["backwards"]:
             own = queue.stage.backward == "true" and not queue.stage.view

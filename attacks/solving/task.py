@@ -81,6 +81,8 @@ class Outcome:
     """Number of gradients of the model itself."""
     vanished: int = 0
     """Number of those gradients that were zero everywhere, or not finite."""
+    faced: tuple[str, ...] = ()
+    """Labels of the stages that it faced, in order."""
     nearest: dict[str, float] = field(default_factory=dict)
     """The least nearness (`stage_conditions.nearness`) of stages that use the model's own gradients (`gradient`), gradients of
     a substitute (`substitute`), or none (`probe`)."""

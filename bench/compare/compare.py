@@ -76,10 +76,11 @@ def _rows(run: Run, results: Sequence[CellResult], source: str, *, replays: bool
         if (replays or not cell.info.replays) and not cell.info.corrupts
     ]
     # All techniques of a row decide whether it has a rank, those of replays included.
-    techniques = {_key(row): row.techniques for row in build_rows(results)}
+    whole = {_key(row): row for row in build_rows(results)}
     rows = []
     for row in build_rows(compared):
-        complete = replace(row, techniques=row.techniques | techniques[_key(row)])
+        same = whole[_key(row)]
+        complete = replace(row, techniques=row.techniques | same.techniques, answered=row.answered | same.answered)
         members = tuple(result for result in compared if row_key(result.cell) == _key(row))
         rows.append(RunRow(replace(complete, unranked=unrank_reasons(complete)), members, source))
     return rows

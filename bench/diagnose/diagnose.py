@@ -21,6 +21,8 @@ from gauntlet.defenses.pipeline import profile as profiles
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
+from gauntlet.leaderboard.rows.answered import answered_by
+from gauntlet.leaderboard.rows.worst_case import worst_case
 
 NAIVE, SINGLE_STEP = "naive", "fgsm"
 SMALLER = 0.5
@@ -76,9 +78,9 @@ class Diagnosis:
         return next((result for result in self.row if result.cell.naive), None)
 
     @property
-    def techniques(self) -> frozenset[str]:
-        """The attack techniques that were run at eps."""
-        return frozenset(technique for result in self.row for technique in cells.techniques(result))
+    def answered(self) -> frozenset[str]:
+        """The attack techniques that every sample that stands at eps has faced."""
+        return answered_by(self.row, worst_case(self.row))
 
     @property
     def standing(self) -> tuple[Flag, ...]:
@@ -86,7 +88,7 @@ class Diagnosis:
         own = [finding.flag for _, finding in self.findings if finding.flag is not None]
         recorded = [flag for result in self.row for flag in cells.flags(result)]
         named = {flag.name: flag for flag in (*recorded, *own)}
-        return tuple(flag for flag in named.values() if flag.stands(self.techniques))
+        return tuple(flag for flag in named.values() if flag.stands(self.answered))
 
 
 def diagnose(request: DiagnosisRequest, log: Log = lambda line: None) -> Diagnosis:

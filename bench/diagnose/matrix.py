@@ -74,7 +74,7 @@ def _row(title: str, adaptive: Diagnosis, naive: Diagnosis) -> str:
         mark = {"passed": "·", "reported": "r", "not applicable": "", "fired": ""}[finding.result]
         if finding.flag is not None:
             blocks = finding.flag.severity == "block"
-            mark = "w" if not blocks else "**B**" if finding.flag.stands(adaptive.techniques) else "a"
+            mark = "w" if not blocks else "**B**" if finding.flag.stands(adaptive.answered) else "a"
         elif finding.check in fooled:
             mark = "n"
         marks.append(mark)

@@ -134,7 +134,7 @@ def _standing(diagnosis: Diagnosis, finding: Finding) -> str:
     assert flag is not None
     if flag.severity == "warn":
         return "warns"
-    return "blocks" if flag.stands(diagnosis.techniques) else "answered"
+    return "blocks" if flag.stands(diagnosis.answered) else "answered"
 
 
 def _next(diagnosis: Diagnosis) -> Iterator[str]:
@@ -148,7 +148,7 @@ def _next(diagnosis: Diagnosis) -> Iterator[str]:
         assert flag is not None
         yield f"- **{flag.name}** ({_standing(diagnosis, finding)}): {markdown(flag.message)}"
         if flag.needs:
-            needed = [f"{name} ({'run' if name in diagnosis.techniques else 'not run'})" for name in flag.needs]
+            needed = [f"{name} ({'run' if name in diagnosis.answered else 'not run'})" for name in flag.needs]
             yield f"  Attack techniques that answer it: {', '.join(needed)}."
         if flag.evidence:
             yield f"  Figures: {', '.join(f'{name} {value:.4g}' for name, value in flag.evidence)}."

@@ -34,7 +34,7 @@ from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
 
-MEASUREMENT_VERSION = 1
+MEASUREMENT_VERSION = 2
 """Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
 _FORMS_KEPT = 2
 
@@ -181,6 +181,8 @@ class Workbench(Loader):
         profile = pipeline_profile(pipeline, images, labels)
         seen = profile if pipeline.differentiable else pipeline_profile(pipeline.attack_view(), images, labels)
         masked = seen.gradients != "useful" or profile.takes_gradients
+        # A confident softmax has no gradient left; beneath a declared one there are logits.
+        masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)
         return {"profile": asdict(profile), "masked": masked, "device": str(self.device)}
 
     def _batch_dependence(self, loaded: Loaded, used: dict[str, Measurement]) -> BatchDependence:

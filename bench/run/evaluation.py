@@ -17,6 +17,7 @@ from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.leaderboard.report.formatting import target_meaning
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import DRAWS, CellResult, Flag
+from gauntlet.leaderboard.rows.answered import answered_by, lift
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy, corruption_accuracy
 from gauntlet.leaderboard.rows.crosschecks import cross_flags
@@ -98,7 +99,8 @@ class Evaluation:
             low, high = (100 * end for end in mean.interval)
             figure = f"{100 * mean.estimate:.1f} % [{low:.1f}, {high:.1f}] (n={mean.n})"
             lines.append(f"corruptions      {figure}, the mean over {len(self.corruption.by_label)} corruptions")
-        lines += [f"{flag.severity.upper()} {flag.name}: {flag.message}" for flag in self.flags]
+        lines += [f"{flag.severity.upper()} {flag.name}: {flag.message}" for flag in self.flags if not flag.lifted_by]
+        lines += [f"ANSWERED {flag.name}: by {', '.join(flag.lifted_by)}" for flag in self.flags if flag.lifted_by]
         return "\n".join(lines)
 
 
@@ -117,6 +119,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
     proven = bracket(together, worst)
     if proven is not None and proven.alarm:
         raise CellFailedError(proven.alarm)
+    flags = list(dict.fromkeys([*(flag for result in results for flag in cells.flags(result)), *crossed]))
     parsed = ThreatModel.parse(threat)
     place = {name: row for row, name in enumerate(data.ids)}
     correct = np.zeros(len(data), dtype=bool)
@@ -168,7 +171,7 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         success_interval=torch.tensor(ends, dtype=torch.float64).view(-1, 2),
         adversarials=adversarials,
         distance=torch.from_numpy(distance),
-        flags=tuple(dict.fromkeys([*(flag for result in results for flag in cells.flags(result)), *crossed])),
+        flags=lift(flags, answered_by(together, worst)),
         per_attack=pd.DataFrame(table),
         corruption=corruption_accuracy(together),
     )

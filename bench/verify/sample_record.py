@@ -75,10 +75,10 @@ def block_record(
     steps = np.full(len(labels), -1, dtype=np.int64)
     images: list[np.ndarray | None] = [None] * len(labels)
     clean_prediction = prediction.copy()
-    stages = [""] * len(labels)
+    stages, faced = [""] * len(labels), [""] * len(labels)
     for outcome in outcomes:
         at = outcome.sample - place.start
-        stages[at] = outcome.stage
+        stages[at], faced[at] = outcome.stage, " ".join(outcome.faced)
         counts["forwards"][at], counts["backwards"][at] = outcome.forwards, outcome.backwards
         steps[at] = outcome.steps
     if broken:
@@ -107,6 +107,7 @@ def block_record(
         wrong_share_scored=scored,
         adversarial=images,
         stage=tuple(stages) if any(stages) else (),
+        faced=tuple(faced) if any(faced) else (),
     )
     return result, _flags(outcomes)
 

@@ -128,7 +128,7 @@ def _line(row: LeaderboardRow, labels: Sequence[str], corrupted: bool) -> list[s
         formatting.number(row.seconds),
         f"{formatting.number(row.forwards_per_sample)} / {formatting.number(row.backwards_per_sample)}",
         formatting.number(row.peak_memory_mib, 0),
-        safe(", ".join(dict.fromkeys(flag.name for flag in row.flags))) or NOTHING,
+        safe(", ".join(dict.fromkeys(flag.name for flag in row.flags if not flag.lifted_by))) or NOTHING,
         row.status,
     ]
 
@@ -157,14 +157,17 @@ def _unranked(rows: Sequence[LeaderboardRow]) -> list[str]:
 
 
 def _flags(rows: Sequence[LeaderboardRow]) -> list[str]:
-    """Each message once, with the rows that have it."""
+    """Each message once, with the rows that have it; of a flag that attacks answered, these attacks in place of its advice."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         for flag in row.flags:
-            places.setdefault((flag.name, flag.severity, flag.message), []).append(_row_name(row))
+            state, text = flag.severity, flag.message
+            if flag.lifted_by:
+                state, text = "answered", f"every sample that stands faced attacks by {', '.join(flag.lifted_by)}"
+            places.setdefault((flag.name, state, text), []).append(_row_name(row))
     return [
-        f"**{safe(name)}** ({severity}; {safe('; '.join(names))}): {safe(message, _LONGEST_MESSAGE)}"
-        for (name, severity, message), names in places.items()
+        f"**{safe(name)}** ({state}; {safe('; '.join(names))}): {safe(text, _LONGEST_MESSAGE)}"
+        for (name, state, text), names in places.items()
     ]
 
 

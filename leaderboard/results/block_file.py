@@ -32,7 +32,7 @@ _COLUMNS: dict[str, str] = {
 }
 
 
-_OPTIONAL = ("stage", "severities", "certified")
+_OPTIONAL = ("stage", "severities", "faced", "certified")
 _DIGESTS = ("verdict_digest", "examples_digest", "leaf")
 _EXAMPLE_ENCODING = "raw"
 """How examples are stored: the bytes of the array. Others may come."""
@@ -87,6 +87,8 @@ def verdict_digest(metadata: Mapping[str, Any], samples: Samples) -> str:
     for name, dtype in _COLUMNS.items():
         digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).tobytes())
     digest.update(json.dumps([list(samples.stage), list(samples.severities)]).encode())
+    if samples.faced:
+        digest.update(json.dumps(list(samples.faced)).encode())
     if samples.certified is not None:
         digest.update(samples.certified.tobytes())
     return digest.hexdigest()
@@ -144,7 +146,7 @@ def _to_table(record: Record) -> pa.Table:
     images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
     proven = samples.certified
     columns["certified"] = pa.array([None] * len(samples) if proven is None else proven.tolist(), pa.bool_())
-    for name in ("stage", "severities"):
+    for name in ("stage", "severities", "faced"):
         columns[name] = pa.array(getattr(samples, name) or itertools.repeat(None, len(samples)), pa.string())
     columns["adversarial"] = pa.array(images, pa.binary())
     logits = record.clean_logits
@@ -160,7 +162,7 @@ def _array_digest(array: npt.NDArray[Any] | None) -> str:
 
 def _texts(table: pa.Table, name: str) -> Sequence[str]:
     """An optional text column: empty where the block has none."""
-    values = table[name].to_pylist()
+    values = table[name].to_pylist() if name in table.column_names else []
     return () if not values or values[0] is None else tuple(values)
 
 
@@ -183,6 +185,7 @@ def _from_table(table: pa.Table, fields: Mapping[str, Any], adversarial: bool) -
             adversarial=images,
             stage=_texts(table, "stage"),
             severities=_texts(table, "severities"),
+            faced=_texts(table, "faced"),
             certified=certified,
             **columns,
         ),

@@ -28,17 +28,18 @@ class Flag:
     name: str
     """Short and stable, for instance `zero-gradient`."""
     severity: Severity
-    """`block`: the row has no rank unless all techniques in `needs` have been run. `warn`: shown only."""
+    """`block`: the row has no rank unless the techniques in `needs` answer it. `warn`: shown only."""
     message: str
     """A sentence with the evidence and a remedy."""
     needs: tuple[str, ...] = ()
-    """Techniques (see `CellInfo.techniques`) that lift a block once all are run; empty: nothing lifts it."""
+    """Techniques (see `CellInfo.techniques`) that lift a block once every sample that stands has faced all of them; if empty,
+    nothing lifts it."""
     evidence: tuple[tuple[str, float], ...] = ()
     """Figures by name."""
     samples: tuple[str, ...] = ()
     """Ids of some samples that show the problem."""
     lifted_by: tuple[str, ...] = ()
-    """The evidence that lifted a block. Reserved: always empty in this version."""
+    """The techniques that answered a block, in the flags of a row; always empty in stored blocks, which do not know their row."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Flag:
@@ -56,7 +57,7 @@ class Flag:
         }
 
     def stands(self, techniques: Collection[str]) -> bool:
-        """Whether the flag blocks the rank of a row that was attacked by these techniques."""
+        """Whether the flag blocks the rank of a row whose standing samples have all faced these techniques."""
         return self.severity == "block" and not (self.needs and set(self.needs) <= set(techniques))
 
 
@@ -86,7 +87,8 @@ class CellInfo:
     randomised: bool = False
     techniques: Mapping[str, str] = field(default_factory=dict)
     """The technique of each stage by its label (the empty label stands for an attack without stages): `white-box`, `bpda`,
-    `eot`, `beneath` (an output defense), `transfer` or `black-box`. Known once the cell is prepared."""
+    `eot`, `beneath` (an output defense), `transfer`, `black-box` or `probe` (a black-box search too short to answer anything).
+    Known once the cell is prepared."""
     role: str = ""
     """`attack`, `replay`, `certificate` or `corruption`; by default derived from `attack_kind`."""
     severities: tuple[int, ...] = ()
@@ -185,6 +187,8 @@ class Samples:
     """The verified example (C, H, W); None if there is none, or if it was not kept."""
     stage: Sequence[str] = ()
     """Cascades: the stage that broke each sample, or an empty text; no entries for other attacks."""
+    faced: Sequence[str] = ()
+    """Cascades: the labels of the stages that each sample faced, separated by blanks; no entries for other attacks."""
     certified: npt.NDArray[np.bool_] | None = None
     """Certificates: whether it is proven that no point of the ball is misclassified; None for other cells."""
     severities: Sequence[str] = ()

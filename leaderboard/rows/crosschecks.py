@@ -21,7 +21,7 @@ MIN_SHARE = 0.002
 """Share of the row's samples that must be exceeded too (the threshold of AutoAttack's checks)."""
 GRADIENT_TECHNIQUES = ("white-box", "bpda", "eot", "bpda+eot")
 _GRADIENT_KINDS = ("white-box", "naive")
-_GRADIENT_FREE_TECHNIQUES = ("black-box", "transfer")
+_GRADIENT_FREE_TECHNIQUES = ("black-box", "probe", "transfer")
 _GRADIENT_FREE_KINDS = ("black-box", "decision-based", "transfer")
 SINGLE_STEP = ("fgsm", "torchattacks.FGSM", "art.FastGradientMethod", "foolbox.FGSM")
 """Attacks of one step, by the name before the colon in `CellInfo.attack_spec`."""
@@ -88,7 +88,7 @@ def black_box_beats_white_box(row: Sequence[CellResult]) -> Flag | None:
         f"{len(samples)} of {len(ids)} samples are broken by attacks without gradients, by transfer or by replayed examples "
         "after all gradient-based attacks had left them standing: gradients are masked. Attack by BPDA, and longer without "
         "gradients: --attacks adaptive",
-        needs=("bpda", "black-box"),
+        needs=("black-box",),
         evidence=(("samples", len(samples)), ("n", len(ids))),
         samples=tuple(samples[:_MOST_IDS]),
     )
@@ -116,7 +116,7 @@ def single_step_beats_iterative(row: Sequence[CellResult]) -> Flag | None:
         f"{len(samples)} of {len(ids)} samples are broken by a single step, but by no iterative attack: iterative attacks "
         "lose their way on the loss surface, as with masked gradients. Attack by BPDA, other losses and without gradients: "
         "--attacks adaptive",
-        needs=("bpda", "black-box"),
+        needs=("black-box",),
         evidence=(("samples", len(samples)), ("n", len(ids))),
         samples=tuple(samples[:_MOST_IDS]),
     )

@@ -19,6 +19,7 @@ _TAKE_ADAPTIVE = f"--attacks {ADAPTIVE}"
 _BEYOND_ADAPTIVE = (
     f"The attack {ADAPTIVE} was run and leaves this open: write an attack for this model (docs/extending.md)."
 )
+_SEARCH_TOO = f"A rank needs a search without gradients that every standing sample faces: {_TAKE_ADAPTIVE},square."
 _ANSWERED = ("masked-gradients",)
 """Warnings that report what the attack which raised them has already done about it."""
 _FEWEST = 10
@@ -51,7 +52,7 @@ def _blocking(row: LeaderboardRow) -> Iterator[Reason]:
             "no samples", "No sample was covered by every attack of the row: run the same command again.", True
         )
     for flag in row.flags:
-        if flag.stands(row.techniques):
+        if flag.stands(row.answered):
             yield Reason(flag.name, _advised(flag, row), blocks=True)
     if row.randomised and "eot" not in row.techniques and not any("eot" in flag.needs for flag in row.flags):
         sentence = (
@@ -85,12 +86,17 @@ def _at_chance(row: LeaderboardRow) -> str:
 def _advised(flag: Flag, row: LeaderboardRow) -> str:
     """The flag's message with a remedy that the row has not had yet."""
     message = _closed(flag.message)
-    missing = [technique for technique in flag.needs if technique not in row.techniques]
+    missing = [technique for technique in flag.needs if technique not in row.answered]
     if row.suite != ADAPTIVE and ADAPTIVE not in row.attacks:
         offered = not missing or _TAKE_ADAPTIVE in message
-        return message if offered else f"{message} A rank needs attacks by {_listed(missing)}: {_TAKE_ADAPTIVE}."
+        on_all = " that every standing sample faces" if set(missing) & row.techniques else ""
+        return (
+            message if offered else f"{message} A rank needs attacks by {_listed(missing)}{on_all}: {_TAKE_ADAPTIVE}."
+        )
     kept = [sentence for sentence in _sentences(message) if _TAKE_ADAPTIVE not in sentence]
-    if missing or len(kept) < len(_sentences(message)):
+    if missing == ["black-box"]:
+        kept.append(_SEARCH_TOO)
+    elif missing or len(kept) < len(_sentences(message)):
         kept.append(_BEYOND_ADAPTIVE)
     return " ".join(kept)
 

@@ -304,7 +304,7 @@ def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
     ibp = table.loc[("cnn.ibp_digits", "none")]
     assert ibp["certified_accuracy"] <= ibp["robust_accuracy"] <= ibp["naive_accuracy"]
     assert ibp["open"] == round(20 * (ibp["robust_accuracy"] - ibp["certified_accuracy"]))
-    assert table.loc[("cnn.standard_digits", "bit_depth"), "techniques"] == "black-box bpda naive transfer"
+    assert table.loc[("cnn.standard_digits", "bit_depth"), "techniques"] == "black-box bpda naive probe transfer"
     text = files.markdown.read_text()
     assert " → " in text
     assert "certified" in text

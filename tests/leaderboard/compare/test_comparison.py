@@ -357,8 +357,9 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(here, call, tmp_path):
 
 
 def test_a_row_keeps_the_rank_that_a_replay_gave_it_though_replays_are_left_out(here, call):
-    guarded = ("--attacks=pgd(steps=2),square(queries=20),replay", "--defense=bit_depth,none", "--out=guarded")
-    assert call(*RUN, *guarded, "--model=model.py:build").returncode == 0
+    # At half the range every sample has an example to replay.
+    guarded = ("run", "--data=data.npz", "--threat=Linf:0.5", "--attacks=pgd(steps=9),square(queries=20),replay")
+    assert call(*guarded, "--defense=bit_depth,none", "--out=guarded", "--model=model.py:build").returncode == 0
     alone, together = (
         {row["label"]: row["unranked"] for group in json.loads(call("compare", *runs, "--format=json").stdout)["groups"]
          for row in group["rows"]}
