@@ -215,10 +215,9 @@ def _pattern(bumps: Tensor, level: Tensor, corner: Tensor, turned: Tensor, like:
 
 def _within(delta: Tensor, oracle: Oracle) -> Tensor:
     """The image with the perturbation: for L2 scaled to length eps and clipped to the box, for L1 the nearest allowed one."""
-    if oracle.threat.norm == "L1":
-        return project(oracle.clean + delta, oracle.clean, oracle.threat)
-    size = delta.square().sum((1, 2, 3), keepdim=True).sqrt() + _TINY
-    return (oracle.clean + delta * (oracle.threat.eps / size)).clamp_(0, 1)
+    if oracle.threat.norm == "L2":
+        delta = delta * (oracle.threat.eps / (delta.square().sum((1, 2, 3), keepdim=True).sqrt() + _TINY))
+    return project(oracle.clean + delta, oracle.clean, oracle.threat)
 
 
 def build(threat: ThreatModel, **settings: int | float | bool) -> Square:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.ops.rounding import round_towards
+
 
 def project_l1(x: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
     """The point nearest to `x` (N, …), in L2, of the box and the L1 ball of `radius` (N,) around `clean` (N, …) in the box.
@@ -22,9 +24,7 @@ def project_l1(x: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
     size, room = delta.abs(), torch.where(delta > 0, 1 - center, center)
     level = _level(size, room, radius.to(torch.float64)[:, None])
     exact = center + delta.sign() * torch.minimum((size - level).clamp_min(0), room)
-    point = exact.to(x.dtype)
-    outwards = (point - center).abs() > (exact - center).abs()
-    return torch.where(outwards, torch.nextafter(point, clean.flatten(1)), point).view_as(x)
+    return round_towards(exact, center, x.dtype).view_as(x)
 
 
 def _level(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:

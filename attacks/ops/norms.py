@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gauntlet.attacks.ops.l1_ball import project_l1
 from gauntlet.attacks.ops.random import Draws
+from gauntlet.attacks.ops.rounding import round_towards
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 LINF_SLACK = 2.0**-23
@@ -39,15 +40,18 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 def project(x: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
     """A point of the ball and the box near `x`.
 
-    Exact for Linf and L1. For L2 the perturbation is scaled into the ball and then clipped to the box: clipping moves each pixel
-    towards its clean value, so the point stays in the ball, though it need not be the closest one of the intersection.
+    Exact for Linf and L1. For L2 the perturbation is scaled into the ball, rounded towards the clean image (where every pixel
+    rounds the same way, the sum would leave the ball) and then clipped to the box: clipping moves each pixel towards its clean
+    value, so the point stays in the ball, though it need not be the closest one of the intersection.
     """
     if threat.norm == "Linf":
         return torch.clamp(torch.minimum(torch.maximum(x, clean - threat.eps), clean + threat.eps), 0, 1)
     if threat.norm == "L2":
-        size = distance(x, clean, "L2").clamp_min(torch.finfo(torch.float64).tiny)
-        scale = (threat.eps / size).clamp_max(1).to(x.dtype)
-        return torch.clamp(clean + (x - clean) * per_image(scale, x), 0, 1)
+        center = clean.to(torch.float64)
+        delta = x.to(torch.float64) - center
+        size = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+        exact = center + delta * per_image((threat.eps / size).clamp_max(1), x)
+        return round_towards(exact, center, x.dtype).clamp(0, 1)
     return project_l1(x, clean, torch.full((len(x),), threat.eps, dtype=torch.float64, device=x.device))
 
 

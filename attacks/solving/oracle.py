@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
-from gauntlet.attacks.ops.losses import Loss
+from gauntlet.attacks.ops.losses import Loss, margin
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness
+from gauntlet.attacks.ops.rounding import resolution
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage_conditions import nearness
 from gauntlet.attacks.views.backward_modes import Backward, backward_mode
-from gauntlet.attacks.views.rejection_view import reduced
+from gauntlet.attacks.views.rejection_view import reduced, strict
 from gauntlet.attacks.views.targeted_view import towards
 
-_ROUNDING = 2.0**-20
-"""Relative to the largest logit: far more than the difference between two batch compositions, far less than an attack aims at."""
+_ROOM = 8
+"""Units in the last place of the clean image's margin: far more than two batch compositions differ by, far less than an attack
+aims at."""
 
 
 NO_GRADIENT = (
@@ -55,8 +57,9 @@ class Oracle:
     can reject an image, the rule sees a problem with K classes (`gauntlet.attacks.views.rejection_view`).
 
     The closest point of a minimum-norm rule must stay misclassified when it is verified, so it needs a margin above the
-    rounding of the logits. Minimum-norm rules therefore see the label's logit raised by 2⁻²⁰ of the largest logit: the points
-    that they see misclassified are exactly those that the oracle notices.
+    rounding of the logits. Minimum-norm rules therefore see the label's logit raised by 8 units in the last place of the clean
+    image's margin and 2 of the larger one of the two logits that decide: the points that they see misclassified are exactly those
+    that the oracle notices. What absent classes answer plays no part.
 
     Each pass replaces `slots`, which the solver reads back; they are never changed in place.
     """
@@ -170,19 +173,25 @@ class Oracle:
         return self._judged(full) if self.judge is None or self.threat.target else full
 
     def _judged(self, full: Tensor) -> Tensor:
-        """The logits of the problem that the rule sees, from the outputs of the attacked model."""
-        if self.threat.target:
-            logits = towards(full, self.slots.targets)
-        else:
-            logits = reduced(full, self.slots.labels) if self.rejects else full
-        return self._with_room(logits, full) if self.minimum_norm else logits
+        """The logits that decide what is noticed, from the outputs of the attacked model."""
+        logits = self._problem(full)
+        return self._with_room(logits) if self.minimum_norm else logits
 
-    def _with_room(self, logits: Tensor, full: Tensor) -> Tensor:
-        """`logits` with the label's logit raised by the rounding error that `full` may have."""
+    def _problem(self, full: Tensor) -> Tensor:
+        """The problem with K classes, or two towards a class, from the outputs of the attacked model."""
+        if self.threat.target:
+            return towards(strict(full) if self.rejects else full, self.slots.targets)
+        return reduced(full, self.slots.labels) if self.rejects else full
+
+    def _with_room(self, logits: Tensor) -> Tensor:
+        """`logits` with the label's logit raised by the rounding error that they may have."""
+        fixed, labels = logits.detach(), self.labels
         # Where two logits are near 0 on the boundary, the rounding is still that of the clean image's logits.
-        scale = torch.cat([full.detach(), self.slots.clean_logits], dim=1).abs().amax(1)
-        room = torch.where(scale.isfinite(), _ROUNDING * scale, 0).to(logits.dtype)
-        return logits + torch.zeros_like(logits).scatter(1, self.labels[:, None], room[:, None])
+        known = self._problem(self.slots.clean_logits) if self.slots.clean_logits.shape[1] else fixed
+        room = torch.maximum(resolution(fixed, labels), resolution(known, labels))
+        room = room + _ROOM * torch.finfo(logits.dtype).eps * margin(known, labels).abs()
+        room = torch.where(room.isfinite(), room, 0).to(logits.dtype)
+        return logits + torch.zeros_like(logits).scatter(1, labels[:, None], room[:, None])
 
     def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Record a pass at `x`. `full`: the outputs of `model`; if that is a view, the attacked model is evaluated too."""
@@ -199,8 +208,8 @@ class Oracle:
         slots, labels = self.slots, self.labels
         counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
         # Logits that are not finite do not defend: the verifier evaluates the point and reports them.
-        # (A sum is finite where its terms are, and takes less time.)
-        wrong = (logits.argmax(1) != labels) | ~full.sum(1).isfinite()
+        # −∞ of classes that take no part is in order, and the sum of finite logits may overflow: the largest one tells.
+        wrong = (logits.argmax(1) != labels) | ~full.amax(1).isfinite()
         if self.minimum_norm:
             size = distance(x, slots.clean, self.threat.norm)
             success = wrong & (size < slots.distance) & plain

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import sample_keys
+from gauntlet.attacks.solving.judge import OUTWARDS, judge
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.slots import Slots, join, new_slots, select
@@ -172,7 +173,7 @@ def step(queue: StageQueue, shared: Shared) -> Departures | None:
         ended = ended | finished
     broken = torch.zeros_like(ended)
     if not rule.minimum_norm:
-        slots, broken = _judge(slots, slots.found & (ended | (slots.step % shared.verify_every == 0)), shared.verify)
+        slots, broken = judge(slots, slots.found & (ended | (slots.step % shared.verify_every == 0)), shared.verify)
     out = broken | ended
     if not bool(out.any()):
         queue.running = Batch(slots, state)
@@ -194,7 +195,7 @@ def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
         oracle = _oracle(queue, shared, slots)
         oracle.logits(point)
         slots = oracle.slots
-    slots, broken = _judge(slots, slots.found, shared.verify)
+    slots, broken = judge(slots, slots.found, shared.verify, OUTWARDS if rule.minimum_norm else ())
     done = slots.restart + 1 >= rule.total_restarts
     if rule.minimum_norm:
         # The closest example of a restart does not end the search for a closer one in the next.
@@ -277,21 +278,3 @@ def _merge(first: Batch | None, second: Batch | None) -> Batch | None:
     if first is None or second is None:
         return first or second
     return Batch(join(first.slots, second.slots), join(first.state, second.state))
-
-
-def _judge(slots: Slots, due: Tensor, verify: Verify) -> tuple[Slots, Tensor]:
-    """Verify the candidates that are due; refused ones go back to the attack. Returns the slots, and which are broken."""
-    rows = due.nonzero().squeeze(1)
-    broken = torch.zeros_like(due)
-    if not len(rows):
-        return slots, broken
-    verdict = verify(slots.point[rows], slots.sample[rows], slots.forwards[rows])
-    broken = broken.index_copy(0, rows, verdict.success)
-    refused = due & ~broken
-    slots = slots._replace(
-        rejected=slots.rejected.index_add(0, rows, verdict.rejected.to(torch.int64)),
-        disagreements=slots.disagreements.index_add(0, rows, verdict.disagreement.to(torch.int64)),
-        found=slots.found & ~refused,
-        distance=torch.where(refused, torch.inf, slots.distance),
-    )
-    return slots, broken

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.rounding import same
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.attacks.views.guard import guarded
 
@@ -39,9 +40,9 @@ LAYOUT_WORK = 4e6
 PRECISION_WORK = 1e6
 """Multiplications for an image from which bfloat16 is chosen: below, it loses in batches under 64."""
 SAME = 1e-4
-"""Largest difference of a logit, relative to the largest logit, for a float32 form; measured are 1e-7 to 7e-7."""
+"""The share of `gauntlet.attacks.ops.rounding.allowed` for a float32 form; logits differ by 1e-7 to 7e-7 of the largest."""
 SIMILAR = 0.05
-"""The same for a form in low precision; measured are 0.003 to 0.013."""
+"""The same for a form in low precision; logits differ by 0.003 to 0.013 of the largest."""
 _FEW = 8
 
 
@@ -250,10 +251,9 @@ def _converted(
             form = convert(model)
             if form is None:
                 return None
-            difference = (_logits(form, few) - logits).abs().max()
+            answers = _logits(form, few)
             wanted, received = gradient(), _gradient(form, few)
         except Exception:
             return None
     kept = wanted is None or (received is not None and bool((received.isfinite() | ~wanted.isfinite()).all()))
-    # Written so that NaN is refused.
-    return form.requires_grad_(False) if kept and bool(difference <= bound * logits.abs().max()) else None
+    return form.requires_grad_(False) if kept and same(answers, logits, bound) else None

@@ -79,7 +79,9 @@ class Corruption(Executable):
         """A single technique with the name of the kind: a corruption is not an attack."""
         return {"": "corruption"}
 
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+    def remeasure(
+        self, prepared: Prepared, verify: Verifier, samples: Samples, slack: npt.NDArray[np.float64]
+    ) -> Remeasured:
         """Make the corrupted images again, and compare the severities at which each sample is misclassified."""
         judged = self._judge(prepared, range(len(samples)), verify)
         failures: list[str] = []
@@ -90,7 +92,7 @@ class Corruption(Executable):
             differ = [at for at, severity in enumerate(self.severities) if (severity in before) != (severity in now)]
             if not differ or prepared.cell.info.randomised:
                 continue
-            if all(abs(judged.margin[at, row]) <= slack for at in differ):
+            if all(abs(judged.margin[at, row]) <= slack[row] for at in differ):
                 boundary += 1
             else:
                 now_text, before_text = (" ".join(map(str, sorted(one))) or "none" for one in (now, before))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -180,8 +182,10 @@ class Executable(Protocol):
         """Attack the samples of a check. Returns an outcome for each, in order. Raises TypeError if this is not an attack."""
         raise TypeError(f"{self.spec} cannot be used by a check: name an attack that searches for examples")
 
-    def remeasure(self, prepared: Prepared, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
-        """Measure the stored examples of a block again; flips within `slack` of the decision boundary are rounding."""
+    def remeasure(
+        self, prepared: Prepared, verify: Verifier, samples: Samples, slack: npt.NDArray[np.float64]
+    ) -> Remeasured:
+        """Measure the stored examples of a block again; flips within a sample's `slack` (N,) of the boundary are rounding."""
         return remeasure_examples(prepared.cell, verify, samples, slack)
 
 

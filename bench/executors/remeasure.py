@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gauntlet.attacks.ops.norms import limit
@@ -32,10 +33,11 @@ class Remeasured:
     """A sentence if the stored verdicts do not follow from the measurement. It is a failure unless `failures` explains it."""
 
 
-def remeasure_examples(cell: Cell, verify: Verifier, samples: Samples, slack: float) -> Remeasured:
+def remeasure_examples(cell: Cell, verify: Verifier, samples: Samples, slack: npt.NDArray[np.float64]) -> Remeasured:
     """Measure the stored examples of a block again, and compare them with the record.
 
-    A prediction that flips within `slack` of the decision boundary is attributed to rounding; any other difference is a failure.
+    A prediction that flips within the sample's `slack` (N,) of the decision boundary is attributed to rounding; any other
+    difference is a failure.
     For an example that was not kept, the stored verdict is used.
     """
     ids: list[str] = list(verify.ids)
@@ -61,7 +63,7 @@ def remeasure_examples(cell: Cell, verify: Verifier, samples: Samples, slack: fl
             elif abs(distance - samples.distance[row]) > _DISTANCE_TOLERANCE:
                 failures.append(f"{sample}: distance {distance:.6g}, stored {samples.distance[row]:.6g}")
             elif not wrong and not cell.info.randomised:
-                rounding = abs(float(again.margin[place])) <= slack
+                rounding = abs(float(again.margin[place])) <= slack[row]
                 boundary += rounding
                 if not rounding:
                     failures.append(f"{sample}: the stored example is {harmless}")

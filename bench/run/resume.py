@@ -14,7 +14,7 @@ from gauntlet.leaderboard.results.record import Record
 from gauntlet.leaderboard.results.store import Store
 
 _CLEAR = 1e-4
-"""A verdict with a larger margin than this cannot flip by rounding."""
+"""A verdict with a margin of more than this share of the block's largest, and of the rounding of its logits, cannot flip."""
 
 
 def stored_records(prepared: PreparedCell, store: Store, *, fresh: bool) -> dict[str, Record]:
@@ -39,7 +39,8 @@ def check_same(fresh: Record, stored: Record) -> None:
         return
     differ = np.flatnonzero(fresh.samples.robust != stored.samples.robust)
     # Verdicts with margins within rounding may differ on other hardware or with another number of threads.
-    clear = [i for i in differ if abs(fresh.samples.margin[i]) > _CLEAR or abs(stored.samples.margin[i]) > _CLEAR]
+    bound = _CLEAR * max(float(np.abs(one.samples.margin).max(initial=0)) for one in (fresh, stored))
+    clear = [i for i in differ if abs(fresh.samples.margin[i]) > bound or abs(stored.samples.margin[i]) > bound]
     if clear:
         raise StoredResultError(
             f"{fresh.cell.title}: {len(clear)} of {len(fresh.samples)} verdicts differ from the stored verdicts of the same key, "

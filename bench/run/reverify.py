@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gauntlet.attacks.ops.rounding import lead, resolution
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.executors.executable import Block, Prepared
 from gauntlet.bench.executors.remeasure import Remeasured
@@ -23,7 +24,7 @@ from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import Record
 
 BOUNDARY = 1e-4
-"""A prediction that flips within this margin, relative to the largest logit, is attributed to rounding."""
+"""A prediction that flips within this share of the block's largest clean margin is attributed to rounding."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,10 @@ def _block(prepared: Prepared, block: Block, record: Record) -> Remeasured:
     verify = Verifier.of(prepared, rows)
     clean = verify.measure(verify.images, torch.arange(len(rows), device=prepared.device))
     logits = verify.logits(verify.images)
-    slack = BOUNDARY * float(logits.abs().max())
-    best = logits.topk(2, dim=1).values
-    lead = (best[:, 0] - best[:, 1]).cpu().numpy()
+    ahead = lead(logits)
+    slack = (BOUNDARY * ahead.amax() + resolution(logits, verify.labels)).double().cpu().numpy()
     flipped = np.flatnonzero(clean.prediction.numpy() != samples.clean_prediction)
-    clear = [row for row in flipped if lead[row] > slack]
+    clear = [row for row in flipped if float(ahead[row]) > slack[row]]
     again = prepared.attack.remeasure(prepared, verify, samples, slack)
     failures = list(again.failures)
     if clear and not cell.info.randomised:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.rounding import decides
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verification
 from gauntlet.attacks.views.rejection_view import reduced
@@ -21,7 +22,7 @@ from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS
 
-VERSION = 1
+VERSION = 2
 """Rises when a judgement changes: it is part of the key of stored results."""
 COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
@@ -214,7 +215,10 @@ class Verifier:
         away = targets == labels
         if self.rejects and not self.threat.target:
             logits = reduced(logits, labels)
-        prediction, gap = logits.argmax(1), margin(logits.to(torch.float64), targets)
+        gap = margin(logits.to(torch.float64), targets)
+        self._decided(gap)
+        # Towards a class a tie with the rejection is a rejection, too.
+        prediction = self.predictions(logits) if self.threat.target else logits.argmax(1)
         return torch.where(away, prediction != labels, prediction == targets), torch.where(away, gap, -gap)
 
     def targets(self) -> Tensor:
@@ -268,9 +272,18 @@ class Verifier:
 
     def _check(self, logits: Tensor) -> None:
         self.classes = logits.shape[1] - self.rejects
-        bad = (~logits.isfinite().all(1)).sum().item()
+        # −∞ takes a class out; what decides is looked at once the label is known.
+        bad = (~decides(logits)).sum().item()
         if bad:
             raise NonFiniteLogitsError(
                 f"the model answers {bad} of {len(logits)} valid images with NaN or infinite logits, so nothing can be "
                 "said of its robustness: look for a division by zero, a log of zero or an overflow in its forward"
+            )
+
+    def _decided(self, margins: Tensor) -> None:
+        bad = (~margins.isfinite()).sum().item()
+        if bad:
+            raise NonFiniteLogitsError(
+                f"the logit of the label or of the target is −inf for {bad} of {len(margins)} valid images: such a class takes "
+                "no part, so give labels and targets of classes that do"
             )

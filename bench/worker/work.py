@@ -8,9 +8,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TypeAlias
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from gauntlet.attacks.ops.rounding import same
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.executors.executable import Block, Prepared, RunSettings
 from gauntlet.bench.planning.plan import resolve_plan
@@ -27,7 +28,8 @@ from gauntlet.leaderboard.results.record import Record
 Work: TypeAlias = Callable[[Request | PlanRequest], Generator[Message]]
 
 _TOLERANCE = 1e-3
-"""Allowed difference from the stored clean logits, relative to the largest: rounding on another device."""
+"""Allowed difference from the stored clean logits, as the share of `gauntlet.attacks.ops.rounding.allowed`: rounding on another
+device."""
 
 
 class StoredResultError(RuntimeError):
@@ -102,12 +104,17 @@ def failure(exception: Exception, device: torch.device) -> Failure:
 def _check_logits(prepared: Prepared, blocks: Sequence[Block], expected: StoredLogits) -> None:
     """Raise StoredResultError unless the model gives the stored clean logits of a block."""
     verify = Verifier.of(prepared, blocks[expected.block].indices)
-    now = verify.logits(verify.images).to(torch.float64).cpu().numpy()
-    stored = np.array(expected.logits)
-    scale = float(np.abs(stored).max())
-    if not np.allclose(now, stored, rtol=0, atol=_TOLERANCE * scale):
+    now = verify.logits(verify.images).to(torch.float64).cpu()
+    stored = torch.tensor(expected.logits, dtype=torch.float64)
+    # Stored numbers have the resolution of the model's own.
+    if not same(now.float(), stored.float(), _TOLERANCE):
         raise StoredResultError(
             f"{prepared.cell.info.model} does not reproduce its stored clean logits (largest difference "
-            f"{np.abs(now - stored).max():.3g}), although weights and source are the same: code that it imports, or a library, "
+            f"{_largest(now - stored):.3g}), although weights and source are the same: code that it imports, or a library, "
             "has changed. Use another --out folder"
         )
+
+
+def _largest(difference: Tensor) -> float:
+    """The largest difference of a logit; −∞ from −∞ is none."""
+    return float(difference.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf).abs().max())

@@ -119,8 +119,10 @@ def test_a_constant_on_all_logits_costs_no_more_than_the_margin_that_their_round
     shifted = linear(model[1].weight, model[1].bias + constant).to(dtype)
     found = attacked(rule, shifted, images.to(dtype), labels, ThreatModel(norm, 0.3))
     assert found.isfinite().all()
-    # The margin is 2^-20 of the largest logit, of which rounding in float32 takes less than half.
-    least, usual = (exact_distance(model, images, labels, norm, lead=part * 2.0**-20 * constant) for part in (0.5, 1))
+    # The margin is twice the resolution of the logits that decide; a sum in float32 onto a large bias is off by more.
+    margin = 2 * torch.finfo(dtype).eps * constant
+    parts = (-2, 1) if dtype == torch.float32 else (0.4, 1)
+    least, usual = (exact_distance(model, images, labels, norm, lead=part * margin) for part in parts)
     assert (found / least).min() >= 1 - 1e-5
     assert (found / usual).median() <= most
 
@@ -130,7 +132,7 @@ def test_a_constant_on_all_logits_costs_no_more_than_the_margin_that_their_round
 def test_a_minimum_norm_rule_sees_a_point_misclassified_exactly_where_the_oracle_notices_it(constant, target):
     threat = ThreatModel("L2", 1.0, target=target)
     model = linear(torch.tensor([[0.0], [1.0], [0.2]]), torch.tensor([0.5, 0.0, 0.2]) + constant)
-    room = 2.0**-20 * (constant + 0.5)
+    room = 2 * torch.finfo(torch.float64).eps * (constant + 0.5)
     images = (0.5 + room * torch.linspace(-3, 3, 101, dtype=torch.float64)).view(-1, 1, 1, 1)
     zero = torch.zeros(len(images), dtype=torch.int64)
     aim = zero + int(target or 0)
@@ -142,7 +144,7 @@ def test_a_minimum_norm_rule_sees_a_point_misclassified_exactly_where_the_oracle
     assert not wrong.all()
     assert oracle.slots.found.equal(wrong)
     assert (margin(seen, oracle.labels) < 0).equal(wrong)
-    assert (margin(model(images), zero)[wrong] <= -0.99 * room).all()
+    assert (margin(model(images), zero)[wrong] <= -0.7 * room).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

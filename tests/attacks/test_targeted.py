@@ -164,16 +164,33 @@ def test_a_tie_counts_only_where_the_target_comes_first(label, target, reached):
     assert one.forwards == (1 if reached else 3)
 
 
-def test_logits_that_are_not_finite_are_reported_even_in_a_class_that_plays_no_part():
-    class Broken(nn.Module):
-        def forward(self, x):
-            logits = x.flatten(1)[:, :CLASSES].clone()
-            logits[:, 4] = torch.where((x - 0.5).flatten(1).abs().amax(1) > 0.01, -torch.inf, logits[:, 4])
-            return logits
+class Broken(nn.Module):
+    """Class 4 has this logit away from grey."""
 
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        logits = x.flatten(1)[:, :CLASSES].clone()
+        logits[:, 4] = torch.where((x - 0.5).flatten(1).abs().amax(1) > 0.01, self.value, logits[:, 4])
+        return logits
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_reported_even_in_a_class_that_plays_no_part(value):
     images = torch.full((1, 1, 3, 4), 0.5, dtype=torch.float64)
-    with pytest.raises(NonFiniteLogitsError):
-        outcomes("noise", Broken(), images, torch.tensor([0]), ThreatModel("Linf", 0.1, "1"))
+    with pytest.raises(NonFiniteLogitsError, match="NaN or infinite"):
+        outcomes("noise", Broken(value), images, torch.tensor([0]), ThreatModel("Linf", 0.1, "1"))
+
+
+def test_minus_infinity_takes_a_class_out_and_is_reported_where_it_is_that_of_the_label():
+    images = torch.full((1, 1, 3, 4), 0.5, dtype=torch.float64)
+    (one,) = outcomes("noise", Broken(-torch.inf), images, torch.tensor([0]), ThreatModel("Linf", 0.1, "1"))
+    assert one.adversarial is not None
+    verify = Verifier(Broken(-torch.inf), images, torch.tensor([4]), ["a"], ThreatModel("Linf", 0.1), seed=0)
+    with pytest.raises(NonFiniteLogitsError, match="of the label or of the target is −inf"):
+        verify.measure(images + 0.05, torch.tensor([0]))
 
 
 def test_a_model_without_a_gradient_is_refused_towards_a_class_too():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.rounding import decides
 from gauntlet.attacks.views.guard import in_training
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.errors import ModelError
@@ -123,15 +124,16 @@ def check_model(
         )
     if not logits.is_floating_point():
         raise ModelError(f"the model returns {logits.dtype}: return the logits, not the predicted classes")
-    finite = logits.isfinite().all(1)
-    if not finite.all():
-        raise ModelError(
-            f"the model answers image {int((~finite).nonzero()[0])} of {len(images)} with NaN or infinite logits: look "
-            "for a division by zero, a log of zero or an overflow"
-        )
     needed = max(classes or 0, int(labels.max()) + 1 if labels is not None and len(labels) else 0, 2)
     if logits.shape[1] < needed:
         raise ModelError(f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both")
+    decided = decides(logits)
+    if not decided.all():
+        raise ModelError(
+            f"the model answers image {int((~decided).nonzero()[0])} of {len(images)} with NaN or infinite logits: look "
+            "for a division by zero, a log of zero or an overflow (−inf is for classes that take no part, of which there must "
+            "be at least two that do)"
+        )
     access = model_access(model)
     flags = [_PROBABILITIES] if access == "white-box" and are_probabilities(logits) else []
     if isinstance(model, Classifier):

@@ -65,7 +65,10 @@ def network(pictures):
 
 
 class Hidden(nn.Module):
-    """Two logits near 1, whose difference bfloat16 cannot hold: there class 0 always leads, by the tie."""
+    """Two logits near 1, whose difference bfloat16 cannot hold: there class 0 always leads, by the tie.
+
+    On a white image the difference is plain, as it is on most images of a network for which bfloat16 is accepted.
+    """
 
     def __init__(self):
         super().__init__()
@@ -76,7 +79,13 @@ class Hidden(nn.Module):
             self.linear.bias.copy_(torch.tensor([1.0, 0.9995]))
 
     def forward(self, x):
-        return self.linear(x.flatten(1))
+        flat = x.flatten(1)
+        return self.linear(flat) + 50 * nn.functional.pad((flat.mean(1, keepdim=True) - 0.96).clamp(min=0), (0, 1))
+
+
+def with_a_white_one(images):
+    """The images, and a white one that is misclassified as class 0: it is not attacked."""
+    return torch.cat([images, torch.ones(1, 3, 2, 2)]), torch.tensor([0] * len(images) + [1])
 
 
 def record(folder):
@@ -127,9 +136,9 @@ def test_every_precision_breaks_the_same_samples_and_each_example_holds_on_the_m
     assert all(one.requires_grad and one.grad is not None for one in network.parameters())
 
 
-@pytest.mark.parametrize(("attack", "stage"), [("pgd(steps=5)", ()), ("gauntlet:fast", ("margin",) * 6)])
+@pytest.mark.parametrize(("attack", "stage"), [("pgd(steps=5)", ()), ("gauntlet:fast", (*["margin"] * 6, ""))])
 def test_what_low_precision_loses_is_found_in_float32_at_the_cost_of_both(tmp_path, attack, stage):
-    model, images, labels = Hidden().eval(), torch.full((6, 3, 2, 2), 0.5), torch.zeros(6, dtype=torch.int64)
+    model, (images, labels) = Hidden().eval(), with_a_white_one(torch.full((6, 3, 2, 2), 0.5))
     settings = {"threat": "Linf:0.1", "attacks": attack}
     found = {
         precision: gauntlet.evaluate(model, images, labels, precision=precision, store=tmp_path / precision, **settings)
@@ -140,18 +149,18 @@ def test_what_low_precision_loses_is_found_in_float32_at_the_cost_of_both(tmp_pa
     full, both = (record(tmp_path / precision) for precision in ("float32", "bfloat16"))
     assert both.cell.precision == "bf16"
     assert both.samples.stage == stage
-    assert (both.samples.forwards > full.samples.forwards).all()
+    assert (both.samples.forwards > full.samples.forwards)[:6].all()
     if not stage:
         threat = gauntlet.ThreatModel.parse("Linf:0.1")
-        ids = [str(i) for i in range(6)]
-        verify = Verifier(model, images, labels, ids, threat, seed=0)
         low = choose_form(Classifier(model), images, precision="bfloat16").module
+        images, labels, ids = images[:6], labels[:6], [str(i) for i in range(6)]
+        verify = Verifier(model, images, labels, ids, threat, seed=0)
         outcomes = list(solve(PGD(steps=5), low, Task(images, labels, ids, threat, 0, "pgd"), verify, classes=2))
         assert all(one.adversarial is None for one in outcomes)
         for name in ("forwards", "backwards"):
-            spent = getattr(full.samples, name) + [getattr(one, name) for one in outcomes]
-            assert getattr(both.samples, name).tolist() == spent.tolist()
-        assert both.samples.steps.tolist() == (full.samples.steps + 5).tolist()
+            spent = getattr(full.samples, name)[:6] + [getattr(one, name) for one in outcomes]
+            assert getattr(both.samples, name)[:6].tolist() == spent.tolist()
+        assert both.samples.steps[:6].tolist() == (full.samples.steps[:6] + 5).tolist()
 
 
 class Partly(Hidden):
@@ -165,8 +174,8 @@ class Partly(Hidden):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 256])
 def test_only_survivors_are_attacked_again_whatever_the_batch_size(tmp_path, batch_size):
-    images, labels = torch.full((8, 3, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64)
-    images[4:] = 0.85
+    dark, bright = torch.full((4, 3, 2, 2), 0.5), torch.full((3, 3, 2, 2), 0.85)
+    images, labels = with_a_white_one(torch.cat([dark, bright]))
     for precision in ("float32", "bfloat16"):
         found = gauntlet.evaluate(
             Partly().eval(),

@@ -1,0 +1,64 @@
+"""Rounding: of points towards the clean image, and of logits relative to those that decide the prediction.
+
+What cannot change a prediction must not change what is allowed: a constant that is added to all logits, a positive factor, or
+classes that take no part because their logits are very low or −∞. So differences are compared with the distances between logits,
+and with the resolution of the numbers themselves, never with the largest absolute value.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.ops.losses import largest_other
+
+RESOLUTION = 4
+"""Units in the last place by which a logit may differ between two ways to compute the same sum."""
+
+
+def round_towards(exact: Tensor, center: Tensor, dtype: torch.dtype) -> Tensor:
+    """`exact` (float64) in `dtype`, rounded towards `center` (float64, held by `dtype`), so that no point leaves a ball."""
+    point = exact.to(dtype)
+    outwards = (point - center).abs() > (exact - center).abs()
+    return torch.where(outwards, torch.nextafter(point, center.to(dtype)), point)
+
+
+def resolution(logits: Tensor, labels: Tensor) -> Tensor:
+    """The rounding, (N,), of the two logits that decide: the label's and the largest other one of logits (N, K).
+
+    Infinite or not a number where one of them is.
+    """
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    size = torch.maximum(own.abs(), largest_other(logits, labels).abs())
+    return RESOLUTION / 2 * torch.finfo(logits.dtype).eps * size
+
+
+def decides(logits: Tensor) -> Tensor:
+    """Whether each image has a prediction and an alternative, bool (N,): the two largest of logits (N, K), K ≥ 2, are finite.
+
+    −∞ takes a class out, as very low logits do; NaN, +∞ and a single class that takes part decide nothing.
+    """
+    return logits.topk(2, dim=1).values.isfinite().all(1)
+
+
+def lead(logits: Tensor) -> Tensor:
+    """The largest logit minus the second largest, (N,): what must change before the prediction does. Of logits (N, K), K ≥ 2."""
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
+
+
+def allowed(logits: Tensor, share: float) -> Tensor:
+    """How far each of the logits (N, K) of a few images may move and still belong to the same model, (N, K).
+
+    It is `share` of the largest `lead` of all images; the lower a class lies, the further it may move, by `share` of its distance
+    from the top. To this the resolution of the logit is added. Infinite where the logit is −∞.
+    """
+    top = logits.amax(1, keepdim=True)
+    scale = lead(logits).amax()
+    return share * (scale + (top - logits)) + RESOLUTION * torch.finfo(logits.dtype).eps * logits.abs()
+
+
+def same(logits: Tensor, reference: Tensor, share: float) -> bool:
+    """Whether logits (N, K) differ from the `reference` by no more than is `allowed`; −∞ only from −∞ by nothing. NaN: False."""
+    equal = logits == reference
+    return bool((equal | ((logits - reference).abs() <= allowed(reference, share)) & reference.isfinite()).all())
