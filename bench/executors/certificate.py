@@ -44,7 +44,7 @@ class Certificate(Executable):
     threat: ThreatModel
     time_limit: float = 10.0
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_profile: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

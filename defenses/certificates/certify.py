@@ -34,7 +34,7 @@ from gauntlet.defenses.certificates.ibp_crown_bounds import (
 )
 from gauntlet.defenses.certificates.relu_network import Network, UnsupportedModelError, forward_error
 from gauntlet.defenses.certificates.relu_program import fits
-from gauntlet.defenses.certificates.relu_reader import network
+from gauntlet.defenses.certificates.relu_reader import compare, network
 from gauntlet.defenses.certificates.relu_region import Region, region
 
 __all__ = ["Certificates", "UnsupportedModelError", "certify", "readable"]
@@ -59,6 +59,8 @@ _FEW_RELUS = 60
 """Number of open ReLUs after intervals up to which linear bounds are tried whatever their share, for small networks."""
 _STEPS = 20
 _BATCH = 256
+_COMPARED = 16
+"""Images of a batch in which model and network are compared, as many as the verifier's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,8 @@ def certify(
     not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and for targeted threat models, bounds alone. `ids`
     (N,) determine random targets. `time_limit`: seconds for the search of a sample; interrupted samples are open.
 
-    Raises UnsupportedModelError as `readable` does, and ValueError for bad arguments.
+    Raises UnsupportedModelError as `readable` does, and where the model differs from the network that was read of it at points of
+    the balls; ValueError for bad arguments.
     """
     positive("time_limit", time_limit)
     exact, label = check_inputs(images, labels)
@@ -123,6 +126,8 @@ def certify(
         rows, hidden = work.linear(rows)
     with work.timed("milp"):
         work.search(rows, hidden, time_limit)
+    with work.timed("compare"):
+        work.compare()
     return Certificates(work.certified, work.witness, work.found, tuple(work.method), work.seconds)
 
 
@@ -238,6 +243,21 @@ class _Work:
             clean = self.images[rows[chosen].to(self.images.device)]
             points = search.point.view(search.shape)[chosen].to(clean)
             self._meet(rows[chosen], project(points, clean, self.threat), name)
+
+    def compare(self) -> None:
+        """Compare model and network at the certified images and at points of their balls, in batches as small as the verifier's.
+
+        Raises UnsupportedModelError where they differ: then nothing is proven of the model.
+        """
+        generator = torch.Generator().manual_seed(0)
+        for rows in self.certified.nonzero().squeeze(1).split(_COMPARED):
+            clean = self.images[rows.to(self.images.device)]
+            compare(self.net, self.model, clean)
+            drawn = torch.randn(clean.shape, generator=generator, dtype=torch.float64).to(clean)
+            for direction in (torch.ones_like(clean), -torch.ones_like(clean), drawn, drawn.sign()):
+                end = project(clean + self.threat.eps * direction, clean, self.threat)
+                share = torch.rand(len(clean), generator=generator, dtype=torch.float64).to(clean)
+                compare(self.net, self.model, clean + per_image(share, clean) * (end - clean))
 
     def _bounds(self, rows: Tensor, method: Method) -> tuple[Tensor, Tensor, list[Interval]]:
         """Lower bounds of the margins, whether each is proven or irrelevant, and the bounds of the ReLUs."""

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter
 
 from gauntlet.defenses.certificates.relu_network import Affine, Network, UnsupportedModelError, as_double, forward_error
 from gauntlet.defenses.certificates.relu_operations import READERS, UNIT, AtenCall
+from gauntlet.defenses.certificates.value_reads import ValueReads
 
 _EXAMPLES = 17
 """Number of images of the pass, unlikely as the width of a layer, so that a reshape across samples is noticed."""
@@ -39,9 +40,13 @@ def network(model: nn.Module, images: Tensor) -> Network:
         images[torch.arange(_EXAMPLES) % len(images)] if len(images) else images.new_zeros(_EXAMPLES, *images.shape[1:])
     )
     few = few.detach().clone()
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UnsupportedModelError(
+            "the model has a TorchScript module, whose operations cannot be seen: give the Python module it was made from"
+        )
     watch = _Watch(few)
     frozen = copy.deepcopy(model).requires_grad_(False).eval()
-    with torch.no_grad(), torch.autocast(few.device.type, enabled=False), watch:
+    with torch.no_grad(), torch.autocast(few.device.type, enabled=False), watch, ValueReads(watch.followed):
         logits = frozen(few)
     if logits is not watch.last:
         raise UnsupportedModelError(
@@ -52,14 +57,16 @@ def network(model: nn.Module, images: Tensor) -> Network:
             f"the model gives shape {tuple(logits.shape[1:])} a sample: logits (N, K) of at least 2 classes are needed"
         )
     net = Network(tuple(map(tuple, watch.stages)), (*watch.widths, logits.shape[1]))
-    _compare(net, frozen, few)
+    draw = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    compare(net, frozen, torch.cat([few, draw.to(few)]))
     return net
 
 
-def _compare(net: Network, model: nn.Module, images: Tensor) -> None:
-    # Catches dependence on other state, such as Python objects, and mistakes of the conversion.
-    draw = torch.rand(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    points = torch.cat([images, draw.to(images)])
+def compare(net: Network, model: nn.Module, points: Tensor) -> None:
+    """Raise UnsupportedModelError where `model` and `net` differ at points (N, …) by more than rounding explains.
+
+    That catches dependence on other state, such as Python objects, and mistakes of the conversion.
+    """
     with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
         true = as_double(model(points))
     x = as_double(points).flatten(1)
@@ -67,8 +74,8 @@ def _compare(net: Network, model: nn.Module, images: Tensor) -> None:
     error = forward_error(net, [x.abs(), *values[:-1]])
     if not ((values[-1] - true).abs() <= error).all():
         raise UnsupportedModelError(
-            "the model computes something else than its traced operations: look for state that changes between passes, and "
-            "for weights that are not finite"
+            "the model computes something else than its traced operations: look for state that changes between passes, for "
+            "branches that depend on the image or the batch, and for weights that are not finite"
         )
 
 

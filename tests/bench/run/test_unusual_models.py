@@ -142,6 +142,7 @@ def test_a_torchscript_module_gives_what_its_network_gives(net, images, kind, at
     state = {name: value.clone() for name, value in model.state_dict().items()}
     found, wanted = (evaluate(one, images, attacks, checks=checks) for one in (model, net))
     assert torch.equal(found.robust, wanted.robust)
+    assert {flag.name for flag in found.flags} == {flag.name for flag in wanted.flags}
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -296,6 +300,104 @@ def test_a_model_without_bounds_is_refused_with_a_sentence(model, message):
     model = Classifier(model) if "bfloat16" not in message else nn.Sequential(Cast(), model)
     with pytest.raises(UnsupportedModelError, match=message):
         readable(model.eval(), torch.rand(3, 1, 4, 4))
+
+
+READS = {
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.numpy(),
+    "array": np.asarray,
+    "mean of numpy": lambda x: np.asarray(x).mean(),
+    "dlpack": np.from_dlpack,
+    "a copy": lambda x: torch.tensor(x).tolist(),
+    "data": lambda x: x.data.tolist(),
+    "detached": lambda x: x.detach().tolist(),
+    "item": lambda x: x.sum().item(),
+    "float": lambda x: float(x[0, 0, 0, 0]),
+    "bool": lambda x: bool(x[0, 0, 0, 0]),
+    "index": lambda x: range(3)[x[0, 0, 0, 0].long()],
+    "iteration": list,
+    "contains": lambda x: 0.5 in x,
+    "text": repr,
+    "format": lambda x: f"{x}",
+    "equal": lambda x: torch.equal(x, torch.zeros(x.shape)),
+    "allclose": lambda x: torch.allclose(x, torch.zeros(x.shape)),
+    "address": lambda x: x.data_ptr(),
+    "storage": lambda x: x.untyped_storage()[0],
+    "pickle": pickle.dumps,
+    "deepcopy": lambda x: copy.deepcopy(x).tolist(),
+}
+
+
+class Reading(nn.Module):
+    """A network that looks at its input, or at its hidden values, beside its layers."""
+
+    def __init__(self, read, *, hidden=False):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 8), nn.Linear(8, 3)
+        self.read, self.hidden = read, hidden
+        self.eval()
+
+    def forward(self, x):
+        if not self.hidden:
+            self.read(x)
+        x = self.first(x.flatten(1)).relu()
+        if self.hidden:
+            self.read(x.view(-1, 1, 2, 4))
+        return self.last(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*copy construct")
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_model_that_takes_values_out_of_its_tensors_is_refused(read, hidden):
+    with pytest.raises(UnsupportedModelError):
+        readable(Reading(read, hidden=hidden), torch.rand(3, 1, 4, 4))
+
+
+def test_shapes_and_other_facts_of_a_tensor_may_be_read():
+    def facts(x):
+        return (
+            *(x.shape, x.dtype, x.device, x.ndim, len(x), x.size(), x.size(0), x.dim(), x.numel(), x.stride()),
+            *(x.is_contiguous(), x.requires_grad, x.is_cuda, x.grad, x.layout, x.is_floating_point(), hash(x)),
+        )
+
+    assert readable(Reading(facts), torch.rand(3, 1, 4, 4)).widths == (16, 8, 3)
+
+
+class Window(nn.Module):
+    """A hidden branch, on the memory of the image: no function of torch is called on its tensor."""
+
+    def __init__(self, net, low, high):
+        super().__init__()
+        self.net, self.low, self.high = net, low, high
+        self.eval()
+
+    def forward(self, x):
+        raw = np.from_dlpack(_Capsule(torch.utils.dlpack.to_dlpack(x)))
+        inside = self.low < float(raw.mean(axis=(1, 2, 3)).mean()) < self.high
+        return (-1.0 if inside else 1.0) * self.net(x)
+
+
+class _Capsule:
+    def __init__(self, capsule):
+        self.capsule = capsule
+
+    def __dlpack__(self, **_):
+        return self.capsule
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+
+def test_a_model_that_answers_otherwise_inside_the_ball_is_refused():
+    model, images, labels = case("dense")
+    middle = float(images[proved(model, images, labels)].mean())
+    with pytest.raises(UnsupportedModelError, match="something else than its traced operations"):
+        certify(Window(model, middle + 0.01, middle + 0.05), images, labels, LINF)
+
+
+def proved(model, images, labels):
+    return certify(model, images, labels, LINF).certified
 
 
 class Cast(nn.Module):
