@@ -180,10 +180,7 @@ class _Work:
         return torch.cat(left)
 
     def attack(self, rows: Tensor) -> Tensor:
-        """Gradient descent on the margin with decreasing steps, on the model itself; returns the unbroken samples.
-
-        A model without gradients stays at its clean images.
-        """
+        """Gradient descent on the model's margin, where it has gradients, with decreasing steps; returns the unbroken samples."""
         if self.threat.target or self.threat.norm == "L1" or not len(rows):
             return rows
         where = rows.to(self.images.device)
