@@ -78,7 +78,7 @@ def _finish(
 
 def _both(low: Outcome, full: Outcome) -> Outcome:
     """The outcome of the second attack with the costs and incidents of both."""
-    sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "masked_fallback", "vanished")
+    sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "masked_fallback", "gradients", "vanished")
     return replace(
         full,
         sample=low.sample,

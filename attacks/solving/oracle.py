@@ -155,9 +155,8 @@ class Oracle:
         plain = True if through is None else (seen.detach() == x).flatten(1).all(1)
         self._put(x, full.detach(), logits, backwards=1, plain=plain)
         gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        if self.watch:
-            vanished = self.slots.vanished + (gradient.abs().flatten(1).amax(1) == 0)
-            self.slots = self.slots._replace(vanished=vanished)
+        vanished = self.slots.vanished + (gradient.abs().flatten(1).amax(1) == 0)
+        self.slots = self.slots._replace(vanished=vanished)
         return Gradient(logits, value.detach(), gradient)
 
     def _randomness(self) -> AbstractContextManager[None]:

@@ -42,7 +42,7 @@ class Slots(NamedTuple):
     nearness: Tensor
     """The least `stage_conditions.nearness` of all points evaluated inside the ball; infinite unless conditions are watched."""
     vanished: Tensor
-    """int64, number of gradients that were zero or not finite; 0 unless conditions are watched."""
+    """int64, number of gradients that were zero or not finite everywhere."""
 
 
 def new_slots(

@@ -55,5 +55,4 @@ class Masked:
 
     def __call__(self, outcome: Outcome) -> bool:
         """False before the first gradient."""
-        vanished = outcome.gradients > 0 and 2 * outcome.vanished >= outcome.gradients
-        return vanished or outcome.near("probe") < outcome.near("gradient")
+        return outcome.dead or outcome.near("probe") < outcome.near("gradient")

@@ -92,6 +92,16 @@ class Outcome:
         """Steps until the success; -1 without one."""
         return self.taken if self.adversarial is not None else -1
 
+    @property
+    def dead(self) -> bool:
+        """Whether at least half of the gradients of the model itself vanished; False before the first."""
+        return self.gradients > 0 and 2 * self.vanished >= self.gradients
+
+    @property
+    def masked(self) -> bool:
+        """Whether at least half of the gradients vanished, or stages ran because the gradients looked masked."""
+        return self.dead or self.masked_fallback > 0
+
     def near(self, *kinds: str) -> float:
         """The least nearness over stages of those kinds; infinite before the first."""
         return min((self.nearest.get(kind, math.inf) for kind in kinds), default=math.inf)

@@ -14,7 +14,6 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.ranks import unrank_reasons
-from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.rows.worst_case import row_key
 
 
@@ -76,18 +75,14 @@ def _rows(run: Run, results: Sequence[CellResult], source: str, *, replays: bool
         if (replays or not cell.info.replays) and not cell.info.corrupts
     ]
     # All techniques of a row decide whether it has a rank, those of replays included.
-    whole = {_key(row): row for row in build_rows(results)}
+    whole = {row.key: row for row in build_rows(results)}
     rows = []
     for row in build_rows(compared):
-        same = whole[_key(row)]
+        same = whole[row.key]
         complete = replace(row, techniques=row.techniques | same.techniques, answered=row.answered | same.answered)
-        members = tuple(result for result in compared if row_key(result.cell) == _key(row))
+        members = tuple(result for result in compared if row_key(result.cell) == row.key)
         rows.append(RunRow(replace(complete, unranked=unrank_reasons(complete)), members, source))
     return rows
-
-
-def _key(row: LeaderboardRow) -> tuple[str, str, str, str, str]:
-    return row.model, row.defense, row.threat, row.data, row.suite
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -9,15 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gauntlet.bench.environment.clock import now
 from gauntlet.bench.gate.artifact import pack
 from gauntlet.bench.gate.early_run import cell_key, gated
+from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run, load_run
-from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, baseline_of, diff
+from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
-from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 
 BASELINES = Path("bench", "baselines")
@@ -36,14 +35,6 @@ class AcceptedBaseline:
     baseline: Baseline
     changes: tuple[str, ...] | None
     """Differences from the file that was replaced, a sentence each; None if there was no such file."""
-
-
-def snapshot(run: Run, reason: str = "") -> Baseline:
-    """A stored run as a baseline: every gated cell, finished or not. Raises StoreError, BaselineError."""
-    results = [run.result(cell) for cell in gated(run.plan.cells)]
-    # A run of several suites is one baseline: it is accepted and judged as a whole.
-    suite = "+".join(sorted({result.cell.suite for result in results}))
-    return baseline_of(results, suite=suite, commit=cells.newest_commit(results), reason=reason, created=now())
 
 
 def accept(

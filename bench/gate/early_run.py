@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gauntlet.bench.config.cell import Cell
@@ -130,6 +130,12 @@ def traces(run: Run, baseline: Baseline) -> list[Trace]:
         if current and not (len(trace.order) < trace.n and all(run.store.has(key) for key in keys)):
             known.append(trace)
     return known
+
+
+def attacked_part(run: Run, trace: Trace, cell: Cell) -> CellResult:
+    """The result of the samples that a gate attacked before it stopped. Raises StoreError."""
+    info = replace(cell.info, randomised=trace.randomised)
+    return CellResult(info, tuple(run.store.read(key) for key in trace.records), None, trace.n)
 
 
 def _baseline_cell(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell | None:

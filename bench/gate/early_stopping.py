@@ -149,7 +149,8 @@ def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> Cell
     if result.error is not None:
         return result
     decisions.records += result.blocks
-    decisions.now[list(rest)] = np.concatenate([record.samples.robust for record in result.blocks])
+    # As a baseline has it: for a randomised model the scoring draws decide.
+    decisions.now[list(rest)] = cells.outcomes(result).robust
     return None
 
 
@@ -197,4 +198,5 @@ def _trace(cell: EarlyCell, decisions: _Decisions) -> Trace:
         lost=tuple(ids[indices[at]] for at in order if decisions.before[at] and not decisions.now[at]),
         records=tuple(record.key for record in decisions.records),
         excused=decisions.excused,
+        masked=cells.masked(CellResult(info, tuple(decisions.records))) if decisions.records else 0,
     )

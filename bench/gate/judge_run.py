@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.environment.exit_codes import GATE_EXITS
-from gauntlet.bench.gate.accept_baseline import snapshot
 from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.gate.early_run import traces
 from gauntlet.bench.gate.lost_samples import detailed
 from gauntlet.bench.gate.publish import append_summary, write_files
+from gauntlet.bench.gate.snapshot import snapshot_so_far
 from gauntlet.bench.run.run_folder import RunError, load_run
 from gauntlet.leaderboard.gate.baseline import BaselineError
 from gauntlet.leaderboard.gate.formats import to_json
@@ -40,7 +40,7 @@ def judge_run(folder: Path, gate: Gate) -> JudgedRun:
     try:
         run = load_run(folder)
         known = traces(run, gate.baseline)
-        report, reasons = detailed(judge(gate.baseline, snapshot(run), gate.policy, known), run, known)
+        report, reasons = detailed(judge(gate.baseline, snapshot_so_far(run, known), gate.policy, known), run, known)
     except (BaselineError, RunError, StoreError) as error:
         return _published(nothing_compared(str(error)), gate)
     return _published(report, gate, run.root, [f"no picture: {visible(reason)}" for reason in reasons])

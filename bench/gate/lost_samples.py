@@ -10,7 +10,7 @@ from pathlib import Path
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.gate.early_run import cell_key
+from gauntlet.bench.gate.early_run import attacked_part, cell_key
 from gauntlet.bench.run.pictures import Gallery
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.gate.baseline import Key
@@ -19,7 +19,6 @@ from gauntlet.leaderboard.gate.trace import Trace
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.errors import WriteError
-from gauntlet.leaderboard.results.record import CellResult
 
 _MOST_PICTURES = 10
 """Largest number of pictures; each takes about a second."""
@@ -40,7 +39,7 @@ def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tupl
         _detailed(verdict, run, planned[verdict.key], by_key.get(verdict.key)) if verdict.key in planned else verdict
         for verdict in report.verdicts
     ]
-    attacked = {planned[key].name: _attacked_part(run, trace, planned[key]) for key, trace in by_key.items()}
+    attacked = {planned[key].name: attacked_part(run, trace, planned[key]) for key, trace in by_key.items()}
     pictures, reasons = _pictures(verdicts, Gallery(run, attacked), planned)
     pictured = tuple(
         replace(verdict, picture=pictures.get(verdict.key, "")) if verdict.key else verdict for verdict in verdicts
@@ -48,15 +47,10 @@ def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tupl
     return replace(report, verdicts=pictured), reasons
 
 
-def _attacked_part(run: Run, trace: Trace, cell: Cell) -> CellResult:
-    """The result of the samples that a gate attacked before it stopped."""
-    return CellResult(cell.info, tuple(run.store.read(key) for key in trace.records), None, trace.n)
-
-
 def _detailed(verdict: CellVerdict, run: Run, cell: Cell, trace: Trace | None) -> CellVerdict:
     if trace is not None:
         again = again_command(cell, Path(f"{run.root}-again"), cell.info.precision)
-        return replace(verdict, lost_ids=trace.lost, reproduce=again)
+        return replace(verdict, lost_ids=tuple(trace.lost_ids[at] for at in verdict.lost_at), reproduce=again)
     result = run.result(cell)
     ids = cells.outcomes(result).id.tolist() if cells.status(result) == "ok" else []
     lost = tuple(ids[at] for at in verdict.lost_at) if ids else ()

@@ -22,10 +22,11 @@ from torch import nn
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.config.schema import Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.load_data import load_data
-from gauntlet.bench.gate.accept_baseline import pack_run, snapshot
+from gauntlet.bench.gate.accept_baseline import pack_run
 from gauntlet.bench.gate.artifact import unpack
 from gauntlet.bench.gate.early_run import EarlyGate, early_cell
 from gauntlet.bench.gate.early_stopping import CHUNK
+from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.models.parts.model_digest import model_digest

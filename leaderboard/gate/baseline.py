@@ -15,6 +15,9 @@ import numpy.typing as npt
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.cell_summary import Status
 from gauntlet.leaderboard.results.record import CellInfo, CellResult
+from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.row import LeaderboardRow
+from gauntlet.leaderboard.rows.worst_case import row_key
 
 BASELINE_SCHEMA = 3
 """The schema of written files; schema 1 can be read as well."""
@@ -63,6 +66,12 @@ class BaselineCell:
     status: Status = "ok"
     error: str = ""
     """Why the cell failed; empty if it did not fail."""
+    blocks: Mapping[str, str] | None = None
+    """The flags that block the rank of the cell's row, with their sentences, which a file does not keep; None: not recorded."""
+    lifted: tuple[str, ...] = ()
+    """The names of its flags that would block it if attacks on the row did not answer them, sorted."""
+    masked: int | None = None
+    """Number of samples that the attack left standing with masked gradients (`Stats.masked`); None: not recorded."""
 
     @property
     def key(self) -> Key:
@@ -102,18 +111,28 @@ class Baseline:
 
 
 def baseline_of(
-    results: Sequence[CellResult], *, suite: str, commit: str, reason: str, created: str, test: Test = "fixed"
+    results: Sequence[CellResult],
+    *,
+    suite: str,
+    commit: str,
+    reason: str,
+    created: str,
+    test: Test = "fixed",
+    rows: Sequence[LeaderboardRow] | None = None,
 ) -> Baseline:
     """The baseline of a run's results, with cells in the order of the plan. Certificates and corruptions are left out.
 
-    Raises BaselineError if two cells have the same key.
+    `rows`: the rows of the leaderboard that the cells belong to, whose flags are recorded; None: those of `results`. Raises
+    BaselineError if two cells have the same key.
     """
-    baseline_cells = tuple(_cell(result) for result in results if result.cell.adversarial)
+    attacks = [result for result in results if result.cell.adversarial]
+    row_of = {row.key: row for row in (build_rows(results) if rows is None else rows)}
+    baseline_cells = tuple(_cell(result, row_of[row_key(result.cell)]) for result in attacks)
     refuse_twins(baseline_cells, "the run")
     return Baseline(BASELINE_SCHEMA, suite, test, commit, reason, created, baseline_cells)
 
 
-def _cell(result: CellResult) -> BaselineCell:
+def _cell(result: CellResult, row: LeaderboardRow) -> BaselineCell:
     info, samples, spent = result.cell, cells.outcomes(result), cells.costs(result)
     sources = [block.provenance for block in result.blocks]
     digests = [str(source.get("data") or "") for source in sources]
@@ -139,6 +158,11 @@ def _cell(result: CellResult) -> BaselineCell:
         randomised=info.randomised,
         status=cells.status(result),
         error=f"{result.error.kind}: {result.error.message}" if result.error else "",
+        blocks={flag.name: flag.message for flag in row.flags if flag.stands(row.answered)},
+        lifted=tuple(
+            sorted({flag.name for flag in row.flags if flag.severity == "block" and not flag.stands(row.answered)})
+        ),
+        masked=cells.masked(result),
     )
 
 
@@ -197,6 +221,9 @@ def _changes(old: BaselineCell, new: BaselineCell) -> list[str]:
         changes.append(f"correct when clean {int(old.correct.sum())} → {int(new.correct.sum())}")
     names = {"spec": "settings of the attack", "data_digest": "data or sample ids", "weights": "weights"}
     changes += [f"other {text}" for name, text in names.items() if getattr(old, name) != getattr(new, name)]
+    if old.blocks is not None and new.blocks is not None:
+        changes += [f"blocked now by {name}" for name in sorted(new.blocks.keys() - old.blocks.keys())]
+        changes += [f"no longer blocked by {name}" for name in sorted(old.blocks.keys() - new.blocks.keys())]
     if old.randomised != new.randomised:
         changes.append("randomised now" if new.randomised else "no longer randomised")
     if (old.forwards, old.backwards) != (new.forwards, new.backwards):

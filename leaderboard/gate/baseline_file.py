@@ -32,7 +32,7 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "digests": ("spec", "data_digest", "weights"),
     "costs": ("forwards", "backwards", "peak_memory_mib", "seconds", "device"),
 }
-"""The groups of a cell's fields in the file, a line each; the bits follow in a last group."""
+"""The groups of a cell's fields in the file, a line each; flags and bits follow in groups of their own."""
 _READ = (1, BASELINE_SCHEMA)
 _HEAD = ("suite", "test", "commit", "reason", "created")
 
@@ -61,6 +61,8 @@ def _text(baseline: Baseline) -> str:
 
 def _lines(cell: BaselineCell) -> list[str]:
     groups = {group: {name: _plain(getattr(cell, name)) for name in names} for group, names in _GROUPS.items()}
+    blocks = None if cell.blocks is None else sorted(cell.blocks)
+    groups["flags"] = {"blocks": blocks, "lifted": list(cell.lifted), "masked": cell.masked}
     groups["samples"] = {
         "n": cell.n,
         "robust": int(cell.robust.sum()),
@@ -141,7 +143,24 @@ def _read_cell(groups: Mapping[str, Any]) -> BaselineCell:
     known = {name: _typed(groups[group], name, _TYPES.get(name, str)) for group in _GROUPS for name in _GROUPS[group]}
     if known["status"] not in ("ok", "error", "unfinished") or (known["status"] == "ok" and not n):
         raise ValueError(f"status {known['status']!r} of a cell with {n} samples")
-    return BaselineCell(n=n, robust=robust, correct=correct, **known)
+    return BaselineCell(n=n, robust=robust, correct=correct, **known, **_read_flags(groups.get("flags")))
+
+
+def _read_flags(fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields on flags; none in files of versions that did not record them."""
+    if fields is None:
+        return {}
+    blocks, lifted, masked = fields["blocks"], fields["lifted"], fields["masked"]
+    for name, value in (("blocks", blocks or []), ("lifted", lifted)):
+        if not isinstance(value, list) or not all(type(entry) is str for entry in value):
+            raise TypeError(f"{name}={value!r} is not a list of names")
+    if masked is not None and (type(masked) is not int or masked < 0):
+        raise TypeError(f"masked={masked!r} is not a number of samples")
+    return {
+        "blocks": None if blocks is None else dict.fromkeys(blocks, ""),
+        "lifted": tuple(lifted),
+        "masked": masked,
+    }
 
 
 def _typed(fields: Mapping[str, Any], name: str, kind: type) -> Any:

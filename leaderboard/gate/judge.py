@@ -10,7 +10,11 @@ cell held, which is alpha (an intersection-union test: Berger, Technometrics 24,
 many: exact enumeration gives at most 5.1 % at alpha 5 % and a margin of 2 points.
 
 *suspicious*: a significant rise (the same test in the other direction, Holm over the cells) although the weights are the
-baseline's: a weaker attack looks like a stronger model. With other weights a rise is reported as an improvement.
+baseline's, or with more samples that stand with masked gradients: a weaker attack looks like a stronger model. Otherwise a rise
+with other weights is reported as an improvement.
+
+*masked*: a flag blocks the rank of the cell's row that does not block it in the baseline. The attack's figure cannot be trusted
+then, whatever it is, so that this verdict stands in place of the others. A baseline that does not record flags has none.
 
 A baseline may ask for a *sequential* test instead (`verdicts.sequential`): it has the same error rates, stops as soon as the
 evidence suffices, and needs more samples if it does not stop early.
@@ -27,6 +31,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
 from gauntlet.leaderboard.gate.limits import below_floors, costs, over_budget
@@ -46,7 +51,7 @@ def judge(baseline: Baseline, current: Baseline, policy: Policy, traces: Sequenc
     because the gate is about the model and not about a seed.
     """
     trace_of = {trace.key: trace for trace in traces}
-    cells = [trace_of[cell.key].cell if cell.key in trace_of else cell for cell in current.cells]
+    cells = [_traced(cell, trace_of[cell.key]) if cell.key in trace_of else cell for cell in current.cells]
     pairs = _pairs(baseline.cells, cells)
     obstacles = [obstacle(old, new) for old, new in pairs]
     compared = [
@@ -88,6 +93,11 @@ def partners(old: Sequence[Key], new: Sequence[Key]) -> dict[Key, Key]:
         partner |= {key: matching[key[:length]] for key in old if key not in partner and key[:length] in unique}
         remaining = [key for key in remaining if key[:length] not in unique]
     return partner
+
+
+def _traced(cell: BaselineCell, trace: Trace) -> BaselineCell:
+    """The cell of the trace, with the flags of the run's."""
+    return replace(trace.cell, blocks=cell.blocks, lifted=cell.lifted)
 
 
 _CellPair = tuple[BaselineCell | None, BaselineCell | None]

@@ -12,13 +12,13 @@ from typing import Final, Literal
 from gauntlet.leaderboard.gate.baseline import Key
 from gauntlet.leaderboard.results import escape
 
-GateVerdict = Literal["regressed", "held", "undecided", "incomparable", "suspicious"]
+GateVerdict = Literal["regressed", "masked", "held", "undecided", "incomparable", "suspicious"]
 
-ORDER: Final[tuple[GateVerdict, ...]] = ("regressed", "incomparable", "suspicious", "undecided", "held")
+ORDER: Final[tuple[GateVerdict, ...]] = ("regressed", "masked", "incomparable", "suspicious", "undecided", "held")
 """Order of the verdicts in reports: those that need attention first."""
 
 GateState = Literal["failed", "incomparable", "undecided", "passed"]
-"""The outcome of a gate. `failed`: robustness was lost, rose without a reason, or a limit was missed."""
+"""The outcome of a gate. `failed`: robustness was lost, rose without a reason or is flagged anew, or a limit was missed."""
 
 STATES: Final[tuple[GateState, ...]] = ("failed", "incomparable", "undecided", "passed")
 """In order of precedence."""
@@ -44,7 +44,7 @@ class CellVerdict:
     """Number of samples that were robust before and are not now."""
     gained: int = 0
     n: int = 0
-    """Number of samples compared; 0 if the cell is incomparable, whose figures are NaN."""
+    """Number of samples compared, on which all figures are; 0 if the cell is incomparable, whose figures are NaN."""
     p_value: float = math.nan
     """Of a drop, adjusted by Holm's method; if suspicious, of a rise."""
     upper: float = math.nan
@@ -52,6 +52,12 @@ class CellVerdict:
     baseline_robust: float = math.nan
     """Robust accuracy, a share of the samples."""
     robust: float = math.nan
+    accepted_robust: float = math.nan
+    """Robust accuracy of the baseline on all of its samples, whether or not they were compared."""
+    accepted_n: int = 0
+    """The number of these samples."""
+    flags: tuple[str, ...] = ()
+    """Names of the flags that block the row now and did not in the baseline."""
     key: Key | None = None
     """Key of the cell in the current run; None if the run lacks it."""
     lost_at: tuple[int, ...] = field(default=(), repr=False)
@@ -71,6 +77,11 @@ class CellVerdict:
         return f"{self.verdict.upper()} {self.title}: {self.sentence}"
 
     @property
+    def partial(self) -> bool:
+        """Whether the figures are not on all samples as they were accepted, so that the accepted figure stands beside them."""
+        return self.accepted_n > 0 and self.baseline_robust != self.accepted_robust
+
+    @property
     def lost_names(self) -> str:
         """The ids of the first lost samples, and the number of the others."""
         more = len(self.lost_ids) - MOST_IDS
@@ -80,8 +91,8 @@ class CellVerdict:
     @property
     def evidence(self) -> dict[str, str]:
         """Commands, lost samples and picture by name, for a verdict of lost or unexplained robustness; empty for others."""
-        evidence = {"reproduce": self.reproduce} if self.verdict in ("regressed", "suspicious") else {}
-        if self.verdict == "regressed":
+        evidence = {"reproduce": self.reproduce} if self.verdict in ("regressed", "masked", "suspicious") else {}
+        if self.verdict in ("regressed", "masked"):
             evidence |= {"lost": self.lost_names, "picture": self.picture, "show one": self.show}
         return {name: text for name, text in evidence.items() if text}
 
@@ -105,7 +116,7 @@ class GateReport:
         verdicts = {verdict.verdict for verdict in self.verdicts}
         if self.passed:
             return "passed"
-        if self.problems or verdicts & {"regressed", "suspicious"}:
+        if self.problems or verdicts & {"regressed", "masked", "suspicious"}:
             return "failed"
         return "undecided" if verdicts <= {"held", "undecided"} else "incomparable"
 
@@ -141,7 +152,8 @@ class GateReport:
         need least attention are, and a sentence says how many.
         """
         ranked = self.by_urgency
-        rows = [_row(verdict) for verdict in ranked if verdict.n]
+        partial = any(verdict.partial for verdict in ranked)
+        rows = [_row(verdict, partial=partial) for verdict in ranked if verdict.n]
         entries = [_entry(verdict) for verdict in ranked if verdict.verdict != "held"]
         entries += [f"- **limit** {escape.markdown(problem, _LONGEST)}" for problem in self.problems]
         left_out = ""
@@ -157,7 +169,7 @@ class GateReport:
                     "results folder."
                 )
             rows, entries = some_rows, some_entries
-        table = [_HEAD, *rows, ""] if rows else []
+        table = [_head(partial=partial), *rows, ""] if rows else []
         parts = [f"**{self.summary}**", "", *table, *entries, *([""] if entries else [])]
         return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, left_out])) + "\n"
 
@@ -168,16 +180,20 @@ def nothing_compared(reason: str) -> GateReport:
 
 
 _LONGEST = 800
-_HEAD = (
-    "| verdict | cell | baseline % | now % | n | lost | gained | drop at most (points) | p (Holm) |\n"
-    "|---|---|--:|--:|--:|--:|--:|--:|--:|"
-)
 
 
-def _row(v: CellVerdict) -> str:
+def _head(*, partial: bool) -> str:
+    names = ["verdict", "cell", "baseline %", "now %", "n", "lost", "gained", "drop at most (points)", "p (Holm)"]
+    names += ["accepted %, all samples"] if partial else []
+    return f"| {' | '.join(names)} |\n|---|---{'|--:' * (len(names) - 2)}|"
+
+
+def _row(v: CellVerdict, *, partial: bool) -> str:
+    """`partial`: with the accepted figure on all samples, because some cells were compared on a part of them."""
     return (
         f"| {v.verdict} | {escape.markdown(v.title, _LONGEST)} | {100 * v.baseline_robust:.1f} | {100 * v.robust:.1f} "
         f"| {v.n} | {v.lost} | {v.gained} | {100 * v.upper:.1f} | {v.p_value:.2g} |"
+        + (f" {100 * v.accepted_robust:.1f} (n={v.accepted_n}) |" if partial else "")
     )
 
 

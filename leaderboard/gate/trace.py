@@ -57,8 +57,15 @@ class Trace:
     """Keys of the blocks that were attacked."""
     excused: int = 0
     """Number of samples that do not count as lost because their new examples break the baseline's model too."""
+    masked: int | None = None
+    """Number of samples that the attack left standing with masked gradients; None if it is not recorded."""
     computed: float = 0.0
     """The passes that were computed rather than read from the store."""
+
+    @property
+    def lost_ids(self) -> dict[int, str]:
+        """The ids of the lost samples by their positions."""
+        return dict(zip(self.order[self.before & ~self.now].tolist(), self.lost, strict=True))
 
     @property
     def cell(self) -> BaselineCell:
@@ -79,12 +86,14 @@ class Trace:
             seconds=self.seconds,
             device=self.device,
             randomised=self.randomised,
+            masked=self.masked,
         )
 
 
 def dumps(trace: Trace) -> str:
     """The trace as JSON."""
     fields = {name: getattr(trace, name) for name in _PLAIN}
+    fields["masked"] = trace.masked
     fields["peak_memory_mib"] = None if math.isnan(trace.peak_memory_mib) else trace.peak_memory_mib
     fields["order"] = trace.order.tolist()
     fields |= {name: base64.b64encode(np.packbits(getattr(trace, name)).tobytes()).decode() for name in _BITS}
@@ -101,7 +110,7 @@ def loads(text: str) -> Trace:
     }
     if any(len(array) != len(order) for array in bits.values()):
         raise ValueError("fewer bits than samples")
-    plain: dict[str, Any] = {name: fields[name] for name in _PLAIN} | bits
+    plain: dict[str, Any] = {name: fields[name] for name in _PLAIN} | bits | {"masked": fields.get("masked")}
     plain |= {name: tuple(fields[name]) for name in ("key", "lost", "records")}
     plain["peak_memory_mib"] = math.nan if fields["peak_memory_mib"] is None else fields["peak_memory_mib"]
     return Trace(order=order, **plain)

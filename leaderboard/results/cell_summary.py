@@ -142,6 +142,12 @@ def stage_techniques(result: CellResult) -> dict[str, str]:
     return {stage: technique for block in result.blocks for stage, technique in block.cell.techniques.items()}
 
 
+def masked(result: CellResult) -> int | None:
+    """Number of samples that the attack left standing with masked gradients; None if a block does not record it."""
+    counts = [block.stats.masked for block in result.blocks if block.stats.masked is not None]
+    return sum(counts) if len(counts) == len(result.blocks) else None
+
+
 def certified(result: CellResult) -> int | None:
     """Number of samples that are proven robust; None for cells that are no certificates."""
     blocks = [block.samples.certified for block in result.blocks if block.samples.certified is not None]

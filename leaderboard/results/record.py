@@ -222,6 +222,9 @@ class Stats:
     """Number of samples whose gradients looked masked, so that stages without gradients were added."""
     masked_fallback_passes: float = 0.0
     """Forward and backward passes of those stages, summed over the samples."""
+    masked: int | None = None
+    """Number of samples that the attack left standing although most of its gradients vanished, or that looked masked; None: not
+    recorded."""
     speculative_passes: float = 0.0
     """Passes whose result was not used. Reserved: always 0 in this version."""
 

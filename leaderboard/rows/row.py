@@ -84,6 +84,11 @@ class LeaderboardRow:
     """The reasons why the row has no rank, as sentences."""
 
     @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """Model, defense, threat, data and suite, as `worst_case.row_key` of the row's cells."""
+        return self.model, self.defense, self.threat, self.data, self.suite
+
+    @property
     def title(self) -> str:
         """Model and defense."""
         return self.model if self.defense == "none" else f"{self.model} × {self.defense}"

@@ -14,8 +14,8 @@ import torch
 import gauntlet
 from builders import cell_info, result
 from gauntlet.bench.corruptions.corrupt import corrupt
-from gauntlet.bench.gate.accept_baseline import snapshot
 from gauntlet.bench.gate.early_run import gated
+from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.broken_by import broken_by
 from gauntlet.leaderboard.gate.baseline import baseline_of

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gauntlet.bench.gate.snapshot import snapshot
+from gauntlet.bench.run.run_folder import load_run
+from gauntlet.leaderboard.gate.baseline_file import read_baseline
+
 MODEL = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1")
 ATTACK = "--attacks=pgd(steps=5)"
 LUCKY = "--attacks=pgd(steps=1)"
@@ -105,6 +109,25 @@ def test_a_model_that_lost_robustness_is_caught_after_a_part_of_the_samples(here
     assert again.returncode == 1
     assert judged()[1]["sentence"] == verdict["sentence"]
     assert report["state"] == "failed"
+
+
+@pytest.mark.parametrize("test", ["sequential", "fixed"])
+def test_a_change_that_masks_gradients_fails_early_and_whole_though_accuracy_rose(here, call, tiny, test):
+    here(test)
+    change(tiny, "self.linear(x.flatten(1))", "self.linear(x.flatten(1).mul(64).round().div(64))")
+    done = early(call)
+    assert done.returncode == 1, done.stdout + done.stderr
+    for folder in ("gauntlet-results", "whole"):
+        if folder == "whole":
+            assert call("run", *MODEL, ATTACK, GATE, "--out=whole").returncode == 1
+        report, verdict = judged(folder)
+        assert (report["state"], verdict["verdict"]) == ("failed", "masked")
+        assert "zero-gradient" in verdict["flags"]
+        assert verdict["robust"] > verdict["baseline_robust"]
+        assert verdict["reproduce"]
+    # Half of the samples stand because of gradients that vanish; not one did before.
+    assert read_baseline(Path("b.json")).cells[0].masked == 0
+    assert snapshot(load_run(Path("whole"))).cells[0].masked > 797 / 2
 
 
 def test_the_lost_samples_are_those_that_a_full_run_has_as_lost(here, call, tiny):

@@ -16,8 +16,8 @@ import gauntlet
 from gate_project import ATTACK, BASELINE, FAILING, MODEL, RUN, assert_told
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.config.schema import load_config
-from gauntlet.bench.gate.judge_run import snapshot
 from gauntlet.bench.gate.lost_samples import again_command
+from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline

@@ -134,13 +134,27 @@ def test_allowing_undecided_without_a_gate_is_a_usage_error(user):
 def test_a_gate_that_stops_early_shows_the_verdicts_and_no_leaderboard(user, tiny, workers):
     change_model(user, tiny)
     run = user.runpytest_subprocess if workers else user.runpytest
-    result = run(*workers, *OPTIONS, GATE, "--gauntlet-gate-early")
+    result = run(*workers, *OPTIONS, GATE, "--gauntlet-gate-early", "--junitxml=report.xml")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
     assert "regressed" in text.partition("gauntlet gate")[2].lower()
     assert "no replay: the baseline was accepted without --artifact" in text
     assert "gauntlet leaderboard" not in text
+    report = json.loads((user.path / "gauntlet-results" / "gate.json").read_text(encoding="utf-8"))
+    table = (user.path / "gauntlet-results" / "gate.md").read_text(encoding="utf-8")
+    lines = properties(user.path / "report.xml")
+    for verdict in report["verdicts"]:
+        assert len(verdict["lost_ids"]) == len(verdict["lost_at"]) == verdict["lost"]
+        figures = f"{100 * verdict['baseline_robust']:.1f} % → {100 * verdict['robust']:.1f} %"
+        sentence = verdict["sentence"]
+        assert sentence.startswith(figures)
+        assert f"after {verdict['n']} of 200 samples; {verdict['lost']} lost, {verdict['gained']} gained" in sentence
+        assert f"accepted on all 200 samples: {100 * verdict['accepted_robust']:.1f} %" in sentence
+        assert sentence in text
+        assert sentence in lines[f"gauntlet.gate.{verdict['title']}"]
+        entries = f"| {figures.replace(' %', '').replace(' →', ' |')} | {verdict['n']} | {verdict['lost']} |"
+        assert entries in table
     assert not (user.path / "gauntlet-results" / "leaderboard.csv").exists()
 
 

@@ -126,7 +126,9 @@ def test_a_curtailed_run_says_what_is_certain_and_no_more():
     report = judge(baseline(OLD, test="fixed"), baseline(now), Policy(), [trace])
     found, whole = only(report), only(judge(baseline(OLD, test="fixed"), baseline(now), Policy()))
     assert found.verdict == whole.verdict == "regressed"
-    assert found.robust >= whole.robust
+    assert (found.n, found.lost) == (len(chosen), int((OLD.robust & ~now.robust)[chosen].sum()))
+    assert (found.baseline_robust, found.robust) == (OLD.robust[chosen].mean(), now.robust[chosen].mean())
+    assert (found.accepted_robust, found.accepted_n) == (OLD.robust.mean(), 797)
     assert found.p_value >= whole.p_value
     assert f"certain after {len(chosen)} of 797 samples" in found.sentence
 
@@ -147,7 +149,10 @@ def test_a_floor_is_not_checked_on_a_part_of_the_samples():
 
 def test_losses_that_the_replay_explains_are_told():
     now = changed()
-    told = only(judge(baseline(OLD), baseline(now), Policy(), [seen(now, 200, excused=3)])).sentence
+    trace = seen(now, 200)
+    trace.before[np.flatnonzero(trace.before)[[0, 1, 2, -1]]] = False  # the last one after the decision
+    trace.now[~trace.before] = False
+    told = only(judge(baseline(OLD), baseline(now), Policy(), [trace])).sentence
     assert "3 more were broken by examples that break the baseline's model too" in told
     told = only(
         judge(baseline(OLD), baseline(now), Policy(), [seen(now, 200, replay="no replay: no artifact")])
