@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import threading
@@ -107,7 +108,10 @@ def minimise(row: Array, side: float, written: Program, seconds: float) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress standard output within the context: HiGHS sometimes prints from C++ in spite of its options."""
+    """Suppress the process's standard output within the context: HiGHS sometimes prints from C++ in spite of its options.
+
+    C keeps what is printed in a buffer of its own unless the output is a terminal: it is flushed before the output changes.
+    """
     with _silence:
         try:
             kept = os.dup(_STDOUT)
@@ -116,9 +120,19 @@ def _quiet() -> Iterator[None]:
             return
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
+            _flush()
             os.dup2(nowhere, _STDOUT)
             yield
         finally:
+            _flush()
             os.dup2(kept, _STDOUT)
             os.close(nowhere)
             os.close(kept)
+
+
+def _flush() -> None:
+    """Write out the buffers of C."""
+    try:
+        ctypes.CDLL(None).fflush(None)
+    except (OSError, TypeError, AttributeError):  # Windows finds no library by this name
+        return

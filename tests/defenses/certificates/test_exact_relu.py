@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from torch import nn
 
@@ -13,6 +17,7 @@ from builders import network, seeded
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
+from gauntlet.defenses.certificates.relu_program import Program, minimise
 from gauntlet.defenses.training.catalog import RECIPES
 from gauntlet.defenses.training.loop import fit
 
@@ -404,3 +409,47 @@ def test_a_network_too_large_to_write_out_is_refused_by_the_search_but_not_by_th
     with pytest.raises(ValueError, match="margin_bounds for larger networks"):
         exact_linf(model, images, labels, 0.01)
     assert margin_bounds(model, images, labels, 0.01).isfinite().sum() == 1
+
+
+@pytest.fixture
+def noisy(monkeypatch):
+    """A solver that prints from C, with C's buffer as it is where the output is no terminal; gives what prints from C."""
+    libc = ctypes.CDLL(None)
+    stdout = ctypes.c_void_p.in_dll(libc, "stdout")
+    libc.fflush(None)
+    libc.setvbuf(stdout, None, 0, 4096)
+    real = scipy.optimize.milp
+
+    def milp(*arguments, **settings):
+        libc.printf(b"a line from C\n")
+        libc.printf(b"half a line from C")
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(scipy.optimize, "milp", milp)
+    yield libc.printf
+    libc.fflush(None)
+    libc.setvbuf(stdout, None, 2, 0)  # without a buffer: nothing of other tests is kept in it
+
+
+def half():
+    """The program of one binary variable v <= 0.5, minimised."""
+    one = np.ones(1)
+    written = Program(np.ones((1, 1)), one, np.array([1]), np.ones((1, 1)), np.zeros(1))
+    return minimise(one, 0.5, written, 1.0).x.tolist()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="C's library is found by this name on Linux")
+def test_what_the_solver_prints_from_c_does_not_reach_the_output_and_nothing_else_is_lost(noisy, capfd):
+    noisy(b"before ")
+    assert half() == [0]
+    noisy(b"after")
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr() == ("before after", "")
+
+
+def test_a_process_without_an_output_solves_too(monkeypatch):
+    def closed(descriptor):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("os.dup", closed)
+    assert half() == [0]
