@@ -21,6 +21,7 @@ from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import Classifier, check_model
+from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.registries import DEFENSES
@@ -29,6 +30,7 @@ from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.evaluation import Evaluation, collect
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.profile import is_differentiable, is_randomised
+from gauntlet.leaderboard.report.notes import phrased
 
 _MEMORY = "memory:model"
 
@@ -80,7 +82,10 @@ def evaluate(
     if any(tensor.device != target for tensor in (*classifier.parameters(), *classifier.buffers())):
         classifier = copy.deepcopy(classifier).to(target)
     with torch.random.fork_rng():
-        check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
+        try:
+            check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
+        except ModelError as error:
+            raise ModelError(phrased(str(error), "python")) from error
         if parsed.target:
             with torch.no_grad():
                 parsed.targets(data.labels, classifier(data.images[:1].to(target)).shape[1], data.ids)
@@ -111,7 +116,11 @@ def evaluate(
             engine.workbench.put_defense(key, extra.get(key), transform_digest)
         results = [engine.cell(cell) for cell in engine.run.plan.cells]
         return collect(
-            results, [engine.run.result(cell, adversarial=True) for cell in engine.run.plan.cells], data, text
+            results,
+            [engine.run.result(cell, adversarial=True) for cell in engine.run.plan.cells],
+            data,
+            text,
+            checks=checks,
         )
 
 

@@ -185,15 +185,15 @@ def _sample_count(engine: Engine, cell: Cell) -> int | None:
 
 
 def _result_line(result: CellResult) -> str:
+    from gauntlet.leaderboard.report.cell_text import describe_cell
     from gauntlet.leaderboard.results import cell_summary as cells
     from gauntlet.leaderboard.results.escape import visible
-    from gauntlet.leaderboard.rows.corruptions import describe_result
 
     if result.error is not None:
         return f"ERROR {visible(result.error.message)}"
-    n, cost = cells.covered(result), cells.costs(result)
+    cost = cells.costs(result)
     stored = " (stored)" if all(block.cached for block in result.blocks) else ""
-    return f"{describe_result(result)} of {n}, {cost.seconds:.1f} s{stored}"
+    return f"{describe_cell(result)}, {cost.seconds:.1f} s{stored}"
 
 
 def _failure(title: str, result: CellResult) -> str:

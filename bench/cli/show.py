@@ -1,4 +1,4 @@
-"""`gauntlet show`: a stored run, one sample of it, or its pictures."""
+"""`gauntlet show`: a stored run, the settings of its attacks, one sample of it, or its pictures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_
 
 @command(arguments=RUN, failed="A stored result cannot be read, or a picture cannot be written.")
 @run_argument()
-@option("--model", group="model", default="*", metavar="PATTERN", help="Models for --pictures and --sample.")
-@option("--defense", group="model", default="*", metavar="PATTERN", help="Defenses for --pictures and --sample.")
+@option("--model", group="model", default="*", metavar="PATTERN", help="Models for --attack, --pictures and --sample.")
+@option(
+    "--defense", group="model", default="*", metavar="PATTERN", help="Defenses for --attack, --pictures and --sample."
+)
 @option("--sample", group="data", metavar="ID", help="Show the results of the sample with this id.")
-@option("--attack", group="attack", default="*", metavar="PATTERN", help="Attacks for --pictures and --sample.")
+@option(
+    "--attack",
+    group="attack",
+    metavar="PATTERN",
+    help="Show the settings of these attacks in full; with --pictures or --sample, the attacks to use.",
+)
 @option(
     "--pictures",
     group="output",
@@ -22,20 +29,33 @@ from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_
     help="Write pictures of every row, or of --sample, to RUN/pictures (needs matplotlib).",
 )
 @plugin_option()
-def show(folder: Path, pictures: bool, sample: str | None, plugins: tuple[str, ...], **patterns: str) -> None:
-    """Show a run: its leaderboard and cells, a sample, or pictures.
+def show(
+    folder: Path,
+    model: str,
+    defense: str,
+    sample: str | None,
+    attack: str | None,
+    pictures: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """Show a run: its leaderboard and cells, the settings of its attacks, a sample, or pictures.
 
-    --sample shows the results of one sample, --pictures draws pictures instead.
+    --attack alone shows settings in full, which tables name by a digest if they are long. --sample shows the results of one
+    sample, --pictures draws pictures instead.
     """
-    from gauntlet.bench.run.describe_run import describe_run, describe_sample, draw_pictures
+    from gauntlet.bench.run.describe_run import describe_attacks, describe_run, describe_sample, draw_pictures
     from gauntlet.bench.run.pictures import Patterns
 
-    chosen = Patterns(**patterns)
-    if sample is None and not pictures and chosen != Patterns():
-        raise click.UsageError("--model, --defense and --attack apply to --pictures and --sample: add one of these")
+    chosen = Patterns(model, defense, attack or "*")
     if sample is not None:
         lines = describe_sample(folder, sample, chosen, pictures=pictures, plugins=plugins)
+    elif pictures:
+        lines = draw_pictures(folder, chosen, plugins)
+    elif attack is not None:
+        lines = describe_attacks(folder, chosen)
+    elif chosen != Patterns():
+        raise click.UsageError("--model and --defense apply to --attack, --pictures and --sample: add one of these")
     else:
-        lines = draw_pictures(folder, chosen, plugins) if pictures else describe_run(folder)
+        lines = describe_run(folder)
     for line in lines:
         click.echo(line)

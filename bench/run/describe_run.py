@@ -11,21 +11,25 @@ import numpy as np
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, WrittenPicture, sample_path
 from gauntlet.bench.run.run_folder import load_run
+from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell, settings_lines
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_report, terminal_width
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import DRAWS, CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
-from gauntlet.leaderboard.rows.corruptions import describe_result
 from gauntlet.leaderboard.stats.proportions import Proportion
+
+
+class UnknownAttackError(LookupError):
+    """No attack of the run matches."""
 
 
 def describe_run(folder: Path) -> Iterator[str]:
     """The leaderboard, then a line for each cell."""
     run = load_run(folder)
     results = run.results()
-    yield from terminal_report(build_rows(results), "command line", terminal_width())
+    yield from terminal_report(build_rows(results), "command line", terminal_width(), checks=run.context.checks)
     yield ""
     size = 0
     for cell, result in zip(run.plan.cells, results, strict=True):
@@ -38,10 +42,32 @@ def describe_run(folder: Path) -> Iterator[str]:
         else:
             cost = cells.costs(result)
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
-            robust = f"robust {sum(int(block.samples.robust.sum()) for block in result.blocks)}"
-            figure = describe_result(result) if result.cell.corrupts else robust
-            yield f"{title}: {figure} of {n}, {cost.seconds:.2f} s, {passes}"
+            yield f"{title}: {describe_cell(result)}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
+
+
+def describe_attacks(folder: Path, patterns: Patterns) -> Iterator[str]:
+    """The settings of the attacks that the patterns match, in full, with the stages that were chosen for a pipeline.
+
+    The attack may also be the name and digest of a cascade, as tables have it. Raises UnknownAttackError if none matches.
+    """
+    run = load_run(folder)
+    cascades = [cell for cell in run.plan.cells if attack_settings(cell.info.attack_spec) == patterns.attack]
+    matching = cascades or [cell for cell in run.plan.cells if patterns.match(cell)]
+    if not matching:
+        known = ", ".join(dict.fromkeys(cell.info.attack for cell in run.plan.cells))
+        raise UnknownAttackError(f"--attack {patterns.attack!r} matches no attack of this run: it has {known}")
+    settings: dict[tuple[str, str, str], dict[str, None]] = {}
+    for cell in matching:
+        stages = ", ".join(f"{stage} ({how})" for stage, how in run.result(cell).cell.techniques.items() if stage)
+        info = cell.info
+        chosen = settings.setdefault((info.attack, info.threat, info.attack_spec), {})
+        if stages and not info.attack_spec.count("Stage("):
+            chosen[f"stages: {stages}"] = None
+    for (label, threat, spec), chosen in settings.items():
+        digest = attack_settings(spec)
+        yield visible(f"{label}, {threat}" + (f": {digest}" if digest != spec else ""))
+        yield from (f"  {visible(line)}" for line in (*settings_lines(spec), *chosen))
 
 
 def draw_pictures(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = ()) -> Iterator[str]:

@@ -150,6 +150,7 @@ class Engine:
             command=command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             run_path=str(self.config.out),
             started=started or now(),
+            checks=self.config.checks,
         )
 
 

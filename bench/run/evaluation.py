@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,14 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell
 from gauntlet.leaderboard.report.formatting import target_meaning
+from gauntlet.leaderboard.report.notes import checks_off, evaluation_notes, phrased
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import DRAWS, CellResult, Flag
-from gauntlet.leaderboard.rows.answered import answered_by, lift
-from gauntlet.leaderboard.rows.bracket import bracket
-from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy, corruption_accuracy
-from gauntlet.leaderboard.rows.crosschecks import cross_flags
-from gauntlet.leaderboard.rows.worst_case import deciding, worst_case
+from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy
+from gauntlet.leaderboard.rows.worst_case import deciding
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 
@@ -78,19 +78,26 @@ class Evaluation:
     flags: tuple[Flag, ...]
     """Warnings on the robust accuracy, from the checks."""
     per_attack: pd.DataFrame
-    """A row for each attack: robust accuracy, passes a sample and seconds."""
+    """A row for each attack: its result in words, robust accuracy, passes a sample and seconds. `settings` names cascades by
+    their digest; see `settings`."""
     corruption: CorruptionAccuracy | None = None
     """Accuracy under common corruptions; None if none was requested."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The settings of each attack in full, by its label."""
+    notes: tuple[str, ...] = ()
+    """Sentences on why not to trust the robust accuracy, each with the argument that helps; often empty."""
 
     def __repr__(self) -> str:
+        count = sum(result.startswith("robust") for result in self.per_attack["result"])
+        attacks = f"{count} attack{'' if count == 1 else 's'}"
         lines = [
             f"threat model     {self.threat}",
             *filter(None, [target_meaning(str(self.threat))]),
             f"clean accuracy   {self.clean_accuracy!r}",
-            f"robust accuracy  {self.robust_accuracy!r}, an upper bound (worst case over {len(self.per_attack)} attacks)",
+            f"robust accuracy  {self.robust_accuracy!r}, an upper bound (worst case over {attacks})",
         ]
         lines += [
-            f"  {row['attack']:<28} {100 * row['robust_accuracy']:5.1f} %   {row['seconds']:7.2f} s   "
+            f"  {row['attack']:<28} {row['result']}, {row['seconds']:.2f} s, "
             f"{row['forwards_per_sample']:.1f}/{row['backwards_per_sample']:.1f} passes a sample"
             for row in self.per_attack.to_dict("records")
         ]
@@ -99,13 +106,15 @@ class Evaluation:
             low, high = (100 * end for end in mean.interval)
             figure = f"{100 * mean.estimate:.1f} % [{low:.1f}, {high:.1f}] (n={mean.n})"
             lines.append(f"corruptions      {figure}, the mean over {len(self.corruption.by_label)} corruptions")
-        lines += [f"{flag.severity.upper()} {flag.name}: {flag.message}" for flag in self.flags if not flag.lifted_by]
-        lines += [f"ANSWERED {flag.name}: by {', '.join(flag.lifted_by)}" for flag in self.flags if flag.lifted_by]
+        lines += self.notes
+        lines += [f"answered ({flag.name}): by {', '.join(flag.lifted_by)}" for flag in self.flags if flag.lifted_by]
         return "\n".join(lines)
 
 
-def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: Data, threat: str) -> Evaluation:
-    """Combine the cells of a model. `stored`: the same cells with their adversarial examples.
+def collect(
+    results: Sequence[CellResult], stored: Sequence[CellResult], data: Data, threat: str, *, checks: str = "default"
+) -> Evaluation:
+    """Combine the cells of a model. `stored`: the same cells with their adversarial examples; `checks`: those that were run.
 
     Raises CellFailedError if a cell failed; beside attacks a certificate that failed is a flag instead.
     """
@@ -114,41 +123,42 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
     decisive = deciding(together)
     for result in [*decisive, *(result for result in together if result.cell.corrupts)]:
         if result.error is not None:
-            raise CellFailedError(f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}")
-    worst, crossed = worst_case(together), cross_flags(together)
-    proven = bracket(together, worst)
-    if proven is not None and proven.alarm:
-        raise CellFailedError(proven.alarm)
-    flags = list(dict.fromkeys([*(flag for result in results for flag in cells.flags(result)), *crossed]))
+            failure = f"attack {result.cell.attack!r} failed: {result.error.kind}: {result.error.message}"
+            raise CellFailedError(phrased(failure, "python"))
+    (row,) = build_rows(together)
+    worst = row.worst_case
+    if row.bracket is not None and row.bracket.alarm:
+        raise CellFailedError(row.bracket.alarm)
     parsed = ThreatModel.parse(threat)
-    place = {name: row for row, name in enumerate(data.ids)}
+    place = {name: number for number, name in enumerate(data.ids)}
     correct = np.zeros(len(data), dtype=bool)
     robust = np.zeros(len(data), dtype=bool)
     success = np.zeros(len(data))
-    for row, name in enumerate(worst.id):
-        robust[place[str(name)]] = bool(worst.robust[row])
-        success[place[str(name)]] = worst.success[row]
+    for number, name in enumerate(worst.id):
+        robust[place[str(name)]] = bool(worst.robust[number])
+        success[place[str(name)]] = worst.success[number]
     random = any(result.cell.randomised for result in results)
     ends = [Proportion(round(DRAWS * one), DRAWS).interval if random else (one, one) for one in success.tolist()]
     adversarials, distance = data.images[:].clone(), np.full(len(data), np.inf)
     for result in stored:
         for block in result.blocks:
             samples = block.samples
-            for row, image in enumerate(samples.adversarial):
-                at = place[str(samples.id[row])]
+            for number, image in enumerate(samples.adversarial):
+                at = place[str(samples.id[number])]
                 # For a randomised model, an example counts only if fresh draws confirm it.
-                counts = image is not None and not samples.robust[row] and not robust[at]
-                if counts and samples.distance[row] <= limit(parsed) and samples.distance[row] < distance[at]:
-                    distance[at] = samples.distance[row]
+                counts = image is not None and not samples.robust[number] and not robust[at]
+                if counts and samples.distance[number] <= limit(parsed) and samples.distance[number] < distance[at]:
+                    distance[at] = samples.distance[number]
                     adversarials[at] = torch.tensor(image)
     for block in decisive[0].blocks:
-        for row, name in enumerate(block.samples.id):
-            correct[place[str(name)]] = bool(block.samples.correct[row])
+        for number, name in enumerate(block.samples.id):
+            correct[place[str(name)]] = bool(block.samples.correct[number])
     n = len(data)
     table = [
         {
             "attack": result.cell.attack,
-            "settings": result.cell.attack_spec,
+            "result": describe_cell(result),
+            "settings": attack_settings(result.cell.attack_spec),
             "precision": cells.precision(result),
             "robust_accuracy": sum(int(block.samples.robust.sum()) for block in result.blocks) / n,
             "n": cells.covered(result),
@@ -171,7 +181,9 @@ def collect(results: Sequence[CellResult], stored: Sequence[CellResult], data: D
         success_interval=torch.tensor(ends, dtype=torch.float64).view(-1, 2),
         adversarials=adversarials,
         distance=torch.from_numpy(distance),
-        flags=lift(flags, answered_by(together, worst)),
+        flags=row.flags,
         per_attack=pd.DataFrame(table),
-        corruption=corruption_accuracy(together),
+        corruption=row.corruption,
+        settings={result.cell.attack: result.cell.attack_spec for result in decisive},
+        notes=(*evaluation_notes(row), *([checks_off("python")] if checks == "none" else [])),
     )

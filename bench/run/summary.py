@@ -50,7 +50,7 @@ def summary(folder: Path, surface: Surface = "command line") -> Summary:
 def _figures(run: Run, results: Sequence[CellResult], surface: Surface) -> Iterator[str]:
     """The leaderboard, its published figures, and the number of cells."""
     table = build_rows(results)
-    yield from terminal_report(table, surface, terminal_width())
+    yield from terminal_report(table, surface, terminal_width(), checks=run.context.checks)
     if lines := list(describe_references(references(table, run.published()))):
         yield ""
         yield from map(visible, lines)

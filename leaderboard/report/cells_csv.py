@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from gauntlet.leaderboard.report.cell_text import attack_settings
 from gauntlet.leaderboard.report.csv_writer import (
     BOOLEAN,
     COUNT,
@@ -70,8 +71,9 @@ def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
 
     Accuracies are shares in 0..1 of the `n` samples that the cell covered so far, NaN where there are none. Passes are
     means over these samples, `median_distance` is over the samples that the attack broke, and `error` is the exception's
-    class and message. Corruptions have `corruption_accuracy` (the mean over the severities, and the accuracy at each) in
-    place of `robust_accuracy`.
+    class and message. `attack_spec` names cascades by their digest; the run's records have their settings in full.
+    Corruptions have `corruption_accuracy` (the mean over the severities, and the accuracy at each) in place of
+    `robust_accuracy`.
     """
     return typed_frame([_line(result) for result in results], CELL_DTYPES)
 
@@ -85,6 +87,7 @@ def _line(result: CellResult) -> dict[str, Any]:
     n, error, certified = cells.covered(result), result.error, cells.certified(result)
     return {
         **dataclasses.asdict(result.cell),
+        "attack_spec": attack_settings(result.cell.attack_spec),
         "precision": cells.precision(result),
         "status": cells.status(result),
         "error": f"{error.kind}: {error.message}" if error else "",

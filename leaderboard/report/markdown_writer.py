@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gauntlet.leaderboard.report import formatting
+from gauntlet.leaderboard.report.cell_text import attack_settings
 from gauntlet.leaderboard.report.comparisons import describe_comparisons, rank, separate
 from gauntlet.leaderboard.report.formatting import NOTHING
 from gauntlet.leaderboard.report.markdown_classes import classes_section, gap_text
 from gauntlet.leaderboard.report.markdown_corruptions import corruptions_section
 from gauntlet.leaderboard.report.markdown_published import published_section
+from gauntlet.leaderboard.report.notes import checks_off, verdict
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import fenced
 from gauntlet.leaderboard.results.escape import markdown as safe
@@ -54,6 +56,8 @@ class RunContext:
     """Path of the run's records."""
     started: str = ""
     """ISO 8601 with the offset from UTC."""
+    checks: str = ""
+    """The gradient-masking checks that were run: `default`, `all` or `none`; empty in runs of older versions."""
 
 
 def markdown_report(
@@ -67,6 +71,8 @@ def markdown_report(
     if not rows:
         parts.append("No cells were run.")
     parts += [
+        "\n".join(f"- {safe(line)}" for line in verdict(rows)),
+        safe(checks_off("command line")) if context.checks == "none" else "",
         published_section(references),
         _section("How to read it", READING),
         _section("Without rank", _unranked(rows)),
@@ -188,6 +194,7 @@ def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
         "Data": context.data,
         "Device": context.device or devices,
         "Seed": str(context.seed),
+        "Checks": context.checks,
         "Versions": ", ".join(f"{name} {version}" for name, version in context.versions.items()),
         "Started": context.started,
         "Records": context.run_path,
@@ -195,7 +202,8 @@ def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
     return [
         *(f"{name}: {safe(text)}" for name, text in facts.items() if text),
         *(
-            f"Attack {safe(label)} ({safe(threat)}, {safe(precision)}): {safe(spec, _LONGEST_MESSAGE)}"
+            f"Attack {safe(label)} ({safe(threat)}, {safe(precision)}): {safe(attack_settings(spec))}"
             for threat, label, spec, precision in specs
         ),
+        *([safe("Settings of an attack in full: gauntlet show RUN --attack NAME")] if specs else []),
     ]

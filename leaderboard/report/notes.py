@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -16,8 +17,10 @@ Surface = Literal["command line", "pytest", "python"]
 """Where a remedy is followed: an option of `gauntlet`, an option of pytest, or an argument of `gauntlet.evaluate`."""
 
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)((?: (?:[\w./#-]+,)*[\w/#-]+(?:\.[\w/#-]+)*)?)")
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_NORMALISATION = re.compile(rf"--(mean|std) ({_NUMBER}(?:,{_NUMBER})*)(?: and --(std) ({_NUMBER}(?:,{_NUMBER})*))?")
 _VALUED = ("attacks", "checks", "precision", "weights")
-_NUMBERS = ("mean", "std")
+"""Options whose value is quoted in Python."""
 _RENAMED = {"out": "store"}
 _CHECKS_OFF = (
     "The checks were off (--checks none): whether gradients are masked and whether the figures can be trusted was not looked "
@@ -31,17 +34,31 @@ def phrased(text: str, surface: Surface) -> str:
         return text
     if surface == "pytest":
         return _OPTION.sub(r"--gauntlet-\1\2", text)
-    return _OPTION.sub(_argument, text)
+    return _OPTION.sub(_argument, _NORMALISATION.sub(_normalisation, text))
 
 
 def _argument(match: re.Match[str]) -> str:
     name, value = match[1].replace("-", "_"), match[2].strip()
     name = _RENAMED.get(name, name)
-    if match[1] in _VALUED and value:
-        return f'{name}="{value}"'
-    if match[1] in _NUMBERS and re.fullmatch(r"[-\d.e,]+", value):
-        return f"gauntlet.load_model(…, {name}=({value.rstrip(',')},))"
-    return f"{name}{match[2]}"
+    return f'{name}="{value}"' if name in _VALUED and value else f"{name}{match[2]}"
+
+
+def _normalisation(match: re.Match[str]) -> str:
+    pairs = [(match[1], match[2]), *([(match[3], match[4])] if match[3] else [])]
+    numbers = " and ".join(
+        f"{name}=({values.replace(',', ', ')}{'' if ',' in values else ','})" for name, values in pairs
+    )
+    return f"{numbers} in the model's forward, or in gauntlet.load_model"
+
+
+def evaluation_notes(row: LeaderboardRow) -> tuple[str, ...]:
+    """The reasons of a row in Python's words, for a figure that stands alone."""
+    return tuple(
+        visible(
+            phrased(f"{'not to be trusted' if one.blocks else 'note'} ({one.name}): {_lower(one.sentence)}", "python")
+        )
+        for one in reasons(row)
+    )
 
 
 def row_notes(rows: Sequence[LeaderboardRow], surface: Surface) -> list[str]:
@@ -105,11 +122,12 @@ def wrapped(lines: Sequence[str], width: int, indent: str = "  ") -> Iterator[st
 
 
 def titles(rows: Sequence[LeaderboardRow]) -> Callable[[LeaderboardRow], str]:
-    """A function that names a row: model and defense, and of threat model, data and suite those that differ among the rows."""
+    """A function that names a row: model and defense and, where several rows have these, what tells them apart."""
+    times = Counter(row.title for row in rows)
     varying = [name for name in ("threat", "data", "suite") if len({getattr(row, name) for row in rows}) > 1]
 
     def title(row: LeaderboardRow) -> str:
-        place = ", ".join(getattr(row, name) for name in varying)
+        place = ", ".join(getattr(row, name) for name in varying) if times[row.title] > 1 else ""
         return f"{row.title} ({place})" if place else row.title
 
     return title

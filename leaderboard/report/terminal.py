@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.comparisons import describe_comparisons, rank, separate
-from gauntlet.leaderboard.report.notes import Surface, row_notes, verdict, wrapped
+from gauntlet.leaderboard.report.notes import Surface, checks_off, row_notes, verdict, wrapped
 from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.rows.references import Reference
@@ -33,10 +33,16 @@ def terminal_width() -> int:
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST)
 
 
-def terminal_report(rows: Sequence[LeaderboardRow], surface: Surface, width: int = WIDTH) -> Iterator[str]:
-    """The lines of the tables, why rows have no rank, what flags advise, and the verdict in words."""
+def terminal_report(
+    rows: Sequence[LeaderboardRow], surface: Surface, width: int = WIDTH, *, checks: str = ""
+) -> Iterator[str]:
+    """The lines of the tables, why rows have no rank, what flags advise, and the verdict in words.
+
+    `checks`: the checks that the run made, as in `RunContext`.
+    """
     yield from terminal_table(rows, width).splitlines()
-    for lines in (row_notes(rows, surface), verdict(rows)):
+    notes = [*row_notes(rows, surface), *([checks_off(surface)] if checks == "none" else [])]
+    for lines in (notes, verdict(rows)):
         if lines:
             yield ""
             yield from wrapped(lines, width)

@@ -154,6 +154,11 @@ def certified(result: CellResult) -> int | None:
     return sum(int(bits.sum()) for bits in blocks) if blocks else None
 
 
+def nothing_replayed(result: CellResult) -> bool:
+    """Whether the cell is a finished replay that had no stored example to try."""
+    return result.cell.replays and status(result) == "ok" and _total(result, "forwards") == 0
+
+
 def precision(result: CellResult) -> str:
     """The form of the model that was attacked, from the blocks; the planned form if there are none."""
     return ", ".join(dict.fromkeys(block.cell.precision for block in result.blocks)) or result.cell.precision

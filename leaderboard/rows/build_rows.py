@@ -145,7 +145,7 @@ def _naive(members: Sequence[CellResult]) -> Proportion | None:
 def _entry(seeds: Sequence[CellResult]) -> AttackEntry:
     status = _worst_status(seeds)
     if status == "ok":
-        return worst_case(seeds).accuracy
+        return "–" if all(map(cells.nothing_replayed, seeds)) else worst_case(seeds).accuracy
     return "error" if status == "error" else "–"
 
 

@@ -116,13 +116,6 @@ def accuracy(result: CellResult) -> MeanAccuracy:
     return mean_of(1 - cells.outcomes(result).wrong_share)
 
 
-def describe_result(result: CellResult) -> str:
-    """The result of a cell in a few words: the robust accuracy of an attack, or the accuracy under a corruption."""
-    if result.cell.corrupts:
-        return f"accuracy {100 * accuracy(result).estimate:.1f} %, mean over its severities"
-    return f"robust {100 * cells.robust_accuracy(result).estimate:.1f} %"
-
-
 def mean_of(values: npt.NDArray[np.float64]) -> MeanAccuracy:
     """The mean of shares (N,), one per sample, with a percentile interval from 2,000 bootstrap resamples (fixed seed).
 

@@ -15,7 +15,7 @@ from gauntlet.leaderboard.rows.worst_case import WorstCase
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 AttackEntry = Proportion | Literal["error", "–"]
-"""Robust accuracy under one attack; `error` if it failed, `–` if it has not finished."""
+"""Robust accuracy under one attack; `error` if it failed, `–` if it has not finished or had nothing to replay."""
 
 
 @dataclass(frozen=True)

@@ -181,13 +181,17 @@ def _other_class_order(labels: Tensor, predictions: Tensor, correct: int) -> Mis
     fitting = sum(int(((labels == label) & (predictions == other)).sum()) for label, other in pairs)
     if fitting < _ALIGNED_SHARE * n or len({other for _, other in pairs}) < len(pairs):
         return None
-    shifted = all(label == other + 1 for label, other in pairs)
-    what = (
-        "the labels seem to count from 1: subtract 1"
-        if shifted
-        else "its classes seem to be in another order than the data's: most images of class "
-        + ", of class ".join(f"{label} are taken for {other}" for label, other in pairs[:3])
-        + ": put the model's outputs into the order of the data's classes"
-    )
+    count = 1 + max(int(labels.max()), int(predictions.max()))
+    shifts = {(other - label) % count for label, other in pairs}
+    if shifts == {count - 1}:
+        what = "the labels seem to count from 1: subtract 1"
+    elif len(shifts) == 1:
+        what = f"its outputs seem to be shifted up by {shifts.pop()}: shift them, or the labels"
+    else:
+        what = (
+            "its classes seem to be in another order than the data's: most images of class "
+            + ", of class ".join(f"{label} are taken for {other}" for label, other in pairs[:3])
+            + ": put the model's outputs into the order of the data's classes"
+        )
     sentence = f"the model gets {correct} of {n} clean images right, no more than chance, but {fitting} fit: {what}"
     return MissingNormalisation("class-order", sentence, correct, fitting, n)

@@ -71,8 +71,8 @@ def test_show_lists_every_cell(finished, call, monkeypatch):
     assert done.returncode == 0
     table = cells().set_index("attack")
     for attack in ("fgsm", "pgd-10"):
-        robust = round(table.loc[attack, "robust_accuracy"] * 30)
-        assert f"model.build × none × {attack}: robust {robust} of 30, " in done.stdout
+        robust = 100 * table.loc[attack, "robust_accuracy"]
+        assert f"model.build × none × {attack}: robust {robust:.1f} % of 30, " in done.stdout
     assert " MiB stored for this run in out" in done.stdout
 
 

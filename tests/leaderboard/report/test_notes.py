@@ -46,8 +46,12 @@ def test_the_remedy_is_phrased_for_the_surface(surface, remedy):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("use --std 0.00392157 (or another)", "use gauntlet.load_model(…, std=(0.00392157,)) (or another)"),
-        ("use --mean 0.485,0.456,0.406 and more", "use gauntlet.load_model(…, mean=(0.485,0.456,0.406,)) and more"),
+        ("use --std 0.0039.", "use std=(0.0039,) in the model's forward, or in gauntlet.load_model."),
+        (
+            "use --mean 0.485,0.456,0.406 and --std 0.2,0.2,1e-3.",
+            "use mean=(0.485, 0.456, 0.406) and std=(0.2, 0.2, 1e-3) in the model's forward, or in gauntlet.load_model.",
+        ),
+        ("normalisation that it expects (--mean and --std)", "normalisation that it expects (mean and std)"),
         ("try a smaller --batch-size", "try a smaller batch_size"),
         ("Use another --out folder", "Use another store folder"),
         ("--weights a.pt#ema takes", 'weights="a.pt#ema" takes'),
