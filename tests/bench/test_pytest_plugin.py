@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -85,6 +86,20 @@ def test_a_second_run_is_answered_from_the_store_and_is_not_timed(user):
     again = user.runpytest(*QUICK, "--gauntlet-fresh")
     assert again.ret == 0
     again.stdout.fnmatch_lines(["*benchmark 'Linf:0.1': 2 tests*"])
+
+
+def columns(result):
+    header = next(line for line in result.outlines if line.startswith("Name (time in "))
+    return header.split(")", 1)[1].split()
+
+
+def test_a_cell_that_is_timed_once_has_one_column_of_time(user):
+    assert columns(user.runpytest(*QUICK)) == ["Mean"]
+    shutil.rmtree(user.path / "gauntlet-results")
+    assert columns(user.runpytest(*QUICK, "--benchmark-columns=min,rounds")) == ["Min", "Rounds"]
+    shutil.rmtree(user.path / "gauntlet-results")
+    user.makepyfile(test_own="def test_own(benchmark):\n    benchmark.pedantic(abs, args=(1,), rounds=3)\n")
+    assert len(columns(user.runpytest(*QUICK))) > 5
 
 
 def test_the_benchmarks_json_has_what_the_cells_gave(user):
