@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.registry.settings import Named, parse_named
@@ -95,20 +95,25 @@ def resolve_plan(request: PlanRequest, extra: Registry[DefenseEntry] | None = No
     return Plan(tuple(ordered), tuple(dict.fromkeys(skipped)))
 
 
-def data_name(ref: DataRef, *, full: bool = False) -> str:
+Detail = Literal["short", "normalised", "full"]
+"""How much a name in tables says: what is short, also the normalisation, or everything as it was written."""
+_DETAILS: tuple[Detail, ...] = get_args(Detail)
+
+
+def data_name(ref: DataRef, detail: Detail = "short") -> str:
     """How data is called in tables: the registered name or the file's name, with the preprocessing (`full`: the spec, with its
     path), and the selection."""
-    name = ref.spec if full else data_title(ref.spec)
+    name = ref.spec if detail == "full" else data_title(ref.spec)
     return f"{name}[{ref.samples}]" if ref.samples else name
 
 
-def model_name(ref: ModelRef, *, full: bool = False) -> str:
+def model_name(ref: ModelRef, detail: Detail = "short") -> str:
     """How a model is called in tables: the registered name, `file.factory`, or `source:name`, with its weights' name where given.
 
-    `full` has the paths as they were written, and the normalisation.
+    `normalised` has the mean and std that were given, `full` also the paths as they were written.
     """
     name, weights = ref.spec, ref.weights
-    if not full:
+    if detail != "full":
         weights = Path(weights).stem if weights else None
         place, colon, factory = ref.spec.rpartition(":")
         source = parse_source(ref.spec)
@@ -118,16 +123,23 @@ def model_name(ref: ModelRef, *, full: bool = False) -> str:
             name = f"{Path(place).stem if place.endswith('.py') else place}.{factory}"
     if weights:
         name += f"@{weights}"
-    if full and (ref.mean or ref.std):
-        name += f" mean={ref.mean} std={ref.std}"
+    given = [(what, values) for what, values in (("mean", ref.mean), ("std", ref.std)) if values]
+    if detail != "short" and given:
+        texts = [f"{what} {','.join(f'{value:.6g}' for value in values)}" for what, values in given]
+        name += f"[{', '.join(texts)}]"
     return name
 
 
-def _names(refs: Iterable[R], name: Callable[..., str]) -> dict[R, str]:
-    """Names in tables that differ where what they name does: a row must not join two models."""
-    short = {ref: name(ref) for ref in refs}
-    times = Counter(short.values())
-    return {ref: text if times[text] == 1 else name(ref, full=True) for ref, text in short.items()}
+def _names(refs: Iterable[R], name: Callable[[R, Detail], str]) -> dict[R, str]:
+    """Names in tables that differ where what they name does, each as short as that allows: a row must not join two models."""
+    names: dict[R, str] = {}
+    open_refs = list(dict.fromkeys(refs))
+    for detail in _DETAILS:
+        longer: dict[R, str] = {ref: name(ref, detail) for ref in open_refs}
+        times = Counter([*names.values(), *longer.values()])
+        names |= {ref: text for ref, text in longer.items() if times[text] == 1 or detail == "full"}
+        open_refs = [ref for ref in open_refs if ref not in names]
+    return names
 
 
 def _models(group: Group, norm: Norm) -> Iterator[ModelRef]:

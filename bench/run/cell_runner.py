@@ -16,7 +16,7 @@ from gauntlet.bench.worker.work import StoredResultError, Work
 from gauntlet.leaderboard.results.block_file import from_file
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record
-from gauntlet.leaderboard.results.store import Store
+from gauntlet.leaderboard.results.store import Store, Timing
 
 SampleProgress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""
@@ -95,6 +95,7 @@ def _run(
                 if not store.add(message.key, message.content):
                     try:
                         check_same(record, store.read(message.key))
+                        _note_timing(store, record)
                     except StoredResultError as problem:
                         return CellError(
                             request.cell.info, type(problem).__name__, str(problem), traceback.format_exc()
@@ -105,6 +106,12 @@ def _run(
             elif isinstance(message, Failure):
                 return cell_error(request.cell, message)
     return None
+
+
+def _note_timing(store: Store, record: Record) -> None:
+    """Keep what a block cost that had been stored before: the tables show its latest run."""
+    time = str(record.provenance.get("time", ""))
+    store.note_timing(record.key, Timing(record.stats.seconds, record.stats.peak_memory_mib, time))
 
 
 def cell_error(cell: Cell, failure: Failure) -> CellError:

@@ -92,8 +92,12 @@ class Run:
         return [self.result(cell) for cell in self.plan.cells]
 
     def _marked(self, record: Record) -> Record:
-        stored_before = str(record.provenance.get("time", "")) < self.context.started
-        return dataclasses.replace(record, cached=stored_before)
+        """The block with what its latest run cost, and whether that was before this run."""
+        time, stats = str(record.provenance.get("time", "")), record.stats
+        if (timing := self.store.timing(record.key)) is not None and timing.time > time:
+            time = timing.time
+            stats = dataclasses.replace(stats, seconds=timing.seconds, peak_memory_mib=timing.peak_memory_mib)
+        return dataclasses.replace(record, stats=stats, cached=time < self.context.started)
 
     def _keys_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.json"

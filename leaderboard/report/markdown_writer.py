@@ -167,7 +167,8 @@ def _flags(rows: Sequence[LeaderboardRow]) -> list[str]:
     places: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         for flag in row.flags:
-            state, text = flag.severity, flag.message
+            state: str = flag.severity
+            text = flag.message
             if flag.lifted_by:
                 state, text = "answered", f"every sample that stands faced attacks by {', '.join(flag.lifted_by)}"
             places.setdefault((flag.name, state, text), []).append(_row_name(row))

@@ -20,8 +20,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Timing:
+    """The cost of the latest run of a block that was stored before: blocks are immutable, what they cost is not."""
+
+    seconds: float
+    peak_memory_mib: float
+    time: str
+    """When that run was, ISO 8601."""
+
+
+@dataclass(frozen=True)
 class Store:
-    """Results below `root`: `store/` has the blocks, `errors/` what failed."""
+    """Results below `root`: `store/` has the blocks, `timings/` costs of later runs of theirs, `errors/` what failed."""
 
     root: Path
 
@@ -46,6 +56,23 @@ class Store:
         record = self._read(key, lambda file: from_file(file, adversarial=adversarial))
         # The file's name decides under which key its content counts.
         return dataclasses.replace(record, key=key)
+
+    def note_timing(self, key: str, timing: Timing) -> None:
+        """Keep what a later run of a stored block cost. Raises StoreError."""
+        replace_text(self._timing_file(key), json.dumps(dataclasses.asdict(timing)))
+
+    def timing(self, key: str) -> Timing | None:
+        """What the latest run of a stored block cost; None if it was run once. Raises StoreError where the file is damaged."""
+        path = self._timing_file(key)
+        try:
+            return Timing(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+    def _timing_file(self, key: str) -> Path:
+        return self.root / "timings" / key[:2] / f"{key}.json"
 
     def stored_keys(self) -> list[str]:
         """The keys of all stored blocks, sorted."""

@@ -85,7 +85,7 @@ def test_a_second_run_is_answered_from_the_store_and_is_not_timed(user):
     assert table(user).equals(before)
     again = user.runpytest(*QUICK, "--gauntlet-fresh")
     assert again.ret == 0
-    again.stdout.fnmatch_lines(["*benchmark 'Linf:0.1': 2 tests*"])
+    again.stdout.fnmatch_lines(["*benchmark 'Linf:0.1': 2 tests*", "2 cells: 0 answered from the store*"])
 
 
 def columns(result):

@@ -172,9 +172,26 @@ def test_a_second_run_is_answered_from_the_store(project, call):
     assert done.returncode == 0
     assert done.stderr.count("(stored)") == 2
     assert "2 cells: 2 answered from the store" in done.stdout
+
+
+def test_a_fresh_run_shows_and_keeps_its_seconds_and_leaves_the_blocks(project, call):
+    assert call(*RUN).returncode == 0
+    blocks = {path: path.read_bytes() for path in Path("out/store").rglob("*.parquet")}
+    first = cells()
     done = call(*RUN, "--fresh")
     assert done.returncode == 0
     assert "(stored)" not in done.stderr
+    assert "2 cells: 0 answered from the store" in done.stdout
+    fresh = cells()
+    assert (fresh["seconds"] != first["seconds"]).all()
+    assert not fresh["cached"].any()
+    costs = ["seconds", "peak_memory_mib", "cached"]
+    assert fresh.drop(columns=costs).equals(first.drop(columns=costs))
+    again = call(*RUN)
+    assert "2 cells: 2 answered from the store" in again.stdout
+    assert cells()["seconds"].tolist() == fresh["seconds"].tolist()
+    assert cells()["cached"].all()
+    assert {path: path.read_bytes() for path in Path("out/store").rglob("*.parquet")} == blocks
 
 
 def test_a_dry_run_shows_the_plan_and_runs_nothing(project, call):

@@ -381,6 +381,32 @@ def test_names_in_tables_are_short():
     assert data_name(DataRef("deep/data.npz", "0:50")) == "data.npz[0:50]"
 
 
+@pytest.mark.parametrize(
+    ("refs", "names"),
+    [
+        ([{"mean": [0.1], "std": [0.5]}], ["model.net"]),
+        ([{}, {"mean": [0.1]}], ["model.net", "model.net[mean 0.1]"]),
+        (
+            [{"mean": [0.1]}, {"mean": [0.1], "std": [1 / 3]}],
+            ["model.net[mean 0.1]", "model.net[mean 0.1, std 0.333333]"],
+        ),
+        ([{"weights": "a/w.pt"}, {"weights": "b/w.pt"}, {"weights": "c.pt"}], ["a/w.pt", "b/w.pt", "model.net@c"]),
+        ([{"weights": "a/w.pt"}, {"weights": "a/w.pt", "std": [0.5]}], ["model.net@w", "model.net@w[std 0.5]"]),
+    ],
+)
+def test_models_that_differ_in_weights_or_normalisation_differ_in_name_no_longer_than_needed(tmp_path, refs, names):
+    texts = [
+        "\n".join(
+            ["[[group]]", "attacks = 'fgsm'", "model = 'model.py:net'", *(f"{k} = {v!r}" for k, v in ref.items())]
+        )
+        for ref in refs
+    ]
+    (tmp_path / "gauntlet.toml").write_text("\n".join(texts))
+    found = [cell.info.model for cell in make_plan(load_config({}, folder=tmp_path)).cells]
+    assert len(set(found)) == len(refs)
+    assert [name.removeprefix("model.py:net@") for name in found] == names
+
+
 def test_an_expectation_that_applies_to_no_cell_is_an_error_unless_options_narrow_the_run(tmp_path):
     (tmp_path / "gauntlet.toml").write_text(
         'model = ["cnn.fast_digits"]\nattacks = ["fgsm"]\n[[expect]]\nmodel = "cnn.fats_digits"\nmin_robust = 0.1\n'

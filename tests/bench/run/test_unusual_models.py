@@ -94,7 +94,7 @@ def test_a_certificate_that_fails_leaves_the_figures_of_the_attacks(net, images,
         assert torch.equal(found.correct, alone.correct)
         (flag,) = [flag for flag in found.flags if flag.name == "certificate-failed"]
         assert "RuntimeError: the device is lost" in flag.message
-        assert flag.message in repr(found)
+        assert f"note (certificate-failed): {flag.message.removesuffix(' --attacks')} attacks." in repr(found)
         assert list(found.per_attack["attack"]) == ["pgd(steps=3)"]
     with pytest.raises(CellFailedError, match="'certificate' failed: RuntimeError: the device is lost"):
         evaluate(net, images, "certificate")
