@@ -66,7 +66,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "finite-differences",
-        "autograd agrees with finite differences along random directions, at the scale of an attack's steps",
+        "autograd agrees with finite differences along random directions at some scale, and an attack can follow it",
         "this project",
         "cheap",
         gradients.finite_differences,

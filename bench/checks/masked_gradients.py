@@ -12,22 +12,20 @@ from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
 from gauntlet.attacks.ops.norms import random_point
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
 from gauntlet.defenses.pipeline import profile as profiles
+from gauntlet.defenses.pipeline.finite_differences import Verdict, judge_gradients
 
 ALL_LOSSES: dict[str, Loss] = {**LOSSES, "dlr": dlr}
 """The untargeted losses of the attacks; targeted losses use the same logits."""
 DRAWS = 8
 """Number of passes over which gradients of a randomised pipeline are averaged."""
-DIRECTIONS = 8
-"""Number of random directions per sample."""
 REACH = 0.25
 """Step along a direction as a share of eps: that of an attack, at which quantised values show the slope that they hide."""
-DISAGREEMENT = 0.5
-"""Disagreement above which autograd is wrong for a sample: 0 is agreement, 1 zero against non-zero, 2 opposite signs."""
 SHARE = 0.25
-"""Share of the compared samples that must be wrong for the check to fire."""
+"""Share of the compared samples that must be wrong for the check to fire, and at least `LEAST`: a wrong gradient is wrong on most
+samples, and on a right one no more than single samples lie at kinks."""
+LEAST = 3
 UNSTABLE_DRAWS = 100
 UNSTABLE_RADIUS = 4 / 255
 _UNSTABLE_SAMPLES = 16
@@ -55,11 +53,19 @@ def unavailable_gradients(subject: Subject) -> Finding:
 
 
 def zero_gradient(subject: Subject) -> Finding:
-    """At an attack's start the gradient of a loss is zero or not finite for a sample (AutoAttack's checks; ART)."""
+    """At an attack's start the gradient of a loss is zero or not finite for a sample (AutoAttack's checks; ART).
+
+    Points that are misclassified are left out: an attack needs no gradient there, and ratio losses are constant at some of them.
+    """
     name, few = "zero-gradient", subject.few().right
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
     start = random_point(few.images, few.threat, few.draws(name))
+    with guarded(few.pipeline, 0), torch.no_grad():
+        right = few.logits(few.pipeline, start, few.labels, 0).argmax(1) == few.labels
+    few, start = few.of(right.nonzero().squeeze(1)), start[right]
+    if not len(few.labels):
+        return not_applicable(name, "Every sample is misclassified at the start of an attack.")
     shares: dict[str, float] = {}
     any_dead = torch.zeros_like(few.labels, dtype=torch.bool)
     for loss_name, loss in ALL_LOSSES.items():
@@ -85,42 +91,55 @@ def zero_gradient(subject: Subject) -> Finding:
 
 
 def finite_differences(subject: Subject) -> Finding:
-    """Autograd's slope along random directions differs from the pipeline's slope at the scale of an attack's steps."""
+    """Autograd's slope differs from the pipeline's at every scale, or a step along it gains no more than random steps."""
     name, few = "finite-differences", subject.few().right
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
-    distances = disagreement(few, few.pipeline)
-    if distances is None:
-        bridged = disagreement(few, few.view) if subject.declared else None
+    verdict = judged_gradients(few, few.pipeline)
+    if verdict is None:
+        bridged = judged_gradients(few, few.view) if subject.declared else None
         if bridged is None:
             return not_applicable(name, "There are no gradients, see unavailable-gradients.")
-        value = float(bridged[bridged.isfinite()].mean()) if bridged.isfinite().any() else math.nan
+        value = _mean_of(bridged.far)
         return reported(
             name,
             f"The pipeline has no gradient; BPDA's gradient differs from finite differences by {value:.2f} on average "
             "(0: the same, 1: no better than zero).",
             bpda_disagreement=value,
         )
-    judged = distances.isfinite()
-    wrong = judged & (distances > DISAGREEMENT)
+    count, wrong, lost = (int(which.sum()) for which in (verdict.far.isfinite(), verdict.wrong, verdict.lost))
+    curved = int(verdict.curved.sum())
     figures = {
-        "wrong": int(wrong.sum()),
-        "judged": int(judged.sum()),
-        "mean_disagreement": float(distances[judged].mean()) if judged.any() else math.nan,
+        "wrong": wrong,
+        "lost": lost,
+        "curved": curved,
+        "judged": count,
+        "mean_disagreement": _mean_of(verdict.far),
     }
-    summary = (
-        f"on {figures['wrong']} of {figures['judged']} samples (mean disagreement {figures['mean_disagreement']:.2f})"
+    least = max(LEAST, SHARE * count)
+    if wrong + lost >= least:
+        what = f"at every scale on {wrong} of {count} samples"
+        if lost:
+            what += f", and on {lost} at the step of an attack, where a step along the gradient gains no more than random steps"
+        return fired(
+            name,
+            "block",
+            f"Autograd and finite differences along random directions disagree {what}: the gradient does not show where the loss "
+            "rises. Attack without gradients: --attacks adaptive.",
+            needs=tuple(one for one in without_gradients(subject) if one in ("black-box", "transfer")),
+            evidence=figures,
+            samples=few.named(verdict.wrong | verdict.lost),
+        )
+    sentence = (
+        f"Autograd and finite differences agree on {count - wrong - curved} of {count} samples at the step of an attack"
     )
-    if figures["wrong"] < max(3, SHARE * figures["judged"]):
-        return passed(name, f"Autograd and finite differences disagree {summary}.", **figures)
-    return fired(
+    if curved < least:
+        return passed(name, f"{sentence}.", **figures)
+    return reported(
         name,
-        "block",
-        f"Autograd and finite differences along random directions disagree {summary}: the gradient does not show where the "
-        "loss rises. Attack by BPDA and without gradients: --attacks adaptive.",
-        needs=without_gradients(subject),
-        evidence=figures,
-        samples=few.named(wrong),
+        f"{sentence}, and on {curved} at smaller steps only: the function bends in between. On {curved - lost} of these a step "
+        "along the gradient gains more than random steps.",
+        **figures,
     )
 
 
@@ -157,7 +176,9 @@ def unstable_predictions(subject: Subject) -> Finding:
         for number in range(UNSTABLE_DRAWS):
             at = draws.at(step=torch.full_like(draws.step, number))
             noise = (2 * at.uniform(few.images.shape[1:], dtype=few.images.dtype) - 1) * UNSTABLE_RADIUS
-            value = cw(_logits(few, few.pipeline, (few.images + noise).clamp(0, 1), number), few.labels).double()
+            value = cw(
+                few.logits(few.pipeline, (few.images + noise).clamp(0, 1), few.labels, number), few.labels
+            ).double()
             total += ((value - clean).abs() / clean.abs()).nan_to_num(1.0).clamp_max(1)
     figure = float((total / UNSTABLE_DRAWS).mean())
     return reported(
@@ -174,7 +195,7 @@ def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss
     draws = DRAWS if subject.randomised else 1
     with guarded(model, 0):
         for number in range(draws):
-            shown = partial(_logits, subject, model, number=number)
+            shown = partial(subject.logits, model, labels=subject.labels, number=number)
             gradient = profiles.gradient(shown, images, subject.labels, loss)
             if gradient is None:
                 return None
@@ -182,70 +203,36 @@ def mean_gradient(subject: Subject, model: nn.Module, images: Tensor, loss: Loss
     return total
 
 
-def disagreement(subject: Subject, model: nn.Module) -> Tensor | None:
-    """Disagreement of autograd with finite differences, for each sample, float64 (N,) from 0 to 2; NaN where both are zero.
+def judged_gradients(subject: Subject, model: nn.Module) -> Verdict | None:
+    """Finite differences at the step of an attack, `REACH` · eps, and at smaller ones; None if there is no gradient.
 
-    The function is the logit of the likeliest wrong class minus the label's; directions are random signs, and the step is
-    `REACH` · eps in the threat model's norm. Both sides of a difference use the same draws of a randomised pipeline, and
-    draws are averaged. None if there is no gradient.
+    Both sides of a difference use the same draws of a randomised pipeline, and draws are averaged.
     """
-    step = _step(subject)
-    # Both ends are inside the box.
-    base = subject.images.clamp(min(step, 0.5), max(1 - step, 0.5))
-    rival = _rival(subject, model, base)
-    slope = mean_gradient(subject, model, base, rival)
-    if slope is None:
-        return None
-    draws = subject.draws("directions")
-    apart = torch.zeros(len(base), dtype=torch.float64, device=base.device)
-    size = torch.zeros_like(apart)
-    with guarded(model, 0), torch.no_grad():
-        for number in range(DIRECTIONS):
-            at = draws.at(step=torch.full_like(draws.step, number))
-            signs = 2.0 * at.integers(2, base.shape[1:]).to(base.dtype) - 1
-            ends = [_mean(subject, model, base + way * step * signs, rival) for way in (1, -1)]
-            measured = (ends[0] - ends[1]) / (2 * step)
-            said = (slope * signs).double().flatten(1).sum(1)
-            apart += (measured - said).abs()
-            size += torch.maximum(measured.abs(), said.abs())
-    return torch.where(size > 0, apart / size, torch.nan)
+    with guarded(model, 0):
+        return judge_gradients(
+            model,
+            subject.logits,
+            subject.images,
+            subject.labels,
+            subject.draws("directions"),
+            length=REACH * subject.threat.eps,
+            norm=subject.threat.norm,
+            draws=DRAWS if subject.randomised else 1,
+        )
 
 
-def _step(subject: Subject) -> float:
-    pixels = subject.images[0].numel()
-    return REACH * subject.threat.eps / {"Linf": 1, "L2": math.sqrt(pixels), "L1": pixels}[subject.threat.norm]
-
-
-def _rival(subject: Subject, model: nn.Module, base: Tensor) -> Loss:
-    """The logit of the likeliest wrong class at `base` minus the label's. A fixed class avoids a kink where it changes."""
-    with guarded(model, 0), torch.no_grad():
-        logits = _logits(subject, model, base, 0)
-    labels = subject.labels
-    other = logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
-
-    def loss(values: Tensor, own: Tensor) -> Tensor:
-        return (values.gather(1, other[:, None]) - values.gather(1, own[:, None])).squeeze(1)
-
-    return loss
+def _mean_of(values: Tensor) -> float:
+    known = values[values.isfinite()]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _mean(subject: Subject, model: nn.Module, points: Tensor, loss: Loss) -> Tensor:
     draws = DRAWS if subject.randomised else 1
-    values = [loss(_logits(subject, model, points, number), subject.labels).double() for number in range(draws)]
+    values = [
+        loss(subject.logits(model, points, subject.labels, number), subject.labels).double() for number in range(draws)
+    ]
     return torch.stack(values).mean(0)
 
 
 def _mean_loss(subject: Subject, points: Tensor) -> Tensor:
     return _mean(subject, subject.pipeline, points, cw)
-
-
-def _logits(subject: Subject, model: nn.Module, points: Tensor, number: int) -> Tensor:
-    """Logits of the K-class problem (N, K), with random numbers that depend on `number`, keyed or from torch."""
-    with torch.random.fork_rng(devices=_cuda(points)):
-        torch.manual_seed(number)
-        outputs = profiles.pass_over(model, points, number)
-    return reduced(outputs, subject.labels) if subject.pipeline.rejects else outputs
-
-
-def _cuda(points: Tensor) -> list[int]:
-    return [points.device.index or 0] if points.device.type == "cuda" else []

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.defenses.pipeline.profile import pass_over
 from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
@@ -99,6 +101,14 @@ class Subject:
         settings = {"randomised": self.randomised, "rejects": self.pipeline.rejects}
         judged = self.pipeline if model is None else model
         return Verifier(judged, self.images, self.labels, self.ids, threat, seed=self.seed, **settings)
+
+    def logits(self, model: nn.Module, points: Tensor, labels: Tensor, number: int) -> Tensor:
+        """Logits of the K-class problem (N, K), with random numbers that depend on `number`, keyed or from torch."""
+        cuda = [points.device.index or 0] if points.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(number)
+            outputs = pass_over(model, points, number)
+        return reduced(outputs, labels) if self.pipeline.rejects else outputs
 
     def draws(self, purpose: str) -> Draws:
         """Random numbers of a check, keyed by sample."""

@@ -178,8 +178,9 @@ class Workbench(Loader):
         pipeline, card = loaded.pipeline, loaded.defense.card
         count = 16 if card.samples is None else 2
         images, labels = (part[:count].to(self.device) for part in (loaded.data.images, loaded.data.labels))
-        profile = pipeline_profile(pipeline, images, labels)
-        seen = profile if pipeline.differentiable else pipeline_profile(pipeline.attack_view(), images, labels)
+        declared = not pipeline.differentiable
+        profile = pipeline_profile(pipeline, images, labels, judge=not declared)
+        seen = pipeline_profile(pipeline.attack_view(), images, labels, judge=False) if declared else profile
         masked = seen.gradients != "useful" or profile.takes_gradients
         # A confident softmax has no gradient left; beneath a declared one there are logits.
         masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)

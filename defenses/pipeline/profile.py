@@ -17,18 +17,23 @@ from torch.nn.functional import normalize
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import LOSSES, Loss
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong_at_small_scales
 
 PASSES = 5
 """Number of passes over the same images that are compared (AutoAttack's checks, Croce and Hein 2020)."""
 GAP = 1e-4
 """Largest L2 distance between normalised logits of two passes of a deterministic model (the same)."""
 _SAMPLES = 16
+_MOVED = 2.0**-6
+"""By how much pixels are moved before gradients are compared with differences at smaller steps."""
 
-Gradients = Literal["useful", "zero", "none"]
-"""`none`: autograd fails, or does not reach the input. `zero`: half of the images have a zero or non-finite gradient."""
+Gradients = Literal["useful", "wrong", "zero", "none"]
+"""`none`: autograd fails, or does not reach the input. `zero`: half of the images have a zero or non-finite gradient.
+`wrong`: on a quarter of the images it differs from finite differences at every small scale."""
 Outputs = Literal["scores", "probabilities", "labels"]
 """`labels`: the same two values in every row, the larger one once. `probabilities`: every row is a distribution."""
 
@@ -44,21 +49,33 @@ class PipelineProfile:
     outputs: Outputs = "scores"
 
 
-def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> PipelineProfile:
-    """Measure a pipeline on at most 16 of the images (N, C, H, W) with labels (N,)."""
+def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *, judge: bool = True) -> PipelineProfile:
+    """Measure a pipeline on at most 16 of the images (N, C, H, W) with labels (N,).
+
+    `judge`: whether gradients that exist are compared with finite differences. BPDA's are no derivatives, and are not.
+    """
     few, own = images[:_SAMPLES], labels[:_SAMPLES]
-    with guarded(pipeline, 0):
+    with guarded(pipeline, 0), full_float32():
         gap, _ = spread(pipeline, few)
         with torch.no_grad(), gradients_taken() as taken:
             outputs = pass_over(pipeline, few, 0)
         worst: Gradients = "useful"
         for loss in LOSSES.values():
-            gradients = gradient(lambda at: _logits(pipeline, at, own), few, own, loss)
+            gradients = gradient(lambda at: _logits(pipeline, at, own, 0), few, own, loss)
             if gradients is None:
                 worst = "none"
             elif worst != "none" and 2 * int(dead(gradients).sum()) >= len(few):
                 worst = "zero"
+        if judge and worst == "useful" and gap <= GAP and _wrong(pipeline, few, own):
+            worst = "wrong"
     return PipelineProfile(worst, gap > GAP, taken.calls > 0, kind_of_outputs(outputs))
+
+
+def _wrong(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> bool:
+    keys = Draws.start(sample_keys(0, "directions", [str(row) for row in range(len(images))], images.device))
+    base = interior(images, keys, _MOVED)
+    function = Slice.at(pipeline, _logits, base, labels, draws=1)
+    return 4 * int(wrong_at_small_scales(function, base, keys).sum()) >= max(len(images), 12)
 
 
 def kind_of_outputs(outputs: Tensor) -> Outputs:
@@ -94,9 +111,9 @@ def spread(model: nn.Module, images: Tensor) -> tuple[float, Tensor]:
     return float((unit - unit[0]).norm(dim=2).amax()) if len(images) else 0.0, passes.argmax(2)
 
 
-def _logits(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> Tensor:
-    outputs = pass_over(pipeline, images, 0)
-    return reduced(outputs, labels) if pipeline.rejects else outputs
+def _logits(model: nn.Module, images: Tensor, labels: Tensor, number: int) -> Tensor:
+    outputs = pass_over(model, images, number)
+    return reduced(outputs, labels) if getattr(model, "rejects", False) else outputs
 
 
 def gradient(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, loss: Loss) -> Tensor | None:

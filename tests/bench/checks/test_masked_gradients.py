@@ -65,9 +65,9 @@ def test_the_cheap_checks_are_silent_on_every_model_of_the_zoo(name):
 
 HIDDEN = {
     "scaled_logits": {"zero-gradient"},
-    "rounded_softmax": {"unavailable-gradients", "zero-gradient", "finite-differences"},
+    "rounded_softmax": {"unavailable-gradients", "zero-gradient"},
     "softmax": {"probabilities"},
-    "quantised_input": {"unavailable-gradients", "zero-gradient", "finite-differences"},
+    "quantised_input": {"unavailable-gradients", "zero-gradient"},
     "detached_input": {"unavailable-gradients"},
     "noisy_input": {"randomised-model"},
     "optimising": {"optimisation-at-test-time"},
@@ -122,25 +122,55 @@ def test_a_gradient_that_is_not_finite_is_as_bad_as_none():
 
 def test_finite_differences_agree_with_autograd_on_a_linear_model_to_rounding():
     one = subject(network(64, 10))
-    apart = gradients.disagreement(one, one.pipeline)
-    assert apart.max() < 1e-3
+    assert gradients.judged_gradients(one, one.pipeline).far.max() < 1e-3
+
+
+class Turned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
 
 
 def test_a_gradient_of_the_wrong_sign_is_noticed_by_finite_differences_alone():
-    class Turned(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
+    turned = masks.MaskedNetwork(named("cnn.trades_digits"), before=Turned.apply)
+    (flag,) = flags(run_checks(subject(turned)))
+    assert flag.name == "finite-differences"
+    assert flag.severity == "block"
+    # What stands in for missing gradients does not mend a wrong one.
+    assert flag.needs == ("black-box",)
+    figures = dict(flag.evidence)
+    assert figures["wrong"] == figures["judged"]
+    assert figures["mean_disagreement"] > 1.5
 
-        @staticmethod
-        def backward(ctx, gradient):
-            return -gradient
 
-    base = named("cnn.trades_digits")
-    turned = masks.MaskedNetwork(base, before=Turned.apply)
-    assert fired(run_checks(subject(turned))) == {"finite-differences"}
-    one = subject(turned)
-    assert gradients.disagreement(one, one.pipeline).mean() > 1.5
+def test_a_wrong_gradient_is_answered_by_the_search_that_every_standing_sample_faces():
+    turned, data = masks.MaskedNetwork(named("cnn.standard_digits"), before=Turned.apply), gauntlet.load_data("digits")
+    images, labels = data.images[:5], data.labels[:5]
+    usual = gauntlet.evaluate(turned, images, labels, threat="Linf:0.12", attacks="pgd(steps=2)")
+    adaptive = gauntlet.evaluate(turned, images, labels, threat="Linf:0.12", attacks="adaptive")
+    for found, lifted in ((usual, ()), (adaptive, ("black-box",))):
+        (flag,) = (flag for flag in found.flags if flag.name == "finite-differences")
+        assert flag.lifted_by == lifted
+    assert "ANSWERED finite-differences: by black-box" in repr(adaptive)
+    assert "BLOCK finite-differences" in repr(usual)
+    assert float(adaptive.robust_accuracy) <= float(usual.robust_accuracy)
+
+
+def test_a_network_that_bends_is_reported_and_not_accused():
+    found = gradients.finite_differences(subject(named("cnn.ibp_digits"), threat=ThreatModel("Linf", 0.3)))
+    assert found.result == "reported"
+    assert found.flag is None
+    assert "bends" in found.sentence
+    assert dict(found.evidence)["wrong"] == 0
+
+
+def test_a_ratio_loss_that_is_constant_beyond_the_boundary_is_no_zero_gradient():
+    for threat in (ThreatModel("Linf", 0.3), ThreatModel("L2", 2)):
+        assert gradients.zero_gradient(subject(named("cnn.standard_digits"), 64, threat=threat)).result == "passed"
 
 
 def test_the_gradient_of_bpda_is_reported_where_the_pipeline_has_none():
