@@ -74,6 +74,11 @@ def accept_baseline(
             yield f"{visible(cell.title)}: robust {int(cell.robust.sum())} of {cell.n}"
     else:
         yield from map(visible, done.changes or ("nothing changed",))
+    for cell in done.baseline.cells:
+        if cell.blocks:
+            yield visible(
+                f"{cell.title}: accepted although blocked by {', '.join(cell.blocks)}; gates will not fail for that"
+            )
     if ref := done.baseline.artifact:
         yield f"written: {done.path.with_name(ref.file)} ({ref.bytes / 1024:,.0f} KiB)"
     count, size = len(done.baseline.cells), done.path.stat().st_size / 1024

@@ -16,7 +16,7 @@ from gauntlet.leaderboard.report.notes import checks_off, verdict
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import fenced
 from gauntlet.leaderboard.results.escape import markdown as safe
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.record import DRAWS, CellResult
 from gauntlet.leaderboard.rows.references import Reference
 from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow
 
@@ -36,6 +36,12 @@ READING = (
     "boxes are compared among themselves. Rows marked – have no rank, for the reasons below.",
     "Passes are the forward / backward passes of all attacks together, a mean over the samples; s is the attacks' time in "
     "seconds.",
+)
+
+READING_RANDOMISED = (
+    f"Randomised models: clean counts the samples whose label is the most frequent of {DRAWS} predictions (a plurality), robust "
+    f"those whose label is more than half of {DRAWS} other predictions of the worst example, or of the clean image without one "
+    "(a majority). A sample can therefore be correct when clean and not robust although no attack changed it."
 )
 
 
@@ -74,7 +80,7 @@ def markdown_report(
         "\n".join(f"- {safe(line)}" for line in verdict(rows)),
         safe(checks_off("command line")) if context.checks == "none" else "",
         published_section(references),
-        _section("How to read it", READING),
+        _section("How to read it", [*READING, *([READING_RANDOMISED] if any(row.randomised for row in rows) else [])]),
         _section("Without rank", _unranked(rows)),
         classes_section(rows),
         corruptions_section(rows),

@@ -128,6 +128,13 @@ def test_a_change_that_masks_gradients_fails_early_and_whole_though_accuracy_ros
     # Half of the samples stand because of gradients that vanish; not one did before.
     assert read_baseline(Path("b.json")).cells[0].masked == 0
     assert snapshot(load_run(Path("whole"))).cells[0].masked > 797 / 2
+    # Accepting it is the way out, in the open.
+    Path("gauntlet-results/gate.json").unlink()
+    accepted = call("baseline", "accept", "whole", "--out=b.json", "--artifact")
+    assert "accepted although blocked by" in accepted.stdout
+    assert "blocked now by" in accepted.stdout
+    assert early(call).returncode == 0
+    assert "blocked as the baseline is: " in judged()[1]["sentence"]
 
 
 def test_the_lost_samples_are_those_that_a_full_run_has_as_lost(here, call, tiny):

@@ -172,3 +172,13 @@ def test_no_results_give_empty_tables_with_all_columns_and_types(tmp_path):
     files = write_leaderboard_files(tmp_path, [], CONTEXT)
     assert "No cells were run." in files.markdown.read_text("utf-8")
     assert read_leaderboard(files.leaderboard_csv).columns.tolist() == list(LEADERBOARD_DTYPES)
+
+
+def test_the_report_states_the_plurality_and_the_majority_where_a_model_is_randomised(tmp_path):
+    def report(randomised):
+        results = [result(bits(9, 5), cell_info(randomised=randomised))]
+        return write_leaderboard_files(tmp_path, results, CONTEXT).markdown.read_text("utf-8")
+
+    sentence = "correct when clean and not robust although no attack changed it"
+    assert sentence in report(randomised=True)
+    assert sentence not in report(randomised=False)
