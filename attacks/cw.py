@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.ops.box_projection import inner
 from gauntlet.attacks.ops.losses import Loss, cw
 from gauntlet.attacks.ops.norms import per_image
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -38,18 +39,23 @@ class State(NamedTuple):
     """float64; infinite until some c has succeeded."""
     success: Tensor
     """bool, whether the present c has succeeded."""
+    unit: Tensor
+    """float64, the constant that reaches the boundary of the linearised model; 1 before it is known, and without a gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CW(Rule[State]):
-    """Minimise ‖δ‖₂² + c · max(Z_y − max_{j≠y} Z_j + confidence, 0) by Adam, with a binary search over c for each sample.
+    """Minimise ‖δ‖₂² + c · u · max(Z_y − max_{j≠y} Z_j + confidence, 0) by Adam, with a binary search over c for each sample.
 
     `search_steps`: number of values of c; `steps`: number of iterations for each; `lr`: Adam's step in units of the pixel range,
-    which decays to `lr / 20` along a cosine within each search step; `c`: the first constant, multiplied by 10 until it succeeds.
+    which decays to `lr / 20` along a cosine within each search step; `c`: the first constant, multiplied by 10 until it succeeds,
+    in units of u = 2m/‖∇m‖², the least that reaches the boundary of a linear model; m is the margin of the clean image.
 
     Departures from the paper (sections V and VI) and the authors' code:
     - The box is kept by projection in pixel space (the paper's "projected gradient descent" of section V.B) instead of the
       change of variables by tanh, whose gradient vanishes for pixels at exactly 0 or 1: those pixels hardly ever move.
+    - The constant is in units that follow the model's logits, so that a factor on all of them, which changes no prediction, does
+      not change the search either.
     - The margin is exact for negative logits and two classes: the label is masked with −∞, not with −10 000 or 0.
     - Every slot stops and searches by itself. There is no early stop on the loss.
     - The step decays, and Adam's second moment is shared by the pixels of an image, so that the steps keep the direction of the
@@ -57,12 +63,12 @@ class CW(Rule[State]):
     - The smallest misclassified point over all iterates is kept, whichever constant found it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     search_steps: int = 9
     steps: int = 100
     lr: float = 0.02
-    c: float = 0.1
+    c: float = 2.0
     confidence: float = 0.0
 
     def __post_init__(self) -> None:
@@ -98,22 +104,28 @@ class CW(Rule[State]):
             low=real,
             high=real + math.inf,
             success=count.bool(),
+            unit=real + 1,
         )
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One iteration of Adam; at the end of a search step, the next constant."""
         hinge = self._hinge()
         logits, _, gradient = oracle.gradient(state.x, hinge)
-        success = state.success | (cw(logits, oracle.labels) > self.confidence)
-        total = 2 * (state.x - oracle.clean) + per_image(state.c.to(state.x.dtype), state.x) * gradient
+        gap = cw(logits, oracle.labels)
+        success = state.success | (gap > self.confidence)
+        # The first pass is made at the clean image.
+        steepness = inner(gradient, gradient)
+        first = (state.search == 0) & (state.iteration == 0) & (gap < 0) & (steepness > 0)
+        unit = torch.where(first, -2 * gap.to(torch.float64) / steepness, state.unit)
+        total = 2 * (state.x - oracle.clean) + per_image((state.c * unit).to(state.x.dtype), state.x) * gradient
         iteration = state.iteration + 1
-        first = _BETA1 * state.first + (1 - _BETA1) * total
+        moment = _BETA1 * state.first + (1 - _BETA1) * total
         size = total.to(torch.float64).flatten(1).square().mean(1)
         second = _BETA2 * state.second + (1 - _BETA2) * size
         decay = self.lr * (0.05 + 0.95 * (1 + torch.cos(math.pi * state.iteration / self.steps)) / 2)
         scale = decay / (1 - _BETA1**iteration) / ((second / (1 - _BETA2**iteration)).sqrt() + 1e-12)
-        x = (state.x - per_image(scale.to(state.x.dtype), state.x) * first).clamp(0, 1)
-        moved = state._replace(x=x, first=first, second=second, iteration=iteration, success=success)
+        x = (state.x - per_image(scale.to(state.x.dtype), state.x) * moment).clamp(0, 1)
+        moved = state._replace(x=x, first=moment, second=second, iteration=iteration, success=success, unit=unit)
         return self._next_constant(moved, oracle.clean)
 
     def _hinge(self) -> Loss:
@@ -136,6 +148,7 @@ class CW(Rule[State]):
             low=low,
             high=high,
             success=state.success & ~over,
+            unit=state.unit,
         )
 
 

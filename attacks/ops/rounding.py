@@ -47,18 +47,16 @@ def lead(logits: Tensor) -> Tensor:
     return best[:, 0] - best[:, 1]
 
 
-def allowed(logits: Tensor, share: float) -> Tensor:
-    """How far each of the logits (N, K) of a few images may move and still belong to the same model, (N, K).
+def difference(logits: Tensor, reference: Tensor) -> float:
+    """How far logits (N, K) of a few images are from the `reference`, as a share of what decides; NaN where one is not a number.
 
-    It is `share` of the largest `lead` of all images; the lower a class lies, the further it may move, by `share` of its distance
-    from the top. To this the resolution of the logit is added. Infinite where the logit is −∞.
+    A class's difference, less the resolution of the reference, is divided by the largest `lead` of all images and, the lower the
+    class lies, by its distance from the top in addition. −∞ differs from −∞ by nothing, and from any number without bound.
     """
-    top = logits.amax(1, keepdim=True)
-    scale = lead(logits).amax()
-    return share * (scale + (top - logits)) + RESOLUTION * torch.finfo(logits.dtype).eps * logits.abs()
-
-
-def same(logits: Tensor, reference: Tensor, share: float) -> bool:
-    """Whether logits (N, K) differ from the `reference` by no more than is `allowed`; −∞ only from −∞ by nothing. NaN: False."""
-    equal = logits == reference
-    return bool((equal | ((logits - reference).abs() <= allowed(reference, share)) & reference.isfinite()).all())
+    fixed = reference.to(torch.float64)
+    apart = (logits.to(torch.float64) - fixed).abs() - RESOLUTION * torch.finfo(reference.dtype).eps * fixed.abs()
+    scale = lead(fixed).amax() + (fixed.amax(1, keepdim=True) - fixed)
+    share = apart.clamp_min(0) / scale.clamp_min(torch.finfo(torch.float64).tiny)
+    moved = fixed.isinf() | logits.isinf()
+    share = torch.where(logits == reference, 0.0, torch.where(moved, torch.inf, share))
+    return float(share.amax())

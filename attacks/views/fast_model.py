@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
-from gauntlet.attacks.ops.rounding import same
+from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.attacks.views.guard import guarded
 
@@ -40,7 +40,7 @@ LAYOUT_WORK = 4e6
 PRECISION_WORK = 1e6
 """Multiplications for an image from which bfloat16 is chosen: below, it loses in batches under 64."""
 SAME = 1e-4
-"""The share of `gauntlet.attacks.ops.rounding.allowed` for a float32 form; logits differ by 1e-7 to 7e-7 of the largest."""
+"""Largest `gauntlet.attacks.ops.rounding.difference` of a float32 form; logits differ by 1e-7 to 7e-7 of the largest."""
 SIMILAR = 0.05
 """The same for a form in low precision; logits differ by 0.003 to 0.013 of the largest."""
 _FEW = 8
@@ -256,4 +256,4 @@ def _converted(
         except Exception:
             return None
     kept = wanted is None or (received is not None and bool((received.isfinite() | ~wanted.isfinite()).all()))
-    return form.requires_grad_(False) if kept and same(answers, logits, bound) else None
+    return form.requires_grad_(False) if kept and difference(answers, logits) <= bound else None

@@ -43,12 +43,19 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "randomised-model",
-        "5 passes over each batch give the same number of correct predictions, and normalised outputs within 1e-4",
+        "5 passes over each batch give the same number of correct predictions, and logits within 1e-4 of the margins",
         AUTOATTACK,
         "cheap",
         model.randomised_model,
     ),
     Check("probabilities", "outputs are not distributions", AUTOATTACK, "cheap", model.probabilities),
+    Check(
+        "flat-logits",
+        "the largest logit leads by 0.1 or more, for more than half of the samples",
+        "this project",
+        "cheap",
+        model.flat_logits,
+    ),
     Check("few-classes", "ratio losses need 3 classes, targeted ones 4", AUTOATTACK, "cheap", model.few_classes),
     Check(
         "unavailable-gradients",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from gauntlet.attacks.ops.rounding import lead
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.subject import (
     FEW,
@@ -17,6 +18,9 @@ from gauntlet.bench.checks.subject import (
 )
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
 from gauntlet.defenses.pipeline import profile as profiles
+
+FLAT = 0.1
+"""The lead of the largest logit below which classes have almost the same weight: e^0.1 is 1.1."""
 
 
 def eval_mode(subject: Subject) -> Finding:
@@ -42,7 +46,7 @@ def randomised_model(subject: Subject) -> Finding:
             differ[rows.cpu()] = (predictions != predictions[0]).any(0).cpu()
     figures = {"largest_gap": worst, "correct_differs_by": moved, "predictions_differ": int(differ.sum())}
     sentence = (
-        f"{profiles.PASSES} passes over each of {len(subject.labels)} images: normalised outputs differ by up to {worst:.2g}, "
+        f"{profiles.PASSES} passes over each of {len(subject.labels)} images: logits differ by up to {worst:.2g} of the margins, "
         f"and {figures['predictions_differ']} predictions change"
     )
     if worst <= profiles.GAP and not moved:
@@ -76,6 +80,34 @@ def probabilities(subject: Subject) -> Finding:
         "The outputs are probabilities, not logits: gradients vanish for confident predictions, and attacks look weak. "
         f"Return what goes into the softmax, or attack by {' and '.join(needs)}: --attacks adaptive.",
         needs=needs,
+    )
+
+
+def flat_logits(subject: Subject) -> Finding:
+    """The logits of most samples nearly agree, so that cross-entropy weighs all other classes alike, near and far.
+
+    Its gradient is the mean of the classes' gradients, weighted by their probabilities. Logits that are a thousand times as large
+    have the same predictions, and a gradient towards the nearest class.
+    """
+    name, few = "flat-logits", subject.few().right
+    if not len(few.labels):
+        return not_applicable(name, "No sample is classified correctly.")
+    with guarded(few.pipeline, 0), torch.no_grad():
+        flat = lead(profiles.pass_over(few.pipeline, few.images, 0)) < FLAT
+    count, total = int(flat.sum()), len(flat)
+    figures = {"flat": count, "samples": total}
+    if 2 * count <= total:
+        return passed(
+            name, f"The largest logit leads by {FLAT} or more for {total - count} of {total} samples.", **figures
+        )
+    return fired(
+        name,
+        "warn",
+        f"For {count} of {total} samples the largest logit leads by less than {FLAT}: cross-entropy weighs all other classes "
+        "alike, and attacks by it (fgsm, pgd, apgd, ddn) are weaker than on the same model with larger logits. Use attacks on "
+        "the margin, such as --attacks gauntlet.",
+        evidence=figures,
+        samples=few.named(flat),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.rounding import same
+from gauntlet.attacks.ops.rounding import difference
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.executors.executable import Block, Prepared, RunSettings
 from gauntlet.bench.planning.plan import resolve_plan
@@ -28,8 +28,7 @@ from gauntlet.leaderboard.results.record import Record
 Work: TypeAlias = Callable[[Request | PlanRequest], Generator[Message]]
 
 _TOLERANCE = 1e-3
-"""Allowed difference from the stored clean logits, as the share of `gauntlet.attacks.ops.rounding.allowed`: rounding on another
-device."""
+"""Allowed `gauntlet.attacks.ops.rounding.difference` from the stored clean logits: rounding on another device."""
 
 
 class StoredResultError(RuntimeError):
@@ -107,7 +106,7 @@ def _check_logits(prepared: Prepared, blocks: Sequence[Block], expected: StoredL
     now = verify.logits(verify.images).to(torch.float64).cpu()
     stored = torch.tensor(expected.logits, dtype=torch.float64)
     # Stored numbers have the resolution of the model's own.
-    if not same(now.float(), stored.float(), _TOLERANCE):
+    if not difference(now.float(), stored.float()) <= _TOLERANCE:
         raise StoredResultError(
             f"{prepared.cell.info.model} does not reproduce its stored clean logits (largest difference "
             f"{_largest(now - stored):.3g}), although weights and source are the same: code that it imports, or a library, "

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import LOSSES, Loss
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
@@ -26,7 +26,7 @@ from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong
 PASSES = 5
 """Number of passes over the same images that are compared (AutoAttack's checks, Croce and Hein 2020)."""
 GAP = 1e-4
-"""Largest L2 distance between normalised logits of two passes of a deterministic model (the same)."""
+"""Largest difference of two passes of a deterministic model, as a share of the margins (theirs: of normalised logits)."""
 _SAMPLES = 16
 _MOVED = 2.0**-6
 """By how much pixels are moved before gradients are compared with differences at smaller steps."""
@@ -104,11 +104,14 @@ def pass_over(model: nn.Module, images: Tensor, number: int) -> Tensor:
 
 
 def spread(model: nn.Module, images: Tensor) -> tuple[float, Tensor]:
-    """Compare `PASSES` passes over the same images: the largest L2 gap of normalised outputs, and predictions (P, N)."""
+    """Compare `PASSES` passes over the same images: their largest difference from the first one, and predictions (P, N).
+
+    It is that of `gauntlet.attacks.ops.rounding`, so that neither a constant on all logits nor absent classes hide it.
+    """
     with torch.no_grad():
         passes = torch.stack([pass_over(model, images, number) for number in range(PASSES)])
-    unit = normalize(passes.flatten(2).to(torch.float64), dim=2)
-    return float((unit - unit[0]).norm(dim=2).amax()) if len(images) else 0.0, passes.argmax(2)
+    worst = max(difference(one, passes[0]) for one in passes[1:]) if len(images) else 0.0
+    return worst, passes.argmax(2)
 
 
 def _logits(model: nn.Module, images: Tensor, labels: Tensor, number: int) -> Tensor:

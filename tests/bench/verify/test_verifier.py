@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gauntlet
-from builders import network
+from builders import Function, network
 from gauntlet.attacks.ops.random import active_draws
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -272,6 +272,14 @@ def test_nan_logits_on_a_clean_image_late_in_the_data_are_an_error():
     images[77] = 0.6
     with pytest.raises(CellFailedError, match="NonFiniteLogitsError"):
         evaluate(Undefined(), images, labels, threat=LINF, attacks="fgsm")
+
+
+def test_finite_logits_whose_sum_overflows_are_no_error_and_no_success():
+    images = torch.full((4, 1, 2, 2), 0.5)
+    high = Function(lambda x: torch.cat([x.flatten(1)[:, :1] + 3e38, torch.full((len(x), 3), 2e38)], 1)).eval()
+    found = gauntlet.evaluate(high, images, torch.zeros(4, dtype=torch.int64), threat="Linf:0.1", attacks="pgd")
+    assert found.robust.all()
+    assert found.per_attack["forwards_per_sample"].item() > 10
 
 
 def test_the_verifier_says_how_many_images_have_nan_logits():
