@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.box_projection import inner
-from gauntlet.attacks.ops.losses import Loss, cw
+from gauntlet.attacks.ops.losses import Loss, cw, misclassified
 from gauntlet.attacks.ops.norms import per_image
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import number, positive, whole_number
@@ -112,7 +112,7 @@ class CW(Rule[State]):
         hinge = self._hinge()
         logits, _, gradient = oracle.gradient(state.x, hinge)
         gap = cw(logits, oracle.labels)
-        success = state.success | (gap > self.confidence)
+        success = state.success | (misclassified(logits, oracle.labels) & (gap >= self.confidence))
         # The first pass is made at the clean image.
         steepness = inner(gradient, gradient)
         first = (state.search == 0) & (state.iteration == 0) & (gap < 0) & (steepness > 0)

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.losses import cw, named_loss
+from gauntlet.attacks.ops.losses import misclassified, named_loss
 from gauntlet.attacks.ops.norms import distance, per_image, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -77,7 +77,7 @@ class DDN(Rule[State]):
         cosine = (1 + torch.cos(math.pi * oracle.step.to(torch.float64) / self.steps)) / 2
         alpha = self.step_size * (0.01 + 0.99 * cosine)
         delta = state.x - clean + per_image(alpha.to(clean.dtype), clean) * direction
-        wrong = cw(logits, oracle.labels) > 0
+        wrong = misclassified(logits, oracle.labels)
         radius = state.radius * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
         radius = torch.minimum(radius, distance(torch.where(clean < 0.5, 1.0, 0.0), clean, "L2"))
         x = clean + per_image(radius.to(clean.dtype), clean) * steepest(delta, "L2")

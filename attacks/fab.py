@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.box_projection import inner, move_to_hyperplane
-from gauntlet.attacks.ops.losses import cw
+from gauntlet.attacks.ops.losses import misclassified
 from gauntlet.attacks.ops.norms import distance, per_image
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import boolean, number, share, whole_number
@@ -133,7 +133,7 @@ class FAB(Rule[State]):
         rank = oracle.restart % self._targets
         logits, nearest = look(nearest_of(state), state.x, oracle, rank, searching)
         closer = state.closer | (oracle.slots.distance < before)
-        wrong = cw(logits, oracle.labels) > 0
+        wrong = misclassified(logits, oracle.labels)
         back = oracle.clean + self.beta * (state.x - oracle.clean)
         # Evaluating the point to which it is pulled back costs one pass in ten, if all classes are examined anyway.
         pull = wrong & (nearest.place == 1) & ~state.pulled & ~searching & (not self.targeted)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.box_projection import dual_size, shrink_to_ball
-from gauntlet.attacks.ops.losses import cw
+from gauntlet.attacks.ops.losses import cw, misclassified
 from gauntlet.attacks.ops.norms import distance, per_image, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import boolean, number, positive, whole_number
@@ -73,9 +73,9 @@ class FMN(Rule[State]):
     def step(self, state: State, oracle: Oracle) -> State:
         """The radius first, then the iterate."""
         clean, norm = oracle.clean, oracle.threat.norm
-        value, gradient = oracle.gradient(state.x, cw)[1:]
+        logits, value, gradient = oracle.gradient(state.x, cw)
         size = distance(state.x, clean, norm)
-        wrong = value > 0
+        wrong = misclassified(logits, oracle.labels)
         best = torch.where(wrong, torch.minimum(state.best, size), state.best)
         slope = dual_size(gradient, norm).clamp_min(torch.finfo(torch.float64).tiny)
         ahead = size + value.abs().to(torch.float64) / slope

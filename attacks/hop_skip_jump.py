@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from gauntlet.attacks.ops.losses import misclassified
 from gauntlet.attacks.ops.norms import distance, per_image, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -117,7 +118,7 @@ class HopSkipJump(Rule[State]):
         """One query of each slot, in whichever phase it is."""
         direction = self._directions(state, oracle)
         point = self._query(state, direction, oracle)
-        wrong = oracle.logits(point).argmax(1) != oracle.labels
+        wrong = misclassified(oracle.logits(point), oracle.labels)
         # The box cuts probes short: the direction that was evaluated counts.
         asked = (point - state.x) / per_image(state.length.clamp_min(1e-30), point).to(point.dtype)
         return self._answered(state, point, asked, wrong, oracle)

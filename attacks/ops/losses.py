@@ -25,6 +25,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None]).squeeze(1) - largest_other(logits, labels)
 
 
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the first of the largest logits is not the label's, bool (N,): what oracle and verifier count, ties included."""
+    return logits.argmax(1) != labels
+
+
 def ce(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy."""
     return cross_entropy(logits, labels, reduction="none")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
-from gauntlet.attacks.ops.losses import Loss, margin
+from gauntlet.attacks.ops.losses import Loss, margin, misclassified
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.rounding import resolution
@@ -208,7 +208,7 @@ class Oracle:
         counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
         # Logits that are not finite do not defend: the verifier evaluates the point and reports them.
         # −∞ of classes that take no part is in order, and the sum of finite logits may overflow: the largest one tells.
-        wrong = (logits.argmax(1) != labels) | ~full.amax(1).isfinite()
+        wrong = misclassified(logits, labels) | ~full.amax(1).isfinite()
         if self.minimum_norm:
             size = distance(x, slots.clean, self.threat.norm)
             success = wrong & (size < slots.distance) & plain

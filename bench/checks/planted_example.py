@@ -147,7 +147,8 @@ def plant_examples(subject: Subject) -> tuple[Readout, Tensor]:
         features = torch.stack([_features(subject, layer, points) for points in (hidden_points, images, *around)], 1)
     logits = reduced(outputs, subject.labels) if subject.pipeline.rejects else outputs
     top = logits.scatter(1, subject.labels[:, None], -torch.inf)
-    scale = (logits.gather(1, subject.labels[:, None]).squeeze(1) - top.amax(1)).double().clamp_min(1e-3)
+    scale = (logits.gather(1, subject.labels[:, None]).squeeze(1) - top.amax(1)).double()
+    scale = scale.clamp_min(1e-3 * float(scale.amax().clamp_min(torch.finfo(torch.float32).tiny)))
     values = -torch.ones(features.shape[:2], dtype=torch.float64, device=images.device)
     values[:, 0] = REACH
     lift = torch.cat([features.double(), torch.ones_like(features[..., :1]).double()], 2)
