@@ -22,6 +22,8 @@ _NORMALISATION = re.compile(rf"--(mean|std) ({_NUMBER}(?:,{_NUMBER})*)(?: and --
 _VALUED = ("attacks", "checks", "precision", "weights")
 """Options whose value is quoted in Python."""
 _RENAMED = {"out": "store"}
+_MOST = 5
+"""Number of rows that are named one by one."""
 _CHECKS_OFF = (
     "The checks were off (--checks none): whether gradients are masked and whether the figures can be trusted was not looked "
     "at. Use --checks default."
@@ -62,20 +64,22 @@ def evaluation_notes(row: LeaderboardRow) -> tuple[str, ...]:
 
 
 def row_notes(rows: Sequence[LeaderboardRow], surface: Surface) -> list[str]:
-    """A sentence for each row without rank, then one for each piece of advice, with the rows that it concerns."""
+    """Why rows have no rank, then what flags advise: each sentence once, with the rows that it concerns."""
     shown = [row for row in rows if not _corruptions_only(row)]
-    title = titles(shown)
-    lines = [
-        f"{title(row)} has no rank: {why(found)}"
-        for row in shown
-        if (found := [reason for reason in reasons(row) if reason.blocks])
-    ]
-    advice: dict[tuple[str, str], list[str]] = {}
+    missing: dict[str, list[LeaderboardRow]] = {}
+    advice: dict[tuple[str, str], list[LeaderboardRow]] = {}
     for row in shown:
-        for reason in reasons(row):
+        found = reasons(row)
+        if blocking := [reason for reason in found if reason.blocks]:
+            missing.setdefault(why(blocking), []).append(row)
+        for reason in found:
             if not reason.blocks:
-                advice.setdefault((reason.name, reason.sentence), []).append(title(row))
-    lines += [f"{', '.join(names)} ({name}): {_lower(sentence)}" for (name, sentence), names in advice.items()]
+                advice.setdefault((reason.name, reason.sentence), []).append(row)
+    lines = [
+        f"{_named(members, shown)} {'has' if len(members) == 1 else 'have'} no rank: {text}"
+        for text, members in missing.items()
+    ]
+    lines += [f"{_named(members, shown)} ({name}): {_lower(sentence)}" for (name, sentence), members in advice.items()]
     return [visible(phrased(line, surface)) for line in lines]
 
 
@@ -105,10 +109,10 @@ def verdict(rows: Sequence[LeaderboardRow]) -> list[str]:
         lines.append(
             f"{among}{title(best)} keeps {formatting.percent(best.robust)} %{_interval(best)} under the strongest attack{tied}"
         )
-    unranked = [f"{title(row)} ({_short(row)})" for row in shown if row.rank is None]
+    unranked = [row for row in shown if row.rank is None]
     if unranked:
         count = "1 row has" if len(unranked) == 1 else f"{len(unranked)} rows have"
-        without = f"{count} no rank: {_some(unranked)}"
+        without = f"{count} no rank: {_by_reason(unranked, title)}"
         lines = [*lines[:-1], f"{lines[-1]}; {without}" if lines else without]
     return [visible(f"{line}.") for line in lines]
 
@@ -131,6 +135,20 @@ def titles(rows: Sequence[LeaderboardRow]) -> Callable[[LeaderboardRow], str]:
         return f"{row.title} ({place})" if place else row.title
 
     return title
+
+
+def _named(members: Sequence[LeaderboardRow], rows: Sequence[LeaderboardRow]) -> str:
+    """The names of some of the rows; a model and defense all of whose rows are members is named once."""
+    title = titles(rows)
+    others = {row.title for row in rows if row not in members}
+    return _some(list(dict.fromkeys(title(row) if row.title in others else row.title for row in members)))
+
+
+def _by_reason(rows: Sequence[LeaderboardRow], title: Callable[[LeaderboardRow], str]) -> str:
+    """The rows with the name of their reason; of many rows, how many have each reason."""
+    if len(rows) <= _MOST:
+        return ", ".join(f"{title(row)} ({_short(row)})" for row in rows)
+    return ", ".join(f"{count} for {reason}" for reason, count in Counter(map(_short, rows)).items())
 
 
 def _corruptions_only(row: LeaderboardRow) -> bool:
@@ -158,8 +176,8 @@ def _short(row: LeaderboardRow) -> str:
     return next((reason.name for reason in reasons(row) if reason.blocks), row.status)
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")
 
 
 def _lower(sentence: str) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 MIN_NAME_WIDTH = 12
 """Width to which a column of names is shortened at most."""
 
-_THROUGH = 0.3
-"""Cost of cutting through a part of a name, in its characters."""
+_END_ALONE = 0.4
+"""Cost of leaving the end alone of a part of a name (of `digits`, `…its`), in its characters."""
 _OFF_MIDDLE = 0.01
-"""Cost of each character that is kept on one side more than on the other."""
+"""The same for each character that is kept on one side more than on the other, where nothing is shared."""
 _PART = re.compile(r"[A-Za-z0-9]+|.", re.DOTALL)
 
 
@@ -65,14 +65,14 @@ def _cut(text: str, width: int, shares: Mapping[str, int]) -> str:
     excess = text_width(text) - width
     if excess <= 0:
         return text
-    costs, places, edges = [0.0], [0], [0.0]
+    costs, places, cuts = [0.0], [0], [0.0]
     for part in _PART.findall(text):
         rarity = 1 / shares[part]
         for character in part:
             costs.append(costs[-1] + rarity)
             places.append(places[-1] + _character_width(character))
-            edges.append(_THROUGH * rarity)
-        edges[-1] = 0.0
+            cuts.append(rarity)
+        cuts[-1] = 0.0
     best = math.inf, 0, len(text)
     end = 0
     for start in range(len(text)):
@@ -80,9 +80,11 @@ def _cut(text: str, width: int, shares: Mapping[str, int]) -> str:
             end += 1
         if places[end] - places[start] <= excess:
             break
-        lost = costs[end] - costs[start] + edges[start] + edges[end] + _OFF_MIDDLE * abs(start + end - len(text))
-        best = min(best, (lost, start, end))
-    return f"{text[: best[1]]}…{text[best[2] :]}"
+        lost = costs[end] - costs[start]
+        off_middle = _OFF_MIDDLE * abs(start + end - len(text)) * (lost / (end - start)) ** 2
+        # Of equals the last: an ellipsis at the end of names reads best.
+        best = min(best, (round(lost + _END_ALONE * cuts[end] + off_middle, 2), -start, end))
+    return f"{text[: -best[1]]}…{text[best[2] :]}" if best[1] else f"…{text[best[2] :]}"
 
 
 def _joined(line: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:

@@ -109,6 +109,18 @@ def test_advice_on_ranked_rows_is_said_once_with_all_its_rows():
     assert lines == ["a, b (black-box-access): only the outputs can be observed."]
 
 
+def test_rows_without_rank_for_the_same_reason_share_a_sentence():
+    results = [
+        result(bits(20, 9), cell_info(name, defense="jpeg", threat=threat), flags=[ZERO])
+        for name in ("a", "b")
+        for threat in ("Linf:0.1", "L2:1")
+    ]
+    (line,) = noted(*results)
+    assert line.startswith("a × jpeg, b × jpeg have no rank: gradients are zero")
+    (line,) = noted(*results, result(bits(20, 9), cell_info("b", defense="jpeg")))
+    assert line.startswith("a × jpeg, b × jpeg (Linf:0.1), b × jpeg (L2:1) have no rank: ")
+
+
 def test_a_clean_accuracy_at_chance_is_said():
     def line(right, n=20):
         label = np.arange(n) % 10
@@ -154,6 +166,13 @@ def test_the_verdict_names_the_best_row_and_those_without_rank():
 def test_rows_that_cannot_be_told_from_the_best_are_named():
     (line,) = told(*(result(bits(100, k), cell_info(name)) for name, k in (("a", 72), ("b", 70), ("d", 1))))
     assert line == "a keeps 72.0 % [62.1, 80.5] under the strongest attack; not significantly worse: b."
+
+
+def test_of_many_rows_without_rank_the_reasons_are_counted():
+    results = [result(bits(20, 9), cell_info(f"net{k}"), flags=[ZERO]) for k in range(5)]
+    assert told(*results, result((), cell_info("last"), error="no")) == [
+        "6 rows have no rank: 5 for zero-gradient, 1 for error."
+    ]
 
 
 def test_without_any_rank_only_that_is_said():
