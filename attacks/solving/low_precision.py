@@ -27,11 +27,13 @@ def solve_fast(
     meter: Meter,
     views: Mapping[str, nn.Module] | None = None,
     rejects: bool = False,
+    progress: Callable[[float], None] | None = None,
 ) -> Iterator[Outcome]:
     """`solve` on a form of the model; each outcome is yielded as soon as it is known.
 
     If the form is in low precision, samples that survive are attacked again on `fast.full`, by the same attack with the same
-    random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks.
+    random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks. `progress` sees the
+    first attack alone.
     """
     run = functools.partial(
         solve,
@@ -44,10 +46,10 @@ def solve_fast(
         rejects=rejects,
     )
     if fast.full is None:
-        yield from run(fast.module, task, verify)
+        yield from run(fast.module, task, verify, progress=progress)
         return
     standing: list[Outcome] = []
-    for outcome in run(fast.module, task, verify):
+    for outcome in run(fast.module, task, verify, progress=progress):
         if outcome.adversarial is not None:
             yield outcome
             continue

@@ -8,7 +8,7 @@ and blocks stored, as early as full batches allow. When memory runs out the batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from gauntlet.attacks.solving.stage_queue import (
     step,
 )
 from gauntlet.attacks.solving.task import Outcome, Task, Verification, Verify
+from gauntlet.attacks.solving.work_done import WorkDone
 
 __all__ = ["Meter", "Outcome", "Stage", "Task", "Verification", "Verify", "solve"]
 
@@ -51,6 +52,7 @@ def solve(
     meter: Meter | None = None,
     views: Mapping[str, nn.Module] | None = None,
     rejects: bool = False,
+    progress: Callable[[float], None] | None = None,
 ) -> Iterator[Outcome]:
     """Run a rule, or the stages of a cascade, on all samples of `task`, and yield each outcome as soon as it is known.
 
@@ -58,7 +60,8 @@ def solve(
     a restart only (a randomised model yields a candidate at almost every step, and each verification costs many draws).
     `classes`: number of classes of the model, for rules that depend on it; towards a class, rules see two. `views`: modules
     that stages may see in place of the model, by name. `rejects`: the last output of the model is the rejection, see
-    `gauntlet.attacks.views.rejection_view`. Raises ValueError for a batch size below 1.
+    `gauntlet.attacks.views.rejection_view`. `progress` is called now and then with the share of the work that is done. Raises
+    ValueError for a batch size below 1.
     """
     whole_number("batch_size", batch_size, 1)
     meter = meter or Meter()
@@ -74,6 +77,7 @@ def solve(
             outcome.forwards = 1
     shared = Shared(model, task, verify, verify_every, watch, views or {}, rejects)
     queues[0].waiting.extend(range(len(task.ids)))
+    work = WorkDone(queues, progress) if progress is not None else None
     while (queue := _next(queues, batch_size)) is not None:
         try:
             departures = _advance(queue, shared, batch_size, meter)
@@ -84,10 +88,15 @@ def solve(
             continue
         place = queues.index(queue)
         for outcome, broken in _settle(outcomes, queue, departures):
-            if broken or (following := _following(queues[place + 1 :], outcome)) is None:
+            following = None if broken else _following(queues, place, outcome)
+            if work is not None:
+                work.left(place, outcome, following, broken=broken)
+            if following is None:
                 yield outcome
             else:
-                following.waiting.append(outcome.sample)
+                queues[following].waiting.append(outcome.sample)
+        if work is not None:
+            work.update()
 
 
 def _clean_logits(model: nn.Module, task: Task, batch_size: int, meter: Meter) -> tuple[Tensor, int]:
@@ -121,9 +130,10 @@ def _advance(queue: StageQueue, shared: Shared, batch_size: int, meter: Meter) -
     return departures
 
 
-def _following(queues: Sequence[StageQueue], outcome: Outcome) -> StageQueue | None:
-    """The first of the queues whose stage faces the sample."""
-    return next((queue for queue in queues if queue.stage.when is None or queue.stage.when(outcome)), None)
+def _following(queues: Sequence[StageQueue], place: int, outcome: Outcome) -> int | None:
+    """The number of the first queue after `place` whose stage faces the sample."""
+    later = ((number, queues[number].stage.when) for number in range(place + 1, len(queues)))
+    return next((number for number, when in later if when is None or when(outcome)), None)
 
 
 def _settle(

@@ -98,6 +98,13 @@ class StageQueue:
         batches = (self.parked, self.running, self.closing)
         return len(self.waiting) + size(self.resting) + sum(size(one and one.slots) for one in batches)
 
+    @property
+    def steps(self) -> int:
+        """Steps that the slots of the stage have made, over all restarts."""
+        batches = [one.slots for one in (self.parked, self.running, self.closing) if one is not None]
+        held = [*batches, *([self.resting] if self.resting is not None else [])]
+        return sum(int((slots.step + slots.restart * self.stage.rule.budget).sum()) for slots in held)
+
 
 Departures = tuple[Slots, Tensor]
 """Slots that leave the stage, and bool (N,), which of them are broken."""

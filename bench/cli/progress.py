@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -17,40 +17,81 @@ from rich.progress import (
 )
 
 
+@dataclass
+class _CellBar:
+    """The bar of the cell that is running."""
+
+    task: TaskID
+    samples: int | None
+    finished: int = 0
+    before: int = 0
+    """Samples that were finished when the attack on the others began."""
+    worked: float = 0.0
+    """Share of the work on the others."""
+
+    @property
+    def completed(self) -> float:
+        """Finished samples, or the same work on all of them if that is more."""
+        if self.samples is None:
+            return self.finished
+        return min(self.samples, max(self.finished, self.before + self.worked * (self.samples - self.before)))
+
+
 class Bars:
-    """A bar for all cells, and one for the cell that is running."""
+    """A bar for all cells, and one for the cell that is running. Both move with its work, and its count with finished samples."""
 
     def __init__(self, progress: Progress, cells: int) -> None:
         self._progress = progress
-        self._overall = progress.add_task("cells", total=cells)
-        self._current: TaskID | None = None
+        self._cells, self._done = cells, 0
+        self._overall = progress.add_task("cells", total=cells, count=f"0/{cells}")
+        self._cell: _CellBar | None = None
 
     def begin(self, title: str, samples: int | None) -> None:
         """Show a bar for a cell with so many samples; None: their number is not known."""
-        self._current = self._progress.add_task(title, total=samples)
+        self._cell = _CellBar(self._progress.add_task(title, total=samples, count=_count(0, samples)), samples)
 
     def advance(self, samples: int) -> None:
-        """Move the bar of the cell."""
-        if self._current is not None:
-            self._progress.advance(self._current, samples)
+        """So many more samples of the cell are finished."""
+        if self._cell is not None:
+            self._cell.finished += samples
+            self._show(self._cell)
+
+    def work(self, share: float) -> None:
+        """This share, in 0..1, of the work on the samples that were not finished at first is done."""
+        if self._cell is not None:
+            if not self._cell.worked:
+                self._cell.before = self._cell.finished
+            self._cell.worked = share
+            self._show(self._cell)
 
     def end(self, line: str) -> None:
         """Replace the bar of the cell by a line."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if self._current is not None:
-            self._progress.remove_task(self._current)
-        self._progress.advance(self._overall)
+        if self._cell is not None:
+            self._progress.remove_task(self._cell.task)
+            self._cell = None
+        self._done += 1
+        self._progress.update(self._overall, completed=self._done, count=_count(self._done, self._cells))
+
+    def _show(self, cell: _CellBar) -> None:
+        completed = cell.completed
+        self._progress.update(cell.task, completed=completed, count=_count(cell.finished, cell.samples))
+        self._progress.update(self._overall, completed=self._done + (completed / cell.samples if cell.samples else 0))
+
+
+def _count(finished: int, total: int | None) -> str:
+    return f"{finished}/{'?' if total is None else total}"
 
 
 @contextmanager
-def progress_bars(cells: int) -> Iterator[Bars]:
+def progress_bars(cells: int, console: Console | None = None) -> Iterator[Bars]:
     """Bars on standard error, as long as the context is open."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
         yield Bars(progress, cells)

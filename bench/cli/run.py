@@ -70,6 +70,7 @@ def execute(options: Mapping[str, Any]) -> int:
     engine = _engine(config)
     failed, unmet = [], []
     for cell, tell in _progress(engine, engine.run.plan.cells):
+        engine.worker.watch = tell.work
         result = engine.cell(cell, tell.advance)
         tell.end(_result_line(result))
         if result.error is not None:
@@ -149,6 +150,11 @@ class _Tell:
         """So many more samples are finished."""
         if self._bars is not None:
             self._bars.advance(samples)
+
+    def work(self, share: float) -> None:
+        """This share of the work on the other samples is done."""
+        if self._bars is not None:
+            self._bars.work(share)
 
     def end(self, line: str) -> None:
         """The cell is finished."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -26,6 +26,9 @@ from gauntlet.defenses.certificates.certify import UnsupportedModelError, certif
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Stats
+
+_TOGETHER = 20
+"""Samples that are certified together: as fast as a whole block, and a bar moves."""
 
 
 @runtime_checkable
@@ -62,6 +65,14 @@ class Certificate(Executable):
         """
         prepared, verify = batch.prepared, batch.verify
         own = prepared.defended.model
+        done, every = 0, len(verify.labels)
+
+        def proven(count: int) -> None:
+            nonlocal done
+            done += count
+            if batch.settings.watch is not None:
+                batch.settings.watch(done / every)
+
         for number, place in enumerate(batch.places):
             with peak_memory(batch.settings.device) as peak:
                 began = synchronised_time()
@@ -69,7 +80,7 @@ class Certificate(Executable):
                 if isinstance(own, CertifiesItself):
                     certified, outcomes = _by_itself(own, self.threat, verify, rows)
                 else:
-                    certified, outcomes = _proven(prepared, self, verify, rows)
+                    certified, outcomes = _proven(prepared, self, verify, rows, proven)
                 whole = None
                 if certified is not None:
                     whole = torch.zeros(len(place), dtype=torch.bool, device=rows.device)
@@ -95,28 +106,33 @@ def _by_itself(
 
 
 def _proven(
-    prepared: Prepared, attack: Certificate, verify: Verifier, rows: Tensor
+    prepared: Prepared, attack: Certificate, verify: Verifier, rows: Tensor, progress: Callable[[int], None]
 ) -> tuple[Tensor | None, list[Outcome]]:
-    outcomes = [Outcome(sample) for sample in rows.tolist()]
-    try:
-        proof = certify(
-            prepared.defended.model,
-            verify.images[rows],
-            verify.labels[rows],
-            attack.threat,
-            ids=[verify.ids[row] for row in rows.tolist()],
-            time_limit=attack.time_limit,
-        )
-    except UnsupportedModelError:
-        return None, outcomes
-    chosen = proof.found.to(rows.device).nonzero().squeeze(1)
-    if len(chosen):
-        points = proof.witness.to(verify.images)[chosen]
-        verdict = verify(points, rows[chosen], torch.zeros_like(chosen))
-        for place, point, won in zip(chosen.tolist(), points, verdict.success.tolist(), strict=True):
-            if won:
-                outcomes[place].adversarial = point.clone()
-    return proof.certified.to(rows.device), outcomes
+    """Certify the samples a few at a time; `progress` is called with their number."""
+    outcomes = {sample: Outcome(sample) for sample in rows.tolist()}
+    certified = [rows[:0].bool()]
+    for part in rows.split(_TOGETHER):
+        try:
+            proof = certify(
+                prepared.defended.model,
+                verify.images[part],
+                verify.labels[part],
+                attack.threat,
+                ids=[verify.ids[row] for row in part.tolist()],
+                time_limit=attack.time_limit,
+            )
+        except UnsupportedModelError:
+            return None, [Outcome(sample) for sample in rows.tolist()]
+        certified.append(proof.certified.to(rows.device))
+        chosen = proof.found.to(rows.device).nonzero().squeeze(1)
+        if len(chosen):
+            points = proof.witness.to(verify.images)[chosen]
+            verdict = verify(points, part[chosen], torch.zeros_like(chosen))
+            for sample, point, won in zip(part[chosen].tolist(), points, verdict.success.tolist(), strict=True):
+                if won:
+                    outcomes[sample].adversarial = point.clone()
+        progress(len(part))
+    return torch.cat(certified), [*outcomes.values()]
 
 
 def build(threat: ThreatModel, *, time_limit: float = 10.0) -> Certificate:

@@ -40,6 +40,8 @@ class RunSettings:
     """None: chosen by the size of an image."""
     fresh: bool = False
     keep_adversarials: bool = True
+    watch: Callable[[float], None] | None = None
+    """Called now and then with the share of the work on these blocks that is done, in 0..1."""
 
     def slots(self, image: Tensor) -> int:
         """Number of samples to attack at once, for images of this shape (C, H, W): about a million pixels in total.

@@ -95,6 +95,7 @@ class NativeExecutable(Executable):
                 meter=meter,
                 views=prepared.views,
                 rejects=prepared.defended.rejects,
+                progress=batch.settings.watch,
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]

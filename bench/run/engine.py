@@ -62,7 +62,8 @@ class Engine:
                 f"precision='float16' is for CUDA, but the device is {self.settings.device}: use auto, bfloat16 or float32"
             )
         self.workbench = Workbench(self.settings.device, config.precision, config.checks, Store(config.out))
-        self.work = Worker(self.workbench).work
+        self.worker = Worker(self.workbench)
+        self.work = self.worker.work
         self.dry = dry
         self._noted: set[str] = set()
         context = self._context(plan, command, started)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -27,15 +27,29 @@ def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSett
     As many blocks as fit into memory are attacked together, so that batches stay full. Close the generator in every case: that
     restores the model and the global random generator.
     """
-    size = image_bytes(prepared.data.images)
+    size, done = image_bytes(prepared.data.images), 0
+    every = sum(len(block.indices) for block in blocks)
+    for together in _groups(blocks, MEMORY_LIMIT // size):
+        count = sum(len(block.indices) for block in together)
+        yield from _attack(prepared, together, replace(settings, watch=_part(settings.watch, done, count, every)))
+        done += count
+
+
+def _groups(blocks: Sequence[Block], most: int) -> Iterator[list[Block]]:
+    """Successive blocks of at most `most` samples together, but at least one block."""
     together: list[Block] = []
     for block in blocks:
-        if together and size * (sum(len(one.indices) for one in together) + len(block.indices)) > MEMORY_LIMIT:
-            yield from _attack(prepared, together, settings)
+        if together and sum(len(one.indices) for one in together) + len(block.indices) > most:
+            yield together
             together = []
         together.append(block)
     if together:
-        yield from _attack(prepared, together, settings)
+        yield together
+
+
+def _part(watch: Callable[[float], None] | None, done: int, count: int, every: int) -> Callable[[float], None] | None:
+    """What watches `count` of `every` samples, of which `done` are finished before."""
+    return None if watch is None else lambda share: watch((done + share * count) / every)
 
 
 def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:

@@ -38,8 +38,9 @@ class StoredResultError(RuntimeError):
 class Worker:
     """Answers requests with the models, data and defenses that a workbench loads."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
+    def __init__(self, bench: Workbench, watch: Callable[[float], None] | None = None) -> None:
+        """`watch`: called now and then with the share of a request's blocks that is done, in 0..1, while they are attacked."""
+        self.bench, self.watch = bench, watch
 
     def work(self, request: Request | PlanRequest) -> Generator[Message]:
         """The messages for a request: `PreparedCell`, then a record and progress for each block. A plan request gives `Planned`.
@@ -77,7 +78,7 @@ class Worker:
         if request.expected is not None:
             _check_logits(prepared, blocks, request.expected)
         wanted = [block for block in blocks if block.key in set(request.run)]
-        settings = RunSettings(bench.device, request.batch_size)
+        settings = RunSettings(bench.device, request.batch_size, watch=self.watch)
         with closing(attack_blocks(prepared, wanted, settings)) as records:
             for record in records:
                 kept = record if request.keep_adversarials else without_examples(record)
