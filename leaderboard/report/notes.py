@@ -75,11 +75,13 @@ def row_notes(rows: Sequence[LeaderboardRow], surface: Surface) -> list[str]:
         for reason in found:
             if not reason.blocks:
                 advice.setdefault((reason.name, reason.sentence), []).append(row)
-    lines = [
-        f"{_named(members, shown)} {'has' if len(members) == 1 else 'have'} no rank: {text}"
-        for text, members in missing.items()
+    lines = []
+    for text, members in missing.items():
+        names = _names(members, shown)
+        lines.append(f"{_some(names)} {'has' if len(names) == 1 else 'have'} no rank: {text}")
+    lines += [
+        f"{_some(_names(members, shown))} ({name}): {_lower(sentence)}" for (name, sentence), members in advice.items()
     ]
-    lines += [f"{_named(members, shown)} ({name}): {_lower(sentence)}" for (name, sentence), members in advice.items()]
     return [visible(phrased(line, surface)) for line in lines]
 
 
@@ -137,11 +139,11 @@ def titles(rows: Sequence[LeaderboardRow]) -> Callable[[LeaderboardRow], str]:
     return title
 
 
-def _named(members: Sequence[LeaderboardRow], rows: Sequence[LeaderboardRow]) -> str:
+def _names(members: Sequence[LeaderboardRow], rows: Sequence[LeaderboardRow]) -> list[str]:
     """The names of some of the rows; a model and defense all of whose rows are members is named once."""
     title = titles(rows)
     others = {row.title for row in rows if row not in members}
-    return _some(list(dict.fromkeys(title(row) if row.title in others else row.title for row in members)))
+    return list(dict.fromkeys(title(row) if row.title in others else row.title for row in members))
 
 
 def _by_reason(rows: Sequence[LeaderboardRow], title: Callable[[LeaderboardRow], str]) -> str:

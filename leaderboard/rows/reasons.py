@@ -13,6 +13,7 @@ import numpy as np
 
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.row import LeaderboardRow
+from gauntlet.leaderboard.stats.proportions import Proportion
 
 ADAPTIVE = "adaptive"
 _TAKE_ADAPTIVE = f"--attacks {ADAPTIVE}"
@@ -20,6 +21,8 @@ _BEYOND_ADAPTIVE = (
     f"The attack {ADAPTIVE} was run and leaves this open: write an attack for this model (docs/extending.md)."
 )
 _SEARCH_TOO = f"A rank needs a search without gradients that every standing sample faces: {_TAKE_ADAPTIVE},square."
+_NO_SAMPLES = "No sample was covered by every attack of the row: run the same command again."
+_NOTHING_ATTACKED = "No attack was run: robust is what is right when clean. Add one: --attacks standard."
 _ANSWERED = ("masked-gradients",)
 """Warnings that report what the attack which raised them has already done about it."""
 _FEWEST = 10
@@ -48,9 +51,9 @@ def _blocking(row: LeaderboardRow) -> Iterator[Reason]:
     for problem in row.problems:
         yield Reason(row.status if row.status != "ok" else "no attack", _closed(problem), blocks=True)
     if not row.problems and row.robust.n == 0:
-        yield Reason(
-            "no samples", "No sample was covered by every attack of the row: run the same command again.", True
-        )
+        yield Reason("no samples", _NO_SAMPLES, blocks=True)
+    elif not row.problems and not any(isinstance(entry, Proportion) for entry in row.attacks.values()):
+        yield Reason("no attack", _NOTHING_ATTACKED, blocks=True)
     for flag in row.flags:
         if flag.stands(row.answered):
             yield Reason(flag.name, _advised(flag, row), blocks=True)

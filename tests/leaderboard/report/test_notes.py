@@ -97,6 +97,21 @@ def test_an_unfinished_row_says_how_it_is_finished():
     assert line == "net has no rank: attack pgd (seed 0) is not finished: 5 of 20 samples. Run the same command again."
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        cell_info(attack="replay", attack_kind="transfer", role="replay"),
+        cell_info(attack="certificate", attack_kind="certificate"),
+    ],
+)
+def test_a_row_that_nothing_attacked_has_no_rank(cell):
+    proven = {"certified": bits(20, 0)} if cell.proves else {}
+    (line,) = noted(result(bits(20, 20), cell, forwards=np.zeros(20), **proven))
+    assert (
+        line == "net has no rank: no attack was run: robust is what is right when clean. Add one: --attacks standard."
+    )
+
+
 def test_a_flag_that_the_attack_answered_is_not_shown():
     assert noted(result(bits(20, 15), cell_info(techniques={"a": "bpda", "b": "black-box"}), flags=[ZERO])) == []
     fallback = Flag("masked-gradients", "warn", "Gradients vanished for 4 samples, which were attacked by search.")
