@@ -34,7 +34,10 @@ def converged(subject: Subject) -> Finding:
     few = subject.few(_TESTED).right
     if subject.attack is None or not subject.attack.stages or not len(few.labels):
         return not_applicable(name, "Only native attacks can be run with more steps.")
-    before, after = unbroken_by(few, subject.attack), unbroken_by(few, subject.attack.harder())
+    harder = subject.attack.harder()
+    if all(one.rule is other.rule for one, other in zip(subject.attack.stages, harder.stages, strict=True)):
+        return not_applicable(name, "The attack has no steps, queries or restarts that could be doubled.")
+    before, after = unbroken_by(few, subject.attack), unbroken_by(few, harder)
     more, count = int((before & ~after).sum()), len(few.labels)
     figures = {"more": more, "standing": int(before.sum()), "samples": count}
     sentence = f"Twice the steps and another restart break {more} more of {int(before.sum())} unbroken samples ({count} samples)"

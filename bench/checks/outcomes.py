@@ -32,6 +32,10 @@ def above_chance_at_grey(subject: Subject) -> Finding:
     """See `gauntlet.leaderboard.rows.crosschecks`."""
     if subject.threat.norm != "Linf" or subject.threat.eps < crosschecks.GREY_EPS:
         return not_applicable("above-chance-at-grey", f"Applies to Linf of at least {crosschecks.GREY_EPS:g}.")
+    if subject.pipeline.rejects:
+        return not_applicable(
+            "above-chance-at-grey", "The model may reject the grey image, so that no sample breaks there."
+        )
     return _crossed("above-chance-at-grey", subject, crosschecks.above_chance_at_grey)
 
 

@@ -102,7 +102,10 @@ class Workbench(Loader):
         pipeline.randomised = pipeline.randomised or (profile is not None and profile.randomised)
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
         techniques = attack.techniques(pipeline)
-        cell = replace(cell, info=replace(cell.info, randomised=pipeline.randomised, techniques=techniques))
+        cell = replace(
+            cell,
+            info=replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects, techniques=techniques),
+        )
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
         block = self._blocks(loaded, cell, attack)

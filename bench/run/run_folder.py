@@ -66,7 +66,11 @@ class Run:
         # These fields are known once a cell is prepared, so the blocks have them and the plan does not.
         measured = blocks[0].cell if blocks else cell.info
         info = dataclasses.replace(
-            cell.info, randomised=measured.randomised, techniques=measured.techniques, precision=measured.precision
+            cell.info,
+            randomised=measured.randomised,
+            rejects=measured.rejects,
+            techniques=measured.techniques,
+            precision=measured.precision,
         )
         return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
 

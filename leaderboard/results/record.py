@@ -91,6 +91,8 @@ class CellInfo:
     Known once the cell is prepared."""
     role: str = ""
     """`attack`, `replay`, `certificate` or `corruption`; by default derived from `attack_kind`."""
+    rejects: bool = False
+    """Whether the model may reject an image, which is no success of an attack. Known once the cell is prepared."""
     severities: tuple[int, ...] = ()
     """The severities at which a corruption changes each image; empty for other cells."""
 

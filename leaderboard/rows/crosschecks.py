@@ -19,6 +19,12 @@ MIN_SAMPLES = 3
 """Smallest number of samples that raises a flag: one or two occur on sound models, next to the decision boundary."""
 MIN_SHARE = 0.002
 """Share of the row's samples that must be exceeded too (the threshold of AutoAttack's checks)."""
+MASKED_SHARE = 0.05
+"""Share of all broken samples from which on samples that only attacks without gradients break block a rank.
+
+Masked gradients break hardly anything themselves; of an honest network with flat regions (interval-trained, in L2) search broke 6
+samples after gradients had broken 723.
+"""
 GRADIENT_TECHNIQUES = ("white-box", "bpda", "eot", "bpda+eot")
 _GRADIENT_KINDS = ("white-box", "naive")
 _GRADIENT_FREE_TECHNIQUES = ("black-box", "probe", "transfer")
@@ -82,14 +88,16 @@ def black_box_beats_white_box(row: Sequence[CellResult]) -> Flag | None:
     samples = [name for name in ids if name in broken_without and name in left_standing]
     if not _is_enough(len(samples), len(ids)):
         return None
+    broken = len(ids) - len(left_standing) + len(samples)
+    masked = len(samples) >= MASKED_SHARE * broken
+    means = "gradients are masked" if masked else f"of {broken} broken samples these are few, so that gradients work"
     return Flag(
         "black-box-beats-white-box",
-        "block",
+        "block" if masked else "warn",
         f"{len(samples)} of {len(ids)} samples are broken by attacks without gradients, by transfer or by replayed examples "
-        "after all gradient-based attacks had left them standing: gradients are masked. Attack by BPDA, and longer without "
-        "gradients: --attacks adaptive",
-        needs=("black-box",),
-        evidence=(("samples", len(samples)), ("n", len(ids))),
+        f"after all gradient-based attacks had left them standing: {means}. Attack longer without gradients: --attacks adaptive",
+        needs=("black-box",) if masked else (),
+        evidence=(("samples", len(samples)), ("broken", broken), ("n", len(ids))),
         samples=tuple(samples[:_MOST_IDS]),
     )
 
@@ -148,9 +156,12 @@ def rises_with_eps(row: Sequence[CellResult], siblings: Sequence[CellResult]) ->
 
 
 def above_chance_at_grey(row: Sequence[CellResult]) -> Flag | None:
-    """At Linf 0.5 all balls share a grey image, which has one class: at most the most frequent class can be robust."""
+    """At Linf 0.5 all balls share a grey image, which has one class: at most the most frequent class can be robust.
+
+    A model that may reject can reject the grey image, so that no sample breaks there.
+    """
     cell = row[0].cell
-    if cell.norm != "Linf" or cell.eps < GREY_EPS or ":target=" in cell.threat:
+    if cell.norm != "Linf" or cell.eps < GREY_EPS or ":target=" in cell.threat or cell.rejects:
         return None
     worst = worst_case(list(row))
     if not len(worst):

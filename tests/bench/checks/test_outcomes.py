@@ -42,9 +42,19 @@ def test_a_stage_without_gradients_that_breaks_what_gradients_left_is_noticed():
     assert flag.severity == "block"
     assert flag.needs == ("black-box",)
     assert flag.samples == ("s1", "s2", "s3")
-    assert dict(flag.evidence) == {"samples": 3, "n": 20}
+    assert dict(flag.evidence) == {"samples": 3, "broken": 4, "n": 20}
     assert flag.stands({"white-box", "probe"})
     assert not flag.stands({"black-box"})
+
+
+def test_a_search_that_finds_few_of_what_is_broken_warns_and_does_not_block():
+    stage = ["probe"] * 3 + ["margin"] * 57 + [""] * 40
+    (flag,) = cross_flags([cell(bits(100, *range(60)), stage=stage, techniques=WAYS)])
+    assert flag.severity == "block"
+    stage = ["probe"] * 3 + ["margin"] * 58 + [""] * 39
+    (flag,) = cross_flags([cell(bits(100, *range(61)), stage=stage, techniques=WAYS)])
+    assert (flag.severity, flag.needs) == ("warn", ())
+    assert "of 61 broken samples these are few" in flag.message
 
 
 def test_two_samples_next_to_the_boundary_are_no_sign():
@@ -106,6 +116,22 @@ def test_more_than_the_most_frequent_class_cannot_stand_where_every_image_can_be
     assert names([cell(bits(20, 0), eps=0.5, label=labels)]) == {"above-chance-at-grey"}
     assert names([cell(bits(20, *range(12, 20)), eps=0.5, label=labels)]) == set()
     assert names([cell(bits(20, 0), eps=0.49, label=labels)]) == set()
+
+
+def test_a_model_that_may_reject_may_reject_the_grey_image():
+    made = cell(bits(20), eps=0.5, label=[0, 1] * 10)
+    assert names([made]) == {"above-chance-at-grey"}
+    assert names([replace(made, cell=replace(made.cell, rejects=True))]) == set()
+
+
+def test_all_samples_may_stand_at_grey_behind_a_detector_that_rejects_it():
+    data = gauntlet.load_data("digits", samples="12")
+    model = gauntlet.load_model("cnn.trades_digits").module
+    for defense, fires in (("confidence_detector(confidence=0.9)", False), ("none", True)):
+        found = gauntlet.evaluate(
+            model, data, threat="Linf:0.5", attacks="noise(draws=1)", defense=defense, checks="none"
+        )
+        assert ("above-chance-at-grey" in {flag.name for flag in found.flags}) == fires, (defense, found)
 
 
 def test_cells_that_failed_are_not_finished_or_certify_play_no_part():

@@ -12,6 +12,7 @@ from torch import nn
 import gauntlet
 from builders import executable, network
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
+from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.noise import Noise
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -134,6 +135,12 @@ def test_an_example_can_be_hidden_in_a_network_without_linear_layers():
     one = Subject(pipeline, data.images[:24], labels, list(data.ids[:24]), LINF, attack=executable(PGD(loss="cw")))
     assert planted.planted_example(one).result == "passed"
     assert planted.planted_example(replace(one, attack=executable(LAZY))).result == "fired"
+
+
+def test_an_attack_without_a_setting_to_double_has_neither_converged_nor_not():
+    found = effort.converged(subject("cnn.standard_digits", FGSM(), count=8))
+    assert found.result == "not applicable"
+    assert "doubled" in found.sentence
 
 
 def test_too_few_steps_are_noticed():
