@@ -81,7 +81,7 @@ def undefended_twin(subject: Subject) -> Finding:
         few,
         left,
         f"of the undefended model, in the whole box (at eps it leaves {at_eps})",
-        "the attack fails even without the defense. Use another attack.",
+        "the attack fails even without the defense. Use another attack: --attacks adaptive.",
         standing_at_eps=at_eps,
     )
 
@@ -107,7 +107,8 @@ def frozen_randomness(subject: Subject) -> Finding:
         few,
         left,
         "of the pipeline with its randomness frozen, in the whole box",
-        "randomness is not the reason why the attack fails: its gradients are not useful. Use another attack.",
+        "randomness is not the reason why the attack fails: its gradients are not useful. Use another attack: "
+        "--attacks adaptive.",
     )
 
 

@@ -64,7 +64,8 @@ def batch_flags(measured: BatchDependence, model: nn.Module) -> list[Flag]:
             "block",
             "the model's answers depend on the other images of the batch, so that no figure holds for an image as such: "
             f"{measured.changed} of {measured.images} images get other logits alone, by up to "
-            f"{100 * measured.largest:.2g} % of the mean margin ({cause})",
+            f"{100 * measured.largest:.2g} % of the mean margin ({cause}). "
+            "Make each answer depend on its image alone",
             evidence=tuple((name, float(value)) for name, value in asdict(measured).items()),
         )
     ]

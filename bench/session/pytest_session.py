@@ -17,6 +17,7 @@ from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, missed
+from gauntlet.leaderboard.report.notes import phrased
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CellError, CellResult
@@ -143,7 +144,7 @@ class Session:
         for name, value in (("gauntlet_run", str(self.engine.run.folder)), *figures.items()):
             request.node.user_properties.append((name, value))
         if error is not None:
-            pytest.fail(visible(f"{cell.info.title}: {error.kind}: {error.message}"), pytrace=False)
+            pytest.fail(visible(phrased(f"{cell.info.title}: {error.kind}: {error.message}", "pytest")), pytrace=False)
 
 
 def _figures(result: CellResult) -> dict[str, Any]:

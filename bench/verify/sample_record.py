@@ -169,6 +169,7 @@ def _invalid_candidates(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:
             "invalid-candidates",
             "warn",
             f"the attack proposed invalid points (outside the ball or the box, or not finite) for {rejected} of "
-            f"{len(outcomes)} samples of a block: the points were rejected, and the figure may overstate robustness",
+            f"{len(outcomes)} samples of a block: the points were rejected, and the figure may "
+            "overstate robustness. Correct the attack",
         ),
     )

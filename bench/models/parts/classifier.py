@@ -174,7 +174,7 @@ _BLACK_BOX = {
         BLACK_BOX_FLAG,
         "warn",
         f"only {observed} of the model can be observed, so that it was attacked without gradients (Square, HopSkipJump): an "
-        "attack with gradients may find more",
+        "attack with gradients may find more. Give the model itself in place of its answers",
         evidence=((LABELS_ONLY, float(access == "labels")),),
     )
     for access, observed in (("scores", "the outputs"), ("labels", "the predicted classes"))

@@ -156,7 +156,7 @@ def test_a_wrong_gradient_is_answered_by_the_search_that_every_standing_sample_f
         (flag,) = (flag for flag in found.flags if flag.name == "finite-differences")
         assert flag.lifted_by == lifted
     assert "answered (finite-differences): by black-box" in repr(adaptive)
-    assert "BLOCK finite-differences" in repr(usual)
+    assert "not to be trusted (finite-differences)" in repr(usual)
     assert float(adaptive.robust_accuracy) <= float(usual.robust_accuracy)
 
 

@@ -164,6 +164,9 @@ def test_pytest_says_why_and_names_its_own_options(pytester, monkeypatch):
     said = joined(done.stdout.str())
     assert "without gradients: --gauntlet-attacks adaptive. Also: zero-gradient" in said
     assert "1 row has no rank: models.rounded (unavailable-gradients)." in said
+    wanting = ("--gauntlet-model=models.py:bytes_wanted", "--gauntlet-samples=40", "--gauntlet-attacks=fgsm")
+    failed = joined(pytester.runpytest("-p", "no:cacheprovider", *wanting).stdout.str())
+    assert failed.count("images are fed from 0 to 255: use --gauntlet-std 0.00392157") >= 2
     unchecked = pytester.runpytest("-p", "no:cacheprovider", *options, "--gauntlet-checks=none")
     assert "The checks were off (--gauntlet-checks none): " in joined(unchecked.stdout.str())
 
