@@ -6,8 +6,8 @@ cell without a drop is called regressed is at most alpha. Takes precedence over 
 *held*: the one-sided upper bound of the drop (`paired.drop_upper`: Tango's score method, never below the exact bound for one-way
 flips; confidence 1 - alpha) is below the margin. Each cell is judged at level alpha without a correction, because the gate passes
 only if *every* cell is held: if some cell dropped by the margin or more, the chance to pass is at most that of calling this one
-cell held, which is alpha (an intersection-union test: Berger, Technometrics 24, 1982). That level is approximate if flips are
-many: exact enumeration gives at most 5.1 % at alpha 5 % and a margin of 2 points.
+cell held, which is alpha (an intersection-union test: Berger, Technometrics 24, 1982). That level is approximate if samples
+are few or flips many: exact enumeration gives at most 5.4 % at alpha 5 % and a margin of 2 points (docs/ci.md has other margins).
 
 *suspicious*: a significant rise (the same test in the other direction, Holm over the cells) although the weights are the
 baseline's, or with more samples that stand with masked gradients: a weaker attack looks like a stronger model. Otherwise a rise
