@@ -46,7 +46,7 @@ class CellVerdict:
     n: int = 0
     """Number of samples compared, on which all figures are; 0 if the cell is incomparable, whose figures are NaN."""
     p_value: float = math.nan
-    """Of a drop, adjusted by Holm's method; if suspicious, of a rise."""
+    """Of a drop, adjusted by Holm's method; of a rise if that is suspicious."""
     upper: float = math.nan
     """One-sided upper bound of the drop at confidence 1 - alpha."""
     baseline_robust: float = math.nan

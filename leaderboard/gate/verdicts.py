@@ -206,7 +206,7 @@ def _cell_verdict(
     sentence = f"{100 * before:.1f} % → {100 * now:.1f} % ({figures})"
     if before != cell.accepted:
         sentence += f"; accepted on all {cell.old.n} samples: {100 * cell.accepted:.1f} %"
-    masked = [f"{name} blocks the row: {text}" for name, text in cell.new_blocks.items()]
+    masked = [f"{name} blocks the row: {text.removesuffix('.')}" for name, text in cell.new_blocks.items()]
     if masked and cell.old.blocks is None:
         masked.append("the baseline does not record flags: if it had this one, `gauntlet baseline accept`")
     if masked and verdict == "regressed":

@@ -46,7 +46,7 @@ def test_a_block_that_the_baseline_does_not_have_fails_whatever_accuracy_did(tes
     report = judge(baseline(OLD, test=test), baseline(replace(plain, blocks=ZERO)), Policy(allow_undecided=True))
     found, without = only(report), only(judge(baseline(OLD, test=test), baseline(plain), Policy()))
     assert (found.verdict, found.flags) == ("masked", ("zero-gradient",))
-    assert "zero-gradient blocks the row: Gradients are zero: --attacks adaptive." in found.sentence
+    assert "zero-gradient blocks the row: Gradients are zero: --attacks adaptive" in found.sentence
     assert ("the drop is significant" in found.sentence) == (without.verdict == "regressed")
     assert (report.passed, report.state) == (False, "failed")
     assert report.summary == "Gate failed: 1 masked."
