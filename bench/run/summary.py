@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.run_folder import Run, load_run
-from gauntlet.leaderboard.report.notes import Surface
+from gauntlet.leaderboard.report.notes import Surface, wrapped
 from gauntlet.leaderboard.report.terminal import describe_references, terminal_report, terminal_width
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.errors import StoreError, WriteError
@@ -53,7 +53,7 @@ def _figures(run: Run, results: Sequence[CellResult], surface: Surface) -> Itera
     yield from terminal_report(table, surface, terminal_width(), checks=run.context.checks)
     if lines := list(describe_references(references(table, run.published()))):
         yield ""
-        yield from map(visible, lines)
+        yield from wrapped([visible(line) for line in lines], terminal_width())
     stored = sum(all(block.cached for block in result.blocks) for result in results if result.blocks)
     errors = sum(result.error is not None for result in results)
     unfinished = sum(cells.status(result) == "unfinished" for result in results)

@@ -57,7 +57,7 @@ def terminal_table(rows: Sequence[LeaderboardRow], width: int = WIDTH) -> str:
     sections: dict[tuple[str, str, str], list[LeaderboardRow]] = {}
     for row in rows:
         sections.setdefault((row.threat, row.data, row.suite), []).append(row)
-    return "\n\n".join(_table(_title(key), members, width) for key, members in sections.items())
+    return "\n\n".join(_table(_title(key, width), members, width) for key, members in sections.items())
 
 
 def describe_references(references: Sequence[Reference]) -> Iterator[str]:
@@ -75,9 +75,9 @@ def describe_references(references: Sequence[Reference]) -> Iterator[str]:
         )
 
 
-def _title(section: tuple[str, str, str]) -> str:
+def _title(section: tuple[str, str, str], width: int) -> str:
     line, sentence = " · ".join(map(visible, section)), visible(formatting.target_meaning(section[0]))
-    return f"{line}\n{sentence}" if sentence else line
+    return "\n".join([line, *wrapped([sentence], width, indent="")]) if sentence else line
 
 
 def _table(title: str, rows: Sequence[LeaderboardRow], width: int) -> str:

@@ -22,7 +22,8 @@ def aligned(lines: Sequence[Sequence[str]], *, left: Collection[int], names: Col
     """Align lines of as many entries each, two blanks between columns; columns in `left` are aligned left, others right.
 
     If a line would be wider than `width`, entries of the columns `names` are shortened where they agree (see `shortened`), to
-    no less than `MIN_NAME_WIDTH`, and never so far that two different entries of a column look the same.
+    no less than `MIN_NAME_WIDTH`, and never so far that two different entries of a column look the same. If that is not enough,
+    one blank is left between columns.
     """
     widths = [max(text_width(line[column]) for line in lines) for column in range(len(lines[0]))] if lines else []
     gaps = 2 * (len(widths) - 1)
@@ -39,8 +40,11 @@ def aligned(lines: Sequence[Sequence[str]], *, left: Collection[int], names: Col
             continue
         widths[widest] -= 1
         shown[widest] = narrower
+    gap = "  " if sum(widths) + gaps <= width else " "
     return [
-        _joined([shown[column][text] if column in shown else text for column, text in enumerate(line)], widths, left)
+        _joined(
+            [shown[column][text] if column in shown else text for column, text in enumerate(line)], widths, left, gap
+        )
         for line in lines
     ]
 
@@ -87,12 +91,12 @@ def _cut(text: str, width: int, shares: Mapping[str, int]) -> str:
     return f"{text[: -best[1]]}…{text[best[2] :]}" if best[1] else f"…{text[best[2] :]}"
 
 
-def _joined(line: Sequence[str], widths: Sequence[int], left: Collection[int]) -> str:
+def _joined(line: Sequence[str], widths: Sequence[int], left: Collection[int], gap: str) -> str:
     entries = []
     for column, (text, width) in enumerate(zip(line, widths, strict=True)):
         blanks = " " * (width - text_width(text))
         entries.append(text + blanks if column in left else blanks + text)
-    return "  ".join(entries).rstrip()
+    return gap.join(entries).rstrip()
 
 
 def _character_width(character: str) -> int:

@@ -17,6 +17,9 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 
 ADAPTIVE = "adaptive"
 _TAKE_ADAPTIVE = f"--attacks {ADAPTIVE}"
+_ADVISED_ATTACK = re.compile(r"--attacks ([\w:]+)")
+_WITHIN_ADAPTIVE = {"gauntlet"}
+"""Attacks whose stages `adaptive` has, too."""
 _BEYOND_ADAPTIVE = (
     f"The attack {ADAPTIVE} was run and leaves this open: write an attack for this model (docs/extending.md)."
 )
@@ -67,10 +70,17 @@ def _blocking(row: LeaderboardRow) -> Iterator[Reason]:
 def _advice(row: LeaderboardRow) -> Iterator[Reason]:
     names = {flag.name for flag in row.flags}
     for flag in row.flags:
-        if flag.severity == "warn" and flag.name not in _ANSWERED:
+        if flag.severity == "warn" and flag.name not in _ANSWERED and not _followed(flag, row):
             yield Reason(flag.name, _advised(flag, row), blocks=False)
     if not names & {"normalisation", "class-order"} and (sentence := _at_chance(row)):
         yield Reason("clean-accuracy", sentence, blocks=False)
+
+
+def _followed(flag: Flag, row: LeaderboardRow) -> bool:
+    """Whether the row has faced an attack that the flag advises."""
+    run = {label.partition("(")[0] for label in row.attacks}
+    run |= _WITHIN_ADAPTIVE if ADAPTIVE in run else set()
+    return not run.isdisjoint(_ADVISED_ATTACK.findall(flag.message))
 
 
 def _at_chance(row: LeaderboardRow) -> str:

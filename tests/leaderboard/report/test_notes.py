@@ -118,6 +118,14 @@ def test_a_flag_that_the_attack_answered_is_not_shown():
     assert noted(result(bits(20, 15), flags=[fallback])) == []
 
 
+def test_advice_that_was_followed_is_not_given_again():
+    flat = Flag("flat-logits", "warn", "Logits are flat. Use attacks on the margin, such as --attacks gauntlet")
+    (line,) = noted(result(bits(20, 15), flags=[flat]))
+    assert line == "net (flat-logits): logits are flat. Use attacks on the margin, such as --attacks gauntlet."
+    for label in ("gauntlet", "adaptive", "gauntlet(steps=9)"):
+        assert noted(result(bits(20, 15), flags=[flat]), result(bits(20, 15), cell_info(attack=label))) == []
+
+
 def test_advice_on_ranked_rows_is_said_once_with_all_its_rows():
     warn = Flag("black-box-access", "warn", "only the outputs can be observed")
     lines = noted(*(result(bits(20, k), cell_info(name), flags=[warn]) for name, k in (("a", 12), ("b", 11))))

@@ -43,6 +43,12 @@ def test_a_table_would_rather_be_too_wide_than_show_two_names_as_one():
     assert len({line.partition(" ")[0] for line in lines}) == len(names)
 
 
+def test_a_table_that_cannot_be_narrow_enough_has_single_blanks():
+    line = ["net", "95.0 → 85.0 [62.1, 96.8]", "20"]
+    assert aligned([line], left=(), names={0}, width=33) == ["  ".join(line)]
+    assert aligned([line], left=(), names={0}, width=32) == [" ".join(line)]
+
+
 @pytest.mark.parametrize("width", [30, 24, 18])
 def test_a_table_is_as_narrow_as_asked_where_names_allow_it(width):
     lines = aligned([[name, "100.0"] for name in ZOO], left={0}, names={0}, width=width)
