@@ -149,7 +149,8 @@ def rises_with_eps(row: Sequence[CellResult], siblings: Sequence[CellResult]) ->
         "rises-with-eps",
         "block",
         f"{rise} more samples stand at eps {eps:g} than at {smaller:g}, although the larger ball contains the smaller: the "
-        "attack at the larger eps is too weak. Replay the examples of the smaller one, or attack for longer",
+        "attack at the larger eps is too weak. Replay the examples of the smaller one, or attack for longer: "
+        "--attacks adaptive",
         evidence=(("rise", rise), ("eps", eps), ("smaller_eps", smaller), ("n", len(standing))),
         samples=tuple(risen[:_MOST_IDS]),
     )
@@ -173,7 +174,7 @@ def above_chance_at_grey(row: Sequence[CellResult]) -> Flag | None:
         "above-chance-at-grey",
         "block",
         f"{standing} of {n} samples stand at Linf {cell.eps:g}, where a grey image is in every ball and at most {most} can "
-        "stand: the attack is broken or does not work on this model",
+        "stand: the attack is broken or does not work on this model. Use another attack: --attacks adaptive",
         evidence=(("standing", standing), ("most_frequent_class", most), ("n", n)),
     )
 
