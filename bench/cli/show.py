@@ -38,10 +38,10 @@ def show(
     pictures: bool,
     plugins: tuple[str, ...],
 ) -> None:
-    """Show a run: its leaderboard and cells, the settings of its attacks, a sample, or pictures.
+    """Show a run, the settings of its attacks, a sample, or pictures.
 
-    --attack alone shows settings in full, which tables name by a digest if they are long. --sample shows the results of one
-    sample, --pictures draws pictures instead.
+    A run is shown by its leaderboard and cells. --attack alone shows settings in full, which tables name by a digest if they
+    are long. --sample shows the results of one sample, --pictures draws pictures instead.
     """
     from gauntlet.bench.run.describe_run import describe_attacks, describe_run, describe_sample, draw_pictures
     from gauntlet.bench.run.pictures import Patterns
