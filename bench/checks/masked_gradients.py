@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -118,18 +119,7 @@ def finite_differences(subject: Subject) -> Finding:
     }
     least = max(LEAST, SHARE * count)
     if wrong + lost >= least:
-        what = f"at every scale on {wrong} of {count} samples"
-        if lost:
-            what += f", and on {lost} at the step of an attack, where a step along the gradient gains no more than random steps"
-        return fired(
-            name,
-            "block",
-            f"Autograd and finite differences along random directions disagree {what}: the gradient does not show where the loss "
-            "rises. Attack without gradients: --attacks adaptive.",
-            needs=tuple(one for one in without_gradients(subject) if one in ("black-box", "transfer")),
-            evidence=figures,
-            samples=few.named(verdict.wrong | verdict.lost),
-        )
+        return _not_to_be_followed(few, verdict, figures)
     sentence = (
         f"Autograd and finite differences agree on {count - wrong - curved} of {count} samples at the step of an attack"
     )
@@ -140,6 +130,30 @@ def finite_differences(subject: Subject) -> Finding:
         f"{sentence}, and on {curved} at smaller steps only: the function bends in between. On {curved - lost} of these a step "
         "along the gradient gains more than random steps.",
         **figures,
+    )
+
+
+def _not_to_be_followed(few: Subject, verdict: Verdict, figures: Mapping[str, float]) -> Finding:
+    """The finding of gradients that are wrong, or right so near to a point alone that scores around it say nothing either."""
+    wrong, lost, count = (f"{figures[key]:.0f}" for key in ("wrong", "lost", "judged"))
+    needs = [one for one in without_gradients(few) if one in ("black-box", "transfer")]
+    sentence = (
+        f"Autograd and finite differences along random directions disagree at every scale on {wrong} of {count} samples: the "
+        "gradient does not show where the loss rises. Attack without gradients: --attacks adaptive."
+    )
+    if figures["lost"] > figures["wrong"]:
+        sentence = (
+            f"On {lost} of {count} samples the gradient holds only much nearer than at an attack's steps, and a step along it "
+            "gains no more than random steps. Attack by the predicted classes: --attacks adaptive,hop_skip_jump."
+        )
+        needs += [] if few.threat.norm == "L1" else ["decision-based"]
+    return fired(
+        "finite-differences",
+        "block",
+        sentence,
+        needs=tuple(needs),
+        evidence=figures,
+        samples=few.named(verdict.wrong | verdict.lost),
     )
 
 

@@ -23,7 +23,8 @@ _WITHIN_ADAPTIVE = {"gauntlet"}
 _BEYOND_ADAPTIVE = (
     f"The attack {ADAPTIVE} was run and leaves this open: write an attack for this model (docs/extending.md)."
 )
-_SEARCH_TOO = f"A rank needs a search without gradients that every standing sample faces: {_TAKE_ADAPTIVE},square."
+_SEARCHES = {"black-box": "square", "decision-based": "hop_skip_jump"}
+"""Attacks that every sample faces, by the technique that they add to those of `adaptive`."""
 _NO_SAMPLES = "No sample was covered by every attack of the row: run the same command again."
 _NOTHING_ATTACKED = "No attack was run: robust is what is right when clean. Add one: --attacks standard."
 _ANSWERED = ("masked-gradients",)
@@ -107,8 +108,9 @@ def _advised(flag: Flag, row: LeaderboardRow) -> str:
             message if offered else f"{message} A rank needs attacks by {_listed(missing)}{on_all}: {_TAKE_ADAPTIVE}."
         )
     kept = [sentence for sentence in _sentences(message) if _TAKE_ADAPTIVE not in sentence]
-    if missing == ["black-box"]:
-        kept.append(_SEARCH_TOO)
+    if missing and set(missing) <= set(_SEARCHES):
+        added = ",".join([_TAKE_ADAPTIVE, *(_SEARCHES[technique] for technique in missing)])
+        kept.append(f"A rank needs a search without gradients that every standing sample faces: {added}.")
     elif missing or len(kept) < len(_sentences(message)):
         kept.append(_BEYOND_ADAPTIVE)
     return " ".join(kept)

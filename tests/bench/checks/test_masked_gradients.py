@@ -160,6 +160,19 @@ def test_a_wrong_gradient_is_answered_by_the_search_that_every_standing_sample_f
     assert float(adaptive.robust_accuracy) <= float(usual.robust_accuracy)
 
 
+@pytest.mark.parametrize(("norm", "needs"), [("Linf", ("black-box", "decision-based")), ("L1", ("black-box",))])
+def test_labels_under_a_ripple_are_no_scores_that_an_attack_could_follow(norm, needs):
+    def labels_alone(logits):
+        ripple = torch.sin(logits.sum(1, keepdim=True) * 1000 * torch.arange(1, 11)) * 1e-3
+        return nn.functional.one_hot(logits.argmax(1), 10) * 10 + ripple
+
+    net = masks.MaskedNetwork(named("cnn.standard_digits"), after=labels_alone)
+    found = gradients.finite_differences(subject(net, 24, threat=ThreatModel(norm, 0.15 if norm == "Linf" else 4)))
+    assert found.flag.needs == needs
+    assert "--attacks adaptive,hop_skip_jump" in found.flag.message
+    assert dict(found.evidence)["lost"] >= 16
+
+
 def test_a_network_that_bends_is_reported_and_not_accused():
     found = gradients.finite_differences(subject(named("cnn.ibp_digits"), threat=ThreatModel("Linf", 0.3)))
     assert found.result == "reported"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -36,6 +36,10 @@ def test_after_the_adaptive_attack_a_search_is_the_remedy():
     made = row(["margin probe"] * 4, name="adaptive")
     remedy = "A rank needs a search without gradients that every standing sample faces: --attacks adaptive,square."
     assert made.unranked == (f"Search without gradients. {remedy}",)
+    flag = replace(FLAG, needs=("black-box", "decision-based"))
+    info = cell_info(attack="adaptive", techniques=STAGES)
+    (made,) = build_rows([result(bits(4, 2), info, flags=[flag], faced=["margin probe wide"] * 4)])
+    assert made.unranked[0].endswith("standing sample faces: --attacks adaptive,hop_skip_jump.")
 
 
 def test_a_stage_that_every_standing_sample_faced_lifts_the_block():
@@ -82,5 +86,5 @@ def test_the_stages_that_samples_faced_are_stored_under_the_digest(faced):
     metadata = metadata_of(BytesIO(file))
     assert intact(read, metadata)
     if faced:
-        other = dataclasses.replace(read, samples=dataclasses.replace(read.samples, faced=("margin", "margin", "")))
+        other = replace(read, samples=replace(read.samples, faced=("margin", "margin", "")))
         assert not intact(other, metadata)
