@@ -16,7 +16,9 @@ from gauntlet.leaderboard.rows.row import LeaderboardRow
 Surface = Literal["command line", "pytest", "python"]
 """Where a remedy is followed: an option of `gauntlet`, an option of pytest, or an argument of `gauntlet.evaluate`."""
 
-_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)((?: (?:[\w./#-]+,)*[\w/#-]+(?:\.[\w/#-]+)*)?)")
+OPTIONS = ("attacks", "batch-size", "checks", "fresh", "mean", "out", "precision", "samples", "std", "weights")
+"""The options of a run that remedies name; others in a message are not ours."""
+_OPTION = re.compile(rf"(?<![\w-])--({'|'.join(OPTIONS)})\b(?!-)((?: (?:[\w./#-]+,)*[\w/#-]+(?:\.[\w/#-]+)*)?)")
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _NORMALISATION = re.compile(rf"--(mean|std) ({_NUMBER}(?:,{_NUMBER})*)(?: and --(std) ({_NUMBER}(?:,{_NUMBER})*))?")
 _VALUED = ("attacks", "checks", "precision", "weights")

@@ -10,8 +10,10 @@ import gauntlet.attacks.pgd
 import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells
 from builders import Wrapped
+from gauntlet.bench.config import options as bench_options
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
+from gauntlet.leaderboard.report.notes import OPTIONS
 
 pytest_plugins = ["pytester"]
 
@@ -66,6 +68,10 @@ GROUPS = (
     ("noisy", '"quick"', 40),
     ("plain", '"certificate", "replay", "fgsm"', "100:112"),
 )
+
+
+def test_remedies_name_options_that_exist():
+    assert set(OPTIONS) <= {option.name for option in bench_options.OPTIONS}
 
 
 def joined(text):

@@ -56,6 +56,7 @@ def test_the_remedy_is_phrased_for_the_surface(surface, remedy):
         ("Use another --out folder", "Use another store folder"),
         ("--weights a.pt#ema takes", 'weights="a.pt#ema" takes'),
         ("a well-known --checks none.", 'a well-known checks="none".'),
+        ("gcc: unknown option --attacks-all or --verbose", "gcc: unknown option --attacks-all or --verbose"),
     ],
 )
 def test_options_become_arguments_in_python(text, expected):
