@@ -229,8 +229,10 @@ def show_plan(options: Mapping[str, Any]) -> int:
         if one.seconds is None:
             unknown += 1
         total += one.seconds or 0.0
-        cost = "at unknown cost (it runs outside the solver)" if one.seconds is None else f"at most {one.seconds:.1f} s"
+        cost = "at unknown cost (it was not run before)"
+        if one.seconds is not None:
+            cost = f"about {one.seconds:.1f} s {'as before' if one.basis == 'before' else 'by timed passes'}"
         state = "stored" if one.stored == one.n else f"{one.stored} of {one.n} stored, the rest {cost}"
         click.echo(f"{visible(one.title)}: {state}")
-    click.echo(f"{len(engine.run.plan.cells)} cells, at most {total:.0f} s in all, {unknown} cells of unknown cost")
+    click.echo(f"{len(engine.run.plan.cells)} cells, about {total:.0f} s in all, {unknown} cells of unknown cost")
     return EXIT_FAILED if broken else EXIT_PASSED

@@ -149,6 +149,11 @@ class Executable(Protocol):
         return (self.version,)
 
     @property
+    def gradient_steps(self) -> int | None:
+        """Forward and backward passes of a sample, where an attack that runs whole states them; None: unknown."""
+        return None
+
+    @property
     def severities(self) -> tuple[int, ...]:
         """The severities at which a corruption changes each image; empty for everything else."""
         return ()

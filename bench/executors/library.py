@@ -22,7 +22,7 @@ from gauntlet.bench.executors.executable import (
     Trial,
 )
 from gauntlet.bench.executors.native import technique
-from gauntlet.bench.executors.settings import doubled, without_addresses
+from gauntlet.bench.executors.settings import doubled, gradient_steps, without_addresses
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.profile import PipelineProfile
 from gauntlet.leaderboard.results.record import Stats
@@ -55,6 +55,11 @@ class LibraryExecutable(Executable):
     def versions(self) -> tuple[int, ...]:
         """The attack's own version."""
         return (self.attack.version,)
+
+    @property
+    def gradient_steps(self) -> int | None:
+        """By the attack's settings."""
+        return gradient_steps(self.attack)
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
         """Call the attack once for each block."""

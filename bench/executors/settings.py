@@ -14,6 +14,14 @@ def without_addresses(attack: Any) -> str:
     return _ADDRESS.sub("", repr(attack))
 
 
+def gradient_steps(settings: Any) -> int | None:
+    """Steps over all restarts, if the settings name them and nothing else that repeats them, such as targets or a search."""
+    names = settings.__dataclass_fields__ if hasattr(settings, "__dataclass_fields__") else ()
+    if "steps" not in names or {"queries", "search_steps", "max_eval", "targets", "gradients", "eot"} & set(names):
+        return None
+    return int(settings.steps) * int(getattr(settings, "restarts", 1))
+
+
 def doubled(settings: Any) -> Any:
     """The settings with twice the steps, queries or draws and one more restart, if the dataclass has these fields."""
     names = settings.__dataclass_fields__
