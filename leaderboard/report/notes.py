@@ -118,6 +118,11 @@ def verdict(rows: Sequence[LeaderboardRow]) -> list[str]:
         count = "1 row has" if len(unranked) == 1 else f"{len(unranked)} rows have"
         without = f"{count} no rank: {_by_reason(unranked, title)}"
         lines = [*lines[:-1], f"{lines[-1]}; {without}" if lines else without]
+    corrupted = [row for row in rows if _corruptions_only(row)]
+    if corrupted and not shown:
+        best = max(corrupted, key=lambda row: row.corruption.mean.estimate if row.corruption else 0.0)
+        accuracy, _, interval = formatting.corrupted(best).partition(" ")
+        lines.append(f"{titles(corrupted)(best)} keeps {accuracy} % {interval} under corruptions, on average")
     return [visible(f"{line}.") for line in lines]
 
 
@@ -156,7 +161,8 @@ def _by_reason(rows: Sequence[LeaderboardRow], title: Callable[[LeaderboardRow],
 
 
 def _corruptions_only(row: LeaderboardRow) -> bool:
-    return not row.attacks and row.corruption is not None
+    """Whether corruptions are all that was asked for, and have finished: the row then lacks nothing."""
+    return not row.attacks and row.corruption is not None and row.status == "ok"
 
 
 def _grouped(rows: Sequence[LeaderboardRow], key: Callable[[LeaderboardRow], object]) -> list[list[LeaderboardRow]]:

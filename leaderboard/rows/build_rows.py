@@ -112,7 +112,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         techniques=frozenset(technique for result in finished for technique in cells.techniques(result)),
         answered=answered,
         randomised=any(result.cell.randomised for result in members),
-        problems=(*alarms, *([] if attacked else [_NO_ATTACK]), *filter(None, map(_problem, decisive))),
+        problems=(*alarms, *filter(None, map(_problem, decisive)), *([] if attacked else [_NO_ATTACK])),
         worst_case=worst,
         conditions=conditions(members, worst),
     )

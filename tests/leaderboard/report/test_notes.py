@@ -199,6 +199,27 @@ def test_of_many_rows_without_rank_the_reasons_are_counted():
     ]
 
 
+def corrupted(wrong, model="net", **fields):
+    cell = cell_info(model, "fog", attack_kind="corruption", severities=(1, 2), suite="corruptions")
+    severities = ["1 2" if bit else "" for bit in wrong]
+    return result(~wrong, cell, wrong_share=wrong.astype(float), severities=severities, **fields)
+
+
+def test_rows_with_corruptions_alone_have_a_verdict_and_need_no_reason():
+    results = [corrupted(bits(20, k), name) for name, k in (("a", 4), ("b", 2))]
+    (line,) = told(*results)
+    assert line.startswith("b keeps 90.0 % [")
+    assert line.endswith("] under corruptions, on average.")
+    assert noted(*results) == []
+
+
+def test_a_corruption_that_failed_says_so():
+    failed = corrupted(bits(20, 0)[:0], error="no picture", expected=20)
+    (line,) = noted(failed)
+    assert line.startswith("net has no rank: corruption fog (seed 0) failed: RuntimeError: no picture.")
+    assert told(failed) == ["1 row has no rank: net (error)."]
+
+
 def test_without_any_rank_only_that_is_said():
     assert told(result(bits(20, 15), flags=[ZERO])) == ["1 row has no rank: net (zero-gradient)."]
 
