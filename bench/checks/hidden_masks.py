@@ -57,43 +57,44 @@ class TestTimeAscent(nn.Module):
         return logits
 
 
-def _network() -> nn.Module:
+def undefended() -> nn.Module:
+    """The network that all of them are built on."""
     return MODELS.get("cnn.standard_digits").build()
 
 
 def scaled_logits() -> nn.Module:
     """The cross-entropy saturates: its gradient rounds to zero."""
-    return MaskedNetwork(_network(), after=lambda logits: 1000 * logits)
+    return MaskedNetwork(undefended(), after=lambda logits: 1000 * logits)
 
 
 def rounded_softmax() -> nn.Module:
     """Rounding has the derivative zero."""
-    return MaskedNetwork(_network(), after=lambda logits: logits.softmax(1).round(decimals=2))
+    return MaskedNetwork(undefended(), after=lambda logits: logits.softmax(1).round(decimals=2))
 
 
 def softmax() -> nn.Module:
     """Probabilities where logits are expected."""
-    return MaskedNetwork(_network(), after=lambda logits: logits.softmax(1))
+    return MaskedNetwork(undefended(), after=lambda logits: logits.softmax(1))
 
 
 def quantised_input() -> nn.Module:
     """Pixels of three bits."""
-    return MaskedNetwork(_network(), before=lambda images: (7 * images).round() / 7)
+    return MaskedNetwork(undefended(), before=lambda images: (7 * images).round() / 7)
 
 
 def detached_input() -> nn.Module:
     """The input is detached from autograd."""
-    return MaskedNetwork(_network(), before=lambda images: images.detach())
+    return MaskedNetwork(undefended(), before=lambda images: images.detach())
 
 
 def noisy_input() -> nn.Module:
     """Gaussian noise from torch's global generator, without keys."""
-    return MaskedNetwork(_network(), before=lambda images: images + 0.1 * torch.randn_like(images))
+    return MaskedNetwork(undefended(), before=lambda images: images + 0.1 * torch.randn_like(images))
 
 
 def optimising() -> nn.Module:
     """Two steps of gradient ascent at test time; autograd treats them as the identity."""
-    return TestTimeAscent(_network())
+    return TestTimeAscent(undefended())
 
 
 MASKS: tuple[str, ...] = (

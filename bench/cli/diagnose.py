@@ -38,15 +38,21 @@ if TYPE_CHECKING:
     help="Run every check on the embedded models, all defenses and masked gradients instead; --out is a folder.",
 )
 @option(
+    "--masks",
+    group="attack",
+    is_flag=True,
+    help="Attack the known masked gradients naively, adaptively and with knowledge of the mask instead; --out is a folder.",
+)
+@option(
     "--out",
     group="output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Markdown file to write. [default: standard output; with --matrix gauntlet-results]",
+    help="Markdown file to write. [default: standard output; with --matrix or --masks gauntlet-results]",
 )
 @run_option("device", default="auto", help="Device: auto (a GPU if available), cpu, cuda or cuda:1.")
 @plugin_option()
-def diagnose(matrix: bool, out: Path | None, plugins: tuple[str, ...], **options: Any) -> None:
+def diagnose(matrix: bool, masks: bool, out: Path | None, plugins: tuple[str, ...], **options: Any) -> None:
     """Run every check on one model behind one defense.
 
     The report says whether the robust accuracy can be trusted. The model is attacked naively and adaptively, at eps and at
@@ -55,6 +61,9 @@ def diagnose(matrix: bool, out: Path | None, plugins: tuple[str, ...], **options
     load_plugins_named(plugins)
     if matrix:
         print_matrix(options, out or Path("gauntlet-results"))
+        return
+    if masks:
+        print_masks(options, out or Path("gauntlet-results"))
         return
     if not diagnose_pair(options, out, plugins):
         raise SystemExit(EXIT_FAILED)
@@ -83,6 +92,16 @@ def print_matrix(options: Mapping[str, Any], out: Path) -> None:
 
     threat = options["threat"] or default_threat("digits")
     for line in matrix(options["samples"], threat, options["seed"], options["device"], out, _print_progress):
+        click.echo(line)
+
+
+def print_masks(options: Mapping[str, Any], out: Path) -> None:
+    """Print the table of masks, line by line; results of cells are stored in the folder `out` and used again."""
+    from gauntlet.bench.config.schema import default_threat
+    from gauntlet.bench.diagnose.masks import masks_table
+
+    threat = options["threat"] or default_threat("digits")
+    for line in masks_table(options["samples"], threat, options["seed"], options["device"], out, _print_progress):
         click.echo(line)
 
 
