@@ -8,7 +8,7 @@ defense, transfer from the undefended model, and always an attack without gradie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from gauntlet.attacks.apgd import APGD
@@ -46,18 +46,19 @@ class Adaptive:
 
     norm: Norm
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def against(self, pipeline: Pipeline) -> Cascade:
         """The cascade. For an undefended model with useful gradients it is `gauntlet`."""
         usual = budget("gauntlet", self.norm)
         after = 1 + max(place for place, stage in enumerate(usual) if stage.label in ("targets", "along"))
-        first = tuple(in_norm(stage, self.norm) for stage in _EXPECTATION) if pipeline.randomised else usual[:after]
+        expectation = _EXPECTATION_THROUGH if pipeline.masked else _EXPECTATION
+        first = tuple(in_norm(stage, self.norm) for stage in expectation) if pipeline.randomised else usual[:after]
         rest = () if pipeline.randomised else usual[after:]
         suspicious = pipeline.masked or pipeline.twin or pipeline.randomised
         before = _BENEATH if pipeline.beneath else ()
         more = (
-            *(_THROUGH if pipeline.masked else ()),
+            *(_THROUGH if pipeline.masked and not pipeline.randomised else ()),
             *(_TRANSFER if pipeline.twin else ()),
             *((_SEARCH,) if suspicious else ()),
         )
@@ -86,9 +87,15 @@ _EXPECTATION = (
     Stage("eot-ce", APGD(steps=20, eot=DRAWS), technique="eot"),
     Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=5, eot=DRAWS), technique="eot"),
 )
+_EXPECTATION_THROUGH = (
+    Stage("eot-through", PGD(steps=60, loss="cw"), None, "through", technique="eot+bpda"),
+    *(replace(stage, backward="through", technique="eot+bpda") for stage in _EXPECTATION),
+)
 _THROUGH = (
     Stage("through", PGD(steps=20, loss="cw"), None, "through", technique="bpda"),
     Stage("through-targets", APGD(steps=20, loss="cw_targeted"), None, "through", technique="bpda"),
+    Stage("sharp", PGD(steps=40, loss="cw", restarts=2), None, "sharp", technique="bpda"),
+    Stage("wide", PGD(steps=40, loss="cw", restarts=2, step_size=0.1), None, "through", technique="bpda"),
 )
 # Iterates go on where the twin is wrong already: a point far beyond its boundary is more likely to be beyond the pipeline's.
 _TRANSFER = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.validators import number
-from gauntlet.attacks.views.backward_modes import with_identity_gradient
+from gauntlet.attacks.views.interception.soft import with_identity_gradient
 from gauntlet.defenses import bit_depth, median
 from gauntlet.defenses.pipeline.bpda import straight_through
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry

@@ -142,8 +142,9 @@ class Oracle:
         x = x.detach().requires_grad_()
         with torch.enable_grad(), self._randomness():
             seen = x if through is None else through(x)
-            with backward_mode(self.backward):
-                full = self._forward(seen)
+            with backward_mode(self.backward, len(x)) as completed:
+                # A copy, since the model may change its input in place, which is not allowed for the point itself.
+                full = completed(self._forward(seen if self.backward == "true" else seen.clone()))
             logits = self._shown(full)
             value = loss(logits, self.labels)
             gradient = input_gradient(value, x)

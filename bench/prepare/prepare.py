@@ -163,7 +163,8 @@ class Workbench(Loader):
         if not attack.needs_profile:
             return None, False
         known = self._known(loaded, "profile", used, partial(self._measure_profile, loaded))
-        return PipelineProfile(**known["profile"]), bool(known["masked"])
+        fields = {**known["profile"], "intercepted": tuple(known["profile"]["intercepted"])}
+        return PipelineProfile(**fields), bool(known["masked"])
 
     def _known(
         self, loaded: Loaded, what: str, used: dict[str, Measurement], measure: Callable[[], Measurement]
@@ -184,7 +185,7 @@ class Workbench(Loader):
         declared = not pipeline.differentiable
         profile = pipeline_profile(pipeline, images, labels, judge=not declared)
         seen = pipeline_profile(pipeline.attack_view(), images, labels, judge=False) if declared else profile
-        masked = seen.gradients != "useful" or profile.takes_gradients
+        masked = seen.gradients != "useful" or profile.takes_gradients or bool(profile.intercepted)
         # A confident softmax has no gradient left; beneath a declared one there are logits.
         masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)
         return {"profile": asdict(profile), "masked": masked, "device": str(self.device)}

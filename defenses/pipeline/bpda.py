@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.views.backward_modes import with_identity_gradient
 from gauntlet.attacks.views.guard import in_training
+from gauntlet.attacks.views.interception.soft import with_identity_gradient
 
 
 class StraightThrough(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.interception.mode import InterceptionMode
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong_at_small_scales
@@ -47,6 +49,8 @@ class PipelineProfile:
     takes_gradients: bool
     """Whether the forward pass calls autograd: optimisation at test time."""
     outputs: Outputs = "scores"
+    intercepted: tuple[str, ...] = ()
+    """Operations in the forward pass that hide its gradient, each as `argmax in defended.py:31`; empty unless `judge`d."""
 
 
 def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *, judge: bool = True) -> PipelineProfile:
@@ -68,7 +72,23 @@ def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *,
                 worst = "zero"
         if judge and worst == "useful" and gap <= GAP and _wrong(pipeline, few, own):
             worst = "wrong"
-    return PipelineProfile(worst, gap > GAP, taken.calls > 0, kind_of_outputs(outputs))
+        hidden = intercepted(pipeline, few) if judge else ()
+    return PipelineProfile(worst, gap > GAP, taken.calls > 0, kind_of_outputs(outputs), hidden)
+
+
+def intercepted(pipeline: nn.Module, images: Tensor) -> tuple[str, ...]:
+    """The operations of a forward pass over images (N, C, H, W) that take its gradient away, with file and line of the caller.
+
+    Empty where the pass cannot be intercepted, as in a TorchScript module.
+    """
+    with torch.enable_grad(), InterceptionMode(len(images), record=True) as mode:
+        try:
+            pass_over(pipeline, images.detach().clone().requires_grad_().clone(), 0)
+        except Exception:
+            # Code of others, which may raise anything on a tensor that needs a gradient.
+            return ()
+    assert mode.seen is not None
+    return tuple(f"{name} in {Path(place).name}" for place, name in mode.seen.items())
 
 
 def _wrong(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> bool:

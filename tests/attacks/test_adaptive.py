@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from builders import Wrapped
+from builders import Function, Wrapped
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.gauntlet import BUDGETS
 from gauntlet.attacks.naive import build as build_naive
@@ -23,6 +24,8 @@ from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, write_leaderboard
 from gauntlet.defenses.certificates.certify import Certificates
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.defenses.pipeline.profile import pipeline_profile
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 LINF = ThreatModel("Linf", 0.15)
@@ -327,3 +330,40 @@ def test_a_certificate_that_an_example_refutes_makes_the_run_fail(tmp_path, monk
     printed = capsys.readouterr()
     assert "CONTRADICTION" in printed.err
     assert "ERROR" in printed.out
+
+
+@pytest.mark.parametrize("name", gauntlet.list_models("cnn.*"))
+def test_nothing_in_an_honest_network_is_taken_for_a_mask(name):
+    data = gauntlet.load_data("digits", samples="16")
+    pipeline = DefendedModel(gauntlet.load_model(name).module, differentiable=True, randomised=False).eval()
+    profile = pipeline_profile(pipeline, data.images[:], data.labels)
+    assert profile.gradients == "useful"
+    assert profile.intercepted == ()
+
+
+def test_what_hides_a_gradient_is_named_with_its_line():
+    def labels(logits):
+        return nn.functional.one_hot(logits.argmax(1), 10).float()
+
+    data = gauntlet.load_data("digits", samples="16")
+    module = Wrapped(gauntlet.load_model("cnn.standard_digits").module, after=labels)
+    pipeline = DefendedModel(module, differentiable=True, randomised=False).eval()
+    profile = pipeline_profile(pipeline, data.images[:], data.labels)
+    assert profile.gradients == "none"
+    (first, *_) = profile.intercepted
+    assert re.fullmatch(r"argmax in test_adaptive\.py:\d+", first)
+
+
+def test_an_undeclared_vote_over_noisy_copies_is_attacked_through_its_votes():
+    def vote(model):
+        def forward(x):
+            copies = torch.stack([model(x + 0.1 * torch.randn_like(x)).argmax(1) for _ in range(5)])
+            return nn.functional.one_hot(copies, 10).sum(0).float()
+
+        return Function(forward).eval()
+
+    data = gauntlet.load_data("digits", samples="12")
+    model = vote(gauntlet.load_model("cnn.standard_digits").module)
+    found = gauntlet.evaluate(model, data, threat="Linf:0.15", attacks="adaptive")
+    assert found.clean_accuracy > 0.9
+    assert found.robust_accuracy <= 0.25

@@ -1,0 +1,1 @@
+"""Automatic BPDA: a forward pass is intercepted, and operations without a useful gradient get one."""

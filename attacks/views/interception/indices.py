@@ -1,0 +1,152 @@
+"""Stand-ins for indices: the largest entries, votes, one-hot codes, tables, and what is put at their places."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gauntlet.attacks.views.interception.call import Call, Result
+from gauntlet.attacks.views.interception.soft import Soft, expected, largest, step, weights_of, with_identity_gradient
+
+
+def first_of(call: Call) -> Result:
+    """`argmax` and `argmin`, and `max`, `min` along a dimension."""
+    dim, kept = call.given(1, "dim"), call.given(2, "keepdim", False)
+    if dim is None:
+        return None
+    x = call.x
+    scores = (x if "max" in call.name else -x).movedim(dim, -1)
+    index = call.value if isinstance(call.value, Tensor) else call.value[1]
+    flat = index.squeeze(dim) if kept else index
+    soft = largest(scores, flat, call.width)
+    if kept:
+        assert soft.classes is not None
+        place = dim if dim >= 0 else dim - 1
+        soft = Soft(soft.number.unsqueeze(dim), soft.classes.unsqueeze(place))
+    if isinstance(call.value, Tensor):
+        return soft
+    return (call.value[0] if call.value[0].requires_grad else None), soft
+
+
+def ranked(call: Call) -> Result:
+    """`topk`, `sort` and `argsort`: every place has the weights of the largest entry, which is enough for votes."""
+    alone = isinstance(call.value, Tensor)
+    index = call.value if alone else call.value[1]
+    x = call.x
+    if call.name == "topk":
+        dim, up = call.given(2, "dim", -1), call.given(3, "largest", True)
+    else:
+        dim, up = call.given(1, "dim", -1), bool(call.given(2, "descending", False))
+    scores = (x if up else -x).movedim(dim, -1)
+    if dim not in (-1, x.dim() - 1):
+        return None
+    one = largest(scores, index[..., 0], call.width)
+    assert one.classes is not None
+    weights = one.classes.unsqueeze(-2).expand(*index.shape, scores.shape[-1])
+    soft = Soft(expected(weights, index), weights, (scores, -1))
+    return soft if alone else ((call.value[0] if call.value[0].requires_grad else None), soft)
+
+
+def middle(call: Call) -> Result:
+    """`kthvalue`, `median`: of counts or indices, the mean stands in."""
+    if not isinstance(call.value, tuple):
+        return None
+    dim = call.given(2 if call.name == "kthvalue" else 1, "dim", -1)
+    soft = call.soft(call.given(0, "input"))
+    if soft is None:
+        return None
+    return _vote(call, soft, dim)
+
+
+def most_frequent(call: Call) -> Result:
+    """The mean of the weights of the votes."""
+    soft = call.soft(call.given(0, "input"))
+    return None if soft is None else _vote(call, soft, call.given(1, "dim", -1))
+
+
+def _vote(call: Call, soft: Soft, dim: int) -> Result:
+    value, kept = call.value[0], bool(call.settings.get("keepdim", False))
+    if soft.classes is None:
+        mean = soft.number.mean(dim, keepdim=kept)
+        return Soft(with_identity_gradient(mean, value.to(mean.dtype))), None
+    place = dim if dim >= 0 else dim - 1
+    weights = soft.classes.mean(place, keepdim=kept)
+    return Soft(expected(weights, value), weights), None
+
+
+def one_hot(call: Call) -> Result:
+    """The index's weights."""
+    soft = call.soft(call.given(0, "input"))
+    if soft is None:
+        return None
+    weights = weights_of(soft, call.value.shape[-1], call.width)
+    return Soft(with_identity_gradient(weights, call.value.to(weights.dtype)))
+
+
+def looked_up(call: Call) -> Result:
+    """`embedding(index, table)`, `table[index]` and `index_select` along the first dimension."""
+    if call.name == "embedding":
+        index, table = call.args[0], call.given(1, "weight")
+    else:
+        table, index = call.args[0], call.args[-1]
+        if call.name == "index_select" and call.given(1, "dim") != 0:
+            return None
+    soft = call.soft(index) if isinstance(index, Tensor) else None
+    if soft is None or index.dtype == torch.bool:
+        return None
+    return _entries(call, soft, table)
+
+
+def _entries(call: Call, soft: Soft, table: Tensor) -> Result:
+    weights, value = weights_of(soft, table.shape[0], call.width), call.value
+    if table.is_floating_point():
+        mixed: Tensor = torch.tensordot(weights, call.real(table).to(weights.dtype), dims=1)
+        return mixed
+    if table.dim() == 1:
+        # Labels by index.
+        labels = functional.one_hot(table.long().clamp_min(0)).to(weights.dtype)
+        return Soft(expected(weights @ labels, value), weights @ labels)
+    return None
+
+
+def scattered(call: Call) -> Result:
+    """A constant put at the places of an index along the last dimension."""
+    index, source = call.given(2, "index"), call.given(3, "src", call.settings.get("value"))
+    soft, base = call.soft(index), call.x
+    dim = call.given(1, "dim")
+    if soft is None or dim not in (-1, base.dim() - 1):
+        return None
+    weights = _places(call, soft, index, base.shape[-1])
+    new = source if not isinstance(source, Tensor) else call.real(source).mean(-1, keepdim=True)
+    mixed: Tensor = base.to(weights.dtype) * (1 - weights) + weights * new
+    return mixed
+
+
+def assigned(call: Call) -> Result:
+    """`x[mask] = new` and `x[rows, index] = new`."""
+    base, key, new = call.x, call.args[1], call.real(call.args[2])
+    if isinstance(key, tuple):
+        soft = call.soft(key[-1]) if isinstance(key[-1], Tensor) else None
+        if soft is None or len(key) != 2 or base.dim() != 2 or soft.number.dim() != 1:
+            return None
+        weights = weights_of(soft, base.shape[1], call.width)
+        new = new[:, None] if isinstance(new, Tensor) and new.dim() == 1 else new
+        return base.to(weights.dtype) * (1 - weights) + weights * new
+    soft = call.soft(key) if isinstance(key, Tensor) and key.dtype == torch.bool else None
+    if soft is None or (isinstance(new, Tensor) and new.dim()):
+        return None
+    mask = soft.number.view(*key.shape, *[1] * (base.dim() - key.dim()))
+    filled: Tensor = base * (1 - mask) + mask * new
+    return filled
+
+
+def _places(call: Call, soft: Soft, index: Tensor, count: int) -> Tensor:
+    """Whether each of `count` places is in an index (…, k)."""
+    if soft.order is not None and soft.order[0].shape[-1] == count:
+        scores, wanted = soft.order[0], index.shape[-1]
+        if wanted < count:
+            best = scores.topk(wanted + 1, -1).values
+            edge = best[..., -2:].mean(-1, keepdim=True)
+            return step(scores - edge, (scores > edge), call.batch, call.width)
+    return weights_of(soft, count, call.width).sum(-2).clamp(0, 1)
