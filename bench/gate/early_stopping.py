@@ -19,10 +19,11 @@ from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cel
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.work import Work
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
+from gauntlet.leaderboard.gate.compared_cell import ComparedCell
 from gauntlet.leaderboard.gate.judge import obstacle
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.trace import Trace, sample_order
-from gauntlet.leaderboard.gate.verdicts import ComparedCell, is_certain
+from gauntlet.leaderboard.gate.verdicts import is_certain
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record

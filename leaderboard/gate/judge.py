@@ -10,7 +10,7 @@ cell held, which is alpha (an intersection-union test: Berger, Technometrics 24,
 are few or flips many: exact enumeration gives at most 5.4 % at alpha 5 % and a margin of 2 points (docs/ci.md has other margins).
 
 *suspicious*: a significant rise (the same test in the other direction, Holm over the cells) although the weights are the
-baseline's, or with more samples that stand with masked gradients: a weaker attack looks like a stronger model. Otherwise a rise
+baseline's, or a larger share of what stands has masked gradients: a weaker attack looks like a stronger model. Otherwise a rise
 with other weights is reported as an improvement.
 
 *masked*: a flag blocks the rank of the cell's row that does not block it in the baseline. The attack's figure cannot be trusted
@@ -34,11 +34,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
+from gauntlet.leaderboard.gate.compared_cell import ComparedCell, title
 from gauntlet.leaderboard.gate.limits import below_floors, costs, over_budget
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.report import CellVerdict, GateReport
 from gauntlet.leaderboard.gate.trace import Trace
-from gauntlet.leaderboard.gate.verdicts import ComparedCell, fixed, sequential, title
+from gauntlet.leaderboard.gate.verdicts import fixed, sequential
 
 
 def judge(baseline: Baseline, current: Baseline, policy: Policy, traces: Sequence[Trace] = ()) -> GateReport:

@@ -2,107 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from gauntlet.leaderboard.gate.baseline import BaselineCell, Test
+from gauntlet.leaderboard.gate.baseline import Test
+from gauntlet.leaderboard.gate.compared_cell import ComparedCell
 from gauntlet.leaderboard.gate.curtailment import curtailed_verdict
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.report import CellVerdict, GateVerdict
 from gauntlet.leaderboard.gate.sequential_test import SequentialDecision, needed_more, sequential_decision
-from gauntlet.leaderboard.gate.trace import Trace, sample_order
-from gauntlet.leaderboard.rows.crosschecks import MIN_SAMPLES, MIN_SHARE
 from gauntlet.leaderboard.stats.paired import drop_p_value, drop_upper, needed_n
 from gauntlet.leaderboard.stats.proportions import holm
 
 UNFINISHED = "The gate stopped before a verdict was certain: run the same command again to continue."
-
-
-@dataclass(frozen=True, eq=False)
-class ComparedCell:
-    """A cell of the baseline and its partner in the run, with the same samples before and now, in the order of the test."""
-
-    old: BaselineCell
-    new: BaselineCell
-    order: npt.NDArray[np.int64]
-    before: npt.NDArray[np.bool_]
-    now: npt.NDArray[np.bool_]
-    trace: Trace | None = None
-
-    @classmethod
-    def of(cls, old: BaselineCell, new: BaselineCell, trace: Trace | None) -> ComparedCell:
-        """The samples of the trace of a gate that stops early, or else all samples."""
-        if trace is not None:
-            return cls(old, new, trace.order, trace.before, trace.now, trace)
-        order = sample_order(old)
-        return cls(old, new, order, old.robust[order], new.robust[order])
-
-    def first(self, count: int) -> ComparedCell:
-        """The same cell with the first `count` samples alone."""
-        return replace(self, order=self.order[:count], before=self.before[:count], now=self.now[:count])
-
-    @property
-    def title(self) -> str:
-        """The title of the cell in the run, with its seed."""
-        return title(self.old, self.new)
-
-    @property
-    def lost(self) -> int:
-        """Number of samples that were robust before and are not now."""
-        return int((self.before & ~self.now).sum())
-
-    @property
-    def gained(self) -> int:
-        """Number of samples that are robust now and were not before."""
-        return int((~self.before & self.now).sum())
-
-    @property
-    def open(self) -> tuple[int, int]:
-        """Numbers of undecided samples that can still be lost, and that can still be gained."""
-        undecided = np.ones(self.old.n, dtype=np.bool_)
-        undecided[self.order] = False
-        return int(self.old.robust[undecided].sum()), int((~self.old.robust[undecided]).sum())
-
-    @property
-    def excused(self) -> int:
-        """Number of samples that the baseline counts as robust, and that a new example breaks on the baseline's model too."""
-        return int((self.old.robust[self.order] & ~self.before).sum())
-
-    @property
-    def accepted(self) -> float:
-        """The robust accuracy of the baseline on all samples, a share."""
-        return float(self.old.robust.mean())
-
-    @property
-    def same_weights(self) -> bool:
-        """Whether the weights are the baseline's, so that nothing in the model explains a rise of robustness."""
-        return bool(self.old.weights) and self.old.weights == self.new.weights
-
-    @property
-    def more_masked(self) -> int:
-        """How many more samples stand with masked gradients; 0 if no more than occur on sound models, or if it is not known."""
-        if self.old.masked is None or self.new.masked is None:
-            return 0
-        more = self.new.masked - self.old.masked
-        return more if more >= MIN_SAMPLES and more > MIN_SHARE * self.old.n else 0
-
-    @property
-    def doubts_rise(self) -> bool:
-        """Whether a rise of robustness is suspicious: the weights are the baseline's, or more samples have masked gradients."""
-        return self.same_weights or self.more_masked > 0
-
-    @property
-    def new_blocks(self) -> Mapping[str, str]:
-        """The flags, with their sentences, that block the row now and did not in the baseline.
-
-        A gate that stops early does not run cells that it does not judge, such as replays, which may have answered a flag of the
-        baseline: it does not count such a flag as new.
-        """
-        known = {*(self.old.blocks or ()), *(self.old.lifted if self.trace is not None else ())}
-        return {name: text for name, text in (self.new.blocks or {}).items() if name not in known}
 
 
 def fixed(cells: Sequence[ComparedCell], policy: Policy) -> list[CellVerdict]:
@@ -135,7 +48,7 @@ def _fixed(
         verdict = _curtailed(cell, policy, tests)
     elif drop_significant:
         verdict = "regressed"
-    elif rise_significant and cell.doubts_rise:
+    elif rise_significant and cell.doubts_rise(policy.alpha):
         verdict = "suspicious"
     else:
         verdict = "held" if upper < policy.margin else "undecided"
@@ -159,7 +72,7 @@ def _fixed(
         note = f"about {wanted:,} samples would decide if flips continue at this rate"
     elif rise_significant and verdict != "suspicious":
         note = "improved"
-    return _cell_verdict(cell, verdict, figures, note, p_value=p_holm, upper=upper)
+    return _cell_verdict(cell, verdict, figures, note, p_value=p_holm, upper=upper, alpha=policy.alpha)
 
 
 def sequential(cells: Sequence[ComparedCell], policy: Policy, tests: int) -> list[CellVerdict]:
@@ -187,11 +100,11 @@ def _sequential(cell: ComparedCell, policy: Policy, tests: int) -> CellVerdict:
             len(cell.order),
             margin=policy.margin,
             alpha=policy.alpha,
-            both_ways=cell.doubts_rise,
+            both_ways=cell.doubts_rise(policy.alpha),
         )
         note = f"about {wanted:,} more samples would decide if none of them flips"
     p_value = min(1.0, tests / e_value) if e_value else 1.0
-    return _cell_verdict(compared, verdict, figures, note, p_value=p_value, upper=decision.upper)
+    return _cell_verdict(compared, verdict, figures, note, p_value=p_value, upper=decision.upper, alpha=policy.alpha)
 
 
 def _unfinished(cell: ComparedCell) -> CellVerdict:
@@ -199,7 +112,7 @@ def _unfinished(cell: ComparedCell) -> CellVerdict:
 
 
 def _cell_verdict(
-    cell: ComparedCell, verdict: GateVerdict, figures: str, note: str, *, p_value: float, upper: float
+    cell: ComparedCell, verdict: GateVerdict, figures: str, note: str, *, p_value: float, upper: float, alpha: float
 ) -> CellVerdict:
     """The verdict, all of whose figures are on the samples of `cell`; the accepted figure on all samples stands beside them."""
     before, now = float(cell.before.mean()), float(cell.now.mean())
@@ -214,7 +127,7 @@ def _cell_verdict(
     return CellVerdict(
         cell.title,
         "masked" if masked else verdict,
-        "; ".join([sentence, *masked, *_notes(cell, verdict, note)]),
+        "; ".join([sentence, *masked, *_notes(cell, verdict, note, alpha)]),
         lost=cell.lost,
         gained=cell.gained,
         n=len(cell.order),
@@ -230,14 +143,15 @@ def _cell_verdict(
     )
 
 
-def _notes(cell: ComparedCell, verdict: GateVerdict, note: str) -> list[str]:
+def _notes(cell: ComparedCell, verdict: GateVerdict, note: str, alpha: float) -> list[str]:
     old, new, trace = cell.old, cell.new, cell.trace
     notes = []
     if verdict == "suspicious":
         reason = "although the weights are the baseline's" if cell.same_weights else "with masked gradients"
         notes.append(f"robustness rose {reason}: check for a weaker attack, or accept anew")
-    if cell.more_masked:
-        notes.append(f"samples that stand with masked gradients: {old.masked} → {new.masked}")
+    if cell.masked is not None and cell.more_masked(alpha):
+        (before, stood), (now, stand) = cell.masked
+        notes.append(f"samples that stand with masked gradients: {before} of {stood} → {now} of {stand}")
     if note:
         notes.append(note)
     if kept := sorted((old.blocks or {}).keys() & (new.blocks or {}).keys()):
@@ -273,18 +187,12 @@ def _curtailed(cell: ComparedCell, policy: Policy, tests: int) -> GateVerdict | 
         margin=policy.margin,
         alpha=policy.alpha,
         tests=tests,
-        both_ways=cell.doubts_rise,
+        both_ways=cell.doubts_rise(policy.alpha),
     )
 
 
 def _decision(cell: ComparedCell, policy: Policy, tests: int) -> SequentialDecision:
     differences = cell.before.astype(np.int64) - cell.now.astype(np.int64)
     return sequential_decision(
-        differences, margin=policy.margin, alpha=policy.alpha, tests=tests, both_ways=cell.doubts_rise
+        differences, margin=policy.margin, alpha=policy.alpha, tests=tests, both_ways=cell.doubts_rise(policy.alpha)
     )
-
-
-def title(old: BaselineCell | None, new: BaselineCell | None) -> str:
-    """The title of the cell in the run, or else in the baseline, with its seed."""
-    cell = new or old
-    return f"{cell.title}, seed {cell.seed}" if cell else ""

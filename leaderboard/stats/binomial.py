@@ -73,3 +73,25 @@ def _fraction(x: float, a: float, b: float) -> float:
 
 def _nonzero(value: float) -> float:
     return value if abs(value) > _SMALLEST else _SMALLEST
+
+
+def share_rose_p_value(before: tuple[int, int], now: tuple[int, int]) -> float:
+    """One-sided p-value of Fisher's exact test that a share rose, from (count, size) before and now.
+
+    The chance that as many or more of all counted items fall into the second group if they are dealt at random. Raises ValueError
+    for counts that do not lie in 0..size.
+    """
+    if not (0 <= before[0] <= before[1] and 0 <= now[0] <= now[1]):
+        raise ValueError(f"before {before!r} and now {now!r} must be counts of items and how many there are")
+    total = before[0] + now[0]
+    every = _log_choose(before[1] + now[1], total)
+    chances = (
+        math.exp(_log_choose(now[1], count) + _log_choose(before[1], total - count) - every)
+        for count in range(now[0], min(total, now[1]) + 1)
+        if total - count <= before[1]
+    )
+    return min(1.0, math.fsum(chances))
+
+
+def _log_choose(size: int, count: int) -> float:
+    return math.lgamma(size + 1) - math.lgamma(count + 1) - math.lgamma(size - count + 1)

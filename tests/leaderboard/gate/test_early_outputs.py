@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from builders import baseline, baseline_cell
+from gauntlet.leaderboard.gate.compared_cell import ComparedCell
 from gauntlet.leaderboard.gate.formats import github_annotations, to_json
 from gauntlet.leaderboard.gate.judge import judge
 from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.trace import Trace, sample_order
-from gauntlet.leaderboard.gate.verdicts import ComparedCell, is_certain
+from gauntlet.leaderboard.gate.verdicts import is_certain
 
 CHUNK = 50
 SENTENCE = re.compile(

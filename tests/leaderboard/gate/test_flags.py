@@ -87,8 +87,11 @@ def test_a_baseline_that_records_no_flags_counts_as_without_and_the_sentence_say
     ("before", "now", "gained", "verdict"),
     [
         (0, 40, 80, "suspicious"),
-        (30, 33, 80, "suspicious"),
-        (0, 2, 80, "held"),
+        (30, 60, 80, "suspicious"),
+        (0, 5, 80, "suspicious"),
+        (0, 4, 80, "held"),
+        (30, 36, 80, "held"),
+        (700, 780, 80, "held"),
         (40, 0, 80, "held"),
         (0, 40, 0, "held"),
         (None, 40, 80, "held"),
@@ -103,7 +106,7 @@ def test_a_rise_with_more_masked_samples_is_suspicious_whatever_the_weights(test
     assert report.passed == (verdict == "held")
     if verdict == "suspicious":
         assert "robustness rose with masked gradients" in found.sentence
-        assert f"samples that stand with masked gradients: {before} → {now}" in found.sentence
+        assert f"samples that stand with masked gradients: {before} of 700 → {now} of {700 + gained}" in found.sentence
         assert "improved" not in found.sentence
         if test == "fixed":
             assert found.p_value == drop_p_value(gained, 0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, fisher_exact
 
-from gauntlet.leaderboard.stats.binomial import beta_quantile, half_tail
+from gauntlet.leaderboard.stats.binomial import beta_quantile, half_tail, share_rose_p_value
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 100, 797, 10_000, 1_000_000])
@@ -25,3 +25,25 @@ def test_tails_of_a_fair_coin_are_those_of_scipy(n):
 
 def test_the_tail_of_half_of_an_odd_number_is_exactly_a_half():
     assert [half_tail((n + 1) // 2, n) for n in (1, 3, 101, 1001)] == [0.5] * 4
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ((0, 700), (5, 780)),
+        ((30, 700), (36, 780)),
+        ((0, 0), (0, 5)),
+        ((3, 3), (4, 4)),
+        ((2, 10), (9, 12)),
+        ((5, 9), (0, 0)),
+    ],
+)
+def test_a_share_that_rose_is_tested_as_by_scipy(before, now):
+    table = [[now[0], now[1] - now[0]], [before[0], before[1] - before[0]]]
+    assert share_rose_p_value(before, now) == pytest.approx(fisher_exact(table, alternative="greater").pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize(("before", "now"), [((3, 2), (0, 1)), ((0, 1), (-1, 1))])
+def test_counts_that_are_not_are_refused(before, now):
+    with pytest.raises(ValueError, match="counts"):
+        share_rose_p_value(before, now)
