@@ -62,9 +62,7 @@ def _blocking(row: LeaderboardRow) -> Iterator[Reason]:
         if flag.stands(row.answered):
             yield Reason(flag.name, _advised(flag, row), blocks=True)
     if row.randomised and "eot" not in row.techniques and not any("eot" in flag.needs for flag in row.flags):
-        sentence = (
-            f"The model is randomised: a rank needs attacks on the expectation over its draws (EOT): {_TAKE_ADAPTIVE}."
-        )
+        sentence = f"The model is randomised: its figures need attacks on the expectation over its draws (EOT): {_TAKE_ADAPTIVE}."
         yield Reason("randomised", sentence, blocks=True)
 
 
@@ -105,12 +103,14 @@ def _advised(flag: Flag, row: LeaderboardRow) -> str:
         offered = not missing or _TAKE_ADAPTIVE in message
         on_all = " that every standing sample faces" if set(missing) & row.techniques else ""
         return (
-            message if offered else f"{message} A rank needs attacks by {_listed(missing)}{on_all}: {_TAKE_ADAPTIVE}."
+            message
+            if offered
+            else f"{message} The figure needs attacks by {_listed(missing)}{on_all}: {_TAKE_ADAPTIVE}."
         )
     kept = [sentence for sentence in _sentences(message) if _TAKE_ADAPTIVE not in sentence]
     if missing and set(missing) <= set(_SEARCHES):
         added = ",".join([_TAKE_ADAPTIVE, *(_SEARCHES[technique] for technique in missing)])
-        kept.append(f"A rank needs a search without gradients that every standing sample faces: {added}.")
+        kept.append(f"The figure needs a search without gradients that every standing sample faces: {added}.")
     elif missing or len(kept) < len(_sentences(message)):
         kept.append(_BEYOND_ADAPTIVE)
     return " ".join(kept)

@@ -67,7 +67,7 @@ def test_what_the_techniques_of_a_flag_still_lack_is_said_where_its_message_has_
     flag = Flag("randomised-defense", "block", "The model answers the same image differently", needs=("eot",))
     (line,) = noted(result(bits(20, 15), flags=[flag]))
     assert line.endswith(
-        "the model answers the same image differently. A rank needs attacks by eot: --attacks adaptive."
+        "the model answers the same image differently. The figure needs attacks by eot: --attacks adaptive."
     )
 
 

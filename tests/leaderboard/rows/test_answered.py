@@ -34,7 +34,7 @@ def test_a_stage_that_few_samples_faced_lifts_nothing():
 
 def test_after_the_adaptive_attack_a_search_is_the_remedy():
     made = row(["margin probe"] * 4, name="adaptive")
-    remedy = "A rank needs a search without gradients that every standing sample faces: --attacks adaptive,square."
+    remedy = "The figure needs a search without gradients that every standing sample faces: --attacks adaptive,square."
     assert made.unranked == (f"Search without gradients. {remedy}",)
     flag = replace(FLAG, needs=("black-box", "decision-based"))
     info = cell_info(attack="adaptive", techniques=STAGES)
