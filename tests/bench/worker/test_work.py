@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from gauntlet.attacks.solving import work_done
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.planning.plan_request import PlanRequest
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.worker import attack_blocks
 from gauntlet.bench.worker.messages import (
     BlockInfo,
     BlockRecord,
@@ -229,3 +231,20 @@ def test_flags_of_checks_are_measured_once_and_taken_from_the_store_afterwards(p
     later = again.cell(cell)
     assert later.error is None
     assert later.blocks[0].flags == first.blocks[0].flags
+
+
+@pytest.mark.parametrize("together", [30, 10])
+def test_the_share_of_the_work_covers_all_blocks_in_turn(project, monkeypatch, together):
+    (cell,) = make_plan(configured()).cells
+    blocks = tuple(tuple(range(at, at + 10)) for at in (0, 10, 20))
+    shares: list[float] = []
+    watched = Worker(Workbench(torch.device("cpu")), shares.append)
+    keys = [block.key for block in next(watched.work(Request(cell, blocks=blocks))).blocks]
+    image = watched.bench.data(cell.data).images[0]
+    monkeypatch.setattr(attack_blocks, "MEMORY_LIMIT", together * image.numel() * image.element_size())
+    monkeypatch.setattr(work_done, "EVERY", 0.0)
+    *_, last = watched.work(Request(cell, blocks=blocks, run=tuple(keys)))
+    assert isinstance(last, Progress)
+    assert 0 < shares[0] < 0.5
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
