@@ -9,6 +9,7 @@ steps of the same length.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -233,7 +234,7 @@ def _keys(keys: Draws, rows: Tensor) -> Draws:
 def _size(images: Tensor, norm: Norm) -> float:
     """The norm of a change of each pixel by 1."""
     pixels = float(images[0].numel())
-    return {"Linf": 1.0, "L2": pixels**0.5, "L1": pixels}[norm]
+    return {"Linf": 1.0, "L2": math.sqrt(pixels), "L1": pixels}[norm]
 
 
 def _unit(gradient: Tensor, norm: Norm) -> Tensor:
