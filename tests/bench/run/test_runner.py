@@ -285,7 +285,7 @@ def _assert_in_error(engine, kind, message):
 
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
-    [("raise 8", "RuntimeError", "the model broke down"), ("nan 8", "NonFiniteLogitsError", "NaN or infinite logits")],
+    [("raise 20", "RuntimeError", "the model broke down"), ("nan 8", "NonFiniteLogitsError", "NaN or infinite logits")],
 )
 def test_a_model_that_fails_in_the_middle_is_an_error_and_is_tried_again(faulty, fault, kind, message):
     faulty.write_text(fault)
