@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.gauntlet import budget, in_norm
+from gauntlet.attacks.hop_skip_jump import HopSkipJump
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
@@ -61,6 +62,7 @@ class Adaptive:
             *(_THROUGH if pipeline.masked and not pipeline.randomised else ()),
             *(_TRANSFER if pipeline.twin else ()),
             *((_SEARCH,) if suspicious else ()),
+            *((_DECISIONS,) if pipeline.masked and not pipeline.randomised and self.norm != "L1" else ()),
         )
         stages = [
             *(in_norm(stage, self.norm) for stage in before),
@@ -104,6 +106,9 @@ _TRANSFER = (
 )
 
 _SEARCH = Stage("square", Square(queries=1000), technique="black-box")
+
+# Behind masks scores may lead a search no better than gradients do: labels, votes, ripples.
+_DECISIONS = Stage("decisions", HopSkipJump(queries=1000, stop_inside=True), technique="decision-based")
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 

@@ -113,7 +113,6 @@ def finite_differences(subject: Subject) -> Finding:
     figures = {
         "wrong": wrong,
         "lost": lost,
-        "mute": int(verdict.mute.sum()),
         "curved": curved,
         "judged": count,
         "mean_disagreement": _mean_of(verdict.far),
@@ -135,17 +134,19 @@ def finite_differences(subject: Subject) -> Finding:
 
 
 def _not_to_be_followed(few: Subject, verdict: Verdict, figures: Mapping[str, float]) -> Finding:
-    """The finding of gradients that are wrong, or right only so near to a point that no attack can follow them."""
-    wrong, lost, count = (int(figures[key]) for key in ("wrong", "lost", "judged"))
+    """The finding of gradients that are wrong, or right so near to a point alone that scores around it say nothing either."""
+    wrong, lost, count = (f"{figures[key]:.0f}" for key in ("wrong", "lost", "judged"))
     needs = [one for one in without_gradients(few) if one in ("black-box", "transfer")]
-    what = [f"disagrees with finite differences at every scale on {wrong}"] if wrong else []
-    what += [f"gains no more than random steps at an attack's step on {lost}"] if lost else []
-    sentence = f"The gradient {' and '.join(what)} of {count} samples: it does not show where the loss rises. "
-    if 2 * figures["mute"] > wrong + lost and few.threat.norm != "L1":
-        needs.append("decision-based")
-        sentence += "Nor do the scores: attack by the predicted classes, --attacks adaptive,hop_skip_jump."
-    else:
-        sentence += "Attack without gradients: --attacks adaptive."
+    sentence = (
+        f"Autograd and finite differences along random directions disagree at every scale on {wrong} of {count} samples: the "
+        "gradient does not show where the loss rises. Attack without gradients: --attacks adaptive."
+    )
+    if figures["lost"] > figures["wrong"]:
+        sentence = (
+            f"On {lost} of {count} samples the gradient holds only much nearer than at an attack's steps, and a step along it "
+            "gains no more than random steps. Attack by the predicted classes: --attacks adaptive,hop_skip_jump."
+        )
+        needs += [] if few.threat.norm == "L1" else ["decision-based"]
     return fired(
         "finite-differences",
         "block",

@@ -18,7 +18,7 @@ from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
-from gauntlet.defenses.pipeline.profile import pass_over
+from gauntlet.defenses.pipeline.profile import kind_of_outputs, pass_over
 from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
@@ -77,6 +77,15 @@ class Subject:
     def randomised(self) -> bool:
         """Whether the card says that the pipeline is randomised; a check measures it."""
         return self.pipeline.randomised
+
+    @cached_property
+    def coarse(self) -> bool:
+        """Whether the outputs are labels or votes, of a pipeline that is not randomised."""
+        if self.randomised or not len(self.labels):
+            return False
+        with guarded(self.pipeline, self.seed), torch.no_grad():
+            outputs = pass_over(self.pipeline, self.images[:16], 0)
+        return kind_of_outputs(outputs) in ("labels", "votes")
 
     @cached_property
     def view(self) -> nn.Module:
@@ -165,4 +174,7 @@ def fired(
 def without_gradients(subject: Subject) -> tuple[str, ...]:
     """The attack techniques that do not depend on the pipeline's gradients, as far as they apply to it."""
     around = "bpda" if subject.pipeline.beneath is None else "beneath"
-    return (around, "black-box", *(("transfer",) if subject.pipeline.twin is not None else ()))
+    twin = ("transfer",) if subject.pipeline.twin is not None else ()
+    # A search by scores goes blind where there are none.
+    decisions = ("decision-based",) if subject.coarse and subject.threat.norm != "L1" else ()
+    return (around, "black-box", *twin, *decisions)

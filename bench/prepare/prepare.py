@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.bench.checks.catalog import flags, run_checks
+from gauntlet.bench.checks.evidence import gather, to_answer, with_evidence
 from gauntlet.bench.checks.subject import FEW, Subject
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
@@ -259,7 +260,17 @@ class Workbench(Loader):
             findings = run_checks(self._subject(loaded, cell, attack, victim, every), "all" if every else "cheap")
             return {"flags": [flag.fields() for flag in flags(findings)], "device": str(self.device)}
 
-        return tuple(Flag.read(fields) for fields in self._known(loaded, what, used, measure)["flags"])
+        found = tuple(Flag.read(fields) for fields in self._known(loaded, what, used, measure)["flags"])
+        techniques = frozenset(name for one in cell.info.techniques.values() for name in one.split("+"))
+        if every or not cell.info.searches or not to_answer(found, techniques):
+            return found
+
+        def test() -> Measurement:
+            tested = with_evidence(found, techniques, gather(self._subject(loaded, cell, attack, victim, True)))
+            return {"flags": [flag.fields() for flag in tested], "device": str(self.device)}
+
+        evidence = f"evidence {cell.threat} {cell.info.seed} {cell.attack}"
+        return tuple(Flag.read(fields) for fields in self._known(loaded, evidence, used, test)["flags"])
 
     def _subject(self, loaded: Loaded, cell: Cell, attack: Executable, victim: torch.nn.Module, every: bool) -> Subject:
         data, card = loaded.data, loaded.defense.card

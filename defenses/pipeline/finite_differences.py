@@ -30,8 +30,6 @@ STRAIGHT = 0.25
 second difference, so that a right gradient disagrees by at most this share; where rounding hides the slope, both are alike."""
 SCALES = {torch.float64: (2.0**-20, 2.0**-16, 2.0**-12), torch.float32: (2.0**-11, 2.0**-9, 2.0**-7)}
 """Small steps, in pixel values; at the first most right gradients agree. In float32 differences of less are rounding."""
-MUTE = 0.01
-"""Largest rise over random steps, as a share of the value, up to which the scores say nothing of the neighbourhood."""
 _SAME = 1e-3
 """Relative difference of the deciding logits up to which a copy in float64 is the same model."""
 
@@ -119,8 +117,6 @@ class Verdict:
     """It disagrees at the attack's step only: the function bends, or is a staircase."""
     lost: Tensor
     """Of these, a step along the gradient gains no more than the best of 2 · `DIRECTIONS` random steps of the same length."""
-    mute: Tensor
-    """Of these, the random steps gain nothing either: scores that say no more than the label."""
 
 
 def judge_gradients(
@@ -145,19 +141,17 @@ def judge_gradients(
     if slope is None:
         return None
     far = compare(function, base, slope, keys, step)
-    wrong, curved, lost, mute = (torch.zeros_like(labels, dtype=torch.bool) for _ in range(4))
+    wrong, curved, lost = (torch.zeros_like(labels, dtype=torch.bool) for _ in range(3))
     rows = (far.disagreement > DISAGREEMENT).nonzero().squeeze(1)
     if len(rows):
         some = function.of(rows)
         wrong[rows] = wrong_at_small_scales(some, base[rows], _keys(keys, rows), below=step / 4)
         along = (base[rows] + length * _unit(slope[rows], norm)).clamp(0, 1)
-        before = some.values(base[rows])
-        gained = some.values(along) - before
+        gained = some.values(along) - some.values(base[rows])
         moves = (slope[rows] != 0).flatten(1).any(1)
         curved[rows] = ~wrong[rows]
         lost[rows] = curved[rows] & moves & (gained <= far.highest[rows])
-        mute[rows] = lost[rows] & (far.highest[rows] <= MUTE * before.abs())
-    return Verdict(far.disagreement, wrong, curved, lost, mute)
+    return Verdict(far.disagreement, wrong, curved, lost)
 
 
 def wrong_at_small_scales(function: Slice, base: Tensor, keys: Draws, *, below: float = torch.inf) -> Tensor:

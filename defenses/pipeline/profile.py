@@ -36,8 +36,9 @@ _MOVED = 2.0**-6
 Gradients = Literal["useful", "wrong", "zero", "none"]
 """`none`: autograd fails, or does not reach the input. `zero`: half of the images have a zero or non-finite gradient.
 `wrong`: on a quarter of the images it differs from finite differences at every small scale."""
-Outputs = Literal["scores", "probabilities", "labels"]
-"""`labels`: the same two values in every row, the larger one once. `probabilities`: every row is a distribution."""
+Outputs = Literal["scores", "probabilities", "labels", "votes"]
+"""`labels`: the same two values in every row, the larger one once. `votes`: few distinct values. `probabilities`: every row is a
+distribution."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def kind_of_outputs(outputs: Tensor) -> Outputs:
         two_values = bool((((outputs == low) | (outputs == high)).all(1) & ((outputs == high).sum(1) == 1)).all())
         if two_values and bool((low == low[0]).all()) and bool((high == high[0]).all()):
             return "labels"
+        # Scores of so many images and classes hardly ever agree; counts of a few voters do.
+        if len(outputs.unique()) <= outputs.shape[1]:
+            return "votes"
     return "probabilities" if are_probabilities(outputs) else "scores"
 
 

@@ -124,8 +124,14 @@ def _worst_status(members: Sequence[CellResult]) -> Status:
 
 
 def _flags(members: Sequence[CellResult], crosschecks: Sequence[Flag]) -> tuple[Flag, ...]:
+    """Each once; of flags that differ in their figures alone, the one with most of them."""
     recorded = (flag for result in members for flag in cells.flags(result))
-    return tuple(dict.fromkeys([*recorded, *crosschecks]))
+    found: dict[Flag, Flag] = {}
+    for flag in (*recorded, *crosschecks):
+        bare = replace(flag, evidence=())
+        if bare not in found or len(found[bare].evidence) < len(flag.evidence):
+            found[bare] = flag
+    return tuple(found.values())
 
 
 def _attacks(members: Sequence[CellResult]) -> dict[str, AttackEntry]:

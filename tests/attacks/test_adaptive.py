@@ -367,3 +367,34 @@ def test_an_undeclared_vote_over_noisy_copies_is_attacked_through_its_votes():
     found = gauntlet.evaluate(model, data, threat="Linf:0.15", attacks="adaptive")
     assert found.clean_accuracy > 0.9
     assert found.robust_accuracy <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("after", "kind"),
+    [
+        (None, "scores"),
+        (lambda z: nn.functional.one_hot(z.argmax(1), 10).float(), "labels"),
+        (lambda z: 3.0 * nn.functional.one_hot(z.topk(3, 1).indices, 10).sum(1) / 5, "votes"),
+        (lambda z: z.softmax(1), "probabilities"),
+    ],
+)
+def test_the_profile_tells_labels_and_votes_from_scores(after, kind):
+    data = gauntlet.load_data("digits", samples="16")
+    module = Wrapped(gauntlet.load_model("cnn.standard_digits").module, after=after)
+    pipeline = DefendedModel(module, differentiable=True, randomised=False).eval()
+    assert pipeline_profile(pipeline, data.images[:], data.labels).outputs == kind
+
+
+@pytest.mark.parametrize(
+    ("norm", "pipeline", "wanted"),
+    [
+        ("Linf", Pipeline(), False),
+        ("Linf", Pipeline(twin=True), False),
+        ("L2", Pipeline(masked=True), True),
+        ("L1", Pipeline(masked=True), False),
+        ("Linf", Pipeline(masked=True, randomised=True), False),
+    ],
+)
+def test_what_masks_its_gradients_is_attacked_by_decisions_too(norm, pipeline, wanted):
+    stages = Adaptive(norm).against(pipeline).stages
+    assert any(stage.technique == "decision-based" for stage in stages) == wanted

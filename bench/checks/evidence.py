@@ -1,0 +1,42 @@
+"""Evidence that an attack works where gradients are masked: what lifts a block is that it finds what is there to be found.
+
+That stages of some name were run is effort. So where a check of the gradients blocks a figure, and the attack that made it has
+the techniques that answer the block, the attack is put to two tests on this pipeline at this radius: examples that are planted
+(Zimmermann et al. 2022, arXiv 2206.13991), and random points around the samples that it left (Carlini et al. 2019, arXiv
+1902.06705).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gauntlet.bench.checks.catalog import CHECKS, run_check
+from gauntlet.bench.checks.subject import Finding, Subject
+from gauntlet.leaderboard.results.record import Flag
+
+TESTS = ("planted-example", "random-noise")
+
+
+def to_answer(flags: Sequence[Flag], techniques: frozenset[str]) -> bool:
+    """Whether an attack with these techniques answers a block of the flags, so that it has to show that it works."""
+    return any(flag.severity == "block" and flag.needs and set(flag.needs) <= techniques for flag in flags)
+
+
+def gather(subject: Subject) -> list[Finding]:
+    """The findings of the tests on the subject's attack."""
+    return [run_check(check, subject) for check in CHECKS if check.name in TESTS]
+
+
+def with_evidence(flags: Sequence[Flag], techniques: frozenset[str], findings: Sequence[Finding]) -> tuple[Flag, ...]:
+    """The flags, those that the attack answers with the figures of the tests; and the flags of tests that it failed."""
+    figures = tuple(
+        (f"{finding.check}: {name}", value)
+        for finding in findings
+        if finding.result == "passed"
+        for name, value in finding.evidence
+    )
+    answered = [
+        replace(flag, evidence=(*flag.evidence, *figures)) if to_answer([flag], techniques) else flag for flag in flags
+    ]
+    return (*answered, *(finding.flag for finding in findings if finding.flag is not None))
