@@ -19,6 +19,7 @@ from gauntlet.leaderboard.report.formatting import number, percent
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.reasons import reasons
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 
 ADAPTIVE = "adaptive"
@@ -45,8 +46,8 @@ class MaskResult:
 
     @property
     def standing(self) -> tuple[str, ...]:
-        """The flags that block the rank."""
-        return tuple(dict.fromkeys(flag.name for flag in self.row.flags if flag.stands(self.row.answered)))
+        """What blocks the rank: flags, an error, or randomness without an attack on its expectation."""
+        return tuple(dict.fromkeys(reason.name for reason in reasons(self.row) if reason.blocks))
 
     @property
     def lifted(self) -> tuple[str, ...]:

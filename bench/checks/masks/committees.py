@@ -121,7 +121,7 @@ def _agreement(scores: Tensor) -> Tensor:
 
 
 def _soft_agreement(scores: Tensor) -> Tensor:
-    return scores.tanh() @ code_book().T.to(scores)
+    return (scores / 4).tanh() @ code_book().T.to(scores)
 
 
 def code_words() -> nn.Module:

@@ -115,13 +115,9 @@ def noisy_vote() -> nn.Module:
     return NoisyVote(undefended())
 
 
-def _probabilities(outputs: Tensor) -> Tensor:
-    return outputs.softmax(1)
-
-
 def noisy_vote_twin() -> nn.Module:
     """Probabilities of noisy copies."""
-    return Averaged(Jitter(undefended(), NOISE), COPIES, _probabilities)
+    return Averaged(Jitter(undefended(), NOISE), COPIES)
 
 
 def noisy_input_twin() -> nn.Module:

@@ -62,14 +62,21 @@ class Committee(nn.Module):
         return self.decide(torch.stack([one(image) for one, image in zip(self.members, shown, strict=True)]))
 
 
+def tempered(outputs: Tensor) -> Tensor:
+    """Probabilities (N, K) at temperature 3."""
+    return (outputs / 3).softmax(-1)
+
+
 class Averaged(nn.Module):
     """The mean of a function of a randomised model's outputs over fresh draws: the expectation that EOT ascends.
+
+    The default, probabilities at a high temperature, is near the share of draws that decides what the majority says.
 
     Athalye et al. 2018, "Synthesizing robust adversarial examples", arXiv 1707.07397.
     """
 
-    def __init__(self, model: nn.Module, draws: int = 12, of: Callable[[Tensor], Tensor] | None = None) -> None:
-        """`of`: function of the outputs (N, K) of a draw; by default the outputs."""
+    def __init__(self, model: nn.Module, draws: int = 12, of: Callable[[Tensor], Tensor] = tempered) -> None:
+        """`of`: function of the outputs (N, K) of a draw."""
         super().__init__()
         self.model = model
         self.draws = draws
@@ -79,8 +86,7 @@ class Averaged(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Outputs (N, K)."""
         outputs: Tensor = self.model(images.repeat(self.draws, *[1] * (images.dim() - 1)))
-        outputs = outputs if self.of is None else self.of(outputs)
-        return outputs.view(self.draws, len(images), -1).mean(0)
+        return self.of(outputs).view(self.draws, len(images), -1).mean(0)
 
 
 class Jitter(nn.Module):
