@@ -1,4 +1,4 @@
-"""Networks with undeclared gradient masking, which the checks must notice: for the matrix in docs/trust.md and for tests.
+"""Networks with undeclared gradient masking, which the checks must notice: for the matrix in docs/checks.md and for tests.
 
 Each is the undefended network of the zoo with a change in its forward pass that does not make it more robust.
 """

@@ -1,4 +1,4 @@
-"""The matrix of docs/trust.md: every check on undefended models, registered defenses and hidden gradient masks."""
+"""The matrix of docs/checks.md: every check on undefended models, registered defenses and hidden gradient masks."""
 
 from __future__ import annotations
 

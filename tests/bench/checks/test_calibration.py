@@ -2,7 +2,7 @@
 
     pytest -m slow -s tests/bench/checks/test_calibration.py
 
-prints the table of docs/trust.md.
+prints the table of docs/checks.md.
 """
 
 from __future__ import annotations
