@@ -28,7 +28,8 @@ from gauntlet.bench.executors.executable import (
     Facts,
 )
 from gauntlet.bench.executors.native import technique
-from gauntlet.bench.verify.verifier import Verifier, fixed_batches
+from gauntlet.bench.verify.fixed_batches import fixed_batches
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Stats
 

@@ -19,6 +19,7 @@ from gauntlet.attacks.solving.solver import Verification
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.verify.fixed_batches import fixed_batches
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS
 
@@ -26,6 +27,8 @@ VERSION = 2
 """Rises when a judgement changes: it is part of the key of stored results."""
 COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
+CONFIRMATIONS = 3
+"""Sets of draws in each of which a success on a randomised model must win the majority."""
 _VALUES = 2**23
 """Pixels whose distance is computed at once."""
 _TOGETHER = 64
@@ -54,17 +57,6 @@ class Measurement:
     """The same on an independent second set of draws."""
     logits: Tensor | None = None
     """(N, K), on the model's device; None for randomised models."""
-
-
-def fixed_batches(model: nn.Module, images: Tensor, size: int) -> Tensor:
-    """Logits (N, K), computed in batches of exactly `size`, without autocast and gradients."""
-    parts = []
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            padding = part[:1].expand(size - len(part), *part.shape[1:])
-            parts.append(model(torch.cat([part, padding]))[: len(part)])
-    return torch.cat(parts)
 
 
 class Question(Protocol):
@@ -127,7 +119,8 @@ class Verifier:
         self.classes = 0
         self._targets: tuple[int, Tensor] | None = None
         self._keys = {
-            purpose: sample_keys(seed, purpose, ids, images.device) for purpose in ("judge", "measure", "score")
+            purpose: sample_keys(seed, purpose, ids, images.device)
+            for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS)), "measure", "score")
         }
 
     @classmethod
@@ -173,8 +166,7 @@ class Verifier:
         if len(rows):
             where, chosen = samples[rows], points[rows]
             if self.randomised:
-                share, _, _ = self._draw(chosen, where, "judge", attempt[rows])
-                wrong[rows] = share >= 0.5
+                wrong[rows] = self._holds(chosen, where, attempt[rows])
             else:
                 verdicts = torch.stack([self._won(self.logits(chosen, size), where)[0] for size in COMPOSITIONS])
                 wrong[rows] = verdicts.all(0)
@@ -182,6 +174,22 @@ class Verifier:
         verdict = Verification(success=wrong, rejected=~valid, disagreement=split)
         self.seconds += time.perf_counter() - began
         return verdict
+
+    def _holds(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Tensor:
+        """Whether a point wins the majority of draws in each of `CONFIRMATIONS` sets, bool (N,).
+
+        An attack proposes one point after another, and a single set would at last accept one that wins by luck: it would then
+        lose by the draws that score it, and the attack would not go on.
+        """
+        left = torch.arange(len(points), device=points.device)
+        for number in range(CONFIRMATIONS):
+            share, _, _ = self._draw(points[left], samples[left], f"judge {number}", attempt[left])
+            left = left[share >= 0.5]
+            if not len(left):
+                break
+        holds = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        holds[left] = True
+        return holds
 
     def valid(self, points: Tensor, samples: Tensor) -> Tensor:
         """Finite, in the box, and inside the ball unless the attack seeks the minimum norm; bool (N,)."""
