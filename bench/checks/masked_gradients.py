@@ -13,7 +13,16 @@ from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
 from gauntlet.attacks.ops.norms import random_point
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
+from gauntlet.bench.checks.subject import (
+    Finding,
+    Subject,
+    culprits,
+    fired,
+    not_applicable,
+    passed,
+    reported,
+    without_gradients,
+)
 from gauntlet.defenses.pipeline import profile as profiles
 from gauntlet.defenses.pipeline.finite_differences import Verdict, judge_gradients
 
@@ -45,7 +54,7 @@ def unavailable_gradients(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"{what} through the pipeline{declared}: gradient attacks measure nothing. Attack it by BPDA and "
+        f"{what} through the pipeline{declared or culprits(few)}: gradient attacks measure nothing. Attack it by BPDA and "
         "without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence={"samples": len(few.labels)},
@@ -83,7 +92,8 @@ def zero_gradient(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"At the start of an attack, gradients are zero or not finite for part of {len(few.labels)} samples ({text}): an "
+        f"At the start of an attack, gradients are zero or not finite for part of {len(few.labels)} samples ({text})"
+        f"{culprits(few)}: an "
         f"attack on {worst} does not move there. Attack by other losses, by BPDA and without gradients: --attacks adaptive.",
         needs=without_gradients(subject),
         evidence=shares,
@@ -138,8 +148,8 @@ def _not_to_be_followed(few: Subject, verdict: Verdict, figures: Mapping[str, fl
     wrong, lost, count = (f"{figures[key]:.0f}" for key in ("wrong", "lost", "judged"))
     needs = [one for one in without_gradients(few) if one in ("black-box", "transfer")]
     sentence = (
-        f"Autograd and finite differences along random directions disagree at every scale on {wrong} of {count} samples: the "
-        "gradient does not show where the loss rises. Attack without gradients: --attacks adaptive."
+        f"Autograd and finite differences along random directions disagree at every scale on {wrong} of {count} samples"
+        f"{culprits(few)}: the gradient does not show where the loss rises. Attack without gradients: --attacks adaptive."
     )
     if figures["lost"] > figures["wrong"]:
         sentence = (

@@ -78,7 +78,7 @@ def probabilities(subject: Subject) -> Finding:
         name,
         "block",
         "The outputs are probabilities, not logits: gradients vanish for confident predictions, and attacks look weak. "
-        f"Return what goes into the softmax, or attack by {' and '.join(needs)}: --attacks adaptive.",
+        f"Return what goes into the softmax, or attack by {', '.join(needs)}: --attacks adaptive.",
         needs=needs,
     )
 

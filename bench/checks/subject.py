@@ -18,7 +18,7 @@ from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
-from gauntlet.defenses.pipeline.profile import kind_of_outputs, pass_over
+from gauntlet.defenses.pipeline.profile import intercepted, kind_of_outputs, pass_over
 from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
@@ -169,6 +169,16 @@ def fired(
     figures = tuple((evidence or {}).items())
     flag = Flag(check, severity, sentence, needs=needs, evidence=figures, samples=samples)
     return Finding(check, "fired", sentence, figures, flag)
+
+
+def culprits(subject: Subject) -> str:
+    """The operations that hide the gradient, in brackets; empty where none is known, and of declared defenses."""
+    if subject.declared:
+        return ""
+    with guarded(subject.pipeline, subject.seed):
+        found = intercepted(subject.pipeline, subject.images[:16])
+    shown = ", ".join(found[:_IDS])
+    return f" (hidden by {shown}{', …' if len(found) > _IDS else ''})" if found else ""
 
 
 def without_gradients(subject: Subject) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 
@@ -46,6 +48,7 @@ def test_labels_are_attacked_and_the_attack_shows_on_planted_examples_that_it_wo
     found = gauntlet.evaluate(model, data, threat="Linf:0.15", attacks="adaptive")
     (flag,) = (flag for flag in found.flags if flag.name == "unavailable-gradients")
     assert set(flag.lifted_by) == {"bpda", "black-box", "decision-based"}
+    assert re.search(r"\(hidden by argmax in test_evidence\.py:\d+[,)]", flag.message)
     figures = dict(flag.evidence)
     assert figures["planted-example: planted"] >= 20
     assert figures["planted-example: missed"] <= 0.05 * figures["planted-example: planted"]

@@ -59,6 +59,8 @@ def plain():
     return Changed()
 
 """
+ROUNDING = 1 + MODELS.partition(".round()")[0].count("\n")
+"""The line of the file that rounds."""
 GROUP = '[[group]]\nmodel = ["models.py:{model}"]\nattacks = [{attacks}]\nsamples = "{samples}"\n'
 GROUPS = (
     ("bytes_wanted", '"quick"', 40),
@@ -108,8 +110,9 @@ def printed(tiny, tmp_path_factory):
             "of class 2 are taken for 6: put the model's outputs into the order of the data's", id="other order"
         ),
         pytest.param(
-            "models.rounded has no rank: every entry of the gradient is zero through the pipeline: "
-            "gradient attacks measure nothing. Attack it by BPDA and without gradients: --attacks adaptive. Also: ",
+            "models.rounded has no rank: every entry of the gradient is zero through the pipeline (hidden by round in "
+            f"models.py:{ROUNDING}): gradient attacks measure nothing. Attack it by BPDA and without gradients: --attacks "
+            "adaptive. Also: ",
             id="undeclared rounding under standard",
         ),
         pytest.param(
