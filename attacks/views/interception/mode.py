@@ -49,12 +49,14 @@ class InterceptionMode(TorchFunctionMode):
         self.seen: dict[str, str] | None = {} if record else None
         self._soft: dict[int, tuple[Tensor, Soft]] = {}
         self._out: list[Tensor] = []
+        self._kept = False
         self._undo = ExitStack()
 
     def __enter__(self) -> InterceptionMode:
         """Patch what a function mode does not see."""
         super().__enter__()  # type: ignore[no-untyped-call]
-        self._undo.enter_context(patched(self._joined_array, self._custom))
+        self._undo.enter_context(patched(self._back, self._custom, self._without_gradient))
+        self._undo.enter_context(torch.autograd.graph.saved_tensors_hooks(self._packed, lambda saved: saved))
         return self
 
     def __exit__(self, *details: Any) -> None:
@@ -75,6 +77,7 @@ class InterceptionMode(TorchFunctionMode):
         settings = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "_set_grad_enabled":
+            self._without_gradient()
             return None
         if name == "__get__":
             return self._attribute(func, args[0])
@@ -89,10 +92,17 @@ class InterceptionMode(TorchFunctionMode):
         involved = [one for one in tensors((*args, *settings.values())) if one.requires_grad or id(one) in self._soft]
         if not involved:
             value = func(*args, **settings)
-            return self._back(name, value) if name in _INSIDE and self._out and isinstance(value, Tensor) else value
+            return self._back(value) if name in _INSIDE and self._out and isinstance(value, Tensor) else value
         before = args[0].clone() if in_place(name) and isinstance(args[0], Tensor) else None
         value = self._called(func, args, settings)
         return self._continued(name, func, args, settings, value, before)
+
+    def _without_gradient(self) -> None:
+        self._kept = True
+
+    def _packed(self, saved: Tensor) -> Tensor:
+        """What the backward pass needs: a copy where the model meant no gradient, and so may change its tensors in place."""
+        return saved.clone() if self._kept else saved
 
     def _called(self, func: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         try:
@@ -149,8 +159,7 @@ class InterceptionMode(TorchFunctionMode):
         if not isinstance(number, Tensor) or number.shape != value.shape:
             return None
         first = args[0][0] if args and isinstance(args[0], list | tuple) and args[0] else args[0] if args else None
-        soft = self._get(first)
-        classes = None
+        soft, classes = self._get(first), None
         if soft is not None and soft.classes is not None and not value.is_floating_point():
             classes = self._reshaped(name, func, args, settings, value, soft.classes)
         if value.is_floating_point():
@@ -229,6 +238,7 @@ class InterceptionMode(TorchFunctionMode):
             self._note(name)
             return x.view_as(x)
         if x.requires_grad and name == "requires_grad_":
+            x.retain_grad()  # As a leaf does, which optimisers ask for.
             return x
         value = func(*args, **settings)
         if isinstance(value, Tensor) and id(x) in self._soft:
@@ -249,10 +259,7 @@ class InterceptionMode(TorchFunctionMode):
         self._note(kind.__name__)
         return with_identity_gradient(x.to(value.dtype), value.detach())
 
-    def _joined_array(self, value: Tensor) -> Tensor:
-        return self._back("from_numpy", value)
-
-    def _back(self, name: str, value: Tensor) -> Tensor:
+    def _back(self, value: Tensor) -> Tensor:
         """A tensor made of what left torch: joined to the latest of the same shape that went out."""
         for x in reversed(self._out):
             if x.shape == value.shape:
@@ -280,6 +287,7 @@ class InterceptionMode(TorchFunctionMode):
         return any(id(one) in self._soft for one in tensors(given))
 
     def _note(self, name: str) -> None:
+        self._without_gradient()
         if self.seen is None:
             return
         frame = sys._getframe(1)

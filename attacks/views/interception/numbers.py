@@ -18,8 +18,14 @@ _FLAT = 1e-3
 
 
 def rounded(call: Call) -> Result:
-    """The number itself, also for a remainder: between two jumps it differs by a constant."""
+    """The number itself."""
     return call.x
+
+
+def remaining(call: Call) -> Result:
+    """Wide: a constant, so that x - x % step goes on as x. Narrow: the number itself, as between two jumps."""
+    x = call.x
+    return with_identity_gradient(0 * x if call.width >= 1 else x, call.value.detach())
 
 
 def divided(call: Call) -> Result:

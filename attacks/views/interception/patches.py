@@ -13,8 +13,8 @@ Custom = Callable[[type, Callable[..., Any], Sequence[Any], dict[str, Any]], Any
 
 
 @contextmanager
-def patched(joined: Callable[[Tensor], Tensor], custom: Custom) -> Iterator[None]:
-    """`torch.from_numpy` gives `joined` of its value, `custom` applies custom functions, and inference mode does nothing."""
+def patched(joined: Callable[[Tensor], Tensor], custom: Custom, entered: Callable[[], None]) -> Iterator[None]:
+    """`torch.from_numpy` gives `joined` of its value, `custom` applies custom functions, inference mode only calls `entered`."""
     from_numpy, apply = torch.from_numpy, torch.autograd.Function.__dict__["apply"]
     inference: Any = torch.autograd.grad_mode.inference_mode
     enter, leave = inference.__enter__, inference.__exit__
@@ -26,7 +26,7 @@ def patched(joined: Callable[[Tensor], Tensor], custom: Custom) -> Iterator[None
     function: Any = torch.autograd.Function
     where.from_numpy = lambda array: joined(from_numpy(array))
     function.apply = classmethod(applied)
-    inference.__enter__ = lambda self: None
+    inference.__enter__ = lambda self: entered()
     inference.__exit__ = lambda self, *details: None
     try:
         yield

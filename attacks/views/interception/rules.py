@@ -8,7 +8,7 @@ from gauntlet.attacks.views.interception.call import Rule
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("round", "floor", "ceil", "trunc", "fix", "sign", "sgn"), numbers.rounded),
     **dict.fromkeys(("floor_divide", "floordiv"), numbers.divided),
-    **dict.fromkeys(("remainder", "fmod", "frac"), numbers.rounded),
+    **dict.fromkeys(("remainder", "fmod", "frac"), numbers.remaining),
     "softmax": numbers.normalised,
     **dict.fromkeys(("sigmoid", "tanh"), numbers.saturated),
     **dict.fromkeys(("clamp", "clip", "hardtanh", "relu6", "hardsigmoid", "clamp_min", "clamp_max"), numbers.clamped),

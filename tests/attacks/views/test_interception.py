@@ -58,6 +58,29 @@ def masked(x):
     return scores(changed)
 
 
+def changed(x, without):
+    with without():
+        values = scores(x).relu_()
+        values += 1
+        values[values > 2] = 2
+    return values
+
+
+def detached_and_changed(x):
+    return scores(x).detach().sigmoid_().mul_(2).relu_().sub_(1)
+
+
+def moved_by_an_optimiser(x):
+    point = x.detach().clone().requires_grad_(True)
+    optimiser = torch.optim.SGD([point], lr=0.1, momentum=0.9)
+    with torch.enable_grad():
+        for _ in range(3):
+            optimiser.zero_grad()
+            scores(point).square().sum().backward()
+            optimiser.step()
+    return scores(point.detach())
+
+
 def winners(x):
     values = scores(x)
     return values * torch.zeros_like(values).scatter(1, values.topk(2, dim=1).indices, 1.0)
@@ -87,6 +110,10 @@ OPERATIONS = {
     "data": lambda x: scores(x.data),
     "no_grad": without_autograd,
     "inference_mode": inference,
+    "changes in place under no_grad": lambda x: changed(x, torch.no_grad),
+    "changes in place in inference mode": lambda x: changed(x, torch.inference_mode),
+    "changes in place after detach": detached_and_changed,
+    "an optimiser": moved_by_an_optimiser,
     "softmax of logits": lambda x: functional.softmax(scores(x), dim=1),
     "saturated clamp": lambda x: functional.hardtanh(100 * scores(x)),
     "comparison": lambda x: (scores(x) > 0).float(),
@@ -165,6 +192,15 @@ def test_the_gradient_leads_where_that_of_a_smooth_twin_leads(name, twin):
     x = IMAGES.clone().requires_grad_()
     wanted = torch.autograd.grad((twin(x) * torch.arange(1.0, 5) ** 2).sum(), x)[0]
     assert functional.cosine_similarity(found, wanted, dim=1).mean() > 0.7
+
+
+def test_a_remainder_is_a_constant_for_wide_stand_ins_and_a_line_for_narrow_ones():
+    value, found = intercepted(lambda x: scores(x - x % 0.1))
+    _, wanted = intercepted(scores)
+    assert torch.equal(value, scores(IMAGES - IMAGES % 0.1))
+    assert torch.equal(found, wanted)
+    _, found = intercepted(lambda x: scores(torch.frac(x)), width=0.25)
+    assert torch.equal(found, wanted)
 
 
 def test_smooth_operations_keep_their_gradient():
