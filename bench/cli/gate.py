@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @command(
     arguments=RUN | {"BASELINE": "Baseline file. [default: the file that the table [gate] of the configuration names]"},
     exits=(EXIT_PASSED, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPARABLE, EXIT_UNDECIDED),
-    failed="Robustness was lost, rose without a reason, or a limit was missed.",
+    failed="Robustness was lost, rose without a reason or is flagged anew, or a limit was missed.",
 )
 @run_argument()
 @click.argument("file", metavar="[BASELINE]", required=False, type=click.Path(path_type=Path))

@@ -58,7 +58,8 @@ def _figures(run: Run, results: Sequence[CellResult], surface: Surface) -> Itera
     errors = sum(result.error is not None for result in results)
     unfinished = sum(cells.status(result) == "unfinished" for result in results)
     yield ""
+    cells_named = f"{len(results)} cell{'' if len(results) == 1 else 's'}"
     yield (
-        f"{len(results)} cells: {stored} answered from the store (their recorded seconds are shown), {errors} in error, "
+        f"{cells_named}: {stored} answered from the store (their recorded seconds are shown), {errors} in error, "
         f"{unfinished} not run"
     )

@@ -126,7 +126,10 @@ def check_model(
         raise ModelError(f"the model returns {logits.dtype}: return the logits, not the predicted classes")
     needed = max(classes or 0, int(labels.max()) + 1 if labels is not None and len(labels) else 0, 2)
     if logits.shape[1] < needed:
-        raise ModelError(f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both")
+        from_one = " (labels count from 0: if yours count from 1, subtract 1)" if needed == logits.shape[1] + 1 else ""
+        raise ModelError(
+            f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both{from_one}"
+        )
     decided = decides(logits)
     if not decided.all():
         raise ModelError(

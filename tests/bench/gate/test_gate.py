@@ -107,7 +107,7 @@ def test_a_rise_by_other_attack_settings_on_the_same_weights_is_suspicious_and_f
 def test_a_run_with_a_gate_tells_both(here, call, states):
     done = call(*RUN, ATTACK, f"--gate={BASELINE}")
     assert done.returncode == 0
-    assert "1 cells: 1 answered from the store" in done.stdout
+    assert "1 cell: 1 answered from the store" in done.stdout
     assert "held" in done.stdout.lower()
     torch.save(states[1], "weights.pt")
     done = call(*RUN, ATTACK, f"--gate={BASELINE}")
@@ -168,7 +168,7 @@ def test_the_printed_command_attacks_the_cell_again_and_keeps_the_run(lost, call
     assert name == "gauntlet"
     done = call(*arguments)
     assert done.returncode == 0
-    assert "1 cells: 0 answered from the store" in done.stdout
+    assert "1 cell: 0 answered from the store" in done.stdout
     cell, again = (snapshot(load_run(Path(folder))).cells[0] for folder in ("out", arguments[-1]))
     assert (again.robust == cell.robust).all()
     assert (again.spec, again.weights, again.data_digest) == (cell.spec, cell.weights, cell.data_digest)

@@ -138,6 +138,11 @@ def test_too_few_outputs_for_the_classes_are_refused(linear):
         check_model(Classifier(linear), IMAGES, torch.zeros(6, dtype=torch.int64), classes=7)
 
 
+def test_labels_that_count_from_one_are_named_where_one_class_is_too_many(linear):
+    with pytest.raises(ModelError, match=r"need 6 classes: check both \(labels count from 0: .* subtract 1\)"):
+        check_model(Classifier(linear), IMAGES, torch.arange(6))
+
+
 def test_a_model_that_fails_on_the_images_is_refused_with_their_shape(linear):
     with pytest.raises(ModelError, match=r"fails on images of shape \(6, 3, 5, 5\)"):
         check_model(Classifier(linear), torch.rand(6, 3, 5, 5))
