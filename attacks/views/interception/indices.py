@@ -75,6 +75,24 @@ def _vote(call: Call, soft: Soft, dim: int) -> Result:
     return Soft(expected(weights, value), weights), None
 
 
+def counted(call: Call) -> Result:
+    """`bincount`: the sum of the indices' weights."""
+    soft = call.soft(call.given(0, "input"))
+    if soft is None or call.given(1, "weights") is not None:
+        return None
+    counts = weights_of(soft, len(call.value), call.width).sum(0)
+    return Soft(with_identity_gradient(counts, call.value.to(counts.dtype)))
+
+
+def unbound(call: Call) -> Result:
+    """`unbind` and iteration along the first dimension: the parts of what stands in."""
+    soft = call.soft(call.given(0, "input"))
+    if soft is None or call.given(1, "dim", 0) != 0:
+        return None
+    classes = [None] * len(call.value) if soft.classes is None else soft.classes.unbind()
+    return tuple(Soft(*parts) for parts in zip(soft.number.unbind(), classes, strict=True))
+
+
 def one_hot(call: Call) -> Result:
     """The index's weights."""
     soft = call.soft(call.given(0, "input"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class InterceptionMode(TorchFunctionMode):
     def __enter__(self) -> InterceptionMode:
         """Patch what a function mode does not see."""
         super().__enter__()  # type: ignore[no-untyped-call]
-        self._undo.enter_context(patched(self._back, self._custom, self._without_gradient))
+        self._undo.enter_context(patched(self._back, self._custom, partial(setattr, self, "_kept", True)))
         self._undo.enter_context(torch.autograd.graph.saved_tensors_hooks(self._packed, lambda saved: saved))
         return self
 
@@ -77,10 +78,12 @@ class InterceptionMode(TorchFunctionMode):
         settings = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "_set_grad_enabled":
-            self._without_gradient()
+            self._kept = True
             return None
         if name == "__get__":
             return self._attribute(func, args[0])
+        if name == "__iter__" and args[0].dim():
+            return iter(self.__torch_function__(torch.unbind, types, args))
         if name in _OUTSIDE and isinstance(args[0], Tensor):
             x = self._real(args[0])
             if x.requires_grad:
@@ -96,9 +99,6 @@ class InterceptionMode(TorchFunctionMode):
         before = args[0].clone() if in_place(name) and isinstance(args[0], Tensor) else None
         value = self._called(func, args, settings)
         return self._continued(name, func, args, settings, value, before)
-
-    def _without_gradient(self) -> None:
-        self._kept = True
 
     def _packed(self, saved: Tensor) -> Tensor:
         """What the backward pass needs: a copy where the model meant no gradient, and so may change its tensors in place."""
@@ -287,7 +287,7 @@ class InterceptionMode(TorchFunctionMode):
         return any(id(one) in self._soft for one in tensors(given))
 
     def _note(self, name: str) -> None:
-        self._without_gradient()
+        self._kept = True
         if self.seen is None:
             return
         frame = sys._getframe(1)

@@ -27,6 +27,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("topk", "sort", "argsort"), indices.ranked),
     **dict.fromkeys(("kthvalue", "median"), indices.middle),
     "mode": indices.most_frequent,
+    "bincount": indices.counted,
+    "unbind": indices.unbound,
     "one_hot": indices.one_hot,
     **dict.fromkeys(("embedding", "getitem", "index_select"), indices.looked_up),
     **dict.fromkeys(("bucketize", "searchsorted"), numbers.bucket),

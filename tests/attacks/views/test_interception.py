@@ -91,6 +91,11 @@ def votes(x):
     return functional.one_hot(labels.mode(0).values, 4).float()
 
 
+def counted_votes(x):
+    labels = torch.stack([(scores(x) * factor + place).argmax(1) for place, factor in enumerate((1, 2, 0.5))], 1)
+    return torch.stack([torch.bincount(row, minlength=4) for row in labels]).float()
+
+
 def codes(x):
     places = torch.bucketize(x, torch.tensor([0.3, 0.5, 0.7]))
     return functional.one_hot(places, 4).float().flatten(1) @ CODES
@@ -132,6 +137,7 @@ OPERATIONS = {
     "labels, scattered": lambda x: torch.zeros(len(x), 4).scatter_(1, scores(x).argmax(1, keepdim=True), 1.0),
     "embedding": lambda x: functional.embedding(scores(x).argmax(1), CODES[:4]),
     "votes": votes,
+    "counted votes": counted_votes,
     "nearest neighbours": neighbours,
     "winners": winners,
     "quantile": lambda x: (scores(x) > scores(x).kthvalue(2, dim=1, keepdim=True).values).float(),
@@ -175,6 +181,7 @@ def test_no_image_changes_the_gradient_of_another(name):
     [
         ("labels", lambda x: functional.softmax(scores(x), dim=1)),
         ("labels, scattered", lambda x: functional.softmax(scores(x), dim=1)),
+        ("counted votes", lambda x: functional.softmax(scores(x), dim=1)),
         ("votes", lambda x: functional.softmax(scores(x), dim=1)),
         ("comparison", lambda x: torch.sigmoid(scores(x))),
         ("comparison that is counted", lambda x: torch.sigmoid(9 * (x[:, :, None] - torch.linspace(0, 1, 4))).sum(1)),
