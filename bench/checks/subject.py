@@ -185,6 +185,7 @@ def without_gradients(subject: Subject) -> tuple[str, ...]:
     """The attack techniques that do not depend on the pipeline's gradients, as far as they apply to it."""
     around = "bpda" if subject.pipeline.beneath is None else "beneath"
     twin = ("transfer",) if subject.pipeline.twin is not None else ()
-    # A search by scores goes blind where there are none.
-    decisions = ("decision-based",) if subject.coarse and subject.threat.norm != "L1" else ()
+    # A search by scores goes blind where there are none. Of what is declared, views show the scores.
+    hidden = not subject.declared and subject.pipeline.beneath is None and subject.threat.norm != "L1"
+    decisions = ("decision-based",) if hidden and subject.coarse else ()
     return (around, "black-box", *twin, *decisions)
