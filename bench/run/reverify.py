@@ -51,7 +51,8 @@ def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None
     Raises PluginError if a plugin of the run cannot be loaded.
     """
     load_recorded(run.plugins)
-    workbench = Workbench(device)
+    # The checks are part of the keys; none is run here.
+    workbench = Workbench(device, checks=run.context.checks or "default")
     written = _written(run)
     for cell in run.plan.cells:
         yield _cell(run, workbench, cell, written)

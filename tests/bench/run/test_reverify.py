@@ -252,6 +252,14 @@ def test_examples_that_were_not_kept_are_told(project, call):
     assert " 0 adversarial examples measured again" in done.stdout
 
 
+@pytest.mark.parametrize("checks", ["none", "all"])
+def test_runs_with_other_checks_are_verified(project, call, checks):
+    assert call("run", *ARGUMENTS, "--attacks=fgsm", f"--checks={checks}").returncode == 0
+    done = call("verify", "out")
+    assert done.returncode == 0, done.stdout
+    assert " 0 failures" in done.stdout
+
+
 def test_a_folder_without_a_run_is_told(tmp_path, call):
     done = call("verify", tmp_path)
     assert done.returncode == 2
