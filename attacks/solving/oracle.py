@@ -17,7 +17,8 @@ from gauntlet.attacks.ops.rounding import resolution
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage_conditions import nearness
-from gauntlet.attacks.views.backward_modes import Backward, backward_mode
+from gauntlet.attacks.views.backward_modes import INTERCEPTED, Backward, backward_mode
+from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced, strict
 from gauntlet.attacks.views.targeted_view import towards
 
@@ -145,6 +146,8 @@ class Oracle:
             with backward_mode(self.backward, len(x)) as completed:
                 # A copy, since the model may change its input in place, which is not allowed for the point itself.
                 full = completed(self._forward(seen if self.backward == "true" else seen.clone()))
+            if self.backward in INTERCEPTED:
+                release(self.model)
             logits = self._shown(full)
             value = loss(logits, self.labels)
             gradient = input_gradient(value, x)

@@ -28,7 +28,7 @@ _IN_PLACE: frozenset[Callable[..., Any]] = frozenset({torch.relu_, Tensor.relu_,
 
 Backward: TypeAlias = Literal["true", "through", "sharp", "leaky"]
 """The model's own gradients, `InterceptionMode` with wide or narrow stand-ins, or `LeakyMode`."""
-_WIDTHS = {"through": 1.0, "sharp": 0.25}
+INTERCEPTED = {"through": 1.0, "sharp": 0.25}
 """Widths of the stand-ins, in units of the spread of what is compared."""
 
 
@@ -73,8 +73,8 @@ class LeakyMode(TorchFunctionMode):
 @contextmanager
 def backward_mode(kind: Backward, batch: int) -> Iterator[Callable[[Tensor], Tensor]]:
     """The context for the model's forward pass over `batch` images: a function that completes the model's output, inside."""
-    if kind in _WIDTHS:
-        with InterceptionMode(batch, _WIDTHS[kind]) as mode:
+    if kind in INTERCEPTED:
+        with InterceptionMode(batch, INTERCEPTED[kind]) as mode:
             yield mode.output
     elif kind == "leaky":
         with LeakyMode():

@@ -92,7 +92,7 @@ def zero_gradient(subject: Subject) -> Finding:
     return fired(
         name,
         "block",
-        f"At the start of an attack, gradients are zero or not finite for part of {len(few.labels)} samples ({text})"
+        f"At the start of an attack, gradients are zero or not finite ({text} of {len(few.labels)} samples)"
         f"{culprits(few)}: an "
         f"attack on {worst} does not move there. Attack by other losses, by BPDA and without gradients: --attacks adaptive.",
         needs=without_gradients(subject),

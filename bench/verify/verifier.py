@@ -27,7 +27,7 @@ VERSION = 2
 """Rises when a judgement changes: it is part of the key of stored results."""
 COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
-CONFIRMATIONS = 3
+CONFIRMATIONS = 2
 """Sets of draws in each of which a success on a randomised model must win the majority."""
 _VALUES = 2**23
 """Pixels whose distance is computed at once."""

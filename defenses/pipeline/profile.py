@@ -21,6 +21,7 @@ from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.interception.mode import InterceptionMode
+from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong_at_small_scales
@@ -88,6 +89,7 @@ def intercepted(pipeline: nn.Module, images: Tensor) -> tuple[str, ...]:
         except Exception:
             # Code of others, which may raise anything on a tensor that needs a gradient.
             return ()
+    release(pipeline)
     assert mode.seen is not None
     return tuple(f"{name} in {Path(place).name}" for place, name in mode.seen.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Passes of several threads wait for one another: they would undo each other's patches in the wrong order."""
 Custom = Callable[[type, Callable[..., Any], Sequence[Any], dict[str, Any]], Any]
 
 
 @contextmanager
 def patched(joined: Callable[[Tensor], Tensor], custom: Custom, entered: Callable[[], None]) -> Iterator[None]:
     """`torch.from_numpy` gives `joined` of its value, `custom` applies custom functions, inference mode only calls `entered`."""
+    with _ONE_AT_A_TIME, _patched(joined, custom, entered):
+        yield
+
+
+@contextmanager
+def _patched(joined: Callable[[Tensor], Tensor], custom: Custom, entered: Callable[[], None]) -> Iterator[None]:
     from_numpy, apply = torch.from_numpy, torch.autograd.Function.__dict__["apply"]
     inference: Any = torch.autograd.grad_mode.inference_mode
     enter, leave = inference.__enter__, inference.__exit__

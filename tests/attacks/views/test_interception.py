@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from builders import Function
+from builders import Function, Wrapped
+from gauntlet.attacks.ops.losses import cw
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.slots import new_slots
 from gauntlet.attacks.views.backward_modes import backward_mode
 from gauntlet.attacks.views.interception.mode import InterceptionMode
 
@@ -267,3 +274,59 @@ def test_a_model_that_raises_or_changes_its_parameters_in_place_works_as_without
     assert model.seen.item() == 1
     with pytest.raises(ZeroDivisionError), backward_mode("through", 5) as completed:
         completed(Function(lambda x: 1 / 0)(IMAGES))
+
+
+def test_passes_of_several_threads_leave_nothing_patched():
+    before = (
+        torch.from_numpy,
+        torch.autograd.Function.__dict__["apply"],
+        torch.autograd.grad_mode.inference_mode.__enter__,
+    )
+    first, entered = threading.Event(), threading.Event()
+
+    def holding():
+        with InterceptionMode(5):
+            first.set()
+            # The other thread waits for this one, and so never gets here before it has ended.
+            entered.wait(0.2)
+
+    def following():
+        first.wait()
+        with InterceptionMode(5):
+            entered.set()
+
+    threads = [threading.Thread(target=run) for run in (holding, following)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = (
+        torch.from_numpy,
+        torch.autograd.Function.__dict__["apply"],
+        torch.autograd.grad_mode.inference_mode.__enter__,
+    )
+    assert after == before
+
+
+def test_what_a_model_caches_keeps_no_graph():
+    class Caching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+            self.last = None
+
+        def forward(self, x):
+            self.last = scores(x).detach()
+            with torch.no_grad():
+                self.mean = self.last.mean(0)
+            return (scores(x) > 0).float()
+
+    model = Caching().eval()
+    images, labels = IMAGES[:, None, None], torch.zeros(5, dtype=torch.int64)
+    slots = new_slots(labels, images, labels, labels, torch.empty(5, 0), labels, labels)
+    flat = Wrapped(model, before=lambda x: x.flatten(1))
+    oracle = Oracle(flat, ThreatModel("Linf", 0.1), slots, minimum_norm=False, backward="through")
+    assert oracle.gradient(images, cw).gradient.any()
+    assert model.last.grad_fn is None
+    assert model.mean.grad_fn is None
+    copy.deepcopy(model)
