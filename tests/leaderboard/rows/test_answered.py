@@ -65,6 +65,23 @@ def test_nothing_is_answered_by_a_cell_that_is_not_finished():
     assert made.answered == {"white-box", "probe"}
 
 
+@pytest.mark.parametrize(
+    ("stages", "answers"), [(["", "", "margin", "margin"], True), (["", "", "margin", "last"], False)]
+)
+def test_a_search_by_decisions_that_still_finds_examples_answers_nothing(stages, answers):
+    flag = replace(FLAG, needs=("black-box", "decision-based"))
+    techniques = {**STAGES, "last": "decision-based"}
+    info = cell_info(attack="adaptive", techniques=techniques)
+    faced = ["margin probe wide last"] * 4
+    (made,) = build_rows([result(bits(4, 2), info, flags=[flag], faced=faced, stage=tuple(stages))])
+    assert ("decision-based" in made.answered) == answers
+    assert (made.rank == 1) == answers
+    # What another attack breaks too is no sign of an unfinished search.
+    other = result(bits(4, 2), cell_info(attack="square", attack_spec="square: …", techniques={"": "black-box"}))
+    (made,) = build_rows([result(bits(4, 2), info, flags=[flag], faced=faced, stage=tuple(stages)), other])
+    assert made.rank == 1
+
+
 def test_a_flag_that_was_answered_is_no_standing_advice():
     lifted = markdown_report([row(["margin probe wide"] * 4)], [], RunContext(("Linf:0.15",), "data"))
     standing = markdown_report([row(["margin probe"] * 4)], [], RunContext(("Linf:0.15",), "data"))
