@@ -252,8 +252,9 @@ def _folders(config: pytest.Config) -> list[Path]:
     return [Path(folder) for folder in sorted(found)]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show the leaderboards, then the gate's verdicts."""
+    """Show the leaderboards, then the gate's verdicts, below the table of times."""
     for shown in config.stash.get(_LEADERBOARDS, []):
         terminalreporter.section("gauntlet leaderboard")
         for line in shown.lines:

@@ -268,7 +268,7 @@ def test_a_model_that_changed_is_caught_by_the_store_and_by_verify(project, call
     run = ("run", "--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=fgsm")
     assert call(*run).returncode == 0
     assert call("verify", "gauntlet-results").returncode == 0
-    (project / "helper.py").write_text("BONUS = 3.0\n")
+    (project / "helper.py").write_text("BONUS = 3.00\n")
     forget("helper", "model", "unchanged")
     assert "does not reproduce its stored clean logits" in (failed := call(*run)).stdout + failed.stderr
     forget("helper", "model", "unchanged")
