@@ -41,7 +41,8 @@ def lift(flags: Sequence[Flag], answered: Collection[str]) -> tuple[Flag, ...]:
 
 def _still_finds(finished: Sequence[CellResult]) -> bool:
     """Whether search by decisions broke a sample that nothing else broke."""
-    by_decisions, by_others = set(), set()
+    by_decisions: set[str] = set()
+    by_others: set[str] = set()
     for block in (block for result in finished for block in result.blocks):
         samples, by_stage = block.samples, block.cell.techniques
         for row in (samples.correct & ~samples.robust).nonzero()[0].tolist():
