@@ -110,7 +110,7 @@ def in_norm(stage: Stage, norm: Norm) -> Stage:
     if isinstance(when, Near):
         when = Near(4 * when.below)
     if isinstance(rule, PGD):
-        rule = SLIDE(steps=rule.steps, loss=rule.loss)
+        rule = SLIDE(steps=rule.steps, restarts=rule.restarts, step_size=rule.step_size, loss=rule.loss)
     elif isinstance(rule, APGD):
         rule = APGDL1(steps=rule.steps, restarts=rule.restarts, loss=rule.loss, targets=rule.targets)
     return replace(stage, rule=rule, when=when)

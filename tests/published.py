@@ -1,6 +1,6 @@
 """Architectures of published networks, and their weights and images where a folder with them is at hand.
 
-`GAUNTLET_SHARED_DATA` names the folder; its files are described in docs/models.md.
+`GAUNTLET_SHARED_DATA` names the folder; tests that need it are skipped without it.
 """
 
 import os

@@ -15,15 +15,11 @@ from gauntlet.bench.models.catalog import MODELS
 Transform = Callable[[Tensor], Tensor]
 
 
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
 class MaskedNetwork(nn.Module):
     """A model between two functions."""
 
-    def __init__(self, model: nn.Module, before: Transform = _same, after: Transform = _same) -> None:
-        """`before` maps images (N, C, H, W) to images, `after` logits (N, K) to outputs (N, K)."""
+    def __init__(self, model: nn.Module, before: Transform | None = None, after: Transform | None = None) -> None:
+        """`before` maps images (N, C, H, W), `after` what the model makes of them, to outputs (N, K); None changes nothing."""
         super().__init__()
         self.model = model
         self.before = before
@@ -32,7 +28,8 @@ class MaskedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs (N, K)."""
-        return self.after(self.model(self.before(images)))
+        outputs: Tensor = self.model(images if self.before is None else self.before(images))
+        return outputs if self.after is None else self.after(outputs)
 
 
 class TestTimeAscent(nn.Module):

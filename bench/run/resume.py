@@ -14,7 +14,7 @@ from gauntlet.leaderboard.results.record import Record
 from gauntlet.leaderboard.results.store import Store
 
 _CLEAR = 1e-4
-"""A verdict with a margin of more than this share of the block's largest, and of the rounding of its logits, cannot flip."""
+"""A verdict with a margin of more than this share of the block's largest margin cannot flip by rounding."""
 
 
 def stored_records(prepared: PreparedCell, store: Store, *, fresh: bool) -> dict[str, Record]:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from gauntlet.bench.checks.masks.parts import Between, seen_through
+from gauntlet.bench.checks.hidden_masks import MaskedNetwork
+from gauntlet.bench.checks.masks.parts import seen_through
 from gauntlet.bench.checks.masks.training import trained
 from gauntlet.bench.models.cnn import cnn
 
@@ -43,11 +44,11 @@ def _reader() -> nn.Module:
 
 
 def _thermometer_network() -> nn.Module:
-    return Between(_reader(), thermometer)
+    return MaskedNetwork(_reader(), thermometer)
 
 
 def _levels_network() -> nn.Module:
-    return Between(_reader(), one_hot_levels)
+    return MaskedNetwork(_reader(), one_hot_levels)
 
 
 def thermometer_codes() -> nn.Module:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, one_hot, pad
 
-from gauntlet.bench.checks.masks.parts import CLASSES, Between, Committee, levels, seen_through, soft_votes, votes
+from gauntlet.bench.checks.hidden_masks import MaskedNetwork
+from gauntlet.bench.checks.masks.parts import CLASSES, Committee, levels, seen_through, soft_votes, votes
 from gauntlet.bench.checks.masks.training import member, trained
 from gauntlet.bench.models.cnn import cnn
 
@@ -80,7 +81,7 @@ def _flags(scores: Tensor) -> Tensor:
 
 def binary_detectors() -> nn.Module:
     """Whether each of ten detectors is above its threshold."""
-    return Between(trained(Detectors, loss=_each_class, epochs=60), None, _flags)
+    return MaskedNetwork(trained(Detectors, loss=_each_class, epochs=60), None, _flags)
 
 
 def binary_detectors_twin() -> nn.Module:
@@ -126,12 +127,12 @@ def _soft_agreement(scores: Tensor) -> Tensor:
 
 def code_words() -> nn.Module:
     """The number of signs that agree with each class's word."""
-    return Between(trained(CodeNetwork, loss=_each_bit), None, _agreement)
+    return MaskedNetwork(trained(CodeNetwork, loss=_each_bit), None, _agreement)
 
 
 def code_words_twin() -> nn.Module:
     """The same with smooth signs."""
-    return Between(trained(CodeNetwork, loss=_each_bit), None, _soft_agreement)
+    return MaskedNetwork(trained(CodeNetwork, loss=_each_bit), None, _soft_agreement)
 
 
 def _blurred(images: Tensor) -> Tensor:
@@ -143,11 +144,11 @@ def _coarse(images: Tensor) -> Tensor:
 
 
 def _coarse_network() -> nn.Module:
-    return Between(cnn(), _coarse)
+    return MaskedNetwork(cnn(), _coarse)
 
 
 def _blurred_network() -> nn.Module:
-    return Between(cnn(), _blurred)
+    return MaskedNetwork(cnn(), _blurred)
 
 
 def _uncoarsened() -> nn.Module:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from gauntlet.bench.checks.hidden_masks import undefended
-from gauntlet.bench.checks.masks.parts import Averaged, Between, Jitter, labels_only, levels, seen_through
+from gauntlet.bench.checks.hidden_masks import MaskedNetwork, undefended
+from gauntlet.bench.checks.masks.parts import Averaged, Jitter, labels_only, levels, seen_through
 from gauntlet.bench.checks.masks.training import trained
 from gauntlet.bench.models.cnn import cnn
 
@@ -29,7 +29,7 @@ def moved_and_rounded(images: Tensor) -> Tensor:
 
 
 def _moving_network() -> nn.Module:
-    return Between(cnn(), moved)
+    return MaskedNetwork(cnn(), moved)
 
 
 def random_transforms() -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gauntlet.bench.checks.hidden_masks import MaskedNetwork, undefended
-from gauntlet.bench.checks.masks.parts import Between, labels_only, levels, seen_through
+from gauntlet.bench.checks.masks.parts import labels_only, levels, seen_through
 from gauntlet.bench.checks.masks.training import trained
 from gauntlet.bench.models.cnn import cnn
 
@@ -111,7 +111,7 @@ def _smoothed() -> nn.Module:
 
 def label_smoothing() -> nn.Module:
     """Trained with smooth labels; probabilities of one decimal place are given out."""
-    return Between(_smoothed(), None, lambda logits: levels(logits.softmax(1), 10))
+    return MaskedNetwork(_smoothed(), None, lambda logits: levels(logits.softmax(1), 10))
 
 
 def label_smoothing_twin() -> nn.Module:
@@ -138,7 +138,7 @@ def slanted(images: Tensor) -> Tensor:
 
 
 def _steep_network() -> nn.Module:
-    return Between(nn.Sequential(nn.Conv2d(len(_MIDDLES), 16, 3, padding=1), *list(cnn().children())[1:]), steep)
+    return MaskedNetwork(nn.Sequential(nn.Conv2d(len(_MIDDLES), 16, 3, padding=1), *list(cnn().children())[1:]), steep)
 
 
 def saturated_input() -> nn.Module:

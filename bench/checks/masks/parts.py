@@ -8,36 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from gauntlet.bench.checks.hidden_masks import MaskedNetwork
+
 CLASSES = 10
 
 
-class Between(nn.Module):
-    """A model between two functions of tensors."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        before: Callable[[Tensor], Tensor] | None,
-        after: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        """`before` maps images, `after` outputs; None changes nothing."""
-        super().__init__()
-        self.model = model
-        self.before = before
-        self.after = after
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Outputs (N, K)."""
-        outputs: Tensor = self.model(images if self.before is None else self.before(images))
-        return outputs if self.after is None else self.after(outputs)
-
-
 def seen_through(network: nn.Module, before: Callable[[Tensor], Tensor] | None) -> nn.Module:
-    """The network of a `Between` with another function before it. Raises TypeError for other modules."""
-    if not isinstance(network, Between):
-        raise TypeError(f"network is a {type(network).__name__}: give a Between")
-    return Between(network.model, before, network.after)
+    """The network of a `MaskedNetwork` with another function before it. Raises TypeError for other modules."""
+    if not isinstance(network, MaskedNetwork):
+        raise TypeError(f"network is a {type(network).__name__}: give a MaskedNetwork")
+    return MaskedNetwork(network.model, before, network.after)
 
 
 class Committee(nn.Module):

@@ -11,8 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from gauntlet.bench.checks.hidden_masks import undefended
-from gauntlet.bench.checks.masks.parts import Between
+from gauntlet.bench.checks.hidden_masks import MaskedNetwork, undefended
 from gauntlet.bench.checks.masks.training import training_digits
 
 COMPONENTS, STEPS, RATE = 24, 25, 0.4
@@ -46,9 +45,9 @@ def _hidden(purify: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 def purification() -> nn.Module:
     """The optimisation runs without gradients."""
-    return Between(undefended(), _hidden(purified))
+    return MaskedNetwork(undefended(), _hidden(purified))
 
 
 def purification_twin() -> nn.Module:
     """The optimisation is differentiated."""
-    return Between(undefended(), purified)
+    return MaskedNetwork(undefended(), purified)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import published
 from builders import network
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError, check_model
+from published import NEEDS_SHARED, SHARED, shared_images
 
 DATA = load_data("digits")
 IMAGES, LABELS = DATA.images[:64], DATA.labels[:64]
@@ -133,45 +134,11 @@ def test_a_size_that_the_model_was_not_made_for_is_named():
         check_model(module, torch.rand(2, 1, 12, 12))
 
 
-SHARED = os.environ.get("GAUNTLET_SHARED_DATA")
-RESNET = """
-from torch import nn
-from torch.nn import functional
-
-class Block(nn.Module):
-    def __init__(self, inside, width, stride):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inside, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        self.grows = stride == 2
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        quarter = y.shape[1] // 4
-        x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, quarter, quarter)) if self.grows else x
-        return (x + y).relu()
-
-class ResNet20(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(Block(16, 16, 1), Block(16, 16, 1), Block(16, 16, 1))
-        self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
-        self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x):
-        x = self.bn1(self.conv1(x)).relu()
-        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
-"""
-
-
-@pytest.mark.skipif(not SHARED, reason="GAUNTLET_SHARED_DATA does not name a folder with the published networks")
+@pytest.mark.skipif(not SHARED, reason=NEEDS_SHARED)
 def test_a_published_network_without_its_normalisation_gets_40_percent_and_is_flagged(tmp_path):
-    (tmp_path / "resnet_of_he.py").write_text(RESNET)
+    shutil.copy(published.__file__, tmp_path / "resnet_of_he.py")
     loaded = load_model(f"{tmp_path}/resnet_of_he.py:ResNet20", weights=Path(SHARED) / "resnet20_cifar10.th")
-    with np.load(Path(SHARED) / "cifar10_test_1000.npz") as arrays:
-        images, labels = torch.from_numpy(arrays["images"]) / 255, torch.from_numpy(arrays["labels"])
+    images, labels = shared_images("cifar10")
     with torch.no_grad():
         assert float((loaded.module(images).argmax(1) == labels).float().mean()) == pytest.approx(0.401, abs=0.002)
     (flag,) = check_model(loaded.module, images[:64], labels[:64], classes=10)
