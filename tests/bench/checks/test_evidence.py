@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 from torch import nn
 
 import gauntlet
 from builders import Wrapped
-from gauntlet.bench.checks.evidence import to_answer, with_evidence
-from gauntlet.bench.checks.subject import fired, passed
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.bench.checks.evidence import TESTS, gather, to_answer, with_evidence
+from gauntlet.bench.checks.subject import Subject, fired, passed
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Flag
 
 BLOCK = Flag("zero-gradient", "block", "No gradient.", needs=("bpda", "black-box"))
@@ -23,6 +26,8 @@ def test_only_attacks_that_answer_a_block_are_tested():
     assert not to_answer([WARNING, BLOCK], frozenset({"bpda"}))
     assert not to_answer([WARNING, Flag("batch-dependent", "block", "Nothing lifts it.")], BOTH)
     assert not to_answer([], BOTH)
+    assert not to_answer([Flag("randomised-defense", "block", "Random.", needs=("eot",))], BOTH | {"eot"})
+    assert to_answer([Flag("zero-gradient", "block", "No.", needs=("eot", "bpda"))], BOTH | {"eot"})
 
 
 def test_what_the_tests_found_is_in_the_flag_that_they_answer():
@@ -30,6 +35,15 @@ def test_what_the_tests_found_is_in_the_flag_that_they_answer():
     assert [flag.name for flag in tested] == ["zero-gradient", "flat-logits"]
     assert tested[0].evidence == (("planted-example: planted", 32), ("planted-example: missed", 1))
     assert tested[1] == WARNING
+
+
+@pytest.mark.parametrize(("randomised", "tests"), [(False, list(TESTS)), (True, ["planted-example"])])
+def test_random_points_are_no_evidence_of_a_randomised_pipeline(randomised, tests):
+    loaded = gauntlet.load_model("cnn.standard_digits").module
+    data = gauntlet.load_data("digits", samples="8")
+    pipeline = DefendedModel(loaded, differentiable=True, randomised=randomised)
+    subject = Subject(pipeline, data.images, data.labels, data.ids, ThreatModel("Linf", 0.15))
+    assert [finding.check for finding in gather(subject)] == tests
 
 
 def test_a_failed_test_blocks_by_itself_and_no_technique_lifts_it():
