@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--matrix",
     group="attack",
     is_flag=True,
-    help="Run every check on the embedded models, all defenses and masked gradients instead; --out is a folder.",
+    help="Run every check on the embedded models, all defenses and masked gradients instead, then --masks; --out is a folder.",
 )
 @option(
     "--masks",
@@ -61,8 +61,8 @@ def diagnose(matrix: bool, masks: bool, out: Path | None, plugins: tuple[str, ..
     load_plugins_named(plugins)
     if matrix:
         print_matrix(options, out or Path("gauntlet-results"))
-        return
-    if masks:
+        click.echo()
+    if matrix or masks:
         print_masks(options, out or Path("gauntlet-results"))
         return
     if not diagnose_pair(options, out, plugins):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks.catalog import CHECKS
 from gauntlet.bench.checks.hidden_masks import MASKS
+from gauntlet.bench.cli.main import cli
 from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.diagnose import masks
 from gauntlet.bench.diagnose import matrix as matrices
 from gauntlet.bench.diagnose.diagnose import DiagnosisError, DiagnosisRequest, diagnose
 from gauntlet.bench.diagnose.report import report
@@ -122,6 +125,16 @@ def test_the_matrix_has_a_line_for_every_honest_model_every_defense_and_every_ma
     )
     assert {pair.defense for pair in pairs} == set(DEFENSES.names())
     assert sum(":" in pair.model for pair in pairs) == len(MASKS)
+
+
+def test_the_masks_follow_the_matrix_with_the_same_samples_and_folder(monkeypatch, tmp_path):
+    def table(name):
+        return lambda *asked: iter([f"{name} {asked[0]} {asked[1]} {asked[4].name}"])
+
+    monkeypatch.setattr(matrices, "matrix", table("checks"))
+    monkeypatch.setattr(masks, "masks_table", table("masks"))
+    printed = CliRunner().invoke(cli, ["diagnose", "--matrix", "--samples", "12", "--out", str(tmp_path / "kept")])
+    assert printed.stdout.split("\n") == ["checks 12 Linf:0.15 kept", "", "masks 12 Linf:0.15 kept", ""]
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks.masks.catalog import MASKS
 from gauntlet.bench.checks.masks.informed import informed
 from gauntlet.bench.checks.masks.training import trained
-from gauntlet.bench.diagnose.masks import HEAD, masks_table
+from gauntlet.bench.diagnose.masks import HEAD, attack_mask, masks_table
 from gauntlet.bench.models.cnn import cnn
+from gauntlet.leaderboard.results import cell_summary as cells
 
 LINF = ThreatModel("Linf", 0.15)
 BY_NAME = {mask.name: mask for mask in MASKS}
@@ -100,3 +101,12 @@ def test_the_table_has_a_line_for_each_mask_with_all_attackers(tmp_path):
         assert int(row["passes adaptive"]) > 0
         assert int(row["passes informed"]) > 0
         assert row["rank"] == ("blocked" if row["standing flags"] else "ranked")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_adaptive_attack_leaves_hardly_more_than_the_informed_one_or_the_row_is_blocked(name, tmp_path):
+    found = attack_mask(BY_NAME[name], "60", "Linf:0.15", 0, "cpu", tmp_path)
+    print(found.line)  # noqa: T201 With -s, the table.
+    assert found.adaptive.error is None
+    assert found.standing or cells.robust_accuracy(found.adaptive).estimate <= found.informed.robust.estimate + 0.03
