@@ -205,7 +205,7 @@ def _write_leaderboards(session: pytest.Session) -> None:
     for folder in _folders(config):
         from gauntlet.bench.run.summary import summary
 
-        leaderboards.append(summary(folder, "pytest"))
+        leaderboards.append(summary(folder, "pytest", profile=config.getoption("gauntlet_profile")))
     if any(one.problem for one in leaderboards) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

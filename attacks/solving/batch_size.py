@@ -1,9 +1,11 @@
-"""The batch size: it is halved when memory runs out, and the run goes on."""
+"""The batch size, which is halved when memory runs out, and the meter: how full batches were, and what the stages took."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +20,29 @@ class Meter:
     capacity: int = 0
     halved: int = 0
     """How often memory ran out and the batch was halved."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage without verification, by its label. On a GPU, until its work was queued."""
+    verifying: float = 0.0
+    """Seconds of verification."""
+
+    @contextmanager
+    def stage(self, label: str) -> Iterator[None]:
+        """The context's time is that of a stage, except for verification within it."""
+        began, before = time.perf_counter(), self.verifying
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began - (self.verifying - before)
+            self.seconds[label] = self.seconds.get(label, 0.0) + spent
+
+    @contextmanager
+    def verification(self) -> Iterator[None]:
+        """The context's time is verification's."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.verifying += time.perf_counter() - began
 
     @property
     def occupancy(self) -> float:

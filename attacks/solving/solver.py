@@ -75,12 +75,18 @@ def solve(
         task = replace(task, clean_logits=logits)
         for outcome in outcomes:
             outcome.forwards = 1
-    shared = Shared(model, task, verify, verify_every, watch, views or {}, rejects)
+
+    def verified(points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
+        with meter.verification():
+            return verify(points, samples, attempt)
+
+    shared = Shared(model, task, verified, verify_every, watch, views or {}, rejects)
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
     while (queue := _next(queues, batch_size)) is not None:
         try:
-            departures = _advance(queue, shared, batch_size, meter)
+            with meter.stage(queue.stage.label):
+                departures = _advance(queue, shared, batch_size, meter)
         except RuntimeError as error:
             batch_size = halved(batch_size, error, meter)
             for one in queues:

@@ -77,7 +77,7 @@ def execute(options: Mapping[str, Any]) -> int:
             failed.append(_failure(tell.title, result))
         unmet += [*missed(result, config.expect), *engine.alarms(cell)]
     click.echo()
-    shown = summary(engine.run.folder)
+    shown = summary(engine.run.folder, profile=bool(options.get("profile")))
     for line in shown.lines:
         click.echo(line)
     unwritten = [shown.problem] if shown.problem else []

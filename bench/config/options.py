@@ -130,6 +130,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "output",
         flag=True,
     ),
+    Option("profile", "Say where the seconds went, part by part, and write profile.csv.", "output", flag=True),
     Option(
         "no-adversarials",
         "Do not store the adversarial examples, which `gauntlet verify` and replays need.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from gauntlet.attacks.solving.low_precision import solve_fast
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, solve
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.stopwatch import note_stages
 from gauntlet.bench.executors.executable import (
     BlockBatch,
     BlockResult,
@@ -82,7 +84,7 @@ class NativeExecutable(Executable):
         for number in (number for number, count in enumerate(left) if count == 0):
             yield BlockResult(number, [], Stats(0.0, 0.0))
         meter = Meter()
-        with peak_memory(batch.settings.device) as peak:
+        with peak_memory(batch.settings.device) as peak, _stages_noted(meter):
             began, judged = synchronised_time(), verify.seconds
             for outcome in solve_fast(
                 self.stages,
@@ -142,6 +144,15 @@ class NativeExecutable(Executable):
             rejects=trial.rejects,
         )
         return sorted(outcomes, key=lambda outcome: outcome.sample)
+
+
+@contextmanager
+def _stages_noted(meter: Meter) -> Iterator[None]:
+    """Note what the stages took, also of an attack that fails or is interrupted."""
+    try:
+        yield
+    finally:
+        note_stages(meter.seconds)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.files.load_state import load_weights
 from gauntlet.bench.models.parts.black_box import model_access
@@ -71,12 +72,14 @@ def load_model(
         model.eval()
     module = Classifier(model, mean, std).to(device)
     module.remarks, module.input_size = remarks, card.input_size
+    with timed("hash"):
+        digest = model_digest(module)
     return LoadedModel(
         name=spec,
         module=module,
         spec=spec,
         weights=None if weights is None else str(weights),
-        digest=model_digest(module),
+        digest=digest,
         source_digest=opened.digest,
         card=card if card.name and weights is None else None,
         access=model_access(model),

@@ -7,6 +7,7 @@ import torch
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.pipeline.card import DefenseEntry
@@ -37,12 +38,14 @@ class Loader:
         """Add a defense that is not registered; `digest` stands for its content in keys."""
         self._defenses[name] = entry, digest
 
+    @timed("load")
     def data(self, ref: DataRef) -> Data:
         """The samples that `ref` names."""
         if ref not in self._data:
             self._data[ref] = load_data(ref.spec, samples=ref.samples)
         return self._data[ref]
 
+    @timed("load")
     def model(self, ref: ModelRef) -> LoadedModel:
         """The model that `ref` names; the last two are kept in memory."""
         if ref not in self._models:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.bench.checks.catalog import flags, run_checks
@@ -18,6 +17,7 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
+from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared
 from gauntlet.bench.models.load_model import LoadedModel
@@ -175,7 +175,8 @@ class Workbench(Loader):
         content = self._content(loaded.cell.data, loaded.data, 0, indices)
         key = digest({**loaded.parts, "version": MEASUREMENT_VERSION, "measured": what, "data": content})
         if key not in self._measured:
-            self._measured[key] = measure()
+            with timed("check"):
+                self._measured[key] = measure()
         used[key] = self._measured[key]
         return used[key]
 
@@ -276,15 +277,11 @@ class Workbench(Loader):
         data, card = loaded.data, loaded.defense.card
         # As many samples as are in memory at once: of larger sets the first ones.
         most = max(FEW, MEMORY_LIMIT // image_bytes(data.images)) if card.samples is None else 2
-
-        def first(part: Any) -> Tensor:
-            tensor: Tensor = part[:most].to(self.device)
-            return tensor
-
+        images, labels = (part[:most].to(self.device) for part in (data.images, data.labels))
         return Subject(
             loaded.pipeline,
-            first(data.images),
-            first(data.labels),
+            images,
+            labels,
             data.ids[:most],
             cell.threat,
             card=card,

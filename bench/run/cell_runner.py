@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import BytesIO
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.run.resume import check_same, expected_logits, stored_records
 from gauntlet.bench.worker.messages import BlockRecord, Failure, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request
@@ -62,7 +63,8 @@ def run_cell(
     A failure of the model, the attack or the verifier becomes the result's error, which is stored beside the finished blocks.
     StoreError and KeyboardInterrupt propagate.
     """
-    records = stored_records(prepared, store, fresh=fresh)
+    with timed("store"):
+        records = stored_records(prepared, store, fresh=fresh)
     progress(sum(len(record.samples) for record in records.values()))
     missing = [block.key for block in prepared.blocks if block.key not in records]
     expected = expected_logits(prepared, records)
@@ -91,8 +93,10 @@ def _run(
         for message in messages:
             if isinstance(message, BlockRecord):
                 # Without its examples, which are in the store: those of a large data set would not fit into memory.
-                record = from_file(BytesIO(message.content))
-                if not store.add(message.key, message.content):
+                with timed("store"):
+                    record = from_file(BytesIO(message.content))
+                    new = store.add(message.key, message.content)
+                if not new:
                     try:
                         check_same(record, store.read(message.key))
                         _note_timing(store, record)

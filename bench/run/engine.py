@@ -6,6 +6,7 @@ import fnmatch
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gauntlet.bench.config.schema import Config, ConfigError, Expectation
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.environment.provenance import device_name, versions
+from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
 from gauntlet.bench.executors.executable import RunSettings
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.prepare.prepare import Workbench
@@ -66,6 +68,7 @@ class Engine:
         self.work = self.worker.work
         self.dry = dry
         self._noted: set[str] = set()
+        self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
         run = Run(config.out, config.out, plan, context, config.plugins)
         self.run = run if dry else start_run(config.out, plan, context, config.plugins)
@@ -79,7 +82,8 @@ class Engine:
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
             try:
-                self.workbench.prepare(cells[0])
+                with self._measured(cells[0]):
+                    self.workbench.prepare(cells[0])
             except FileNotFoundError as error:
                 raise ValueError(str(error)) from error
             except (ValueError, LookupError):
@@ -95,7 +99,8 @@ class Engine:
 
     def prepare(self, cell: Cell) -> ReadyCell | CellError:
         """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error."""
-        request, prepared = prepare_cell(self.request(cell), self.work, Measurements(self.run.root), dry=self.dry)
+        with self._measured(cell):
+            request, prepared = prepare_cell(self.request(cell), self.work, Measurements(self.run.root), dry=self.dry)
         if isinstance(prepared, CellError):
             if not self.dry:
                 self.run.store.write_error(cell.name, prepared)
@@ -121,9 +126,20 @@ class Engine:
 
     def execute(self, ready: ReadyCell, progress: SampleProgress = lambda count: None) -> CellResult:
         """Run the missing blocks of a prepared cell."""
-        return run_cell(
-            ready.request, ready.prepared, self.work, self.run.store, fresh=self.settings.fresh, progress=progress
-        )
+        blocks, store = ready.prepared.blocks, self.run.store
+        missing = [block for block in blocks if self.config.fresh or not store.has(block.key)]
+        with self._measured(ready.request.cell):
+            result = run_cell(
+                ready.request, ready.prepared, self.work, store, fresh=self.settings.fresh, progress=progress
+            )
+        if missing:
+            spent = self._watches.pop(ready.request.cell.name).spent
+            self.run.note_spent(ready.request.cell, spent, anew=len(missing) == len(blocks))
+        return result
+
+    def _measured(self, cell: Cell) -> AbstractContextManager[None]:
+        """The context's time is that cell's."""
+        return measured_by(self._watches.setdefault(cell.name, Stopwatch()))
 
     def cell(self, cell: Cell, progress: SampleProgress = lambda count: None) -> CellResult:
         """Prepare and execute a cell."""

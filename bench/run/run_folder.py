@@ -18,6 +18,7 @@ from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellResult, Record
+from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
 from gauntlet.leaderboard.results.store import Store
 
 _LATEST = "latest-run.json"
@@ -72,7 +73,18 @@ class Run:
             techniques=measured.techniques,
             precision=measured.precision,
         )
-        return CellResult(info, blocks, self.store.read_error(cell.name), expected=sum(count for _, count in keys))
+        return CellResult(
+            info,
+            blocks,
+            self.store.read_error(cell.name),
+            expected=sum(count for _, count in keys),
+            spent=read_spent(self._spent_file(cell)),
+        )
+
+    def note_spent(self, cell: Cell, spent: Spent, *, anew: bool) -> None:
+        """Add the seconds of a run that computed blocks of the cell; `anew`: it computed all of them. Raises StoreError."""
+        before = None if anew else read_spent(self._spent_file(cell))
+        write_spent(self._spent_file(cell), spent if before is None else before + spent)
 
     def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
         """Write the published figures of the model with this name in the tables."""
@@ -102,6 +114,9 @@ class Run:
             time = timing.time
             stats = dataclasses.replace(stats, seconds=timing.seconds, peak_memory_mib=timing.peak_memory_mib)
         return dataclasses.replace(record, stats=stats, cached=time < self.context.started)
+
+    def _spent_file(self, cell: Cell) -> Path:
+        return self.folder / "spent" / f"{cell.name}.json"
 
     def _keys_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.json"

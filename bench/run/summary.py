@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gauntlet.bench.environment.stopwatch import process_age
 from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.report.notes import Surface, wrapped
+from gauntlet.leaderboard.report.profile_report import PROFILE, profile_lines, write_profile
 from gauntlet.leaderboard.report.terminal import describe_references, terminal_report, terminal_width
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.errors import StoreError, WriteError
@@ -27,10 +29,11 @@ class Summary:
     """Why the leaderboard could not be written, or its results not be read, with the way out; the run then fails."""
 
 
-def summary(folder: Path, surface: Surface = "command line") -> Summary:
+def summary(folder: Path, surface: Surface = "command line", *, profile: bool = False) -> Summary:
     """Write the leaderboard of the run in `folder`. Its lines are given, too, where its files cannot be written.
 
-    `surface`: where the lines are read, which decides how options are named.
+    `surface`: where the lines are read, which decides how options are named. `profile`: also say where the seconds went, and
+    write `profile.csv`.
     """
     try:
         run = load_run(folder)
@@ -40,10 +43,14 @@ def summary(folder: Path, surface: Surface = "command line") -> Summary:
         return Summary((), f"the leaderboard could not be written: {error}")
     try:
         files = write_leaderboard(run, results)
+        if profile:
+            write_profile(run.root / PROFILE, results)
     except WriteError as error:
         return Summary(tuple(lines), f"the leaderboard could not be written: {error}")
     written = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown)
     lines += [f"written: {path}" for path in written if path is not None]
+    if profile:
+        lines += [*profile_lines(results, process_age()), f"written: {run.root / PROFILE}"]
     return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}"))
 
 

@@ -19,6 +19,7 @@ from gauntlet.attacks.solving.solver import Verification
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.verify.fixed_batches import fixed_batches
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS
@@ -156,6 +157,7 @@ class Verifier:
         settings: dict[str, Any] = {"seed": self.seed, "randomised": self.randomised, "rejects": self.rejects}
         return Verifier(self.model, self.images, self.labels, self.ids, threat, **settings)
 
+    @timed("verify")
     def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
         """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solving.solver.Verify`."""
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from torch import nn
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.environment.provenance import provenance
+from gauntlet.bench.environment.stopwatch import timed, timed_steps
 from gauntlet.bench.executors.executable import Block, BlockBatch, BlockResult, Prepared, RunSettings
 from gauntlet.bench.prepare.defense_facts import merge_flags
 from gauntlet.bench.verify import verifier
@@ -53,20 +54,24 @@ def _part(watch: Callable[[float], None] | None, done: int, count: int, every: i
 
 
 def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
-    verify = Verifier.of(prepared, [index for block in blocks for index in block.indices])
+    with timed("load"):
+        verify = Verifier.of(prepared, [index for block in blocks for index in block.indices])
     places, at = [], 0
     for block in blocks:
         places.append(range(at, at + len(block.indices)))
         at += len(block.indices)
     with frozen(prepared.defended, prepared.cell.info.seed):
-        flags = merge_flags(prepared.flags, prepared.check())
-        clean = examine_clean(verify)
-        for result in prepared.attack.run(BlockBatch(prepared, verify, clean, places, settings)):
+        with timed("check"):
+            flags = merge_flags(prepared.flags, prepared.check())
+        with timed("clean"):
+            clean = examine_clean(verify)
+        for result in timed_steps("attack", prepared.attack.run(BlockBatch(prepared, verify, clean, places, settings))):
             block, place, outcomes = blocks[result.number], places[result.number], result.outcomes
             if result.samples is None:
-                samples, more_flags = block_record(
-                    verify, clean, place, outcomes, prepared.cell.threat, by_batch=prepared.by_batch
-                )
+                with timed("verify"):
+                    samples, more_flags = block_record(
+                        verify, clean, place, outcomes, prepared.cell.threat, by_batch=prepared.by_batch
+                    )
             else:
                 samples, more_flags = result.samples, ()
             if result.certified is not None:
@@ -121,4 +126,5 @@ def frozen(model: nn.Module, seed: int) -> Iterator[None]:
 def _clean_logits(prepared: Prepared, verify: Verifier, place: range, block: Block) -> np.ndarray | None:
     if block is not prepared.blocks[0] or prepared.cell.info.randomised:
         return None
-    return verify.logits(verify.images[list(place)]).to(torch.float64).cpu().numpy()
+    with timed("clean"):
+        return verify.logits(verify.images[list(place)]).to(torch.float64).cpu().numpy()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gauntlet.attacks.ops.rounding import difference
 from gauntlet.bench.environment.provenance import provenance
+from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.executable import Block, Prepared, RunSettings
 from gauntlet.bench.planning.plan import resolve_plan
 from gauntlet.bench.planning.plan_request import PlanRequest
@@ -66,7 +67,7 @@ class Worker:
         if request.blocks is not None:
             blocks = tuple(prepared.block(indices) for indices in request.blocks)
         if request.check:
-            with frozen(prepared.defended, prepared.cell.info.seed):
+            with timed("check"), frozen(prepared.defended, prepared.cell.info.seed):
                 prepared.check()
         card = bench.model(request.cell.model).card
         yield PreparedCell(
@@ -82,7 +83,9 @@ class Worker:
         with closing(attack_blocks(prepared, wanted, settings)) as records:
             for record in records:
                 kept = record if request.keep_adversarials else without_examples(record)
-                yield BlockRecord(record.key, to_bytes(kept))
+                with timed("store"):
+                    content = to_bytes(kept)
+                yield BlockRecord(record.key, content)
                 yield Progress(len(record.samples))
 
 
@@ -101,6 +104,7 @@ def failure(exception: Exception, device: torch.device) -> Failure:
     return Failure(type(exception).__name__, message, text, provenance(device))
 
 
+@timed("check")
 def _check_logits(prepared: Prepared, blocks: Sequence[Block], expected: StoredLogits) -> None:
     """Raise StoredResultError unless the model gives the stored clean logits of a block."""
     verify = Verifier.of(prepared, blocks[expected.block].indices)

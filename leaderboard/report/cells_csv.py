@@ -21,6 +21,7 @@ from gauntlet.leaderboard.report.csv_writer import (
 )
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.spent import PARTS, Spent
 from gauntlet.leaderboard.rows.corruptions import accuracy, by_severity
 
 CELL_DTYPES: Final[Mapping[str, str]] = {
@@ -51,6 +52,8 @@ CELL_DTYPES: Final[Mapping[str, str]] = {
     "corruption_high": NUMBER,
     **{f"severity_{severity}": NUMBER for severity in range(1, 6)},
     "seconds": NUMBER,
+    **{f"{part}_seconds": NUMBER for part in PARTS if part != "attack"},
+    "stage_seconds": TEXT,
     "forwards_per_sample": NUMBER,
     "backwards_per_sample": NUMBER,
     "peak_memory_mib": NUMBER,
@@ -73,7 +76,8 @@ def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
     means over these samples, `median_distance` is over the samples that the attack broke, and `error` is the exception's
     class and message. `attack_spec` names cascades by their digest; the run's records have their settings in full.
     Corruptions have `corruption_accuracy` (the mean over the severities, and the accuracy at each) in place of
-    `robust_accuracy`.
+    `robust_accuracy`. `seconds` are the attack's, `load_seconds` and so on those of the other parts of the runs that computed
+    the cell (`gauntlet.leaderboard.results.spent`), `stage_seconds` those of a cascade's stages, as `LABEL=SECONDS`.
     """
     return typed_frame([_line(result) for result in results], CELL_DTYPES)
 
@@ -96,6 +100,7 @@ def _line(result: CellResult) -> dict[str, Any]:
         "clean_accuracy": cells.clean_accuracy(result).estimate,
         **(_corrupted(result) if result.cell.corrupts else _robust(result)),
         **dataclasses.asdict(cells.costs(result)),
+        **_spent(result.spent),
         "median_distance": cells.median_distance(result),
         "certified": pd.NA if certified is None else certified,
         "techniques": " ".join(sorted(cells.techniques(result))),
@@ -103,6 +108,13 @@ def _line(result: CellResult) -> dict[str, Any]:
         "flags": "; ".join(dict.fromkeys(flag.name for flag in cells.flags(result))),
         "device": cells.device(result),
     }
+
+
+def _spent(spent: Spent | None) -> dict[str, Any]:
+    if spent is None:
+        return {"stage_seconds": ""}
+    parts = {f"{part}_seconds": spent.seconds.get(part, 0.0) for part in PARTS}
+    return {**parts, "stage_seconds": " ".join(f"{label}={one:.4g}" for label, one in spent.stages.items() if label)}
 
 
 def _robust(result: CellResult) -> dict[str, float]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gauntlet.leaderboard.results.spent import Spent
+
 SCHEMA_VERSION = 3
 
 DRAWS = 20
@@ -272,3 +274,5 @@ class CellResult:
     error: CellError | None = None
     expected: int = 0
     """Number of samples in the plan; if the blocks have fewer, the cell is not finished."""
+    spent: Spent | None = None
+    """Where the seconds of the runs that computed its blocks went; None where that is not known."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.bench.data.samples.lazy_images import Images
+from gauntlet.bench.environment.stopwatch import timed
 
 CHANNELS = (1, 3, 4)
 """Sizes of an axis that is recognised as the channel axis."""
@@ -64,6 +65,7 @@ def blocks(data: Data) -> list[list[int]]:
     return list(cells.values())
 
 
+@timed("hash")
 def block_digest(data: Data, indices: Sequence[int]) -> str:
     """SHA-256 in hex over dtype, shape, pixel bytes, labels and ids of the samples at `indices`, in that order."""
     chosen = list(indices)

@@ -92,7 +92,9 @@ def files(folder, out="gauntlet-results"):
 def figures(folder, out="gauntlet-results"):
     """What a run's files say, but for what depends on the clock."""
     board = read_leaderboard(folder / out / "leaderboard.csv").drop(columns=COSTS)
-    return board, read_cells(folder / out / "cells.csv").drop(columns=[*COSTS, "cached"])
+    cells = read_cells(folder / out / "cells.csv")
+    spent = [name for name in cells if name.endswith("_seconds")]
+    return board, cells.drop(columns=[*COSTS, *spent, "cached"])
 
 
 def images_attacked(folder, names):
