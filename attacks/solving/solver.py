@@ -36,6 +36,7 @@ from gauntlet.attacks.solving.stage_queue import (
 )
 from gauntlet.attacks.solving.task import Outcome, Task, Verification, Verify
 from gauntlet.attacks.solving.work_done import WorkDone
+from gauntlet.attacks.views.backward_modes import INTERCEPTED
 
 __all__ = ["Meter", "Outcome", "Stage", "Task", "Verification", "Verify", "solve"]
 
@@ -80,7 +81,9 @@ def solve(
         with meter.verification():
             return verify(points, samples, attempt)
 
-    shared = Shared(model, task, verified, verify_every, watch, views or {}, rejects)
+    # Stages with conditions, or with stand-ins, are there for models that have no gradient.
+    needs_gradient = not watch and all(stage.backward not in INTERCEPTED for stage in stages)
+    shared = Shared(model, task, verified, verify_every, watch, views or {}, rejects, needs_gradient)
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
     while (queue := _next(queues, batch_size)) is not None:

@@ -73,6 +73,8 @@ class Shared:
     """Modules that stages see in place of the model, by name."""
     rejects: bool = False
     """Whether the last output of the model is the rejection."""
+    needs_gradient: bool = False
+    """Whether a pass without a gradient is an error."""
 
 
 @dataclass
@@ -260,6 +262,7 @@ def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
         backward=queue.stage.backward,
         judge=None if view is None else shared.model,
         rejects=shared.rejects,
+        needs_gradient=shared.needs_gradient,
     )
 
 
