@@ -47,7 +47,7 @@ class Adaptive:
 
     norm: Norm
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def against(self, pipeline: Pipeline) -> Cascade:
         """The cascade. For an undefended model with useful gradients it is `gauntlet`."""
@@ -61,7 +61,7 @@ class Adaptive:
         more = (
             *(_THROUGH if pipeline.masked and not pipeline.randomised else ()),
             *(_TRANSFER if pipeline.twin else ()),
-            *((_SEARCH,) if suspicious else ()),
+            *(_search(pipeline) if suspicious else ()),
             *((_DECISIONS,) if pipeline.masked and not pipeline.randomised and self.norm != "L1" else ()),
         )
         stages = [
@@ -72,6 +72,11 @@ class Adaptive:
             *(stage for stage in rest if not (isinstance(stage.when, Masked) and _done(stage, pipeline))),
         ]
         return Cascade(tuple(stages))
+
+
+def _search(pipeline: Pipeline) -> tuple[Stage, ...]:
+    # Margins of a random pipeline differ between passes, so that a least one says nothing of gains.
+    return (_LONG_SEARCH if pipeline.masked and not pipeline.randomised else _SEARCH,)
 
 
 def _done(stage: Stage, pipeline: Pipeline) -> bool:
@@ -106,9 +111,11 @@ _TRANSFER = (
 )
 
 _SEARCH = Stage("square", Square(queries=1000), technique="black-box")
+# Behind masks search is all there is where interception fails: it goes on as long as its gains would suffice.
+_LONG_SEARCH = replace(_SEARCH, rule=Square(queries=5000), patience=500)
 
 # Behind masks scores may lead a search no better than gradients do: labels, votes, ripples.
-_DECISIONS = Stage("decisions", HopSkipJump(queries=1000, stop_inside=True), technique="decision-based")
+_DECISIONS = Stage("decisions", HopSkipJump(queries=5000, stop_inside=True), technique="decision-based", patience=500)
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import Loss, margin, misclassified
-from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.norms import distance, limit, per_image
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.rounding import resolution
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -117,6 +117,13 @@ class Oracle:
         return self.slots.restart
 
     @property
+    def ends(self) -> Tensor:
+        """Where earlier stages of each sample ended, the latest first, (N, k, C, H, W), for rules that use it; the clean image
+        where there are fewer; k is 0 without a cascade."""
+        ends = self.slots.ends
+        return ends if ends.dim() > 2 else self.clean.new_empty(len(ends), 0, *self.clean.shape[1:])
+
+    @property
     def draws(self) -> Draws:
         """Random numbers of the attack for the present restart and step of each slot."""
         return Draws(self.slots.keys, self.slots.restart, self.slots.step)
@@ -211,12 +218,20 @@ class Oracle:
 
     def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Record a pass at `x`. `full`: the outputs of `model`; if that is a view, the attacked model is evaluated too."""
+        if self.slots.end.dim() > 2:
+            self._keep_end(x, logits)
         if self.judge is not None:
             with torch.no_grad(), self._randomness():
                 full = self.judge(x)
             logits, plain = self._judged(full), True
             self.slots = self.slots._replace(forwards=self.slots.forwards + 1)
         self._notice(x, full, logits, backwards, plain)
+
+    def _keep_end(self, x: Tensor, logits: Tensor) -> None:
+        reached = margin(logits, self.labels).to(torch.float64)
+        nearer = reached <= self.slots.least
+        end = torch.where(per_image(nearer, x), x.detach().to(self.slots.end.dtype), self.slots.end)
+        self.slots = self.slots._replace(end=end, least=torch.where(nearer, reached, self.slots.least))
 
     def _notice(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Count a pass and keep candidates. `full`: the model's outputs; `logits`: those that the rule sees; `plain`: where
