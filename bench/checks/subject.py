@@ -19,7 +19,7 @@ from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.profile import intercepted, kind_of_outputs, pass_over
-from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
+from gauntlet.leaderboard.results.record import EVIDENCE, CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
 FEW = 64
@@ -182,10 +182,10 @@ def culprits(subject: Subject) -> str:
 
 
 def without_gradients(subject: Subject) -> tuple[str, ...]:
-    """The attack techniques that do not depend on the pipeline's gradients, as far as they apply to it."""
+    """What lifts a block about gradients: the techniques that do not depend on them, as far as they apply, and evidence."""
     around = "bpda" if subject.pipeline.beneath is None else "beneath"
     twin = ("transfer",) if subject.pipeline.twin is not None else ()
     # A search by scores goes blind where there are none. Of what is declared, views show the scores.
     hidden = not subject.declared and subject.pipeline.beneath is None and subject.threat.norm != "L1"
     decisions = ("decision-based",) if hidden and subject.coarse else ()
-    return (around, "black-box", *twin, *decisions)
+    return (around, "black-box", *twin, *decisions, EVIDENCE)

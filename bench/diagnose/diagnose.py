@@ -21,7 +21,7 @@ from gauntlet.defenses.pipeline import profile as profiles
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
-from gauntlet.leaderboard.rows.answered import answered_by
+from gauntlet.leaderboard.rows.answered import answers
 from gauntlet.leaderboard.rows.worst_case import worst_case
 
 NAIVE, SINGLE_STEP = "naive", "fgsm"
@@ -79,8 +79,8 @@ class Diagnosis:
 
     @property
     def answered(self) -> frozenset[str]:
-        """The attack techniques that every sample that stands at eps has faced."""
-        return answered_by(self.row, worst_case(self.row))
+        """What answers flags: techniques that every sample that stands at eps has faced, and evidence."""
+        return answers(self.row, worst_case(self.row)).needs
 
     @property
     def standing(self) -> tuple[Flag, ...]:

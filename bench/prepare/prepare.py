@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 from gauntlet.attacks.views.fast_model import FastModel
-from gauntlet.bench.checks.catalog import flags, run_checks
-from gauntlet.bench.checks.evidence import gather, to_answer, with_evidence
-from gauntlet.bench.checks.subject import FEW, Subject
+from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
@@ -23,6 +21,7 @@ from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepar
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
+from gauntlet.bench.prepare.checked_flags import Checking
 from gauntlet.bench.prepare.defense_facts import attack_views, batch_flags, defense_flags
 from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
 from gauntlet.bench.prepare.loader import Loader
@@ -111,6 +110,7 @@ class Workbench(Loader):
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
         block = self._blocks(loaded, cell, attack)
         victim = attack.victim(pipeline, profile)
+        declared = defense_flags(loaded.defense.card, pipeline.randomised, checked=self.checks != "none")
         batch = BatchDependence(0, 0, 0.0) if recorded else self._batch_dependence(loaded, used)
         return Prepared(
             cell=cell,
@@ -120,18 +120,14 @@ class Workbench(Loader):
             attack=attack,
             light=form,
             victim=victim,
-            check=partial(self._check, loaded, cell, attack, victim, used),
+            check=partial(self._check, loaded, cell, attack, victim, declared, used),
             views=attack_views(pipeline),
             blocks=tuple(
                 block(indices, self._content(cell.data, loaded.data, number, indices))
                 for number, indices in enumerate(blocks(loaded.data))
             ),
             weights=loaded.model.digest,
-            flags=(
-                *shown,
-                *batch_flags(batch, loaded.model.module),
-                *defense_flags(loaded.defense.card, pipeline.randomised),
-            ),
+            flags=(*shown, *batch_flags(batch, loaded.model.module), *declared),
             by_batch=batch.found,
             block=block,
             device=self.device,
@@ -249,34 +245,33 @@ class Workbench(Loader):
         return self._digests[ref, number]
 
     def _check(
-        self, loaded: Loaded, cell: Cell, attack: Executable, victim: torch.nn.Module, used: dict[str, Measurement]
+        self,
+        loaded: Loaded,
+        cell: Cell,
+        attack: Executable,
+        victim: torch.nn.Module,
+        declared: Sequence[Flag],
+        used: dict[str, Measurement],
     ) -> tuple[Flag, ...]:
-        """The flags of the checks, once for a pair; the checks of an attack's strength for each attack."""
-        if self.checks == "none":
-            return ()
-        every = self.checks == "all" and cell.info.searches
-        what = f"checks {self.checks} {cell.threat} {cell.info.seed} {cell.attack if every else ''}"
+        """The flags of the checks, once for a pair; the tests of an attack's strength for each attack."""
+        return Checking(
+            cell,
+            attack,
+            self.checks,
+            declared,
+            partial(self._subject, loaded, cell, attack, victim),
+            lambda what, measure: self._known(loaded, what, used, measure),
+            str(self.device),
+        ).flags()
 
-        def measure() -> Measurement:
-            findings = run_checks(self._subject(loaded, cell, attack, victim, every), "all" if every else "cheap")
-            return {"flags": [flag.fields() for flag in flags(findings)], "device": str(self.device)}
-
-        found = tuple(Flag.read(fields) for fields in self._known(loaded, what, used, measure)["flags"])
-        techniques = frozenset(name for one in cell.info.techniques.values() for name in one.split("+"))
-        if every or not cell.info.searches or not to_answer(found, techniques):
-            return found
-
-        def test() -> Measurement:
-            tested = with_evidence(found, techniques, gather(self._subject(loaded, cell, attack, victim, True)))
-            return {"flags": [flag.fields() for flag in tested], "device": str(self.device)}
-
-        evidence = f"evidence {cell.threat} {cell.info.seed} {cell.attack}"
-        return tuple(Flag.read(fields) for fields in self._known(loaded, evidence, used, test)["flags"])
-
-    def _subject(self, loaded: Loaded, cell: Cell, attack: Executable, victim: torch.nn.Module, every: bool) -> Subject:
+    def _subject(
+        self, loaded: Loaded, cell: Cell, attack: Executable, victim: torch.nn.Module, attacked: bool
+    ) -> Subject:
         data, card = loaded.data, loaded.defense.card
         # As many samples as are in memory at once: of larger sets the first ones.
-        most = max(FEW, MEMORY_LIMIT // image_bytes(data.images)) if card.samples is None else 2
+        most = max(FEW, MEMORY_LIMIT // image_bytes(data.images))
+        if card.samples is not None:
+            most = FEW_SLOW if attacked else 2
         images, labels = (part[:most].to(self.device) for part in (data.images, data.labels))
         return Subject(
             loaded.pipeline,
@@ -287,8 +282,8 @@ class Workbench(Loader):
             card=card,
             seed=cell.info.seed,
             classes=data.classes,
-            attack=attack if every else None,
-            victim=victim if every else None,
+            attack=attack if attacked else None,
+            victim=victim if attacked else None,
         )
 
 
