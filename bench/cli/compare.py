@@ -40,7 +40,9 @@ def compare(folders: tuple[Path, ...], model: str, defense: str, form: str, out:
     ranks, and which attack broke which samples. Rows with different data, samples, threat models or attacks are not compared,
     and the reason is given.
     """
-    text = comparison_output(folders, model, defense, form)
+    from gauntlet.leaderboard.report.terminal import WIDTH, terminal_width
+
+    text = comparison_output(folders, model, defense, form, terminal_width() if out is None else WIDTH)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -50,8 +52,8 @@ def compare(folders: tuple[Path, ...], model: str, defense: str, form: str, out:
     click.echo(f"written: {out}")
 
 
-def comparison_output(folders: Sequence[Path], model: str, defense: str, form: str) -> str:
-    """The comparison as `text`, `markdown`, `csv` or `json`. Raises as `compare_runs`."""
+def comparison_output(folders: Sequence[Path], model: str, defense: str, form: str, width: int) -> str:
+    """The comparison as `text` in `width` columns, `markdown`, `csv` or `json`. Raises as `compare_runs`."""
     from gauntlet.bench.compare.compare import compare_runs
     from gauntlet.leaderboard.compare.comparison_export import comparison_json, pairs_frame
     from gauntlet.leaderboard.compare.comparison_report import comparison_markdown, comparison_text
@@ -65,4 +67,6 @@ def comparison_output(folders: Sequence[Path], model: str, defense: str, form: s
     lines = [source.line for source in found.sources] if len(found.sources) > 1 else []
     if lines:
         lines.append("Replays are left out: each tries the examples of its own results folder.")
-    return (comparison_markdown if form == "markdown" else comparison_text)(found.comparison, lines)
+    if form == "markdown":
+        return comparison_markdown(found.comparison, lines)
+    return comparison_text(found.comparison, lines, width)

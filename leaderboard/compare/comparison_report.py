@@ -9,13 +9,12 @@ from typing import Final
 from gauntlet.leaderboard.compare.comparison import ComparedRow, Comparison, ComparisonGroup, PairedDifference
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.formatting import NOTHING
+from gauntlet.leaderboard.report.terminal import WIDTH
 from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.escape import markdown as safe
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.rows.ranks import ALPHA
 
-WIDTH = 100
-"""Width of the text, if names can be shortened enough."""
 MOST_ROWS = 12
 """The matrix of all pairs is shown for groups up to this size."""
 
@@ -44,16 +43,19 @@ Table = list[tuple[str, ...]]
 """A header, and lines with as many entries."""
 
 
-def comparison_text(comparison: Comparison, runs: Sequence[str] = ()) -> str:
-    """The comparison for a terminal, in 100 columns if names can be shortened enough; `runs`: a line per run, shown first."""
-    parts = [_wrapped(runs)]
+def comparison_text(comparison: Comparison, runs: Sequence[str] = (), width: int = WIDTH) -> str:
+    """The comparison for a terminal, `width` columns wide if names can be shortened enough.
+
+    `runs`: a line per run, shown first.
+    """
+    parts = [_wrapped(runs, width)]
     for number, group in enumerate(comparison.groups, 1):
-        parts.append(_wrapped(_heading(comparison, number)))
-        parts.append("\n".join(aligned(_visible(_row_table(group)), left={_NAME}, names={_NAME}, width=WIDTH)))
+        parts.append(_wrapped(_heading(comparison, number), width))
+        parts.append("\n".join(aligned(_visible(_row_table(group)), left={_NAME}, names={_NAME}, width=width)))
         for title, table in _tables(group):
-            parts.append("\n".join([f"{title}:", *aligned(_visible(table), left=(), names=(), width=WIDTH)]))
-        parts += [_wrapped(_stages(group)), _wrapped(_reasons(group))]
-    parts += [_wrapped(_missing(comparison)), _wrapped(_reading(comparison))]
+            parts.append("\n".join([f"{title}:", *aligned(_visible(table), left=(), names=(), width=width)]))
+        parts += [_wrapped(_stages(group), width), _wrapped(_reasons(group), width)]
+    parts += [_wrapped(_missing(comparison), width), _wrapped(_reading(comparison), width)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -163,8 +165,8 @@ def _missing(comparison: Comparison) -> list[str]:
     ]
 
 
-def _wrapped(lines: Sequence[str]) -> str:
-    return "\n".join(textwrap.fill(visible(line), WIDTH, subsequent_indent="  ") for line in lines)
+def _wrapped(lines: Sequence[str], width: int) -> str:
+    return "\n".join(textwrap.fill(visible(line), width, subsequent_indent="  ") for line in lines)
 
 
 def _reading(comparison: Comparison) -> list[str]:

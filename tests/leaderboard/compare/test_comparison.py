@@ -22,7 +22,8 @@ from statsmodels.stats.proportion import proportion_confint
 from builders import bits, cell_info, result
 from gauntlet.leaderboard.compare.comparison import CompareError, RunRow, compare, difference_interval
 from gauntlet.leaderboard.compare.comparison_export import comparison_json, pairs_frame
-from gauntlet.leaderboard.compare.comparison_report import WIDTH, comparison_markdown, comparison_text
+from gauntlet.leaderboard.compare.comparison_report import comparison_markdown, comparison_text
+from gauntlet.leaderboard.report.terminal import NARROWEST, WIDTH
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.worst_case import row_key
@@ -320,6 +321,15 @@ def test_one_run_is_compared_as_its_leaderboard_ranks_it(here, call):
     shown = call("show", "both").stdout
     for row in told["groups"][0]["rows"]:
         assert f"{100 * row['robust_accuracy']:.1f}" in shown
+
+
+@pytest.mark.parametrize("columns", [NARROWEST, 130])
+def test_the_comparison_fills_the_terminal_and_a_file_has_the_usual_width(here, call, monkeypatch, tmp_path, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    longest = max(map(len, call("compare", "both").stdout.splitlines()))
+    assert columns - 15 < longest <= columns
+    assert call("compare", "both", f"--out={tmp_path / 'text'}").returncode == 0
+    assert WIDTH - 15 < max(map(len, (tmp_path / "text").read_text(encoding="utf-8").splitlines())) <= WIDTH
 
 
 def test_two_runs_are_put_together_without_replays(here, call):
