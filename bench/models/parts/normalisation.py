@@ -27,7 +27,12 @@ def normalise(images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor
     """Images (N, C, H, W) minus `mean`, divided by `std`, each (1, C, 1, 1) or None. Raises ModelError for another C."""
     for name, value in (("mean", mean), ("std", std)):
         if value is not None and value.shape[1] not in (1, images.shape[1]):
-            raise ModelError(f"{name} has {value.shape[1]} values, but the images have {images.shape[1]} channels")
+            given, channels = value.shape[1], images.shape[1]
+            own = "" if channels == 1 else f", or {channels}, one for each channel"
+            raise ModelError(
+                f"{name} has {given} values, but the images have {channels} channel{'' if channels == 1 else 's'}: "
+                f"give 1 value{own}"
+            )
     if mean is not None:
         images = images - mean
     return images if std is None else images / std

@@ -78,7 +78,9 @@ def test_a_normalisation_that_cannot_be_one_is_refused(linear, mean, std, messag
 
 
 def test_a_normalisation_for_other_channels_is_refused_with_the_numbers(linear):
-    with pytest.raises(ModelError, match="mean has 2 values, but the images have 3 channels"):
+    with pytest.raises(
+        ModelError, match="mean has 2 values, but the images have 3 channels: give 1 value, or 3, one for"
+    ):
         Classifier(linear, (0.1, 0.2), (0.5, 0.5))(IMAGES)
 
 
