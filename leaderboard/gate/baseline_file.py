@@ -91,7 +91,10 @@ def read_baseline(path: Path) -> Baseline:
     try:
         fields = json.loads(read_user_text(path))
     except FileNotFoundError as error:
-        raise BaselineError(f"{path} does not exist: {_REMEDY}") from error
+        raise BaselineError(
+            f"{path} does not exist: correct its name, or make it of a run that is good with `gauntlet baseline accept RUN "
+            f"--out {path} --reason TEXT`"
+        ) from error
     except OSError as error:
         raise BaselineError(f"{path} cannot be read ({error.strerror}): name a baseline file, or {_REMEDY}") from error
     except ValueError as error:

@@ -141,7 +141,9 @@ def stored(tmp_path):
 
 
 def test_a_missing_baseline_is_an_error_that_names_the_file_and_the_command(tmp_path):
-    with pytest.raises(BaselineError, match=r"nothing\.json does not exist.*gauntlet baseline accept"):
+    with pytest.raises(
+        BaselineError, match=r"nothing\.json does not exist: correct its name, or .*accept RUN --out .*nothing"
+    ):
         read_baseline(tmp_path / "nothing.json")
 
 
