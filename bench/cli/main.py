@@ -55,7 +55,10 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted: finished results are stored; run the same command again to resume", err=True)
+        click.echo(
+            "\ninterrupted: run the same command again; it continues from stored results, if there are any",
+            err=True,
+        )
         sys.exit(EXIT_INTERRUPTED)
     except (ValueError, LookupError) as error:
         click.echo(f"error: {error.args[0] if error.args else error}", err=True)

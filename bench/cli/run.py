@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from gauntlet.bench.cli.options import command, option, run_options, uncollected
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,
+    EXIT_INTERRUPTED,
     EXIT_PASSED,
     GATE_EXITS,
     MEANINGS,
@@ -69,13 +70,14 @@ def execute(options: Mapping[str, Any]) -> int:
         return _execute_early(config, gate)
     engine = _engine(config)
     failed, unmet = [], []
-    for cell, tell in _progress(engine, engine.run.plan.cells):
-        engine.worker.watch = tell.work
-        result = engine.cell(cell, tell.advance)
-        tell.end(_result_line(result))
-        if result.error is not None:
-            failed.append(_failure(tell.title, result))
-        unmet += [*missed(result, config.expect), *engine.alarms(cell)]
+    with _interrupted(engine):
+        for cell, tell in _progress(engine, engine.run.plan.cells):
+            engine.worker.watch = tell.work
+            result = engine.cell(cell, tell.advance)
+            tell.end(_result_line(result))
+            if result.error is not None:
+                failed.append(_failure(tell.title, result))
+            unmet += [*missed(result, config.expect), *engine.alarms(cell)]
     click.echo()
     shown = summary(engine.run.folder, profile=bool(options.get("profile")))
     for line in shown.lines:
@@ -98,16 +100,31 @@ def _execute_early(config: Config, gate: Gate) -> int:
     early = open_gate(gate.file, gate.baseline, gate.policy, config)
     engine = _engine(config)
     failed = []
-    for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
-        found = early_cell(engine, cell, early, tell.advance)
-        if isinstance(found, Trace):
-            tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
-        else:
-            tell.end(_result_line(found))
-            failed.append(_failure(tell.title, found))
+    with _interrupted(engine):
+        for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
+            found = early_cell(engine, cell, early, tell.advance)
+            if isinstance(found, Trace):
+                tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
+            else:
+                tell.end(_result_line(found))
+                failed.append(_failure(tell.title, found))
     code = _judge(engine, gate)
     _print_problems(failed)
     return _with_failed_cells(code) if failed else code
+
+
+@contextmanager
+def _interrupted(engine: Engine) -> Iterator[None]:
+    """Say at an interrupt how much of the run is stored, and end with the exit code of interrupts."""
+    from gauntlet.leaderboard.results import cell_summary as cells
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        stored = sum(cells.covered(result) for result in engine.run.results())
+        kept = f"{stored:,} results of samples are stored; run the same command again to resume"
+        click.echo(f"\ninterrupted: {kept if stored else 'nothing of this run is stored yet'}", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _engine(config: Config, *, dry: bool = False) -> Engine:
@@ -203,7 +220,8 @@ def _result_line(result: CellResult) -> str:
 
 
 def _failure(title: str, result: CellResult) -> str:
-    return f"{title}: {result.error.kind}: {result.error.message}" if result.error else title
+    """The kind of a cell's error. Its message was printed when the cell ended, and stands below the table."""
+    return f"{title}: {result.error.kind}" if result.error else title
 
 
 def _print_problems(problems: Sequence[str]) -> None:

@@ -38,7 +38,12 @@ def describe_run(folder: Path) -> Iterator[str]:
         if result.error is not None:
             yield f"{title}: ERROR {result.error.kind}: {visible(result.error.message)}"
         elif cells.status(result) == "unfinished":
-            yield f"{title}: not finished, {n} of {result.expected or '?'} samples"
+            # The number of samples is known once a cell was prepared, which an interrupted run did not reach.
+            yield (
+                f"{title}: not finished, {n} of {result.expected} samples"
+                if result.expected
+                else f"{title}: not started"
+            )
         else:
             cost = cells.costs(result)
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
@@ -258,7 +259,7 @@ def test_wrong_usage_is_told_with_the_way_out(project, call, arguments, words):
         (["--model=model.py:bild"], ["bild", "did you mean build"]),
         (["--model=model.py"], ["model.py:NAME"]),
         (["--weights=nowhere.pt"], ["nowhere.pt"]),
-        (["--mean=0.1,0.2,0.3"], ["3", "1 channel"]),
+        (["--mean=0.1,0.2,0.3"], ["mean has 3 values, but the images have 1 channel: give 1 value"]),
     ],
 )
 def test_a_model_or_data_that_are_not_there_are_told(project, call, arguments, words):
@@ -271,11 +272,36 @@ def test_a_cell_in_error_makes_exit_code_one_and_the_others_are_run(project, cal
     with Path("model.py").open("a") as file:
         file.write("\n\ndef broken():\n    raise OSError('no weights here')\n")
     done = call(*RUN, "--model=model.py:broken")
-    assert_told(done, 1, "PROBLEM model.broken × none × fgsm: ModelError", "no weights here")
+    assert_told(done, 1, "PROBLEM model.broken × none × fgsm: ModelError\n")
+    # Each of the two cells says why as it ends, the table once for their row.
+    assert done.stderr.count("no weights here") == 2
+    assert done.stdout.count("no weights here") == 1
     assert "ERROR" in done.stdout
     assert cells()["status"].value_counts().to_dict() == {"ok": 2, "error": 2}
     shown = call("show", "out")
     assert "model.broken × none × fgsm: ERROR ModelError: " in shown.stdout
+
+
+@pytest.mark.parametrize("finished", [0, 1])
+def test_an_interrupt_says_what_is_stored_and_cells_that_were_not_reached_are_shown_as_such(
+    project, call, monkeypatch, finished
+):
+    run_cell, ended = Engine.cell, []
+
+    def interrupted(engine, cell, progress):
+        if len(ended) == finished:
+            raise KeyboardInterrupt
+        ended.append(run_cell(engine, cell, progress))
+        return ended[-1]
+
+    monkeypatch.setattr(Engine, "cell", interrupted)
+    done = call(*RUN)
+    assert done.returncode == 130
+    stored = "30 results of samples are stored; run the same command again to resume"
+    assert done.stderr.endswith(f"interrupted: {stored if finished else 'nothing of this run is stored yet'}\n")
+    shown = call("show", "out").stdout
+    assert "model.build × none × pgd-10: not started\n" in shown
+    assert "?" not in shown
 
 
 def test_a_missed_expectation_makes_exit_code_one(project, call):
