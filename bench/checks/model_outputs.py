@@ -112,10 +112,14 @@ def flat_logits(subject: Subject) -> Finding:
 
 
 def few_classes(subject: Subject) -> Finding:
-    """Ratio losses need three classes, targeted ones four (AutoAttack); the finding names the replacements."""
+    """Ratio losses need three classes, targeted ones four (AutoAttack); the finding names the replacements.
+
+    Classes whose logit is −∞ take no part, and are not counted.
+    """
     name = "few-classes"
     with guarded(subject.pipeline, 0), torch.no_grad():
-        classes = subject.pipeline(subject.images[:1]).shape[1] - subject.pipeline.rejects
+        outputs = subject.pipeline(subject.images[:1])
+    classes = int((outputs[:, : outputs.shape[1] - subject.pipeline.rejects] > -torch.inf).sum())
     if classes >= 4:
         return passed(name, f"{classes} classes: every loss is defined.", classes=classes)
     what = "dlr is replaced by the margin, and " if classes < 3 else ""

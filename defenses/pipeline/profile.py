@@ -105,7 +105,8 @@ def _wrong(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> bool:
 
 
 def kind_of_outputs(outputs: Tensor) -> Outputs:
-    """Labels, probabilities or scores, by the values of a few outputs (N, K)."""
+    """Labels, votes, probabilities or scores, by the values of a few outputs (N, K); classes that are −∞ in all take no part."""
+    outputs = outputs[:, (outputs > -torch.inf).any(0)]
     if len(outputs) > 1 and outputs.shape[1] > 2:
         low, high = outputs.amin(1, keepdim=True), outputs.amax(1, keepdim=True)
         two_values = bool((((outputs == low) | (outputs == high)).all(1) & ((outputs == high).sum(1) == 1)).all())

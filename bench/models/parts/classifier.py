@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,8 +102,9 @@ def check_model(
     Any submodule in training mode counts, since layers such as stochastic depth depend on it too.
 
     Flags: `probabilities` (block), every row is a distribution, by the rule of AutoAttack's checks (Croce and Hein 2020). For a
-    Classifier also its remarks, `black-box-access` (warn), `normalisation` (block), another input format gives far more
-    accuracy, and `class-order` (block), the predictions fit the labels in another order. The first labels belong to the images.
+    Classifier also its remarks, `coarse-logits` (warn), rounded to bfloat16 or float16, `black-box-access` (warn),
+    `normalisation` (block), another input format gives far more accuracy, and `class-order` (block), the predictions fit the
+    labels in another order. The first labels belong to the images.
     """
     user = model.model if isinstance(model, Classifier) else model
     training = [name or "the model" for name, module in user.named_modules() if in_training(module)]
@@ -140,12 +142,36 @@ def check_model(
     access = model_access(model)
     flags = [_PROBABILITIES] if access == "white-box" and are_probabilities(logits) else []
     if isinstance(model, Classifier):
-        flags += model.remarks
+        flags += [*model.remarks, *_coarse(logits)]
         if access != "white-box":
             flags.append(_BLACK_BOX[access])
         if labels is not None and len(labels) >= len(images):
             flags += _normalisation_flags(model, images, labels[: len(images)], logits)
     return flags
+
+
+def _coarse(logits: Tensor) -> list[Flag]:
+    """A warning if the logits have the precision of a half-precision format, whatever dtype they are returned in."""
+    for dtype in (torch.bfloat16, torch.float16):
+        if logits.dtype != dtype and not _rounded_to(dtype, logits):
+            continue
+        bits = 1 - round(math.log2(torch.finfo(dtype).eps))
+        message = (
+            f"The logits have the precision of {str(dtype).removeprefix('torch.')}, {bits} binary digits: attacks and verdicts "
+            "see steps and ties where the network in float32 has none. Evaluate the model in float32, without autocast or half "
+            "precision in its forward."
+        )
+        return [Flag("coarse-logits", "warn", message)]
+    return []
+
+
+def _rounded_to(dtype: torch.dtype, logits: Tensor) -> bool:
+    values = logits[logits.isfinite()].to(torch.float64).unique()
+    if len(values) < _MANY_VALUES or bool((values.to(dtype).to(torch.float64) != values).any()):
+        return False
+    # Floating-point numbers are finer near 0. Counts and shares of votes are not: they are multiples of one step.
+    step = torch.finfo(dtype).eps * 2.0 ** math.floor(math.log2(values.abs().max()))
+    return bool((values / step != (values / step).round()).any())
 
 
 def _failure_hint(model: nn.Module, images: Tensor) -> str:
@@ -182,6 +208,8 @@ _BLACK_BOX = {
     )
     for access, observed in (("scores", "the outputs"), ("labels", "the predicted classes"))
 }
+_MANY_VALUES = 32
+"""Different logits from which on it is no accident that half precision has them all."""
 _PROBABILITIES = Flag(
     "probabilities",
     "block",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from builders import network
+from builders import Wrapped, network
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.checks import hidden_masks as masks
 from gauntlet.bench.checks import masked_gradients as gradients
@@ -271,6 +271,10 @@ def test_probabilities_of_a_declared_defense_can_be_attacked_beneath_it():
 def test_too_few_classes_for_a_loss_are_said(classes, result):
     few = network(64, classes)
     assert model.few_classes(subject(few)).result == result
+    absent = Wrapped(few, after=lambda logits: torch.nn.functional.pad(logits, (1, 6), value=-torch.inf))
+    found = model.few_classes(subject(absent))
+    assert found.result == result
+    assert f"{classes} classes" in found.sentence
 
 
 def test_optimisation_at_test_time_asks_for_transfer_where_there_is_a_twin():

@@ -99,6 +99,24 @@ def test_a_sound_model_passes_without_flags(linear):
     assert check_model(Classifier(linear), IMAGES, torch.arange(5), classes=5) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("returned", [torch.float32, None])
+def test_logits_of_half_precision_are_flagged_in_whatever_dtype_they_are_returned(dtype, returned):
+    images = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    rounding = Classifier(Returning(lambda logits: logits.to(dtype).to(returned or dtype)))
+    (flag,) = check_model(rounding, images)
+    assert (flag.name, flag.severity, flag.needs) == ("coarse-logits", "warn", ())
+    assert f"precision of {str(dtype)[6:]}, {8 if dtype == torch.bfloat16 else 11} binary digits" in flag.message
+    assert check_model(Classifier(Returning(lambda logits: logits)), images) == []
+
+
+def test_shares_of_votes_are_not_taken_for_half_precision():
+    images = torch.rand(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    shares = Returning(lambda logits: (60 * logits.tanh()).round() / 64)
+    assert len(shares(images).unique()) > 40
+    assert check_model(Classifier(shares), images) == []
+
+
 def test_a_model_in_training_mode_is_refused(linear):
     with pytest.raises(ModelError, match=r"training mode: call model\.eval\(\)"):
         check_model(Classifier(linear.train()), IMAGES)
