@@ -3,7 +3,7 @@
 "On adaptive attacks to adversarial example defenses" (Tramèr, Carlini, Brendel, Madry, NeurIPS 2020, arXiv 2002.08347) and
 "Obfuscated gradients give a false sense of security" (Athalye, Carlini, Wagner, ICML 2018, arXiv 1802.00420): use true gradients
 if they exist, BPDA if they do not, the expectation over random draws (EOT) for randomised defenses, the outputs beneath an output
-defense, transfer from the undefended model and from networks within the pipeline, and always an attack without gradients too.
+defense, transfer from the undefended model, and always an attack without gradients too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.views.backward_modes import Backward
 
 BENEATH, TWIN = "beneath", "twin"
 """Views for stages: the pipeline without its output defense, and the model without any defense."""
@@ -40,8 +39,6 @@ class Pipeline:
     """It has an output defense."""
     twin: bool = False
     """It has a defense."""
-    inner: tuple[tuple[str, Backward], ...] = ()
-    """Views of classifiers within it, the strongest first, each with its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ class Adaptive:
         more = (
             *(_THROUGH if pipeline.masked and not pipeline.randomised else ()),
             *(_TRANSFER if pipeline.twin else ()),
-            *(_inner(pipeline.inner) if pipeline.masked else ()),
-            *((_SEARCH,) if suspicious else ()),
+            *(_search(pipeline) if suspicious else ()),
             *((_DECISIONS,) if pipeline.masked and not pipeline.randomised and self.norm != "L1" else ()),
         )
         stages = [
@@ -76,6 +72,11 @@ class Adaptive:
             *(stage for stage in rest if not (isinstance(stage.when, Masked) and _done(stage, pipeline))),
         ]
         return Cascade(tuple(stages))
+
+
+def _search(pipeline: Pipeline) -> tuple[Stage, ...]:
+    # Margins of a random pipeline differ between passes, so that a least one says nothing of gains.
+    return (_LONG_SEARCH if pipeline.masked and not pipeline.randomised else _SEARCH,)
 
 
 def _done(stage: Stage, pipeline: Pipeline) -> bool:
@@ -109,26 +110,12 @@ _TRANSFER = (
     Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, technique="transfer"),
 )
 
-_SINGLE = 3
-"""Number of inner views that have a stage of their own beside the first."""
-
-
-def _inner(views: tuple[tuple[str, Backward], ...]) -> tuple[Stage, ...]:
-    """Stages on the strongest view, and one on each of those that follow."""
-    stages = []
-    for number, (view, backward) in enumerate(views[: 1 + _SINGLE]):
-        label = f"inner-{number}" if number else "inner"
-        stages.append(Stage(label, PGD(steps=40, loss="cw"), None, backward, view, "transfer"))
-        if not number:
-            towards = APGD(steps=10, loss="cw_targeted")
-            stages.append(Stage("inner-targets", towards, None, backward, view, "transfer"))
-    return tuple(stages)
-
-
 _SEARCH = Stage("square", Square(queries=1000), technique="black-box")
+# Behind masks search is all there is where interception fails: it goes on as long as its gains would suffice.
+_LONG_SEARCH = replace(_SEARCH, rule=Square(queries=5000), patience=500)
 
 # Behind masks scores may lead a search no better than gradients do: labels, votes, ripples.
-_DECISIONS = Stage("decisions", HopSkipJump(queries=1000, stop_inside=True), technique="decision-based")
+_DECISIONS = Stage("decisions", HopSkipJump(queries=5000, stop_inside=True), technique="decision-based", patience=500)
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 

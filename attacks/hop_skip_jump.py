@@ -20,6 +20,8 @@ from gauntlet.attacks.solving.rule import Rule
 
 _START, _SEARCH, _PROBE, _STRIDE = range(4)
 """Phases, by what the next query seeks: a misclassified image, the boundary, its direction, the length of a step."""
+_LENGTHS = 10
+"""Number of lengths at which the directions to the ends of earlier stages are tried."""
 _MOST_PROBES = 10_000
 _MOST_STRIDES = 20
 """Number of halvings after which a step is given up, at a millionth of its first length."""
@@ -49,6 +51,8 @@ class State(NamedTuple):
     """Bounds of the binary search: share of the way to `far` (L2), radius (Linf)."""
     length: Tensor
     """Length of a probe or of the step."""
+    gap: Tensor
+    """Logarithm of the distance of `x` in units of eps; infinite before the first misclassified point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +69,15 @@ class HopSkipJump(Rule[State]):
     - The budget is the number of queries, not of iterations, including the queries that seek the first misclassified image.
     - That image is uniform noise, in turn of single pixels and of blocks, grey and black-and-white, since on many models all
       uniform noise belongs to one class. It is not blended before the first bisection, as in the paper.
+    - In a cascade the directions in which earlier stages ended are tried first, a little further at each attempt until they reach
+      across the box: a view's gradients often lead to a nearer boundary than noise, although they stopped short of it.
     - The bisection ends at the resolution of the images' dtype. A step that never succeeds is given up.
     - The result is the closest point of all queries, not the last iterate.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     leaves_ball: ClassVar[bool] = True
+    uses_ends: ClassVar[bool] = True
 
     queries: int = 5000
     restarts: int = 1
@@ -112,6 +119,7 @@ class HopSkipJump(Rule[State]):
             low=real,
             high=real,
             length=real,
+            gap=torch.full_like(real, torch.inf),
         )
 
     def step(self, state: State, oracle: Oracle) -> State:
@@ -127,8 +135,12 @@ class HopSkipJump(Rule[State]):
         """Every point is evaluated in its step."""
         return
 
+    def gap(self, state: State) -> Tensor:
+        """The logarithm of the distance in units of eps."""
+        return state.gap
+
     def _directions(self, state: State, oracle: Oracle) -> Tensor:
-        """Noise in the box for slots that start, unit vectors for slots that probe, 0 for the others."""
+        """Images that may be misclassified for slots that start, unit vectors for slots that probe, 0 for the others."""
         shape, dtype, draws = oracle.clean.shape[1:], oracle.clean.dtype, oracle.draws
         found = torch.zeros_like(oracle.clean)
         for phase in (_START, _PROBE):
@@ -137,7 +149,9 @@ class HopSkipJump(Rule[State]):
                 continue
             mine = Draws(draws.keys[rows], draws.restart[rows], draws.step[rows])
             if phase == _START:
-                value = _blocks(mine.uniform(shape, dtype=dtype), state.made[rows])
+                value = _started(
+                    mine.uniform(shape, dtype=dtype), state.made[rows], oracle.clean[rows], oracle.ends[rows]
+                )
             elif oracle.threat.norm == "L2":
                 value = steepest(mine.normal(shape, dtype=dtype), "L2")
             else:
@@ -198,7 +212,9 @@ class HopSkipJump(Rule[State]):
         # If all answers are the same, the estimate is the mean of the directions.
         estimate = torch.where(mean.abs() == 1, mean * total, voted - mean * total)
         voted = torch.where(per_image(stride, voted), steepest(estimate, norm), voted)
-        length = torch.where(stride, distance(x, clean, norm) / iteration.sqrt(), length)
+        size = distance(x, clean, norm)
+        length = torch.where(stride, size / iteration.sqrt(), length)
+        gap = torch.where((phase == _START) & ~wrong, state.gap, (size / oracle.threat.eps).log())
 
         phase = torch.where(search, _SEARCH, torch.where(probe_now, _PROBE, torch.where(stride, _STRIDE, phase)))
         count = torch.where(search | probe_now | stride, 0, count)
@@ -214,7 +230,25 @@ class HopSkipJump(Rule[State]):
             low=low,
             high=high,
             length=length,
+            gap=gap,
         )
+
+
+def _started(noise: Tensor, attempt: Tensor, clean: Tensor, ends: Tensor) -> Tensor:
+    """The images of the attempts (N,) to find a misclassified one: beyond the ends (N, k, C, H, W) of earlier stages, then noise.
+
+    Each end is tried in turn, at lengths that grow by a constant factor until a pixel of mean change reaches across the box.
+    """
+    if not ends.shape[1]:
+        return _blocks(noise, attempt)
+    count = (ends != clean[:, None]).flatten(2).any(2).sum(1)
+    which = ends[torch.arange(len(ends), device=ends.device), attempt % count.clamp_min(1)]
+    change = which - clean
+    across = 1 / change.abs().flatten(1).mean(1).to(torch.float64).clamp_min(1e-6)
+    length = across ** ((1 + attempt // count.clamp_min(1)) / _LENGTHS)
+    further = clean + per_image(length, clean).to(clean.dtype) * change
+    later = attempt - _LENGTHS * count
+    return torch.where(per_image(later < 0, clean), further, _blocks(noise, later.clamp_min(0)))
 
 
 def _blocks(noise: Tensor, attempt: Tensor) -> Tensor:

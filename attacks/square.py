@@ -35,6 +35,8 @@ class State(NamedTuple):
     x: Tensor
     margin: Tensor
     """float64, of `x`; infinite before the first query."""
+    gap: Tensor
+    """float64, the same in logarithms where the model answers with probabilities."""
     drawn: Tensor
     """int64, the step of the first of the moves."""
     level: Tensor
@@ -88,7 +90,7 @@ class Square(Rule[State]):
         """Stripes or tiles; the first step evaluates them."""
         x = _stripes(oracle) if oracle.threat.norm == "Linf" else _tiles(oracle)
         unknown = torch.full(oracle.labels.shape, math.inf, dtype=torch.float64, device=x.device)
-        return State(x=x, margin=unknown, drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
+        return State(x=x, margin=unknown, gap=unknown, drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One query; the new point is kept if its margin is smaller."""
@@ -107,14 +109,20 @@ class Square(Rule[State]):
             pattern = _pattern(self._schedule(oracle).bumps, level, corner, signs[:, -1] > 0, oracle.clean)
             new = _bumped(state.x, windows, signs, pattern, oracle)
             new = torch.where(per_image(level == 0, new), state.x, new)
-        reached = margin(oracle.logits(new), oracle.labels).to(torch.float64)
+        logits = oracle.logits(new)
+        reached = margin(logits, oracle.labels).to(torch.float64)
         better = reached < state.margin
         x = torch.where(per_image(better, new), new, state.x)
-        return state._replace(x=x, margin=torch.where(better, reached, state.margin))
+        gap = torch.where(better, _gap(logits, reached, oracle.labels), state.gap)
+        return state._replace(x=x, margin=torch.where(better, reached, state.margin), gap=gap)
 
     def last(self, state: State) -> None:
         """Every point is evaluated in its step."""
         return
+
+    def gap(self, state: State) -> Tensor:
+        """The margin; in logarithms where the model answers with probabilities, of which the first doublings gain hardly any."""
+        return state.gap
 
     def _schedule(self, oracle: Oracle) -> Schedule:
         clean, norm = oracle.clean, oracle.threat.norm
@@ -149,6 +157,12 @@ def _signs(words: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """±1 from the bits of `words` (…, k), (…, count)."""
     bit = torch.arange(count, device=words.device)
     return (2 * (words[..., bit // 32] >> bit % 32 & 1) - 1).to(dtype)
+
+
+def _gap(outputs: Tensor, reached: Tensor, labels: Tensor) -> Tensor:
+    """The margin (N,) of outputs (N, K), in logarithms for rows that are distributions; infinite for a probability of 1."""
+    probable = (outputs.amin(1) >= 0) & ((outputs.sum(1) - 1).abs() < 1e-5)
+    return torch.where(probable, margin(outputs.clamp_min(0).log(), labels).to(torch.float64), reached)
 
 
 def _stripes(oracle: Oracle) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import Loss, margin, misclassified
-from gauntlet.attacks.ops.norms import distance, limit
+from gauntlet.attacks.ops.norms import distance, limit, per_image
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.rounding import resolution
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.batch_size import is_out_of_memory
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage_conditions import nearness
 from gauntlet.attacks.views.backward_modes import INTERCEPTED, Backward, backward_mode
@@ -77,11 +78,12 @@ class Oracle:
         backward: Backward = "true",
         judge: nn.Module | None = None,
         rejects: bool = False,
+        needs_gradient: bool = True,
     ) -> None:
         """`watch`: keep what stage conditions look at (`gauntlet.attacks.solving.stage_conditions`). `backward`: how
         gradients pass back through the model. `judge`: the attacked model, if `model` is a view that stands in for it; each
         point is then evaluated on the judge too, by one more forward pass. `rejects`: the last output of the attacked model
-        is the rejection; a view of it has no such output.
+        is the rejection; a view of it has no such output. `needs_gradient`: whether a pass without a gradient is an error.
         """
         self.model = model
         self.threat = threat
@@ -92,6 +94,7 @@ class Oracle:
         self.backward = backward
         self.judge = judge
         self.rejects = rejects
+        self.needs_gradient = needs_gradient
 
     @property
     def clean(self) -> Tensor:
@@ -112,6 +115,13 @@ class Oracle:
     def restart(self) -> Tensor:
         """Number of the present restart of each slot, from 0, int64 (N,)."""
         return self.slots.restart
+
+    @property
+    def ends(self) -> Tensor:
+        """Where earlier stages of each sample ended, the latest first, (N, k, C, H, W), for rules that use it; the clean image
+        where there are fewer; k is 0 without a cascade."""
+        ends = self.slots.ends
+        return ends if ends.dim() > 2 else self.clean.new_empty(len(ends), 0, *self.clean.shape[1:])
 
     @property
     def draws(self) -> Draws:
@@ -138,21 +148,19 @@ class Oracle:
         images, applied before the model; logits, loss and gradient then include it. The model's output at a transformed point
         says nothing about `x`, so candidates are noticed only where the transformation left the point unchanged.
 
-        Raises AttackError if no gradient reaches the input. While stage conditions are watched, the gradient is 0 instead.
+        Raises AttackError if no gradient reaches the input; where none is needed, the gradient is 0 instead.
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad(), self._randomness():
             seen = x if through is None else through(x)
-            with backward_mode(self.backward, len(x)) as completed:
-                # A copy, since the model may change its input in place, which is not allowed for the point itself.
-                full = completed(self._forward(seen if self.backward == "true" else seen.clone()))
+            full = self._differentiable(seen)
             if self.backward in INTERCEPTED:
                 release(self.model)
             logits = self._shown(full)
             value = loss(logits, self.labels)
             gradient = input_gradient(value, x)
         if gradient is None:
-            if not self.watch:
+            if self.needs_gradient:
                 raise AttackError(NO_GRADIENT)
             gradient = torch.zeros_like(x)
         x, logits = x.detach(), logits.detach()
@@ -166,6 +174,18 @@ class Oracle:
     def _randomness(self) -> AbstractContextManager[None]:
         # The number of passes serves as the step: a randomised model never sees the same draws twice.
         return model_randomness(Draws(self.slots.model_keys, self.slots.restart, self.slots.forwards))
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        """The model's outputs; without a gradient where its code works on images that need none only, as with `.numpy()`."""
+        try:
+            with backward_mode(self.backward, len(x)) as completed:
+                # A copy, since the model may change its input in place, which is not allowed for the point itself.
+                return completed(self._forward(x if self.backward == "true" else x.clone()))
+        except (RuntimeError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
+        with torch.no_grad():
+            return self._forward(x.detach())
 
     def _forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
@@ -198,12 +218,20 @@ class Oracle:
 
     def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Record a pass at `x`. `full`: the outputs of `model`; if that is a view, the attacked model is evaluated too."""
+        if self.slots.end.dim() > 2:
+            self._keep_end(x, logits)
         if self.judge is not None:
             with torch.no_grad(), self._randomness():
                 full = self.judge(x)
             logits, plain = self._judged(full), True
             self.slots = self.slots._replace(forwards=self.slots.forwards + 1)
         self._notice(x, full, logits, backwards, plain)
+
+    def _keep_end(self, x: Tensor, logits: Tensor) -> None:
+        reached = margin(logits, self.labels).to(torch.float64)
+        nearer = reached <= self.slots.least
+        end = torch.where(per_image(nearer, x), x.detach().to(self.slots.end.dtype), self.slots.end)
+        self.slots = self.slots._replace(end=end, least=torch.where(nearer, reached, self.slots.least))
 
     def _notice(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Count a pass and keep candidates. `full`: the model's outputs; `logits`: those that the rule sees; `plain`: where

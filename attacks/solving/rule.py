@@ -29,6 +29,8 @@ class Rule(ABC, Generic[S]):
     """Increase it whenever the rule's output changes: it is part of the key of stored results."""
     leaves_ball: ClassVar[bool] = False
     """Whether the rule evaluates points outside the ball on its way. Such points are not candidates."""
+    uses_ends: ClassVar[bool] = False
+    """Whether the rule looks at `oracle.ends`, where earlier stages of a cascade ended."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises TypeError for a method under a name that the interface no longer has."""
@@ -79,4 +81,10 @@ class Rule(ABC, Generic[S]):
 
     def finished(self, state: S) -> Tensor | None:
         """Slots that stop before their budget is spent, bool (N,). By default None: no slot does."""
+        return None
+
+    def gap(self, state: S) -> Tensor | None:
+        """The distance from success, (N,): 0 there, infinite where nothing is known, in a unit in which each doubling of the
+        steps gains about as much. By default None. Stages with `patience` give up the samples that it calls hopeless.
+        """
         return None

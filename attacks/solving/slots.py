@@ -43,6 +43,15 @@ class Slots(NamedTuple):
     """The least `stage_conditions.nearness` of all points evaluated inside the ball; infinite unless conditions are watched."""
     vanished: Tensor
     """int64, number of gradients that were zero or not finite everywhere."""
+    end: Tensor
+    """The point of the least margin so far, the latest of equal ones; (N, 0) unless it is kept."""
+    least: Tensor
+    """float64, the margin of `end`; infinite before the first point."""
+    ends: Tensor
+    """(N, k, C, H, W), where earlier stages ended, see `gauntlet.attacks.solving.ends`; (N, 0) for rules that use none."""
+    gap: Tensor
+    gap_before: Tensor
+    """float64, the least gap so far, and that at the latest look, see `gauntlet.attacks.solving.patience`."""
 
 
 def new_slots(
@@ -53,9 +62,13 @@ def new_slots(
     clean_logits: Tensor,
     keys: Tensor,
     model_keys: Tensor,
+    ends: Tensor | None = None,
+    *,
+    keep_end: bool = False,
 ) -> Slots:
     """Slots at their start, with all counts 0 and no candidate."""
-    zero = torch.zeros_like(sample)
+    zero, nothing = torch.zeros_like(sample), clean.new_empty(len(clean), 0)
+    unknown = torch.full(sample.shape, torch.inf, dtype=torch.float64, device=sample.device)
     return Slots(
         sample,
         clean,
@@ -70,11 +83,16 @@ def new_slots(
         backwards=zero,
         found=zero.bool(),
         point=clean,
-        distance=torch.full(sample.shape, torch.inf, dtype=torch.float64, device=sample.device),
+        distance=unknown,
         rejected=zero,
         disagreements=zero,
         nearness=torch.full(sample.shape, torch.inf, device=sample.device),
         vanished=zero,
+        end=clean if keep_end else nothing,
+        least=unknown,
+        ends=nothing if ends is None else ends,
+        gap=unknown,
+        gap_before=unknown,
     )
 
 

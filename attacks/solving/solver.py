@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.solving.batch_size import Meter, halved, run_in_batches
+from gauntlet.attacks.solving.ends import Ends
 from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.stage import Stage
 from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.solving.stage_queue import (
     Departures,
     Shared,
-    Stage,
     StageQueue,
     close,
     counts_of,
@@ -36,6 +37,7 @@ from gauntlet.attacks.solving.stage_queue import (
 )
 from gauntlet.attacks.solving.task import Outcome, Task, Verification, Verify
 from gauntlet.attacks.solving.work_done import WorkDone
+from gauntlet.attacks.views.backward_modes import INTERCEPTED
 
 __all__ = ["Meter", "Outcome", "Stage", "Task", "Verification", "Verify", "solve"]
 
@@ -80,7 +82,10 @@ def solve(
         with meter.verification():
             return verify(points, samples, attempt)
 
-    shared = Shared(model, task, verified, verify_every, watch, views or {}, rejects)
+    # Stages with conditions, or with stand-ins, are there for models that have no gradient.
+    needs_gradient = not watch and all(stage.backward not in INTERCEPTED for stage in stages)
+    ends = Ends() if len(queues) > 1 and any(queue.stage.rule.uses_ends for queue in queues) else None
+    shared = Shared(model, task, verified, verify_every, watch, views or {}, rejects, needs_gradient, ends)
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
     while (queue := _next(queues, batch_size)) is not None:
@@ -93,11 +98,13 @@ def solve(
                 park_excess(one, batch_size)
             continue
         place = queues.index(queue)
-        for outcome, broken in _settle(outcomes, queue, departures):
+        for outcome, broken in _settle(outcomes, queue, departures, shared.ends):
             following = None if broken else _following(queues, place, outcome)
             if work is not None:
                 work.left(place, outcome, following, broken=broken)
             if following is None:
+                if ends is not None:
+                    ends.forget(outcome.sample)
                 yield outcome
             else:
                 queues[following].waiting.append(outcome.sample)
@@ -143,9 +150,12 @@ def _following(queues: Sequence[StageQueue], place: int, outcome: Outcome) -> in
 
 
 def _settle(
-    outcomes: list[Outcome], queue: StageQueue, departures: Departures | None
+    outcomes: list[Outcome], queue: StageQueue, departures: Departures | None, ends: Ends | None
 ) -> Iterator[tuple[Outcome, bool]]:
-    """Add the costs of a stage to the outcomes of its samples; yield each outcome, and whether the sample is broken."""
+    """Add the costs of a stage to the outcomes of its samples; yield each outcome, and whether the sample is broken.
+
+    Where stages with gradients ended is kept in `ends`, unless half of the gradients vanished.
+    """
     if departures is None:
         return
     slots, _ = departures
@@ -169,4 +179,6 @@ def _settle(
         outcome.nearest[kind] = min(outcome.near(kind), counts["nearness"])
         if broken:
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), queue.stage.label
+        elif ends is not None and counts["backwards"] > 2 * counts["vanished"]:
+            ends.add(outcome.sample, slots.end[counts["row"]])
         yield outcome, broken

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.slots import Slots
-from gauntlet.attacks.solving.stage_queue import Shared, Stage, StageQueue, fill, stage_queue, step
+from gauntlet.attacks.solving.stage import Stage
+from gauntlet.attacks.solving.stage_queue import Shared, StageQueue, fill, stage_queue, step
 from gauntlet.attacks.solving.task import Task, Verification
 
 _STEPS = 3

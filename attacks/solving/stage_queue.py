@@ -16,40 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import sample_keys
+from gauntlet.attacks.solving.ends import Ends
 from gauntlet.attacks.solving.judge import OUTWARDS, judge
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.patience import look, unseen
 from gauntlet.attacks.solving.slots import Slots, join, new_slots, select
-from gauntlet.attacks.solving.stage_conditions import StageCondition
+from gauntlet.attacks.solving.stage import Stage
 from gauntlet.attacks.solving.task import Task, Verify
-from gauntlet.attacks.views.backward_modes import Backward
 
 _RESTING = 4
 """Batches of slots that may rest between two restarts before no new sample starts: their states take memory too."""
-
-
-@dataclass(frozen=True, repr=False)
-class Stage:
-    """A rule in a cascade, with its label in records.
-
-    `when`: the condition under which the stage faces a sample; None: every sample that is left. `backward`: how gradients pass
-    back through the model (`gauntlet.attacks.views.backward_modes`). `view`: name of the module that the rule sees in place of
-    the model, such as the undefended twin; empty: the model. `technique`: the kind of attack, see `gauntlet.attacks.adaptive`.
-    """
-
-    label: str
-    rule: Rule[Any]
-    when: StageCondition | None = None
-    backward: Backward = "true"
-    view: str = ""
-    technique: str = "white-box"
-
-    def __repr__(self) -> str:
-        # Part of the keys of stored results, in which the technique has its former name.
-        return (
-            f"Stage(label={self.label!r}, rule={self.rule!r}, when={self.when!r}, backward={self.backward!r}, "
-            f"view={self.view!r}, way={self.technique!r})"
-        )
 
 
 class Batch(NamedTuple):
@@ -73,6 +49,10 @@ class Shared:
     """Modules that stages see in place of the model, by name."""
     rejects: bool = False
     """Whether the last output of the model is the rejection."""
+    needs_gradient: bool = False
+    """Whether a pass without a gradient is an error."""
+    ends: Ends | None = None
+    """Where the stages of each sample ended, if a later stage starts from there."""
 
 
 @dataclass
@@ -153,7 +133,7 @@ def fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
         return
     slots = rested
     if fresh:
-        begun = _new(queue, shared.task, torch.tensor(fresh, device=shared.task.images.device))
+        begun = _new(queue, shared, torch.tensor(fresh, device=shared.task.images.device))
         slots = begun if slots is None else join(slots, begun)
     assert slots is not None
     oracle = _oracle(queue, shared, slots)
@@ -178,6 +158,9 @@ def step(queue: StageQueue, shared: Shared) -> Departures | None:
     finished = rule.finished(state)
     if finished is not None:
         ended = ended | finished
+    if queue.stage.patience:
+        slots, hopeless = look(slots, rule.gap(state), queue.stage.patience, rule.budget)
+        ended = ended | hopeless
     broken = torch.zeros_like(ended)
     if not rule.minimum_norm:
         slots, broken = judge(slots, slots.found & (ended | (slots.step % shared.verify_every == 0)), shared.verify)
@@ -210,7 +193,7 @@ def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
     again = (~(broken | done)).nonzero().squeeze(1)
     if len(again):
         resting = select(slots, again)
-        rested = resting._replace(restart=resting.restart + 1, step=torch.zeros_like(resting.step))
+        rested = unseen(resting)._replace(restart=resting.restart + 1, step=torch.zeros_like(resting.step))
         queue.resting = rested if queue.resting is None else join(queue.resting, rested)
     queue.closing = rest
     gone = (broken | done).nonzero().squeeze(1)
@@ -233,7 +216,8 @@ def counts_of(departures: Departures) -> Iterator[tuple[dict[str, Any], bool]]:
         yield {"row": row, **{name: column[row] for name, column in zip(names, columns, strict=True)}}, won
 
 
-def _new(queue: StageQueue, task: Task, rows: Tensor) -> Slots:
+def _new(queue: StageQueue, shared: Shared, rows: Tensor) -> Slots:
+    task, ends, uses = shared.task, shared.ends, queue.stage.rule.uses_ends
     labels = task.labels[rows]
     known = task.clean_logits
     return new_slots(
@@ -244,6 +228,8 @@ def _new(queue: StageQueue, task: Task, rows: Tensor) -> Slots:
         task.images.new_empty(len(rows), 0) if known is None else known[rows],
         queue.keys[rows],
         queue.model_keys[rows],
+        ends.of(rows.tolist(), task.images[rows]) if ends is not None and uses else None,
+        keep_end=ends is not None and not uses,
     )
 
 
@@ -260,6 +246,7 @@ def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
         backward=queue.stage.backward,
         judge=None if view is None else shared.model,
         rejects=shared.rejects,
+        needs_gradient=shared.needs_gradient,
     )
 
 

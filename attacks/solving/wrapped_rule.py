@@ -18,6 +18,7 @@ class WrappedRule(Rule[Any]):
         """Wraps `rule`."""
         self.rule = rule
         self.leaves_ball = rule.leaves_ball  # type: ignore[misc]
+        self.uses_ends = rule.uses_ends  # type: ignore[misc]
 
     @property
     def budget(self) -> int:
@@ -55,3 +56,7 @@ class WrappedRule(Rule[Any]):
     def finished(self, state: Any) -> Tensor | None:
         """The rule's."""
         return self.rule.finished(state)
+
+    def gap(self, state: Any) -> Tensor | None:
+        """The rule's."""
+        return self.rule.gap(state)

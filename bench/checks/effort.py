@@ -97,6 +97,7 @@ def random_noise(subject: Subject) -> Finding:
         name,
         "block",
         f"{sentence}: random search is stronger than the attack. Use another attack: --attacks adaptive.",
+        needs=(name,),
         evidence=figures,
         samples=rest.named(broken),
     )

@@ -1,10 +1,14 @@
-"""Evidence that an attack works where gradients are masked: what lifts a block is that it finds what is there to be found.
+"""Evidence that an attack works on a pipeline: what lifts a block about gradients is that it finds what is there to be found.
 
-That stages of some name were run is effort. So where a check of the gradients blocks a figure, and the attack that made it has
-the techniques that answer the block, the attack is put to two tests on this pipeline at this radius: examples that are planted
-(Zimmermann et al. 2022, arXiv 2206.13991), and random points around the samples that it left (Carlini et al. 2019, arXiv
-1902.06705). Of 10,000 random points a randomised pipeline loses some by the luck of its draws: they say nothing there. Nor does
-a search for planted examples say more of randomness than that it was averaged over.
+That stages of some name were run is effort. So where a cheap check fires, or the outputs are labels or votes, the attack is put
+to three tests on the first samples of this pipeline: in the whole box it must break everything, it must find the examples that
+are planted in the balls (Zimmermann et al. 2022, arXiv 2206.13991), and 10,000 random points must break none of the samples that
+it left (Carlini et al. 2019, arXiv 1902.06705). Where nothing can be planted, a view that falls and carries over takes its place
+(`gauntlet.bench.checks.carry_over`), else a search by decisions that breaks nothing more
+(`gauntlet.leaderboard.rows.evidence`). The pipeline is attacked in float32, whatever form of it a run attacks.
+
+Of 10,000 random points a randomised pipeline loses some by the luck of its draws: they say nothing there. Nor does a search for
+planted examples say more of randomness than that it was averaged over.
 """
 
 from __future__ import annotations
@@ -12,36 +16,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gauntlet.bench.checks.carry_over import carried_over
 from gauntlet.bench.checks.catalog import CHECKS, run_check
 from gauntlet.bench.checks.subject import Finding, Subject
-from gauntlet.leaderboard.results.record import Flag
+from gauntlet.bench.models.parts.black_box import model_access
+from gauntlet.leaderboard.results.record import EVIDENCE, Flag
 
-TESTS = ("planted-example", "random-noise")
-RANDOMNESS = frozenset({"eot"})
-"""What answers a block about randomness alone, which is no question of gradients."""
+UNBOUNDED, PLANTED, NOISE = "unbounded-attack", "planted-example", "random-noise"
+TESTS = (UNBOUNDED, PLANTED, NOISE)
+SAMPLES = 32
+"""Number of samples that are tested; 8 of slow defenses."""
+_RANDOMNESS = frozenset({"eot"})
+"""What answers a flag about randomness alone, which is no question of gradients."""
 
 
-def to_answer(flags: Sequence[Flag], techniques: frozenset[str]) -> bool:
-    """Whether an attack with these techniques answers a block of the flags, so that it has to show that it works."""
-    needed = (set(flag.needs) for flag in flags if flag.severity == "block")
-    return any(needs - RANDOMNESS and needs <= techniques for needs in needed)
+def is_tested(subject: Subject, flags: Sequence[Flag]) -> bool:
+    """Whether an attack on the subject has to show that it works: a flag is about more than randomness, or outputs are coarse.
+
+    A block that nothing lifts needs no evidence. A model of which only outputs can be observed is not tested, since each of its
+    answers may have a price.
+    """
+    if model_access(subject.pipeline) != "white-box":
+        return False
+    return any(_asks(flag) for flag in flags) or subject.coarse
 
 
 def gather(subject: Subject) -> list[Finding]:
-    """The findings of the tests on the subject's attack."""
-    tests = TESTS[:1] if subject.randomised else TESTS
-    return [run_check(check, subject) for check in CHECKS if check.name in tests]
+    """The findings of the tests on the subject's attack, and of the views where no example can be planted."""
+    few = subject.few(SAMPLES)
+    names = TESTS[:2] if subject.randomised else TESTS
+    findings = [run_check(check, few) for check in CHECKS if check.name in names]
+    if any(finding.check == PLANTED and finding.result == "not applicable" for finding in findings):
+        findings += carried_over(few)
+    return findings
 
 
-def with_evidence(flags: Sequence[Flag], techniques: frozenset[str], findings: Sequence[Finding]) -> tuple[Flag, ...]:
-    """The flags, those that the attack answers with the figures of the tests; and the flags of tests that it failed."""
+def with_evidence(flags: Sequence[Flag], findings: Sequence[Finding]) -> tuple[Flag, ...]:
+    """The flags, with the figures of passed tests in those that ask for them; and the flags of failed tests."""
     figures = tuple(
         (f"{finding.check}: {name}", value)
         for finding in findings
         if finding.result == "passed"
         for name, value in finding.evidence
     )
-    answered = [
-        replace(flag, evidence=(*flag.evidence, *figures)) if to_answer([flag], techniques) else flag for flag in flags
-    ]
-    return (*answered, *(finding.flag for finding in findings if finding.flag is not None))
+    asking = [replace(flag, evidence=(*flag.evidence, *figures)) if _asks(flag) else flag for flag in flags]
+    return (*asking, *(finding.flag for finding in findings if finding.flag is not None))
+
+
+def _asks(flag: Flag) -> bool:
+    if flag.severity == "warn":
+        return True
+    return EVIDENCE in flag.needs or bool(set(flag.needs) - _RANDOMNESS - set(TESTS))

@@ -25,6 +25,7 @@ from gauntlet.bench.checks.subject import (
 )
 from gauntlet.defenses.pipeline import profile as profiles
 from gauntlet.defenses.pipeline.finite_differences import Verdict, judge_gradients
+from gauntlet.leaderboard.results.record import EVIDENCE
 
 ALL_LOSSES: dict[str, Loss] = {**LOSSES, "dlr": dlr}
 """The untargeted losses of the attacks; targeted losses use the same logits."""
@@ -146,7 +147,7 @@ def finite_differences(subject: Subject) -> Finding:
 def _not_to_be_followed(few: Subject, verdict: Verdict, figures: Mapping[str, float]) -> Finding:
     """The finding of gradients that are wrong, or right so near to a point alone that scores around it say nothing either."""
     wrong, lost, count = (f"{figures[key]:.0f}" for key in ("wrong", "lost", "judged"))
-    needs = [one for one in without_gradients(few) if one in ("black-box", "transfer")]
+    needs = [one for one in without_gradients(few) if one in ("black-box", "transfer", EVIDENCE)]
     sentence = (
         f"Autograd and finite differences along random directions disagree at every scale on {wrong} of {count} samples"
         f"{culprits(few)}: the gradient does not show where the loss rises. Attack without gradients: --attacks adaptive."
@@ -156,7 +157,7 @@ def _not_to_be_followed(few: Subject, verdict: Verdict, figures: Mapping[str, fl
             f"On {lost} of {count} samples the gradient holds only much nearer than at an attack's steps, and a step along it "
             "gains no more than random steps. Attack by the predicted classes: --attacks adaptive,hop_skip_jump."
         )
-        needs += [] if few.threat.norm == "L1" else ["decision-based"]
+        needs[-1:-1] = [] if few.threat.norm == "L1" else ["decision-based"]
     return fired(
         "finite-differences",
         "block",
@@ -186,7 +187,7 @@ def optimisation_at_test_time(subject: Subject) -> Finding:
             else "without gradients."
         )
         + " Declare it with test_time_gradient.",
-        needs=("transfer" if twin else "bpda", "black-box"),
+        needs=("transfer" if twin else "bpda", "black-box", EVIDENCE),
         evidence={"calls": taken.calls},
     )
 

@@ -18,6 +18,7 @@ from gauntlet.bench.checks.subject import (
 )
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
 from gauntlet.defenses.pipeline import profile as profiles
+from gauntlet.leaderboard.results.record import EVIDENCE
 
 FLAT = 0.1
 """The lead of the largest logit below which classes have almost the same weight: e^0.1 is 1.1."""
@@ -74,11 +75,12 @@ def probabilities(subject: Subject) -> Finding:
     if not flags:
         return passed(name, "The outputs are logits.")
     needs = without_gradients(subject)
+    by = ", ".join(one for one in needs if one != EVIDENCE)
     return fired(
         name,
         "block",
         "The outputs are probabilities, not logits: gradients vanish for confident predictions, and attacks look weak. "
-        f"Return what goes into the softmax, or attack by {', '.join(needs)}: --attacks adaptive.",
+        f"Return what goes into the softmax, or attack by {by}: --attacks adaptive.",
         needs=needs,
     )
 

@@ -7,7 +7,9 @@ whatever masks the gradient of the model masks that of the readout. The example 
 misses it would miss examples of the model too.
 
 Departures from the paper: the readout interpolates in closed form (of least norm) instead of being trained; it has the
-scale of the model's own margin, and as many classes as the model.
+scale of the model's own margin, and as many classes as the model. Behind a declared defense the undefended model may be replaced
+as a whole, by a readout of the images that reach it. A network without a layer that can be replaced is left alone: in its place
+a readout would replace what hides the gradient too, and finding the example would show nothing.
 """
 
 from __future__ import annotations
@@ -57,11 +59,20 @@ class Readout:
     threat: ThreatModel
     columns: int
     """Number of outputs of the layer."""
+    images: bool
+    """Whether the layer receives images: then each of its inputs shows its sample, also where a defense makes copies."""
 
     def which(self, points: Tensor) -> Tensor:
         """The samples, int64 (M,), that points (M, C, H, W) belong to."""
+        order = {"Linf": torch.inf, "L2": 2.0, "L1": 1.0}[self.threat.norm]
+        return self._nearest(points, order)
+
+    def behind(self, copies: Tensor) -> Tensor:
+        """The samples, int64 (M,), that images (M, C, H, W) behind the defense belong to: the nearest, whatever was added."""
+        return self._nearest(copies, 2.0)
+
+    def _nearest(self, points: Tensor, order: float) -> Tensor:
         with torch.no_grad():
-            order = {"Linf": torch.inf, "L2": 2.0, "L1": 1.0}[self.threat.norm]
             return torch.cdist(points.detach().flatten(1), self.clean.flatten(1), p=order).argmin(1)
 
     def logits(self, features: Tensor, rows: Tensor) -> Tensor:
@@ -88,7 +99,7 @@ class PlantedModel(nn.Module):
         rows = self.readout.which(images)
 
         def replace(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return self.readout.logits(given[0], rows)
+            return self.readout.logits(given[0], self.readout.behind(given[0]) if self.readout.images else rows)
 
         handle = self.readout.layer.register_forward_hook(replace)
         try:
@@ -130,6 +141,7 @@ def planted_example(subject: Subject) -> Finding:
         "block",
         f"The attack misses {missed} of {count} examples that were planted in the balls (by a linear readout of the last "
         "layer's features): it may miss those of the model too. Use another attack: --attacks adaptive.",
+        needs=(name,),
         evidence=figures,
         samples=chosen.named(left),
     )
@@ -144,7 +156,12 @@ def plant_examples(subject: Subject) -> tuple[Readout, Tensor]:
     with guarded(subject.pipeline, 0), torch.no_grad():
         outputs = subject.pipeline(images)
         layer, columns = _last_layer(subject, outputs)
-        features = torch.stack([_features(subject, layer, points) for points in (hidden_points, images, *around)], 1)
+        copies = layer is subject.pipeline.twin and isinstance(subject.pipeline.transform, nn.Identity)
+        shown = [
+            points.flatten(1) if copies else _features(subject, layer, points)
+            for points in (hidden_points, images, *around)
+        ]
+        features = torch.stack(shown, 1)
     logits = reduced(outputs, subject.labels) if subject.pipeline.rejects else outputs
     top = logits.scatter(1, subject.labels[:, None], -torch.inf)
     scale = (logits.gather(1, subject.labels[:, None]).squeeze(1) - top.amax(1)).double()
@@ -163,6 +180,7 @@ def plant_examples(subject: Subject) -> tuple[Readout, Tensor]:
         others=-3 * scale.to(images.dtype),
         threat=threat,
         columns=columns,
+        images=copies,
     )
     return readout, hidden_points
 
@@ -188,7 +206,10 @@ def _apart(subject: Subject) -> Subject:
 
 
 def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
-    """The last linear layer that runs once per pass with a row per image, else the whole network, and its number of outputs."""
+    """The last linear layer that runs once per pass with a row per image, else the undefended model, and its number of outputs.
+
+    Raises NoReadoutError where there is neither.
+    """
     calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = []
 
     def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -206,9 +227,12 @@ def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
     for layer, given, output in reversed(once):
         if len(given) == 2 and given[0] == wanted and output == (wanted, classes):
             return layer, classes
-    if subject.pipeline.rejects:
-        raise NoReadoutError("The pipeline rejects, and no linear layer outputs its classes: nothing can be planted.")
-    return subject.pipeline.model, outputs.shape[1]
+    twin = subject.pipeline.twin
+    if twin is None or not any(module is twin for module in subject.pipeline.modules()):
+        raise NoReadoutError(
+            "No linear layer outputs the classes: nothing can be planted without replacing what is tested."
+        )
+    return twin, classes
 
 
 def _features(subject: Subject, layer: nn.Module, points: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def unbounded_attack(subject: Subject) -> Finding:
         "with eps = the whole box",
         "that ball contains images of other classes, so the attack is broken or does not work here. Use another attack: "
         "--attacks adaptive.",
+        needs=(name,),
     )
 
 
@@ -168,13 +169,15 @@ def unbroken_by(subject: Subject, attack: Executable, *, everything: bool = Fals
     return unbroken(run_attack(subject, attack, threat=threat), subject.labels.device)
 
 
-def _must_break(name: str, subject: Subject, left: Tensor, where: str, means: str, **figures: float) -> Finding:
+def _must_break(
+    name: str, subject: Subject, left: Tensor, where: str, means: str, needs: tuple[str, ...] = (), **figures: float
+) -> Finding:
     count = int(left.sum())
     sentence = f"The attack leaves {count} of {len(left)} samples unbroken {where}"
     figures = {"standing": count, "samples": len(left), **figures}
     if not count:
         return passed(name, f"{sentence}.", **figures)
-    return fired(name, "block", f"{sentence}: {means}", evidence=figures, samples=subject.named(left))
+    return fired(name, "block", f"{sentence}: {means}", needs=needs, evidence=figures, samples=subject.named(left))
 
 
 def _classes(subject: Subject) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -19,7 +19,7 @@ from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.profile import intercepted, kind_of_outputs, pass_over
-from gauntlet.leaderboard.results.record import CellResult, Flag, Severity
+from gauntlet.leaderboard.results.record import EVIDENCE, CellResult, Flag, Severity
 
 Result = Literal["passed", "fired", "reported", "not applicable"]
 FEW = 64
@@ -36,8 +36,7 @@ class Subject:
 
     `images` (N, C, H, W) in [0, 1] and `labels` int64 (N,) are on the pipeline's device; `ids` are unique. `card`: the card of
     the defense, None without one. `attack`: the attack whose strength is checked; `victim`: the model that an attack of a
-    library receives (None: the pipeline, with BPDA's gradient); `views`: the modules that its stages may see in place of the
-    pipeline, by name. `row`: the results of the pair's row, with their adversarial
+    library receives (None: the pipeline, with BPDA's gradient). `row`: the results of the pair's row, with their adversarial
     examples if those are checked. `siblings`: the results of rows that differ in eps alone.
     """
 
@@ -51,7 +50,6 @@ class Subject:
     classes: int = 0
     attack: Executable | None = None
     victim: nn.Module | None = None
-    views: Mapping[str, nn.Module] = field(default_factory=dict)
     row: tuple[CellResult, ...] = ()
     siblings: tuple[CellResult, ...] = ()
 
@@ -184,10 +182,10 @@ def culprits(subject: Subject) -> str:
 
 
 def without_gradients(subject: Subject) -> tuple[str, ...]:
-    """The attack techniques that do not depend on the pipeline's gradients, as far as they apply to it."""
+    """What lifts a block about gradients: the techniques that do not depend on them, as far as they apply, and evidence."""
     around = "bpda" if subject.pipeline.beneath is None else "beneath"
     twin = ("transfer",) if subject.pipeline.twin is not None else ()
     # A search by scores goes blind where there are none. Of what is declared, views show the scores.
     hidden = not subject.declared and subject.pipeline.beneath is None and subject.threat.norm != "L1"
     decisions = ("decision-based",) if hidden and subject.coarse else ()
-    return (around, "black-box", *twin, *decisions)
+    return (around, "black-box", *twin, *decisions, EVIDENCE)

@@ -21,7 +21,8 @@ from gauntlet.defenses.pipeline import profile as profiles
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
-from gauntlet.leaderboard.rows.answered import answered_by
+from gauntlet.leaderboard.rows.answered import answers
+from gauntlet.leaderboard.rows.evidence import TESTS
 from gauntlet.leaderboard.rows.worst_case import worst_case
 
 NAIVE, SINGLE_STEP = "naive", "fgsm"
@@ -79,8 +80,12 @@ class Diagnosis:
 
     @property
     def answered(self) -> frozenset[str]:
-        """The attack techniques that every sample that stands at eps has faced."""
-        return answered_by(self.row, worst_case(self.row))
+        """What answers flags: techniques that every sample that stands at eps has faced, and evidence.
+
+        A test that the diagnosed attack fails stands, although another attack, or the same on fewer samples, has passed it.
+        """
+        failed = {check.name for check, finding in self.findings if finding.flag is not None and check.name in TESTS}
+        return answers(self.row, worst_case(self.row)).needs - failed
 
     @property
     def standing(self) -> tuple[Flag, ...]:
@@ -187,7 +192,6 @@ def _subject(
         seed=request.seed,
         attack=prepared.attack,
         victim=prepared.victim,
-        views=prepared.views,
         row=row,
         siblings=smaller,
     )

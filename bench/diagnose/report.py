@@ -52,7 +52,7 @@ def verdict(diagnosis: Diagnosis) -> str:
         why = "; ".join(flag.name for flag in standing)
         return f"This number cannot be trusted: {measured}, because of {why}. See below what to do."
     lifted = [finding.check for _, finding in diagnosis.findings if finding.flag and finding.flag.severity == "block"]
-    note = f" ({', '.join(lifted)} fired, and the attack techniques that answer it were run)" if lifted else ""
+    note = f" ({', '.join(lifted)} fired, and what answers it is there: techniques and evidence)" if lifted else ""
     return f"No check speaks against this number{note}: {measured}. It is an upper bound of the true robust accuracy."
 
 
@@ -148,8 +148,8 @@ def _next(diagnosis: Diagnosis) -> Iterator[str]:
         assert flag is not None
         yield f"- **{flag.name}** ({_standing(diagnosis, finding)}): {markdown(flag.message)}"
         if flag.needs:
-            needed = [f"{name} ({'run' if name in diagnosis.answered else 'not run'})" for name in flag.needs]
-            yield f"  Attack techniques that answer it: {', '.join(needed)}."
+            needed = [f"{name} ({'yes' if name in diagnosis.answered else 'no'})" for name in flag.needs]
+            yield f"  What answers it, attack techniques and evidence: {', '.join(needed)}."
         if flag.evidence:
             yield f"  Figures: {', '.join(f'{name} {value:.4g}' for name, value in flag.evidence)}."
         if flag.samples:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from gauntlet.attacks.views.fast_model import FastModel
-from gauntlet.bench.checks.catalog import flags, run_checks
-from gauntlet.bench.checks.evidence import gather, to_answer, with_evidence
-from gauntlet.bench.checks.subject import FEW, Subject
+from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
@@ -24,16 +21,15 @@ from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepar
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
-from gauntlet.bench.prepare.defense_facts import batch_flags, defense_flags
+from gauntlet.bench.prepare.checked_flags import Checking
+from gauntlet.bench.prepare.defense_facts import attack_views, batch_flags, defense_flags
 from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
 from gauntlet.bench.prepare.loader import Loader
-from gauntlet.bench.prepare.measure_profile import attack_views, measure_profile, read_profile
 from gauntlet.bench.registries import executable_entry
 from gauntlet.defenses.pipeline.batch_dependence import IMAGES, BatchDependence, batch_dependence
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
-from gauntlet.defenses.pipeline.find_inner_views import SAMPLES
-from gauntlet.defenses.pipeline.profile import PipelineProfile
+from gauntlet.defenses.pipeline.profile import PipelineProfile, pipeline_profile
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
@@ -55,8 +51,6 @@ class Loaded:
     pipeline: DefendedModel
     parts: Mapping[str, Any]
     """What identifies the pipeline in keys."""
-    views: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Modules that stages can receive in place of the pipeline, by name."""
 
     @property
     def group(self) -> tuple[ModelRef, str, DataRef]:
@@ -106,15 +100,17 @@ class Workbench(Loader):
         profile, masked = self._profile(loaded, attack, used)
         pipeline = loaded.pipeline
         pipeline.randomised = pipeline.randomised or (profile is not None and profile.randomised)
-        views = attack_views(pipeline, None if recorded else profile, partial(self._first_block, loaded))
-        loaded = replace(loaded, views=views)
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
-        info = replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects)
-        cell = replace(cell, info=replace(info, techniques=attack.techniques(pipeline)))
+        techniques = attack.techniques(pipeline)
+        cell = replace(
+            cell,
+            info=replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects, techniques=techniques),
+        )
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
         block = self._blocks(loaded, cell, attack)
         victim = attack.victim(pipeline, profile)
+        declared = defense_flags(loaded.defense.card, pipeline.randomised, checked=self.checks != "none")
         batch = BatchDependence(0, 0, 0.0) if recorded else self._batch_dependence(loaded, used)
         return Prepared(
             cell=cell,
@@ -124,18 +120,14 @@ class Workbench(Loader):
             attack=attack,
             light=form,
             victim=victim,
-            check=partial(self._check, loaded, cell, attack, victim, used),
-            views=views,
+            check=partial(self._check, loaded, cell, attack, victim, declared, used),
+            views=attack_views(pipeline),
             blocks=tuple(
                 block(indices, self._content(cell.data, loaded.data, number, indices))
                 for number, indices in enumerate(blocks(loaded.data))
             ),
             weights=loaded.model.digest,
-            flags=(
-                *shown,
-                *batch_flags(batch, loaded.model.module),
-                *defense_flags(loaded.defense.card, pipeline.randomised),
-            ),
+            flags=(*shown, *batch_flags(batch, loaded.model.module), *declared),
             by_batch=batch.found,
             block=block,
             device=self.device,
@@ -167,7 +159,9 @@ class Workbench(Loader):
         """
         if not attack.needs_profile:
             return None, False
-        return read_profile(self._known(loaded, "profile", used, partial(self._measure_profile, loaded)))
+        known = self._known(loaded, "profile", used, partial(self._measure_profile, loaded))
+        fields = {**known["profile"], "intercepted": tuple(known["profile"]["intercepted"])}
+        return PipelineProfile(**fields), bool(known["masked"])
 
     def _known(
         self, loaded: Loaded, what: str, used: dict[str, Measurement], measure: Callable[[], Measurement]
@@ -183,12 +177,16 @@ class Workbench(Loader):
         return used[key]
 
     def _measure_profile(self, loaded: Loaded) -> Measurement:
-        content = self._content(loaded.cell.data, loaded.data, 0, blocks(loaded.data)[0])
-        return measure_profile(loaded.pipeline, loaded.defense.card, *self._first_block(loaded, SAMPLES), content)
-
-    def _first_block(self, loaded: Loaded, most: int | None = None) -> tuple[Tensor, Tensor]:
-        data, indices = loaded.data, blocks(loaded.data)[0][:most]
-        return data.images[indices].to(self.device), data.labels[indices].to(self.device)
+        pipeline, card = loaded.pipeline, loaded.defense.card
+        count = 16 if card.samples is None else 2
+        images, labels = (part[:count].to(self.device) for part in (loaded.data.images, loaded.data.labels))
+        declared = not pipeline.differentiable
+        profile = pipeline_profile(pipeline, images, labels, judge=not declared)
+        seen = pipeline_profile(pipeline.attack_view(), images, labels, judge=False) if declared else profile
+        masked = seen.gradients != "useful" or profile.takes_gradients or bool(profile.intercepted)
+        # A confident softmax has no gradient left; beneath a declared one there are logits.
+        masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)
+        return {"profile": asdict(profile), "masked": masked, "device": str(self.device)}
 
     def _batch_dependence(self, loaded: Loaded, used: dict[str, Measurement]) -> BatchDependence:
         """Whether answers depend on the batch: for every attack, whatever checks are asked for, since no figure holds then."""
@@ -247,34 +245,33 @@ class Workbench(Loader):
         return self._digests[ref, number]
 
     def _check(
-        self, loaded: Loaded, cell: Cell, attack: Executable, victim: nn.Module, used: dict[str, Measurement]
+        self,
+        loaded: Loaded,
+        cell: Cell,
+        attack: Executable,
+        victim: torch.nn.Module,
+        declared: Sequence[Flag],
+        used: dict[str, Measurement],
     ) -> tuple[Flag, ...]:
-        """The flags of the checks, once for a pair; the checks of an attack's strength for each attack."""
-        if self.checks == "none":
-            return ()
-        every = self.checks == "all" and cell.info.searches
-        what = f"checks {self.checks} {cell.threat} {cell.info.seed} {cell.attack if every else ''}"
+        """The flags of the checks, once for a pair; the tests of an attack's strength for each attack."""
+        return Checking(
+            cell,
+            attack,
+            self.checks,
+            declared,
+            partial(self._subject, loaded, cell, attack, victim),
+            lambda what, measure: self._known(loaded, what, used, measure),
+            str(self.device),
+        ).flags()
 
-        def measure() -> Measurement:
-            findings = run_checks(self._subject(loaded, cell, attack, victim, every), "all" if every else "cheap")
-            return {"flags": [flag.fields() for flag in flags(findings)], "device": str(self.device)}
-
-        found = tuple(Flag.read(fields) for fields in self._known(loaded, what, used, measure)["flags"])
-        techniques = frozenset(name for one in cell.info.techniques.values() for name in one.split("+"))
-        if every or not cell.info.searches or not to_answer(found, techniques):
-            return found
-
-        def test() -> Measurement:
-            tested = with_evidence(found, techniques, gather(self._subject(loaded, cell, attack, victim, True)))
-            return {"flags": [flag.fields() for flag in tested], "device": str(self.device)}
-
-        evidence = f"evidence {cell.threat} {cell.info.seed} {cell.attack}"
-        return tuple(Flag.read(fields) for fields in self._known(loaded, evidence, used, test)["flags"])
-
-    def _subject(self, loaded: Loaded, cell: Cell, attack: Executable, victim: nn.Module, every: bool) -> Subject:
+    def _subject(
+        self, loaded: Loaded, cell: Cell, attack: Executable, victim: torch.nn.Module, attacked: bool
+    ) -> Subject:
         data, card = loaded.data, loaded.defense.card
         # As many samples as are in memory at once: of larger sets the first ones.
-        most = max(FEW, MEMORY_LIMIT // image_bytes(data.images)) if card.samples is None else 2
+        most = max(FEW, MEMORY_LIMIT // image_bytes(data.images))
+        if card.samples is not None:
+            most = FEW_SLOW if attacked else 2
         images, labels = (part[:most].to(self.device) for part in (data.images, data.labels))
         return Subject(
             loaded.pipeline,
@@ -285,9 +282,8 @@ class Workbench(Loader):
             card=card,
             seed=cell.info.seed,
             classes=data.classes,
-            attack=attack if every else None,
-            victim=victim if every else None,
-            views=loaded.views,
+            attack=attack if attacked else None,
+            victim=victim if attacked else None,
         )
 
 

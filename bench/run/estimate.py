@@ -14,9 +14,9 @@ from torch import Tensor
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import project, steepest
+from gauntlet.attacks.solving.stage import Stage
 from gauntlet.attacks.solving.stage_conditions import Near
 from gauntlet.attacks.solving.stage_cost import StageCost, stage_cost
-from gauntlet.attacks.solving.stage_queue import Stage
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.environment.device import synchronised_time
 from gauntlet.bench.environment.provenance import device_name

@@ -21,6 +21,7 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import DRAWS, CellResult, Flag
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy
+from gauntlet.leaderboard.rows.evidence import describe_lifted
 from gauntlet.leaderboard.rows.worst_case import deciding
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -107,7 +108,7 @@ class Evaluation:
             figure = f"{100 * mean.estimate:.1f} % [{low:.1f}, {high:.1f}] (n={mean.n})"
             lines.append(f"corruptions      {figure}, the mean over {len(self.corruption.by_label)} corruptions")
         lines += self.notes
-        lines += [f"answered ({flag.name}): by {', '.join(flag.lifted_by)}" for flag in self.flags if flag.lifted_by]
+        lines += [f"answered ({flag.name}): {describe_lifted(flag)}" for flag in self.flags if flag.lifted_by]
         return "\n".join(lines)
 
 

@@ -25,7 +25,6 @@ from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong_at_small_scales
-from gauntlet.defenses.pipeline.inner_view import InnerView
 
 PASSES = 5
 """Number of passes over the same images that are compared (AutoAttack's checks, Croce and Hein 2020)."""
@@ -54,8 +53,6 @@ class PipelineProfile:
     outputs: Outputs = "scores"
     intercepted: tuple[str, ...] = ()
     """Operations in the forward pass that hide its gradient, each as `argmax in defended.py:31`; empty unless `judge`d."""
-    inner: tuple[InnerView, ...] = ()
-    """Classifiers within a pipeline with masked gradients, see `find_inner_views`."""
 
 
 def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *, judge: bool = True) -> PipelineProfile:
@@ -65,7 +62,8 @@ def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *,
     """
     few, own = images[:_SAMPLES], labels[:_SAMPLES]
     with guarded(pipeline, 0), full_float32():
-        gap, _ = spread(pipeline, few)
+        # Between two images decisions are close: labels that are drawn differ there, which agree on images of clear classes.
+        gap, _ = spread(pipeline, torch.cat([few, (few + few.roll(1, 0)) / 2]))
         with torch.no_grad(), gradients_taken() as taken:
             outputs = pass_over(pipeline, few, 0)
         worst: Gradients = "useful"

@@ -17,6 +17,7 @@ from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import fenced
 from gauntlet.leaderboard.results.escape import markdown as safe
 from gauntlet.leaderboard.results.record import DRAWS, CellResult
+from gauntlet.leaderboard.rows.evidence import describe_lifted
 from gauntlet.leaderboard.rows.references import Reference
 from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow
 
@@ -176,7 +177,7 @@ def _flags(rows: Sequence[LeaderboardRow]) -> list[str]:
             state: str = flag.severity
             text = flag.message
             if flag.lifted_by:
-                state, text = "answered", f"every sample that stands faced attacks by {', '.join(flag.lifted_by)}"
+                state, text = "answered", describe_lifted(flag)
             places.setdefault((flag.name, state, text), []).append(_row_name(row))
     return [
         f"**{safe(name)}** ({state}; {safe('; '.join(names))}): {safe(text, _LONGEST_MESSAGE)}"

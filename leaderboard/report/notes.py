@@ -10,6 +10,7 @@ from typing import Literal
 
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.rows.evidence import describe_evidence
 from gauntlet.leaderboard.rows.reasons import Reason, reasons
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 
@@ -85,6 +86,20 @@ def row_notes(rows: Sequence[LeaderboardRow], surface: Surface) -> list[str]:
         f"{_some(_names(members, shown))} ({name}): {_lower(sentence)}" for (name, sentence), members in advice.items()
     ]
     return [visible(phrased(line, surface)) for line in lines]
+
+
+def lifted_notes(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What lifted blocks about gradients, with its figures: a line for each of the first rows, and how many have such a line."""
+    title = titles(rows)
+    lines = []
+    for row in rows:
+        shown = {flag.name: describe_evidence(flag) for flag in row.flags if flag.lifted_by}
+        names = [name for name, text in shown.items() if text]
+        if names:
+            most = max(shown.values(), key=len)
+            lines.append(f"{title(row)} (answered: {', '.join(names)}): {most}.")
+    more = [f"{len(lines) - _MOST} more rows have answered blocks: leaderboard.md."] if len(lines) > _MOST else []
+    return [visible(line) for line in (*lines[:_MOST], *more)]
 
 
 def why(found: Sequence[Reason]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.comparisons import describe_comparisons, rank, separate
-from gauntlet.leaderboard.report.notes import Surface, checks_off, row_notes, verdict, wrapped
+from gauntlet.leaderboard.report.notes import Surface, checks_off, lifted_notes, row_notes, verdict, wrapped
 from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.rows.references import Reference
@@ -36,12 +36,12 @@ def terminal_width() -> int:
 def terminal_report(
     rows: Sequence[LeaderboardRow], surface: Surface, width: int = WIDTH, *, checks: str = ""
 ) -> Iterator[str]:
-    """The lines of the tables, why rows have no rank, what flags advise, and the verdict in words.
+    """The lines of the tables, why rows have no rank, what flags advise, what lifted blocks, and the verdict in words.
 
     `checks`: the checks that the run made, as in `RunContext`.
     """
     yield from terminal_table(rows, width).splitlines()
-    notes = [*row_notes(rows, surface), *([checks_off(surface)] if checks == "none" else [])]
+    notes = [*row_notes(rows, surface), *lifted_notes(rows), *([checks_off(surface)] if checks == "none" else [])]
     for lines in (notes, verdict(rows)):
         if lines:
             yield ""

@@ -22,6 +22,9 @@ _UNREPLAYED_KINDS = ("naive", "transfer")
 
 Severity = Literal["block", "warn"]
 
+EVIDENCE = "evidence"
+"""Among the needs of a flag: that the attack has been shown to work on this pipeline (`gauntlet.leaderboard.rows.evidence`)."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -34,14 +37,16 @@ class Flag:
     message: str
     """A sentence with the evidence and a remedy."""
     needs: tuple[str, ...] = ()
-    """Techniques (see `CellInfo.techniques`) that lift a block once every sample that stands has faced all of them; if empty,
-    nothing lifts it."""
+    """Techniques (see `CellInfo.techniques`) that lift a block once every sample that stands has faced all of them; with
+    `EVIDENCE`, only where the attack has also been shown to work. A test of an attack's strength needs its own name: another
+    attack of the row that passes it. If empty, nothing lifts the block."""
     evidence: tuple[tuple[str, float], ...] = ()
     """Figures by name."""
     samples: tuple[str, ...] = ()
     """Ids of some samples that show the problem."""
     lifted_by: tuple[str, ...] = ()
-    """The techniques that answered a block, in the flags of a row; always empty in stored blocks, which do not know their row."""
+    """The techniques that answered a block and the kinds of evidence, in the flags of a row; always empty in stored blocks, which
+    do not know their row."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Flag:

@@ -1,23 +1,35 @@
-"""The techniques that answer a flag: those that every sample of a row which still stands has faced."""
+"""What answers a flag: techniques that every sample of a row which still stands has faced, and evidence that its attacks work."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult, Flag, Record
+from gauntlet.leaderboard.results.record import EVIDENCE, CellResult, Flag, Record
+from gauntlet.leaderboard.rows.evidence import CARRIED, DECISIONS, PLANTED, LastSearch, last_search, passed_tests
 from gauntlet.leaderboard.rows.worst_case import WorstCase
 
-DECISIONS = "decision-based"
+
+@dataclass(frozen=True)
+class Answers:
+    """`needs`: what flags may need and the row has. `kinds`: of evidence. `search`: the last search by decisions, if any."""
+
+    needs: frozenset[str]
+    kinds: tuple[str, ...] = ()
+    search: LastSearch | None = None
 
 
-def answered_by(results: Sequence[CellResult], worst: WorstCase) -> frozenset[str]:
-    """The attack techniques that every sample that stands in the worst case has faced, in some finished cell of the row.
+def answers(results: Sequence[CellResult], worst: WorstCase) -> Answers:
+    """What the finished cells of a row answer.
 
-    That a cascade has a stage is no evidence: conditions of stages may keep most samples from it. If nothing stands, they are the
-    techniques of all stages. Search by decisions answers only where it broke nothing that everything else had left: a search that
-    still finds examples at the end of its budget would find more.
+    Techniques: those that every sample that stands in the worst case has faced, in some cell. That a cascade has a stage is no
+    evidence: conditions of stages may keep most samples from it. If nothing stands, they are the techniques of all stages. Search
+    by decisions answers only where it was quiet at its end: a search that still finds examples would find more.
+
+    Evidence: some attack of the row found what was planted, or a view of the pipeline fell and carried over; or, since nothing
+    could be planted, search by decisions was quiet. If nothing stands there is nothing to show. A test that some attack of the
+    row passed answers the flag of another one that failed it: the row's figure is no higher than that of its strongest attack.
     """
     finished = [result for result in results if cells.status(result) == "ok" and result.cell.adversarial]
     every = frozenset(name for result in finished for name in cells.techniques(result))
@@ -28,27 +40,30 @@ def answered_by(results: Sequence[CellResult], worst: WorstCase) -> frozenset[st
                 faced.setdefault(sample, set()).update(techniques)
     standing = worst.id[worst.robust].tolist()
     answered = every.intersection(*(faced.get(sample, set()) for sample in standing))
-    return answered - {DECISIONS} if standing and _still_finds(finished) else answered
+    search = last_search(finished)
+    if standing and search is not None and not search.quiet:
+        answered -= {DECISIONS}
+    tests = passed_tests(finished)
+    kinds = [kind for kind in (PLANTED, CARRIED) if kind in tests]
+    if not kinds and DECISIONS in answered:
+        kinds = [DECISIONS]
+    shown = {EVIDENCE} if kinds or (finished and not standing) else set()
+    return Answers(answered | tests | shown, tuple(kinds), search if DECISIONS in answered else None)
 
 
-def lift(flags: Sequence[Flag], answered: Collection[str]) -> tuple[Flag, ...]:
-    """The flags, those that block no longer with the techniques that answered them in `lifted_by`."""
-    return tuple(
-        replace(flag, lifted_by=flag.needs) if flag.severity == "block" and not flag.stands(answered) else flag
-        for flag in flags
-    )
+def lift(flags: Sequence[Flag], found: Answers) -> tuple[Flag, ...]:
+    """The flags, those that block no longer with what answered them in `lifted_by`, and the figures of the last search."""
+    return tuple(_lifted(flag, found) if not flag.stands(found.needs) else flag for flag in flags)
 
 
-def _still_finds(finished: Sequence[CellResult]) -> bool:
-    """Whether search by decisions broke a sample that nothing else broke."""
-    by_decisions: set[str] = set()
-    by_others: set[str] = set()
-    for block in (block for result in finished for block in result.blocks):
-        samples, by_stage = block.samples, block.cell.techniques
-        for row in (samples.correct & ~samples.robust).nonzero()[0].tolist():
-            names = by_stage.get(samples.stage[row], "") if samples.stage else " ".join(by_stage.values())
-            (by_decisions if DECISIONS in names else by_others).add(samples.id[row])
-    return bool(by_decisions - by_others)
+def _lifted(flag: Flag, found: Answers) -> Flag:
+    if flag.severity != "block":
+        return flag
+    kinds = found.kinds if EVIDENCE in flag.needs else ()
+    lifted_by = tuple(dict.fromkeys([*(name for name in flag.needs if name != EVIDENCE), *kinds]))
+    searched = found.search is not None and DECISIONS in lifted_by
+    figures = found.search.figures if searched and found.search is not None else ()
+    return replace(flag, lifted_by=lifted_by, evidence=(*flag.evidence, *figures))
 
 
 def _faced(block: Record) -> Iterator[tuple[str, set[str]]]:

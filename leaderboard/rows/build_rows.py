@@ -9,7 +9,7 @@ from dataclasses import replace
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.cell_summary import Status
 from gauntlet.leaderboard.results.record import CellInfo, CellResult, Flag
-from gauntlet.leaderboard.rows.answered import answered_by, lift
+from gauntlet.leaderboard.rows.answered import answers, lift
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.conditions import conditions
 from gauntlet.leaderboard.rows.corruptions import corruption_accuracy
@@ -84,7 +84,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
     costs = [cells.costs(result) for result in attacked]
     memory = [cost.peak_memory_mib for cost in costs if not math.isnan(cost.peak_memory_mib)]
     certified = bracket(members, worst)
-    answered = answered_by(members, worst)
+    answered = answers(members, worst)
     alarms = [certified.alarm] if certified is not None and certified.alarm else []
     finished = [result for result in attacked if cells.status(result) == "ok"]
     return LeaderboardRow(
@@ -110,7 +110,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         peak_memory_mib=max(memory, default=math.nan),
         flags=lift(_flags(members, cross_flags(attacked, siblings)), answered),
         techniques=frozenset(technique for result in finished for technique in cells.techniques(result)),
-        answered=answered,
+        answered=answered.needs,
         randomised=any(result.cell.randomised for result in members),
         problems=(*alarms, *filter(None, map(_problem, decisive)), *([] if attacked else [_NO_ATTACK])),
         worst_case=worst,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gauntlet.leaderboard.results.record import Flag
+from gauntlet.leaderboard.results.record import EVIDENCE, Flag
+from gauntlet.leaderboard.rows.evidence import DECISIONS, TESTS
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -25,6 +26,16 @@ _BEYOND_ADAPTIVE = (
 )
 _SEARCHES = {"black-box": "square", "decision-based": "hop_skip_jump"}
 """Attacks that every sample faces, by the technique that they add to those of `adaptive`."""
+_NOT_SHOWN = "Nothing shows that the attack works here: no example could be planted, and no view of the model falls."
+_QUIET = "A search by predicted classes that breaks none of the last 100 samples that stand would lift the block"
+_DECLARE = (
+    "Or declare what hides the gradient: register that part as a defense, with a substitute (docs/extending.md#a-defense), so "
+    "that the model without it can be attacked too."
+)
+_DECLARED = (
+    "Or give the defense a better substitute (DefenseEntry(substitute=…), docs/extending.md#a-defense), so that its gradient "
+    "leads somewhere."
+)
 _NO_SAMPLES = "No sample was covered by every attack of the row: run the same command again."
 _NOTHING_ATTACKED = "No attack was run: robust is what is right when clean. Add one: --attacks standard."
 _ANSWERED = ("masked-gradients",)
@@ -96,9 +107,27 @@ def _at_chance(row: LeaderboardRow) -> str:
 
 
 def _advised(flag: Flag, row: LeaderboardRow) -> str:
-    """The flag's message with a remedy that the row has not had yet."""
+    """The flag's message with a remedy that the row has not had yet, and with what the reader should declare."""
     message = _closed(flag.message)
-    missing = [technique for technique in flag.needs if technique not in row.answered]
+    if flag.severity == "warn":
+        return _with_attacks(message, [], row)
+    needed = [name for name in flag.needs if name not in row.answered]
+    missing = [name for name in needed if name != EVIDENCE and name not in TESTS]
+    adaptive = row.suite == ADAPTIVE or ADAPTIVE in row.attacks
+    if not adaptive or missing or not set(needed) & {EVIDENCE, *TESTS}:
+        text = _with_attacks(message, missing, row)
+        if adaptive:
+            return f"{text} {_declare(row)}" if EVIDENCE in flag.needs else text
+        shown = EVIDENCE not in needed or _TAKE_ADAPTIVE in text
+        return text if shown else f"{text} The figure needs an attack that is shown to work here: {_TAKE_ADAPTIVE}."
+    kept = " ".join(_without(message, _TAKE_ADAPTIVE))
+    if EVIDENCE not in needed:
+        return f"{kept} {_BEYOND_ADAPTIVE} {_declare(row)}"
+    return f"{kept} {_NOT_SHOWN} {_QUIET}: {_longer_search(row)}. {_declare(row)}"
+
+
+def _with_attacks(message: str, missing: list[str], row: LeaderboardRow) -> str:
+    """The message with the attacks that add the missing techniques."""
     if row.suite != ADAPTIVE and ADAPTIVE not in row.attacks:
         offered = not missing or _TAKE_ADAPTIVE in message
         on_all = " that every standing sample faces" if set(missing) & row.techniques else ""
@@ -107,13 +136,32 @@ def _advised(flag: Flag, row: LeaderboardRow) -> str:
             if offered
             else f"{message} The figure needs attacks by {_listed(missing)}{on_all}: {_TAKE_ADAPTIVE}."
         )
-    kept = [sentence for sentence in _sentences(message) if _TAKE_ADAPTIVE not in sentence]
+    kept = _without(message, _TAKE_ADAPTIVE)
     if missing and set(missing) <= set(_SEARCHES):
-        added = ",".join([_TAKE_ADAPTIVE, *(_SEARCHES[technique] for technique in missing)])
-        kept.append(f"The figure needs a search without gradients that every standing sample faces: {added}.")
+        if DECISIONS in missing and DECISIONS in row.techniques:
+            kept.append(f"The search by predicted classes still found examples at its end: {_longer_search(row)}.")
+        else:
+            added = ",".join([_TAKE_ADAPTIVE, *(_SEARCHES[technique] for technique in missing)])
+            kept.append(f"The figure needs a search without gradients that every standing sample faces: {added}.")
     elif missing or len(kept) < len(_sentences(message)):
         kept.append(_BEYOND_ADAPTIVE)
     return " ".join(kept)
+
+
+def _longer_search(row: LeaderboardRow) -> str:
+    """The option that adds a search by decisions, or a longer one."""
+    more = ", with more queries" if "hop_skip_jump" in row.attacks else ""
+    return f"{_TAKE_ADAPTIVE},hop_skip_jump{more}"
+
+
+def _declare(row: LeaderboardRow) -> str:
+    """What a reader should declare, so that an attack can make use of it."""
+    return _DECLARE if row.defense == "none" else _DECLARED
+
+
+def _without(message: str, option: str) -> list[str]:
+    """The sentences that do not offer the option."""
+    return [sentence for sentence in _sentences(message) if option not in sentence]
 
 
 def _sentences(text: str) -> list[str]:

@@ -65,7 +65,7 @@ class LeaderboardRow:
     techniques: frozenset[str]
     """Techniques of the attacks that finished."""
     answered: frozenset[str]
-    """Techniques that every sample that stands has faced: they lift the flags that need them."""
+    """Techniques that every sample that stands has faced, passed tests, and evidence: they lift the flags that need them."""
     randomised: bool
     problems: tuple[str, ...]
     """A sentence for each deciding cell that failed or is not finished, and one if there is no attack at all."""

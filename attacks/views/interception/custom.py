@@ -1,16 +1,51 @@
-"""Functions with a backward pass of their own, whose `apply` was bound before the pass, so that no call of it was seen."""
+"""Functions with a backward pass of their own, and hooks on gradients: what they claim is replaced.
+
+The gradient of what a function's forward pass does stands in. Where `apply` was bound before the pass, no call of it is seen:
+gradients then pass on unchanged if the shape is kept.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
+from torch.autograd.function import BackwardCFunction, Function
 
 
 def trusted(kind: type) -> bool:
     """Whether a function of torch or of ours keeps its backward pass."""
     return kind.__module__.startswith(("torch.", "gauntlet.attacks", "gauntlet.defenses"))
+
+
+class _Context:
+    """What `forward` is given in place of a node of the graph: it may keep what it wants."""
+
+    def __init__(self, args: Sequence[Any]) -> None:
+        self.needs_input_grad = tuple(isinstance(one, Tensor) and one.is_floating_point() for one in args)
+        self.saved_tensors: tuple[Tensor, ...] = ()
+
+    def save_for_backward(self, *saved: Tensor) -> None:
+        self.saved_tensors = saved
+
+    def save_for_forward(self, *saved: Tensor) -> None:
+        self.saved_tensors = saved
+
+    def mark_dirty(self, *args: Tensor) -> None:
+        """Autograd sees changes in place by itself."""
+
+    def mark_non_differentiable(self, *args: Tensor) -> None:
+        """That is decided by the operations."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """There is no backward pass of its own."""
+
+
+def opened(kind: type[Function], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+    """The value of a function, by its forward pass as ordinary code that autograd follows. Raises what that code raises."""
+    if kind.setup_context is not Function.setup_context:
+        return kind.forward(*args, **settings)
+    return kind.forward(_Context(args), *args, **settings)
 
 
 def join_custom(value: Tensor) -> list[str]:
@@ -41,3 +76,12 @@ def _passed_on(inner: tuple[Tensor | None, ...], outer: tuple[Tensor | None, ...
             given[place] = gradient
             break
     return tuple(given)
+
+
+def while_active(hook: Callable[..., Any], active: Callable[[], bool]) -> Callable[..., Any]:
+    """A hook on gradients that changes none after the pass; those that the model takes itself, during the pass, it does."""
+
+    def wrapped(*given: Any) -> Any:
+        return hook(*given) if active() else None
+
+    return wrapped

@@ -84,6 +84,30 @@ def counted(call: Call) -> Result:
     return Soft(with_identity_gradient(counts, call.value.to(counts.dtype)))
 
 
+def histogram(call: Call) -> Result:
+    """`histc`: the sum of the indices' weights, where bins are classes; else each number's weights on the bins near it."""
+    soft, bins = call.soft(call.given(0, "input")), call.given(1, "bins", 100)
+    low, high = call.given(2, "min", 0), call.given(3, "max", 0)
+    if soft is not None and soft.classes is not None and (low, high) == (0, bins - 1):
+        weights = weights_of(soft, bins, call.width)
+    else:
+        x = call.x.flatten()
+        low, high = (x.detach().amin(), x.detach().amax()) if low == high else (low, high)
+        places = (x[:, None] - low) * bins / (high - low) - torch.arange(bins, device=x.device) - 0.5
+        weights = torch.softmax(-places.square() / call.width, -1)
+    counts = weights.flatten(0, -2).sum(0)
+    return with_identity_gradient(counts, call.value.to(counts.dtype))
+
+
+def different(call: Call) -> Result:
+    """`unique` with counts: of indices, the sum of the weights on each that occurs."""
+    soft, value = call.soft(call.given(0, "input")), call.value
+    if soft is None or soft.classes is None or not isinstance(value, tuple) or not call.settings.get("return_counts"):
+        return None
+    counts = soft.classes.flatten(0, -2).sum(0)[value[0].long()]
+    return *[None] * (len(value) - 1), Soft(with_identity_gradient(counts, value[-1].to(counts.dtype)))
+
+
 def unbound(call: Call) -> Result:
     """`unbind` and iteration along the first dimension: the parts of what stands in."""
     soft = call.soft(call.given(0, "input"))

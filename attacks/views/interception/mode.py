@@ -21,16 +21,15 @@ from torch.overrides import TorchFunctionMode
 
 from gauntlet.attacks.views.interception.arguments import elsewhere, in_place, mapped, tensors
 from gauntlet.attacks.views.interception.call import Call
-from gauntlet.attacks.views.interception.custom import join_custom, trusted
+from gauntlet.attacks.views.interception.custom import join_custom, opened, trusted, while_active
+from gauntlet.attacks.views.interception.moved_weights import moved_weights
 from gauntlet.attacks.views.interception.numbers import hides
+from gauntlet.attacks.views.interception.outside import COMING_BACK, LEAVING, Outside
 from gauntlet.attacks.views.interception.patches import patched
 from gauntlet.attacks.views.interception.rules import RULES
 from gauntlet.attacks.views.interception.soft import Soft, with_identity_gradient
 
-_OUTSIDE = frozenset({"numpy", "__array__", "tolist"})
-_INSIDE = frozenset({"tensor", "as_tensor", "asarray", "from_numpy"})
 _SAME = frozenset({"detach", "data", "alias", "clone", "contiguous", "requires_grad_"})
-_RESHAPING = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "ravel", "view_as", "reshape_as"})
 _ERRORS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 """What a stand-in may raise on arguments that it does not fit: the value then stays without gradient."""
 
@@ -49,14 +48,17 @@ class InterceptionMode(TorchFunctionMode):
         self.width = width
         self.seen: dict[str, str] | None = {} if record else None
         self._soft: dict[int, tuple[Tensor, Soft]] = {}
-        self._out: list[Tensor] = []
+        self._outside = Outside()
+        self._active = False
         self._kept = False
         self._undo = ExitStack()
 
     def __enter__(self) -> InterceptionMode:
         """Patch what a function mode does not see."""
         super().__enter__()  # type: ignore[no-untyped-call]
-        self._undo.enter_context(patched(self._back, self._custom, partial(setattr, self, "_kept", True)))
+        self._active = True
+        entered = partial(setattr, self, "_kept", True)
+        self._undo.enter_context(patched(self._back, self._custom, entered, self._ignored_later))
         self._undo.enter_context(torch.autograd.graph.saved_tensors_hooks(self._packed, lambda saved: saved))
         return self
 
@@ -64,8 +66,9 @@ class InterceptionMode(TorchFunctionMode):
         """Undo the patches, and let go of the tensors."""
         self._undo.close()
         super().__exit__(*details)  # type: ignore[no-untyped-call]
+        self._active = False
         self._soft.clear()
-        self._out.clear()
+        self._outside.clear()
 
     def __torch_function__(
         self,
@@ -84,19 +87,21 @@ class InterceptionMode(TorchFunctionMode):
             return self._attribute(func, args[0])
         if name == "__iter__" and args[0].dim():
             return iter(self.__torch_function__(torch.unbind, types, args))
-        if name in _OUTSIDE and isinstance(args[0], Tensor):
-            x = self._real(args[0])
-            if x.requires_grad:
-                self._out.append(x)
-                self._note(name)
+        if name == "register_hook":
+            return func(args[0], self._ignored_later(args[1]))
+        if name in LEAVING and isinstance(args[0], Tensor):
+            soft = self._get(args[0]) or Soft(args[0])
+            if soft.number.requires_grad:
+                self._outside.leave(soft)
+                self._note(name.strip("_"))
             return func(args[0].detach(), *args[1:], **settings)
         if name in _SAME and name != "clone":
             return self._held(name, func, args, settings)
         involved = [one for one in tensors((*args, *settings.values())) if one.requires_grad or id(one) in self._soft]
         if not involved:
             value = func(*args, **settings)
-            return self._back(value) if name in _INSIDE and self._out and isinstance(value, Tensor) else value
-        before = args[0].clone() if in_place(name) and isinstance(args[0], Tensor) else None
+            return self._back(value) if name in COMING_BACK and self._outside and isinstance(value, Tensor) else value
+        before = args[0].clone() if args and isinstance(args[0], Tensor) and in_place(name) else None
         value = self._called(func, args, settings)
         return self._continued(name, func, args, settings, value, before)
 
@@ -161,38 +166,11 @@ class InterceptionMode(TorchFunctionMode):
         first = args[0][0] if args and isinstance(args[0], list | tuple) and args[0] else args[0] if args else None
         soft, classes = self._get(first), None
         if soft is not None and soft.classes is not None and not value.is_floating_point():
-            classes = self._reshaped(name, func, args, settings, value, soft.classes)
+            classes = moved_weights(name, func, args, settings, value, soft.classes, self._get)
         if value.is_floating_point():
             return number
         number = number if number.is_floating_point() else number.to(torch.float32)
         return Soft(with_identity_gradient(number, value.to(number.dtype)), classes)
-
-    def _reshaped(
-        self,
-        name: str,
-        func: Callable[..., Any],
-        args: Sequence[Any],
-        settings: Mapping[str, Any],
-        value: Tensor,
-        classes: Tensor,
-    ) -> Tensor | None:
-        """The weights of an index after an operation that only moves it."""
-        count = classes.shape[-1]
-        if name in _RESHAPING or name == "clone":
-            return classes.reshape(*value.shape, count)
-        if name == "expand":
-            return classes.expand(*value.shape, count)
-        if name == "getitem":
-            moved: Tensor = classes[args[1]]
-            return moved if moved.shape == (*value.shape, count) else None
-        if name in ("stack", "cat"):
-            parts = [self._get(one) for one in args[0]]
-            weights = [one.classes for one in parts if one is not None and one.classes is not None]
-            dim = args[1] if len(args) > 1 else settings.get("dim", 0)
-            if len(weights) == len(args[0]) and all(one.shape[-1] == count for one in weights):
-                joined: Tensor = func(weights, dim=dim if dim >= 0 else dim - 1)
-                return joined
-        return None
 
     def _joined(self, value: Any, found: Any) -> Any:
         """The value with what was found for it."""
@@ -209,7 +187,7 @@ class InterceptionMode(TorchFunctionMode):
                 return value
             if value.is_floating_point():
                 return found if found is value else with_identity_gradient(found.to(value.dtype), value.detach())
-            found = Soft(found)
+            found = Soft(with_identity_gradient(found, value.to(found.dtype)))
         if found.number.shape == value.shape and found.number.requires_grad:
             self._keep(value, found)
         return value
@@ -245,28 +223,35 @@ class InterceptionMode(TorchFunctionMode):
             self._keep(value, self._soft[id(x)][1])
         return value
 
-    def _custom(self, kind: type, apply: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
-        """A function with a backward pass of its own: the identity where it keeps the shape of an argument."""
+    def _custom(self, kind: Any, apply: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+        """A function with a backward pass of its own: that of its forward pass, else the identity where it keeps a shape."""
         reals = [one for one in args if isinstance(one, Tensor) and (one.requires_grad or id(one) in self._soft)]
-        value = apply(*args, **settings)
         if not reals or trusted(kind):
-            return value
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return apply(*args, **settings)
+        self._note(kind.__name__)
+        try:
+            with torch.enable_grad():
+                value = opened(kind, args, settings)
+        except _ERRORS:
+            value = apply(*args, **settings)
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.grad_fn is not None:
             return value
         x = self._real(next((one for one in reals if one.shape == value.shape), reals[0]))
-        if x.shape != value.shape:
-            return value
-        self._note(kind.__name__)
-        return with_identity_gradient(x.to(value.dtype), value.detach())
+        return value if x.shape != value.shape else with_identity_gradient(x.to(value.dtype), value.detach())
+
+    def _ignored_later(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """A hook on gradients, which may falsify those that an attack takes after the pass."""
+        self._note("a hook on gradients")
+        return while_active(hook, lambda: self._active)
 
     def _back(self, value: Tensor) -> Tensor:
-        """A tensor made of what left torch: joined to the latest of the same shape that went out."""
-        for x in reversed(self._out):
-            if x.shape == value.shape:
-                if value.is_floating_point():
-                    return with_identity_gradient(x.to(value.dtype).to(value.device), value)
-                self._keep(value, Soft(with_identity_gradient(x, value.to(x.dtype))))
-                return value
+        """A tensor made of what left torch, with its gradient."""
+        soft = self._outside.continued(value)
+        if soft is None:
+            return value
+        if value.is_floating_point() and soft.classes is None:
+            return soft.number
+        self._keep(value, soft)
         return value
 
     def _get(self, one: Any) -> Soft | None:

@@ -34,6 +34,13 @@ def divided(call: Call) -> Result:
     return quotient
 
 
+def shifted(call: Call) -> Result:
+    """Division or multiplication by a power of two."""
+    factor = 2.0 ** call.real(call.given(1, "other"))
+    moved: Tensor = call.x / factor if "r" in call.name.removeprefix("bitwise_")[:2] else call.x * factor
+    return moved
+
+
 def normalised(call: Call) -> Result:
     """The identity for a softmax of a matrix (N, K), as at the end of a classifier; attention layers keep their true gradient."""
     return call.x if call.x.dim() == 2 else None
@@ -110,7 +117,9 @@ def _flip(number: Tensor) -> Tensor:
 
 
 def logical(call: Call) -> Result:
-    """Products and sums of truth values."""
+    """Products and sums of truth values; of integers, of which bits are kept or set, the number itself."""
+    if call.value.dtype != torch.bool:
+        return call.x
     first, other = call.x, call.real(call.given(1, "other"))
     if not isinstance(other, Tensor):
         return None
@@ -144,9 +153,9 @@ def cast(call: Call) -> Result:
         return Soft(_flip(equal(x, ~value, call.batch, call.width)))
     before = call.soft(call.given(0, "input"))
     number = with_identity_gradient(x, value.to(x.dtype)) if value.shape == x.shape else x
-    if value.is_floating_point():
+    if before is None or (value.is_floating_point() and before.classes is None):
         return number
-    return Soft(number) if before is None else replace(before, number=number)
+    return replace(before, number=number)
 
 
 def bucket(call: Call) -> Result:

@@ -8,17 +8,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _ONE_AT_A_TIME = threading.RLock()
 """Passes of several threads wait for one another: they would undo each other's patches in the wrong order."""
 Custom = Callable[[type, Callable[..., Any], Sequence[Any], dict[str, Any]], Any]
+Hook = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
-def patched(joined: Callable[[Tensor], Tensor], custom: Custom, entered: Callable[[], None]) -> Iterator[None]:
-    """`torch.from_numpy` gives `joined` of its value, `custom` applies custom functions, inference mode only calls `entered`."""
-    with _ONE_AT_A_TIME, _patched(joined, custom, entered):
+def patched(
+    joined: Callable[[Tensor], Tensor], custom: Custom, entered: Callable[[], None], hook: Hook
+) -> Iterator[None]:
+    """`torch.from_numpy` gives `joined` of its value, `custom` applies custom functions, inference mode only calls `entered`.
+
+    `hook` stands in for each hook of a module on its gradients.
+    """
+    with _ONE_AT_A_TIME, _patched(joined, custom, entered), _hooks_patched(hook):
         yield
 
 
@@ -43,3 +49,20 @@ def _patched(joined: Callable[[Tensor], Tensor], custom: Custom, entered: Callab
         where.from_numpy = from_numpy
         function.apply = apply
         inference.__enter__, inference.__exit__ = enter, leave
+
+
+@contextmanager
+def _hooks_patched(hook: Hook) -> Iterator[None]:
+    module: Any = nn.Module
+    backward, before = module._get_backward_hooks, module._get_backward_pre_hooks
+
+    def get_backward_hooks(self: nn.Module) -> tuple[list[Any], list[Any]]:
+        full, other = backward(self)
+        return [hook(one) for one in full], [hook(one) for one in other]
+
+    module._get_backward_hooks = get_backward_hooks
+    module._get_backward_pre_hooks = lambda self: [hook(one) for one in before(self)]
+    try:
+        yield
+    finally:
+        module._get_backward_hooks, module._get_backward_pre_hooks = backward, before

@@ -19,6 +19,8 @@ RULES: dict[str, Rule] = {
         ("logical_and", "logical_or", "logical_xor", "and", "or", "xor", "iand", "ior", "ixor"), numbers.logical
     ),
     **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), numbers.logical),
+    **dict.fromkeys(("rshift", "irshift", "bitwise_right_shift"), numbers.shifted),
+    **dict.fromkeys(("lshift", "ilshift", "bitwise_left_shift"), numbers.shifted),
     **dict.fromkeys(("logical_not", "bitwise_not", "invert"), numbers.negated),
     **dict.fromkeys(("any", "all"), numbers.any_or_all),
     **dict.fromkeys(("int", "long", "short", "char", "byte", "bool", "to", "type", "type_as"), numbers.cast),
@@ -28,6 +30,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("kthvalue", "median"), indices.middle),
     "mode": indices.most_frequent,
     "bincount": indices.counted,
+    "histc": indices.histogram,
+    **dict.fromkeys(("unique", "_return_output", "_unique_impl"), indices.different),
     "unbind": indices.unbound,
     "one_hot": indices.one_hot,
     **dict.fromkeys(("embedding", "getitem", "index_select"), indices.looked_up),

@@ -16,6 +16,7 @@ from gauntlet.bench.checks.catalog import CHECKS, flags, run_checks
 from gauntlet.bench.checks.subject import Subject
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
+from gauntlet.leaderboard.results.record import EVIDENCE
 
 LINF = ThreatModel("Linf", 0.15)
 HONEST = ["cnn.standard_digits", "cnn.trades_digits", "linear"]
@@ -92,7 +93,7 @@ def test_every_mask_is_put_to_the_test():
 def test_a_finding_that_fires_says_what_to_do_and_names_figures_and_samples():
     (flag,) = flags([gradients.zero_gradient(masked("scaled_logits"))])
     assert flag.severity == "block"
-    assert flag.needs == ("bpda", "black-box")
+    assert flag.needs == ("bpda", "black-box", EVIDENCE)
     assert dict(flag.evidence)["ce"] > 0.5
     assert dict(flag.evidence)["cw"] == 0
     assert len(flag.samples) == 5
@@ -104,7 +105,7 @@ def test_a_finding_that_fires_says_what_to_do_and_names_figures_and_samples():
 
 def test_behind_a_declared_defense_only_transfer_as_well_lifts_the_block():
     (flag,) = flags([gradients.unavailable_gradients(subject(defended("bit_depth")))])
-    assert flag.needs == ("bpda", "black-box", "transfer")
+    assert flag.needs == ("bpda", "black-box", "transfer", EVIDENCE)
     assert "as its card declares" in flag.message
 
 
@@ -141,7 +142,7 @@ def test_a_gradient_of_the_wrong_sign_is_noticed_by_finite_differences_alone():
     assert flag.name == "finite-differences"
     assert flag.severity == "block"
     # What stands in for missing gradients does not mend a wrong one.
-    assert flag.needs == ("black-box",)
+    assert flag.needs == ("black-box", EVIDENCE)
     figures = dict(flag.evidence)
     assert figures["wrong"] == figures["judged"]
     assert figures["mean_disagreement"] > 1.5
@@ -152,15 +153,17 @@ def test_a_wrong_gradient_is_answered_by_the_search_that_every_standing_sample_f
     images, labels = data.images[:5], data.labels[:5]
     usual = gauntlet.evaluate(turned, images, labels, threat="Linf:0.12", attacks="pgd(steps=2)")
     adaptive = gauntlet.evaluate(turned, images, labels, threat="Linf:0.12", attacks="adaptive")
-    for found, lifted in ((usual, ()), (adaptive, ("black-box",))):
+    for found, lifted in ((usual, ()), (adaptive, ("black-box", "planted-example"))):
         (flag,) = (flag for flag in found.flags if flag.name == "finite-differences")
         assert flag.lifted_by == lifted
-    assert "answered (finite-differences): by black-box" in repr(adaptive)
+    assert "answered (finite-differences): every sample that stands faced attacks by black-box" in repr(adaptive)
     assert "not to be trusted (finite-differences)" in repr(usual)
     assert float(adaptive.robust_accuracy) <= float(usual.robust_accuracy)
 
 
-@pytest.mark.parametrize(("norm", "needs"), [("Linf", ("black-box", "decision-based")), ("L1", ("black-box",))])
+@pytest.mark.parametrize(
+    ("norm", "needs"), [("Linf", ("black-box", "decision-based", EVIDENCE)), ("L1", ("black-box", EVIDENCE))]
+)
 def test_labels_under_a_ripple_are_no_scores_that_an_attack_could_follow(norm, needs):
     def labels_alone(logits):
         ripple = torch.sin(logits.sum(1, keepdim=True) * 1000 * torch.arange(1, 11)) * 1e-3
@@ -263,8 +266,8 @@ def test_a_module_in_training_mode_blocks():
 
 def test_probabilities_of_a_declared_defense_can_be_attacked_beneath_it():
     found = model.probabilities(subject(defended("reverse_sigmoid")))
-    assert found.flag.needs == ("beneath", "black-box", "transfer")
-    assert model.probabilities(masked("softmax")).flag.needs == ("bpda", "black-box")
+    assert found.flag.needs == ("beneath", "black-box", "transfer", EVIDENCE)
+    assert model.probabilities(masked("softmax")).flag.needs == ("bpda", "black-box", EVIDENCE)
 
 
 @pytest.mark.parametrize(("classes", "result"), [(2, "reported"), (3, "reported"), (4, "passed")])
@@ -278,9 +281,9 @@ def test_too_few_classes_for_a_loss_are_said(classes, result):
 
 
 def test_optimisation_at_test_time_asks_for_transfer_where_there_is_a_twin():
-    assert gradients.optimisation_at_test_time(masked("optimising")).flag.needs == ("bpda", "black-box")
+    assert gradients.optimisation_at_test_time(masked("optimising")).flag.needs == ("bpda", "black-box", EVIDENCE)
     found = gradients.optimisation_at_test_time(subject(defended("purify")))
-    assert found.flag.needs == ("transfer", "black-box")
+    assert found.flag.needs == ("transfer", "black-box", EVIDENCE)
     # What was hooked is as before.
     assert torch.autograd.grad.__module__ == "torch.autograd"
 

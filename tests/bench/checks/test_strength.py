@@ -85,7 +85,8 @@ def test_an_attack_that_takes_no_step_is_caught(check):
     found = check(subject("cnn.standard_digits", LAZY, threat=ThreatModel("Linf", 0.3)))
     assert found.result == "fired"
     assert found.flag.severity == "block"
-    assert found.flag.needs == ()
+    # Only another attack that passes the same test answers it.
+    assert found.flag.needs == (found.check,)
     assert found.flag.samples
     assert found.flag.evidence
 
@@ -124,17 +125,21 @@ def test_a_hidden_example_is_one_and_the_images_stay_right():
         assert (one.pipeline(points).argmax(1) == one.labels).double().mean() > 0.8
 
 
-def test_an_example_can_be_hidden_in_a_network_without_linear_layers():
+def test_in_a_network_without_linear_layers_an_example_can_be_hidden_only_behind_a_declared_defense():
     class Norms(nn.Module):
         def forward(self, images):
             return -torch.cdist(images.flatten(1), torch.eye(10, 64))
 
     data = gauntlet.load_data("digits")
-    pipeline = DefendedModel(Norms(), differentiable=True, randomised=False).eval()
+    norms = Norms().eval()
+    pipeline = DefendedModel(norms, nn.Identity(), differentiable=True, randomised=False, twin=norms).eval()
     labels = pipeline(data.images[:24]).argmax(1)
     one = Subject(pipeline, data.images[:24], labels, list(data.ids[:24]), LINF, attack=executable(PGD(loss="cw")))
     assert planted.planted_example(one).result == "passed"
     assert planted.planted_example(replace(one, attack=executable(LAZY))).result == "fired"
+    # In an undefended network whatever hides the gradient would be replaced with it.
+    bare = DefendedModel(norms, differentiable=True, randomised=False).eval()
+    assert planted.planted_example(replace(one, pipeline=bare)).result == "not applicable"
 
 
 def test_an_attack_without_a_setting_to_double_has_neither_converged_nor_not():

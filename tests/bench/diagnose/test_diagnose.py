@@ -53,7 +53,7 @@ def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
     assert {"unavailable-gradients", "zero-gradient", "planted-example", "unbounded-attack"} <= names
     text = report(fooled, "…")
     assert "This number cannot be trusted" in text
-    assert "Attack techniques that answer it: bpda (not run)" in text
+    assert "What answers it, attack techniques and evidence: bpda (no)" in text
 
 
 @pytest.mark.slow

@@ -9,18 +9,20 @@ import pytest
 
 from builders import bits, cell_info, record, result, samples
 from gauntlet.leaderboard.report.markdown_writer import RunContext, markdown_report
+from gauntlet.leaderboard.report.terminal import terminal_report
 from gauntlet.leaderboard.results.block_file import from_file, intact, metadata_of, to_bytes
-from gauntlet.leaderboard.results.record import Flag
+from gauntlet.leaderboard.results.record import EVIDENCE, Flag
 from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.evidence import describe_evidence
 
 FLAG = Flag("wrong", "block", "Search without gradients.", needs=("black-box",))
 STAGES = {"margin": "white-box", "probe": "probe", "wide": "black-box"}
 
 
-def row(faced, name="gauntlet"):
+def row(faced, name="gauntlet", flag=FLAG):
     """The row of a cascade on four samples, of which the first two stand."""
     info = cell_info(attack=name, techniques=STAGES)
-    (made,) = build_rows([result(bits(4, 2), info, flags=[FLAG], faced=faced)])
+    (made,) = build_rows([result(bits(4, 2), info, flags=[flag], faced=faced)])
     return made
 
 
@@ -105,3 +107,85 @@ def test_the_stages_that_samples_faced_are_stored_under_the_digest(faced):
     if faced:
         other = replace(read, samples=replace(read.samples, faced=("margin", "margin", "")))
         assert not intact(other, metadata)
+
+
+SEARCHED = Flag("masked", "block", "Gradients are masked.", needs=("black-box", EVIDENCE))
+FOUND = (("planted-example: missed", 1.0), ("planted-example: planted", 32.0))
+EVERY_STAGE = {**STAGES, "last": "decision-based"}
+
+
+def searched(stages, flag=SEARCHED, n=4, stand=2):
+    """The row of a cascade with a last search by decisions that all samples face; `stages`: which broke each sample."""
+    info = cell_info(attack="adaptive", techniques=EVERY_STAGE)
+    faced = ["margin probe wide last"] * n
+    (made,) = build_rows([result(bits(n, stand), info, flags=[flag], faced=faced, stage=tuple(stages))])
+    return made
+
+
+def test_techniques_without_evidence_lift_nothing_and_the_reason_says_what_to_declare():
+    made = row(["margin probe wide"] * 4, name="adaptive", flag=SEARCHED)
+    assert made.rank is None
+    assert "Nothing shows that the attack works here" in made.unranked[0]
+    assert "--attacks adaptive,hop_skip_jump" in made.unranked[0]
+    assert "register that part as a defense, with a substitute" in made.unranked[0]
+
+
+def test_planted_examples_that_were_found_lift_a_block_and_their_figures_are_shown():
+    made = row(["margin probe wide"] * 4, flag=replace(SEARCHED, evidence=FOUND))
+    assert made.rank == 1
+    (flag,) = made.flags
+    assert flag.lifted_by == ("black-box", "planted-example")
+    assert describe_evidence(flag) == "the attack finds 31 of 32 planted examples"
+    context = RunContext(("Linf:0.15",), "data")
+    assert "black-box; the attack finds 31 of 32 planted examples" in markdown_report([made], [], context)
+    lines = list(terminal_report([made], "command line", 140))
+    assert any("(answered: masked): the attack finds 31 of 32 planted examples." in line for line in lines)
+
+
+def test_a_twin_that_fell_and_carried_over_lifts_a_block():
+    names = ("standing", "samples", "examples", "carried over", "missed")
+    figures = tuple((f"twin: {name}", value) for name, value in zip(names, (1.0, 32.0, 31.0, 30.0, 0.0), strict=True))
+    made = row(["margin probe wide"] * 4, flag=replace(SEARCHED, evidence=figures))
+    assert [flag.lifted_by for flag in made.flags] == [("black-box", "carried over")]
+    assert "30 of 31 of its examples break the pipeline" in describe_evidence(made.flags[0])
+
+
+def test_a_quiet_search_by_decisions_is_evidence_and_its_bound_is_that_of_so_few_samples():
+    made = searched(["", "", "margin", "margin"])
+    assert made.rank == 1
+    (flag,) = made.flags
+    assert flag.lifted_by == ("black-box", "decision-based")
+    # 0 of 2: the upper end of the exact interval is 1 - 0.025 ** (1 / 2).
+    assert describe_evidence(flag).endswith(
+        "breaks 0 of the last 2 samples that stood (95 %: at most 84 % of such samples)"
+    )
+    assert searched(["", "", "margin", "last"]).rank is None
+
+
+@pytest.mark.parametrize(("broken", "lifts"), [(49, True), (51, False)])
+def test_of_a_search_by_decisions_the_last_hundred_samples_count(broken, lifts):
+    # 150 samples stood before the search, which broke one of them.
+    stages = ["last" if number == broken else "" for number in range(150)]
+    info = cell_info(attack="adaptive", techniques=EVERY_STAGE)
+    robust = [not stage for stage in stages]
+    faced = ["margin probe wide last"] * 150
+    (made,) = build_rows([result(robust, info, flags=[SEARCHED], faced=faced, stage=tuple(stages))])
+    assert (made.rank == 1) == lifts
+
+
+def test_where_nothing_stands_there_is_nothing_to_show():
+    assert searched(["margin", "margin", "margin", "last"], stand=0).rank == 1
+
+
+def test_a_failed_test_is_answered_by_another_attack_of_the_row_that_passed_it():
+    failed = Flag("planted-example", "block", "Missed.", needs=("planted-example",), evidence=(("missed", 20.0),))
+    faced = ["margin probe wide"] * 4
+    weak = result(bits(4, 3), cell_info(techniques=STAGES), flags=[SEARCHED, failed], faced=faced)
+    (alone,) = build_rows([weak])
+    assert {flag.name for flag in alone.flags if flag.stands(alone.answered)} == {"masked", "planted-example"}
+    info = cell_info(attack="adaptive", attack_spec="adaptive", techniques=STAGES)
+    strong = result(bits(4, 2), info, flags=[replace(SEARCHED, evidence=FOUND)], faced=faced)
+    (made,) = build_rows([weak, strong])
+    assert made.rank == 1
+    text = markdown_report([made], [], RunContext(("Linf:0.15",), "data"))
+    assert "another attack passed this test" in text

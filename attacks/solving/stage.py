@@ -1,0 +1,38 @@
+"""A stage of a cascade: a rule, and the circumstances under which it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.stage_conditions import StageCondition
+from gauntlet.attacks.views.backward_modes import Backward
+
+
+@dataclass(frozen=True, repr=False)
+class Stage:
+    """A rule in a cascade, with its label in records.
+
+    `when`: the condition under which the stage faces a sample; None: every sample that is left. `backward`: how gradients pass
+    back through the model (`gauntlet.attacks.views.backward_modes`). `view`: name of the module that the rule sees in place of
+    the model, such as the undefended twin; empty: the model. `technique`: the kind of attack, see `gauntlet.attacks.adaptive`.
+    `patience`: number of steps after which, and after each doubling, a sample may be given up
+    (`gauntlet.attacks.solving.patience`); 0: every sample has the rule's whole budget.
+    """
+
+    label: str
+    rule: Rule[Any]
+    when: StageCondition | None = None
+    backward: Backward = "true"
+    view: str = ""
+    technique: str = "white-box"
+    patience: int = 0
+
+    def __repr__(self) -> str:
+        # Part of the keys of stored results, in which the technique has its former name, and stages without patience none.
+        patience = f", patience={self.patience}" if self.patience else ""
+        return (
+            f"Stage(label={self.label!r}, rule={self.rule!r}, when={self.when!r}, backward={self.backward!r}, "
+            f"view={self.view!r}, way={self.technique!r}{patience})"
+        )

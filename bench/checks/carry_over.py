@@ -1,0 +1,67 @@
+"""Evidence where no example can be planted: a view of the pipeline falls, and its examples break the pipeline.
+
+The undefended twin, or an inner view, is a model with gradients of use. Where it falls to at most 5 % at the radius of the row,
+at least 95 % of its examples break the pipeline too, and the attack that made the figure breaks those samples as well, the
+attack works here. A view that falls alone says nothing of the pipeline; nor does one that stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.slide import SLIDE
+from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.solver import Stage
+from gauntlet.bench.checks.run_attack import run_attack, stage_models, unbroken
+from gauntlet.bench.checks.subject import Finding, Subject, not_applicable, passed
+from gauntlet.bench.executors.native import NativeExecutable
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
+
+STANDING = 0.05
+"""Largest robust accuracy of a view that falls."""
+CARRIED = 0.95
+"""Least share of the examples of a view that break the pipeline, and of these that the attack breaks too."""
+LEAST = 3
+"""Fewer samples than this are no evidence."""
+STEPS, RESTARTS = 40, 2
+
+
+def carried_over(subject: Subject) -> list[Finding]:
+    """A finding for each view of the subject's pipeline, until one of them passes."""
+    findings: list[Finding] = []
+    for name, view in stage_models(subject).items():
+        findings.append(_carried_over(subject, name, view))
+        if findings[-1].result == "passed":
+            break
+    return findings
+
+
+def _carried_over(subject: Subject, name: str, view: nn.Module) -> Finding:
+    bare = replace(subject, pipeline=DefendedModel(view, differentiable=True, randomised=False), victim=None)
+    both = (bare.correct & subject.correct).nonzero().squeeze(1)
+    count = len(both)
+    if subject.attack is None or count < LEAST:
+        return not_applicable(name, f"Only {count} samples are right both in the view and in the pipeline.")
+    norm = subject.threat.norm
+    rule: Rule[Any] = SLIDE(steps=STEPS, loss="cw") if norm == "L1" else PGD(steps=STEPS, loss="cw", restarts=RESTARTS)
+    device = subject.labels.device
+    standing = unbroken(run_attack(bare.of(both), NativeExecutable.of(rule)), device)
+    fallen = subject.of(both[~standing])
+    if int(standing.sum()) > STANDING * count:
+        return not_applicable(name, f"{int(standing.sum())} of {count} samples stand in the view itself.")
+    along = NativeExecutable("along the view", Cascade((Stage("view", rule, view=name, technique="transfer"),)))
+    carried = ~unbroken(run_attack(fallen, along), device)
+    left = unbroken(run_attack(fallen, subject.attack), device)
+    missed, examples, both_broken = int((carried & left).sum()), len(fallen.labels), int(carried.sum())
+    figures = {"standing": int(standing.sum()), "samples": count, "examples": examples, "carried over": both_broken}
+    sentence = (
+        f"{both_broken} of {examples} examples of the view break the pipeline; the attack misses {missed} of these"
+    )
+    if both_broken < CARRIED * examples or missed > (1 - CARRIED) * both_broken:
+        return not_applicable(name, f"{sentence}.")
+    return passed(name, f"{sentence}.", **figures, missed=missed)

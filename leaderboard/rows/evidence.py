@@ -1,0 +1,124 @@
+"""What shows that the attacks of a row work on its pipeline: figures of tests in the flags of cells, and a quiet last search.
+
+The tests run attacks and belong to bench; their figures are in the flags, each as `test: figure`. A search by decisions shows by
+its outcomes that it has found what it can find: it broke none of the last hundred samples that everything else had left standing,
+or none of all of them, if they are fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gauntlet.leaderboard.results import cell_summary as cells
+from gauntlet.leaderboard.results.record import CellResult, Flag
+from gauntlet.leaderboard.stats.proportions import Proportion
+
+DECISIONS = "decision-based"
+PLANTED, CARRIED = "planted-example", "carried over"
+TESTS = ("unbounded-attack", PLANTED, "random-noise")
+"""The tests of an attack, each the name of the flag that it raises if it fails."""
+LAST = 100
+"""Number of samples that a search by decisions has to leave without a success."""
+
+
+@dataclass(frozen=True)
+class LastSearch:
+    """The last samples that a search by decisions faced, and that everything else had left standing."""
+
+    tried: int
+    broken: int
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it found nothing."""
+        return self.broken == 0
+
+    @property
+    def figures(self) -> tuple[tuple[str, float], ...]:
+        """The figures as evidence of a flag."""
+        return (f"{DECISIONS}: tried", float(self.tried)), (f"{DECISIONS}: broken", float(self.broken))
+
+
+def last_search(finished: Sequence[CellResult]) -> LastSearch | None:
+    """The last samples of the search by decisions, in the order of the data; None if no cell has such a search."""
+    if not any(DECISIONS in cells.techniques(result) for result in finished):
+        return None
+    tried: list[str] = []
+    by_decisions: set[str] = set()
+    by_others: set[str] = set()
+    for block in (block for result in finished for block in result.blocks):
+        samples, by_stage = block.samples, block.cell.techniques
+        searching = [stage for stage, technique in by_stage.items() if DECISIONS in technique]
+        spent = (samples.forwards + samples.backwards).tolist()
+        for row, name in enumerate(samples.id.tolist()):
+            faced = set(samples.faced[row].split()) if samples.faced else {""} if spent[row] else set()
+            if faced.intersection(searching):
+                tried.append(name)
+        for row in (samples.correct & ~samples.robust).nonzero()[0].tolist():
+            names = by_stage.get(samples.stage[row], "") if samples.stage else " ".join(by_stage.values())
+            (by_decisions if DECISIONS in names else by_others).add(samples.id[row])
+    last = [name for name in dict.fromkeys(tried) if name not in by_others][-LAST:]
+    return LastSearch(len(last), len(by_decisions.intersection(last)))
+
+
+def passed_tests(finished: Sequence[CellResult]) -> frozenset[str]:
+    """The tests that some attack of the row has passed, and `CARRIED` if a view of the pipeline fell and carried over."""
+    figures = {name for result in finished for flag in _asking(result) for name, _ in flag.evidence}
+    passed = {test for test in TESTS if any(name.startswith(f"{test}: ") for name in figures)}
+    return frozenset(passed | ({CARRIED} if any(name.endswith(f": {CARRIED}") for name in figures) else set()))
+
+
+def describe_evidence(flag: Flag) -> str:
+    """The figures of a flag's evidence in words; empty if it has none."""
+    figures: dict[str, dict[str, int]] = {}
+    for name, value in flag.evidence:
+        test, colon, figure = name.rpartition(": ")
+        if colon:
+            figures.setdefault(test, {})[figure] = round(value)
+    parts = []
+    for test, found in figures.items():
+        if test == PLANTED:
+            parts.append(
+                f"the attack finds {found['planted'] - found['missed']} of {found['planted']} planted examples"
+            )
+        elif test == "unbounded-attack":
+            parts.append(f"it breaks {found['samples']} of {found['samples']} samples in the whole box")
+        elif test == "random-noise":
+            parts.append(
+                f"{found['draws']:,} random points break none of {found['standing']} samples that it left"
+                if found["standing"]
+                else f"it leaves none of the first samples to {found['draws']:,} random points"
+            )
+        elif test == DECISIONS:
+            parts.append(_searched(LastSearch(found["tried"], found["broken"])))
+        elif CARRIED in found:
+            parts.append(
+                f"the {test} falls ({found['standing']} of {found['samples']} samples stand) and {found[CARRIED]} of "
+                f"{found['examples']} of its examples break the pipeline"
+            )
+    return ", ".join(parts)
+
+
+def describe_lifted(flag: Flag) -> str:
+    """A sentence on what lifted a block: attacks that every standing sample faced, and the evidence that they work."""
+    tried = [name for name in flag.lifted_by if name in flag.needs and name not in TESTS]
+    faced = (
+        f"every sample that stands faced attacks by {', '.join(tried)}" if tried else "another attack passed this test"
+    )
+    shown = describe_evidence(flag)
+    return f"{faced}; {shown}" if shown else faced
+
+
+def _searched(search: LastSearch) -> str:
+    if not search.tried:
+        return "nothing was left to a search by predicted classes"
+    most = Proportion(search.broken, search.tried).interval[1]
+    return (
+        f"search by predicted classes breaks {search.broken} of the last {search.tried} samples that stood "
+        f"(95 %: at most {100 * most:.0f} % of such samples)"
+    )
+
+
+def _asking(result: CellResult) -> tuple[Flag, ...]:
+    return tuple(flag for flag in cells.flags(result) if flag.name not in TESTS)
