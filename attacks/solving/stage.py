@@ -36,3 +36,10 @@ class Stage:
             f"Stage(label={self.label!r}, rule={self.rule!r}, when={self.when!r}, backward={self.backward!r}, "
             f"view={self.view!r}, way={self.technique!r}{patience})"
         )
+
+    @property
+    def steps_expected(self) -> int:
+        """Steps that the stage is expected to spend on a sample that it does not break, over all restarts. With patience most
+        samples are given up at the second look."""
+        full = self.rule.budget
+        return (min(full, 2 * self.patience) if self.patience else full) * self.rule.total_restarts

@@ -21,7 +21,7 @@ _STEPS = 3
 
 @dataclass(frozen=True)
 class StageCost:
-    """What all steps and restarts of a stage cost."""
+    """What all steps and restarts of a stage cost, as far as they are expected (`Stage.steps_expected`)."""
 
     forwards: float
     """Passes of a sample."""
@@ -59,7 +59,7 @@ def stage_cost(
         step(queue, shared)
         counts.append(_counts(queue))
         seconds.append(time.perf_counter() - began)
-    restarts, steps = rule.total_restarts, rule.budget * rule.total_restarts
+    restarts, steps = rule.total_restarts, queue.stage.steps_expected
     forwards, backwards = (
         restarts * begun + steps * (ended - begun) / max(1, len(seconds))
         for begun, ended in zip(counts[0], counts[-1], strict=True)

@@ -36,7 +36,8 @@ class StageTally:
 class WorkDone:
     """Reports the share of the work that is done, in 0..1.
 
-    A sample in a stage is expected to take the steps that standing samples took, or the whole budget, until it is broken; a
+    A sample in a stage is expected to take the steps that standing samples took, or those of
+    `Stage.steps_expected`, until it is broken; a
     waiting sample is broken as often as those that have started, and meets conditions as often as those before.
     """
 
@@ -77,8 +78,7 @@ class WorkDone:
         """Steps that were made, of these and those that are expected."""
         made = left = later = 0.0
         for queue, tally in zip(reversed(self.queues), reversed(self.tallies), strict=True):
-            rule = queue.stage.rule
-            full = tally.standing_steps / tally.standing if tally.standing else rule.budget * rule.total_restarts
+            full = tally.standing_steps / tally.standing if tally.standing else queue.stage.steps_expected
             spent, waiting = queue.steps, len(queue.waiting)
             started = max(1, tally.faced - waiting)
             chance = tally.broken / started

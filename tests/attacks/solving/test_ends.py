@@ -137,11 +137,27 @@ def test_search_by_labels_comes_near_from_the_end_of_a_view_in_fewer_queries_tha
     assert counts[HopSkipJump].median() < share * counts[FromNoise].median()
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_verdicts_counts_and_examples_do_not_depend_on_the_batch_size(size):
-    model, view, images, labels = problem(7, turned=0.8)
-    threat = ThreatModel("Linf", 1.25 * float(exact_distance(model, images, labels, "Linf").median()))
-    stages = [PGD_ON_VIEW, Stage("labels", HopSkipJump(queries=150, probes=20, stop_inside=True), patience=20)]
-    options = {"views": {"view": view}}
-    whole = outcomes(stages, LabelsOnly(model), images, labels, threat, **options)
-    assert_same(outcomes(stages, LabelsOnly(model), images, labels, threat, batch_size=size, **options), whole)
+@pytest.mark.parametrize(("size", "order"), [(1, 1), (3, 1), (4, -1)])
+def test_verdicts_counts_and_examples_do_not_depend_on_batch_and_order(size, order):
+    model, view, images, labels = problem(6, turned=1.2)
+    threat = ThreatModel("L2", 1.3 * float(exact_distance(model, images, labels, "L2").median()))
+    stages = [PGD_ON_VIEW, Stage("labels", HopSkipJump(queries=140, probes=20, stop_inside=True), patience=35)]
+    ids = [f"image {row}" for row in range(len(images))]
+
+    def run(rows, **options):
+        return outcomes(
+            stages,
+            LabelsOnly(model),
+            images[rows],
+            labels[rows],
+            threat,
+            ids=[ids[row] for row in rows],
+            views={"view": view},
+            **options,
+        )
+
+    rows = list(range(len(images)))
+    whole = run(rows)
+    assert {one.stage for one in whole} >= {"", "labels"}
+    assert_same(run(rows[::order], batch_size=size)[::order], whole)
+    assert_same(run(rows[2:4]), whole[2:4])

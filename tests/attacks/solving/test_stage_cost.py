@@ -45,3 +45,11 @@ def test_passes_are_those_of_the_whole_attack(attack, threat):
     assert cost.forwards == pytest.approx(found.forwards, abs=rule.total_restarts)
     assert cost.backwards == pytest.approx(found.backwards, abs=1)
     assert cost.seconds > 0
+
+
+@pytest.mark.parametrize(("queries", "patience", "expected"), [(40, 0, 40), (40, 10, 20), (40, 30, 40)])
+def test_a_stage_with_patience_is_expected_to_give_a_standing_sample_up_at_the_second_look(queries, patience, expected):
+    threat, model = ThreatModel.parse("Linf:0.1"), Standing()
+    images, labels = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    stage = Stage("", built(f"square(queries={queries})", threat), patience=patience)
+    assert stage_cost(stage, model, images, labels, threat).forwards == expected
