@@ -3,7 +3,7 @@
 "On adaptive attacks to adversarial example defenses" (Tramèr, Carlini, Brendel, Madry, NeurIPS 2020, arXiv 2002.08347) and
 "Obfuscated gradients give a false sense of security" (Athalye, Carlini, Wagner, ICML 2018, arXiv 1802.00420): use true gradients
 if they exist, BPDA if they do not, the expectation over random draws (EOT) for randomised defenses, the outputs beneath an output
-defense, transfer from the undefended model, and always an attack without gradients too.
+defense, transfer from the undefended model and from networks within the pipeline, and always an attack without gradients too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.square import Square
+from gauntlet.attacks.views.backward_modes import Backward
 
 BENEATH, TWIN = "beneath", "twin"
 """Views for stages: the pipeline without its output defense, and the model without any defense."""
@@ -39,6 +40,8 @@ class Pipeline:
     """It has an output defense."""
     twin: bool = False
     """It has a defense."""
+    inner: tuple[tuple[str, Backward], ...] = ()
+    """Views of classifiers within it, the strongest first, each with its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Adaptive:
         more = (
             *(_THROUGH if pipeline.masked and not pipeline.randomised else ()),
             *(_TRANSFER if pipeline.twin else ()),
+            *(_inner(pipeline.inner) if pipeline.masked else ()),
             *(_search(pipeline) if suspicious else ()),
             *((_DECISIONS,) if pipeline.masked and not pipeline.randomised and self.norm != "L1" else ()),
         )
@@ -109,6 +113,24 @@ _TRANSFER = (
     Stage("transfer", PGD(steps=40, loss="cw"), view=TWIN, technique="transfer"),
     Stage("transfer-targets", APGD(steps=10, loss="dlr_targeted", targets=4), view=TWIN, technique="transfer"),
 )
+
+_SINGLE = 3
+"""Number of inner views that have a stage of their own beside the first."""
+
+
+def _inner(views: tuple[tuple[str, Backward], ...]) -> tuple[Stage, ...]:
+    """Stages on the strongest view, and one on each of those that follow."""
+
+    def stage(label: str, rule: PGD | APGD, view: str, backward: Backward) -> Stage:
+        return Stage(label, rule, None, backward, view, "transfer")
+
+    margin, towards = PGD(steps=40, loss="cw"), APGD(steps=10, loss="cw_targeted")
+    single = [stage(f"inner-{place}", margin, *view) for place, view in enumerate(views[1 : 1 + _SINGLE], 1)]
+    # Search by decisions starts where the latest stages ended: that on the strongest view is one of them.
+    return tuple(
+        [stage("inner", margin, *views[0]), *single, stage("inner-targets", towards, *views[0])] if views else []
+    )
+
 
 _SEARCH = Stage("square", Square(queries=1000), technique="black-box")
 # Behind masks search is all there is where interception fails: it goes on as long as its gains would suffice.

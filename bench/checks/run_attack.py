@@ -63,7 +63,7 @@ def unbroken(outcomes: list[Outcome], device: torch.device | str = "cpu") -> Ten
 def stage_models(subject: Subject) -> dict[str, nn.Module]:
     """The models that stages may attack in place of the pipeline, by name."""
     stand_ins = {BENEATH: subject.pipeline.beneath, TWIN: subject.pipeline.twin}
-    return {name: view for name, view in stand_ins.items() if view is not None}
+    return {**subject.views, **{name: view for name, view in stand_ins.items() if view is not None}}
 
 
 def whole_box(threat: ThreatModel, images: Tensor) -> ThreatModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -36,7 +36,8 @@ class Subject:
 
     `images` (N, C, H, W) in [0, 1] and `labels` int64 (N,) are on the pipeline's device; `ids` are unique. `card`: the card of
     the defense, None without one. `attack`: the attack whose strength is checked; `victim`: the model that an attack of a
-    library receives (None: the pipeline, with BPDA's gradient). `row`: the results of the pair's row, with their adversarial
+    library receives (None: the pipeline, with BPDA's gradient); `views`: the modules that its stages may see in place of the
+    pipeline, by name. `row`: the results of the pair's row, with their adversarial
     examples if those are checked. `siblings`: the results of rows that differ in eps alone.
     """
 
@@ -50,6 +51,7 @@ class Subject:
     classes: int = 0
     attack: Executable | None = None
     victim: nn.Module | None = None
+    views: Mapping[str, nn.Module] = field(default_factory=dict)
     row: tuple[CellResult, ...] = ()
     siblings: tuple[CellResult, ...] = ()
 

@@ -192,6 +192,7 @@ def _subject(
         seed=request.seed,
         attack=prepared.attack,
         victim=prepared.victim,
+        views=prepared.views,
         row=row,
         siblings=smaller,
     )

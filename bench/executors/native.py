@@ -23,6 +23,7 @@ from gauntlet.bench.executors.executable import (
 )
 from gauntlet.bench.executors.settings import doubled, without_addresses
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.defenses.pipeline.inner_view import VERSION
 from gauntlet.leaderboard.results.record import Stats
 
 _TRIAL_BATCH = 256
@@ -39,6 +40,8 @@ class NativeExecutable(Executable):
     """Whether it averages gradients over draws of a randomised model."""
     code: str = ""
     """Digest of its code; empty for Gauntlet's own attacks, which have versions."""
+    inner_views: int = 0
+    """The version of the inner views that stages see; 0 if none does."""
 
     @property
     def spec(self) -> str:
@@ -117,6 +120,7 @@ class NativeExecutable(Executable):
             "stages": without_addresses(self.cascade),
             "versions": self.versions,
             "code": self.code,
+            **({"inner views": self.inner_views} if self.inner_views else {}),
         }
 
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
@@ -172,14 +176,15 @@ class AdaptiveExecutable(Executable):
 
     def resolve(self, facts: Facts) -> NativeExecutable:
         """The cascade for this pipeline."""
-        pipeline = facts.pipeline
+        pipeline, views = facts.pipeline, () if facts.profile is None else facts.profile.inner
         known = Pipeline(
             masked=facts.masked,
             randomised=pipeline.randomised,
             beneath=pipeline.beneath is not None,
             twin=pipeline.twin is not None,
+            inner=tuple((view.name, view.backward) for view in views),
         )
-        return NativeExecutable(self.text, self.adaptive.against(known))
+        return NativeExecutable(self.text, self.adaptive.against(known), inner_views=VERSION if views else 0)
 
     def run(self, batch: BlockBatch) -> Iterator[BlockResult]:
         """Raises TypeError."""

@@ -1,4 +1,4 @@
-"""What follows from a defense and from a measurement: views that attacks may use, and flags that every figure carries."""
+"""What follows from a defense and from a measurement: flags that every figure carries."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from dataclasses import asdict
 
 from torch import nn
 
-from gauntlet.attacks.adaptive import BENEATH, TWIN
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.defenses.pipeline.batch_dependence import BatchDependence, batch_norms
 from gauntlet.defenses.pipeline.card import DefenseCard
-from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import EVIDENCE, Flag
-
-
-def attack_views(pipeline: DefendedModel) -> dict[str, nn.Module]:
-    """Modules that stages of adaptive attacks may receive in place of the pipeline, by name."""
-    views = {BENEATH: pipeline.beneath, TWIN: pipeline.twin}
-    return {name: view for name, view in views.items() if view is not None}
 
 
 def defense_flags(card: DefenseCard, randomised: bool, *, checked: bool = True) -> list[Flag]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject
@@ -22,14 +23,16 @@ from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
 from gauntlet.bench.prepare.checked_flags import Checking
-from gauntlet.bench.prepare.defense_facts import attack_views, batch_flags, defense_flags
+from gauntlet.bench.prepare.defense_facts import batch_flags, defense_flags
 from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
 from gauntlet.bench.prepare.loader import Loader
+from gauntlet.bench.prepare.measure_profile import attack_views, measure_profile, read_profile
 from gauntlet.bench.registries import executable_entry
 from gauntlet.defenses.pipeline.batch_dependence import IMAGES, BatchDependence, batch_dependence
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
-from gauntlet.defenses.pipeline.profile import PipelineProfile, pipeline_profile
+from gauntlet.defenses.pipeline.find_inner_views import SAMPLES
+from gauntlet.defenses.pipeline.profile import PipelineProfile
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
@@ -51,6 +54,8 @@ class Loaded:
     pipeline: DefendedModel
     parts: Mapping[str, Any]
     """What identifies the pipeline in keys."""
+    views: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Modules that stages can receive in place of the pipeline, by name."""
 
     @property
     def group(self) -> tuple[ModelRef, str, DataRef]:
@@ -100,12 +105,11 @@ class Workbench(Loader):
         profile, masked = self._profile(loaded, attack, used)
         pipeline = loaded.pipeline
         pipeline.randomised = pipeline.randomised or (profile is not None and profile.randomised)
+        views = attack_views(pipeline, None if recorded else profile, partial(self._first_block, loaded))
+        loaded = replace(loaded, views=views)
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
-        techniques = attack.techniques(pipeline)
-        cell = replace(
-            cell,
-            info=replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects, techniques=techniques),
-        )
+        info = replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects)
+        cell = replace(cell, info=replace(info, techniques=attack.techniques(pipeline)))
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
         block = self._blocks(loaded, cell, attack)
@@ -121,7 +125,7 @@ class Workbench(Loader):
             light=form,
             victim=victim,
             check=partial(self._check, loaded, cell, attack, victim, declared, used),
-            views=attack_views(pipeline),
+            views=views,
             blocks=tuple(
                 block(indices, self._content(cell.data, loaded.data, number, indices))
                 for number, indices in enumerate(blocks(loaded.data))
@@ -159,9 +163,7 @@ class Workbench(Loader):
         """
         if not attack.needs_profile:
             return None, False
-        known = self._known(loaded, "profile", used, partial(self._measure_profile, loaded))
-        fields = {**known["profile"], "intercepted": tuple(known["profile"]["intercepted"])}
-        return PipelineProfile(**fields), bool(known["masked"])
+        return read_profile(self._known(loaded, "profile", used, partial(self._measure_profile, loaded)))
 
     def _known(
         self, loaded: Loaded, what: str, used: dict[str, Measurement], measure: Callable[[], Measurement]
@@ -177,16 +179,12 @@ class Workbench(Loader):
         return used[key]
 
     def _measure_profile(self, loaded: Loaded) -> Measurement:
-        pipeline, card = loaded.pipeline, loaded.defense.card
-        count = 16 if card.samples is None else 2
-        images, labels = (part[:count].to(self.device) for part in (loaded.data.images, loaded.data.labels))
-        declared = not pipeline.differentiable
-        profile = pipeline_profile(pipeline, images, labels, judge=not declared)
-        seen = pipeline_profile(pipeline.attack_view(), images, labels, judge=False) if declared else profile
-        masked = seen.gradients != "useful" or profile.takes_gradients or bool(profile.intercepted)
-        # A confident softmax has no gradient left; beneath a declared one there are logits.
-        masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)
-        return {"profile": asdict(profile), "masked": masked, "device": str(self.device)}
+        content = self._content(loaded.cell.data, loaded.data, 0, blocks(loaded.data)[0])
+        return measure_profile(loaded.pipeline, loaded.defense.card, *self._first_block(loaded, SAMPLES), content)
+
+    def _first_block(self, loaded: Loaded, most: int | None = None) -> tuple[Tensor, Tensor]:
+        data, indices = loaded.data, blocks(loaded.data)[0][:most]
+        return data.images[indices].to(self.device), data.labels[indices].to(self.device)
 
     def _batch_dependence(self, loaded: Loaded, used: dict[str, Measurement]) -> BatchDependence:
         """Whether answers depend on the batch: for every attack, whatever checks are asked for, since no figure holds then."""
@@ -249,7 +247,7 @@ class Workbench(Loader):
         loaded: Loaded,
         cell: Cell,
         attack: Executable,
-        victim: torch.nn.Module,
+        victim: nn.Module,
         declared: Sequence[Flag],
         used: dict[str, Measurement],
     ) -> tuple[Flag, ...]:
@@ -264,9 +262,7 @@ class Workbench(Loader):
             str(self.device),
         ).flags()
 
-    def _subject(
-        self, loaded: Loaded, cell: Cell, attack: Executable, victim: torch.nn.Module, attacked: bool
-    ) -> Subject:
+    def _subject(self, loaded: Loaded, cell: Cell, attack: Executable, victim: nn.Module, attacked: bool) -> Subject:
         data, card = loaded.data, loaded.defense.card
         # As many samples as are in memory at once: of larger sets the first ones.
         most = max(FEW, MEMORY_LIMIT // image_bytes(data.images))
@@ -284,6 +280,7 @@ class Workbench(Loader):
             classes=data.classes,
             attack=attack if attacked else None,
             victim=victim if attacked else None,
+            views=loaded.views,
         )
 
 

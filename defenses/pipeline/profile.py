@@ -25,6 +25,7 @@ from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong_at_small_scales
+from gauntlet.defenses.pipeline.inner_view import InnerView
 
 PASSES = 5
 """Number of passes over the same images that are compared (AutoAttack's checks, Croce and Hein 2020)."""
@@ -53,6 +54,8 @@ class PipelineProfile:
     outputs: Outputs = "scores"
     intercepted: tuple[str, ...] = ()
     """Operations in the forward pass that hide its gradient, each as `argmax in defended.py:31`; empty unless `judge`d."""
+    inner: tuple[InnerView, ...] = ()
+    """Classifiers within a pipeline with masked gradients, see `find_inner_views`."""
 
 
 def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *, judge: bool = True) -> PipelineProfile:

@@ -71,6 +71,47 @@ def test_of_an_honest_undefended_model_adaptive_is_gauntlet_and_no_flag_blocks(d
     assert Adaptive("Linf").against(Pipeline()).stages == BUDGETS["gauntlet"]
 
 
+TABLE = '''
+import gauntlet
+import torch
+
+class Table(torch.nn.Module):
+    """Labels of a network as rows of a table, looked up by Python's numbers: interception sees no way back."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = gauntlet.load_model("cnn.standard_digits").module
+        self.eval()
+
+    def forward(self, x):
+        rows = torch.eye(10).tolist()
+        return torch.tensor([rows[int(label)] for label in self.model(x).argmax(1)])
+'''
+
+
+def test_labels_that_no_interception_follows_are_broken_by_the_network_behind_them(tmp_path):
+    (tmp_path / "table.py").write_text(TABLE)
+    options = {"attacks": ["adaptive()"], "threat": ["Linf:0.15"], "samples": "16", "out": str(tmp_path / "out")}
+    config = load_config({"model": [f"{tmp_path}/table.py:Table"], **options}, folder=tmp_path)
+    engine = Engine(make_plan(config), config)
+    (result,) = [engine.cell(cell) for cell in engine.run.plan.cells]
+    assert result.error is None, result.error.message
+    assert {result.cell.techniques[label] for label in ("inner", "inner-targets")} == {"transfer"}
+    (samples,) = [block.samples for block in result.blocks]
+    stages = [stage for stage, right in zip(samples.stage, samples.correct, strict=True) if right]
+    assert stages.count("") <= 1
+    assert sum(stage.startswith("inner") for stage in stages) >= 0.8 * len(stages)
+
+
+def test_inner_views_are_attacked_where_gradients_are_masked_alone():
+    views = tuple((f"inner {place}", "true") for place in range(6))
+    stages = Adaptive("Linf").against(Pipeline(masked=True, inner=views)).stages
+    labels = [stage.label for stage in stages]
+    assert [stage.view for stage in stages if stage.view] == [f"inner {place}" for place in (0, 1, 2, 3, 0)]
+    assert labels.index("wide") < labels.index("inner") < labels.index("inner-targets") < labels.index("square")
+    assert not any(stage.view for stage in Adaptive("Linf").against(Pipeline(inner=views)).stages)
+
+
 def techniques(pipeline):
     return {stage.technique for stage in Adaptive("Linf").against(pipeline).stages}
 
@@ -214,7 +255,7 @@ def test_a_rejected_clean_image_is_not_correct_and_a_rejected_example_is_no_succ
         )
         engine = Engine(make_plan(config), config)
         (result,) = [engine.cell(cell) for cell in engine.run.plan.cells]
-        assert result.error is None, result.error
+        assert result.error is None, result.error.message
         rows[text] = result.blocks[0].samples
     plain, guarded = rows["none"], rows["confidence_detector"]
     assert set(guarded.clean_prediction[guarded.clean_prediction != plain.clean_prediction]) <= {-1}

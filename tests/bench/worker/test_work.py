@@ -226,7 +226,7 @@ def test_flags_of_checks_are_measured_once_and_taken_from_the_store_afterwards(p
     (cell,) = engine.run.plan.cells
     first = engine.cell(cell)
     assert first.error is None
-    monkeypatch.setattr("gauntlet.bench.prepare.prepare.run_checks", None)  # not callable: it fails
+    monkeypatch.setattr("gauntlet.bench.prepare.checked_flags.run_checks", None)  # not callable: it fails
     again = Engine(make_plan(configured(fresh=True)), configured(fresh=True), command="gauntlet run")
     later = again.cell(cell)
     assert later.error is None
