@@ -35,7 +35,11 @@ def carried_over(subject: Subject) -> list[Finding]:
     """A finding for each view of the subject's pipeline, until one of them passes."""
     findings: list[Finding] = []
     for name, view in stage_models(subject).items():
-        findings.append(_carried_over(subject, name, view))
+        try:
+            findings.append(_carried_over(subject, name, view))
+        except Exception as error:
+            # Views run the user's code, as checks do.
+            findings.append(not_applicable(name, f"It cannot be attacked: {type(error).__name__}: {error}"))
         if findings[-1].result == "passed":
             break
     return findings
@@ -50,11 +54,14 @@ def _carried_over(subject: Subject, name: str, view: nn.Module) -> Finding:
     norm = subject.threat.norm
     rule: Rule[Any] = SLIDE(steps=STEPS, loss="cw") if norm == "L1" else PGD(steps=STEPS, loss="cw", restarts=RESTARTS)
     device = subject.labels.device
-    standing = unbroken(run_attack(bare.of(both), NativeExecutable.of(rule)), device)
+    # As the attack sees the view: some need an intercepted pass.
+    backward = next((stage.backward for stage in subject.attack.stages if stage.view == name), "true")
+    alone = NativeExecutable("the view", Cascade((Stage("view", rule, backward=backward),)))
+    standing = unbroken(run_attack(bare.of(both), alone), device)
     fallen = subject.of(both[~standing])
     if int(standing.sum()) > STANDING * count:
         return not_applicable(name, f"{int(standing.sum())} of {count} samples stand in the view itself.")
-    along = NativeExecutable("along the view", Cascade((Stage("view", rule, view=name, technique="transfer"),)))
+    along = NativeExecutable("along the view", Cascade((Stage("view", rule, None, backward, name, "transfer"),)))
     carried = ~unbroken(run_attack(fallen, along), device)
     left = unbroken(run_attack(fallen, subject.attack), device)
     missed, examples, both_broken = int((carried & left).sum()), len(fallen.labels), int(carried.sum())

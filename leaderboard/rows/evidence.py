@@ -93,8 +93,9 @@ def describe_evidence(flag: Flag) -> str:
         elif test == DECISIONS:
             parts.append(_searched(LastSearch(found["tried"], found["broken"])))
         elif CARRIED in found:
+            view = "the undefended twin" if test == "twin" else f"the view {test}"
             parts.append(
-                f"the {test} falls ({found['standing']} of {found['samples']} samples stand) and {found[CARRIED]} of "
+                f"{view} falls ({found['standing']} of {found['samples']} samples stand) and {found[CARRIED]} of "
                 f"{found['examples']} of its examples break the pipeline"
             )
     return ", ".join(parts)
