@@ -17,6 +17,7 @@ from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Stage
+from gauntlet.attacks.views.backward_modes import Backward
 from gauntlet.bench.checks.run_attack import run_attack, stage_models, unbroken
 from gauntlet.bench.checks.subject import Finding, Subject, not_applicable, passed
 from gauntlet.bench.executors.native import NativeExecutable
@@ -55,7 +56,7 @@ def _carried_over(subject: Subject, name: str, view: nn.Module) -> Finding:
     rule: Rule[Any] = SLIDE(steps=STEPS, loss="cw") if norm == "L1" else PGD(steps=STEPS, loss="cw", restarts=RESTARTS)
     device = subject.labels.device
     # As the attack sees the view: some need an intercepted pass.
-    backward = next((stage.backward for stage in subject.attack.stages if stage.view == name), "true")
+    backward: Backward = next((stage.backward for stage in subject.attack.stages if stage.view == name), "true")
     alone = NativeExecutable("the view", Cascade((Stage("view", rule, backward=backward),)))
     standing = unbroken(run_attack(bare.of(both), alone), device)
     fallen = subject.of(both[~standing])

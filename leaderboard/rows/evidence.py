@@ -77,18 +77,18 @@ def describe_evidence(flag: Flag) -> str:
         if colon:
             figures.setdefault(test, {})[figure] = round(value)
     parts = []
-    for test, found in figures.items():
+    for test, found in sorted(figures.items(), key=lambda entry: entry[0] != PLANTED):
         if test == PLANTED:
             parts.append(
                 f"the attack finds {found['planted'] - found['missed']} of {found['planted']} planted examples"
             )
         elif test == "unbounded-attack":
-            parts.append(f"it breaks {found['samples']} of {found['samples']} samples in the whole box")
+            parts.append(f"the attack breaks {found['samples']} of {found['samples']} samples in the whole box")
         elif test == "random-noise":
             parts.append(
                 f"{found['draws']:,} random points break none of {found['standing']} samples that it left"
                 if found["standing"]
-                else f"it leaves none of the first samples to {found['draws']:,} random points"
+                else f"the attack leaves none of the first samples to {found['draws']:,} random points"
             )
         elif test == DECISIONS:
             parts.append(_searched(LastSearch(found["tried"], found["broken"])))
