@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.expectation import expectation_stages
 from gauntlet.attacks.gauntlet import budget, in_norm
 from gauntlet.attacks.hop_skip_jump import HopSkipJump
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
+from gauntlet.attacks.parts.averaged import Averaged
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.cascade import Cascade
@@ -25,8 +27,8 @@ from gauntlet.attacks.views.backward_modes import Backward
 
 BENEATH, TWIN = "beneath", "twin"
 """Views for stages: the pipeline without its output defense, and the model without any defense."""
-DRAWS = 8
-"""Number of passes over which gradients of a randomised pipeline are averaged."""
+_DRAWS = 8
+"""Number of frozen draws whose mean outputs a search compares on a randomised pipeline."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class Pipeline:
     """It has a defense."""
     inner: tuple[tuple[str, Backward], ...] = ()
     """Views of classifiers within it, the strongest first, each with its backward pass."""
+    noise: float | None = None
+    """Gradient noise of a randomised pipeline, see `draws_for_noise`; None if it is not known, or no gradient was seen."""
+
+    @property
+    def blind(self) -> bool:
+        """No gradient was seen, not even by interception."""
+        return self.masked and self.noise is None
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,8 @@ class Adaptive:
         """The cascade. For an undefended model with useful gradients it is `gauntlet`."""
         usual = budget("gauntlet", self.norm)
         after = 1 + max(place for place, stage in enumerate(usual) if stage.label in ("targets", "along"))
-        expectation = _EXPECTATION_THROUGH if pipeline.masked else _EXPECTATION
-        first = tuple(in_norm(stage, self.norm) for stage in expectation) if pipeline.randomised else usual[:after]
+        expectation = expectation_stages(pipeline.noise, self.norm, "through" if pipeline.masked else "true")
+        first = expectation if pipeline.randomised else usual[:after]
         rest = () if pipeline.randomised else usual[after:]
         suspicious = pipeline.masked or pipeline.twin or pipeline.randomised
         before = _BENEATH if pipeline.beneath else ()
@@ -67,6 +76,7 @@ class Adaptive:
             *(_inner(pipeline.inner) if pipeline.masked else ()),
             *(_search(pipeline) if suspicious else ()),
             *((_DECISIONS,) if pipeline.masked and not pipeline.randomised and self.norm != "L1" else ()),
+            *((_DECISIONS_DRAWS,) if pipeline.blind and pipeline.randomised and self.norm != "L1" else ()),
         )
         stages = [
             *(in_norm(stage, self.norm) for stage in before),
@@ -80,7 +90,9 @@ class Adaptive:
 
 def _search(pipeline: Pipeline) -> tuple[Stage, ...]:
     # Margins of a random pipeline differ between passes, so that a least one says nothing of gains.
-    return (_LONG_SEARCH if pipeline.masked and not pipeline.randomised else _SEARCH,)
+    if pipeline.randomised:
+        return (_SEARCH_DRAWS,)
+    return (_LONG_SEARCH if pipeline.masked else _SEARCH,)
 
 
 def _done(stage: Stage, pipeline: Pipeline) -> bool:
@@ -92,15 +104,6 @@ def _done(stage: Stage, pipeline: Pipeline) -> bool:
 _BENEATH = (
     Stage("beneath", PGD(steps=20, loss="cw"), view=BENEATH, technique="beneath"),
     Stage("beneath-targets", APGD(steps=10, loss="dlr_targeted"), view=BENEATH, technique="beneath"),
-)
-_EXPECTATION = (
-    Stage("eot-margin", APGD(steps=30, loss="cw", eot=DRAWS), technique="eot"),
-    Stage("eot-ce", APGD(steps=20, eot=DRAWS), technique="eot"),
-    Stage("eot-targets", APGD(steps=10, loss="cw_targeted", targets=5, eot=DRAWS), technique="eot"),
-)
-_EXPECTATION_THROUGH = (
-    Stage("eot-through", PGD(steps=60, loss="cw"), None, "through", technique="eot+bpda"),
-    *(replace(stage, backward="through", technique="eot+bpda") for stage in _EXPECTATION),
 )
 _THROUGH = (
     Stage("through", PGD(steps=20, loss="cw"), None, "through", technique="bpda"),
@@ -135,9 +138,14 @@ def _inner(views: tuple[tuple[str, Backward], ...]) -> tuple[Stage, ...]:
 _SEARCH = Stage("square", Square(queries=1000), technique="black-box")
 # Behind masks search is all there is where interception fails: it goes on as long as its gains would suffice.
 _LONG_SEARCH = replace(_SEARCH, rule=Square(queries=5000), patience=500)
+_SEARCH_DRAWS = Stage("square", Averaged(rule=Square(queries=200), eot=_DRAWS), technique="black-box")
 
 # Behind masks scores may lead a search no better than gradients do: labels, votes, ripples.
 _DECISIONS = Stage("decisions", HopSkipJump(queries=5000, stop_inside=True), technique="decision-based", patience=500)
+
+_DECISIONS_DRAWS = replace(
+    _DECISIONS, rule=Averaged(rule=HopSkipJump(queries=500, stop_inside=True), eot=_DRAWS), patience=0
+)
 
 _NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 

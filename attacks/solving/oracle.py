@@ -19,6 +19,7 @@ from gauntlet.attacks.solving.batch_size import is_out_of_memory
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage_conditions import nearness
 from gauntlet.attacks.views.backward_modes import INTERCEPTED, Backward, backward_mode
+from gauntlet.attacks.views.guard import frozen_draw
 from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced, strict
 from gauntlet.attacks.views.targeted_view import towards
@@ -95,6 +96,9 @@ class Oracle:
         self.judge = judge
         self.rejects = rejects
         self.needs_gradient = needs_gradient
+        # While several draws are made (`solving.several_draws`): their successes, and the number of a frozen one.
+        self.successes: list[Tensor] | None = None
+        self.frozen: int | None = None
 
     @property
     def clean(self) -> Tensor:
@@ -172,8 +176,11 @@ class Oracle:
         return Gradient(logits, value.detach(), gradient)
 
     def _randomness(self) -> AbstractContextManager[None]:
+        slots = self.slots
+        if self.frozen is not None:
+            return frozen_draw(slots.model_keys, slots.restart, self.frozen)
         # The number of passes serves as the step: a randomised model never sees the same draws twice.
-        return model_randomness(Draws(self.slots.model_keys, self.slots.restart, self.slots.forwards))
+        return model_randomness(Draws(slots.model_keys, slots.restart, slots.forwards))
 
     def _differentiable(self, x: Tensor) -> Tensor:
         """The model's outputs; without a gradient where its code works on images that need none only, as with `.numpy()`."""
@@ -253,10 +260,17 @@ class Oracle:
             if self.watch:
                 near = torch.where(inside, nearness(logits, self._judged(slots.clean_logits), labels), torch.inf)
                 counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))
-        rows = success.nonzero().squeeze(1)
+        self.slots = counted
+        if self.successes is None:
+            self.keep(success, x)
+        else:
+            self.successes.append(success)
+
+    def keep(self, success: Tensor, x: Tensor) -> None:
+        """Keep `x` as the candidate where `success`, bool (N,)."""
+        slots, rows = self.slots, success.nonzero().squeeze(1)
         if len(rows):
-            counted = counted._replace(
+            self.slots = slots._replace(
                 found=slots.found | success,
                 point=slots.point.index_copy(0, rows, x.detach()[rows].to(slots.point.dtype)),
             )
-        self.slots = counted

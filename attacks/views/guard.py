@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.random import Draws, model_randomness
+
 
 class LogitsModel(nn.Module):
     """The model as a library sees it: float32 images to float32 logits, always in evaluation mode.
@@ -57,7 +59,7 @@ def guarded(model: nn.Module, seed: int) -> Iterator[None]:
     error handling; the filters of warnings. It copies parameters and buffers.
     """
     with ExitStack() as stack:
-        stack.enter_context(_generators(seed))
+        stack.enter_context(generators_from(seed))
         stack.enter_context(_torch_settings())
         stack.enter_context(np.errstate())
         stack.enter_context(warnings.catch_warnings())
@@ -69,7 +71,8 @@ def guarded(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _generators(seed: int) -> Iterator[None]:
+def generators_from(seed: int) -> Iterator[None]:
+    """A context in which the generators of torch, numpy and `random` start from `seed`; their states are restored after it."""
     cpu, legacy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     torch.manual_seed(seed)
@@ -86,6 +89,16 @@ def _generators(seed: int) -> Iterator[None]:
         else:
             # CUDA was not initialised: the seed that is queued for it becomes the user's again.
             torch.cuda.manual_seed_all(torch.initial_seed())
+
+
+@contextmanager
+def frozen_draw(keys: Tensor, restart: Tensor, number: int) -> Iterator[None]:
+    """A context in which a randomised model always draws the same, by that number and the keys and restarts (N,) of samples.
+
+    A model that takes its numbers from a global generator draws by the place of a sample in the batch, too.
+    """
+    with generators_from(number), model_randomness(Draws(keys, restart, torch.full_like(restart, number))):
+        yield
 
 
 @contextmanager

@@ -183,6 +183,7 @@ class AdaptiveExecutable(Executable):
             beneath=pipeline.beneath is not None,
             twin=pipeline.twin is not None,
             inner=tuple((view.name, view.backward) for view in views),
+            noise=None if facts.profile is None else facts.profile.gradient_noise,
         )
         return NativeExecutable(self.text, self.adaptive.against(known), inner_views=VERSION if views else 0)
 

@@ -38,6 +38,8 @@ def block_key(
     shared = {
         "schema": SCHEMA_VERSION,
         "verifier": verifier.VERSION,
+        # Only randomised models are judged by sets of draws.
+        **({"confirmations": verifier.CONFIRMATIONS} if cell.info.randomised else {}),
         **pipeline,
         "attack": cell.info.attack_spec,
         "threat": str(cell.threat),

@@ -14,7 +14,7 @@ from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.find_inner_views import SAMPLES, find_inner_views
 from gauntlet.defenses.pipeline.inner_view import InnerView, InnerViewModel
-from gauntlet.defenses.pipeline.profile import PipelineProfile, pipeline_profile
+from gauntlet.defenses.pipeline.profile import PipelineProfile, measured_noise, pipeline_profile
 from gauntlet.leaderboard.results.measurements import Measurement
 
 _SLOW = 2
@@ -37,6 +37,9 @@ def measure_profile(
     masked = seen.gradients != "useful" or profile.takes_gradients or bool(profile.intercepted)
     # A confident softmax has no gradient left; beneath a declared one there are logits.
     masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)
+    if pipeline.randomised or profile.randomised:
+        noise = measured_noise(pipeline.attack_view(), few, own, "through" if masked else "true")
+        profile = replace(profile, gradient_noise=noise)
     # Honest gradients need no other view, and a slow defense cannot afford the passes.
     inner = find_inner_views(pipeline, few) if masked and card.samples is None else ()
     views = [replace(view, reference=content[:_DIGITS]) if view.join == "nearest" else view for view in inner]

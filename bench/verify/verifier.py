@@ -28,8 +28,9 @@ VERSION = 2
 """Rises when a judgement changes: it is part of the key of stored results."""
 COMPOSITIONS = (1, 16)
 """Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
-CONFIRMATIONS = 2
-"""Sets of draws in each of which a success on a randomised model must win the majority."""
+CONFIRMATIONS = (1, 4, 10)
+"""Numbers of sets of 20 draws after each of which a success on a randomised model must have won the majority of all draws so far.
+Of an example that wins 45 % of all draws this accepts 5 % (one that wins 40 %: 0.2 %); an attack may propose a hundred."""
 _VALUES = 2**23
 """Pixels whose distance is computed at once."""
 _TOGETHER = 64
@@ -121,7 +122,7 @@ class Verifier:
         self._targets: tuple[int, Tensor] | None = None
         self._keys = {
             purpose: sample_keys(seed, purpose, ids, images.device)
-            for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS)), "measure", "score")
+            for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS[-1])), "measure", "score")
         }
 
     @classmethod
@@ -178,20 +179,20 @@ class Verifier:
         return verdict
 
     def _holds(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Tensor:
-        """Whether a point wins the majority of draws in each of `CONFIRMATIONS` sets, bool (N,).
+        """Whether a point wins the majority of draws at each look of `CONFIRMATIONS`, bool (N,).
 
-        An attack proposes one point after another, and a single set would at last accept one that wins by luck: it would then
-        lose by the draws that score it, and the attack would not go on.
+        An attack proposes point after point: one that won a single set by luck would lose the draws that score it.
         """
         left = torch.arange(len(points), device=points.device)
-        for number in range(CONFIRMATIONS):
+        won = torch.zeros(len(points), dtype=torch.float64, device=points.device)
+        for number in range(CONFIRMATIONS[-1]):
             share, _, _ = self._draw(points[left], samples[left], f"judge {number}", attempt[left])
-            left = left[share >= 0.5]
+            won[left] += (share * DRAWS).round()
+            if number + 1 in CONFIRMATIONS:
+                left = left[2 * won[left] >= DRAWS * (number + 1)]
             if not len(left):
                 break
-        holds = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        holds[left] = True
-        return holds
+        return torch.zeros(len(points), dtype=torch.bool, device=points.device).index_fill(0, left, True)
 
     def valid(self, points: Tensor, samples: Tensor) -> Tensor:
         """Finite, in the box, and inside the ball unless the attack seeks the minimum norm; bool (N,)."""

@@ -18,6 +18,7 @@ from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import LOSSES, Loss
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.rounding import difference
+from gauntlet.attacks.views.backward_modes import Backward
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.interception.mode import InterceptionMode
@@ -25,6 +26,7 @@ from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.finite_differences import Slice, interior, wrong_at_small_scales
+from gauntlet.defenses.pipeline.gradient_noise import gradient_noise
 from gauntlet.defenses.pipeline.inner_view import InnerView
 
 PASSES = 5
@@ -34,6 +36,9 @@ GAP = 1e-4
 _SAMPLES = 16
 _MOVED = 2.0**-6
 """By how much pixels are moved before gradients are compared with differences at smaller steps."""
+
+_BLENDS = 16
+"""Steps from one image to the next at which labels of several passes are compared."""
 
 Gradients = Literal["useful", "wrong", "zero", "none"]
 """`none`: autograd fails, or does not reach the input. `zero`: half of the images have a zero or non-finite gradient.
@@ -56,6 +61,9 @@ class PipelineProfile:
     """Operations in the forward pass that hide its gradient, each as `argmax in defended.py:31`; empty unless `judge`d."""
     inner: tuple[InnerView, ...] = ()
     """Classifiers within a pipeline with masked gradients, see `find_inner_views`."""
+    gradient_noise: float | None = None
+    """Number of draws whose mean gradient has as much noise as signal, see `gradient_noise`; None if there is no randomness, or
+    no gradient."""
 
 
 def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *, judge: bool = True) -> PipelineProfile:
@@ -79,7 +87,18 @@ def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *,
         if judge and worst == "useful" and gap <= GAP and _wrong(pipeline, few, own):
             worst = "wrong"
         hidden = intercepted(pipeline, few) if judge else ()
-    return PipelineProfile(worst, gap > GAP, taken.calls > 0, kind_of_outputs(outputs), hidden)
+        kind = kind_of_outputs(outputs)
+        # Labels hardly ever change where the margin is large, as at clean images.
+        random = gap > GAP or (kind in ("labels", "votes") and _differs_between(pipeline, few))
+    return PipelineProfile(worst, random, taken.calls > 0, kind, hidden)
+
+
+def measured_noise(view: nn.Module, images: Tensor, labels: Tensor, backward: Backward) -> float | None:
+    """`gradient_noise` of a randomised pipeline, or of its view for gradient attacks, near at most 16 of the images."""
+    few, own = images[:_SAMPLES], labels[:_SAMPLES]
+    keys = Draws.start(sample_keys(0, "directions", [str(row) for row in range(len(few))], few.device))
+    with guarded(view, 0), full_float32():
+        return gradient_noise(view, _logits, interior(few, keys, _MOVED), own, backward)
 
 
 def intercepted(pipeline: nn.Module, images: Tensor) -> tuple[str, ...]:
@@ -143,6 +162,18 @@ def spread(model: nn.Module, images: Tensor) -> tuple[float, Tensor]:
         passes = torch.stack([pass_over(model, images, number) for number in range(PASSES)])
     worst = max(difference(one, passes[0]) for one in passes[1:]) if len(images) else 0.0
     return worst, passes.argmax(2)
+
+
+def _differs_between(model: nn.Module, images: Tensor) -> bool:
+    """Whether two passes differ at a point on the way from an image to the next, some of which lie near a boundary."""
+    others = images.roll(1, 0)
+    with torch.no_grad():
+        for step in range(1, _BLENDS):
+            points = images + (step / _BLENDS) * (others - images)
+            first = pass_over(model, points, 0)
+            if any(not torch.equal(pass_over(model, points, number), first) for number in range(1, PASSES)):
+                return True
+    return False
 
 
 def _logits(model: nn.Module, images: Tensor, labels: Tensor, number: int) -> Tensor:

@@ -433,7 +433,7 @@ def test_the_profile_tells_labels_and_votes_from_scores(after, kind):
         ("Linf", Pipeline(twin=True), False),
         ("L2", Pipeline(masked=True), True),
         ("L1", Pipeline(masked=True), False),
-        ("Linf", Pipeline(masked=True, randomised=True), False),
+        ("Linf", Pipeline(masked=True, randomised=True, noise=1.0), False),
     ],
 )
 def test_what_masks_its_gradients_is_attacked_by_decisions_too(norm, pipeline, wanted):

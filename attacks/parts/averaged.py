@@ -1,0 +1,91 @@
+"""Search on the mean of frozen draws: a randomised model that stands still, for rules that compare the answers of points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.ops.validators import whole_number
+from gauntlet.attacks.solving.oracle import Oracle
+from gauntlet.attacks.solving.rule import Rule
+from gauntlet.attacks.solving.several_draws import drawn_logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged(Rule[Any]):
+    """A rule that uses logits alone, shown the mean outputs of `eot` draws, which are the same at every point of a slot.
+
+    Of labels, means are shares of votes. With fresh draws a search would keep the points that were lucky, and stand still. A
+    point is a candidate where half of the draws are misclassified; its verification takes other draws.
+
+    Sample average approximation: Kleywegt, Shapiro, Homem-de-Mello, SIAM Journal on Optimization 12 (2002).
+    """
+
+    rule: Rule[Any]
+    eot: int = 8
+
+    def __post_init__(self) -> None:
+        whole_number("eot", self.eot, 1)
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.version
+
+    @property
+    def leaves_ball(self) -> bool:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.leaves_ball
+
+    @property
+    def uses_ends(self) -> bool:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.uses_ends
+
+    @property
+    def budget(self) -> int:
+        """That of the rule."""
+        return self.rule.budget
+
+    @property
+    def total_restarts(self) -> int:
+        """That of the rule."""
+        return self.rule.total_restarts
+
+    def start(self, oracle: Oracle) -> Any:
+        """The rule's, on the mean of the draws."""
+        return self.rule.start(cast("Oracle", _MeanOracle(oracle, self.eot)))
+
+    def step(self, state: Any, oracle: Oracle) -> Any:
+        """The rule's, on the mean of the draws."""
+        return self.rule.step(state, cast("Oracle", _MeanOracle(oracle, self.eot)))
+
+    def last(self, state: Any) -> Tensor | None:
+        """The rule's."""
+        return self.rule.last(state)
+
+    def finished(self, state: Any) -> Tensor | None:
+        """The rule's."""
+        return self.rule.finished(state)
+
+    def gap(self, state: Any) -> Tensor | None:
+        """The rule's."""
+        return self.rule.gap(state)
+
+
+class _MeanOracle:
+    """An oracle whose logits are the mean of frozen draws."""
+
+    def __init__(self, oracle: Oracle, count: int) -> None:
+        self._oracle = oracle
+        self._count = count
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, K)."""
+        return torch.stack(drawn_logits(self._oracle, x, self._count, frozen=True)).mean(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._oracle, name)
