@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from gauntlet.attacks.adaptive import BENEATH, TWIN
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.cascade import Cascade
@@ -30,12 +31,15 @@ CARRIED = 0.95
 LEAST = 3
 """Fewer samples than this are no evidence."""
 STEPS, RESTARTS = 40, 2
+VIEWS = 4
+"""Largest number of views that are tried: declared ones, then the strongest inner ones."""
 
 
 def carried_over(subject: Subject) -> list[Finding]:
     """A finding for each view of the subject's pipeline, until one of them passes."""
     findings: list[Finding] = []
-    for name, view in stage_models(subject).items():
+    views = sorted(stage_models(subject).items(), key=lambda named: named[0] not in (TWIN, BENEATH))
+    for name, view in views[:VIEWS]:
         try:
             findings.append(_carried_over(subject, name, view))
         except Exception as error:
@@ -64,12 +68,14 @@ def _carried_over(subject: Subject, name: str, view: nn.Module) -> Finding:
         return not_applicable(name, f"{int(standing.sum())} of {count} samples stand in the view itself.")
     along = NativeExecutable("along the view", Cascade((Stage("view", rule, None, backward, name, "transfer"),)))
     carried = ~unbroken(run_attack(fallen, along), device)
-    left = unbroken(run_attack(fallen, subject.attack), device)
-    missed, examples, both_broken = int((carried & left).sum()), len(fallen.labels), int(carried.sum())
-    figures = {"standing": int(standing.sum()), "samples": count, "examples": examples, "carried over": both_broken}
-    sentence = (
-        f"{both_broken} of {examples} examples of the view break the pipeline; the attack misses {missed} of these"
-    )
-    if both_broken < CARRIED * examples or missed > (1 - CARRIED) * both_broken:
+    examples, both_broken = len(fallen.labels), int(carried.sum())
+    sentence = f"{both_broken} of {examples} examples of the view break the pipeline"
+    if both_broken < CARRIED * examples:
         return not_applicable(name, f"{sentence}.")
+    left = unbroken(run_attack(fallen, subject.attack), device)
+    missed = int((carried & left).sum())
+    sentence = f"{sentence}; the attack misses {missed} of these"
+    if missed > (1 - CARRIED) * both_broken:
+        return not_applicable(name, f"{sentence}.")
+    figures = {"standing": int(standing.sum()), "samples": count, "examples": examples, "carried over": both_broken}
     return passed(name, f"{sentence}.", **figures, missed=missed)
