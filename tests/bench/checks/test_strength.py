@@ -62,8 +62,26 @@ LAZY = Lazy(random_start=False)
 STRONG = [strength.unbounded_attack, planted.planted_example, strength.obfuscation]
 
 
-@pytest.mark.parametrize("norm", THREATS)
-@pytest.mark.parametrize("name", ["cnn.standard_digits", "cnn.trades_digits", "linear"])
+# By default each network and each norm; the other pairs are slow.
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("cnn.standard_digits", "Linf"),
+        ("cnn.trades_digits", "Linf"),
+        ("cnn.standard_digits", "L2"),
+        ("linear", "L2"),
+        ("linear", "L1"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("linear", "Linf"),
+                ("cnn.trades_digits", "L2"),
+                ("cnn.standard_digits", "L1"),
+                ("cnn.trades_digits", "L1"),
+            )
+        ),
+    ],
+)
 def test_sound_attacks_on_honest_models_pass(name, norm):
     one = subject(name, adaptive(norm), threat=THREATS[norm])
     for check in STRONG:
