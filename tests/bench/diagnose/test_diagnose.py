@@ -64,7 +64,7 @@ def test_the_adaptive_attack_answers_what_masked_gradients_set_off():
 
 
 def test_the_twin_of_a_defense_is_attacked_and_declared_is_set_beside_measured():
-    found = diagnose(request(defense="bit_depth(bits=2)"))
+    found = diagnose(request(defense="bit_depth(bits=2)", attack="pgd(steps=5)", samples="8"))
     assert [result.cell.defense for result in found.twin] == ["none"]
     assert found.card.name == "bit_depth"
     assert found.profile.gradients == "none"
