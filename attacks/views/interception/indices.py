@@ -13,9 +13,12 @@ from gauntlet.attacks.views.interception.soft import Soft, expected, largest, st
 def first_of(call: Call) -> Result:
     """`argmax` and `argmin`, and `max`, `min` along a dimension."""
     dim, kept = call.given(1, "dim"), call.given(2, "keepdim", False)
-    if dim is None:
-        return None
     x = call.x
+    if dim is None:
+        if call.name not in ("argmax", "argmin"):
+            return None
+        # Of all entries.
+        x, dim, kept = x.flatten(), 0, False
     scores = (x if "max" in call.name else -x).movedim(dim, -1)
     index = call.value if isinstance(call.value, Tensor) else call.value[1]
     flat = index.squeeze(dim) if kept else index
@@ -138,6 +141,20 @@ def looked_up(call: Call) -> Result:
     if soft is None or index.dtype == torch.bool:
         return None
     return _entries(call, soft, table)
+
+
+def gathered(call: Call) -> Result:
+    """`gather` and `take_along_dim` along the last dimension: the entries of the table, by the index's weights."""
+    table, dim, index = call.args[0], call.given(1, "dim"), call.given(2, "index")
+    if call.name == "take_along_dim":
+        index, dim = call.given(1, "indices"), call.given(2, "dim")
+    soft = call.soft(index)
+    if soft is None or soft.classes is None or dim not in (-1, table.dim() - 1) or not table.is_floating_point():
+        return None
+    if soft.classes.shape[-1] != table.shape[-1]:
+        return None
+    mixed: Tensor = (soft.classes * call.real(table).unsqueeze(-2)).sum(-1)
+    return mixed
 
 
 def _entries(call: Call, soft: Soft, table: Tensor) -> Result:

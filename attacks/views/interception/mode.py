@@ -9,7 +9,6 @@ them again.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -24,10 +23,11 @@ from gauntlet.attacks.views.interception.call import Call
 from gauntlet.attacks.views.interception.custom import join_custom, opened, trusted, while_active
 from gauntlet.attacks.views.interception.moved_weights import moved_weights
 from gauntlet.attacks.views.interception.numbers import hides
-from gauntlet.attacks.views.interception.outside import COMING_BACK, LEAVING, Outside
+from gauntlet.attacks.views.interception.outside import ARRAYS, COMING_BACK, LEAVING, Outside
 from gauntlet.attacks.views.interception.patches import patched
 from gauntlet.attacks.views.interception.rules import RULES
 from gauntlet.attacks.views.interception.soft import Soft, with_identity_gradient
+from gauntlet.attacks.views.interception.trace import Trace
 
 _SAME = frozenset({"detach", "data", "alias", "clone", "contiguous", "requires_grad_"})
 _ERRORS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
@@ -46,12 +46,17 @@ class InterceptionMode(TorchFunctionMode):
         super().__init__()
         self.batch = batch
         self.width = width
-        self.seen: dict[str, str] | None = {} if record else None
+        self._trace = Trace() if record else None
         self._soft: dict[int, tuple[Tensor, Soft]] = {}
         self._outside = Outside()
         self._active = False
         self._kept = False
         self._undo = ExitStack()
+
+    @property
+    def seen(self) -> dict[str, str] | None:
+        """Names of the operations that hide the gradient, by file and line, once `output` was called."""
+        return None if self._trace is None else self._trace.seen
 
     def __enter__(self) -> InterceptionMode:
         """Patch what a function mode does not see."""
@@ -89,16 +94,20 @@ class InterceptionMode(TorchFunctionMode):
             return iter(self.__torch_function__(torch.unbind, types, args))
         if name == "register_hook":
             return func(args[0], self._ignored_later(args[1]))
+        if isinstance(settings.get("out"), Tensor):
+            made = self.__torch_function__(func, types, args, {**settings, "out": None})
+            return self.__torch_function__(Tensor.copy_, types, (settings["out"].resize_(made.shape), made))
         if name in LEAVING and isinstance(args[0], Tensor):
             soft = self._get(args[0]) or Soft(args[0])
             if soft.number.requires_grad:
                 self._outside.leave(soft)
-                self._note(name.strip("_"))
+                if name in ARRAYS and self._trace is not None:
+                    self._trace.follow(name.strip("_"), args[:1], None)
             return func(args[0].detach(), *args[1:], **settings)
         if name in _SAME and name != "clone":
             return self._held(name, func, args, settings)
         involved = [one for one in tensors((*args, *settings.values())) if one.requires_grad or id(one) in self._soft]
-        if not involved:
+        if not involved or name in ("new_tensor", "new"):
             value = func(*args, **settings)
             return self._back(value) if name in COMING_BACK and self._outside and isinstance(value, Tensor) else value
         before = args[0].clone() if args and isinstance(args[0], Tensor) and in_place(name) else None
@@ -132,14 +141,16 @@ class InterceptionMode(TorchFunctionMode):
             self._keep(before, self._soft[id(args[0])][1])
         rule = RULES.get(plain)
         found: Any = None
+        hiding = ""
         try:
             if rule is not None and (plain not in ("max", "min") or isinstance(value, tuple)):
                 call = Call(plain, given, settings, value, self._real, self._get, self.batch, self.width)
                 found = rule(call)
-                if found is not None and self.seen is not None and hides(call):
-                    self._note(plain)
+                hiding = plain if found is not None and self._trace is not None and hides(call) else ""
             if found is None and self._linked((*args, *settings.values())):
                 found = self._carried(plain, func if before is None else elsewhere(name), given, settings, value)
+            if found is not None and self._trace is not None:
+                self._trace.follow(hiding, tensors((*args, *settings.values())), value)
             if found is not None and before is not None:
                 self._changed(args[0], found)
                 return value
@@ -195,6 +206,8 @@ class InterceptionMode(TorchFunctionMode):
     def output(self, value: Any) -> Any:
         """What the pass returned, with its gradient; call it before the mode ends."""
         found = self._real(value)
+        if self._trace is not None:
+            self._trace.finish(value, lost=not isinstance(found, Tensor) or not found.requires_grad)
         if isinstance(found, Tensor):
             for name in join_custom(found):
                 self._note(name)
@@ -246,7 +259,10 @@ class InterceptionMode(TorchFunctionMode):
 
     def _back(self, value: Tensor) -> Tensor:
         """A tensor made of what left torch, with its gradient."""
-        soft = self._outside.continued(value)
+        try:
+            soft = self._outside.continued(value)
+        except _ERRORS:
+            return value
         if soft is None:
             return value
         if value.is_floating_point() and soft.classes is None:
@@ -273,13 +289,5 @@ class InterceptionMode(TorchFunctionMode):
 
     def _note(self, name: str) -> None:
         self._kept = True
-        if self.seen is None:
-            return
-        frame = sys._getframe(1)
-        while frame.f_back is not None and _ours(frame.f_code.co_filename):
-            frame = frame.f_back
-        self.seen.setdefault(f"{frame.f_code.co_filename}:{frame.f_lineno}", name)
-
-
-def _ours(file: str) -> bool:
-    return "/torch/" in file or __file__.rpartition("/")[0] in file
+        if self._trace is not None:
+            self._trace.note(name)

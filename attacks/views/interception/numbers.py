@@ -34,6 +34,28 @@ def divided(call: Call) -> Result:
     return quotient
 
 
+def divided_and_rounded(call: Call) -> Result:
+    """True division, where the quotient is rounded."""
+    return divided(call) if call.settings.get("rounding_mode") is not None else None
+
+
+def heaviside(call: Call) -> Result:
+    """A sigmoid."""
+    return step(call.x, call.value, call.batch, call.width)
+
+
+def counted(call: Call) -> Result:
+    """`count_nonzero` of truth values: their sum."""
+    soft, dim = call.soft(call.given(0, "input")), call.given(1, "dim")
+    return None if soft is None else Soft(soft.number.sum(dim) if dim is not None else soft.number.sum())
+
+
+def quantised(call: Call) -> Result:
+    """The number itself, kept beside the quantised tensor."""
+    x = call.x
+    return Soft(with_identity_gradient(x, call.value.dequantize().to(x.dtype)))
+
+
 def shifted(call: Call) -> Result:
     """Division or multiplication by a power of two."""
     factor = 2.0 ** call.real(call.given(1, "other"))

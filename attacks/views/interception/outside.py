@@ -7,8 +7,9 @@ from torch import Tensor
 
 from gauntlet.attacks.views.interception.soft import Soft, with_identity_gradient
 
-LEAVING = frozenset({"numpy", "__array__", "tolist", "item", "__float__", "__int__", "__index__"})
-COMING_BACK = frozenset({"tensor", "as_tensor", "asarray", "from_numpy"})
+ARRAYS = frozenset({"numpy", "__array__", "tolist"})
+LEAVING = ARRAYS | {"item", "__float__", "__int__", "__index__", "__format__"}
+COMING_BACK = frozenset({"tensor", "as_tensor", "asarray", "from_numpy", "new_tensor"})
 """By the names of the functions of torch."""
 
 
@@ -54,7 +55,7 @@ class Outside:
         if any(_size(one.number) != part for one in parts) or part not in ((), _size(value[0])):
             return None
         number = torch.stack([one.number.reshape(part) for one in parts])
-        classes = [one.classes.flatten(0, -2) for one in parts if one.classes is not None]
+        classes = [one.classes.reshape(-1, one.classes.shape[-1]) for one in parts if one.classes is not None]
         same = len(classes) == count and len({one.shape for one in classes}) == 1
         return _as(value, Soft(number, torch.cat(classes).view(*number.shape, -1) if same else None))
 

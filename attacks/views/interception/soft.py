@@ -63,7 +63,7 @@ def spread(values: Tensor, batch: int) -> Tensor:
 def step(distance: Tensor, value: Tensor, batch: int, width: float) -> Tensor:
     """The truth `value` of `distance` > 0 as a number, with the gradient of a sigmoid as wide as `width` times the spread."""
     smooth = torch.sigmoid(distance / (width * spread(distance, batch)))
-    return with_identity_gradient(smooth, value.to(smooth.dtype))
+    return with_identity_gradient(smooth, value.detach().to(smooth.dtype))
 
 
 def equal(distance: Tensor, value: Tensor, batch: int, width: float) -> Tensor:

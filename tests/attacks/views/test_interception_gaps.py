@@ -92,6 +92,22 @@ def without_an_axis(x):
     return scores(torch.from_numpy(np.round(x[:, None].numpy(), 1).squeeze(1)))
 
 
+def into_another(x):
+    made = torch.empty(len(x), 6)
+    torch.round(x.detach() * 5, out=made)
+    return scores(made / 5)
+
+
+def quantised(x):
+    return scores(torch.quantize_per_tensor(x, 0.2, 0, torch.quint8).dequantize())
+
+
+def written(x):
+    return torch.tensor([[float(f"{value:.1f}") for value in row] for row in scores(x)])
+
+
+TABLE = torch.randn(5, 4, generator=GENERATOR)
+
 GAPS = {
     "a function of another shape": (lambda x: FalseLinear.apply(x, WEIGHT), scores),
     "a function without context": (lambda x: scores(FalseSquare.apply(x)[0]), lambda x: scores(x.square())),
@@ -105,6 +121,11 @@ GAPS = {
     "arrays row by row": (row_by_row, scores),
     "arrays without an axis": (without_an_axis, scores),
     "a number for each value": (number_by_number, scores),
+    "a text for each value": (written, scores),
+    "new_tensor": (lambda x: scores(x.new_tensor(np.round(x.detach().numpy(), 1))), scores),
+    "a tensor that is given as out": (into_another, scores),
+    "rounded division": (lambda x: scores(torch.div(x, 0.1, rounding_mode="floor") * 0.1), scores),
+    "quantised tensors": (quantised, scores),
 }
 
 
@@ -119,6 +140,7 @@ def gradient_of(function, mode=True):
     return value.detach(), torch.autograd.grad((value * WEIGHTS).sum(), x)[0]
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.parametrize("name", GAPS)
 def test_the_gradient_is_that_of_the_function_without_the_gap(name):
     function, twin = GAPS[name]
@@ -140,6 +162,16 @@ def test_a_hook_still_serves_the_gradients_that_the_model_takes_itself():
     wanted = model(x.clone())
     value, _ = gradient_of(model)
     assert torch.equal(value, wanted.detach())
+
+
+def test_labels_that_become_whole_numbers_one_by_one_keep_their_weights():
+    def model(x):
+        return functional.one_hot(torch.tensor([int(row.argmax()) for row in scores(x)]), 4).float()
+
+    value, found = gradient_of(model)
+    twin, wanted = gradient_of(lambda x: functional.one_hot(scores(x).argmax(1), 4).float())
+    assert torch.equal(value, twin)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_constant_is_not_taken_for_a_number_that_left():
@@ -210,3 +242,49 @@ def test_errors_of_the_model_itself_are_raised():
         Oracle(
             Function(lambda x: x.flatten(1) @ WEIGHT[1:]), ThreatModel("Linf", 0.1), slots, minimum_norm=False
         ).gradient(images, cw)
+
+
+@pytest.mark.parametrize(
+    ("function", "twin"),
+    [
+        (lambda x: torch.heaviside(scores(x), torch.tensor(0.5)), lambda x: (scores(x) > 0).float()),
+        (
+            lambda x: torch.stack([torch.count_nonzero(x > edge, dim=1) for edge in (0.2, 0.4, 0.6, 0.8)], 1).float(),
+            lambda x: torch.stack([(x > edge).sum(1) for edge in (0.2, 0.4, 0.6, 0.8)], 1).float(),
+        ),
+        (
+            lambda x: TABLE[: len(x)].gather(1, scores(x).argmax(1, keepdim=True)).expand(-1, 4),
+            lambda x: (functional.one_hot(scores(x).argmax(1), 4) * TABLE).sum(1, keepdim=True).expand(-1, 4),
+        ),
+    ],
+)
+def test_another_way_to_write_an_operation_has_the_same_gradient(function, twin):
+    value, found = gradient_of(function)
+    wanted_value, wanted = gradient_of(twin)
+    torch.testing.assert_close(value, wanted_value)
+    torch.testing.assert_close(found, wanted)
+    assert found.any(1).all()
+
+
+def test_an_assertion_about_the_image_hides_nothing_and_what_numbers_are_made_of_does():
+    def checked(x):
+        assert x.amin() >= 0
+        assert bool((x <= 1).all())
+        assert float(x.amax()) < 2
+        return scores(x)
+
+    def cut(x):
+        assert x.amin() >= 0
+        return scores(x * (x > 0.5))
+
+    def labels(x):
+        found = [int(row.argmax()) for row in scores(x)]
+        return torch.tensor([[float(label == one) for label in range(4)] for one in found])
+
+    names = []
+    for function in (checked, cut, labels):
+        x = IMAGES.clone().requires_grad_()
+        with InterceptionMode(len(x), record=True) as mode:
+            mode.output(function(x.clone()))
+        names.append(list(mode.seen.values()))
+    assert names == [[], ["gt"], ["argmax"]]
