@@ -35,8 +35,9 @@ class State(NamedTuple):
     x: Tensor
     margin: Tensor
     """float64, of `x`; infinite before the first query."""
-    gap: Tensor
-    """float64, the same in logarithms where the model answers with probabilities."""
+    own: Tensor
+    total: Tensor
+    """float64, the label's output at `x`, and the sum of all outputs."""
     drawn: Tensor
     """int64, the step of the first of the moves."""
     level: Tensor
@@ -90,7 +91,9 @@ class Square(Rule[State]):
         """Stripes or tiles; the first step evaluates them."""
         x = _stripes(oracle) if oracle.threat.norm == "Linf" else _tiles(oracle)
         unknown = torch.full(oracle.labels.shape, math.inf, dtype=torch.float64, device=x.device)
-        return State(x=x, margin=unknown, gap=unknown, drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
+        return State(
+            x=x, margin=unknown, own=unknown, total=unknown, drawn=oracle.step, **_moves(self._schedule(oracle), oracle)
+        )
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One query; the new point is kept if its margin is smaller."""
@@ -113,8 +116,13 @@ class Square(Rule[State]):
         reached = margin(logits, oracle.labels).to(torch.float64)
         better = reached < state.margin
         x = torch.where(per_image(better, new), new, state.x)
-        gap = torch.where(better, _gap(logits, reached, oracle.labels), state.gap)
-        return state._replace(x=x, margin=torch.where(better, reached, state.margin), gap=gap)
+        own = logits.gather(1, oracle.labels[:, None])[:, 0].to(torch.float64)
+        return state._replace(
+            x=x,
+            margin=torch.where(better, reached, state.margin),
+            own=torch.where(better, own, state.own),
+            total=torch.where(better, logits.sum(1, dtype=torch.float64), state.total),
+        )
 
     def last(self, state: State) -> None:
         """Every point is evaluated in its step."""
@@ -122,7 +130,9 @@ class Square(Rule[State]):
 
     def gap(self, state: State) -> Tensor:
         """The margin; in logarithms where the model answers with probabilities, of which the first doublings gain hardly any."""
-        return state.gap
+        other = state.own - state.margin
+        probable = ((state.total - 1).abs() < 1e-5) & (state.own <= 1) & (other >= 0)
+        return torch.where(probable, state.own.log() - other.log(), state.margin)
 
     def _schedule(self, oracle: Oracle) -> Schedule:
         clean, norm = oracle.clean, oracle.threat.norm
@@ -157,12 +167,6 @@ def _signs(words: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """±1 from the bits of `words` (…, k), (…, count)."""
     bit = torch.arange(count, device=words.device)
     return (2 * (words[..., bit // 32] >> bit % 32 & 1) - 1).to(dtype)
-
-
-def _gap(outputs: Tensor, reached: Tensor, labels: Tensor) -> Tensor:
-    """The margin (N,) of outputs (N, K), in logarithms for rows that are distributions; infinite for a probability of 1."""
-    probable = (outputs.amin(1) >= 0) & ((outputs.sum(1) - 1).abs() < 1e-5)
-    return torch.where(probable, margin(outputs.clamp_min(0).log(), labels).to(torch.float64), reached)
 
 
 def _stripes(oracle: Oracle) -> Tensor:

@@ -14,6 +14,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.square import Square
+from gauntlet.attacks.square import State as SquareState
 from solving import Recorder, assert_same, exact_distance, never, outcomes
 
 LINF = ThreatModel("Linf", 0.1)
@@ -128,3 +129,15 @@ def test_search_spends_less_on_what_cannot_be_broken_and_breaks_as_before_what_i
         if nearest > 1.5 * threat.eps:
             assert (one.forwards, other.forwards) == (400, 100)
     assert sum(one.adversarial is not None for one in given) >= 0.3 * len(given)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_the_gap_of_probabilities_is_the_margin_of_the_logits_behind_them(temperature):
+    logits = torch.tensor([[4.0, 1.0, -2.0], [0.5, 0.25, 0.0]], dtype=torch.float64)
+    nothing = torch.zeros(2)
+    gaps = {}
+    for name, outputs in {"scores": logits, "probabilities": (logits / temperature).softmax(1)}.items():
+        margin = outputs[:, 0] - outputs[:, 1]
+        state = SquareState(nothing, margin, outputs[:, 0], outputs.sum(1), *[nothing] * 6)
+        gaps[name] = Square().gap(state)
+    torch.testing.assert_close(gaps["probabilities"], gaps["scores"] / temperature)
