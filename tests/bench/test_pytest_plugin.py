@@ -142,28 +142,6 @@ def test_collecting_writes_nothing(user):
     assert not (user.path / "gauntlet-results").exists()
 
 
-def test_workers_share_the_store_and_the_leaderboard_is_right_where_warnings_are_errors_too(user):
-    arguments = (*MODEL, "--gauntlet-attacks=pgd(steps=3),pgd(steps=4),fgsm", "--gauntlet-out=shared", "-W", "error")
-    result = user.runpytest_subprocess("-n", "2", *arguments)
-    result.assert_outcomes(passed=3)
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["3 cells: 0 answered from the store*, 0 in error, 0 not run"])
-    assert "\n3 cells:" in result.stdout.str()
-    assert result.stdout.str().count("gauntlet leaderboard") == 1
-    assert len(list((user.path / "shared" / "store").rglob("*.parquet"))) == 3
-    shared = table(user, "shared")
-    assert shared["status"].tolist() == ["ok"]
-    report = (user.path / "shared" / "leaderboard.md").read_text(encoding="utf-8")
-    assert "-n 2 --gauntlet-model=model.py:build" in report
-    # Alone, on the same store: everything is there. Alone on another: the same figures.
-    alone = user.runpytest(*arguments)
-    alone.stdout.fnmatch_lines(["3 cells: 3 answered from the store*"])
-    assert table(user, "shared").equals(shared)
-    user.runpytest(*arguments, "--gauntlet-out=other")
-    costs = ["seconds", "peak_memory_mib"]
-    assert table(user, "other").drop(columns=costs).equals(shared.drop(columns=costs))
-
-
 # --- what fails -------------------------------------------------------------------------------------------------------
 
 

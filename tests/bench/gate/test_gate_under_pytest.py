@@ -14,6 +14,8 @@ import gauntlet.attacks.pgd
 import gauntlet.bench.gate.judge_run
 import gauntlet.bench.session.pytest_session
 import gauntlet.bench.test_cells  # noqa: F401
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 pytest_plugins = ["pytester"]
 
@@ -77,17 +79,14 @@ def properties(file):
     }
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_a_model_that_lost_robustness_fails_the_run_though_every_test_passed_and_the_junit_report_says_so(
-    user, tiny, workers
-):
-    change_model(user, tiny)
-    run = user.runpytest_subprocess if workers else user.runpytest
-    result = run(*workers, *OPTIONS, GATE, "--junitxml=report.xml")
+def lost(user, run, *arguments):
+    """A run that the gate fails though every test passes, by its results."""
+    result = run(*arguments, *OPTIONS, GATE, "--junitxml=report.xml")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["2 cells: * answered from the store*, 0 in error, 0 not run"])
     text = result.stdout.str()
-    assert text.count("gauntlet gate") == 1
+    assert text.count("gauntlet leaderboard") == text.count("gauntlet gate") == 1
     assert "regressed" in text.partition("gauntlet gate")[2].lower()
     found = properties(user.path / "report.xml")
     assert found.pop("gauntlet.gate.passed") == "false"
@@ -96,6 +95,26 @@ def test_a_model_that_lost_robustness_fails_the_run_though_every_test_passed_and
         "gauntlet.gate.model.build × none × pgd-10 Linf:0.1, seed 0",
     ]
     assert all(value.startswith("REGRESSED model.build") for value in found.values())
+    return read_leaderboard(user.path / "gauntlet-results" / "leaderboard.csv")
+
+
+def test_lost_robustness_fails_the_run_though_every_test_passed_with_and_without_workers_that_share_the_store(
+    user, tiny
+):
+    change_model(user, tiny)
+    alone = lost(user, user.runpytest)
+    shutil.rmtree(user.path / "gauntlet-results")
+    shared = lost(user, user.runpytest_subprocess, "-n", "2", "-W", "error")
+    # A block for each hundred samples of each cell.
+    assert len(list((user.path / "gauntlet-results" / "store").rglob("*.parquet"))) == 4
+    report = (user.path / "gauntlet-results" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "-n 2 -W error --gauntlet-model=model.py:build" in report
+    costs = ["seconds", "peak_memory_mib"]
+    assert shared.drop(columns=costs).equals(alone.drop(columns=costs))
+    # What the workers stored answers a run without them.
+    lost(user, user.runpytest)
+    assert len(list((user.path / "gauntlet-results" / "store").rglob("*.parquet"))) == 4
+    assert read_cells(user.path / "gauntlet-results" / "cells.csv")["cached"].all()
 
 
 @pytest.mark.slow
