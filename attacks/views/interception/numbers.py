@@ -12,7 +12,10 @@ from gauntlet.attacks.views.interception.soft import Soft, equal, spread, step, 
 
 _FOLLOWED = frozenset({"max", "min", "sort", "topk", "kthvalue", "median"})
 """Operations that keep a gradient of their values: what is made of their indices tells whether it is lost."""
-_SATURATING = frozenset({"softmax", "sigmoid", "tanh", "clamp", "clip", "hardtanh", "relu6", "clamp_min", "clamp_max"})
+_SATURATING = frozenset(
+    {"softmax", "sigmoid", "tanh", "clamp", "clip", "hardtanh", "relu6", "clamp_min", "clamp_max", "nan_to_num"}
+)
+LOGARITHMS = ("log", "log2", "log10")
 _FLAT = 1e-3
 """The slope below which an S-shaped function passes on nothing that attacks could follow."""
 
@@ -68,6 +71,16 @@ def normalised(call: Call) -> Result:
     return call.x if call.x.dim() == 2 else None
 
 
+def logarithm(call: Call) -> Result:
+    """The identity for distributions in rows, as for the softmax before: 1/p is infinite where a probability is rounded to 0."""
+    x = call.x
+    if x.dim() != 2:
+        return None
+    rows = ((x >= 0).all(1) & ((x.detach().sum(1) - 1).abs() < _FLAT))[:, None]
+    others: Tensor = getattr(torch, call.name)(torch.where(rows, 1.0, x))
+    return torch.where(rows, x, others)
+
+
 def saturated(call: Call) -> Result:
     """The identity for an S-shaped function at the end of a classifier, of (N, K); else the function as wide as its arguments."""
     x = call.x
@@ -80,6 +93,8 @@ def saturated(call: Call) -> Result:
 def hides(call: Call) -> bool:
     """Whether the operation takes the gradient from most of its arguments, as far as that depends on their values."""
     if call.name in _FOLLOWED:
+        return False
+    if call.name in LOGARITHMS:
         return False
     if call.name not in _SATURATING:
         return True

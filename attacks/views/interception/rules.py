@@ -15,6 +15,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("quantize_per_tensor", "quantize_per_channel", "quantize_per_tensor_dynamic"), numbers.quantised),
     **dict.fromkeys(("remainder", "fmod", "frac"), numbers.remaining),
     "softmax": numbers.normalised,
+    **dict.fromkeys(numbers.LOGARITHMS, numbers.logarithm),
+    "nan_to_num": numbers.clamped,
     **dict.fromkeys(("sigmoid", "tanh"), numbers.saturated),
     **dict.fromkeys(("clamp", "clip", "hardtanh", "relu6", "hardsigmoid", "clamp_min", "clamp_max"), numbers.clamped),
     **dict.fromkeys(("gt", "ge", "greater", "greater_equal"), numbers.greater(1.0)),

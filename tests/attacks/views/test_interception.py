@@ -108,6 +108,10 @@ def codes(x):
     return functional.one_hot(places, 4).float().flatten(1) @ CODES
 
 
+def logarithms(x):
+    return torch.nan_to_num((3000 * scores(x)).softmax(1).log(), neginf=-1e4).clamp(-30, 0)
+
+
 def neighbours(x):
     nearest = torch.cdist(x, EXAMPLES).topk(3, dim=1, largest=False).indices
     return functional.one_hot(THEIR_LABELS[nearest], 4).sum(1).float()
@@ -127,6 +131,7 @@ OPERATIONS = {
     "changes in place after detach": detached_and_changed,
     "an optimiser": moved_by_an_optimiser,
     "softmax of logits": lambda x: functional.softmax(scores(x), dim=1),
+    "logarithms of a saturated softmax": logarithms,
     "saturated clamp": lambda x: functional.hardtanh(100 * scores(x)),
     "comparison": lambda x: (scores(x) > 0).float(),
     "comparison in a product": lambda x: scores(x * (x > 0.3)),
@@ -193,6 +198,7 @@ def test_no_image_changes_the_gradient_of_another(name):
         ("comparison", lambda x: torch.sigmoid(scores(x))),
         ("comparison that is counted", lambda x: torch.sigmoid(9 * (x[:, :, None] - torch.linspace(0, 1, 4))).sum(1)),
         ("uint8", scores),
+        ("logarithms of a saturated softmax", scores),
         ("a function with a false gradient", lambda x: scores(2 * x)),
         ("one that was bound before", lambda x: scores(4 * x)),
         (
@@ -229,6 +235,13 @@ def test_smooth_operations_keep_their_gradient():
         (true,) = torch.autograd.grad((function(x) * torch.arange(1.0, 1 + value.shape[1]) ** 2).sum(), x)
         assert torch.equal(value, function(IMAGES))
         assert torch.equal(found, true)
+
+
+def test_logarithms_of_distributions_hide_no_gradient():
+    for factor, named in ((1, set()), (3000, {"softmax"})):
+        with InterceptionMode(len(IMAGES), record=True) as mode:
+            (factor * scores(IMAGES.clone().requires_grad_())).softmax(1).log()
+        assert set(mode.seen.values()) == named
 
 
 def test_everything_that_was_replaced_is_named_with_its_line_and_nothing_stays_patched():
