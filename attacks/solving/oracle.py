@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -15,7 +16,6 @@ from gauntlet.attacks.ops.norms import distance, limit, per_image
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.rounding import resolution
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.batch_size import is_out_of_memory
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage_conditions import nearness
 from gauntlet.attacks.views.backward_modes import INTERCEPTED, Backward, backward_mode
@@ -29,6 +29,10 @@ _ROOM = 8
 aims at."""
 
 
+_REFUSED = re.compile(
+    r"requires? grad|autograd|automatic differentiation|saved for backward|inference tensor|graph leaves", re.I
+)
+"""How torch says that an operation takes no tensor that needs a gradient; any other error is the model's own."""
 NO_GRADIENT = (
     "no gradient reaches the input: the model (or a defense inside it) detaches it or is not differentiable. Register that part "
     "as a defense that is not differentiable, so that it is attacked by BPDA, or use adaptive, or a black-box attack such as "
@@ -189,7 +193,7 @@ class Oracle:
                 # A copy, since the model may change its input in place, which is not allowed for the point itself.
                 return completed(self._forward(x if self.backward == "true" else x.clone()))
         except (RuntimeError, TypeError) as error:
-            if is_out_of_memory(error):
+            if not _REFUSED.search(str(error)):
                 raise
         with torch.no_grad():
             return self._forward(x.detach())

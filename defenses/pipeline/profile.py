@@ -140,6 +140,8 @@ def kind_of_outputs(outputs: Tensor) -> Outputs:
 
 def are_probabilities(outputs: Tensor) -> bool:
     """Whether every row of the outputs (N, K) is a distribution, by the rule of AutoAttack's checks (Croce and Hein 2020)."""
+    if not outputs.numel():
+        return False
     bounded = bool(outputs.max() < 1 + 1e-5) and bool(outputs.min() > -1e-5)
     return bounded and bool(((outputs.sum(1) - 1).abs() < 1e-5).all())
 

@@ -21,3 +21,8 @@ KINDS = {
 def test_classes_that_take_no_part_do_not_change_the_kind(kind):
     assert kind_of_outputs(KINDS[kind]) == kind
     assert kind_of_outputs(functional.pad(KINDS[kind], (2, 10), value=-torch.inf)) == kind
+
+
+def test_outputs_that_are_no_numbers_are_scores_as_far_as_anybody_can_tell():
+    assert kind_of_outputs(torch.full((4, 3), torch.nan)) == "scores"
+    assert kind_of_outputs(torch.full((4, 3), -torch.inf)) == "scores"

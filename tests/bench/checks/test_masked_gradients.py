@@ -100,7 +100,8 @@ def test_a_finding_that_fires_says_what_to_do_and_names_figures_and_samples():
     assert "digits/" in flag.samples[0]
     assert "--attacks adaptive" in flag.message
     assert flag.stands(["white-box"])
-    assert not flag.stands(["bpda", "black-box"])
+    assert flag.stands(["bpda", "black-box"])
+    assert not flag.stands(["bpda", "black-box", EVIDENCE])
 
 
 def test_behind_a_declared_defense_only_transfer_as_well_lifts_the_block():

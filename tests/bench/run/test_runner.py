@@ -310,7 +310,7 @@ def test_blocks_finished_before_a_failure_are_kept_and_not_run_again(faulty, tin
     options = {"model": ["faulty.py:build"], "batch_size": 20}
     run(**options)
     calls = int((faulty.parent / "calls.txt").read_text())
-    faulty.write_text(f"raise {int(1.8 * calls)}")
+    faulty.write_text(f"raise {int(1.9 * calls)}")
     _, (result,) = run(**options, out="again")
     assert result.error is not None
     assert [len(block.samples) for block in result.blocks] == [100]

@@ -348,7 +348,8 @@ def test_a_folder_of_one_run_and_a_results_folder_can_both_be_given(here, call):
     assert call("compare", run).returncode == 0
 
 
-def test_the_comparison_is_written_to_a_file(here, call, tmp_path):
+def test_the_comparison_is_written_to_a_file(here, call, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))  # That of files.
     for form in ("text", "markdown", "csv", "json"):
         out = tmp_path / "new" / form
         done = call("compare", "both", f"--format={form}", f"--out={out}")
