@@ -75,8 +75,11 @@ def incomplete_optimisation(subject: Subject) -> Finding:
     )
 
 
-def random_noise(subject: Subject) -> Finding:
-    """10,000 random points in the ball break no sample that the attack left (Carlini et al. 2019)."""
+def random_noise(subject: Subject, most: int | None = None) -> Finding:
+    """10,000 random points in the ball break no sample that the attack left (Carlini et al. 2019).
+
+    `most`: number of points of all samples together, if there is a limit.
+    """
     name, few = "random-noise", subject.few(_NOISE_SAMPLES).right
     if subject.attack is None or not len(few.labels):
         return not_applicable(name, NO_ATTACK)
@@ -84,6 +87,8 @@ def random_noise(subject: Subject) -> Finding:
     rows = left.nonzero().squeeze(1)
     rest = few.of(rows)
     draws = NOISE_DRAWS_SLOW if subject.slow else NOISE_DRAWS
+    if most is not None:
+        draws = min(draws, most // max(1, len(rows)))
     broken = torch.zeros_like(rest.labels, dtype=torch.bool)
     if len(rows):
         broken = _broken_by_noise(rest, draws)

@@ -2,12 +2,12 @@
 
 That stages of some name were run is effort. So where a cheap check fires, or the outputs are labels or votes, the attack is put
 to three tests on the first samples of this pipeline: in the whole box it must break everything, it must find the examples that
-are planted in the balls (Zimmermann et al. 2022, arXiv 2206.13991), and 10,000 random points must break none of the samples that
+are planted in the balls (Zimmermann et al. 2022, arXiv 2206.13991), and random points must break none of the samples that
 it left (Carlini et al. 2019, arXiv 1902.06705). Where nothing can be planted, a view that falls and carries over takes its place
 (`gauntlet.bench.checks.carry_over`), else a search by decisions that breaks nothing more
 (`gauntlet.leaderboard.rows.evidence`). The pipeline is attacked in float32, whatever form of it a run attacks.
 
-Of 10,000 random points a randomised pipeline loses some by the luck of its draws: they say nothing there. Nor does a search for
+Of many random points a randomised pipeline loses some by the luck of its draws: they say nothing there. Nor does a search for
 planted examples say more of randomness than that it was averaged over.
 """
 
@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gauntlet.bench.checks.carry_over import carried_over
-from gauntlet.bench.checks.catalog import CHECKS, run_check
+from gauntlet.bench.checks.catalog import CHECKS, Check, run_check
+from gauntlet.bench.checks.effort import random_noise
 from gauntlet.bench.checks.subject import Finding, Subject
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.leaderboard.results.record import EVIDENCE, Flag
@@ -26,6 +27,10 @@ UNBOUNDED, PLANTED, NOISE = "unbounded-attack", "planted-example", "random-noise
 TESTS = (UNBOUNDED, PLANTED, NOISE)
 SAMPLES = 32
 """Number of samples that are tested; 8 of slow defenses."""
+AROUND = 16
+"""Of these, the number of samples around which random points are tried, where the attack leaves them."""
+POINTS = 20_000
+"""Number of random points around all samples together: 10,000 around each would cost more than the attack where many stand."""
 _RANDOMNESS = frozenset({"eot"})
 """What answers a flag about randomness alone, which is no question of gradients."""
 
@@ -45,10 +50,16 @@ def gather(subject: Subject) -> list[Finding]:
     """The findings of the tests on the subject's attack, and of the views where no example can be planted."""
     few = subject.few(SAMPLES)
     names = TESTS[:2] if subject.randomised else TESTS
-    findings = [run_check(check, few) for check in CHECKS if check.name in names]
+    findings = [run_check(_bounded(check), few) for check in CHECKS if check.name in names]
     if any(finding.check == PLANTED and finding.result == "not applicable" for finding in findings):
         findings += carried_over(few)
     return findings
+
+
+def _bounded(check: Check) -> Check:
+    if check.name != NOISE:
+        return check
+    return replace(check, run=lambda subject: random_noise(subject.few(AROUND), POINTS))
 
 
 def with_evidence(flags: Sequence[Flag], findings: Sequence[Finding]) -> tuple[Flag, ...]:

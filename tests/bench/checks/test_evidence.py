@@ -11,6 +11,7 @@ from torch import nn
 
 import gauntlet
 from builders import Wrapped
+from gauntlet.attacks.fgsm import FGSM
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.bench.checks.carry_over import carried_over
@@ -73,6 +74,24 @@ def test_what_the_tests_found_is_in_the_flags_that_ask_for_it():
     assert asking == replace(BLOCK, evidence=figures)
     assert warning == replace(WARNING, evidence=figures)
     assert random == RANDOM
+
+
+def test_random_points_have_a_limit_over_all_samples_that_an_attack_left(monkeypatch):
+    monkeypatch.setattr("gauntlet.bench.checks.evidence.POINTS", 60)
+    model = gauntlet.load_model("cnn.trades_digits").module
+    data = gauntlet.load_data("digits", samples="16")
+    attack = NativeExecutable.of(FGSM())
+    subject = Subject(
+        DefendedModel(model, differentiable=True, randomised=False),
+        data.images[:],
+        data.labels,
+        data.ids,
+        ThreatModel("Linf", 0.15),
+        attack=attack,
+    )
+    figures = dict(next(finding for finding in gather(subject) if finding.check == "random-noise").evidence)
+    assert figures["standing"] > 6
+    assert figures["draws"] == 60 // figures["standing"]
 
 
 @pytest.mark.parametrize(("randomised", "tests"), [(False, list(TESTS)), (True, list(TESTS[:2]))])
