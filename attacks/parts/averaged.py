@@ -12,10 +12,11 @@ from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.several_draws import drawn_logits
+from gauntlet.attacks.solving.wrapped_rule import WrappedRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Averaged(Rule[Any]):
+class Averaged(WrappedRule):
     """A rule that uses logits alone, shown the mean outputs of `eot` draws, which are the same at every point of a slot.
 
     Of labels, means are shares of votes. With fresh draws a search would keep the points that were lucky, and stand still. A
@@ -30,31 +31,6 @@ class Averaged(Rule[Any]):
     def __post_init__(self) -> None:
         whole_number("eot", self.eot, 1)
 
-    @property
-    def version(self) -> int:  # type: ignore[override]
-        """That of the rule."""
-        return self.rule.version
-
-    @property
-    def leaves_ball(self) -> bool:  # type: ignore[override]
-        """That of the rule."""
-        return self.rule.leaves_ball
-
-    @property
-    def uses_ends(self) -> bool:  # type: ignore[override]
-        """That of the rule."""
-        return self.rule.uses_ends
-
-    @property
-    def budget(self) -> int:
-        """That of the rule."""
-        return self.rule.budget
-
-    @property
-    def total_restarts(self) -> int:
-        """That of the rule."""
-        return self.rule.total_restarts
-
     def start(self, oracle: Oracle) -> Any:
         """The rule's, on the mean of the draws."""
         return self.rule.start(cast("Oracle", _MeanOracle(oracle, self.eot)))
@@ -62,18 +38,6 @@ class Averaged(Rule[Any]):
     def step(self, state: Any, oracle: Oracle) -> Any:
         """The rule's, on the mean of the draws."""
         return self.rule.step(state, cast("Oracle", _MeanOracle(oracle, self.eot)))
-
-    def last(self, state: Any) -> Tensor | None:
-        """The rule's."""
-        return self.rule.last(state)
-
-    def finished(self, state: Any) -> Tensor | None:
-        """The rule's."""
-        return self.rule.finished(state)
-
-    def gap(self, state: Any) -> Tensor | None:
-        """The rule's."""
-        return self.rule.gap(state)
 
 
 class _MeanOracle:

@@ -52,7 +52,7 @@ class Meter:
 
 def halved(batch_size: int, error: RuntimeError, meter: Meter) -> int:
     """Half the batch size if `error` means that memory ran out. Raises any other error again, and that of a single image."""
-    if batch_size == 1 or not is_out_of_memory(error):
+    if batch_size == 1 or not _is_out_of_memory(error):
         raise error
     meter.halved += 1
     return batch_size // 2
@@ -71,7 +71,7 @@ def run_in_batches(run: Callable[[slice], Tensor], count: int, batch_size: int, 
     return torch.cat(parts), batch_size
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     """Whether `error` means that memory ran out."""
     # torch has an exception class for GPUs only; on a CPU the text is all there is.
     if isinstance(error, torch.cuda.OutOfMemoryError):

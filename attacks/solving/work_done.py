@@ -36,8 +36,7 @@ class StageTally:
 class WorkDone:
     """Reports the share of the work that is done, in 0..1.
 
-    A sample in a stage is expected to take the steps that standing samples took, or those of
-    `Stage.steps_expected`, until it is broken; a
+    A sample in a stage is expected to take the steps that standing samples took, or `Stage.steps_expected`, until it is broken; a
     waiting sample is broken as often as those that have started, and meets conditions as often as those before.
     """
 

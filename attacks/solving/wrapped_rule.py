@@ -1,4 +1,4 @@
-"""A rule around another rule, to watch it."""
+"""A rule around another rule, to watch it or to show it another oracle."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from gauntlet.attacks.solving.rule import Rule
 
 
 class WrappedRule(Rule[Any]):
-    """Passes every call on to `rule`; subclasses override what they watch."""
+    """Passes every call on to `rule`; subclasses override what they watch or change."""
 
     def __init__(self, rule: Rule[Any]) -> None:
         """Wraps `rule`."""
         self.rule = rule
-        self.leaves_ball = rule.leaves_ball  # type: ignore[misc]
-        self.uses_ends = rule.uses_ends  # type: ignore[misc]
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.version
+
+    @property
+    def leaves_ball(self) -> bool:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.leaves_ball
+
+    @property
+    def uses_ends(self) -> bool:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.uses_ends
 
     @property
     def budget(self) -> int:
@@ -38,7 +51,8 @@ class WrappedRule(Rule[Any]):
     def for_classes(self, classes: int) -> Self:
         """The same around the rule for that many classes."""
         other = copy.copy(self)
-        other.rule = self.rule.for_classes(classes)
+        # Subclasses may be frozen dataclasses.
+        object.__setattr__(other, "rule", self.rule.for_classes(classes))
         return other
 
     def start(self, oracle: Oracle) -> Any:

@@ -22,9 +22,8 @@ from gauntlet.bench.checks.effort import random_noise
 from gauntlet.bench.checks.subject import Finding, Subject
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.leaderboard.results.record import EVIDENCE, Flag
+from gauntlet.leaderboard.rows.evidence import NOISE, PLANTED, TESTS
 
-UNBOUNDED, PLANTED, NOISE = "unbounded-attack", "planted-example", "random-noise"
-TESTS = (UNBOUNDED, PLANTED, NOISE)
 SAMPLES = 32
 """Number of samples that are tested; 8 of slow defenses."""
 AROUND = 16
@@ -49,7 +48,7 @@ def is_tested(subject: Subject, flags: Sequence[Flag]) -> bool:
 def gather(subject: Subject) -> list[Finding]:
     """The findings of the tests on the subject's attack, and of the views where no example can be planted."""
     few = subject.few(SAMPLES)
-    names = TESTS[:2] if subject.randomised else TESTS
+    names = TESTS if not subject.randomised else tuple(test for test in TESTS if test != NOISE)
     findings = [run_check(_bounded(check), few) for check in CHECKS if check.name in names]
     if any(finding.check == PLANTED and finding.result == "not applicable" for finding in findings):
         findings += carried_over(few)

@@ -71,6 +71,7 @@ def execute(options: Mapping[str, Any]) -> int:
     engine = _engine(config)
     failed, unmet = [], []
     with _interrupted(engine):
+        engine.begin()
         for cell, tell in _progress(engine, engine.run.plan.cells):
             engine.worker.watch = tell.work
             result = engine.cell(cell, tell.advance)
@@ -101,6 +102,7 @@ def _execute_early(config: Config, gate: Gate) -> int:
     engine = _engine(config)
     failed = []
     with _interrupted(engine):
+        engine.begin()
         for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
             found = early_cell(engine, cell, early, tell.advance)
             if isinstance(found, Trace):
@@ -127,17 +129,15 @@ def _interrupted(engine: Engine) -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-def _engine(config: Config, *, dry: bool = False) -> Engine:
+def _engine(config: Config) -> Engine:
+    """The engine of the plan, which has not begun to write."""
     from gauntlet.bench.planning.plan import make_plan
     from gauntlet.bench.run.engine import Engine
 
     plan = make_plan(config)
     for reason in plan.skipped:
         click.echo(f"not planned: {reason}", err=True)
-    engine = Engine(plan, config, dry=True)
-    if not dry:
-        engine.begin()
-    return engine
+    return Engine(plan, config, dry=True)
 
 
 def _judge(engine: Engine, gate: Gate) -> int:
@@ -237,7 +237,7 @@ def show_plan(options: Mapping[str, Any]) -> int:
     from gauntlet.bench.run.estimate import estimate
     from gauntlet.leaderboard.results.escape import visible
 
-    engine = _engine(load_config(options, folder=Path.cwd(), file=options.get("config")), dry=True)
+    engine = _engine(load_config(options, folder=Path.cwd(), file=options.get("config")))
     total, unknown, broken = 0.0, 0, 0
     for one in estimate(engine):
         if one.error:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from gauntlet.bench.checks.carry_over import carried_over
 from gauntlet.bench.checks.catalog import flags, run_checks
-from gauntlet.bench.checks.evidence import PLANTED, SAMPLES, TESTS, gather, is_tested, with_evidence
+from gauntlet.bench.checks.evidence import SAMPLES, gather, is_tested, with_evidence
 from gauntlet.bench.checks.subject import Finding, Subject
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.prepare.cache_key import digest
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import EVIDENCE, Flag
+from gauntlet.leaderboard.rows.evidence import PLANTED, TESTS
 
 Known = Callable[[str, Callable[[], Measurement]], Measurement]
 """A measurement by its name: stored, remembered, or taken now by the function."""

@@ -20,7 +20,7 @@ from gauntlet.bench.executors.executable import RunSettings
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
-from gauntlet.bench.run.run_folder import Run, start_run
+from gauntlet.bench.run.run_folder import Run, planned_run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.work import Worker
@@ -70,8 +70,7 @@ class Engine:
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
-        run = Run(config.out, config.out, plan, context, config.plugins)
-        self.run = run if dry else start_run(config.out, plan, context, config.plugins)
+        self.run = (planned_run if dry else start_run)(config.out, plan, context, config.plugins)
 
     def begin(self) -> None:
         """Start to write. If all cells have the same model and data, these are loaded first.

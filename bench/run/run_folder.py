@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.planning.plan import Plan
@@ -124,19 +125,27 @@ class Run:
 
 def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
     """Write the plan into `root` and make it the latest run there. Raises StoreError."""
-    cells = [cell_fields(cell) for cell in plan.cells]
-    digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root / "runs" / digest
+    run = planned_run(root, plan, context, plugins)
     record = {
         "schema": SCHEMA_VERSION,
-        "cells": cells,
+        "cells": _fields(plan),
         "skipped": plan.skipped,
         "context": dataclasses.asdict(context),
         "plugins": plugins,
     }
-    replace_text(folder / "run.json", json.dumps(record, indent=1))
-    replace_text(root / _LATEST, json.dumps({"run": digest}))
-    return Run(root, folder, plan, context, plugins)
+    replace_text(run.folder / "run.json", json.dumps(record, indent=1))
+    replace_text(root / _LATEST, json.dumps({"run": run.folder.name}))
+    return run
+
+
+def planned_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
+    """The run of that plan, of which nothing need be written yet: its folder follows from its cells."""
+    digest = hashlib.sha256(json.dumps(_fields(plan), sort_keys=True).encode()).hexdigest()[:16]
+    return Run(root, root / "runs" / digest, plan, context, plugins)
+
+
+def _fields(plan: Plan) -> list[dict[str, Any]]:
+    return [cell_fields(cell) for cell in plan.cells]
 
 
 def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:

@@ -15,8 +15,8 @@ from gauntlet.leaderboard.results.record import CellResult, Flag
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 DECISIONS = "decision-based"
-PLANTED, CARRIED = "planted-example", "carried over"
-TESTS = ("unbounded-attack", PLANTED, "random-noise")
+UNBOUNDED, PLANTED, NOISE, CARRIED = "unbounded-attack", "planted-example", "random-noise", "carried over"
+TESTS = (UNBOUNDED, PLANTED, NOISE)
 """The tests of an attack, each the name of the flag that it raises if it fails."""
 LAST = 100
 """Number of samples that a search by decisions has to leave without a success."""
@@ -82,9 +82,9 @@ def describe_evidence(flag: Flag) -> str:
             parts.append(
                 f"the attack finds {found['planted'] - found['missed']} of {found['planted']} planted examples"
             )
-        elif test == "unbounded-attack":
+        elif test == UNBOUNDED:
             parts.append(f"the attack breaks {found['samples']} of {found['samples']} samples in the whole box")
-        elif test == "random-noise":
+        elif test == NOISE:
             parts.append(
                 f"{found['draws']:,} random points break none of {found['standing']} samples that it left"
                 if found["standing"]
