@@ -30,6 +30,11 @@ class Averaged(WrappedRule):
 
     def __post_init__(self) -> None:
         whole_number("eot", self.eot, 1)
+        if self.rule.minimum_norm:
+            raise ValueError(
+                f"rule={self.rule!r} seeks the smallest perturbation, which a mean of draws does not say: give a rule that stays "
+                "in the ball, such as square"
+            )
 
     def start(self, oracle: Oracle) -> Any:
         """The rule's, on the mean of the draws."""

@@ -192,7 +192,7 @@ class Oracle:
             with backward_mode(self.backward, len(x)) as completed:
                 # A copy, since the model may change its input in place, which is not allowed for the point itself.
                 return completed(self._forward(x if self.backward == "true" else x.clone()))
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:  # torch.Tensor.numpy raises RuntimeError, numpy.from_dlpack BufferError.
             if not _REFUSED.search(str(error)):
                 raise
         with torch.no_grad():

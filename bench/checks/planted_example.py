@@ -215,7 +215,7 @@ def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
     def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         calls.append((layer, tuple(given[0].shape), tuple(output.shape)))
 
-    linear = [module for module in subject.pipeline.modules() if isinstance(module, nn.Linear)]
+    linear = [module for module in subject.pipeline.modules() if _plain(module)]
     handles = [module.register_forward_hook(note) for module in linear]
     try:
         subject.pipeline(subject.images)
@@ -233,6 +233,12 @@ def _last_layer(subject: Subject, outputs: Tensor) -> tuple[nn.Module, int]:
             "No linear layer outputs the classes: nothing can be planted without replacing what is tested."
         )
     return twin, classes
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is a linear layer and nothing else: replacing one that does more would remove what hides the gradient."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and not hooks
 
 
 def _features(subject: Subject, layer: nn.Module, points: Tensor) -> Tensor:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import EVIDENCE, CellResult, Flag, Record
-from gauntlet.leaderboard.rows.evidence import CARRIED, DECISIONS, PLANTED, LastSearch, last_search, passed_tests
+from gauntlet.leaderboard.rows.evidence import (
+    CARRIED,
+    DECISIONS,
+    LEAST_QUERIES,
+    PLANTED,
+    LastSearch,
+    last_search,
+    passed_tests,
+)
 from gauntlet.leaderboard.rows.worst_case import WorstCase
 
 
@@ -67,7 +75,8 @@ def _lifted(flag: Flag, found: Answers) -> Flag:
 
 
 def _faced(block: Record) -> Iterator[tuple[str, set[str]]]:
-    """The techniques that each sample of a block faced. An attack without stages faces samples on which it spends passes.
+    """The techniques that each sample of a block faced. An attack without stages faces samples on which it spends passes:
+    a search as many as `LEAST_QUERIES`, other techniques any.
 
     A sample of a randomised model may stand by the draws that score it although a stage broke it: it counts as if it had faced
     the stages after that one too, since no attack could have gone on.
@@ -76,7 +85,9 @@ def _faced(block: Record) -> Iterator[tuple[str, set[str]]]:
     whole = set().union(*(technique.split("+") for technique in by_stage.values()))
     spent = (samples.forwards + samples.backwards).tolist()
     for row, name in enumerate(samples.id.tolist()):
-        if not samples.faced or (samples.stage and samples.stage[row]):
+        if not samples.faced:
+            yield name, {technique for technique in whole if spent[row] >= LEAST_QUERIES.get(technique, 1)}
+        elif samples.stage and samples.stage[row]:
             yield name, whole if spent[row] else set()
         else:
             stages = samples.faced[row].split()

@@ -7,8 +7,9 @@ or none of all of them, if they are fewer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult, Flag
@@ -20,6 +21,8 @@ TESTS = (UNBOUNDED, PLANTED, NOISE)
 """The tests of an attack, each the name of the flag that it raises if it fails."""
 LAST = 100
 """Number of samples that a search by decisions has to leave without a success."""
+LEAST_QUERIES: Mapping[str, int] = MappingProxyType({"black-box": 300, DECISIONS: 1000})
+"""Passes on a sample below which a search that is an attack of its own is a probe, and answers nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def last_search(finished: Sequence[CellResult]) -> LastSearch | None:
         searching = [stage for stage, technique in by_stage.items() if DECISIONS in technique]
         spent = (samples.forwards + samples.backwards).tolist()
         for row, name in enumerate(samples.id.tolist()):
-            faced = set(samples.faced[row].split()) if samples.faced else {""} if spent[row] else set()
+            alone = {""} if spent[row] >= LEAST_QUERIES[DECISIONS] else set()
+            faced = set(samples.faced[row].split()) if samples.faced else alone
             if faced.intersection(searching):
                 tried.append(name)
         for row in (samples.correct & ~samples.robust).nonzero()[0].tolist():

@@ -9,6 +9,7 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
+from gauntlet.attacks.deepfool import DeepFool
 from gauntlet.attacks.expectation import ExpectedMargin, draws_for_noise, expectation_stages, near_the_boundary
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.random import active_draws, sample_keys
@@ -201,3 +202,8 @@ def test_search_by_decisions_joins_where_a_randomised_pipeline_has_no_gradient_a
     assert "decisions" in labels(masked=True)
     assert "decisions" not in labels(masked=True, noise=1.0)
     assert "decisions" not in labels(noise=1.0)
+
+
+def test_the_mean_of_draws_takes_no_rule_that_seeks_the_smallest_perturbation():
+    with pytest.raises(ValueError, match="smallest perturbation"):
+        Averaged(rule=DeepFool())

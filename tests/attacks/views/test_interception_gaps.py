@@ -220,10 +220,11 @@ def test_the_patches_of_hooks_end_with_the_pass():
     assert (nn.Module._get_backward_hooks, nn.Module._get_backward_pre_hooks) == before
 
 
-def test_an_attack_sees_no_gradient_where_the_model_only_takes_images_that_need_none():
+@pytest.mark.parametrize("to_array", [torch.Tensor.numpy, np.from_dlpack, np.asarray])
+def test_an_attack_sees_no_gradient_where_the_model_only_takes_images_that_need_none(to_array):
     class Outside(nn.Module):
         def forward(self, x):
-            return torch.from_numpy(x.flatten(1).numpy() @ WEIGHT.numpy())
+            return torch.from_numpy(to_array(x.flatten(1)) @ WEIGHT.numpy())
 
     images, labels = IMAGES[:, None, None], torch.zeros(5, dtype=torch.int64)
     slots = new_slots(labels, images, labels, labels, scores(IMAGES), labels, labels)

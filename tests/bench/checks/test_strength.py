@@ -160,6 +160,36 @@ def test_in_a_network_without_linear_layers_an_example_can_be_hidden_only_behind
     assert planted.planted_example(replace(one, pipeline=bare)).result == "not applicable"
 
 
+class FalseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.zeros_like(gradient)
+
+
+class FalseHead(nn.Linear):
+    def forward(self, x):
+        return FalseGradient.apply(super().forward(x))
+
+
+@pytest.mark.parametrize("mask", ["subclass", "hook", "none"])
+def test_a_head_that_does_more_than_a_linear_layer_is_not_replaced(mask):
+    head = (FalseHead if mask == "subclass" else nn.Linear)(64, 10)
+    if mask == "hook":
+        head.register_forward_hook(lambda module, given, output: FalseGradient.apply(output))
+    model = nn.Sequential(nn.Flatten(), head).eval()
+    data = gauntlet.load_data("digits")
+    images = data.images[:24]
+    pipeline = DefendedModel(model, differentiable=True, randomised=False).eval()
+    labels = pipeline(images).argmax(1)
+    one = Subject(pipeline, images, labels, list(data.ids[:24]), LINF, attack=executable(PGD(loss="cw")))
+    found = planted.planted_example(one).result
+    assert (found == "not applicable") == (mask != "none")
+
+
 def test_an_attack_without_a_setting_to_double_has_neither_converged_nor_not():
     found = effort.converged(subject("cnn.standard_digits", FGSM(), count=8))
     assert found.result == "not applicable"

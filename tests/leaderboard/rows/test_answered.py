@@ -54,10 +54,22 @@ def test_a_stage_that_every_standing_sample_faced_lifts_the_block():
 def test_an_attack_of_its_own_answers_for_a_cascade_if_it_spent_passes_on_every_standing_sample():
     cascade = result(bits(4, 2), cell_info(techniques=STAGES), flags=[FLAG], faced=["margin probe"] * 4)
     search = cell_info(attack="square", attack_spec="square: …", techniques={"": "black-box"})
-    (made,) = build_rows([cascade, result(bits(4, 3), search)])
+    (made,) = build_rows([cascade, result(bits(4, 3), search, forwards=[300] * 4)])
     assert made.rank == 1
-    (made,) = build_rows([cascade, result(bits(4, 3), search, forwards=[9, 0, 9, 9], backwards=[0] * 4)])
-    assert made.rank is None
+    # Neither without passes nor with so few that it was a probe.
+    for fewest in (0, 299):
+        passes = {"forwards": [300, fewest, 300, 300], "backwards": [0] * 4}
+        (made,) = build_rows([cascade, result(bits(4, 3), search, **passes)])
+        assert made.rank is None
+
+
+@pytest.mark.parametrize(("queries", "lifts"), [(1, False), (999, False), (1000, True)])
+def test_a_search_by_decisions_of_its_own_is_evidence_from_a_thousand_queries_on(queries, lifts):
+    flag = replace(FLAG, needs=("black-box", "decision-based", EVIDENCE))
+    cascade = result(bits(4, 2), cell_info(techniques=STAGES), flags=[flag], faced=["margin probe wide"] * 4)
+    search = cell_info(attack="hop_skip_jump", attack_spec="hop_skip_jump", techniques={"": "decision-based"})
+    (made,) = build_rows([cascade, result(bits(4, 3), search, forwards=[queries] * 4, backwards=[0] * 4)])
+    assert (made.rank == 1) == lifts
 
 
 def test_nothing_is_answered_by_a_cell_that_is_not_finished():

@@ -151,7 +151,10 @@ def test_a_randomised_row_has_no_rank_with_or_without_its_flag():
 def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(techniques, missing):
     flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
     table = build_rows(
-        [result(bits(20, 10), cell_info(attack=way, techniques={"": way}), flags=[flag]) for way in techniques]
+        [
+            result(bits(20, 10), cell_info(attack=way, techniques={"": way}), flags=[flag], forwards=[300] * 20)
+            for way in techniques
+        ]
     )
     (reason,) = unrank_reasons(table[0])
     asked = reason.partition("needs attacks by ")[2]
@@ -162,8 +165,9 @@ def test_a_blocked_row_says_in_which_ways_it_must_still_be_attacked(techniques, 
 def test_a_blocked_row_is_ranked_once_it_has_been_attacked_in_all_ways():
     flag = Flag("non-differentiable-defense", "block", "Not differentiable.", needs=("bpda", "black-box", "transfer"))
     cells = [cell_info(attack=way, techniques={"": way}) for way in ("bpda", "black-box", "transfer")]
-    assert build_rows([result(bits(20, 10), cell, flags=[flag]) for cell in cells])[0].rank == 1
-    unfinished = [result(bits(20, 10), cell, flags=[flag], expected=20 + (cell is cells[2])) for cell in cells]
+    passes = {"flags": [flag], "forwards": [300] * 20}
+    assert build_rows([result(bits(20, 10), cell, **passes) for cell in cells])[0].rank == 1
+    unfinished = [result(bits(20, 10), cell, expected=20 + (cell is cells[2]), **passes) for cell in cells]
     assert "transfer" in " ".join(build_rows(unfinished)[0].unranked)
 
 
