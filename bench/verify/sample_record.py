@@ -12,15 +12,20 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Outcome
-from gauntlet.bench.verify.verifier import Measurement, Verifier
+from gauntlet.bench.verify.measurement import Measurement, unrepeated
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import Flag, Samples
 
 _MASKED = 0.05
 """Smallest share of a block's attacked samples that is reported as masked gradients."""
 
 
-class VerificationError(RuntimeError):
-    """A counted success fails when it is measured again; the result is not stored."""
+_BATCH_DEPENDENT = Flag(
+    "batch-dependent",
+    "block",
+    "a success held in a batch and failed alone, by a margin far beyond rounding: the model's answers depend on the other images "
+    "of the batch, so that no figure holds for an image as such. Make each answer depend on its image alone",
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ def examine_clean(verify: Verifier) -> CleanEvaluation:
     """
     every = torch.arange(len(verify.labels), device=verify.labels.device)
     measured = verify.measure(verify.images, every)
+    if measured.logits is not None:
+        verify.calibrate(measured.logits)
     attacked = measured.prediction.to(verify.labels.device) == verify.labels
     if verify.threat.target:
         attacked = attacked & (verify.targets() != verify.labels)
@@ -58,10 +65,11 @@ def block_record(
 ) -> tuple[Samples, tuple[Flag, ...]]:
     """The recorded samples at `place` of the verifier's samples, from the outcomes of the attacked samples, and their flags.
 
-    `by_batch`: the model's answers depend on the batch, so that successes that fail when they are measured together do not
-    count. Of other models they are an error: raises VerificationError.
+    `by_batch`: the model's answers depend on the batch, so that successes that fail alone, or when they are measured together, do
+    not count; the same holds once an audited success shows it. Of other models they are an error: raises VerificationError.
     """
-    if by_batch:
+    audited = verify.depends and not by_batch
+    if by_batch or audited:
         outcomes = _held_together(verify, outcomes)
     rows = slice(place.start, place.stop)
     broken = [outcome for outcome in outcomes if outcome.adversarial is not None]
@@ -84,7 +92,7 @@ def block_record(
     if broken:
         points = torch.stack([outcome.adversarial for outcome in broken if outcome.adversarial is not None])
         samples = torch.tensor([outcome.sample for outcome in broken], device=verify.labels.device)
-        again = verify.measure(points, samples)
+        again = verify.recorded(points, samples)
         _confirm(verify, again, points, samples)
         prediction[local], margin[local], distance[local] = again.prediction, again.margin, again.distance
         within = (again.distance <= limit(threat)).numpy()
@@ -109,16 +117,16 @@ def block_record(
         stage=tuple(stages) if any(stages) else (),
         faced=tuple(faced) if any(faced) else (),
     )
-    return result, _flags(outcomes)
+    return result, (*_flags(outcomes), *((_BATCH_DEPENDENT,) if audited else ()))
 
 
 def _held_together(verify: Verifier, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    """The outcomes without the successes that fail in a batch of all successes, which is the batch of any later measurement."""
+    """The outcomes without the successes that fail alone, or in a batch of all successes, as any later measurement has it."""
     while broken := [outcome for outcome in outcomes if outcome.adversarial is not None]:
         points = torch.stack([outcome.adversarial for outcome in broken if outcome.adversarial is not None])
         samples = torch.tensor([outcome.sample for outcome in broken], device=verify.labels.device)
-        share = verify.measure(points, samples).wrong_share.tolist()
-        lost = {outcome.sample for outcome, wrong in zip(broken, share, strict=True) if wrong == 0}
+        both = verify(points, samples, torch.zeros_like(samples)).success.tolist()
+        lost = {outcome.sample for outcome, holds in zip(broken, both, strict=True) if not holds}
         if not lost:
             break
         outcomes = [
@@ -132,12 +140,7 @@ def _confirm(verify: Verifier, again: Measurement, points: Tensor, samples: Tens
     # For a randomised model fresh draws decide, and they may differ.
     bad = ~valid if verify.randomised else ~valid | (again.wrong_share == 0)
     if bad.any():
-        first = verify.ids[int(samples[int(bad.nonzero()[0])])]
-        raise VerificationError(
-            f"{int(bad.sum())} of {len(points)} counted successes fail when verified again, first at {first}: the model gives "
-            "different outputs for the same image (hidden randomness or state). Attack the expectation over its draws: "
-            "--attacks adaptive"
-        )
+        raise unrepeated(bad, samples, verify.ids)
 
 
 def _flags(outcomes: Sequence[Outcome]) -> tuple[Flag, ...]:

@@ -1,33 +1,37 @@
-"""The verifier: no attack's own word counts. It judges every candidate again, on the original model."""
+"""The verifier: no attack's own word counts. It judges every candidate again, on the original model.
+
+A success on a deterministic model holds in a full batch. It has to hold alone as well where its margin is so small that the
+batch could decide, and for a keyed sixteenth of the samples: what batch and single image differ by is measured on clean images.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
-from gauntlet.attacks.ops.rounding import decides
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verification
-from gauntlet.attacks.views.rejection_view import reduced
-from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.verify.fixed_batches import fixed_batches
+from gauntlet.bench.verify.measurement import Measurement, Question, unrepeated
+from gauntlet.bench.verify.verdicts import Verdicts
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS
 
-VERSION = 2
+VERSION = 3
 """Rises when a judgement changes: it is part of the key of stored results."""
-COMPOSITIONS = (1, 16)
-"""Batch sizes at which a success must hold; a last batch is filled up by repeating its first row."""
+BATCH = 16
+"""Size of a full batch; a last batch is filled up by repeating its first row."""
+AUDITED = 16
+"""One sample in so many, and at least `LEAST`, is judged alone too, whatever its margin: which ones, their keys say."""
+LEAST = 4
 CONFIRMATIONS = (1, 4, 10)
 """Numbers of sets of 20 draws after each of which a success on a randomised model must have won the majority of all draws so far.
 Of an example that wins 45 % of all draws this accepts 5 % (one that wins 40 %: 0.2 %); an attack may propose a hundred."""
@@ -37,54 +41,6 @@ _TOGETHER = 64
 """Images in one pass of a randomised model, at most: all of the data at once may not fit into memory."""
 
 
-class NonFiniteLogitsError(RuntimeError):
-    """The model answered a valid image with NaN or infinite logits."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What the original model makes of N images, tensors of length N on the CPU."""
-
-    prediction: Tensor
-    """int64; of randomised models the most frequent one."""
-    margin: Tensor
-    """float64, negative where the attack has what it wants: the label's logit minus the largest other one; towards another
-    class, the largest other logit minus the target's. Of randomised models the mean over the draws."""
-    distance: Tensor
-    """float64, from the clean image in the threat model's norm."""
-    wrong_share: Tensor
-    """float64, of the draws that misclassify, as the target where it is another class than the label; 0 or 1 for a
-    deterministic model."""
-    wrong_share_scored: Tensor
-    """The same on an independent second set of draws."""
-    logits: Tensor | None = None
-    """(N, K), on the model's device; None for randomised models."""
-
-
-class Question(Protocol):
-    """A prepared cell, as far as judging its samples needs it."""
-
-    @property
-    def cell(self) -> Cell:
-        """The cell, with its threat model and seed."""
-        ...
-
-    @property
-    def data(self) -> Data:
-        """The cell's samples."""
-        ...
-
-    @property
-    def defended(self) -> DefendedModel:
-        """The model behind its defense."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        ...
-
-
 class Verifier:
     """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
 
@@ -92,7 +48,8 @@ class Verifier:
     threat model has a target, a success is a prediction of that class, and of a randomised model a majority of them. Where the
     model `rejects` (`gauntlet.attacks.views.rejection_view`), a rejected image is no success and not correct when clean; its
     prediction is -1. `seconds` adds up the time spent here, so that it can be told from the attack's. `classes` is how many
-    logits the model gave last, 0 before it was asked.
+    logits the model gave last, 0 before it was asked. `alone`: every candidate is judged alone too, as where answers depend on
+    the batch; so it is from the first audited sample on that shows it (`depends`).
     """
 
     def __init__(
@@ -107,6 +64,7 @@ class Verifier:
         minimum_norm: bool = False,
         randomised: bool = False,
         rejects: bool = False,
+        alone: bool = False,
     ) -> None:
         self.model = model
         self.images = images
@@ -117,12 +75,15 @@ class Verifier:
         self.minimum_norm = minimum_norm
         self.randomised = randomised
         self.rejects = rejects
+        self.alone = alone
+        self.depends = False
         self.seconds = 0.0
-        self.classes = 0
-        self._targets: tuple[int, Tensor] | None = None
+        self.verdicts = Verdicts(labels, ids, threat, rejects=rejects)
+        self._apart = 0.0
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._keys = {
             purpose: sample_keys(seed, purpose, ids, images.device)
-            for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS[-1])), "measure", "score")
+            for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS[-1])), "measure", "score", "audit")
         }
 
     @classmethod
@@ -171,12 +132,56 @@ class Verifier:
             if self.randomised:
                 wrong[rows] = self._holds(chosen, where, attempt[rows])
             else:
-                verdicts = torch.stack([self._won(self.logits(chosen, size), where)[0] for size in COMPOSITIONS])
-                wrong[rows] = verdicts.all(0)
-                split[rows] = verdicts.any(0) & ~verdicts.all(0)
+                wrong[rows], split[rows] = self._wins(chosen, where)
         verdict = Verification(success=wrong, rejected=~valid, disagreement=split)
         self.seconds += time.perf_counter() - began
         return verdict
+
+    def _wins(self, points: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether a deterministic model gives the attack what it wants, and whether batch and single image differ, bool (N,)."""
+        logits = self.logits(points)
+        won, gap = self.verdicts.won(logits, samples)
+        near = self.verdicts.near(logits, gap, samples, self._apart)
+        again = torch.ones_like(won) if self.alone else near | (won & self.audited(samples))
+        rows, split = again.nonzero().squeeze(1), torch.zeros_like(won)
+        if len(rows):
+            single, _ = self.verdicts.won(self.logits(points[rows], 1), samples[rows])
+            split[rows] = single != won[rows]
+            if bool((split & ~near).any()) and not self.depends:
+                self._same_again(points, samples, logits, near)
+                self.depends = self.alone = True
+        holds = won & ~split
+        for row in holds.nonzero().squeeze(1).tolist():
+            self._kept[int(samples[row])] = points[row].clone(), logits[row]
+        return holds, split
+
+    def _same_again(self, points: Tensor, samples: Tensor, logits: Tensor, near: Tensor) -> None:
+        """Raise VerificationError unless the same batches have the same predictions a second time, where these are not near."""
+        first, again = self.verdicts.won(logits, samples)[0], self.verdicts.won(self.logits(points), samples)[0]
+        bad = (first != again) & ~near
+        if bool(bad.any()):
+            raise unrepeated(bad, samples, self.ids)
+
+    def audited(self, samples: Tensor) -> Tensor:
+        """The samples that are judged alone whatever their margin, bool (N,)."""
+        keys = self._keys["audit"]
+        least = keys.sort().values[: max(LEAST, len(keys) // AUDITED)]
+        return keys[samples] <= least[-1]
+
+    def calibrate(self, logits: Tensor) -> None:
+        """Measure what the margins of single images and of batches differ by, on a sixteenth of the clean images.
+
+        `logits` (N, K): those of all clean images in batches.
+        """
+        if not len(self.labels):
+            return
+        rows = self.audited(torch.arange(len(self.labels), device=self.labels.device)).nonzero().squeeze(1)
+        alone = self.logits(self.images[rows], 1)
+        apart = (self.verdicts.won(alone, rows)[1] - self.verdicts.won(logits[rows], rows)[1]).abs()
+        # Logits that are near 0 on the boundary were rounded when they were larger.
+        every = torch.arange(len(self.labels), device=self.labels.device)
+        rounding = self.verdicts.rounding(logits, every).nanmedian()
+        self._apart = max(float(apart.amax()), float(rounding) if bool(rounding.isfinite()) else 0.0)
 
     def _holds(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Tensor:
         """Whether a point wins the majority of draws at each look of `CONFIRMATIONS`, bool (N,).
@@ -202,55 +207,43 @@ class Verifier:
             valid &= self._distance(points, samples) <= limit(self.threat)
         return valid
 
-    def measure(self, points: Tensor, samples: Tensor) -> Measurement:
-        """Prediction, margin, distance and shares of wrong draws for points (N, C, H, W) of the samples (N,)."""
+    def recorded(self, points: Tensor, samples: Tensor) -> Measurement:
+        """`measure` of points that won, without another pass where all of them were judged here; they are then forgotten."""
+        kept = [self._kept.pop(sample, None) for sample in samples.tolist()]
+        same = [one is not None and torch.equal(one[0], point) for one, point in zip(kept, points, strict=True)]
+        if self.randomised or not all(same):
+            return self.measure(points, samples)
+        return self.measure(points, samples, torch.stack([one[1] for one in kept if one is not None]))
+
+    def measure(self, points: Tensor, samples: Tensor, logits: Tensor | None = None) -> Measurement:
+        """Prediction, margin, distance and shares of wrong draws for points (N, C, H, W) of the samples (N,).
+
+        `logits` (N, K): those of the points, if they are known, of a deterministic model.
+        """
         if not len(points):
             empty = torch.zeros(0, dtype=torch.float64)
             return Measurement(empty.to(torch.int64), empty, empty, empty, empty)
-        logits = None
         if self.randomised:
             zero = torch.zeros_like(samples)
             share, prediction, gap = self._draw(points, samples, "measure", zero)
             scored, _, _ = self._draw(points, samples, "score", zero)
         else:
-            logits = self.logits(points)
-            won, gap = self._won(logits, samples)
+            logits = self.logits(points) if logits is None else logits
+            won, gap = self.verdicts.won(logits, samples)
             prediction, share = self.predictions(logits), won.to(torch.float64)
             scored = share
         size = self._distance(points, samples)
         return Measurement(prediction.cpu(), gap.cpu(), size.cpu(), share.cpu(), scored.cpu(), logits)
-
-    def _won(self, logits: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the prediction is what the attack wants, bool (N,), and the margin by which it is not, float64 (N,)."""
-        labels, targets = self.labels[samples], self.targets()[samples]
-        away = targets == labels
-        if self.rejects and not self.threat.target:
-            logits = reduced(logits, labels)
-        gap = margin(logits.to(torch.float64), targets)
-        self._decided(gap)
-        # Towards a class a tie with the rejection is a rejection, too.
-        prediction = self.predictions(logits) if self.threat.target else logits.argmax(1)
-        return torch.where(away, prediction != labels, prediction == targets), torch.where(away, gap, -gap)
-
-    def targets(self) -> Tensor:
-        """The class that each sample is to be moved to, int64 (N,); the label where the attack is untargeted.
-
-        Known once the model was asked, because it depends on the number of classes. Raises ValueError where there is no such
-        class.
-        """
-        if self._targets is None or self._targets[0] != self.classes:
-            self._targets = self.classes, self.threat.targets(self.labels, self.classes, self.ids)
-        return self._targets[1]
 
     def _distance(self, points: Tensor, samples: Tensor) -> Tensor:
         # In parts, since each is computed in float64, which would take many times the memory of the images.
         parts = torch.arange(len(points), device=points.device).split(max(1, _VALUES // points.shape[1:].numel()))
         return torch.cat([distance(points[rows], self.images[samples[rows]], self.threat.norm) for rows in parts])
 
-    def logits(self, points: Tensor, size: int = COMPOSITIONS[-1]) -> Tensor:
+    def logits(self, points: Tensor, size: int = BATCH) -> Tensor:
         """Logits (N, K) of the original model in batches of `size`. Raises NonFiniteLogitsError."""
         logits = fixed_batches(self.model, points, size)
-        self._check(logits)
+        self.verdicts.check(logits)
         return logits
 
     def _draw(self, points: Tensor, samples: Tensor, purpose: str, attempt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,9 +251,9 @@ class Verifier:
         for draw in range(DRAWS):
             draws = Draws(self._keys[purpose][samples], attempt, torch.full_like(samples, draw))
             logits = self._drawn_logits(points, draws)
-            self._check(logits)
+            self.verdicts.check(logits)
             votes.append(self.predictions(logits))
-            won, gap = self._won(logits, samples)
+            won, gap = self.verdicts.won(logits, samples)
             gaps.append(gap)
             wrong += won
         return wrong / DRAWS, torch.stack(votes).mode(0).values, torch.stack(gaps).mean(0)
@@ -273,28 +266,15 @@ class Verifier:
                 parts.append(self.model(points[rows]))
         return torch.cat(parts)
 
+    def targets(self) -> Tensor:
+        """See `gauntlet.bench.verify.verdicts.Verdicts.targets`."""
+        return self.verdicts.targets()
+
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Classes, int64 (N,), of outputs (N, K); of (N, K + 1) where the model rejects, with -1 for a rejection."""
-        found = outputs.argmax(1)
-        if not self.rejects:
-            return found
-        # As large as the largest class: rejected.
-        return torch.where(outputs[:, -1] >= outputs[:, :-1].amax(1), -1, found)
+        """See `gauntlet.bench.verify.verdicts.Verdicts.predictions`."""
+        return self.verdicts.predictions(outputs)
 
-    def _check(self, logits: Tensor) -> None:
-        self.classes = logits.shape[1] - self.rejects
-        # −∞ takes a class out; what decides is looked at once the label is known.
-        bad = (~decides(logits)).sum().item()
-        if bad:
-            raise NonFiniteLogitsError(
-                f"the model answers {bad} of {len(logits)} valid images with NaN or infinite logits, so nothing can be "
-                "said of its robustness: look for a division by zero, a log of zero or an overflow in its forward"
-            )
-
-    def _decided(self, margins: Tensor) -> None:
-        bad = (~margins.isfinite()).sum().item()
-        if bad:
-            raise NonFiniteLogitsError(
-                f"the logit of the label or of the target is −inf for {bad} of {len(margins)} valid images: such a class takes "
-                "no part, so give labels and targets of classes that do"
-            )
+    @property
+    def classes(self) -> int:
+        """Number of logits that the model gave last, 0 before it was asked."""
+        return self.verdicts.classes

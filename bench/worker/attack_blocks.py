@@ -17,7 +17,7 @@ from gauntlet.bench.environment.stopwatch import timed, timed_steps
 from gauntlet.bench.executors.executable import Block, BlockBatch, BlockResult, Prepared, RunSettings
 from gauntlet.bench.prepare.defense_facts import merge_flags
 from gauntlet.bench.verify import verifier
-from gauntlet.bench.verify.sample_record import block_record, examine_clean
+from gauntlet.bench.verify.sample_record import CleanEvaluation, block_record, examine_clean
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import Record, Stats
 
@@ -56,6 +56,7 @@ def _part(watch: Callable[[float], None] | None, done: int, count: int, every: i
 def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
     with timed("load"):
         verify = Verifier.of(prepared, [index for block in blocks for index in block.indices])
+        verify.alone = prepared.by_batch
     places, at = [], 0
     for block in blocks:
         places.append(range(at, at + len(block.indices)))
@@ -83,7 +84,7 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) 
                 stats=_stats(result),
                 flags=(*flags, *more_flags),
                 provenance=_provenance(prepared, block, settings),
-                clean_logits=_clean_logits(prepared, verify, place, block),
+                clean_logits=_clean_logits(prepared, clean, place, block),
             )
 
 
@@ -123,8 +124,7 @@ def frozen(model: nn.Module, seed: int) -> Iterator[None]:
             parameter.requires_grad_(needed)
 
 
-def _clean_logits(prepared: Prepared, verify: Verifier, place: range, block: Block) -> np.ndarray | None:
-    if block is not prepared.blocks[0] or prepared.cell.info.randomised:
+def _clean_logits(prepared: Prepared, clean: CleanEvaluation, place: range, block: Block) -> np.ndarray | None:
+    if block is not prepared.blocks[0] or clean.measured.logits is None:
         return None
-    with timed("clean"):
-        return verify.logits(verify.images[list(place)]).to(torch.float64).cpu().numpy()
+    return clean.measured.logits[place.start : place.stop].to(torch.float64).cpu().numpy()

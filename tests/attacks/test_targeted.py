@@ -15,7 +15,8 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Task
 from gauntlet.attacks.views.targeted_view import Towards
-from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
+from gauntlet.bench.verify.verdicts import NonFiniteLogitsError
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.report.formatting import target_meaning
 from solving import assert_same, built, distances
 

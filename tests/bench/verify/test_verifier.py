@@ -20,8 +20,10 @@ from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Outcome, Task, solve
 from gauntlet.bench.run.evaluation import CellFailedError
-from gauntlet.bench.verify.sample_record import VerificationError, block_record, examine_clean
-from gauntlet.bench.verify.verifier import NonFiniteLogitsError, Verifier
+from gauntlet.bench.verify.measurement import VerificationError
+from gauntlet.bench.verify.sample_record import block_record, examine_clean
+from gauntlet.bench.verify.verdicts import NonFiniteLogitsError
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import DRAWS
 
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.2)
@@ -422,3 +424,66 @@ def test_verdicts_are_the_same_for_a_point_in_any_company():
     for rows in torch.arange(40).split(7):
         part = judge(points[rows], model, ThreatModel("Linf", 1.0), clean=points[rows], labels=labels[rows])
         assert torch.equal(part.success, whole.success[rows])
+
+
+class Counted(nn.Module):
+    """Class 1 where the mean is above 0.7, and the sizes of all batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.sizes = Half(), []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.network(x)
+
+
+def test_clean_images_take_a_pass_and_successes_far_from_the_boundary_hardly_more():
+    count = 320
+    images, labels = grey(count)
+    model = Counted()
+    verify = verifier(model, images, labels, ThreatModel("Linf", 0.4))
+    clean = examine_clean(verify)
+    assert sum(model.sizes) == count * (1 + 1 / 16)
+    model.sizes.clear()
+    points = images + 0.3
+    every = torch.arange(count)
+    assert verify(points, every, torch.zeros_like(every)).success.all()
+    outcomes = [outcome(row, points[row]) for row in range(count)]
+    samples, flags = block_record(verify, clean, range(count), outcomes, ThreatModel("Linf", 0.4))
+    assert not samples.robust.any()
+    assert not flags
+    assert sum(model.sizes) == count * (1 + 1 / 16)
+    assert model.sizes.count(1) == count / 16
+
+
+def test_successes_near_the_boundary_are_judged_alone():
+    images, labels = grey(40)
+    model = Counted()
+    points = images + 0.2 + 1e-6
+    verify = verifier(model, images, labels, ThreatModel("Linf", 0.4))
+    examine_clean(verify)
+    model.sizes.clear()
+    assert verify(points, torch.arange(40), torch.zeros(40).long()).success.all()
+    assert model.sizes.count(1) == 40
+
+
+class SometimesMoody(nn.Module):
+    """As `Moody` for bright images, and sound for all others."""
+
+    def forward(self, x):
+        bright = x.flatten(1).mean(1) > 0.52
+        sound = torch.stack([0.51 - x.flatten(1).mean(1), x.flatten(1).mean(1) - 0.51], 1)
+        return torch.where(
+            (bright & (len(x) > 1))[:, None], sound, sound.flip(1) * bright[:, None] + sound * ~bright[:, None]
+        )
+
+
+def test_where_an_audited_success_fails_alone_all_successes_of_the_block_are_judged_alone():
+    count = 64
+    images, labels = grey(count)
+    result = evaluate(SometimesMoody(), images, labels, threat=LINF, attacks="fgsm", checks="none")
+    assert result.robust_accuracy == 1
+    (flag,) = [flag for flag in result.flags if flag.name == "batch-dependent"]
+    assert flag.severity == "block"
+    assert "failed alone" in flag.message
