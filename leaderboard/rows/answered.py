@@ -11,6 +11,7 @@ from gauntlet.leaderboard.rows.evidence import (
     CARRIED,
     DECISIONS,
     LEAST_QUERIES,
+    OVERSTATED,
     PLANTED,
     LastSearch,
     last_search,
@@ -33,7 +34,8 @@ def answers(results: Sequence[CellResult], worst: WorstCase) -> Answers:
 
     Techniques: those that every sample that stands in the worst case has faced, in some cell. That a cascade has a stage is no
     evidence: conditions of stages may keep most samples from it. If nothing stands, they are the techniques of all stages. Search
-    by decisions answers only where it was quiet at its end: a search that still finds examples would find more.
+    by decisions answers only where it was quiet at its end: a search that still finds examples would find more. Where planted
+    examples show that the attack works, it is sufficient that this would lower the figure by little.
 
     Evidence: some attack of the row found what was planted, or a view of the pipeline fell and carried over; or, since nothing
     could be planted, search by decisions was quiet. If nothing stands there is nothing to show. A test that some attack of the
@@ -48,10 +50,11 @@ def answers(results: Sequence[CellResult], worst: WorstCase) -> Answers:
                 faced.setdefault(sample, set()).update(techniques)
     standing = worst.id[worst.robust].tolist()
     answered = every.intersection(*(faced.get(sample, set()) for sample in standing))
-    search = last_search(finished)
+    search, tests = last_search(finished), passed_tests(finished)
     if standing and search is not None and not search.quiet:
-        answered -= {DECISIONS}
-    tests = passed_tests(finished)
+        little = search.overstates(len(standing) / len(worst.robust)) <= OVERSTATED
+        if PLANTED not in tests or not little:
+            answered -= {DECISIONS}
     kinds = [kind for kind in (PLANTED, CARRIED) if kind in tests]
     if not kinds and DECISIONS in answered:
         kinds = [DECISIONS]

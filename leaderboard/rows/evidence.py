@@ -25,6 +25,10 @@ LEAST_QUERIES: Mapping[str, int] = MappingProxyType({"black-box": 300, DECISIONS
 """Passes on a sample below which a search that is an attack of its own is a probe, and answers nothing."""
 
 
+OVERSTATED = 0.03
+"""Share of all samples that a search may still break, at 95 %, where planted examples show that the attack works."""
+
+
 @dataclass(frozen=True)
 class LastSearch:
     """The last samples that a search by decisions faced, and that everything else had left standing."""
@@ -36,6 +40,10 @@ class LastSearch:
     def quiet(self) -> bool:
         """Whether it found nothing."""
         return self.broken == 0
+
+    def overstates(self, standing: float) -> float:
+        """By how much a share of `standing` samples is too high if the rest breaks like the last samples, at most (95 %)."""
+        return standing * Proportion(self.broken, self.tried).interval[1] if self.tried else 0.0
 
     @property
     def figures(self) -> tuple[tuple[str, float], ...]:

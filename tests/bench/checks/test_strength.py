@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,8 +20,11 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.bench.checks import effort, outcomes, strength
 from gauntlet.bench.checks import hidden_masks as masks
 from gauntlet.bench.checks import planted_example as planted
+from gauntlet.bench.checks.plant import plant_examples
+from gauntlet.bench.checks.readout import PlantedModel
 from gauntlet.bench.checks.run_attack import run_attack, whole_box
 from gauntlet.bench.checks.subject import Subject
+from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
 
@@ -132,8 +136,8 @@ def test_the_adaptive_attack_passes_where_gradients_are_masked(name):
 
 def test_a_hidden_example_is_one_and_the_images_stay_right():
     one = subject("cnn.trades_digits", PGD()).right
-    readout, points = planted.plant_examples(one)
-    model = planted.PlantedModel(one.pipeline, readout)
+    readout, points = plant_examples(one)
+    model = PlantedModel(one.pipeline, readout)
     assert ((points - one.images).abs().amax((1, 2, 3)) <= LINF.eps + 1e-6).all()
     assert ((points >= 0) & (points <= 1)).all()
     with torch.no_grad():
@@ -188,6 +192,51 @@ def test_a_head_that_does_more_than_a_linear_layer_is_not_replaced(mask):
     one = Subject(pipeline, images, labels, list(data.ids[:24]), LINF, attack=executable(PGD(loss="cw")))
     found = planted.planted_example(one).result
     assert (found == "not applicable") == (mask != "none")
+
+
+class Copies(nn.Module):
+    """The mean logits of noisy copies of each image: side by side, one after another, or in calls of their own."""
+
+    def __init__(self, model, order, noise=0.05):
+        super().__init__()
+        self.model, self.order, self.noise = model, order, noise
+
+    def forward(self, images):
+        copies, rest = 4, [1] * (images.dim() - 1)
+        rows = images.repeat_interleave(copies, 0) if self.order == "side by side" else images.repeat(copies, *rest)
+        rows = rows + self.noise * torch.randn_like(rows)
+        if self.order == "calls":
+            return torch.stack([self.model(part) for part in rows.split(len(images))]).mean(0)
+        outputs = self.model(rows)
+        if self.order == "side by side":
+            return outputs.view(len(images), copies, -1).mean(1)
+        return outputs.view(copies, len(images), -1).mean(0)
+
+
+def convolved_head():
+    """A digits network whose last layer is a convolution of one pixel."""
+    model = copy.deepcopy(load_model("cnn.standard_digits").module)
+    path, head = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    convolution = nn.Conv2d(head.in_features, head.out_features, 1)
+    convolution.load_state_dict({"weight": head.weight[..., None, None], "bias": head.bias})
+    parent, _, name = path.rpartition(".")
+    pixel = nn.Unflatten(1, (head.in_features, 1, 1))
+    setattr(model.get_submodule(parent), name, nn.Sequential(pixel, convolution, nn.Flatten()))
+    return model
+
+
+@pytest.mark.parametrize("order", ["side by side", "one after another", "calls", "convolution"])
+def test_examples_are_planted_in_copies_of_images_under_noise_and_in_a_convolution(order):
+    noisy = order != "convolution"
+    inner = Copies(load_model("cnn.standard_digits").module, order) if noisy else convolved_head()
+    pipeline = DefendedModel(inner, differentiable=True, randomised=noisy).eval()
+    data = gauntlet.load_data("digits")
+    images, labels, ids = data.images[:24], data.labels[:24], list(data.ids[:24])
+    one = Subject(pipeline, images, labels, ids, LINF, attack=executable(PGD(steps=40, loss="cw")))
+    found = planted.planted_example(one)
+    assert dict(found.evidence)["planted"] >= 18
+    assert found.result == "passed"
+    assert planted.planted_example(replace(one, attack=executable(LAZY))).result == "fired"
 
 
 def test_an_attack_without_a_setting_to_double_has_neither_converged_nor_not():

@@ -201,3 +201,22 @@ def test_a_failed_test_is_answered_by_another_attack_of_the_row_that_passed_it()
     assert made.rank == 1
     text = markdown_report([made], [], RunContext(("Linf:0.15",), "data"))
     assert "another attack passed this test" in text
+
+
+@pytest.mark.parametrize(("standing", "broken", "planted", "lifts"), [
+    (6, 1, True, True),
+    (6, 1, False, False),
+    # Of 40 % of the samples as many more would break: too many.
+    (80, 20, True, False),
+    (80, 0, True, True),
+])  # fmt: skip
+def test_beside_planted_examples_a_search_may_have_found_few_of_few(standing, broken, planted, lifts):
+    n, techniques = 200, {**STAGES, "last": "decision-based"}
+    needs = ("black-box", "decision-based", EVIDENCE)
+    flag = replace(SEARCHED, needs=needs, evidence=FOUND if planted else ())
+    stages = ["last"] * broken + [""] * standing + ["margin"] * (n - standing - broken)
+    robust = [not stage for stage in stages]
+    faced = ["margin probe wide last"] * n
+    info = cell_info(attack="adaptive", techniques=techniques)
+    (made,) = build_rows([result(robust, info, flags=[flag], faced=faced, stage=tuple(stages))])
+    assert (made.rank == 1) == lifts
