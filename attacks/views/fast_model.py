@@ -32,6 +32,7 @@ from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.work import counted_work
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -84,7 +85,8 @@ def choose_form(
     if not len(example):
         raise ValueError("example is empty: pass a few images (N, C, H, W) to compare the forms on")
     few = example[:_FEW].detach()
-    logits, work = _measured(model, few)
+    with counted_work(model, len(few)) as work:
+        logits = _logits(model, few)
     gradient = functools.cache(lambda: _gradient(model, few))
     chosen = FastModel(model, "")
 
@@ -97,9 +99,9 @@ def choose_form(
     if fold is not False and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
         take("folded", lambda form: fold_batch_norm(form, few), SAME)
     convolves = few.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
-    if convolves and (layout or (layout is None and work >= LAYOUT_WORK)):
+    if convolves and (layout or (layout is None and work.image >= LAYOUT_WORK)):
         take("channels_last", ChannelsLast, SAME)
-    if precision is None and work >= PRECISION_WORK and _computes_bfloat16(device):
+    if precision is None and work.image >= PRECISION_WORK and _computes_bfloat16(device):
         precision = "bfloat16"
     dtype = PRECISIONS[precision or "float32"]
     # Autocast leaves float64 as it is, and would be wrongly named.
@@ -192,25 +194,6 @@ def _computes_bfloat16(device: torch.device) -> bool:
     # torch below 2.6 cannot tell.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _measured(model: nn.Module, few: Tensor) -> tuple[Tensor, float]:
-    """Logits (N, K), and the multiplications an image in convolutions and linear layers."""
-    # torch's own counter takes a second to import, and its operations differ between versions.
-    work = 0.0
-
-    def count(layer: nn.Module, args: object, output: Tensor) -> None:
-        nonlocal work
-        assert isinstance(layer.weight, Tensor)
-        work += layer.weight.numel() * output.numel() / len(layer.weight) / len(few)
-
-    layers = [one for one in model.modules() if isinstance(one, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        return _logits(model, few), work
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from gauntlet.bench.checks.subject import (
     without_gradients,
 )
 from gauntlet.defenses.pipeline import profile as profiles
-from gauntlet.defenses.pipeline.finite_differences import Verdict, judge_gradients
+from gauntlet.defenses.pipeline.finite_differences import DIRECTIONS, Verdict, judge_gradients
 from gauntlet.leaderboard.results.record import EVIDENCE
 
 ALL_LOSSES: dict[str, Loss] = {**LOSSES, "dlr": dlr}
@@ -40,11 +40,13 @@ LEAST = 3
 UNSTABLE_DRAWS = 100
 UNSTABLE_RADIUS = 4 / 255
 _UNSTABLE_SAMPLES = 16
+_COSTLY = 4
+"""Of a costly pipeline, the part of samples, directions or draws that is looked at: one in so many."""
 
 
 def unavailable_gradients(subject: Subject) -> Finding:
     """Computing the gradient fails, or all its entries are zero (Pintor et al. 2022, indicator 1)."""
-    name, few = "unavailable-gradients", subject.few()
+    name, few = "unavailable-gradients", subject.glance()
     gradient = mean_gradient(few, few.pipeline, few.images, cw)
     if gradient is not None and bool((gradient != 0).any()):
         return passed(name, f"Autograd reaches the images through the whole pipeline ({len(gradient)} samples).")
@@ -68,7 +70,7 @@ def zero_gradient(subject: Subject) -> Finding:
 
     Points that are misclassified are left out: an attack needs no gradient there, and ratio losses are constant at some of them.
     """
-    name, few = "zero-gradient", subject.few().right
+    name, few = "zero-gradient", subject.glance().right
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
     start = random_point(few.images, few.threat, few.draws(name))
@@ -104,7 +106,7 @@ def zero_gradient(subject: Subject) -> Finding:
 
 def finite_differences(subject: Subject) -> Finding:
     """Autograd's slope differs from the pipeline's at every scale, or a step along it gains no more than random steps."""
-    name, few = "finite-differences", subject.few().right
+    name, few = "finite-differences", subject.glance().right
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
     verdict = judged_gradients(few, few.pipeline)
@@ -170,7 +172,7 @@ def _not_to_be_followed(few: Subject, verdict: Verdict, figures: Mapping[str, fl
 
 def optimisation_at_test_time(subject: Subject) -> Finding:
     """The pipeline's forward pass calls autograd (AutoAttack's checks)."""
-    name, few = "optimisation-at-test-time", subject.few(8)
+    name, few = "optimisation-at-test-time", subject.glance(8)
     with guarded(subject.pipeline, 0), torch.no_grad(), profiles.gradients_taken() as taken:
         profiles.pass_over(subject.pipeline, few.images, 0)
     if not taken.calls:
@@ -194,22 +196,23 @@ def optimisation_at_test_time(subject: Subject) -> Finding:
 
 def unstable_predictions(subject: Subject) -> Finding:
     """Mean relative change of the loss over 100 uniform draws within ±4/255, each capped at 1 (Pintor et al. 2022)."""
-    name, few = "unstable-predictions", subject.few(_UNSTABLE_SAMPLES)
+    name, few = "unstable-predictions", subject.glance(_UNSTABLE_SAMPLES // (2 if subject.costly else 1))
+    number_of_draws = UNSTABLE_DRAWS // (_COSTLY if subject.costly else 1)
     draws, total = few.draws(name), torch.zeros(len(few.labels), dtype=torch.float64, device=few.images.device)
     with guarded(subject.pipeline, 0), torch.no_grad():
         clean = _mean_loss(few, few.images)
-        for number in range(UNSTABLE_DRAWS):
+        for number in range(number_of_draws):
             at = draws.at(step=torch.full_like(draws.step, number))
             noise = (2 * at.uniform(few.images.shape[1:], dtype=few.images.dtype) - 1) * UNSTABLE_RADIUS
             value = cw(
                 few.logits(few.pipeline, (few.images + noise).clamp(0, 1), few.labels, number), few.labels
             ).double()
             total += ((value - clean).abs() / clean.abs()).nan_to_num(1.0).clamp_max(1)
-    figure = float((total / UNSTABLE_DRAWS).mean())
+    figure = float((total / number_of_draws).mean())
     return reported(
         name,
         f"Uniform noise of ±4/255 changes the margin by {100 * figure:.1f} % on average ({len(few.labels)} samples, "
-        f"{UNSTABLE_DRAWS} draws): near 100 % the gradient is not informative about its neighbourhood.",
+        f"{number_of_draws} draws): near 100 % the gradient is not informative about its neighbourhood.",
         mean_relative_change=figure,
     )
 
@@ -243,6 +246,7 @@ def judged_gradients(subject: Subject, model: nn.Module) -> Verdict | None:
             length=REACH * subject.threat.eps,
             norm=subject.threat.norm,
             draws=DRAWS if subject.randomised else 1,
+            directions=DIRECTIONS // (2 if subject.costly else 1),
         )
 
 

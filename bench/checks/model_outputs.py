@@ -26,7 +26,7 @@ FLAT = 0.1
 
 def eval_mode(subject: Subject) -> Finding:
     """The model or a submodule is in training mode (RobustBench's warning), or the outputs are not logits."""
-    name, few = "eval-mode", subject.few(8)
+    name, few = "eval-mode", subject.glance(8)
     try:
         with torch.random.fork_rng():
             check_model(subject.pipeline, few.images, few.labels, subject.classes or None)
@@ -38,6 +38,8 @@ def eval_mode(subject: Subject) -> Finding:
 def randomised_model(subject: Subject) -> Finding:
     """Five passes over the same batch differ, for any evaluated batch (AutoAttack checks the first batch)."""
     name = "randomised-model"
+    # Of a costly pipeline some: what is stored of every sample is judged in several passes anyway.
+    subject = subject.glance(len(subject.labels))
     worst, moved, differ = 0.0, 0, torch.zeros(len(subject.labels), dtype=torch.bool)
     with guarded(subject.pipeline, 0):
         for rows in torch.arange(len(subject.labels), device=subject.labels.device).split(FEW):
@@ -66,7 +68,7 @@ def randomised_model(subject: Subject) -> Finding:
 
 def probabilities(subject: Subject) -> Finding:
     """Every row of outputs is a distribution (AutoAttack's checks): gradients vanish for confident predictions."""
-    name, few = "probabilities", subject.few()
+    name, few = "probabilities", subject.glance()
     try:
         with torch.random.fork_rng():
             flags = check_model(subject.pipeline, few.images)
@@ -91,7 +93,7 @@ def flat_logits(subject: Subject) -> Finding:
     Its gradient is the mean of the classes' gradients, weighted by their probabilities. Logits that are a thousand times as large
     have the same predictions, and a gradient towards the nearest class.
     """
-    name, few = "flat-logits", subject.few().right
+    name, few = "flat-logits", subject.glance().right
     if not len(few.labels):
         return not_applicable(name, "No sample is classified correctly.")
     with guarded(few.pipeline, 0), torch.no_grad():

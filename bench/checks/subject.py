@@ -14,7 +14,9 @@ from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
+from gauntlet.attacks.views.work import counted_work
 from gauntlet.bench.executors.executable import Executable
+from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
@@ -24,6 +26,10 @@ from gauntlet.leaderboard.results.record import EVIDENCE, CellResult, Flag, Seve
 Result = Literal["passed", "fired", "reported", "not applicable"]
 FEW = 64
 """Largest number of samples of a cheap check."""
+GLANCE = 16
+"""The same of a costly pipeline: checks must cost little beside the attack."""
+COSTLY = 4e6
+"""Multiplications for an image from which a pipeline is costly; a network for CIFAR-10 has 40 million and more."""
 FEW_SLOW = 8
 """The same for a defense whose card limits the samples because it is slow."""
 _IDS = 5
@@ -38,7 +44,8 @@ class Subject:
     the defense, None without one. `attack`: the attack whose strength is checked; `victim`: the model that an attack of a
     library receives (None: the pipeline, with BPDA's gradient); `views`: the modules that its stages may see in place of the
     pipeline, by name. `row`: the results of the pair's row, with their adversarial
-    examples if those are checked. `siblings`: the results of rows that differ in eps alone.
+    examples if those are checked. `siblings`: the results of rows that differ in eps alone. `costly`: whether a
+    pass is so much work (`COSTLY`) that cheap checks look at fewer samples, directions and draws.
     """
 
     pipeline: DefendedModel
@@ -54,6 +61,11 @@ class Subject:
     views: Mapping[str, nn.Module] = field(default_factory=dict)
     row: tuple[CellResult, ...] = ()
     siblings: tuple[CellResult, ...] = ()
+    costly: bool = False
+
+    def glance(self, count: int = FEW) -> Subject:
+        """As `few`, for cheap checks: of a costly pipeline at most `GLANCE` samples."""
+        return self.few(min(count, GLANCE) if self.costly else count)
 
     def few(self, count: int = FEW) -> Subject:
         """The same with the first samples only; for a slow defense, with very few."""
@@ -128,6 +140,15 @@ class Subject:
     def named(self, which: Tensor) -> tuple[str, ...]:
         """Ids of the first few samples in a mask, bool (N,)."""
         return tuple(self.ids[row] for row in which.nonzero().squeeze(1).tolist()[:_IDS])
+
+
+def is_costly(pipeline: DefendedModel, image: Tensor) -> bool:
+    """Whether a pass over an image (1, C, H, W) is so much work that cheap checks look at few; False for a black box."""
+    if model_access(pipeline) != "white-box":
+        return False
+    with guarded(pipeline, 0), torch.no_grad(), counted_work(pipeline, 1) as work:
+        pass_over(pipeline, image, 0)
+    return work.image >= COSTLY
 
 
 @dataclass(frozen=True)

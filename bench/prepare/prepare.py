@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.views.fast_model import FastModel
-from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject
+from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject, is_costly
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
@@ -281,6 +281,7 @@ class Workbench(Loader):
             attack=attack if attacked else None,
             victim=victim if attacked else None,
             views=loaded.views,
+            costly=is_costly(loaded.pipeline, images[:1]),
         )
 
 

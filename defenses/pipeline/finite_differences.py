@@ -116,7 +116,7 @@ class Verdict:
     curved: Tensor
     """It disagrees at the attack's step only: the function bends, or is a staircase."""
     lost: Tensor
-    """Of these, a step along the gradient gains no more than the best of 2 · `DIRECTIONS` random steps of the same length."""
+    """Of these, a step along the gradient gains no more than the best of 2 · `directions` random steps of the same length."""
 
 
 def judge_gradients(
@@ -129,10 +129,11 @@ def judge_gradients(
     length: float,
     norm: Norm,
     draws: int = 1,
+    directions: int = DIRECTIONS,
 ) -> Verdict | None:
     """Judge the gradients of a model near images (N, C, H, W); None if there are none.
 
-    `length`: of an attack's step in the norm. `keys`: random numbers, keyed by sample.
+    `length`: of an attack's step in the norm. `keys`: random numbers, keyed by sample. `directions`: number of random ones.
     """
     step = length / _size(images, norm)
     base = interior(images, keys, step)
@@ -140,12 +141,12 @@ def judge_gradients(
     slope = function.slope(base)
     if slope is None:
         return None
-    far = compare(function, base, slope, keys, step)
+    far = compare(function, base, slope, keys, step, directions)
     wrong, curved, lost = (torch.zeros_like(labels, dtype=torch.bool) for _ in range(3))
     rows = (far.disagreement > DISAGREEMENT).nonzero().squeeze(1)
     if len(rows):
         some = function.of(rows)
-        wrong[rows] = wrong_at_small_scales(some, base[rows], _keys(keys, rows), below=step / 4)
+        wrong[rows] = wrong_at_small_scales(some, base[rows], _keys(keys, rows), below=step / 4, directions=directions)
         along = (base[rows] + length * _unit(slope[rows], norm)).clamp(0, 1)
         gained = some.values(along) - some.values(base[rows])
         moves = (slope[rows] != 0).flatten(1).any(1)
@@ -154,7 +155,9 @@ def judge_gradients(
     return Verdict(far.disagreement, wrong, curved, lost)
 
 
-def wrong_at_small_scales(function: Slice, base: Tensor, keys: Draws, *, below: float = torch.inf) -> Tensor:
+def wrong_at_small_scales(
+    function: Slice, base: Tensor, keys: Draws, *, below: float = torch.inf, directions: int = DIRECTIONS
+) -> Tensor:
     """Gradients that disagree at every small scale, of a step below `below`, at which the function is straight, bool (N,).
 
     In float64 where the model has a copy that computes in it. A staircase is flat at small scales, and is not judged.
@@ -167,19 +170,21 @@ def wrong_at_small_scales(function: Slice, base: Tensor, keys: Draws, *, below: 
     for step in SCALES.get(base.dtype, SCALES[torch.float32]):
         rows = (~agreed).nonzero().squeeze(1)
         if step <= below and len(rows):
-            found = compare(function.of(rows), base[rows], slope[rows], _keys(keys, rows), step)
+            found = compare(function.of(rows), base[rows], slope[rows], _keys(keys, rows), step, directions)
             counts = found.straight & ~found.flat & found.disagreement.isfinite()
             judged[rows] |= counts
             agreed[rows] = counts & (found.disagreement <= DISAGREEMENT)
     return judged & ~agreed
 
 
-def compare(function: Slice, base: Tensor, slope: Tensor, keys: Draws, step: float) -> Comparison:
+def compare(
+    function: Slice, base: Tensor, slope: Tensor, keys: Draws, step: float, directions: int = DIRECTIONS
+) -> Comparison:
     """Compare the slope (N, C, H, W) with differences along random signs of `step`, a change of each pixel."""
     middle = function.values(base)
     apart, size, first, second = (torch.zeros_like(middle) for _ in range(4))
     highest = torch.full_like(middle, -torch.inf)
-    for number in range(DIRECTIONS):
+    for number in range(directions):
         signs = _signs(keys, number, base)
         up, down = (function.values(base + way * step * signs) - middle for way in (1, -1))
         measured, said = (up - down) / (2 * step), (slope * signs).double().flatten(1).sum(1)
