@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -48,6 +49,39 @@ class Meter:
     def occupancy(self) -> float:
         """Share of the slots that were filled, over all steps."""
         return self.slots / self.capacity if self.capacity else 0.0
+
+
+GROWTH = 1.6
+"""By how much a pass of twice as many images may take longer for the larger batch to be worth it."""
+MOST_USEFUL, LEAST_USEFUL = 256, 16
+_useful: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+
+
+def useful_batch(model: nn.Module, image: Tensor) -> int:
+    """The smallest batch that is worth a pass of the model, from `LEAST_USEFUL` to `MOST_USEFUL`: measured once for a model.
+
+    `image` (1, C, H, W), on the model's device. Batches are doubled until that takes longer by more than `GROWTH`. It decides
+    what runs side by side, no outcome.
+    """
+    if model not in _useful:
+        count, before = LEAST_USEFUL, _pass_seconds(model, image, LEAST_USEFUL)
+        while count < MOST_USEFUL and (seconds := _pass_seconds(model, image, 2 * count)) <= GROWTH * before:
+            count, before = 2 * count, seconds
+        _useful[model] = count
+    return _useful[model]
+
+
+def _pass_seconds(model: nn.Module, image: Tensor, count: int) -> float:
+    """Seconds of a forward pass over so many images, the shorter of two."""
+    batch, taken = image.expand(count, *image.shape[1:]).contiguous(), []
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.no_grad():
+            outputs = model(batch)
+        if outputs.is_cuda:
+            torch.cuda.synchronize(outputs.device)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def halved(batch_size: int, error: RuntimeError, meter: Meter) -> int:

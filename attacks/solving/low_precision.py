@@ -28,12 +28,13 @@ def solve_fast(
     views: Mapping[str, nn.Module] | None = None,
     rejects: bool = False,
     progress: Callable[[float], None] | None = None,
+    useful: Callable[[], int] | None = None,
 ) -> Iterator[Outcome]:
     """`solve` on a form of the model; each outcome is yielded as soon as it is known.
 
     If the form is in low precision, samples that survive are attacked again on `fast.full`, by the same attack with the same
     random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks. `progress` sees the
-    first attack alone.
+    first attack alone. `useful`: as of `solve`.
     """
     run = functools.partial(
         solve,
@@ -44,6 +45,7 @@ def solve_fast(
         meter=meter,
         views=views,
         rejects=rejects,
+        useful=useful,
     )
     if fast.full is None:
         yield from run(fast.module, task, verify, progress=progress)
@@ -85,5 +87,6 @@ def _both(low: Outcome, full: Outcome) -> Outcome:
         full,
         sample=low.sample,
         nearest={kind: min(low.near(kind), full.near(kind)) for kind in low.nearest | full.nearest},
+        speculative=low.speculative + full.speculative,
         **{name: getattr(low, name) + getattr(full, name) for name in sums},
     )

@@ -25,16 +25,15 @@ from gauntlet.attacks.solving.stage_conditions import Masked
 from gauntlet.attacks.solving.stage_queue import (
     Departures,
     Shared,
-    StageQueue,
     close,
     counts_of,
     fill,
     next_action,
     park_excess,
-    size,
     stage_queue,
     step,
 )
+from gauntlet.attacks.solving.stage_state import StageQueue, size
 from gauntlet.attacks.solving.task import Outcome, Task, Verification, Verify
 from gauntlet.attacks.solving.work_done import WorkDone
 from gauntlet.attacks.views.backward_modes import INTERCEPTED
@@ -55,6 +54,7 @@ def solve(
     views: Mapping[str, nn.Module] | None = None,
     rejects: bool = False,
     progress: Callable[[float], None] | None = None,
+    useful: Callable[[], int] | None = None,
 ) -> Iterator[Outcome]:
     """Run a rule, or the stages of a cascade, on all samples of `task`, and yield each outcome as soon as it is known.
 
@@ -62,8 +62,10 @@ def solve(
     a restart only (a randomised model yields a candidate at almost every step, and each verification costs many draws).
     `classes`: number of classes of the model, for rules that depend on it; towards a class, rules see two. `views`: modules
     that stages may see in place of the model, by name. `rejects`: the last output of the model is the rejection, see
-    `gauntlet.attacks.views.rejection_view`. `progress` is called now and then with the share of the work that is done. Raises
-    ValueError for a batch size below 1.
+    `gauntlet.attacks.views.rejection_view`. `progress` is called now and then with the share of the work that is done.
+    `useful`: gives the smallest batch that is worth a pass: where fewer slots run, further restarts run beside them
+    (`gauntlet.attacks.solving.lanes`), which changes no outcome of a deterministic model; None, and `verify_every` above 1: one
+    after another. Raises ValueError for a batch size below 1.
     """
     whole_number("batch_size", batch_size, 1)
     meter = meter or Meter()
@@ -85,7 +87,18 @@ def solve(
     # Stages with conditions, or with stand-ins, are there for models that have no gradient.
     needs_gradient = not watch and all(stage.backward not in INTERCEPTED for stage in stages)
     ends = Ends() if len(queues) > 1 and any(queue.stage.rule.uses_ends for queue in queues) else None
-    shared = Shared(model, task, verified, verify_every, watch, views or {}, rejects, needs_gradient, ends)
+    shared = Shared(
+        model,
+        task,
+        verified,
+        verify_every,
+        watch,
+        views or {},
+        rejects,
+        needs_gradient,
+        ends,
+        useful if verify_every == 1 else None,
+    )
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
     while (queue := _next(queues, batch_size)) is not None:
@@ -170,6 +183,7 @@ def _settle(
         if isinstance(queue.stage.when, Masked):
             outcome.masked_fallback += passes
         outcome.faced += (queue.stage.label,)
+        outcome.speculative += queue.lanes.spent.pop(outcome.sample, 0.0)
         kind = "probe"
         if counts["backwards"]:
             own = queue.stage.backward == "true" and not queue.stage.view

@@ -7,32 +7,26 @@ full ones. Which samples share a batch changes no result.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import sample_keys
+from gauntlet.attacks.solving import lanes
 from gauntlet.attacks.solving.ends import Ends
 from gauntlet.attacks.solving.judge import OUTWARDS, judge
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.patience import look, unseen
+from gauntlet.attacks.solving.patience import look
 from gauntlet.attacks.solving.slots import Slots, join, new_slots, select
 from gauntlet.attacks.solving.stage import Stage
+from gauntlet.attacks.solving.stage_state import Batch, StageQueue, merge, pick, rows_of, size, split
 from gauntlet.attacks.solving.task import Task, Verify
 
 _RESTING = 4
 """Batches of slots that may rest between two restarts before no new sample starts: their states take memory too."""
-
-
-class Batch(NamedTuple):
-    """Slots, and the rule's state for each."""
-
-    slots: Slots
-    state: Any
 
 
 @dataclass(frozen=True)
@@ -53,46 +47,12 @@ class Shared:
     """Whether a pass without a gradient is an error."""
     ends: Ends | None = None
     """Where the stages of each sample ended, if a later stage starts from there."""
-
-
-@dataclass
-class StageQueue:
-    """A stage with its samples."""
-
-    stage: Stage
-    keys: Tensor
-    model_keys: Tensor
-    waiting: deque[int] = field(default_factory=deque)
-    """Samples that have not started."""
-    resting: Slots | None = None
-    """Slots between two restarts."""
-    parked: Batch | None = None
-    """Slots that left the batch when it was halved."""
-    running: Batch | None = None
-    closing: Batch | None = None
-    """Slots that have spent their steps and whose last iterate is not evaluated yet."""
-
-    @property
-    def load(self) -> int:
-        """Number of samples."""
-        batches = (self.parked, self.running, self.closing)
-        return len(self.waiting) + size(self.resting) + sum(size(one and one.slots) for one in batches)
-
-    @property
-    def steps(self) -> int:
-        """Steps that the slots of the stage have made, over all restarts."""
-        batches = [one.slots for one in (self.parked, self.running, self.closing) if one is not None]
-        held = [*batches, *([self.resting] if self.resting is not None else [])]
-        return sum(int((slots.step + slots.restart * self.stage.rule.budget).sum()) for slots in held)
+    useful: Callable[[], int] | None = None
+    """The smallest batch below which restarts run side by side; None: they run one after another."""
 
 
 Departures = tuple[Slots, Tensor]
 """Slots that leave the stage, and bool (N,), which of them are broken."""
-
-
-def size(slots: Slots | None) -> int:
-    """Number of slots."""
-    return 0 if slots is None else len(slots.sample)
 
 
 def stage_queue(stage: Stage, task: Task, classes: int | None) -> StageQueue:
@@ -114,19 +74,45 @@ def next_action(queue: StageQueue, batch_size: int) -> Literal["close", "step"]:
 
 
 def fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
-    """Give free slots to waiting samples, once an eighth of the batch is free."""
+    """Give free slots to waiting samples, once an eighth of the batch is free, and to further restarts where few slots run."""
+    _fill(queue, shared, batch_size)
+    if shared.useful is not None and not queue.waiting and queue.parked is None and queue.resting is None:
+        _widen(queue, shared, batch_size)
+
+
+def _widen(queue: StageQueue, shared: Shared, batch_size: int) -> None:
+    """Begin further restarts of the samples that run, up to the smallest useful batch."""
+    rule, count = queue.stage.rule, size(queue.running and queue.running.slots)
+    if queue.running is None or count == queue.lanes.widened or rule.total_restarts == 1:
+        return
+    if rule.minimum_norm or queue.stage.patience or shared.useful is None:
+        return
+    if count < batch_size and (room := min(shared.useful(), batch_size) - count) > 0:
+        pairs = lanes.further(queue.lanes, queue.running.slots, room, rule.total_restarts)
+        if pairs:
+            samples, restarts = (
+                torch.tensor(column, device=shared.task.images.device) for column in zip(*pairs, strict=True)
+            )
+            oracle = _oracle(queue, shared, _new(queue, shared, samples)._replace(restart=restarts))
+            state = rule.start(oracle)
+            lanes.begun(queue.lanes, queue.running.slots, pairs)
+            queue.running = merge(queue.running, Batch(oracle.slots, state))
+    queue.lanes.widened = size(queue.running.slots)
+
+
+def _fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
     running = size(queue.running and queue.running.slots)
     free = batch_size - running
     if running and 8 * free < batch_size:
         return
     if queue.parked is not None and free:
-        queue.parked, back = _split(queue.parked, free)
-        queue.running = _merge(queue.running, back)
+        queue.parked, back = split(queue.parked, free)
+        queue.running = merge(queue.running, back)
         free -= size(back.slots)
     # New samples first: if each kept its slot for all its restarts, the last few would share a small batch.
     crowded = size(queue.resting) >= _RESTING * batch_size
     new = 0 if crowded else min(free, len(queue.waiting))
-    rested = None if queue.resting is None else select(queue.resting, _rows(queue.resting)[: free - new])
+    rested = None if queue.resting is None else select(queue.resting, rows_of(queue.resting)[: free - new])
     new = min(free - size(rested), len(queue.waiting))
     fresh = [queue.waiting[i] for i in range(new)]
     if not fresh and not size(rested):
@@ -142,9 +128,9 @@ def fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
     for _ in fresh:
         queue.waiting.popleft()
     if queue.resting is not None:
-        left = _rows(queue.resting)[size(rested) :]
+        left = rows_of(queue.resting)[size(rested) :]
         queue.resting = select(queue.resting, left) if len(left) else None
-    queue.running = _merge(queue.running, Batch(oracle.slots, state))
+    queue.running = merge(queue.running, Batch(oracle.slots, state))
 
 
 def step(queue: StageQueue, shared: Shared) -> Departures | None:
@@ -169,16 +155,17 @@ def step(queue: StageQueue, shared: Shared) -> Departures | None:
         queue.running = Batch(slots, state)
         return None
     after = Batch(slots, state)
-    queue.running = _pick(after, ~out)
-    queue.closing = _merge(queue.closing, _pick(after, ended & ~broken))
-    return select(slots, broken.nonzero().squeeze(1)), broken[broken]
+    queue.running = pick(after, ~out)
+    queue.closing = merge(queue.closing, pick(after, ended & ~broken))
+    rows = broken.nonzero().squeeze(1)
+    return lanes.settle(queue, select(slots, rows), broken[rows])
 
 
 def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
     """Evaluate the last iterates of at most `batch_size` slots that have spent their steps. Survivors with restarts left rest."""
     rule = queue.stage.rule
     assert queue.closing is not None
-    rest, now = _split(queue.closing, batch_size)
+    rest, now = split(queue.closing, batch_size)
     point = rule.last(now.state)
     slots = now.slots
     if point is not None:
@@ -186,25 +173,18 @@ def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
         oracle.logits(point)
         slots = oracle.slots
     slots, broken = judge(slots, slots.found, shared.verify, OUTWARDS if rule.minimum_norm else ())
-    done = slots.restart + 1 >= rule.total_restarts
     if rule.minimum_norm:
         # The closest example of a restart does not end the search for a closer one in the next.
-        broken = broken & done
-    again = (~(broken | done)).nonzero().squeeze(1)
-    if len(again):
-        resting = select(slots, again)
-        rested = unseen(resting)._replace(restart=resting.restart + 1, step=torch.zeros_like(resting.step))
-        queue.resting = rested if queue.resting is None else join(queue.resting, rested)
+        broken = broken & (slots.restart + 1 >= rule.total_restarts)
     queue.closing = rest
-    gone = (broken | done).nonzero().squeeze(1)
-    return select(slots, gone), broken[gone]
+    return lanes.settle(queue, slots, broken)
 
 
 def park_excess(queue: StageQueue, batch_size: int) -> None:
     """Take the slots beyond `batch_size` out of the batch. They wait, with their states."""
     if queue.running is not None and size(queue.running.slots) > batch_size:
-        rest, queue.running = _split(queue.running, batch_size)
-        queue.parked = _merge(queue.parked, rest)
+        rest, queue.running = split(queue.running, batch_size)
+        queue.parked = merge(queue.parked, rest)
 
 
 def counts_of(departures: Departures) -> Iterator[tuple[dict[str, Any], bool]]:
@@ -248,27 +228,3 @@ def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
         rejects=shared.rejects,
         needs_gradient=shared.needs_gradient,
     )
-
-
-def _rows(slots: Slots) -> Tensor:
-    return torch.arange(len(slots.sample), device=slots.sample.device)
-
-
-def _pick(batch: Batch, which: Tensor) -> Batch | None:
-    rows = which.nonzero().squeeze(1)
-    return Batch(select(batch.slots, rows), select(batch.state, rows)) if len(rows) else None
-
-
-def _split(batch: Batch, count: int) -> tuple[Batch | None, Batch]:
-    """The slots after the first `count`, and the first `count`."""
-    if size(batch.slots) <= count:
-        return None, batch
-    rows = _rows(batch.slots)
-    first = Batch(select(batch.slots, rows[:count]), select(batch.state, rows[:count]))
-    return Batch(select(batch.slots, rows[count:]), select(batch.state, rows[count:])), first
-
-
-def _merge(first: Batch | None, second: Batch | None) -> Batch | None:
-    if first is None or second is None:
-        return first or second
-    return Batch(join(first.slots, second.slots), join(first.state, second.state))

@@ -81,6 +81,8 @@ class Outcome:
     """Number of gradients of the model itself."""
     vanished: int = 0
     """Number of those gradients that were zero everywhere, or not finite."""
+    speculative: float = 0
+    """Passes of restarts that ran beside an earlier one and were not needed, in none of the other counts."""
     faced: tuple[str, ...] = ()
     """Labels of the stages that it faced, in order."""
     nearest: dict[str, float] = field(default_factory=dict)

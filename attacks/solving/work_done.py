@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gauntlet.attacks.solving.stage_queue import StageQueue
+from gauntlet.attacks.solving.stage_state import StageQueue
 from gauntlet.attacks.solving.task import Outcome
 
 EVERY = 0.2
@@ -84,7 +84,8 @@ class WorkDone:
             mean = tally.broken_steps / tally.broken if tally.broken else 0.0
             fresh = chance * mean + (1 - chance) * (full + later)
             made += tally.steps + spent
-            left += waiting * fresh + max(0.0, (queue.load - waiting) * full - spent) + (queue.load - waiting) * later
+            begun = queue.samples - waiting
+            left += waiting * fresh + max(0.0, begun * full - spent) + begun * later
             prior = float(queue.stage.when is None)
             facing = tally.faced / tally.offered if tally.offered else prior
             later = facing * fresh + (1 - facing) * later

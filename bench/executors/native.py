@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
+from gauntlet.attacks.solving.batch_size import useful_batch
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.low_precision import solve_fast
 from gauntlet.attacks.solving.rule import Rule
@@ -22,6 +24,7 @@ from gauntlet.bench.executors.executable import (
     Trial,
 )
 from gauntlet.bench.executors.settings import doubled, without_addresses
+from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.inner_view import VERSION
 from gauntlet.leaderboard.results.record import Stats
@@ -79,6 +82,8 @@ class NativeExecutable(Executable):
             verify.targets()[rows] if cell.threat.target else None,
             None if clean.measured.logits is None else clean.measured.logits[rows],
         )
+        # Restarts that may turn out not to be needed are no queries to pay for.
+        observable = model_access(prepared.defended) == "white-box"
         block_of = [number for number, place in enumerate(places) for _ in place]
         outcomes: list[list[Outcome]] = [[] for _ in places]
         left = [0] * len(places)
@@ -101,6 +106,7 @@ class NativeExecutable(Executable):
                 views=prepared.views,
                 rejects=prepared.defended.rejects,
                 progress=batch.settings.watch,
+                useful=partial(useful_batch, prepared.light.module, verify.images[:1]) if observable else None,
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]

@@ -94,6 +94,7 @@ def _stats(result: BlockResult) -> Stats:
         result.stats,
         candidates_rejected=sum(outcome.rejected for outcome in outcomes),
         disagreements=sum(outcome.disagreements for outcome in outcomes),
+        speculative_passes=sum(outcome.speculative for outcome in outcomes),
         masked_fallback=sum(outcome.masked_fallback > 0 for outcome in outcomes),
         masked_fallback_passes=sum(outcome.masked_fallback for outcome in outcomes),
         masked=sum(outcome.adversarial is None and outcome.masked for outcome in outcomes),

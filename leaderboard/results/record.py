@@ -235,7 +235,7 @@ class Stats:
     """Number of samples that the attack left standing although most of its gradients vanished, or that looked masked; None: not
     recorded."""
     speculative_passes: float = 0.0
-    """Passes whose result was not used. Reserved: always 0 in this version."""
+    """Passes of restarts that ran beside an earlier one and were not needed; no other count has them."""
 
 
 @dataclass(frozen=True)

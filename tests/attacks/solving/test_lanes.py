@@ -1,0 +1,107 @@
+"""Restarts that run side by side give what restarts one after another give, and what they cost for nothing is counted apart."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+import gauntlet
+from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.gauntlet import budget
+from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.solving.batch_size import LEAST_USEFUL, MOST_USEFUL, Meter, useful_batch
+from gauntlet.attacks.solving.solver import Stage, Task, solve
+from gauntlet.attacks.square import Square
+from gauntlet.bench.models.load_model import load_model
+from gauntlet.bench.verify.verifier import Verifier
+
+COUNT = 24
+
+
+def outcomes(attack, eps, useful, *, batch_size=256, norm="Linf", seed=0):
+    data, model = gauntlet.load_data("digits"), load_model("cnn.standard_digits").module.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    images, labels, ids = data.images[:COUNT], data.labels[:COUNT], list(data.ids[:COUNT])
+    threat = ThreatModel(norm, eps)
+    verify = Verifier(model, images, labels, ids, threat, seed=seed)
+    meter = Meter()
+    found = solve(
+        attack,
+        model,
+        Task(images, labels, ids, threat, seed, "t"),
+        verify,
+        batch_size=batch_size,
+        classes=10,
+        meter=meter,
+        useful=None if useful is None else lambda: useful,
+    )
+    return sorted(found, key=lambda one: one.sample), meter.steps
+
+
+def same(first, second):
+    for field in fields(first):
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        if field.name == "adversarial":
+            assert (one is None) == (other is None)
+            assert one is None or torch.equal(one, other)
+        elif field.name == "nearest":
+            # Batches of other sizes round otherwise.
+            assert one == pytest.approx(other, rel=1e-4)
+        elif field.name != "speculative":
+            assert one == other, field.name
+
+
+ATTACKS = {
+    "pgd": PGD(steps=10, restarts=7, loss="cw"),
+    "apgd": APGD(steps=20, restarts=4),
+    "targets": APGD(steps=15, loss="dlr_targeted"),
+    "square": Square(queries=40, restarts=3),
+    "cascade": budget("gauntlet", "Linf"),
+    "thorough cascade": budget("gauntlet:thorough", "Linf"),
+    "search from ends": (
+        Stage("margin", PGD(steps=3, restarts=5, loss="cw")),
+        Stage("targets", APGD(steps=5, loss="dlr_targeted")),
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("eps", [0.05, 0.08, 0.12])
+def test_outcomes_are_those_of_restarts_one_after_another(attack, eps):
+    wanted, steps = outcomes(attack, eps, None)
+    found, fewer = outcomes(attack, eps, 64)
+    for one, other in zip(wanted, found, strict=True):
+        same(one, other)
+    assert fewer < steps
+    assert all(one.speculative == 0 for one in wanted)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_small_batches_hold_the_same(batch_size):
+    wanted, _ = outcomes(ATTACKS["targets"], 0.08, None)
+    found, _ = outcomes(ATTACKS["targets"], 0.08, 16, batch_size=batch_size)
+    for one, other in zip(wanted, found, strict=True):
+        same(one, other)
+
+
+def test_passes_of_restarts_that_were_not_needed_are_counted_apart():
+    found, _ = outcomes(ATTACKS["pgd"], 0.08, 256)
+    broken_later = [one for one in found if one.adversarial is not None and one.speculative]
+    assert broken_later
+    assert all(one.speculative == 0 for one in found if one.adversarial is None)
+
+
+def test_the_useful_batch_is_a_power_of_two_within_bounds_and_measured_once():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    found = useful_batch(model, torch.rand(1, 1, 8, 8))
+    assert LEAST_USEFUL <= found <= MOST_USEFUL
+    assert found & (found - 1) == 0
+    made = len(calls)
+    assert useful_batch(model, torch.rand(1, 1, 8, 8)) == found
+    assert len(calls) == made
