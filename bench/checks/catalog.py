@@ -26,7 +26,8 @@ PINTOR = "Pintor et al. 2022, arXiv 2106.09947"
 class Check:
     """A check: its name, which is also that of its flag, its rule in a line, its source, and its cost.
 
-    `cheap` checks run for every pair of model and defense, on at most 64 samples (`randomised-model`: on all); `expensive`
+    `cheap` checks run for every pair of model and defense, on at most 64 samples (`randomised-model`: on all; of costly
+    pipelines on 16, `gauntlet.bench.checks.subject.COSTLY`); `expensive`
     checks run attacks, and run with `--checks all` only.
     """
 
