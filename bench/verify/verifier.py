@@ -21,7 +21,7 @@ from gauntlet.attacks.solving.solver import Verification
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.verify.fixed_batches import fixed_batches
 from gauntlet.bench.verify.measurement import Measurement, Question, unrepeated
-from gauntlet.bench.verify.verdicts import Verdicts
+from gauntlet.bench.verify.verdicts import FAR, Verdicts
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import DRAWS
 
@@ -181,7 +181,10 @@ class Verifier:
         # Logits that are near 0 on the boundary were rounded when they were larger.
         every = torch.arange(len(self.labels), device=self.labels.device)
         rounding = self.verdicts.rounding(logits, every).nanmedian()
-        self._apart = max(float(apart.amax()), float(rounding) if bool(rounding.isfinite()) else 0.0)
+        size = float(rounding) if bool(rounding.isfinite()) else 0.0
+        self._apart = max(float(apart.amax()), size)
+        # More than rounding: low precision, the batch, or hidden randomness. Then nothing is taken from a single pass.
+        self.alone = self.alone or self._apart > FAR * size
 
     def _holds(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Tensor:
         """Whether a point wins the majority of draws at each look of `CONFIRMATIONS`, bool (N,).
@@ -211,7 +214,7 @@ class Verifier:
         """`measure` of points that won, without another pass where all of them were judged here; they are then forgotten."""
         kept = [self._kept.pop(sample, None) for sample in samples.tolist()]
         same = [one is not None and torch.equal(one[0], point) for one, point in zip(kept, points, strict=True)]
-        if self.randomised or not all(same):
+        if self.randomised or self.alone or not all(same):
             return self.measure(points, samples)
         return self.measure(points, samples, torch.stack([one[1] for one in kept if one is not None]))
 

@@ -128,7 +128,8 @@ def test_the_blocks_of_a_cell_are_those_that_stand_on_its_row():
     flagged, plain = made(pgd, other).cells
     assert (flagged.blocks, flagged.lifted) == ({"zero-gradient": "Zero."}, ())
     assert (plain.blocks, plain.lifted) == ({}, ())
-    answer = result(bits(50, 20), cell_info(attack="adaptive", techniques={"a": "bpda", "b": "black-box"}))
+    adaptive = cell_info(attack="adaptive", techniques={"a": "bpda", "b": "black-box"})
+    answer = result(bits(50, 20), adaptive, forwards=[300] * 50)
     assert [(cell.blocks, cell.lifted) for cell in made(pgd, answer).cells] == [({}, ("zero-gradient",))] * 2
 
 

@@ -114,7 +114,8 @@ def test_a_row_that_nothing_attacked_has_no_rank(cell):
 
 
 def test_a_flag_that_the_attack_answered_is_not_shown():
-    assert noted(result(bits(20, 15), cell_info(techniques={"a": "bpda", "b": "black-box"}), flags=[ZERO])) == []
+    searched = cell_info(techniques={"a": "bpda", "b": "black-box"})
+    assert noted(result(bits(20, 15), searched, flags=[ZERO], forwards=[300] * 20)) == []
     fallback = Flag("masked-gradients", "warn", "Gradients vanished for 4 samples, which were attacked by search.")
     assert noted(result(bits(20, 15), flags=[fallback])) == []
 
