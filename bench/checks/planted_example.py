@@ -17,6 +17,8 @@ from gauntlet.bench.checks.run_attack import run_attack, unbroken
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
 
 SAMPLES = 32
+LEAST, SHARE = 3, 0.25
+"""Fewer planted examples than this, in all and as a share of the samples, are no evidence."""
 FOUND = 0.95
 """Least share of the planted examples that an attack must find."""
 
@@ -38,7 +40,7 @@ def planted_example(subject: Subject) -> Finding:
         there = verify(points, every, torch.zeros_like(every)).success
         clean = verify.measure(few.images, every).prediction.to(few.labels.device) == few.labels
     rows = (there & clean).nonzero().squeeze(1)
-    if len(rows) < 3:
+    if len(rows) < max(LEAST, SHARE * len(few.labels)):
         return not_applicable(name, f"An example could be planted for only {len(rows)} of {len(few.labels)} samples.")
     chosen = few.of(rows)
     left = unbroken(
