@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage import Stage
-from gauntlet.attacks.solving.stage_queue import Shared, StageQueue, fill, stage_queue, step
+from gauntlet.attacks.solving.stage_queue import Shared, fill, stage_queue, step
+from gauntlet.attacks.solving.stage_state import StageQueue
 from gauntlet.attacks.solving.task import Task, Verification
 
 _STEPS = 3

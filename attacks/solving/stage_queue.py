@@ -97,7 +97,7 @@ def _widen(queue: StageQueue, shared: Shared, batch_size: int) -> None:
             state = rule.start(oracle)
             lanes.begun(queue.lanes, queue.running.slots, pairs)
             queue.running = merge(queue.running, Batch(oracle.slots, state))
-    queue.lanes.widened = size(queue.running.slots)
+    queue.lanes.widened = size(queue.running and queue.running.slots)
 
 
 def _fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
