@@ -46,7 +46,9 @@ class InnerOutput:
 
     def of(self, outputs: list[Tensor], images: int) -> Tensor | None:
         """The output (images, D) from the outputs (rows, …) of the submodule's calls; None where rows are missing."""
-        rows = torch.cat([one.flatten(1) for one in outputs]) if len(outputs) > 1 else outputs[0].flatten(1)
+        # A number for each image, such as a detector's score, has no second dimension.
+        flat = [one.reshape(len(one), -1) for one in outputs]
+        rows = torch.cat(flat) if len(flat) > 1 else flat[0]
         copies = len(rows) // images
         if copies <= self.copy or not copies:
             return None

@@ -11,7 +11,8 @@ from torch import nn
 from builders import Function, network
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.views.backward_modes import backward_mode
-from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.bench.registries import DEFENSES
+from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
 from gauntlet.defenses.pipeline.find_inner_views import find_inner_views
 from gauntlet.defenses.pipeline.inner_view import InnerView, InnerViewModel, class_means, distances, in_units
 
@@ -320,3 +321,27 @@ def test_of_a_function_without_modules_pixels_are_the_features(images):
     (view,) = find_inner_views(base, images)
     assert view.join == "nearest"
     assert torch.equal(model_of(base, view).parts(images)[0], images.flatten(1))
+
+
+class Score(nn.Module):
+    """A number for each image, without a second dimension."""
+
+    def forward(self, logits):
+        return logits.amax(1) - 1
+
+
+def test_a_score_for_each_image_disturbs_no_view(images):
+    net, score = plain(), Score()
+
+    def forward(members, x):
+        logits = members[0](x)
+        return labels_of(logits) * (members[1](logits) > -9)[:, None]
+
+    view = find_inner_views(pipeline(forward, net, score), images)[0]
+    torch.testing.assert_close(model_of(pipeline(forward, net, score), view)(images), net(images))
+
+
+@pytest.mark.parametrize("name", ["confidence_detector", "squeeze_detector"])
+def test_a_detector_before_a_masked_network_has_views(name, images):
+    defended = defend(Wrapper(by_label, plain()), DEFENSES.get(name), {}).eval()
+    assert find_inner_views(defended, images)
