@@ -16,7 +16,7 @@ from gauntlet.attacks.ops.norms import per_image, project, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import share, whole_number
-from gauntlet.attacks.parts.apgd_common import checkpoint_period, likely_target, loss_name, mean_pass
+from gauntlet.attacks.parts.apgd_common import checkpoint_period, checkpoints, likely_target, loss_name, mean_pass
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
@@ -131,7 +131,7 @@ class APGD(Rule[State]):
         due = period > 0
         halve = due & ((rises <= self.rho * period) | (~state.halved & (state.best_then >= best)))
         x, size = state.x, state.size
-        if bool(halve.any()):
+        if any(checkpoints(self.steps)[made] for made in set(oracle.made.tolist())):
             size = torch.where(halve, size / 2, size)
             x = torch.where(per_image(halve, clean), x_best, x)
             gradient = torch.where(per_image(halve, clean), gradient_best, gradient)

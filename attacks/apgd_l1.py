@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from gauntlet.attacks.ops.l1_ball import project_l1, sparse_ascent
 from gauntlet.attacks.ops.norms import per_image
 from gauntlet.attacks.ops.validators import boolean, whole_number
 from gauntlet.attacks.parts.apgd_common import likely_target, loss_name, mean_pass
+from gauntlet.attacks.solving.known import to_device
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 
@@ -121,8 +123,7 @@ class APGDL1(Rule[State]):
     def step(self, state: State, oracle: Oracle) -> State:
         """Evaluate the iterate, adapt the step at a checkpoint, and move; at the end of an ascent, start the next."""
         clean, eps = oracle.clean, oracle.threat.eps
-        table = torch.tensor(timetable(self.steps, self.multi_eps), dtype=torch.float64, device=clean.device)
-        radius, following, due = table[oracle.step].unbind(1)
+        radius, following, due = _table(self.steps, self.multi_eps, clean.device)[oracle.step].unbind(1)
         due, over = due > 0, following < radius
         value, gradient = mean_pass(oracle, state.x, self.loss, state.target, self.eot)
         higher = value > state.best
@@ -164,6 +165,11 @@ def timetable(steps: int, multi_eps: bool) -> tuple[tuple[int, int, int], ...]:
         rows += [(radius, radius, int(done > 0 and done % period == 0)) for done in range(length)]
         rows.append((radius, radius - 1, 0))
     return tuple(rows[:-1])
+
+
+@lru_cache
+def _table(steps: int, multi_eps: bool, device: torch.device) -> Tensor:
+    return to_device(np.array(timetable(steps, multi_eps), dtype=np.float64), device)
 
 
 def _changed(x: Tensor, clean: Tensor) -> Tensor:

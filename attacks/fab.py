@@ -131,7 +131,7 @@ class FAB(Rule[State]):
         before = oracle.slots.distance
         searching = state.iteration >= self.steps
         rank = oracle.restart % self._targets
-        logits, nearest = look(nearest_of(state), state.x, oracle, rank, searching)
+        logits, nearest = look(nearest_of(state), state.x, oracle, rank, None if self.stop_inside else searching)
         closer = state.closer | (oracle.slots.distance < before)
         wrong = misclassified(logits, oracle.labels)
         back = oracle.clean + self.beta * (state.x - oracle.clean)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import boolean, share, whole_number
 from gauntlet.attacks.parts.square_shapes import Schedule, bump, schedule
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.known import to_device
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 
@@ -98,9 +101,11 @@ class Square(Rule[State]):
     def step(self, state: State, oracle: Oracle) -> State:
         """One query; the new point is kept if its margin is smaller."""
         ahead = oracle.step - state.drawn
-        if bool((ahead >= _AHEAD).any()):
+        # The mark is `drawn`, on the host.
+        if (oracle.made - oracle.mark >= _AHEAD).any():
             # Moves depend on the step, not on when they are drawn: they are drawn for all slots at once.
             state = state._replace(drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
+            oracle.set_mark(oracle.made)
             ahead = torch.zeros_like(ahead)
         slot = torch.arange(len(ahead), device=ahead.device)
         rows, columns, signs = (moves[slot, ahead] for moves in (state.rows, state.columns, state.signs))
@@ -151,7 +156,7 @@ def _moves(squares: Schedule, oracle: Oracle) -> dict[str, Tensor]:
     # Steps beyond the last are drawn and not used.
     level = squares.level[steps.clamp_max(len(squares.level) - 1)]
     side = squares.sides[level][..., None]
-    length = torch.tensor([height, width] * (corners // 2), device=words.device)
+    length = _lengths(height, width, corners // 2, words.device)
     corner = words[..., :corners] * (length - side + 1) >> 32
 
     def covered(first: Tensor, size: int) -> Tensor:
@@ -161,6 +166,12 @@ def _moves(squares: Schedule, oracle: Oracle) -> dict[str, Tensor]:
     rows, columns = covered(corner[..., 0::2], height), covered(corner[..., 1::2], width)
     signs = _signs(words[..., corners:], channels + 1, oracle.clean.dtype)
     return {"level": level, "corner": corner, "rows": rows, "columns": columns, "signs": signs}
+
+
+@lru_cache(maxsize=32)
+def _lengths(height: int, width: int, windows: int, device: torch.device) -> Tensor:
+    """Height and width for each window, int64 (2 · windows,)."""
+    return to_device(np.array([height, width] * windows), device)
 
 
 def _signs(words: Tensor, count: int, dtype: torch.dtype) -> Tensor:

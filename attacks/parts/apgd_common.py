@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.dlr import TARGETED, UNTARGETED
 from gauntlet.attacks.ops.losses import Loss
 from gauntlet.attacks.ops.validators import one_of
+from gauntlet.attacks.solving.known import to_device
 from gauntlet.attacks.solving.oracle import Oracle
 
 
@@ -66,4 +68,4 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 @lru_cache
 def _periods(steps: int, device: torch.device) -> Tensor:
-    return torch.tensor(checkpoints(steps), device=device)
+    return to_device(np.array(checkpoints(steps)), device)

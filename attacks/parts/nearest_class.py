@@ -59,8 +59,8 @@ def look(
     away = torch.where(anew, torch.inf, nearest.away)
     skipped = torch.zeros_like(place) if rank is None else rank
 
-    # Ranking costs as much as everything else together, and only the first pass of a slot needs it.
-    ranking = bool((nearest.order < 0).any()) or bool(free.any())
+    # Ranking costs as much as everything else together, and only the first pass of a slot needs it, in its first step.
+    ranking = bool((oracle.made == 0).any()) or (freely is not None and bool(free.any()))
     order = nearest.order
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

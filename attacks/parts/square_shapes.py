@@ -53,7 +53,8 @@ def schedule(
     for place, side in enumerate(levels.tolist()):
         bumps[place, 0, :side, :side] = bump(side, norm)
         bumps[place, 1, :side, :side] = bump(side, norm).T
-    return Schedule(level.to(device), levels.to(device), bumps.to(device))
+    # The host need not wait until they have arrived.
+    return Schedule(*(one.to(device, non_blocking=True) for one in (level, levels, bumps)))
 
 
 def bump(side: int, norm: Norm = "L2") -> Tensor:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from gauntlet.attacks.ops.norms import per_image
+from gauntlet.attacks.solving.known import Truths
 from gauntlet.attacks.solving.patience import unseen
 from gauntlet.attacks.solving.slots import Slots, join, put, select
 from gauntlet.attacks.solving.stage_state import Batch, Lanes, StageQueue, pick, size
@@ -43,35 +44,36 @@ def begun(lanes: Lanes, running: Slots, pairs: Sequence[tuple[int, int]]) -> Non
         lanes.latest[sample] = max(restart, lanes.latest.get(sample, restart))
 
 
-def settle(queue: StageQueue, slots: Slots, broken: Tensor) -> tuple[Slots, Tensor]:
+def settle(queue: StageQueue, slots: Slots, broken: Truths) -> tuple[Slots, Truths]:
     """Settle restarts that are broken or have ended: samples with restarts left rest, the others leave the stage.
 
-    Returns the slots that leave, with the costs of all restarts that count, and which of them are broken.
+    Returns the slots that leave, with the costs of all restarts that count, and which of them are broken. All counts of the
+    slots are known to the host, which then waits for nothing.
     """
     restarts = queue.stage.rule.total_restarts
     if not queue.lanes.first:
-        done = broken | (slots.restart + 1 >= restarts)
-        _rest(queue, select(slots, (~done).nonzero().squeeze(1)))
-        gone = done.nonzero().squeeze(1)
+        done = broken | (slots.known.restart + 1 >= restarts)
+        _rest(queue, select(slots, np.flatnonzero(~done)))
+        gone = np.flatnonzero(done)
         return select(slots, gone), broken[gone]
     leaving: list[tuple[Slots, bool]] = []
     # Later restarts first: an earlier one of the same sample that has ended too then finds them.
-    for row in slots.restart.argsort(descending=True).tolist():
-        one = select(slots, torch.tensor([row], device=broken.device))
+    for row in np.argsort(-slots.known.restart, kind="stable").tolist():
+        one = select(slots, np.array([row]))
         if (left := _settled(queue, one, won=bool(broken[row]))) is not None:
             leaving.append(left)
     if not leaving:
-        return select(slots, broken.new_zeros(0, dtype=torch.int64)), broken[:0]
+        return select(slots, np.arange(0)), broken[:0]
     gone_slots = leaving[0][0]
     for one, _ in leaving[1:]:
         gone_slots = join(gone_slots, one)
-    return gone_slots, torch.tensor([won for _, won in leaving], dtype=torch.bool, device=broken.device)
+    return gone_slots, np.array([won for _, won in leaving])
 
 
 def _settled(queue: StageQueue, one: Slots, *, won: bool) -> tuple[Slots, bool] | None:
     """The slot with which its sample leaves the stage, and whether it is broken; None where the sample stays."""
     lanes, restarts = queue.lanes, queue.stage.rule.total_restarts
-    sample, restart = int(one.sample), int(one.restart)
+    sample, restart = int(one.known.sample[0]), int(one.known.restart[0])
     if restart > lanes.first.get(sample, restart):
         lanes.ended[sample, restart] = one, won
         if won:
@@ -99,10 +101,15 @@ def _following(first: Slots, second: Slots) -> Slots:
     sums = ("forwards", "backwards", "rejected", "disagreements", "vanished")
     kept = second.least <= first.least
     end = second.end if second.end.dim() < 3 else torch.where(per_image(kept, second.end), second.end, first.end)
+    before, known = first.known, second.known
     return second._replace(
         nearness=torch.minimum(first.nearness, second.nearness),
         least=torch.minimum(first.least, second.least),
         end=end,
+        known=known._replace(
+            nearness=np.minimum(before.nearness, known.nearness),
+            **{name: getattr(before, name) + getattr(known, name) for name in sums},
+        ),
         **{name: getattr(first, name) + getattr(second, name) for name in sums},
     )
 
@@ -110,7 +117,7 @@ def _following(first: Slots, second: Slots) -> Slots:
 def _rest(queue: StageQueue, slots: Slots) -> None:
     """Let slots wait for their next restart."""
     if size(slots):
-        rested = unseen(slots)._replace(restart=slots.restart + 1, step=torch.zeros_like(slots.step))
+        rested = unseen(slots).restarted(slots.known.restart + 1)
         queue.resting = rested if queue.resting is None else join(queue.resting, rested)
 
 
@@ -119,7 +126,8 @@ def _add(queue: StageQueue, one: Slots, sample: int, restart: int) -> None:
     for name in _BATCHES:
         batch: Batch | None = getattr(queue, name)
         if batch is not None:
-            rows = ((batch.slots.sample == sample) & (batch.slots.restart == restart)).nonzero().squeeze(1)
+            known = batch.slots.known
+            rows = np.flatnonzero((known.sample == sample) & (known.restart == restart))
             if len(rows):
                 both = _following(one, select(batch.slots, rows))
                 setattr(queue, name, Batch(put(batch.slots, rows, both), batch.state))
@@ -133,13 +141,14 @@ def _discard(queue: StageQueue, sample: int, restart: int) -> None:
     for name in _BATCHES:
         batch: Batch | None = getattr(queue, name)
         if batch is not None:
-            out = (batch.slots.sample == sample) & (batch.slots.restart > restart)
-            if bool(out.any()):
-                wasted += float((batch.slots.forwards + batch.slots.backwards)[out].sum())
+            known = batch.slots.known
+            out = (known.sample == sample) & (known.restart > restart)
+            if out.any():
+                wasted += float((known.forwards + known.backwards)[out].sum())
                 setattr(queue, name, pick(batch, ~out))
     for key in [key for key in lanes.ended if key[0] == sample and key[1] > restart]:
-        one, _ = lanes.ended.pop(key)
-        wasted += float(one.forwards + one.backwards)
+        known = lanes.ended.pop(key)[0].known
+        wasted += float((known.forwards + known.backwards)[0])
     lanes.latest[sample] = restart
     lanes.spent[sample] = lanes.spent.get(sample, 0.0) + wasted
 
@@ -152,6 +161,6 @@ def _forget(lanes: Lanes, sample: int) -> None:
 def _latest(lanes: Lanes, running: Slots) -> dict[int, int]:
     """The latest restart that was begun of each running sample."""
     latest: dict[int, int] = {}
-    for sample, restart in zip(running.sample.tolist(), running.restart.tolist(), strict=True):
+    for sample, restart in zip(running.known.sample.tolist(), running.known.restart.tolist(), strict=True):
         latest[sample] = max(latest.get(sample, restart), restart, lanes.latest.get(sample, restart))
     return latest

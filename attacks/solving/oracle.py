@@ -16,6 +16,7 @@ from gauntlet.attacks.ops.norms import distance, limit, per_image
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.rounding import resolution
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.solving.known import Rows
 from gauntlet.attacks.solving.slots import Slots
 from gauntlet.attacks.solving.stage_conditions import nearness
 from gauntlet.attacks.views.backward_modes import INTERCEPTED, Backward, backward_mode
@@ -123,6 +124,20 @@ class Oracle:
     def restart(self) -> Tensor:
         """Number of the present restart of each slot, from 0, int64 (N,)."""
         return self.slots.restart
+
+    @property
+    def made(self) -> Rows:
+        """`step` as an array: the host knows it without asking the device, as `bool(oracle.step.any())` would."""
+        return self.slots.known.step
+
+    @property
+    def mark(self) -> Rows:
+        """A whole number that the rule keeps for each slot on the host, (N,), 0 at the start of a restart."""
+        return self.slots.known.mark
+
+    def set_mark(self, mark: Rows) -> None:
+        """Keep these numbers, int64 (N,), in place of `mark`."""
+        self.slots = self.slots._replace(known=self.slots.known._replace(mark=mark))
 
     @property
     def ends(self) -> Tensor:
@@ -235,7 +250,7 @@ class Oracle:
             with torch.no_grad(), self._randomness():
                 full = self.judge(x)
             logits, plain = self._judged(full), True
-            self.slots = self.slots._replace(forwards=self.slots.forwards + 1)
+            self.slots = self.slots.passed(backwards=0)
         self._notice(x, full, logits, backwards, plain)
 
     def _keep_end(self, x: Tensor, logits: Tensor) -> None:
@@ -248,7 +263,7 @@ class Oracle:
         """Count a pass and keep candidates. `full`: the model's outputs; `logits`: those that the rule sees; `plain`: where
         they belong to `x` itself."""
         slots, labels = self.slots, self.labels
-        counted = slots._replace(forwards=slots.forwards + 1, backwards=slots.backwards + backwards)
+        counted = slots.passed(backwards)
         # Logits that are not finite do not defend: the verifier evaluates the point and reports them.
         # −∞ of classes that take no part is in order, and the sum of finite logits may overflow: the largest one tells.
         wrong = misclassified(logits, labels) | ~full.amax(1).isfinite()
@@ -257,12 +272,13 @@ class Oracle:
             success = wrong & (size < slots.distance) & plain
             counted = counted._replace(distance=torch.where(success, size, slots.distance))
         else:
-            inside = torch.as_tensor(plain, device=x.device)
+            inside = plain
             if self.leaves_ball:
                 inside = inside & (distance(x, slots.clean, self.threat.norm) <= limit(self.threat))
             success = wrong & inside
             if self.watch:
-                near = torch.where(inside, nearness(logits, self._judged(slots.clean_logits), labels), torch.inf)
+                near = nearness(logits, self._judged(slots.clean_logits), labels)
+                near = torch.where(inside, near, torch.inf) if isinstance(inside, Tensor) else near
                 counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))
         self.slots = counted
         if self.successes is None:
@@ -272,9 +288,7 @@ class Oracle:
 
     def keep(self, success: Tensor, x: Tensor) -> None:
         """Keep `x` as the candidate where `success`, bool (N,)."""
-        slots, rows = self.slots, success.nonzero().squeeze(1)
-        if len(rows):
-            self.slots = slots._replace(
-                found=slots.found | success,
-                point=slots.point.index_copy(0, rows, x.detach()[rows].to(slots.point.dtype)),
-            )
+        slots = self.slots
+        # Everywhere: to ask whether there is a success would make the host wait.
+        point = torch.where(per_image(success, x), x.detach().to(slots.point.dtype), slots.point)
+        self.slots = slots._replace(found=slots.found | success, point=point)

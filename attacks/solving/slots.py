@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from gauntlet.attacks.solving.known import Known, Rows, Truths, known_start, to_device, to_host
 
 S = TypeVar("S", bound="tuple[Any, ...]")
 
 
 class Slots(NamedTuple):
-    """What the solver keeps for each slot. All tensors have length N and are on the attack's device."""
+    """What the solver keeps for each slot. All tensors have length N and are on the attack's device; `known` is on the host."""
 
     sample: Tensor
     """int64, the sample's index in the task."""
@@ -52,6 +55,39 @@ class Slots(NamedTuple):
     gap: Tensor
     gap_before: Tensor
     """float64, the least gap so far, and that at the latest look, see `gauntlet.attacks.solving.patience`."""
+    known: Known
+
+    def passed(self, backwards: int) -> Slots:
+        """The slots after a forward pass, and so many backward passes."""
+        known = self.known
+        return self._replace(
+            forwards=self.forwards + 1,
+            backwards=self.backwards + backwards,
+            known=known._replace(forwards=known.forwards + 1, backwards=known.backwards + backwards),
+        )
+
+    def stepped(self) -> Slots:
+        """The slots after a step."""
+        return self._replace(step=self.step + 1, known=self.known._replace(step=self.known.step + 1))
+
+    def restarted(self, restart: Rows) -> Slots:
+        """The slots at the start of these restarts, (N,)."""
+        zero = np.zeros_like(restart)
+        return self._replace(
+            restart=to_device(restart, self.restart.device),
+            step=torch.zeros_like(self.step),
+            known=self.known._replace(restart=restart, step=zero, mark=zero),
+        )
+
+    def reported(self, truth: Tensor) -> tuple[Slots, Truths]:
+        """The slots with all counts known to the host, and `truth`, bool (N,), on the host: one wait for the device."""
+        counts = self.rejected, self.disagreements, self.vanished
+        *rows, nearness, truths = to_host(*counts, self.nearness, truth)
+        rejected, disagreements, vanished = (one.astype(np.int64) for one in rows)
+        known = self.known._replace(
+            rejected=rejected, disagreements=disagreements, vanished=vanished, nearness=nearness
+        )
+        return self._replace(known=known), truths > 0
 
 
 def new_slots(
@@ -65,8 +101,10 @@ def new_slots(
     ends: Tensor | None = None,
     *,
     keep_end: bool = False,
+    known: Rows | None = None,
 ) -> Slots:
-    """Slots at their start, with all counts 0 and no candidate."""
+    """Slots at their start, with all counts 0 and no candidate. `known`: `sample` on the host, if it is known there."""
+    names = to_host(sample)[0].astype(np.int64) if known is None else known
     zero, nothing = torch.zeros_like(sample), clean.new_empty(len(clean), 0)
     unknown = torch.full(sample.shape, torch.inf, dtype=torch.float64, device=sample.device)
     return Slots(
@@ -93,19 +131,51 @@ def new_slots(
         ends=nothing if ends is None else ends,
         gap=unknown,
         gap_before=unknown,
+        known=known_start(names),
     )
 
 
-def select(state: S, rows: Tensor) -> S:
-    """The slots at `rows` (int64), as a new tuple."""
-    return type(state)(*(field[rows] for field in state))
+def select(state: S, rows: Tensor | Rows) -> S:
+    """The slots at `rows` (int64), as a new tuple; of `Slots` themselves by rows that the host knows."""
+    at = _on_device(state, rows)
+    return type(state)(*(field[at] if isinstance(field, Tensor) else _chosen(field, rows) for field in state))
 
 
-def put(state: S, rows: Tensor, new: S) -> S:
+def put(state: S, rows: Tensor | Rows, new: S) -> S:
     """`state` with the slots at `rows` replaced by those of `new`, as a new tuple; the tensors of `state` are unchanged."""
-    return type(state)(*(old.index_copy(0, rows, fresh) for old, fresh in zip(state, new, strict=True)))
+    at = _on_device(state, rows)
+    return type(state)(
+        *(
+            old.index_copy(0, at, fresh) if isinstance(old, Tensor) else _exchanged(old, rows, fresh)
+            for old, fresh in zip(state, new, strict=True)
+        )
+    )
 
 
 def join(first: S, second: S) -> S:
     """The slots of both."""
-    return type(first)(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
+    return type(first)(
+        *(
+            torch.cat(pair)
+            if isinstance(pair[0], Tensor)
+            else Known._make(map(np.concatenate, zip(*pair, strict=True)))
+            for pair in zip(first, second, strict=True)
+        )
+    )
+
+
+def _on_device(state: tuple[Any, ...], rows: Tensor | Rows) -> Tensor:
+    if isinstance(rows, Tensor):
+        return rows
+    return to_device(rows, next((one.device for one in state if isinstance(one, Tensor)), torch.device("cpu")))
+
+
+def _chosen(known: Known, rows: Any) -> Known:
+    return Known._make(one[rows] for one in known)
+
+
+def _exchanged(known: Known, rows: Any, new: Known) -> Known:
+    fields = [one.copy() for one in known]
+    for field, fresh in zip(fields, new, strict=True):
+        field[rows] = fresh
+    return Known._make(fields)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,8 +72,10 @@ def stage_cost(
 def _counts(queue: StageQueue) -> tuple[float, float]:
     """Mean forward and backward passes of the slots."""
     held: list[Slots] = [batch.slots for batch in (queue.running, queue.closing) if batch is not None]
-    forwards, backwards = (torch.cat([getattr(slots, name) for slots in held]) for name in ("forwards", "backwards"))
-    return float(forwards.double().mean()), float(backwards.double().mean())
+    forwards, backwards = (
+        np.concatenate([getattr(slots.known, name) for slots in held]) for name in ("forwards", "backwards")
+    )
+    return float(forwards.mean()), float(backwards.mean())
 
 
 def _never(points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.solving import lanes
 from gauntlet.attacks.solving.ends import Ends
 from gauntlet.attacks.solving.judge import OUTWARDS, judge
+from gauntlet.attacks.solving.known import Rows, Truths, to_device, to_host
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.patience import look
 from gauntlet.attacks.solving.slots import Slots, join, new_slots, select
@@ -51,8 +52,8 @@ class Shared:
     """The smallest batch below which restarts run side by side; None: they run one after another."""
 
 
-Departures = tuple[Slots, Tensor]
-"""Slots that leave the stage, and bool (N,), which of them are broken."""
+Departures = tuple[Slots, Truths]
+"""Slots that leave the stage, all their counts known to the host, and which of them are broken."""
 
 
 def stage_queue(stage: Stage, task: Task, classes: int | None) -> StageQueue:
@@ -90,10 +91,8 @@ def _widen(queue: StageQueue, shared: Shared, batch_size: int) -> None:
     if count < batch_size and (room := min(shared.useful(), batch_size) - count) > 0:
         pairs = lanes.further(queue.lanes, queue.running.slots, room, rule.total_restarts)
         if pairs:
-            samples, restarts = (
-                torch.tensor(column, device=shared.task.images.device) for column in zip(*pairs, strict=True)
-            )
-            oracle = _oracle(queue, shared, _new(queue, shared, samples)._replace(restart=restarts))
+            samples, restarts = np.array(pairs).T
+            oracle = _oracle(queue, shared, _new(queue, shared, samples).restarted(restarts))
             state = rule.start(oracle)
             lanes.begun(queue.lanes, queue.running.slots, pairs)
             queue.running = merge(queue.running, Batch(oracle.slots, state))
@@ -119,7 +118,7 @@ def _fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
         return
     slots = rested
     if fresh:
-        begun = _new(queue, shared, torch.tensor(fresh, device=shared.task.images.device))
+        begun = _new(queue, shared, np.array(fresh))
         slots = begun if slots is None else join(slots, begun)
     assert slots is not None
     oracle = _oracle(queue, shared, slots)
@@ -134,35 +133,62 @@ def _fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
 
 
 def step(queue: StageQueue, shared: Shared) -> Departures | None:
-    """Make one step of the batch. Broken slots leave the stage; slots that have spent their steps go to `closing`."""
+    """Make one step of the batch. Broken slots leave the stage; slots that have spent their steps go to `closing`.
+
+    The host waits for the device once, to learn which slots have a candidate or stop early, and once more for the verdicts.
+    """
     rule = queue.stage.rule
     assert queue.running is not None
     oracle = _oracle(queue, shared, queue.running.slots)
     state = rule.step(queue.running.state, oracle)
-    slots = oracle.slots._replace(step=oracle.step + 1)
-    ended = slots.step >= rule.budget
-    finished = rule.finished(state)
-    if finished is not None:
-        ended = ended | finished
-    if queue.stage.patience:
-        slots, hopeless = look(slots, rule.gap(state), queue.stage.patience, rule.budget)
-        ended = ended | hopeless
-    broken = torch.zeros_like(ended)
-    if not rule.minimum_norm:
-        slots, broken = judge(slots, slots.found & (ended | (slots.step % shared.verify_every == 0)), shared.verify)
+    slots, stops = _stops(queue, oracle.slots.stepped(), state)
+    made = slots.known.step
+    ended, due = made >= rule.budget, made % shared.verify_every == 0
+    verifies = not rule.minimum_norm and (stops is not None or bool((ended | due).any()))
+    found, stopped = _answers(slots.found if verifies else None, stops, size(slots))
+    ended |= stopped
+    rows = np.flatnonzero(found & (ended | due))
+    slots, success = judge(slots, rows, shared.verify)
+    broken = np.zeros_like(ended)
+    leaving: Departures | None = None
+    if len(rows):
+        judged, won = select(slots, rows).reported(success[to_device(rows, success.device)])
+        broken[rows] = won
+        if won.any():
+            leaving = select(judged, np.flatnonzero(won)), won[won]
     out = broken | ended
-    if not bool(out.any()):
-        queue.running = Batch(slots, state)
-        return None
     after = Batch(slots, state)
+    if not out.any():
+        queue.running = after
+        return None
     queue.running = pick(after, ~out)
     queue.closing = merge(queue.closing, pick(after, ended & ~broken))
-    rows = broken.nonzero().squeeze(1)
-    return lanes.settle(queue, select(slots, rows), broken[rows])
+    return None if leaving is None else lanes.settle(queue, *leaving)
+
+
+def _stops(queue: StageQueue, slots: Slots, state: Any) -> tuple[Slots, Tensor | None]:
+    """The slots, and which of them stop before their budget is spent, bool (N,); None where the rule has no such slots."""
+    rule = queue.stage.rule
+    stops = rule.finished(state)
+    if queue.stage.patience:
+        slots, hopeless = look(slots, rule.gap(state), queue.stage.patience, rule.budget)
+        stops = hopeless if stops is None else stops | hopeless
+    return slots, stops
+
+
+def _answers(found: Tensor | None, stops: Tensor | None, count: int) -> tuple[Truths, Truths]:
+    """Both on the host by one wait for the device; False where there is nothing to ask."""
+    asked = [one for one in (found, stops) if one is not None]
+    answers = iter(to_host(*asked) > 0) if asked else iter(())
+    nothing = np.zeros(count, dtype=np.bool_)
+    return nothing if found is None else next(answers), nothing if stops is None else next(answers)
 
 
 def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
-    """Evaluate the last iterates of at most `batch_size` slots that have spent their steps. Survivors with restarts left rest."""
+    """Evaluate the last iterates of at most `batch_size` slots that have spent their steps. Survivors with restarts left rest.
+
+    The host waits for the device once, and once more where there are candidates, for the verdicts.
+    """
     rule = queue.stage.rule
     assert queue.closing is not None
     rest, now = split(queue.closing, batch_size)
@@ -172,10 +198,13 @@ def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
         oracle = _oracle(queue, shared, slots)
         oracle.logits(point)
         slots = oracle.slots
-    slots, broken = judge(slots, slots.found, shared.verify, OUTWARDS if rule.minimum_norm else ())
+    slots, broken = slots.reported(slots.found)
+    if broken.any():
+        slots, success = judge(slots, np.flatnonzero(broken), shared.verify, OUTWARDS if rule.minimum_norm else ())
+        slots, broken = slots.reported(success)
     if rule.minimum_norm:
         # The closest example of a restart does not end the search for a closer one in the next.
-        broken = broken & (slots.restart + 1 >= rule.total_restarts)
+        broken = broken & (slots.known.restart + 1 >= rule.total_restarts)
     queue.closing = rest
     return lanes.settle(queue, slots, broken)
 
@@ -191,13 +220,14 @@ def counts_of(departures: Departures) -> Iterator[tuple[dict[str, Any], bool]]:
     """For each slot that leaves: its counts as Python numbers, and whether it is broken."""
     slots, broken = departures
     names = ("sample", "restart", "step", "forwards", "backwards", "rejected", "disagreements", "nearness", "vanished")
-    columns = [getattr(slots, name).tolist() for name in names]
+    columns = [getattr(slots.known, name).tolist() for name in names]
     for row, won in enumerate(broken.tolist()):
         yield {"row": row, **{name: column[row] for name, column in zip(names, columns, strict=True)}}, won
 
 
-def _new(queue: StageQueue, shared: Shared, rows: Tensor) -> Slots:
+def _new(queue: StageQueue, shared: Shared, samples: Rows) -> Slots:
     task, ends, uses = shared.task, shared.ends, queue.stage.rule.uses_ends
+    rows = to_device(samples, task.images.device)
     labels = task.labels[rows]
     known = task.clean_logits
     return new_slots(
@@ -208,8 +238,9 @@ def _new(queue: StageQueue, shared: Shared, rows: Tensor) -> Slots:
         task.images.new_empty(len(rows), 0) if known is None else known[rows],
         queue.keys[rows],
         queue.model_keys[rows],
-        ends.of(rows.tolist(), task.images[rows]) if ends is not None and uses else None,
+        ends.of(samples.tolist(), task.images[rows]) if ends is not None and uses else None,
         keep_end=ends is not None and not uses,
+        known=samples,
     )
 
 

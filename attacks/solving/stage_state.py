@@ -6,9 +6,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from gauntlet.attacks.solving.known import Rows, Truths
 from gauntlet.attacks.solving.slots import Slots, join, select
 from gauntlet.attacks.solving.stage import Stage
 
@@ -66,17 +67,18 @@ class StageQueue:
         """Number of samples: restarts of a sample that run side by side count once."""
         if not self.lanes.first:
             return self.load
-        return len(self.waiting) + len({int(sample) for slots in self._slots for sample in slots.sample.tolist()})
+        running = {sample for slots in self._slots for sample in slots.known.sample.tolist()}
+        return len(self.waiting) + len(running)
 
     @property
     def steps(self) -> int:
         """Steps that the slots of the stage have made, over all restarts."""
         budget, first = self.stage.rule.budget, self.lanes.first
         made = 0
-        for slots in self._slots:
-            made += int((slots.step + slots.restart * budget).sum())
+        for known in (slots.known for slots in self._slots):
+            made += int((known.step + known.restart * budget).sum())
             if first:
-                pairs = zip(slots.sample.tolist(), slots.restart.tolist(), strict=True)
+                pairs = zip(known.sample.tolist(), known.restart.tolist(), strict=True)
                 made -= budget * sum(restart - first.get(sample, restart) for sample, restart in pairs)
         return made
 
@@ -91,14 +93,14 @@ def size(slots: Slots | None) -> int:
     return 0 if slots is None else len(slots.sample)
 
 
-def rows_of(slots: Slots) -> Tensor:
+def rows_of(slots: Slots) -> Rows:
     """The numbers of the slots, int64 (N,)."""
-    return torch.arange(len(slots.sample), device=slots.sample.device)
+    return np.arange(size(slots))
 
 
-def pick(batch: Batch, which: Tensor) -> Batch | None:
+def pick(batch: Batch, which: Truths) -> Batch | None:
     """The slots of the mask, bool (N,); None if there are none."""
-    rows = which.nonzero().squeeze(1)
+    rows = np.flatnonzero(which)
     return Batch(select(batch.slots, rows), select(batch.state, rows)) if len(rows) else None
 
 

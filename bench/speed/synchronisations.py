@@ -134,7 +134,7 @@ class _Functions(TorchFunctionMode):
 
 class _Operations(TorchDispatchMode):
     def __init__(self, state: _State) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.state = state
 
     def __torch_dispatch__(

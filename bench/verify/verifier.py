@@ -154,8 +154,9 @@ class Verifier:
                 self._same_again(points, samples, logits, near)
                 self.depends = self.alone = True
         holds = won & ~split
-        for row in holds.nonzero().squeeze(1).tolist():
-            self._kept[int(samples[row])] = points[row].clone(), logits[row]
+        rows = holds.nonzero().squeeze(1)
+        for row, sample in zip(rows.tolist(), samples[rows].tolist(), strict=True):
+            self._kept[sample] = points[row].clone(), logits[row]
         return holds, split
 
     def _same_again(self, points: Tensor, samples: Tensor, logits: Tensor, near: Tensor) -> None:
