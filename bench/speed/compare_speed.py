@@ -76,7 +76,8 @@ def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, progress
             mine.append(turn)
             progress(
                 f"{row.name} round {turn.seed + 1}/{setup.rounds} {turn.participant}: {turn.measured.seconds:.2f} s, "
-                f"{int(turn.measured.standing.sum())} of {work.total} standing"
+                + (f"end to end {turn.whole.seconds:.2f} s, " if turn.whole else "")
+                + f"{int(turn.measured.standing.sum())} of {work.total} standing"
             )
         turns += mine
         lines = summary(row, mine, work)
@@ -101,7 +102,7 @@ def _work(setup: SpeedConfig) -> Workload:
     if not len(right):
         raise ValueError(f"model {setup.model!r} is wrong on all {len(labels)} images of {setup.data!r}")
     ids = [data.ids[i] for i in right.tolist()]
-    return Workload(model, images[right], labels[right], ids, logits[right], len(labels), setup.batch_size)
+    return Workload(model, images[right], labels[right], ids, logits[right], len(labels), setup.batch_size, data)
 
 
 def _forms(work: Workload) -> dict[str, nn.Module]:

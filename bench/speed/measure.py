@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -14,7 +15,9 @@ from gauntlet.attacks.ops.losses import ce
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
-from gauntlet.attacks.solving.solver import Stage, Task, solve
+from gauntlet.attacks.solving.batch_size import useful_batch
+from gauntlet.attacks.solving.solver import Stage, Task, Verify, solve
+from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.environment.device import synchronised_time
 from gauntlet.bench.verify.verifier import Verifier
 
@@ -35,6 +38,8 @@ class Workload:
     total: int
     """Number of all samples, misclassified ones included; robust accuracy is a share of these."""
     batch_size: int
+    data: Data | None = None
+    """All samples, misclassified ones included, for whole evaluations; None: attacks alone are measured."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,9 @@ def measure(
     counted = Counted(attacked)
     began = synchronised_time()
     if stages:
-        points, success = _native(stages, work, counted, threat, seed, verify)
+        points, success = run_native(stages, work, counted, attacked, threat, seed, verify)
     else:
-        points, success = _library(attack, work, counted, seed)
+        points, success = run_library(attack, work, counted, seed)
     seconds = synchronised_time() - began - verify.seconds
     if not stages:
         every = torch.arange(len(points), device=points.device)
@@ -104,18 +109,29 @@ def measure(
     return AttackRun(seconds, counted.forwards, counted.backwards, far > limit(threat), far.median().item())
 
 
-def _native(
-    stages: Sequence[Stage], work: Workload, model: nn.Module, threat: ThreatModel, seed: int, verify: Verifier
+def run_native(
+    stages: Sequence[Stage],
+    work: Workload,
+    model: nn.Module,
+    plain: nn.Module,
+    threat: ThreatModel,
+    seed: int,
+    verify: Verify,
 ) -> tuple[Tensor, Tensor]:
+    """Examples (N, C, H, W) of our stages, and which are verified, bool (N,). `plain`: `model` without the counting wrapper."""
+    # As `gauntlet run` does: restarts run side by side where a pass over few images takes as long as one over more.
+    useful = partial(useful_batch, plain, work.images[:1])
     task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
     points, success = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
-    for outcome in solve(stages, model, task, verify, batch_size=work.batch_size, classes=work.logits.shape[1]):
+    settings: dict[str, Any] = {"batch_size": work.batch_size, "classes": work.logits.shape[1]}
+    for outcome in solve(stages, model, task, verify, **settings, useful=useful):
         if outcome.adversarial is not None:
             points[outcome.sample], success[outcome.sample] = outcome.adversarial, True
     return points, success
 
 
-def _library(attack: Any, work: Workload, model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
+def run_library(attack: Any, work: Workload, model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
+    """Points (N, C, H, W) of a library's attack, in batches; none is verified yet."""
     parts = [
         attack(model, images, labels, seed)
         for images, labels in zip(work.images.split(work.batch_size), work.labels.split(work.batch_size), strict=True)

@@ -11,10 +11,12 @@ from gauntlet.bench.speed.comparisons import Comparison
 from gauntlet.bench.speed.rounds import OURS, ParticipantSummary, Turn
 
 NOTE = (
-    "Seconds are the attack's alone, medians over the rounds; every round has another seed. Ratios: to the fastest peer on the "
-    "same form of the model, and to the bare passes of the full budget (gradients with respect to the input, frozen "
-    "parameters). Passes are a sample's, counted by a wrapper of the model. Robust accuracy is what our verifier leaves "
-    "standing of all samples, lowest to highest over the rounds."
+    "End to end: clean accuracy, the attack, and accuracy on its result, of all samples, after imports; ours is "
+    '`gauntlet.evaluate(…, checks="none")`, with verification and records, and with checks the same with the default checks. '
+    "Seconds are otherwise the attack's alone. All are medians over the rounds; every round has another seed. Ratios: to the "
+    "fastest peer on the same form of the model, and to the bare passes of the full budget (gradients with respect to the "
+    "input, frozen parameters). Passes are a sample's, counted by a wrapper of the model. Robust accuracy is what our verifier "
+    "leaves standing of all samples, lowest to highest over the rounds."
 )
 
 
@@ -28,15 +30,25 @@ def ratios(lines: Sequence[ParticipantSummary]) -> dict[str, float]:
     return {form: ours.seconds / seconds for form, seconds in fastest.items()}
 
 
+def whole_ratios(lines: Sequence[ParticipantSummary]) -> tuple[float | None, float | None]:
+    """Our seconds end to end, without and with checks, divided by those of the fastest peer; None where not measured."""
+    (ours,) = (line for line in lines if line.participant == OURS)
+    peers = [line.whole for line in lines if line.participant != OURS and line.whole is not None]
+    if not peers:
+        return None, None
+    plain, checked = (None if own is None else own / min(peers) for own in (ours.whole, ours.checked))
+    return plain, checked
+
+
 def markdown(row: Comparison, lines: Sequence[ParticipantSummary], title: str) -> str:
     """The table of a comparison; `title` names model, data and threat model."""
     fastest = ratios(lines)
     head = [
         f"### {row.name}: {title}",
         "",
-        "| attack | model as | seconds | × fastest peer | × bare budget | over own passes | forwards | backwards "
-        "| robust % | median distance |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| attack | model as | end to end, s | with checks, s | attack alone, s | × fastest peer | × bare budget "
+        "| over own passes | forwards | backwards | robust % | median distance |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     (ours,) = (line for line in lines if line.participant == OURS)
     body = [_table_line(line, {form: ours.seconds / value for form, value in fastest.items()}) for line in lines]
@@ -52,6 +64,7 @@ def _table_line(line: ParticipantSummary, fastest: dict[str, float]) -> str:
     cells = [
         line.participant,
         line.form or "it is",
+        *("–" if seconds is None else f"{seconds:.3g}" for seconds in (line.whole, line.checked)),
         f"{line.seconds:.3g}",
         " / ".join(shares) or "–",
         f"{line.bare:.2f}",
@@ -65,11 +78,12 @@ def _table_line(line: ParticipantSummary, fastest: dict[str, float]) -> str:
 
 
 def overview(summaries: Iterable[tuple[Comparison, Sequence[ParticipantSummary]]]) -> str:
-    """A table with a line per comparison: our ratio to the fastest peer, and both robust accuracies."""
+    """A table with a line per comparison: our ratios to the fastest peer, and both robust accuracies."""
     out = [
-        "| attack | × fastest peer | × fastest peer, same form | passes, ours / fastest peer's | robust %, ours | peers |"
+        "| attack | end to end, × fastest peer | with checks | attack alone, × fastest peer | same form "
+        "| passes, ours / fastest peer's | robust %, ours | peers |"
     ]
-    out.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    out.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for row, lines in summaries:
         (ours,) = (line for line in lines if line.participant == OURS)
         peers = [line for line in lines if line.participant != OURS]
@@ -84,6 +98,7 @@ def overview(summaries: Iterable[tuple[Comparison, Sequence[ParticipantSummary]]
         best = [line.robust for line in peers]
         cells = [
             row.name,
+            *("–" if share is None else f"{share:.2f}" for share in whole_ratios(lines)),
             *(f"{by_form[form]:.2f}" if form in by_form else "–" for form in ("", ours.form)),
             passes,
             _span([ours.robust]),
@@ -111,6 +126,9 @@ def table(turns: Iterable[Turn]) -> pd.DataFrame:
                 "standing": int(turn.measured.standing.sum()),
                 "bare_forward_s": turn.bare.forward,
                 "bare_both_s": turn.bare.both,
+                "whole_s": turn.whole and turn.whole.seconds,
+                "whole_standing": turn.whole and turn.whole.standing,
+                "checked_s": turn.checked and turn.checked.seconds,
             }
             for turn in turns
         ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from gauntlet.attacks.solving.solver import Stage
 from gauntlet.bench.registries import ATTACKS, executable_entry
 from gauntlet.bench.speed.comparisons import Comparison
 from gauntlet.bench.speed.measure import AttackRun, BarePasses, Workload, bare_passes, measure
+from gauntlet.bench.speed.whole_run import WholeRun, library_whole_run, our_whole_run
 
 OURS = "gauntlet"
 
@@ -47,6 +49,10 @@ class Turn:
     seed: int
     measured: AttackRun
     bare: BarePasses
+    whole: WholeRun | None = None
+    """The whole evaluation; None on a converted form of the model, which users of a library do not have."""
+    checked: WholeRun | None = None
+    """The same with the default checks; None for libraries, which have none."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,10 @@ class ParticipantSummary:
     """Seconds divided by those of the passes that were made, minus 1, median over the rounds."""
     bare: float
     """Seconds divided by those of the passes of the full budget for every sample, median over the rounds."""
+    whole: float | None = None
+    """Seconds of the whole evaluation, median over the rounds."""
+    checked: float | None = None
+    """The same with the default checks."""
 
 
 def participants(
@@ -126,7 +136,25 @@ def rounds(
                     seed,
                     minimum_norm=entrant.minimum_norm,
                 )
-            yield Turn(row.name, entrant.name, entrant.form, seed, measured, bare[entrant.form])
+            whole, checked = _whole(row, entrant, work, threat, seed)
+            yield Turn(row.name, entrant.name, entrant.form, seed, measured, bare[entrant.form], whole, checked)
+
+
+def _whole(
+    row: Comparison, entrant: Participant, work: Workload, threat: ThreatModel, seed: int
+) -> tuple[WholeRun | None, WholeRun | None]:
+    """The whole evaluation, and that with checks."""
+    if work.data is None or (entrant.form and not entrant.stages):
+        return None, None
+    settings: dict[str, Any] = {"batch_size": work.batch_size, "device": work.images.device}
+    with torch.random.fork_rng():
+        if not entrant.stages:
+            return library_whole_run(entrant.attack, work.model, work.data, seed, **settings), None
+        whole, checked = (
+            our_whole_run(row.ours, work.model, work.data, threat, seed, checks=checks, **settings)
+            for checks in ("none", "default")
+        )
+    return whole, checked
 
 
 def summary(row: Comparison, turns: list[Turn], work: Workload) -> list[ParticipantSummary]:
@@ -149,6 +177,13 @@ def summary(row: Comparison, turns: list[Turn], work: Workload) -> list[Particip
                 median=median(turn.measured.distance for turn in mine),
                 overhead=median(a / b for a, b in zip(seconds, made, strict=True)) - 1,
                 bare=median(a / b for a, b in zip(seconds, budget, strict=True)),
+                whole=_median(turn.whole for turn in mine),
+                checked=_median(turn.checked for turn in mine),
             )
         )
     return sorted(lines, key=lambda line: (line.participant != OURS, line.form, line.seconds))
+
+
+def _median(runs: Iterable[WholeRun | None]) -> float | None:
+    seconds = [run.seconds for run in runs if run is not None]
+    return median(seconds) if seconds else None

@@ -15,7 +15,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.speed.comparisons import COMPARISONS
 from gauntlet.bench.speed.measure import BarePasses, Counted, Workload, measure
-from gauntlet.bench.speed.report import overview, ratios
+from gauntlet.bench.speed.report import overview, ratios, whole_ratios
 from gauntlet.bench.speed.rounds import ParticipantSummary
 
 LINF = ThreatModel("Linf", 0.1)
@@ -71,14 +71,20 @@ def test_bare_passes_add_up():
     assert BarePasses(forward=1.0, both=3.0).seconds(10, 4) == 6 + 12
 
 
-def line(participant, seconds, form=""):
-    return ParticipantSummary(participant, form, seconds, 10, 10, (0.5, 0.6), 0.1, 0.0, 1.0)
+def line(participant, seconds, form="", whole=None, checked=None):
+    return ParticipantSummary(participant, form, seconds, 10, 10, (0.5, 0.6), 0.1, 0.0, 1.0, whole, checked)
 
 
 def test_ratios_are_to_the_fastest_peer_of_each_form():
     lines = [line("gauntlet", 1.0), line("a", 2.0), line("b", 4.0), line("a", 1.25, "fast")]
     assert ratios(lines) == {"": 0.5, "fast": 0.8}
-    assert "| 0.50 |" in overview([(COMPARISONS[0], lines)])
+    assert "| – | – | 0.50 |" in overview([(COMPARISONS[0], lines)])
+
+
+def test_whole_evaluations_are_compared_with_the_fastest_peer_in_the_original_form():
+    lines = [line("gauntlet", 1.0, whole=3.0, checked=6.0), line("a", 2.0, whole=2.0), line("b", 0.1, whole=4.0)]
+    assert whole_ratios([*lines, line("a", 1.0, "fast")]) == (1.5, 3.0)
+    assert "| 1.50 | 3.00 |" in overview([(COMPARISONS[0], lines)])
 
 
 def test_the_command_compares_with_what_is_installed_and_writes_each_turn(tmp_path):
@@ -92,6 +98,10 @@ def test_the_command_compares_with_what_is_installed_and_writes_each_turn(tmp_pa
     ours = turns[(turns["row"] == "FGSM") & (turns["participant"] == "gauntlet")]
     theirs = turns[(turns["row"] == "FGSM") & (turns["participant"] == "torchattacks")]
     assert ours["standing"].tolist() == theirs["standing"].tolist()
+    assert ours["whole_standing"].tolist() == theirs["whole_standing"].tolist() == ours["standing"].tolist()
+    assert ours["whole_s"].astype(float).gt(0).all()
+    assert ours["checked_s"].astype(float).gt(0).all()
+    assert theirs["checked_s"].tolist() == ["", ""]
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "### FGSM: cnn.pgd_digits, digits, Linf:0.15" in text
     assert "### PGD-40 L2: cnn.pgd_digits, digits, L2:0.8" in text
