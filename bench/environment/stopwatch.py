@@ -46,6 +46,11 @@ class Stopwatch:
         """The seconds so far, of the parts that have ended."""
         return Spent(dict(self.seconds), dict(self.stages))
 
+    @property
+    def part(self) -> Part | None:
+        """The part whose time runs; None before the first."""
+        return self._open[-1] if self._open else None
+
     def _settle(self) -> None:
         now = synchronised_time()
         if self._open:
@@ -91,6 +96,12 @@ def timed_steps(part: Part, steps: Iterator[T]) -> Iterator[T]:
             except StopIteration:
                 return
         yield step
+
+
+def current_part() -> Part | None:
+    """The part whose time runs now; None without a stopwatch."""
+    stopwatch = _running.get()
+    return None if stopwatch is None else stopwatch.part
 
 
 def note_stages(seconds: Mapping[str, float]) -> None:

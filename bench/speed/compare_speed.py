@@ -59,7 +59,7 @@ def compare_speed(setup: SpeedConfig, out: Path, progress: Progress) -> str:
 
 
 def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, progress: Progress) -> str:
-    work = _work(setup)
+    work = workload(setup)
     forms = _forms(work)
     out.mkdir(parents=True, exist_ok=True)
     turns: list[Turn] = []
@@ -89,7 +89,8 @@ def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, progress
     return text
 
 
-def _work(setup: SpeedConfig) -> Workload:
+def workload(setup: SpeedConfig) -> Workload:
+    """Model and data, and the images that the model classifies correctly. Raises ValueError if there are none."""
     device = choose_device(setup.device)
     data = load_data(setup.data, samples=setup.samples)
     model: nn.Module = load_model(setup.model, device=str(device)).module.eval()

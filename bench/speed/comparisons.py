@@ -100,16 +100,32 @@ COMPARISONS = (
 )
 
 
-def choose_comparisons(patterns: tuple[str, ...]) -> tuple[Comparison, ...]:
+SIMULATED = (
+    Comparison("PGD-20", "Linf", "pgd(steps=20)", ("torchattacks.PGD(steps=20)",), (20, 20)),
+    Comparison(
+        "APGD-CE 100",
+        "Linf",
+        "apgd(steps=100)",
+        ("torchattacks.APGD(steps=100)", "pyautoattack.APGD(steps=100)"),
+        (100, 100),
+    ),
+    COMPARISONS[-1],
+)
+"""The rows of `gauntlet speed --simulate`."""
+
+
+def choose_comparisons(
+    patterns: tuple[str, ...], among: tuple[Comparison, ...] = COMPARISONS
+) -> tuple[Comparison, ...]:
     """Comparisons whose name matches one of the patterns (shell wildcards, case ignored); all without patterns.
 
     Raises ValueError that lists the names if a pattern matches none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in COMPARISONS):
-            raise ValueError(f"no row fits {pattern!r}: there are {', '.join(row.name for row in COMPARISONS)}")
+        if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in among):
+            raise ValueError(f"no row fits {pattern!r}: there are {', '.join(row.name for row in among)}")
     return tuple(
         row
-        for row in COMPARISONS
+        for row in among
         if not patterns or any(fnmatchcase(row.name.lower(), pattern.lower()) for pattern in patterns)
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.stopwatch import timed
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,14 @@ def library_whole_run(
     """What a user of a library runs: passes over all images, the attack in batches, and passes over its result."""
     began = synchronised_time()
     images, labels = data.images[:].to(device), data.labels.to(device)
-    right = correct(model, images, labels, batch_size).nonzero().squeeze(1)
-    chosen, truth = images[right], labels[right]
-    points = torch.cat(
-        [
-            attack(model, some, classes, seed)
-            for some, classes in zip(chosen.split(batch_size), truth.split(batch_size), strict=True)
-        ]
-    )
-    standing = int(correct(model, points, truth, batch_size).sum())
+    with timed("clean"):
+        right = correct(model, images, labels, batch_size).nonzero().squeeze(1)
+    with timed("attack"):
+        chosen, truth = images[right], labels[right]
+        batches = zip(chosen.split(batch_size), truth.split(batch_size), strict=True)
+        points = torch.cat([attack(model, some, classes, seed) for some, classes in batches])
+    with timed("verify"):
+        standing = int(correct(model, points, truth, batch_size).sum())
     return WholeRun(synchronised_time() - began, standing)
 
 
