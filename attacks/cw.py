@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -109,30 +110,32 @@ class CW(Rule[State]):
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One iteration of Adam; at the end of a search step, the next constant."""
-        hinge = self._hinge()
-        logits, _, gradient = oracle.gradient(state.x, hinge)
+        logits, _, gradient = oracle.gradient(state.x, self._hinge())
         gap = cw(logits, oracle.labels)
         success = state.success | (misclassified(logits, oracle.labels) & (gap >= self.confidence))
+        unit = state.unit
         # The first pass is made at the clean image.
-        steepness = inner(gradient, gradient)
-        first = (state.search == 0) & (state.iteration == 0) & (gap < 0) & (steepness > 0)
-        unit = torch.where(first, -2 * gap.to(torch.float64) / steepness, state.unit)
-        total = 2 * (state.x - oracle.clean) + per_image((state.c * unit).to(state.x.dtype), state.x) * gradient
-        iteration = state.iteration + 1
-        moment = _BETA1 * state.first + (1 - _BETA1) * total
-        size = total.to(torch.float64).flatten(1).square().mean(1)
+        first = (state.search == 0) & (state.iteration == 0) & (gap < 0)
+        if _may_hold(first):
+            steepness = inner(gradient, gradient)
+            unit = torch.where(first & (steepness > 0), -2 * gap.to(torch.float64) / steepness, unit)
+        weight = per_image((state.c * unit).to(state.x.dtype), state.x)
+        total = (state.x - oracle.clean).mul_(2).add_(weight * gradient)
+        moment = (_BETA1 * state.first).add_((1 - _BETA1) * total)
+        size = total.to(torch.float64).flatten(1).square_().mean(1)
         second = _BETA2 * state.second + (1 - _BETA2) * size
-        decay = self.lr * (0.05 + 0.95 * (1 + torch.cos(math.pi * state.iteration / self.steps)) / 2)
-        scale = decay / (1 - _BETA1**iteration) / ((second / (1 - _BETA2**iteration)).sqrt() + 1e-12)
-        x = (state.x - per_image(scale.to(state.x.dtype), state.x) * moment).clamp(0, 1)
+        step, correction = (one[state.iteration] for one in _schedule(self.steps, self.lr, state.iteration.device))
+        scale = step / ((second / correction).sqrt() + 1e-12)
+        x = (state.x - per_image(scale.to(state.x.dtype), state.x) * moment).clamp_(0, 1)
+        iteration = state.iteration + 1
         moved = state._replace(x=x, first=moment, second=second, iteration=iteration, success=success, unit=unit)
-        return self._next_constant(moved, oracle.clean)
+        over = iteration >= self.steps
+        return self._next_constant(moved, over, oracle.clean) if _may_hold(over) else moved
 
     def _hinge(self) -> Loss:
         return lambda logits, labels: (self.confidence - cw(logits, labels)).clamp_min(0)
 
-    def _next_constant(self, state: State, clean: Tensor) -> State:
-        over = state.iteration >= self.steps
+    def _next_constant(self, state: State, over: Tensor, clean: Tensor) -> State:
         high = torch.where(over & state.success, torch.minimum(state.high, state.c), state.high)
         low = torch.where(over & ~state.success, torch.maximum(state.low, state.c), state.low)
         between = torch.where(high.isinf(), state.c * 10, (low + high) / 2)
@@ -150,6 +153,19 @@ class CW(Rule[State]):
             success=state.success & ~over,
             unit=state.unit,
         )
+
+
+def _may_hold(mask: Tensor) -> bool:
+    """Whether a mask is true anywhere. On a GPU, where the host would have to wait for the answer, always True."""
+    return mask.is_cuda or bool(mask.any())
+
+
+@lru_cache(maxsize=8)
+def _schedule(steps: int, lr: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """By iteration, float32 (steps,): Adam's step with the correction of the first moment, and that of the second moment."""
+    iteration = torch.arange(steps, device=device)
+    decay = lr * (0.05 + 0.95 * (1 + torch.cos(math.pi * iteration / steps)) / 2)
+    return decay / (1 - _BETA1 ** (iteration + 1)), 1 - _BETA2 ** (iteration + 1)
 
 
 def build(threat: ThreatModel, **settings: int | float) -> CW:

@@ -122,12 +122,13 @@ def run_native(
     # As `gauntlet run` does: restarts run side by side where a pass over few images takes as long as one over more.
     useful = partial(useful_batch, plain, work.images[:1])
     task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
-    points, success = work.images.clone(), torch.zeros(len(work.ids), dtype=torch.bool)
+    points: list[Tensor] = list(work.images)
+    success = [False] * len(work.ids)
     settings: dict[str, Any] = {"batch_size": work.batch_size, "classes": work.logits.shape[1]}
     for outcome in solve(stages, model, task, verify, **settings, useful=useful):
         if outcome.adversarial is not None:
             points[outcome.sample], success[outcome.sample] = outcome.adversarial, True
-    return points, success
+    return torch.stack(points), torch.tensor(success)
 
 
 def run_library(attack: Any, work: Workload, model: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
