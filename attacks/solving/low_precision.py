@@ -32,9 +32,9 @@ def solve_fast(
 ) -> Iterator[Outcome]:
     """`solve` on a form of the model; each outcome is yielded as soon as it is known.
 
-    If the form is in low precision, samples that survive are attacked again on `fast.full`, by the same attack with the same
-    random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks. `progress` sees the
-    first attack alone. `useful`: as of `solve`.
+    If the form is in low precision (`FastModel.again`), samples that survive are attacked again on `fast.full`, by the same
+    attack with the same random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks.
+    `progress` sees the first attack alone. `useful`: as of `solve`.
     """
     run = functools.partial(
         solve,
@@ -47,7 +47,7 @@ def solve_fast(
         rejects=rejects,
         useful=useful,
     )
-    if fast.full is None:
+    if fast.full is None or not fast.again:
         yield from run(fast.module, task, verify, progress=progress)
         return
     standing: list[Outcome] = []

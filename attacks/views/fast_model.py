@@ -32,9 +32,10 @@ from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.tf32 import TF32
 from gauntlet.attacks.views.work import counted_work
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 LAYOUT_WORK = 4e6
 """Multiplications for an image from which channels_last is chosen: it loses at 0.6e6 and wins at 9e6."""
@@ -56,7 +57,10 @@ class FastModel:
     form: str
     """Such as `bf16+channels_last+folded`; empty if nothing was chosen. It decides rounding, so it is part of a key."""
     full: FastModel | None = None
-    """The same form in float32, for samples that survive in low precision; None if this form is in float32."""
+    """The same form in float32; None if this form is in float32."""
+    again: bool = True
+    """Whether samples that survive on this form are attacked again on `full`: in TF32, which rounds as float16 does in a range
+    without overflow, and in which other libraries attack by PyTorch's default, they are not."""
 
 
 def choose_form(
@@ -69,8 +73,8 @@ def choose_form(
 ) -> FastModel:
     """The form of `model` for an attack; `example` (N, ...) are a few of its images, on its device.
 
-    `layout` (channels_last), `fold` (batch normalisation), `precision` (`float32`, `bfloat16`, on CUDA `float16`): True or a
-    precision tries the change, False omits it, and None chooses: folding always, the others by device and size (see above; low
+    `layout` (channels_last), `fold` (batch normalisation), `precision` (`float32`, `tf32`, `bfloat16`, on CUDA `float16`): True
+    or a precision tries the change, False omits it, and None chooses: folding always, the others by device and size (above; low
     precision only if the device computes fast in it). A form is not used if it cannot be made, raises, loses the gradient, or
     has logits on the first 8 images that differ by more than `SAME` or `SIMILAR`.
 
@@ -101,6 +105,11 @@ def choose_form(
     convolves = few.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
     if convolves and (layout or (layout is None and work.image >= LAYOUT_WORK)):
         take("channels_last", ChannelsLast, SAME)
+    if precision == "tf32":
+        before = chosen
+        # A form that was made here is frozen already; the model itself is not to be.
+        take("tf32", lambda form: TF32(form if before.form else copy.deepcopy(form)), SIMILAR)
+        return replace(chosen, full=before, again=False) if chosen is not before else before
     if precision is None and work.image >= PRECISION_WORK and _computes_bfloat16(device):
         precision = "bfloat16"
     dtype = PRECISIONS[precision or "float32"]

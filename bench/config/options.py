@@ -146,7 +146,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         "precision",
-        "Precision of the model copy that native attacks use: auto (the fastest safe form), float32, bfloat16 or float16. "
+        "Precision of the model copy that native attacks use: auto (the fastest safe form), float32, tf32, bfloat16 or float16. "
         "Examples are always verified on the model itself.",
         "machine",
         default="auto",

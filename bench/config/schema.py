@@ -21,7 +21,7 @@ _RUN = ("plugin", "seed", "device", "precision", "checks", "batch_size", "out", 
 _TOP = (*_PAIRING, *_RUN, "group", "expect", "gate", "published")
 
 CHECKS = ("default", "all", "none")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

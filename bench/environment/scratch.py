@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-_MEMORY = Path("/dev/shm")
+_MEMORY = Path("/dev/shm")  # noqa: S108  # tempfile makes a private folder in it
 _MOST, _ROOM = 2**28, 8
 """The largest size in bytes of what goes to memory, and how many times that size must be free there."""
 

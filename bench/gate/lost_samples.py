@@ -22,7 +22,7 @@ from gauntlet.leaderboard.results.errors import WriteError
 
 _MOST_PICTURES = 10
 """Largest number of pictures; each takes about a second."""
-_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "float32": "float32"}
+_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "tf32": "tf32", "float32": "float32"}
 """Value of --precision by a part of the name of the model's form; forms without such a part are `auto`'s choice."""
 _IN_MEMORY = "memory:model."
 """The beginning of the specs of models that `gauntlet.evaluate` received in memory; no command can load them."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Form = Literal["float32", "tf32", "bf16"]
-"""The arithmetic of a pass: float32 without TF32; PyTorch's default, convolutions in TF32 and the rest in float32; bfloat16."""
+Form = Literal["float32", "default", "tf32", "bf16"]
+"""The arithmetic of a pass: float32; PyTorch's default, convolutions in TF32 and the rest in float32; TF32; bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DeviceCosts:
 
     name: str
     flops: Mapping[Form, float]
-    """Published dense operations a second; for `tf32` those of TF32 itself."""
+    """Published dense operations a second; `default` is made of two of them."""
     bandwidth: float
     """Published bytes a second."""
     utilisation: Mapping[Form, float]
@@ -66,8 +66,10 @@ class NetworkCosts:
 
     def image_time(self, call: Call, device: DeviceCosts) -> float:
         """Seconds of an image in a large batch."""
-        convolved = self.convolved if call.form == "tf32" else 1.0
-        share = convolved / _rate(device, call.form) + (1 - convolved) / _rate(device, "float32")
+        parts: dict[Form, float] = {call.form: 1.0}
+        if call.form == "default":
+            parts = {"tf32": self.convolved, "float32": 1 - self.convolved}
+        share = sum(part / _rate(device, form) for form, part in parts.items())
         return 2 * self.multiplications * (2 if call.backward else 1) * share
 
 
@@ -118,10 +120,10 @@ def assumptions(device: DeviceCosts, networks: Iterable[NetworkCosts]) -> str:
         "autocast adds two kernels for each convolution or linear layer; PyTorch's default takes TF32 for convolutions alone.",
         "",
         "| network | multiplications an image | in convolutions | kernels forward | launch, forward + backward "
-        "| an image, forward + backward: float32 / default / bf16 | source |",
+        "| an image, forward + backward: float32 / default / TF32 / bf16 | source |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    forms: tuple[Form, ...] = ("float32", "tf32", "bf16")
+    forms: tuple[Form, ...] = ("float32", "default", "tf32", "bf16")
     for one in networks:
         calls = [Call(1, True, form) for form in forms]
         times = " / ".join(f"{one.image_time(call, device) * 1e6:.3g} µs" for call in calls)

@@ -140,7 +140,9 @@ class _Waits(TorchFunctionMode):
 def _form(device: str) -> Form:
     if torch.is_autocast_enabled(device):
         return "bf16"
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "float32"
+    if not torch.backends.cudnn.allow_tf32:
+        return "float32"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "default"
 
 
 def _masked(index: Any) -> bool:

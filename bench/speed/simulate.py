@@ -33,8 +33,8 @@ from gauntlet.bench.speed.record_calls import CallLog, PartCalls, Recorded, reco
 from gauntlet.bench.speed.rounds import OURS
 from gauntlet.bench.speed.whole_run import WholeRun, library_whole_run, our_whole_run
 
-PRECISIONS = ("auto", "bfloat16")
-"""Ours runs once with each setting of `--precision`."""
+PRECISIONS = ("tf32", "bfloat16")
+"""Ours runs once with each setting of `--precision`; the first is what `auto` chooses on such a GPU."""
 STANDING = (0.3, 0.7)
 """The share of the images that should stand: where all fall at once, or none does, attacks save nothing or everything."""
 
@@ -84,7 +84,7 @@ def _record(row: Comparison, work: Workload, setup: SpeedConfig, progress: Progr
             run = our_whole_run(
                 row.ours, Recorded(work.model, log), work.data, threat, 0, precision=precision, **settings
             )
-        done.append(Recording(row, OURS if precision == "auto" else f"{OURS}, {precision}", run, log))
+        done.append(Recording(row, OURS if precision == PRECISIONS[0] else f"{OURS}, {precision}", run, log))
         progress(f"{row.name} {done[-1].participant}: {run.standing} of {work.total} standing")
     for spec in row.peers:
         library, named = spec.partition(".")[0], parse_named(spec)
@@ -142,7 +142,7 @@ def _seconds(part: PartCalls, network: NetworkCosts, device: DeviceCosts) -> flo
 def _full_budget(row: Comparison, count: int, network: NetworkCosts, device: DeviceCosts) -> float:
     """Seconds of the passes of the full budget for every image, in one batch and PyTorch's default arithmetic."""
     forwards, backwards = row.passes
-    alone, both = (call_seconds(Call(count, backward, "tf32"), network, device) for backward in (False, True))
+    alone, both = (call_seconds(Call(count, backward, "default"), network, device) for backward in (False, True))
     return alone * (forwards - backwards) + both * backwards
 
 
@@ -170,8 +170,8 @@ def _markdown(
         f"{work.batch_size}, torch {torch.__version__}, and priced for other networks on a {device.name} by the constants below. "
         "No GPU was used. A pass takes the larger of the time to launch its kernels and the images' time; an operation between "
         "passes takes the larger of a launch and its images' way through memory. Waiting for the device, files and Python's own "
-        'time are not priced. Ours is `gauntlet.evaluate(…, checks="none")` with the given `--precision` (auto where none is '
-        "given); the peers have PyTorch's defaults.",
+        'time are not priced. Ours is `gauntlet.evaluate(…, checks="none")` with that precision, else with what auto chooses '
+        "on such a GPU: TF32 for the attack, float32 for clean passes and verification. The peers have PyTorch's defaults.",
     ]
     if outside:
         parts += ["", f"Beyond {100 * low:g} to {100 * high:g} % standing: {', '.join(outside)}."]

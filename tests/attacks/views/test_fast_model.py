@@ -390,7 +390,7 @@ def test_a_form_is_a_frozen_snapshot_and_the_model_stays_free():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"precision": "int8"}, "precision='int8' is not known: use one of float32, bfloat16, float16"),
+        ({"precision": "int8"}, "precision='int8' is not known: use one of float32, tf32, bfloat16, float16"),
         ({"precision": "float16"}, "precision='float16' is for CUDA"),
         ({"example": torch.zeros(0, 3, 16, 16)}, "example is empty"),
     ],

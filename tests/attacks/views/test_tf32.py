@@ -1,0 +1,108 @@
+"""The form in TF32: when it holds, what it leaves as it was, and that survivors are not attacked again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gauntlet
+from gauntlet.attacks.views.fast_model import choose_form, full_float32
+from gauntlet.attacks.views.tf32 import TF32, has_tf32
+from gauntlet.bench.prepare.fast_form import chosen_form, rebuilt_form, without_low_precision
+
+
+def setting():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+class Noting(torch.autograd.Function):
+    """The identity, which notes the setting in passes forward and back."""
+
+    seen: tuple[list[tuple[bool, bool]], list[tuple[bool, bool]]] = ([], [])
+
+    @staticmethod
+    def forward(ctx, x):
+        Noting.seen[0].append(setting())
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Noting.seen[1].append(setting())
+        return gradient
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.layer(Noting.apply(x).flatten(1))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    for seen in Noting.seen:
+        seen.clear()
+    return Model().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+
+
+def test_both_passes_are_in_tf32_and_the_rest_is_not(model, images):
+    form = TF32(model)
+    x = images.requires_grad_()
+    with full_float32():
+        logits = form(x)
+        assert setting() == (False, False)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), x)
+        assert setting() == (False, False)
+    assert Noting.seen == ([(True, True)], [(True, True)])
+    assert torch.equal(gradient, torch.autograd.grad(model(x).square().sum(), x)[0])
+
+
+def test_an_error_of_the_model_leaves_the_setting_as_it_was(model):
+    with full_float32():
+        with pytest.raises(RuntimeError):
+            TF32(model)(torch.rand(6, 5))
+        assert setting() == (False, False)
+
+
+def test_the_form_is_named_rebuilt_and_leaves_the_model_unfrozen(model, images):
+    form = choose_form(model, images, precision="tf32")
+    assert (form.form, form.again) == ("tf32", False)
+    assert all(one.requires_grad for one in model.parameters())
+    assert not any(one.requires_grad for one in form.module.parameters())
+    assert rebuilt_form(model, "tf32", images).form == "tf32"
+    assert without_low_precision(form).form == ""
+
+
+def test_auto_chooses_it_where_the_device_has_it(model, images, monkeypatch):
+    assert not has_tf32(torch.device("cpu"))
+    assert chosen_form(model, images, "auto").form == ""
+    monkeypatch.setattr("gauntlet.bench.prepare.fast_form.has_tf32", lambda device: True)
+    assert chosen_form(model, images, "auto").form == "tf32"
+    assert chosen_form(model, images, "float32").form == ""
+
+
+def test_an_attack_in_tf32_makes_the_passes_of_one_attack_and_is_verified_without_it(model, images):
+    labels = model(images).argmax(1)
+    found = {}
+    for precision in ("float32", "tf32"):
+        for seen in Noting.seen:
+            seen.clear()
+        done = gauntlet.evaluate(
+            model, images, labels, threat="Linf:0.01", attacks="pgd(steps=5)", precision=precision, checks="none"
+        )
+        found[precision] = done.robust, len(Noting.seen[1])
+        wanted = {"float32": (False, False), "tf32": (True, True)}[precision]
+        assert wanted in Noting.seen[1]
+        assert (False, False) in Noting.seen[0]
+    assert found["float32"][0].tolist() == found["tf32"][0].tolist()
+    # The choice of the form takes two passes back, the attack five.
+    assert found["tf32"][1] <= found["float32"][1] + 2
