@@ -16,9 +16,9 @@ from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.solving.batch_size import useful_batch
-from gauntlet.attacks.solving.solver import Stage, Task, Verify, solve
+from gauntlet.attacks.solving.solver import Meter, Stage, Task, Verify, solve
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.device import peak_memory, synchronised_time
 from gauntlet.bench.verify.verifier import Verifier
 
 _LEAST, _ENOUGH = 2, 10.0
@@ -55,6 +55,10 @@ class AttackRun:
     """bool (N,), samples without a verified adversarial example inside the ball."""
     distance: float
     """Median of the verified distances, in the norm; infinite where fewer than half are broken."""
+    peak_mib: float = 0.0
+    """Peak memory during the attack: of the GPU's allocator, or the resident memory of the process."""
+    occupancy: float | None = None
+    """Share of our slots that were filled, over all steps; None for libraries."""
 
 
 class Counted(nn.Module):
@@ -95,18 +99,21 @@ def measure(
     `minimum_norm`: the attack seeks the smallest distance; samples with one above eps stand.
     """
     verify = Verifier(work.model, work.images, work.labels, work.ids, threat, seed=seed, minimum_norm=minimum_norm)
-    counted = Counted(attacked)
-    began = synchronised_time()
-    if stages:
-        points, success = run_native(stages, work, counted, attacked, threat, seed, verify)
-    else:
-        points, success = run_library(attack, work, counted, seed)
-    seconds = synchronised_time() - began - verify.seconds
+    counted, meter = Counted(attacked), Meter()
+    with peak_memory(work.images.device) as peak:
+        began = synchronised_time()
+        if stages:
+            points, success = run_native(stages, work, counted, attacked, threat, seed, verify, meter)
+        else:
+            points, success = run_library(attack, work, counted, seed)
+        seconds = synchronised_time() - began - verify.seconds
     if not stages:
         every = torch.arange(len(points), device=points.device)
         success = verify(points, every, torch.zeros_like(every)).success
     far = torch.where(success.to(points.device), distance(points, work.images, threat.norm), torch.inf)
-    return AttackRun(seconds, counted.forwards, counted.backwards, far > limit(threat), far.median().item())
+    occupancy = meter.occupancy if stages else None
+    made = counted.forwards, counted.backwards
+    return AttackRun(seconds, *made, far > limit(threat), far.median().item(), peak.mib, occupancy)
 
 
 def run_native(
@@ -117,6 +124,7 @@ def run_native(
     threat: ThreatModel,
     seed: int,
     verify: Verify,
+    meter: Meter,
 ) -> tuple[Tensor, Tensor]:
     """Examples (N, C, H, W) of our stages, and which are verified, bool (N,). `plain`: `model` without the counting wrapper."""
     # As `gauntlet run` does: restarts run side by side where a pass over few images takes as long as one over more.
@@ -124,7 +132,7 @@ def run_native(
     task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
     points: list[Tensor] = list(work.images)
     success = [False] * len(work.ids)
-    settings: dict[str, Any] = {"batch_size": work.batch_size, "classes": work.logits.shape[1]}
+    settings: dict[str, Any] = {"batch_size": work.batch_size, "classes": work.logits.shape[1], "meter": meter}
     for outcome in solve(stages, model, task, verify, **settings, useful=useful):
         if outcome.adversarial is not None:
             points[outcome.sample], success[outcome.sample] = outcome.adversarial, True

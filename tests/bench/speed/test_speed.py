@@ -102,6 +102,9 @@ def test_the_command_compares_with_what_is_installed_and_writes_each_turn(tmp_pa
     assert ours["whole_s"].astype(float).gt(0).all()
     assert ours["checked_s"].astype(float).gt(0).all()
     assert theirs["checked_s"].tolist() == ["", ""]
+    assert ours["occupancy"].astype(float).between(0.01, 1).all()
+    assert theirs["occupancy"].tolist() == ["", ""]
+    assert (turns["peak_mib"] > 0).all()
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "### FGSM: cnn.pgd_digits, digits, Linf:0.15" in text
     assert "### PGD-40 L2: cnn.pgd_digits, digits, L2:0.8" in text
