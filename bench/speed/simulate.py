@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import parse_named
@@ -50,7 +49,7 @@ class Recording:
 
 
 def simulate_speed(setup: SpeedConfig, device: str, out: Path, progress: Progress) -> str:
-    """Record and price; writes `speed-simulated.md` and `speed-simulated.csv` to `out`, and returns the Markdown.
+    """Record and price; writes `speed-simulated.md` and `speed-simulated.csv` to `out` after each; returns the Markdown.
 
     Raises ValueError for bad arguments, LookupError for unknown names.
     """
@@ -61,47 +60,57 @@ def simulate_speed(setup: SpeedConfig, device: str, out: Path, progress: Progres
     torch.set_num_threads(setup.threads)
     try:
         work = workload(setup)
-        recordings = [one for row in rows for one in _record(row, work, setup, progress)]
+        costs, text = DEVICES[device], ""
+        recordings: list[Recording] = []
+        out.mkdir(parents=True, exist_ok=True)
+        for recording in (one for row in rows for one in _record(row, work, setup, progress)):
+            progress(f"{recording.row.name} {recording.participant}: {recording.run.standing} of {work.total} standing")
+            recordings.append(recording)
+            counts = work.total, len(work.ids)
+            table = pd.concat([priced(recordings, network, costs, *counts) for network in NETWORKS])
+            text = _markdown(setup, costs, work, recordings, table)
+            (out / "speed-simulated.md").write_text(text, encoding="utf-8")
+            table.to_csv(out / "speed-simulated.csv", index=False, lineterminator="\n")
     finally:
         torch.set_num_threads(threads)
-    costs = DEVICES[device]
-    table = pd.concat([priced(recordings, network, costs, work.total, len(work.ids)) for network in NETWORKS])
-    text = _markdown(setup, costs, work, recordings, table)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "speed-simulated.md").write_text(text, encoding="utf-8")
-    table.to_csv(out / "speed-simulated.csv", index=False, lineterminator="\n")
     return text
 
 
-def _record(row: Comparison, work: Workload, setup: SpeedConfig, progress: Progress) -> list[Recording]:
+def _record(row: Comparison, work: Workload, setup: SpeedConfig, progress: Progress) -> Iterator[Recording]:
+    """Ours in the first precision, the peers, and ours in the others."""
     threat = ThreatModel("Linf", setup.linf) if row.norm == "Linf" else ThreatModel("L2", setup.l2)
-    assert work.data is not None
-    settings: dict[str, Any] = {"batch_size": work.batch_size, "device": work.images.device}
-    done = []
-    for precision in PRECISIONS:
-        log = CallLog(work.images.shape[1:])
-        with recorded_operations(log), torch.random.fork_rng():
-            run = our_whole_run(
-                row.ours, Recorded(work.model, log), work.data, threat, 0, precision=precision, **settings
-            )
-        done.append(Recording(row, OURS if precision == PRECISIONS[0] else f"{OURS}, {precision}", run, log))
-        progress(f"{row.name} {done[-1].participant}: {run.standing} of {work.total} standing")
+    first, *more = PRECISIONS
+    yield _ours(row, work, threat, OURS, first)
     for spec in row.peers:
         library, named = spec.partition(".")[0], parse_named(spec)
-        if not fnmatchcase(library, setup.peers):
-            continue
-        attack = ATTACKS.get(named.name).make(threat, **named.keywords)
-        log = CallLog(work.images.shape[1:])
-        model: nn.Module = Recorded(work.model, log)
-        try:
-            with recorded_operations(log), torch.random.fork_rng():
-                run = library_whole_run(attack, model, work.data, 0, **settings)
-        except (ImportError, ValueError) as error:
-            progress(f"{spec} is left out: {error}")
-            continue
-        done.append(Recording(row, library, run, log))
-        progress(f"{row.name} {library}: {run.standing} of {work.total} standing")
-    return done
+        if fnmatchcase(library, setup.peers):
+            attack = ATTACKS.get(named.name).make(threat, **named.keywords)
+            try:
+                recording = _peer(row, work, library, attack)
+            except (ImportError, ValueError) as error:
+                progress(f"{spec} is left out: {error}")
+            else:
+                yield recording
+    for precision in more:
+        yield _ours(row, work, threat, f"{OURS}, {precision}", precision)
+
+
+def _ours(row: Comparison, work: Workload, threat: ThreatModel, name: str, precision: str) -> Recording:
+    assert work.data is not None
+    log = CallLog(work.images.shape[1:])
+    settings: dict[str, Any] = {"batch_size": work.batch_size, "device": work.images.device, "precision": precision}
+    with recorded_operations(log), torch.random.fork_rng():
+        run = our_whole_run(row.ours, Recorded(work.model, log), work.data, threat, 0, **settings)
+    return Recording(row, name, run, log)
+
+
+def _peer(row: Comparison, work: Workload, library: str, attack: Any) -> Recording:
+    assert work.data is not None
+    log = CallLog(work.images.shape[1:])
+    settings: dict[str, Any] = {"batch_size": work.batch_size, "device": work.images.device}
+    with recorded_operations(log), torch.random.fork_rng():
+        run = library_whole_run(attack, Recorded(work.model, log), work.data, 0, **settings)
+    return Recording(row, library, run, log)
 
 
 def priced(
