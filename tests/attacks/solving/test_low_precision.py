@@ -313,7 +313,9 @@ def test_pytest_takes_a_precision(pytester, tiny, monkeypatch):
 @pytest.mark.parametrize("value", ["bf16", "", 32, ["float32"]])
 def test_a_wrong_precision_is_named(pictures, network, value):
     images, labels = (one[:8] for one in pictures)
-    with pytest.raises(ValueError, match=r"precision=.* is not known: use one of auto, float32, tf32, bfloat16, float16"):
+    with pytest.raises(
+        ValueError, match=r"precision=.* is not known: use one of auto, float32, tf32, bfloat16, float16"
+    ):
         gauntlet.evaluate(network, images, labels, precision=value)
 
 
