@@ -36,11 +36,6 @@ class TF32(nn.Module):
         return logits
 
 
-def has_tf32(device: torch.device) -> bool:
-    """Whether the device computes in TF32: GPUs from Ampere on."""
-    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
 def _setting() -> tuple[bool, bool]:
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 

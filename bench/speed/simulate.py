@@ -179,8 +179,8 @@ def _markdown(
         f"{work.batch_size}, torch {torch.__version__}, and priced for other networks on a {device.name} by the constants below. "
         "No GPU was used. A pass takes the larger of the time to launch its kernels and the images' time; an operation between "
         "passes takes the larger of a launch and its images' way through memory. Waiting for the device, files and Python's own "
-        'time are not priced. Ours is `gauntlet.evaluate(…, checks="none")` with that precision, else with what auto chooses '
-        "on such a GPU: TF32 for the attack, float32 for clean passes and verification. The peers have PyTorch's defaults.",
+        'time are not priced. Ours is `gauntlet.evaluate(…, checks="none")` with that precision for the attack, and with '
+        "float32 for clean passes and verification. The peers have PyTorch's defaults.",
     ]
     if outside:
         parts += ["", f"Beyond {100 * low:g} to {100 * high:g} % standing: {', '.join(outside)}."]

@@ -8,7 +8,7 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.views.fast_model import choose_form, full_float32
-from gauntlet.attacks.views.tf32 import TF32, has_tf32
+from gauntlet.attacks.views.tf32 import TF32
 from gauntlet.bench.prepare.fast_form import chosen_form, rebuilt_form, without_low_precision
 
 
@@ -82,11 +82,9 @@ def test_the_form_is_named_rebuilt_and_leaves_the_model_unfrozen(model, images):
     assert without_low_precision(form).form == ""
 
 
-def test_auto_chooses_it_where_the_device_has_it(model, images, monkeypatch):
-    assert not has_tf32(torch.device("cpu"))
+def test_only_its_name_asks_for_it(model, images):
     assert chosen_form(model, images, "auto").form == ""
-    monkeypatch.setattr("gauntlet.bench.prepare.fast_form.has_tf32", lambda device: True)
-    assert chosen_form(model, images, "auto").form == "tf32"
+    assert chosen_form(model, images, "tf32").form == "tf32"
     assert chosen_form(model, images, "float32").form == ""
 
 
