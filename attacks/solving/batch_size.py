@@ -54,6 +54,8 @@ class Meter:
 GROWTH = 1.6
 """By how much a pass of twice as many images may take longer for the larger batch to be worth it."""
 MOST_USEFUL, LEAST_USEFUL = 256, 16
+LONG = 0.1
+"""Seconds of a pass from which arithmetic decides, not launches: larger batches are not tried, nor is the pass repeated."""
 _useful: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
@@ -65,16 +67,21 @@ def useful_batch(model: nn.Module, image: Tensor) -> int:
     """
     if model not in _useful:
         count, before = LEAST_USEFUL, _pass_seconds(model, image, LEAST_USEFUL)
-        while count < MOST_USEFUL and (seconds := _pass_seconds(model, image, 2 * count)) <= GROWTH * before:
+        while (
+            before < LONG
+            and count < MOST_USEFUL
+            and (seconds := _pass_seconds(model, image, 2 * count)) <= GROWTH * before
+        ):
             count, before = 2 * count, seconds
         _useful[model] = count
     return _useful[model]
 
 
 def _pass_seconds(model: nn.Module, image: Tensor, count: int) -> float:
-    """Seconds of a forward pass over so many images, the shorter of two."""
-    batch, taken = image.expand(count, *image.shape[1:]).contiguous(), []
-    for _ in range(2):
+    """Seconds of a forward pass over so many images, the shorter of two; of one, if it is long."""
+    batch = image.expand(count, *image.shape[1:]).contiguous()
+    taken: list[float] = []
+    while len(taken) < 2 and sum(taken) < LONG:
         began = time.perf_counter()
         with torch.no_grad():
             outputs = model(batch)
