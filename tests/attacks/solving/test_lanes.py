@@ -105,3 +105,13 @@ def test_the_useful_batch_is_a_power_of_two_within_bounds_and_measured_once():
     made = len(calls)
     assert useful_batch(model, torch.rand(1, 1, 8, 8)) == found
     assert len(calls) == made
+
+
+def test_measuring_the_useful_batch_leaves_the_global_generator_alone():
+    class Noisy(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1) + torch.randn(len(x), 64)
+
+    before = torch.get_rng_state()
+    useful_batch(Noisy(), torch.rand(1, 1, 8, 8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), before)
