@@ -18,9 +18,7 @@ from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.bench.config.schema import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
-from gauntlet.bench.data.samples.lazy_images import image_bytes
 from gauntlet.bench.environment.device import choose_device
-from gauntlet.bench.environment.scratch import scratch_folder
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import Classifier, check_model
 from gauntlet.bench.models.parts.errors import ModelError
@@ -96,8 +94,7 @@ def evaluate(
     text = str(parsed)
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)
-    size = len(chosen) * len(data) * image_bytes(data.images)
-    with TemporaryDirectory(prefix="gauntlet-", dir=scratch_folder(size)) as scratch:
+    with TemporaryDirectory(prefix="gauntlet-") as scratch:
         config = Config(
             (group,),
             seed=seed,

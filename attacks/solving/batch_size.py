@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -61,22 +61,24 @@ LONG = 0.1
 _useful: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
-def useful_batch(model: nn.Module, image: Tensor) -> int:
+def useful_batch(model: nn.Module, image: Tensor, most: int = MOST_USEFUL) -> int:
     """The smallest batch that is worth a pass of the model, from `LEAST_USEFUL` to `MOST_USEFUL`: measured once for a model.
 
-    `image` (1, C, H, W), on the model's device. Batches are doubled until that takes longer by more than `GROWTH`. It decides
-    what runs side by side, no outcome.
+    `image` (1, C, H, W), on the model's device. Batches are doubled until that takes longer by more than `GROWTH`, up to `most`,
+    the largest batch that is attacked. It decides what runs side by side, no outcome.
     """
     if model not in _useful:
-        count, before = LEAST_USEFUL, _pass_seconds(model, image, LEAST_USEFUL)
-        while (
-            before < LONG
-            and count < MOST_USEFUL
-            and (seconds := _pass_seconds(model, image, 2 * count)) <= GROWTH * before
-        ):
-            count, before = 2 * count, seconds
+        count, largest = LEAST_USEFUL, min(most, MOST_USEFUL)
+        # A model may take no batch of that size, or memory may run out: then nothing larger is tried.
+        with suppress(Exception):
+            before = _pass_seconds(model, image, min(count, largest))
+            while before < LONG and 2 * count <= largest:
+                seconds = _pass_seconds(model, image, 2 * count)
+                if seconds > GROWTH * before:
+                    break
+                count, before = 2 * count, seconds
         _useful[model] = count
-    return _useful[model]
+    return min(_useful[model], most)
 
 
 def _pass_seconds(model: nn.Module, image: Tensor, count: int) -> float:

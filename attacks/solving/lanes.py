@@ -78,6 +78,8 @@ def _settled(queue: StageQueue, one: Slots, *, won: bool) -> tuple[Slots, bool] 
         lanes.ended[sample, restart] = one, won
         if won:
             _discard(queue, sample, restart)
+            # Nothing after it is to be begun again.
+            lanes.latest[sample] = restarts - 1
         return None
     while not won and restart + 1 < restarts:
         restart += 1

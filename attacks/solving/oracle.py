@@ -24,6 +24,7 @@ from gauntlet.attacks.views.guard import frozen_draw
 from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced, strict
 from gauntlet.attacks.views.targeted_view import towards
+from gauntlet.attacks.views.tf32 import kept_setting
 
 _ROOM = 8
 """Units in the last place of the clean image's margin: far more than two batch compositions differ by, far less than an attack
@@ -181,7 +182,8 @@ class Oracle:
                 release(self.model)
             logits = self._shown(full)
             value = loss(logits, self.labels)
-            gradient = input_gradient(value, x)
+            with kept_setting():
+                gradient = input_gradient(value, x)
         if gradient is None:
             if self.needs_gradient:
                 raise AttackError(NO_GRADIENT)

@@ -101,11 +101,14 @@ def solve(
     )
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
+    left = len(task.ids)
     while (queue := _next(queues, batch_size)) is not None:
+        restore = queue.saved()
         try:
             with meter.stage(queue.stage.label):
                 departures = _advance(queue, shared, batch_size, meter)
         except RuntimeError as error:
+            restore()
             batch_size = halved(batch_size, error, meter)
             for one in queues:
                 park_excess(one, batch_size)
@@ -118,11 +121,14 @@ def solve(
             if following is None:
                 if ends is not None:
                     ends.forget(outcome.sample)
+                left -= 1
                 yield outcome
             else:
                 queues[following].waiting.append(outcome.sample)
         if work is not None:
             work.update()
+    if left:
+        raise AssertionError(f"{left} of {len(task.ids)} samples left the attack without an outcome")
 
 
 def _clean_logits(model: nn.Module, task: Task, batch_size: int, meter: Meter) -> tuple[Tensor, int]:
@@ -193,6 +199,6 @@ def _settle(
         outcome.nearest[kind] = min(outcome.near(kind), counts["nearness"])
         if broken:
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), queue.stage.label
-        elif ends is not None and counts["backwards"] > 2 * counts["vanished"]:
+        elif ends is not None and slots.end.dim() > 2 and counts["backwards"] > 2 * counts["vanished"]:
             ends.add(outcome.sample, slots.end[counts["row"]])
         yield outcome, broken

@@ -123,7 +123,6 @@ def _fill(queue: StageQueue, shared: Shared, batch_size: int) -> None:
     assert slots is not None
     oracle = _oracle(queue, shared, slots)
     state = queue.stage.rule.start(oracle)
-    # Only now: if memory runs out above, no sample must be lost.
     for _ in fresh:
         queue.waiting.popleft()
     if queue.resting is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -36,6 +37,10 @@ class Lanes:
     widened: int = -1
     """The number of slots at which the batch was widened last."""
 
+    def copy(self) -> Lanes:
+        """The same, to be changed apart."""
+        return Lanes(dict(self.first), dict(self.latest), dict(self.ended), dict(self.spent), self.widened)
+
 
 @dataclass
 class StageQueue:
@@ -55,6 +60,17 @@ class StageQueue:
     """Slots that have spent their steps and whose last iterate is not evaluated yet."""
 
     lanes: Lanes = field(default_factory=Lanes)
+
+    def saved(self) -> Callable[[], None]:
+        """A function that puts the samples and their slots back as they are now, after a turn that failed."""
+        batches = self.resting, self.parked, self.running, self.closing
+        waiting, lanes = self.waiting.copy(), self.lanes.copy()
+
+        def restore() -> None:
+            self.resting, self.parked, self.running, self.closing = batches
+            self.waiting, self.lanes = waiting, lanes
+
+        return restore
 
     @property
     def load(self) -> int:

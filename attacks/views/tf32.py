@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -42,3 +45,13 @@ def _setting() -> tuple[bool, bool]:
 
 def _set(setting: tuple[bool, bool]) -> None:
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = setting
+
+
+@contextmanager
+def kept_setting() -> Iterator[None]:
+    """The setting is the former one again afterwards, also where a pass back fails halfway."""
+    before = _setting()
+    try:
+        yield
+    finally:
+        _set(before)

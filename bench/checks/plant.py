@@ -18,8 +18,9 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.readout import NoReadoutError, Place, Readout
 from gauntlet.bench.checks.subject import Subject
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.module_outputs import recorded_outputs
-from gauntlet.defenses.pipeline.profile import pass_over
+from gauntlet.defenses.pipeline.profile import pass_over, pipeline_profile
 
 AROUND = 15
 """Number of random points of the ball that keep the label, as the clean image does."""
@@ -115,6 +116,10 @@ def _place(subject: Subject) -> Place:
         raise NoReadoutError(
             "No linear layer outputs the classes: nothing can be planted without replacing what is tested."
         )
+    bare = DefendedModel(twin, differentiable=True, randomised=False)
+    profile = pipeline_profile(bare, subject.images, subject.labels)
+    if profile.gradients != "useful" or profile.intercepted:
+        raise NoReadoutError("The undefended model hides gradients itself: replacing it would replace what is tested.")
     return Place(twin, classes, images=isinstance(pipeline.transform, nn.Identity))
 
 

@@ -106,7 +106,11 @@ class NativeExecutable(Executable):
                 views=prepared.views,
                 rejects=prepared.defended.rejects,
                 progress=batch.settings.watch,
-                useful=partial(useful_batch, prepared.light.module, verify.images[:1]) if observable else None,
+                useful=partial(
+                    useful_batch, prepared.light.module, verify.images[:1], batch.settings.slots(verify.images[0])
+                )
+                if observable
+                else None,
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.gauntlet import budget
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.solving import lanes, stage_queue, stage_state
 from gauntlet.attacks.solving.batch_size import LEAST_USEFUL, MOST_USEFUL, Meter, useful_batch
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Stage, Task, solve
 from gauntlet.attacks.square import Square
 from gauntlet.bench.models.load_model import load_model
@@ -115,3 +118,82 @@ def test_measuring_the_useful_batch_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     useful_batch(Noisy(), torch.rand(1, 1, 8, 8, generator=torch.Generator()))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_useful_batch_is_no_larger_than_what_is_attacked_and_an_error_ends_the_measurement():
+    class Small(torch.nn.Module):
+        def forward(self, x):
+            if len(x) > 8:
+                raise ValueError("built for at most 8 images")
+            return x.flatten(1)
+
+    assert useful_batch(Small(), torch.rand(1, 1, 8, 8), 8) <= 8
+    assert useful_batch(Small(), torch.rand(1, 1, 8, 8)) == LEAST_USEFUL
+
+
+@dataclass(frozen=True)
+class SecondWins(Rule):
+    """The first restart fails after ten steps; any other one answers with noise at once."""
+
+    steps: int = 10
+    restarts: int = 40
+
+    def start(self, oracle):
+        return Position(oracle.clean)
+
+    def step(self, state, oracle):
+        far = (oracle.clean + 0.3).clamp(0, 1)
+        first = (oracle.restart == 0).view(-1, 1, 1, 1)
+        oracle.logits(torch.where(first, oracle.clean, far))
+        return state
+
+
+class Position(NamedTuple):
+    point: torch.Tensor
+
+
+class Dark(torch.nn.Module):
+    def forward(self, x):
+        gap = 0.7 - x.flatten(1).mean(1)
+        return torch.stack([gap, -gap], 1)
+
+
+def solved(rule, useful, count=1, batch_size=256):
+    images, labels = torch.full((count, 1, 2, 2), 0.5), torch.zeros(count, dtype=torch.int64)
+    ids, threat = [str(row) for row in range(count)], ThreatModel("Linf", 0.4)
+    verify = Verifier(Dark(), images, labels, ids, threat, seed=0)
+    task = Task(images, labels, ids, threat, 0, "t")
+    return list(solve(rule, Dark(), task, verify, batch_size=batch_size, classes=2, useful=useful))
+
+
+def test_restarts_after_one_that_wins_are_not_begun_again():
+    (one,), (other,) = solved(SecondWins(), None), solved(SecondWins(), lambda: 16)
+    same(one, other)
+    assert other.speculative <= 15
+
+
+@pytest.mark.parametrize("useful", [None, lambda: 16], ids=["one after another", "side by side"])
+def test_no_sample_is_lost_wherever_memory_runs_out(useful, monkeypatch):
+    calls, failing = [0], [0]
+
+    def counted(function):
+        def call(*args):
+            calls[0] += 1
+            if calls[0] == failing[0]:
+                raise torch.cuda.OutOfMemoryError("out of memory")
+            return function(*args)
+
+        return call
+
+    for module in (lanes, stage_queue, stage_state):
+        for name in ("join", "select"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    wanted = sorted(solved(SecondWins(restarts=3), useful, 5, 16), key=lambda one: one.sample)
+    for place in range(1, calls[0] + 1):
+        calls[0], failing[0] = 0, place
+        found = sorted(solved(SecondWins(restarts=3), useful, 5, 16), key=lambda one: one.sample)
+        assert len(found) == 5
+        for one, other in zip(wanted, found, strict=True):
+            same(one, other)

@@ -8,7 +8,7 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.views.fast_model import choose_form, full_float32
-from gauntlet.attacks.views.tf32 import TF32
+from gauntlet.attacks.views.tf32 import TF32, kept_setting
 from gauntlet.bench.prepare.fast_form import chosen_form, rebuilt_form, without_low_precision
 
 
@@ -104,3 +104,15 @@ def test_an_attack_in_tf32_makes_the_passes_of_one_attack_and_is_verified_withou
     assert found["float32"][0].tolist() == found["tf32"][0].tolist()
     # The choice of the form takes two passes back, the attack five.
     assert found["tf32"][1] <= found["float32"][1] + 2
+
+
+def test_a_pass_back_that_fails_leaves_the_setting_as_it_was(model, images):
+    x = images.requires_grad_()
+    with full_float32():
+        logits = TF32(model)(x)
+        broken = logits.view_as(logits)
+        Noting.seen[1].clear()
+        x.register_hook(lambda gradient: 1 / 0)
+        with kept_setting(), pytest.raises(ZeroDivisionError):
+            torch.autograd.grad(broken.sum(), x)
+        assert setting() == (False, False)

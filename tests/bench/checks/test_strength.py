@@ -239,6 +239,23 @@ def test_examples_are_planted_in_copies_of_images_under_noise_and_in_a_convoluti
     assert planted.planted_example(replace(one, attack=executable(LAZY))).result == "fired"
 
 
+def test_an_undefended_model_that_hides_gradients_itself_is_not_replaced():
+    network = load_model("cnn.standard_digits").module
+
+    class Masked(nn.Module):
+        def forward(self, images):
+            return nn.functional.linear(network(images.detach()), torch.eye(10))
+
+    pipeline = defend(Masked(), DEFENSES.get("median"), {}).eval()
+    data = gauntlet.load_data("digits")
+    images = data.images[:24]
+    labels = pipeline(images).argmax(1)
+    one = Subject(pipeline, images, labels, list(data.ids[:24]), LINF, attack=executable(PGD(loss="cw")))
+    found = planted.planted_example(one)
+    assert found.result == "not applicable"
+    assert "hides gradients itself" in found.sentence
+
+
 def test_an_attack_without_a_setting_to_double_has_neither_converged_nor_not():
     found = effort.converged(subject("cnn.standard_digits", FGSM(), count=8))
     assert found.result == "not applicable"
