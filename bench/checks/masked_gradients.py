@@ -40,8 +40,8 @@ LEAST = 3
 UNSTABLE_DRAWS = 100
 UNSTABLE_RADIUS = 4 / 255
 _UNSTABLE_SAMPLES = 16
-_COSTLY = 4
-"""Of a costly pipeline, the part of samples, directions or draws that is looked at: one in so many."""
+UNSTABLE_DRAWS_COSTLY = 25
+"""The same for a costly pipeline, of which checks also look at half of the samples and directions."""
 
 
 def unavailable_gradients(subject: Subject) -> Finding:
@@ -197,7 +197,7 @@ def optimisation_at_test_time(subject: Subject) -> Finding:
 def unstable_predictions(subject: Subject) -> Finding:
     """Mean relative change of the loss over 100 uniform draws within ±4/255, each capped at 1 (Pintor et al. 2022)."""
     name, few = "unstable-predictions", subject.glance(_UNSTABLE_SAMPLES // (2 if subject.costly else 1))
-    number_of_draws = UNSTABLE_DRAWS // (_COSTLY if subject.costly else 1)
+    number_of_draws = UNSTABLE_DRAWS_COSTLY if subject.costly else UNSTABLE_DRAWS
     draws, total = few.draws(name), torch.zeros(len(few.labels), dtype=torch.float64, device=few.images.device)
     with guarded(subject.pipeline, 0), torch.no_grad():
         clean = _mean_loss(few, few.images)

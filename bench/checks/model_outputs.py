@@ -38,7 +38,7 @@ def eval_mode(subject: Subject) -> Finding:
 def randomised_model(subject: Subject) -> Finding:
     """Five passes over the same batch differ, for any evaluated batch (AutoAttack checks the first batch)."""
     name = "randomised-model"
-    # Of a costly pipeline some: what is stored of every sample is judged in several passes anyway.
+    # Every sample, unless passes are costly.
     subject = subject.glance(len(subject.labels))
     worst, moved, differ = 0.0, 0, torch.zeros(len(subject.labels), dtype=torch.bool)
     with guarded(subject.pipeline, 0):

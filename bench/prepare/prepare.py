@@ -37,7 +37,7 @@ from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
 
-MEASUREMENT_VERSION = 4
+MEASUREMENT_VERSION = 5
 """Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
 _FORMS_KEPT = 2
 

@@ -128,7 +128,7 @@ def run_native(
 ) -> tuple[Tensor, Tensor]:
     """Examples (N, C, H, W) of our stages, and which are verified, bool (N,). `plain`: `model` without the counting wrapper."""
     # As `gauntlet run` does: restarts run side by side where a pass over few images takes as long as one over more.
-    useful = partial(useful_batch, plain, work.images[:1])
+    useful = partial(useful_batch, plain, work.images[:1], work.batch_size)
     task = Task(work.images, work.labels, work.ids, threat, seed, "speed", clean_logits=work.logits)
     points: list[Tensor] = list(work.images)
     success = [False] * len(work.ids)

@@ -67,7 +67,6 @@ class Verifier:
         minimum_norm: bool = False,
         randomised: bool = False,
         rejects: bool = False,
-        alone: bool = False,
     ) -> None:
         self.model = model
         self.images = images
@@ -78,7 +77,7 @@ class Verifier:
         self.minimum_norm = minimum_norm
         self.randomised = randomised
         self.rejects = rejects
-        self.alone = alone
+        self.alone = False
         self.depends = False
         self.seconds = 0.0
         self.verdicts = Verdicts(labels, ids, threat, rejects=rejects)
@@ -88,6 +87,8 @@ class Verifier:
             purpose: sample_keys(seed, purpose, ids, images.device)
             for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS[-1])), "measure", "score", "audit")
         }
+        keys = self._keys["audit"]
+        self._audited = keys <= keys.sort().values[: max(LEAST, len(keys) // AUDITED)][-1:]
 
     @classmethod
     def of(
@@ -168,9 +169,7 @@ class Verifier:
 
     def audited(self, samples: Tensor) -> Tensor:
         """The samples that are judged alone whatever their margin, bool (N,)."""
-        keys = self._keys["audit"]
-        least = keys.sort().values[: max(LEAST, len(keys) // AUDITED)]
-        return keys[samples] <= least[-1]
+        return self._audited[samples]
 
     def calibrate(self, logits: Tensor) -> None:
         """Measure what the margins of single images and of batches differ by, on a sixteenth of the clean images.
