@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from gauntlet.bench.diagnose.diagnose import DiagnosisRequest
 
 
+_FOLDER = Path("gauntlet-diagnose")
+"""Not that of `gauntlet run`, whose latest run would be replaced."""
+
+
 @command(failed="A check blocks the figure, and no attack has answered it.")
 @run_option("model", multiple=False, help="Model, named as for `gauntlet run`.")
 @run_option("weights")
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     group="output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Markdown file to write. [default: standard output; with --matrix or --masks gauntlet-results]",
+    help="Markdown file to write. [default: standard output; with --matrix or --masks the folder gauntlet-diagnose]",
 )
 @run_option("device", default="auto", help="Device: auto (a GPU if available), cpu, cuda or cuda:1.")
 @plugin_option()
@@ -60,10 +64,10 @@ def diagnose(matrix: bool, masks: bool, out: Path | None, plugins: tuple[str, ..
     """
     load_plugins_named(plugins)
     if matrix:
-        print_matrix(options, out or Path("gauntlet-results"))
+        print_matrix(options, out or _FOLDER)
         click.echo()
     if matrix or masks:
-        print_masks(options, out or Path("gauntlet-results"))
+        print_masks(options, out or _FOLDER)
         return
     if not diagnose_pair(options, out, plugins):
         raise SystemExit(EXIT_FAILED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from markdown_it import MarkdownIt
@@ -151,3 +153,14 @@ def test_a_line_of_the_matrix_tells_fired_answered_and_naive_apart(monkeypatch, 
     assert honest[columns["zero-gradient"]] == "·"
     assert hidden[columns["zero-gradient"]] == "a"
     assert hidden[columns["planted-example"]] == "n"
+
+
+def test_the_tables_leave_the_latest_run_of_the_default_folder_alone(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gauntlet.bench.cli.diagnose.print_masks", lambda options, out: folders.append(out))
+    monkeypatch.setattr("gauntlet.bench.cli.diagnose.print_matrix", lambda options, out: folders.append(out))
+    for option in ("--masks", "--matrix"):
+        assert CliRunner().invoke(cli, ["diagnose", option]).exit_code == 0
+    assert Path("gauntlet-results") not in folders
+    assert len(folders) >= 2
