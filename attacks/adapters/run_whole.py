@@ -58,7 +58,7 @@ def run_whole(
 
 def _candidates(attack: WholeAttack, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> Tensor:
     try:
-        with guarded(model, _generators_seed(seed)):
+        with guarded(model, _generators_seed(seed), foreign=True):
             candidates = attack(model, images.clone(), labels.clone(), seed)
     except RuntimeError as error:
         if not _reached_by_gradients(model, images[:1]):

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, model_randomness
+from gauntlet.attacks.views.kept_weights import weights_restored
 
 
 class LogitsModel(nn.Module):
@@ -49,14 +49,16 @@ def in_training(module: nn.Module) -> bool:
 
 
 @contextmanager
-def guarded(model: nn.Module, seed: int) -> Iterator[None]:
+def guarded(model: nn.Module, seed: int, *, foreign: bool = False) -> Iterator[None]:
     """A context for code of others: global generators start from `seed`, and all changes are undone afterwards.
 
     Inside, the model is in evaluation mode with frozen parameters (no parameter gradients are computed), autograd is on,
     warnings and standard output are suppressed. Restored afterwards, also after exceptions: the training mode of every
     submodule; identity, values, `requires_grad` and `.grad` of parameters, identity and values of buffers; the random states
     of torch (CPU, CUDA), numpy and `random`; torch's default dtype and device, gradient mode and determinism flags; numpy's
-    error handling; the filters of warnings. It copies parameters and buffers.
+    error handling; the filters of warnings. It copies parameters and buffers, within
+    `gauntlet.attacks.views.kept_weights.weights_kept` once for all guards, which then find writes by version counters; writes
+    past these are undone at once if code of others is run (`foreign`), else at the end of that context.
     """
     with ExitStack() as stack:
         stack.enter_context(generators_from(seed))
@@ -66,7 +68,7 @@ def guarded(model: nn.Module, seed: int) -> Iterator[None]:
         warnings.simplefilter("ignore")
         sink = stack.enter_context(Path(os.devnull).open("w"))
         stack.enter_context(redirect_stdout(sink))
-        stack.enter_context(_frozen(model))
+        stack.enter_context(_frozen(model, foreign=foreign))
         yield
 
 
@@ -122,30 +124,20 @@ def _torch_settings() -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def _frozen(model: nn.Module, *, foreign: bool) -> Iterator[None]:
     modes = [(module, in_training(module)) for module in model.modules()]
-    tables: list[dict[str, Any]] = [
-        table for module in model.modules() for table in (module._parameters, module._buffers)
-    ]
-    tensors = [(t, name, one, one.detach().clone()) for t in tables for name, one in t.items() if one is not None]
     parameters = [(one, one.requires_grad, one.grad) for one in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _, _ in parameters:
-            # A gradient that is not there cannot be zeroed or added to.
-            parameter.grad = None
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for table, name, tensor, value in tensors:
-            # The tables of a TorchScript module have no `get`.
-            if name not in table or table[name] is not tensor:
-                table[name] = tensor
-            if not torch.equal(tensor, value):
-                with torch.no_grad():
-                    tensor.copy_(value)
-        for parameter, requires_grad, grad in parameters:
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = grad
-        for module, mode in modes:
-            module.training = mode
+    with weights_restored(model, foreign=foreign):
+        try:
+            model.eval()
+            for parameter, _, _ in parameters:
+                # A gradient that is not there cannot be zeroed or added to.
+                parameter.grad = None
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, requires_grad, grad in parameters:
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = grad
+            for module, mode in modes:
+                module.training = mode

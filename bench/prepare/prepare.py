@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.views.fast_model import FastModel
+from gauntlet.attacks.views.kept_weights import weights_kept
 from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject, is_costly
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
@@ -173,7 +174,7 @@ class Workbench(Loader):
         content = self._content(loaded.cell.data, loaded.data, 0, indices)
         key = digest({**loaded.parts, "version": MEASUREMENT_VERSION, "measured": what, "data": content})
         if key not in self._measured:
-            with timed("check"):
+            with timed("check"), weights_kept(loaded.pipeline):
                 self._measured[key] = measure()
         used[key] = self._measured[key]
         return used[key]

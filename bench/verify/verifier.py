@@ -218,10 +218,11 @@ class Verifier:
     def recorded(self, points: Tensor, samples: Tensor) -> Measurement:
         """`measure` of points that won, without another pass where all of them were judged here; they are then forgotten."""
         kept = [self._kept.pop(sample, None) for sample in samples.tolist()]
-        same = [one is not None and torch.equal(one[0], point) for one, point in zip(kept, points, strict=True)]
-        if self.randomised or self.alone or not all(same):
+        judged = [one for one in kept if one is not None]
+        if self.randomised or self.alone or not judged or len(judged) < len(kept):
             return self.measure(points, samples)
-        return self.measure(points, samples, torch.stack([one[1] for one in kept if one is not None]))
+        same = torch.equal(torch.stack([point for point, _ in judged]), points)
+        return self.measure(points, samples, torch.stack([logits for _, logits in judged]) if same else None)
 
     def measure(self, points: Tensor, samples: Tensor, logits: Tensor | None = None) -> Measurement:
         """Prediction, margin, distance and shares of wrong draws for points (N, C, H, W) of the samples (N,).

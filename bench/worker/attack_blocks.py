@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gauntlet.attacks.views.fast_model import full_float32
+from gauntlet.attacks.views.kept_weights import weights_kept
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.environment.stopwatch import timed, timed_steps
@@ -112,12 +113,15 @@ def _provenance(prepared: Prepared, block: Block, settings: RunSettings) -> dict
 
 @contextmanager
 def frozen(model: nn.Module, seed: int) -> Iterator[None]:
-    """Disable gradients of parameters, and seed the global random generator; both are restored on exit."""
+    """Disable gradients of parameters, and seed the global random generator; both are restored on exit.
+
+    Guards within share their copies of the model's weights.
+    """
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in required:
             parameter.requires_grad_(False)
-        with full_float32(), torch.random.fork_rng():
+        with weights_kept(model), full_float32(), torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
     finally:
