@@ -98,16 +98,18 @@ class Verifier:
         pipeline: DefendedModel | None = None,
         *,
         minimum_norm: bool | None = None,
+        images: Tensor | None = None,
     ) -> Verifier:
         """The verifier of a prepared cell for the samples at `rows` of its data.
 
         `pipeline`: another one than the cell's, such as a baseline's. `minimum_norm`: False lets eps limit minimum-norm attacks.
+        `images` (N, C, H, W): those samples' on the device, if they are loaded already.
         """
         data, cell, judged = question.data, question.cell, pipeline or question.defended
         chosen = list(rows)
         return cls(
             judged,
-            data.images[chosen].to(question.device),
+            data.images[chosen].to(question.device) if images is None else images,
             data.labels[chosen].to(question.device),
             [data.ids[row] for row in chosen],
             cell.threat,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.kept_weights import weights_kept
@@ -20,21 +20,28 @@ from gauntlet.bench.prepare.defense_facts import merge_flags
 from gauntlet.bench.verify import verifier
 from gauntlet.bench.verify.sample_record import CleanEvaluation, block_record, examine_clean
 from gauntlet.bench.verify.verifier import Verifier
+from gauntlet.bench.worker.prefetch import prefetched
 from gauntlet.leaderboard.results.record import Record, Stats
 
 
 def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
     """Yield the record of each block as soon as its last sample is decided.
 
-    As many blocks as fit into memory are attacked together, so that batches stay full. Close the generator in every case: that
-    restores the model and the global random generator.
+    As many blocks as fit into memory are attacked together, so that batches stay full; meanwhile the images of the next ones are
+    read. Close the generator in every case: that restores the model and the global random generator.
     """
-    size, done = image_bytes(prepared.data.images), 0
-    every = sum(len(block.indices) for block in blocks)
-    for together in _groups(blocks, MEMORY_LIMIT // size):
-        count = sum(len(block.indices) for block in together)
-        yield from _attack(prepared, together, replace(settings, watch=_part(settings.watch, done, count, every)))
-        done += count
+    done, every = 0, sum(len(block.indices) for block in blocks)
+    groups = list(_groups(blocks, MEMORY_LIMIT // image_bytes(prepared.data.images)))
+    rows = [[index for block in together for index in block.indices] for together in groups]
+    with closing(prefetched(prepared.data.images, rows, prepared.device)) as loaded:
+        for together, count in zip(groups, map(len, rows), strict=True):
+            with timed("load"):
+                images = next(loaded)
+            part = replace(settings, watch=_part(settings.watch, done, count, every))
+            yield from _attack(prepared, together, part, images)
+            # Not kept while the next ones are taken.
+            del images
+            done += count
 
 
 def _groups(blocks: Sequence[Block], most: int) -> Iterator[list[Block]]:
@@ -54,10 +61,9 @@ def _part(watch: Callable[[float], None] | None, done: int, count: int, every: i
     return None if watch is None else lambda share: watch((done + share * count) / every)
 
 
-def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
-    with timed("load"):
-        verify = Verifier.of(prepared, [index for block in blocks for index in block.indices])
-        verify.alone = prepared.by_batch
+def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings, images: Tensor) -> Generator[Record]:
+    verify = Verifier.of(prepared, [index for block in blocks for index in block.indices], images=images)
+    verify.alone = prepared.by_batch
     places, at = [], 0
     for block in blocks:
         places.append(range(at, at + len(block.indices)))

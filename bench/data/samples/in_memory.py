@@ -115,7 +115,7 @@ def _unread(dataset: Any, count: int, first: Tensor) -> Images:
         return (batch[:, None] if batch.ndim == 3 else batch).numpy()
 
     shape = (1, *first.shape) if first.ndim == 2 else first.shape
-    return Images(read, count, shape, first.numpy().dtype)
+    return Images(read, count, shape, first.numpy().dtype, any_thread=False)
 
 
 def _tensor(values: Any, what: str) -> Tensor:

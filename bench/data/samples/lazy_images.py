@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,10 +30,22 @@ class Images:
     ndim = 4
 
     def __init__(
-        self, read: Read, count: int, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, *, rows: Any = None
+        self,
+        read: Read,
+        count: int,
+        shape: Sequence[int],
+        dtype: npt.DTypeLike = np.uint8,
+        *,
+        rows: Any = None,
+        any_thread: bool = True,
     ) -> None:
-        """`shape` and `dtype` are those of an image as `read` returns it; `rows`: the positions to include (None: all)."""
+        """`shape` and `dtype` are those of an image as `read` returns it; `rows`: the positions to include (None: all).
+
+        `any_thread`: whether another thread may call `read`; never are two calls made at once.
+        """
         self._read = read
+        self._lock = threading.Lock()
+        self.any_thread = any_thread
         self._stored = np.dtype(dtype)
         self._rows = np.arange(count) if rows is None else np.asarray(rows, dtype=np.int64)
         self.shape = torch.Size((len(self._rows), *shape))
@@ -59,12 +72,16 @@ class Images:
 
     def take(self, index: Any) -> Images:
         """Select several images without reading them."""
-        return Images(self._read, 0, self.shape[1:], self._stored, rows=self._rows[_index(index)])
+        chosen = self._rows[_index(index)]
+        taken = Images(self._read, 0, self.shape[1:], self._stored, rows=chosen, any_thread=self.any_thread)
+        taken._lock = self._lock
+        return taken
 
     def _tensor(self, rows: npt.NDArray[np.int64]) -> Tensor:
         if not len(rows):
             return torch.empty((0, *self.shape[1:]), dtype=self.dtype)
-        pixels = self._read(rows.tolist())
+        with self._lock:
+            pixels = self._read(rows.tolist())
         own = torch.from_numpy(np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C"))
         return own.to(torch.float32).div_(255) if self.in_bytes else own
 

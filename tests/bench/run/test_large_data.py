@@ -70,7 +70,7 @@ def test_a_set_that_is_attacked_a_few_blocks_at_a_time_gives_what_it_gives_at_on
     assert 0 < np.mean([record.samples.robust.mean() for record in whole.blocks]) < 1
     seen, attack = [], runner._attack
     monkeypatch.setattr(
-        runner, "_attack", lambda prepared, some, settings: seen.append(len(some)) or attack(prepared, some, settings)
+        runner, "_attack", lambda prepared, some, *rest: seen.append(len(some)) or attack(prepared, some, *rest)
     )
     image = 3 * 8 * 9 * 4
     for most, groups in ((210 * image, [2, 2]), (1, [1, 1, 1, 1]), (250 * image, [2, 2])):
