@@ -11,16 +11,26 @@ from io import BytesIO
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.run.resume import check_same, expected_logits, stored_records
+from gauntlet.bench.run.write_behind import write_behind
 from gauntlet.bench.worker.messages import BlockRecord, Failure, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.work import StoredResultError, Work
+from gauntlet.bench.worker.work import Work
 from gauntlet.leaderboard.results.block_file import from_file
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record
 from gauntlet.leaderboard.results.store import Store, Timing
 
 SampleProgress = Callable[[int], None]
 """Called with the number of samples that have just been finished."""
+
+
+class _BlockError(Exception):
+    """A block cannot be encoded, or differs from the stored one."""
+
+    def __init__(self, error: CellError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def prepare_cell(
@@ -89,27 +99,38 @@ def _run(
     request: Request, work: Work, store: Store, records: dict[str, Record], progress: SampleProgress
 ) -> CellError | None:
     """Store the blocks that the worker sends, and add them to `records`. Returns the error if the worker failed."""
-    with closing(work(request)) as messages:
-        for message in messages:
-            if isinstance(message, BlockRecord):
-                # Without its examples, which are in the store: those of a large data set would not fit into memory.
-                with timed("store"):
-                    record = from_file(BytesIO(message.content))
-                    new = store.add(message.key, message.content)
-                if not new:
-                    try:
-                        check_same(record, store.read(message.key))
-                        _note_timing(store, record)
-                    except StoredResultError as problem:
-                        return CellError(
-                            request.cell.info, type(problem).__name__, str(problem), traceback.format_exc()
-                        )
-                records[message.key] = record
-            elif isinstance(message, Progress):
-                progress(message.samples)
-            elif isinstance(message, Failure):
-                return cell_error(request.cell, message)
+
+    def keep(block: BlockRecord) -> None:
+        try:
+            records[block.key] = _stored(store, block)
+        except StoreError:
+            raise
+        except Exception as problem:
+            error = CellError(request.cell.info, type(problem).__name__, str(problem), traceback.format_exc())
+            raise _BlockError(error) from problem
+
+    try:
+        with closing(work(request)) as messages, write_behind(keep) as write:
+            for message in messages:
+                if isinstance(message, BlockRecord):
+                    write(message)
+                elif isinstance(message, Progress):
+                    progress(message.samples)
+                elif isinstance(message, Failure):
+                    return cell_error(request.cell, message)
+    except _BlockError as problem:
+        return problem.error
     return None
+
+
+def _stored(store: Store, block: BlockRecord) -> Record:
+    """Store a block. Raises StoreError, and StoredResultError if a stored block of that key has other verdicts."""
+    # Without its examples, which are in the store: those of a large data set would not fit into memory.
+    record = from_file(BytesIO(block.content))
+    if not store.add(block.key, block.content):
+        check_same(record, store.read(block.key))
+        _note_timing(store, record)
+    return record
 
 
 def _note_timing(store: Store, record: Record) -> None:

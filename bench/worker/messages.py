@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from gauntlet.bench.config.cell import Cell
@@ -41,12 +42,24 @@ class PreparedCell:
         return sum(block.size for block in self.blocks)
 
 
-@dataclass(frozen=True)
 class BlockRecord:
     """A block has been finished: the bytes of its file."""
 
-    key: str
-    content: bytes
+    def __init__(self, key: str, content: bytes | Callable[[], bytes]) -> None:
+        """`content`: the bytes, or what makes them when they are first asked for, such as by a thread that writes them."""
+        self.key = key
+        self._content = content
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the block's file."""
+        return self._content() if callable(self._content) else self._content
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockRecord) and (self.key, self.content) == (other.key, other.content)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -83,9 +84,7 @@ class Worker:
         with closing(attack_blocks(prepared, wanted, settings)) as records:
             for record in records:
                 kept = record if request.keep_adversarials else without_examples(record)
-                with timed("store"):
-                    content = to_bytes(kept)
-                yield BlockRecord(record.key, content)
+                yield BlockRecord(record.key, partial(to_bytes, kept))
                 yield Progress(len(record.samples))
 
 
