@@ -23,6 +23,8 @@ class Meter:
     capacity: int = 0
     halved: int = 0
     """How often memory ran out and the batch was halved."""
+    fitted: int | None = None
+    """The smallest batch size after that; None if memory sufficed."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage without verification, by its label. On a GPU, until its work was queued."""
     verifying: float = 0.0
@@ -98,9 +100,10 @@ def _pass_seconds(model: nn.Module, image: Tensor, count: int) -> float:
 
 def halved(batch_size: int, error: RuntimeError, meter: Meter) -> int:
     """Half the batch size if `error` means that memory ran out. Raises any other error again, and that of a single image."""
-    if batch_size == 1 or not _is_out_of_memory(error):
+    if batch_size == 1 or not is_out_of_memory(error):
         raise error
     meter.halved += 1
+    meter.fitted = min(batch_size // 2, meter.fitted or batch_size)
     return batch_size // 2
 
 
@@ -117,7 +120,7 @@ def run_in_batches(run: Callable[[slice], Tensor], count: int, batch_size: int, 
     return torch.cat(parts), batch_size
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether `error` means that memory ran out."""
     # torch has an exception class for GPUs only; on a CPU the text is all there is.
     if isinstance(error, torch.cuda.OutOfMemoryError):

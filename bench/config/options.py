@@ -156,7 +156,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "batch-size",
         "Number of samples attacked at once.",
         "machine",
-        default="32 to 1024, by the size of an image",
+        default="measured on a GPU; else 32 to 384, by the size of an image",
         metavar="N",
         kind=int,
     ),

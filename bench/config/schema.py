@@ -81,7 +81,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     batch_size: int | None = None
-    """Number of samples attacked at once; None: chosen by the size of an image."""
+    """Number of samples attacked at once; None: measured on a GPU, else chosen by the size of an image."""
     precision: str = "auto"
     """One of `PRECISIONS`: the precision of the model copy that native attacks use."""
     checks: str = "default"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.solving.solver import Outcome, Stage, Verify
+from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Verify
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.data.samples.dataset import Data
@@ -37,7 +37,7 @@ class RunSettings:
 
     device: torch.device
     batch_size: int | None = None
-    """None: chosen by the size of an image."""
+    """None: see `Slots`."""
     fresh: bool = False
     keep_adversarials: bool = True
     watch: Callable[[float], None] | None = None
@@ -46,10 +46,32 @@ class RunSettings:
     def slots(self, image: Tensor) -> int:
         """Number of samples to attack at once, for images of this shape (C, H, W): about a million pixels in total.
 
-        At least 32; at most 1,024 on a GPU, and 384 on a CPU, whose caches do not hold more for small networks.
+        At least 32; at most 1,024 on a GPU, where `Slots` grow from there, and 384 on a CPU, whose caches do not hold more for small
+        networks.
         """
         most = 1024 if self.device.type == "cuda" else 384
         return self.batch_size or max(32, min(most, 2**20 // image.numel()))
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The number of samples that a native attack takes at once on a pipeline and device, where no setting says it."""
+
+    measure: Callable[[], int | None]
+    """The number that was measured, now or before; None where the size of an image decides."""
+    fitted: list[int] = field(default_factory=list)
+    """Smaller numbers that were left when memory ran out, in this process."""
+
+    def count(self, settings: RunSettings, image: Tensor) -> int:
+        """The number for images of this shape (C, H, W). A number in `settings` is obeyed."""
+        if settings.batch_size:
+            return settings.batch_size
+        return min([self.measure() or settings.slots(image), *self.fitted])
+
+    def note(self, settings: RunSettings, meter: Meter) -> None:
+        """Remember what was left where memory ran out."""
+        if meter.fitted and not settings.batch_size:
+            self.fitted.append(meter.fitted)
 
 
 @dataclass(frozen=True)
@@ -234,3 +256,4 @@ class Prepared:
     """Whether the model's answers depend on the other images of a batch."""
     measured: Mapping[str, Measurement]
     """Measurements of this preparation by key, which are to be stored; checks add their own."""
+    slots: Slots

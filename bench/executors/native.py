@@ -91,7 +91,7 @@ class NativeExecutable(Executable):
             left[block_of[i]] += 1
         for number in (number for number, count in enumerate(left) if count == 0):
             yield BlockResult(number, [], Stats(0.0, 0.0))
-        meter = Meter()
+        meter, size = Meter(), prepared.slots.count(batch.settings, verify.images[0])
         with peak_memory(batch.settings.device) as peak, _stages_noted(meter):
             began, judged = synchronised_time(), verify.seconds
             for outcome in solve_fast(
@@ -99,18 +99,14 @@ class NativeExecutable(Executable):
                 prepared.light,
                 task,
                 lambda points, samples, attempt: verify(points, rows[samples], attempt),
-                batch_size=batch.settings.slots(verify.images[0]),
+                batch_size=size,
                 verify_every=10 if cell.info.randomised else 1,
                 classes=clean.classes,
                 meter=meter,
                 views=prepared.views,
                 rejects=prepared.defended.rejects,
                 progress=batch.settings.watch,
-                useful=partial(
-                    useful_batch, prepared.light.module, verify.images[:1], batch.settings.slots(verify.images[0])
-                )
-                if observable
-                else None,
+                useful=partial(useful_batch, prepared.light.module, verify.images[:1], size) if observable else None,
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]
@@ -122,6 +118,7 @@ class NativeExecutable(Executable):
                     costs = Stats(seconds, peak.mib, occupancy=meter.occupancy, halved=meter.halved)
                     yield BlockResult(number, outcomes[number], costs)
                     began, judged = synchronised_time(), verify.seconds
+        prepared.slots.note(batch.settings, meter)
 
     def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
         """The stages with their settings, and the versions of their rules."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -19,19 +19,19 @@ from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.example_index import ExampleIndex
-from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared
-from gauntlet.bench.models.load_model import LoadedModel
+from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared, RunSettings, Slots
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
 from gauntlet.bench.prepare.checked_flags import Checking
 from gauntlet.bench.prepare.defense_facts import batch_flags, defense_flags
 from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
+from gauntlet.bench.prepare.loaded import Loaded
 from gauntlet.bench.prepare.loader import Loader
 from gauntlet.bench.prepare.measure_profile import attack_views, measure_profile, read_profile
+from gauntlet.bench.prepare.slots import device_probe, grown, memory_name
 from gauntlet.bench.registries import executable_entry
 from gauntlet.defenses.pipeline.batch_dependence import IMAGES, BatchDependence, batch_dependence
-from gauntlet.defenses.pipeline.card import DefenseEntry
-from gauntlet.defenses.pipeline.defended_model import DefendedModel, defend
+from gauntlet.defenses.pipeline.defended_model import defend
 from gauntlet.defenses.pipeline.find_inner_views import SAMPLES
 from gauntlet.defenses.pipeline.profile import PipelineProfile
 from gauntlet.leaderboard.results.measurements import Measurement
@@ -41,27 +41,6 @@ from gauntlet.leaderboard.results.store import Store
 MEASUREMENT_VERSION = 5
 """Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
 _FORMS_KEPT = 2
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The first step: what a cell names, as objects."""
-
-    cell: Cell
-    data: Data
-    model: LoadedModel
-    defense: DefenseEntry
-    defense_digest: str
-    pipeline: DefendedModel
-    parts: Mapping[str, Any]
-    """What identifies the pipeline in keys."""
-    views: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Modules that stages can receive in place of the pipeline, by name."""
-
-    @property
-    def group(self) -> tuple[ModelRef, str, DataRef]:
-        """Cells with the same group share what is measured."""
-        return self.cell.model, str(self.cell.defense), self.cell.data
 
 
 class Workbench(Loader):
@@ -81,6 +60,7 @@ class Workbench(Loader):
         """The latest question and its answer, since a cell is prepared, checked and run in turn."""
         self._flags: dict[tuple[ModelRef, DataRef], tuple[Flag, ...]] = {}
         self._digests: dict[tuple[DataRef, int], str] = {}
+        self._fitted: dict[tuple[ModelRef, str, DataRef], list[int]] = {}
 
     def prepare(
         self, cell: Cell, *, measured: Mapping[str, Measurement] | None = None, recorded: str | None = None
@@ -134,6 +114,7 @@ class Workbench(Loader):
             weights=loaded.model.digest,
             flags=(*shown, *batch_flags(batch, loaded.model.module), *declared),
             by_batch=batch.found,
+            slots=Slots(partial(self._slots, loaded, attack, form, used), self._fitted.setdefault(loaded.group, [])),
             block=block,
             device=self.device,
             measured=used,
@@ -227,6 +208,18 @@ class Workbench(Loader):
             del self._forms[old]
         form = self._forms[loaded.group]
         return without_low_precision(form) if cell.info.minimum_norm else form
+
+    def _slots(self, loaded: Loaded, attack: Executable, form: FastModel, used: dict[str, Measurement]) -> int | None:
+        """The slots of a native attack as measured on a GPU; None elsewhere, and of a black box, whose queries count."""
+        if not attack.stages or loaded.model.access != "white-box":
+            return None
+        image = loaded.data.images[:1].to(self.device)
+        if (probe := device_probe(form.module, image)) is None:
+            return None
+        name, start = memory_name(self.device), RunSettings(self.device).slots(image[0])
+        what = f"slots {name} {form.form}"
+        measured = self._known(loaded, what, used, lambda: {"slots": grown(probe, start), "device": name})
+        return int(measured["slots"])
 
     def _blocks(self, loaded: Loaded, cell: Cell, attack: Executable) -> Any:
         """A function from samples to their block, with its key."""

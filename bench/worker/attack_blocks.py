@@ -23,6 +23,9 @@ from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.bench.worker.prefetch import prefetched
 from gauntlet.leaderboard.results.record import Record, Stats
 
+_BATCHES = 4
+"""Batches of a GPU whose samples are in memory at once, however large the images: else the last batches would not be full."""
+
 
 def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
     """Yield the record of each block as soon as its last sample is decided.
@@ -31,7 +34,7 @@ def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSett
     read. Close the generator in every case: that restores the model and the global random generator.
     """
     done, every = 0, sum(len(block.indices) for block in blocks)
-    groups = list(_groups(blocks, MEMORY_LIMIT // image_bytes(prepared.data.images)))
+    groups = list(_groups(blocks, _together(prepared, settings)))
     rows = [[index for block in together for index in block.indices] for together in groups]
     with closing(prefetched(prepared.data.images, rows, prepared.device)) as loaded:
         for together, count in zip(groups, map(len, rows), strict=True):
@@ -42,6 +45,13 @@ def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSett
             # Not kept while the next ones are taken.
             del images
             done += count
+
+
+def _together(prepared: Prepared, settings: RunSettings) -> int:
+    """Samples that are attacked together: as many as are in memory at once, and several batches where these were measured."""
+    most = MEMORY_LIMIT // image_bytes(prepared.data.images)
+    measured = None if settings.batch_size else prepared.slots.measure()
+    return max(most, _BATCHES * (measured or 0))
 
 
 def _groups(blocks: Sequence[Block], most: int) -> Iterator[list[Block]]:

@@ -44,7 +44,7 @@ class Request:
     measured: Mapping[str, Measurement] = field(default_factory=dict)
     """Stored measurements of the pipeline, which are not measured again."""
     batch_size: int | None = None
-    """None: chosen by the size of an image."""
+    """None: measured on a GPU, else chosen by the size of an image."""
     keep_adversarials: bool = True
 
     def to_json(self) -> str:

@@ -70,6 +70,8 @@ class Worker:
         if request.check:
             with timed("check"), frozen(prepared.defended, prepared.cell.info.seed):
                 prepared.check()
+                if request.batch_size is None:
+                    prepared.slots.measure()
         card = bench.model(request.cell.model).card
         yield PreparedCell(
             prepared.cell.info,
