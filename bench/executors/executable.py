@@ -46,8 +46,8 @@ class RunSettings:
     def slots(self, image: Tensor) -> int:
         """Number of samples to attack at once, for images of this shape (C, H, W): about a million pixels in total.
 
-        At least 32; at most 1,024 on a GPU, where `Slots` grow from there, and 384 on a CPU, whose caches do not hold more for small
-        networks.
+        At least 32; at most 1,024 on a GPU, where `Slots` grow from there, and 384 on a CPU, whose caches do not hold more for
+        small networks.
         """
         most = 1024 if self.device.type == "cuda" else 384
         return self.batch_size or max(32, min(most, 2**20 // image.numel()))
