@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,15 +27,18 @@ from gauntlet.bench.models.parts.classifier import Classifier, check_model
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.planning.plan import make_plan
-from gauntlet.bench.registries import DEFENSES
+from gauntlet.bench.registries import DEFENSES, REPLAYS
 from gauntlet.bench.registry.registry import Registry
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.evaluation import Evaluation, collect
+from gauntlet.bench.run.in_memory import run_in_memory
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.profile import is_differentiable, is_randomised
 from gauntlet.leaderboard.report.notes import phrased
 
 _MEMORY = "memory:model"
+_NOWHERE = os.devnull
+"""In place of a results folder: nothing is read there, and nothing can be written."""
 
 
 def evaluate(
@@ -63,7 +69,7 @@ def evaluate(
     model as it is), `tf32`, `bfloat16` or, on CUDA, `float16`; what they find is always verified on the model itself
     (docs/attacks.md). `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run
     attacks of their own, or `none`. `store`: a results folder; what it holds of this model, data and settings is not
-    run again.
+    run again. Without one, no file is written.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
     (what was computed before is then in the store). A certificate that fails beside attacks is a flag.
@@ -94,34 +100,34 @@ def evaluate(
     text = str(parsed)
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)
-    with TemporaryDirectory(prefix="gauntlet-") as scratch:
-        config = Config(
-            (group,),
-            seed=seed,
-            device=str(target),
-            batch_size=batch_size,
-            precision=precision,
-            checks=checks,
-            out=Path(store or scratch),
-        )
-        plan = make_plan(config, extra)
-        if all(cell.info.corrupts for cell in plan.cells):
-            raise ValueError(
-                f"attacks={attacks!r} has corruptions only, which are no attacks: add one, such as standard"
-            )
-        engine = Engine(plan, config, command="gauntlet.evaluate(…)")
+    config = Config(
+        (group,),
+        seed=seed,
+        device=str(target),
+        batch_size=batch_size,
+        precision=precision,
+        checks=checks,
+        out=Path(store or _NOWHERE),
+    )
+    plan = make_plan(config, extra)
+    if all(cell.info.corrupts for cell in plan.cells):
+        raise ValueError(f"attacks={attacks!r} has corruptions only, which are no attacks: add one, such as standard")
+    with ExitStack() as stack:
+        # Replays take what earlier cells stored.
+        replays = any(cell.attack.name in REPLAYS for cell in plan.cells)
+        if replays and not store:
+            config = replace(config, out=Path(stack.enter_context(TemporaryDirectory(prefix="gauntlet-"))))
+        kept = replays or bool(store)
+        engine = Engine(plan, config, command="gauntlet.evaluate(…)", dry=not kept)
         engine.workbench.put_data(data_ref, data)
         engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))
         for key in extra.names():
             engine.workbench.put_defense(key, extra.get(key), transform_digest)
-        results = [engine.cell(cell) for cell in engine.run.plan.cells]
-        return collect(
-            results,
-            [engine.run.result(cell, adversarial=True) for cell in engine.run.plan.cells],
-            data,
-            text,
-            checks=checks,
-        )
+        results = [
+            engine.cell(cell) if kept else run_in_memory(engine.workbench, cell, engine.settings) for cell in plan.cells
+        ]
+        stored = [engine.run.result(cell, adversarial=True) for cell in plan.cells] if kept else results
+        return collect(results, stored, data, text, checks=checks)
 
 
 def _split(attacks: Sequence[str]) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ def settle(queue: StageQueue, slots: Slots, broken: Truths) -> tuple[Slots, Trut
     restarts = queue.stage.rule.total_restarts
     if not queue.lanes.first:
         done = broken | (slots.known.restart + 1 >= restarts)
-        _rest(queue, select(slots, np.flatnonzero(~done)))
+        if not done.all():
+            _rest(queue, select(slots, np.flatnonzero(~done)))
         gone = np.flatnonzero(done)
         return select(slots, gone), broken[gone]
     leaving: list[tuple[Slots, bool]] = []

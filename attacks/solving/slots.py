@@ -136,7 +136,9 @@ def new_slots(
 
 
 def select(state: S, rows: Tensor | Rows) -> S:
-    """The slots at `rows` (int64), as a new tuple; of `Slots` themselves by rows that the host knows."""
+    """The slots at `rows` (int64), as a new tuple; of `Slots` themselves by rows that the host knows. All in order: `state`."""
+    if isinstance(rows, np.ndarray) and len(rows) == _count(state) and (rows == np.arange(len(rows))).all():
+        return state
     at = _on_device(state, rows)
     return type(state)(*(field[at] if isinstance(field, Tensor) else _chosen(field, rows) for field in state))
 
@@ -162,6 +164,11 @@ def join(first: S, second: S) -> S:
             for pair in zip(first, second, strict=True)
         )
     )
+
+
+def _count(state: tuple[Any, ...]) -> int:
+    """Number of slots of a state, -1 where it has no fields."""
+    return next((len(one) for one in state if isinstance(one, Tensor)), -1)
 
 
 def _on_device(state: tuple[Any, ...], rows: Tensor | Rows) -> Tensor:

@@ -110,7 +110,8 @@ class NativeExecutable(Executable):
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]
-                outcomes[number].append(replace(outcome, sample=sample))
+                outcome.sample = sample
+                outcomes[number].append(outcome)
                 left[number] -= 1
                 if left[number] == 0:
                     seconds = synchronised_time() - began - (verify.seconds - judged)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -16,13 +17,21 @@ from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.solving.batch_size import useful_batch
-from gauntlet.attacks.solving.solver import Meter, Stage, Task, Verify, solve
+from gauntlet.attacks.solving.solver import Meter, Stage, Task, Verification, Verify, solve
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
 from gauntlet.bench.verify.verifier import Verifier
 
 _LEAST, _ENOUGH = 2, 10.0
 """Least number of measurements of the bare passes, and the seconds after which they end."""
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """What seconds are measured by: on a GPU of a clock, once its queued work has ended; on a CPU those of this process.
+
+    The processor's own seconds leave out what other programs on the machine take. They add up over threads.
+    """
+    return synchronised_time if device.type == "cuda" else time.process_time
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class AttackRun:
     """A run of an attack."""
 
     seconds: float
-    """Seconds of the attack alone, without verification."""
+    """Seconds of the attack alone, without verification, see `clock`."""
     forwards: int
     """Forward passes in images, counted by the wrapper of the model."""
     backwards: int
@@ -100,13 +109,22 @@ def measure(
     """
     verify = Verifier(work.model, work.images, work.labels, work.ids, threat, seed=seed, minimum_norm=minimum_norm)
     counted, meter = Counted(attacked), Meter()
+    now, judged = clock(work.images.device), 0.0
+
+    def judge(points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
+        nonlocal judged
+        began = now()
+        verdict = verify(points, samples, attempt)
+        judged += now() - began
+        return verdict
+
     with peak_memory(work.images.device) as peak:
-        began = synchronised_time()
+        began = now()
         if stages:
-            points, success = run_native(stages, work, counted, attacked, threat, seed, verify, meter)
+            points, success = run_native(stages, work, counted, attacked, threat, seed, judge, meter)
         else:
             points, success = run_library(attack, work, counted, seed)
-        seconds = synchronised_time() - began - verify.seconds
+        seconds = now() - began - judged
     if not stages:
         every = torch.arange(len(points), device=points.device)
         success = verify(points, every, torch.zeros_like(every)).success
@@ -165,13 +183,14 @@ def bare_passes(work: Workload, model: nn.Module, repeats: int = 9) -> BarePasse
     images, labels = work.images[: work.batch_size], work.labels[: work.batch_size]
     alone: list[float] = []
     both: list[float] = []
+    now = clock(images.device)
     while len(both) < repeats and (len(both) < _LEAST or sum(both) < _ENOUGH):
-        began = synchronised_time()
+        began = now()
         with torch.no_grad():
             model(images)
-        alone.append(synchronised_time() - began)
-        began = synchronised_time()
+        alone.append(now() - began)
+        began = now()
         x = images.clone().requires_grad_()
         torch.autograd.grad(ce(model(x), labels).sum(), x)
-        both.append(synchronised_time() - began)
+        both.append(now() - began)
     return BarePasses(median(alone) / len(images), median(both) / len(images))

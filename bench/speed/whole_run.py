@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.environment.device import synchronised_time
 from gauntlet.bench.environment.stopwatch import timed
+from gauntlet.bench.speed.measure import clock
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class WholeRun:
     """A whole evaluation."""
 
     seconds: float
-    """After imports, with the images in memory."""
+    """After imports, with the images in memory, see `gauntlet.bench.speed.measure.clock`."""
     standing: int
     """Number of images that are classified correctly, both when clean and in the attack's result."""
 
@@ -39,7 +39,8 @@ def our_whole_run(
     """`gauntlet.evaluate` with an attack by its spec: verification and records are included."""
     from gauntlet.bench.api import evaluate
 
-    began = synchronised_time()
+    now = clock(device)
+    began = now()
     done = evaluate(
         model,
         data,
@@ -51,14 +52,15 @@ def our_whole_run(
         checks=checks,
         batch_size=batch_size,
     )
-    return WholeRun(synchronised_time() - began, int(done.robust.sum()))
+    return WholeRun(now() - began, int(done.robust.sum()))
 
 
 def library_whole_run(
     attack: Any, model: nn.Module, data: Data, seed: int, *, batch_size: int, device: torch.device
 ) -> WholeRun:
     """What a user of a library runs: passes over all images, the attack in batches, and passes over its result."""
-    began = synchronised_time()
+    now = clock(device)
+    began = now()
     images, labels = data.images[:].to(device), data.labels.to(device)
     with timed("clean"):
         right = correct(model, images, labels, batch_size).nonzero().squeeze(1)
@@ -68,7 +70,7 @@ def library_whole_run(
         points = torch.cat([attack(model, some, classes, seed) for some, classes in batches])
     with timed("verify"):
         standing = int(correct(model, points, truth, batch_size).sum())
-    return WholeRun(synchronised_time() - began, standing)
+    return WholeRun(now() - began, standing)
 
 
 def correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:

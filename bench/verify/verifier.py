@@ -83,11 +83,8 @@ class Verifier:
         self.verdicts = Verdicts(labels, ids, threat, rejects=rejects)
         self._apart = 0.0
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._keys = {
-            purpose: sample_keys(seed, purpose, ids, images.device)
-            for purpose in (*(f"judge {number}" for number in range(CONFIRMATIONS[-1])), "measure", "score", "audit")
-        }
-        keys = self._keys["audit"]
+        self._keys: dict[str, Tensor] = {}
+        keys = self._keys_for("audit")
         self._audited = keys <= keys.sort().values[: max(LEAST, len(keys) // AUDITED)][-1:]
 
     @classmethod
@@ -258,9 +255,10 @@ class Verifier:
         return logits
 
     def _draw(self, points: Tensor, samples: Tensor, purpose: str, attempt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keys = self._keys_for(purpose)[samples]
         votes, gaps, wrong = [], [], torch.zeros(len(points), dtype=torch.float64, device=points.device)
         for draw in range(DRAWS):
-            draws = Draws(self._keys[purpose][samples], attempt, torch.full_like(samples, draw))
+            draws = Draws(keys, attempt, torch.full_like(samples, draw))
             logits = self._drawn_logits(points, draws)
             self.verdicts.check(logits)
             votes.append(self.predictions(logits))
@@ -268,6 +266,12 @@ class Verifier:
             gaps.append(gap)
             wrong += won
         return wrong / DRAWS, torch.stack(votes).mode(0).values, torch.stack(gaps).mean(0)
+
+    def _keys_for(self, purpose: str) -> Tensor:
+        """The keys of all samples for a purpose, int64 (N,)."""
+        if purpose not in self._keys:
+            self._keys[purpose] = sample_keys(self.seed, purpose, self.ids, self.images.device)
+        return self._keys[purpose]
 
     def _drawn_logits(self, points: Tensor, draws: Draws) -> Tensor:
         parts = []

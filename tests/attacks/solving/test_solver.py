@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from gauntlet.attacks.ops.norms import distance, project, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.oracle import AttackError
+from gauntlet.attacks.solving.slots import select
 from gauntlet.attacks.solving.solver import Task, Verification, solve
 from gauntlet.bench.verify.verifier import Verifier
 from solving import Recorder, assert_same, broken, never, outcomes, path
@@ -393,3 +396,14 @@ def test_the_direction_of_a_gradient_too_small_for_float32_squares_is_found():
     tiny = torch.full((2, 1, 2, 2), 1e-30)
     torch.testing.assert_close(steepest(tiny, "L2"), torch.full((2, 1, 2, 2), 0.5))
     assert torch.equal(steepest(0 * tiny, "L2"), 0 * tiny)
+
+
+def test_all_slots_in_their_order_are_the_same_slots():
+    class State(NamedTuple):
+        x: torch.Tensor
+
+    state = State(torch.arange(3))
+    assert select(state, np.arange(3)) is state
+    assert select(state, np.array([1, 0, 2])).x.tolist() == [1, 0, 2]
+    assert select(state, np.arange(2)).x.tolist() == [0, 1]
+    assert select(state, np.arange(0)).x.tolist() == []
