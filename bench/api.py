@@ -52,6 +52,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    compile: bool = False,  # noqa: A002
     checks: str = "default",
     batch_size: int | None = None,
     store: str | Path | None = None,
@@ -67,9 +68,10 @@ def evaluate(
     measured. `device`: `auto` takes a GPU where there is one, and works on a copy of the model if it lies elsewhere.
     `precision`: the form of the model that native attacks see, `auto` (a faster one where it pays), `float32` (the
     model as it is), `tf32`, `bfloat16` or, on CUDA, `float16`; what they find is always verified on the model itself
-    (docs/attacks.md). `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run
-    attacks of their own, or `none`. `store`: a results folder; what it holds of this model, data and settings is not
-    run again. Without one, no file is written.
+    (docs/attacks.md). `compile`: have `torch.compile` compile that form where this is measured to be faster.
+    `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run attacks of their own,
+    or `none`. `store`: a results folder; what it holds of this model, data and settings is not run again. Without one, no
+    file is written.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
     (what was computed before is then in the store). A certificate that fails beside attacks is a flag.
@@ -106,6 +108,7 @@ def evaluate(
         device=str(target),
         batch_size=batch_size,
         precision=precision,
+        compile=compile,
         checks=checks,
         out=Path(store or _NOWHERE),
     )

@@ -153,6 +153,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="PRECISION",
     ),
     Option(
+        "compile",
+        "Compile the model copy that native attacks use (torch.compile), where this is measured to be faster.",
+        "machine",
+        flag=True,
+    ),
+    Option(
         "batch-size",
         "Number of samples attacked at once.",
         "machine",

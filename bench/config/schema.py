@@ -17,7 +17,7 @@ from gauntlet.bench.config.published_table import read_published
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 _PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
-_RUN = ("plugin", "seed", "device", "precision", "checks", "batch_size", "out", "fresh", "no_adversarials")
+_RUN = ("plugin", "seed", "device", "precision", "compile", "checks", "batch_size", "out", "fresh", "no_adversarials")
 _TOP = (*_PAIRING, *_RUN, "group", "expect", "gate", "published")
 
 CHECKS = ("default", "all", "none")
@@ -84,6 +84,8 @@ class Config:
     """Number of samples attacked at once; None: measured on a GPU, else chosen by the size of an image."""
     precision: str = "auto"
     """One of `PRECISIONS`: the precision of the model copy that native attacks use."""
+    compile: bool = False
+    """Whether that copy is compiled where this was measured to be faster."""
     checks: str = "default"
     """One of `CHECKS`: the gradient-masking checks to run."""
     out: Path = Path("gauntlet-results")
@@ -121,6 +123,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         device=merged.get("device", "auto"),
         batch_size=merged.get("batch_size"),
         precision=merged.get("precision", "auto"),
+        compile=merged.get("compile", False),
         checks=merged.get("checks", "default"),
         out=Path(merged.get("out", "gauntlet-results")),
         fresh=merged.get("fresh", False),
@@ -153,7 +156,7 @@ def _validate(merged: Mapping[str, Any]) -> None:
     for name in ("device", "out"):
         if not isinstance(merged.get(name, ""), str | Path):
             raise ConfigError(f"{name}={merged[name]!r} must be a string")
-    for name in ("fresh", "no_adversarials"):
+    for name in ("compile", "fresh", "no_adversarials"):
         if not isinstance(merged.get(name, False), bool):
             raise ConfigError(f"{name}={merged[name]!r} must be true or false")
     one_of("precision", merged.get("precision", "auto"), PRECISIONS)

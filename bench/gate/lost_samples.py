@@ -82,6 +82,7 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
         "out": str(out),
     }
     given = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
+    given += ["--compile"] if "compiled" in precision.split("+") else []
     return shlex.join(["gauntlet", "run", *given])
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import Tensor, nn
 
+from gauntlet.attacks.views.compiled import NAME as _COMPILED
+from gauntlet.attacks.views.compiled import CompileError, compiled_form, faster_compiled
 from gauntlet.attacks.views.fast_model import FastModel, choose_form
 
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "tf32": "tf32"}
@@ -12,12 +16,18 @@ FORM_IMAGES = 8
 _LAYOUT, _FOLDED = "channels_last", "folded"
 
 
+class NotCompiledWarning(UserWarning):
+    """A model that was to be compiled is not; the message says why."""
+
+
 class FormError(RuntimeError):
     """A form that another machine chose cannot be made on this one."""
 
 
-def rebuilt_form(view: nn.Module, name: str, example: Tensor) -> FastModel:
+def rebuilt_form(view: nn.Module, name: str, example: Tensor, slots: int) -> FastModel:
     """The form called `name`, such as `bf16+channels_last+folded`, of `view`; `example` (N, C, H, W) are a few images.
+
+    `slots`: the usual size of a batch.
 
     Raises FormError where this device cannot make it.
     """
@@ -27,7 +37,9 @@ def rebuilt_form(view: nn.Module, name: str, example: Tensor) -> FastModel:
     precision = next((_PRECISIONS[part] for part in parts if part in _PRECISIONS), "float32")
     try:
         form = choose_form(view, example, layout=_LAYOUT in parts, fold=_FOLDED in parts, precision=precision)
-    except ValueError as error:
+        if _COMPILED in parts:
+            form = compiled_form(form, example, slots)
+    except (ValueError, CompileError) as error:
         raise FormError(f"the form {name!r} that was chosen for this model cannot be made here: {error}") from error
     if form.form != name:
         raise FormError(
@@ -37,11 +49,24 @@ def rebuilt_form(view: nn.Module, name: str, example: Tensor) -> FastModel:
     return form
 
 
-def chosen_form(view: nn.Module, example: Tensor, precision: str) -> FastModel:
-    """The form for a setting of `--precision`: `auto` chooses layout and folding; TF32 and low precision only by name."""
+def chosen_form(view: nn.Module, example: Tensor, precision: str, compiled: int | None = None) -> FastModel:
+    """The form for a setting of `--precision`: `auto` chooses layout and folding; TF32 and low precision only by name.
+
+    `compiled`: the usual size of a batch, if the form is to be compiled where that is faster; elsewhere a warning says why not.
+    """
     # Low precision costs a second attack on the samples that it leaves standing, and TF32 has not been tried on a GPU yet: they
     # are for users who ask for them.
-    return choose_form(view, example, precision="float32" if precision == "auto" else precision)
+    if precision == "float32":
+        form = FastModel(view, "")
+    else:
+        form = choose_form(view, example, precision="float32" if precision == "auto" else precision)
+    if compiled is None:
+        return form
+    try:
+        return faster_compiled(form, example, compiled)
+    except CompileError as error:
+        warnings.warn(f"not compiled: {error}; the model is attacked as it is", NotCompiledWarning, stacklevel=2)
+        return form
 
 
 def without_low_precision(form: FastModel) -> FastModel:

@@ -47,12 +47,19 @@ class Workbench(Loader):
     """Prepares cells on one device, and remembers what several cells share."""
 
     def __init__(
-        self, device: torch.device, precision: str = "auto", checks: str = "default", store: Store | None = None
+        self,
+        device: torch.device,
+        precision: str = "auto",
+        checks: str = "default",
+        store: Store | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
-        """`precision` and `checks`: see `gauntlet.bench.config.schema.Config`; `store`: where replays find examples."""
+        """`precision`, `checks`: see `Config`; `compiled`: its `compile`; `store`: where replays find examples."""
         super().__init__(device)
         self.precision = precision
         self.checks = checks
+        self.compiled = compiled
         self._index = None if store is None else ExampleIndex(store)
         self._forms: dict[tuple[ModelRef, str, DataRef], FastModel] = {}
         self._measured: dict[str, Measurement] = {}
@@ -190,20 +197,26 @@ class Workbench(Loader):
         """The form that native attacks run on; the attack view itself where there is nothing to choose."""
         view = loaded.pipeline.attack_view()
         # Libraries are compared on the model itself; of a randomised one, equal draws of few images say little.
-        if not attack.stages or cell.info.randomised or self.precision == "float32":
+        compiles = (
+            self.compiled and loaded.model.access == "white-box" and not self._batch_dependence(loaded, used).found
+        )
+        if not attack.stages or cell.info.randomised or (self.precision == "float32" and not compiles):
             return FastModel(view, "")
         example = loaded.data.images[:FORM_IMAGES].to(self.device)
+        slots = RunSettings(self.device).slots(example[0])
 
         def measure() -> Measurement:
-            self._forms[loaded.group] = chosen_form(view, example, self.precision)
-            return {"form": self._forms[loaded.group].form, "device": str(self.device)}
+            form = chosen_form(view, example, self.precision, slots if compiles else None)
+            self._forms[loaded.group] = form
+            return {"form": form.form, "device": str(self.device)}
 
-        name = self._known(loaded, f"form {self.precision}", used, measure)["form"]
+        what = f"form {self.precision}{' compiled' if compiles else ''}"
+        name = self._known(loaded, what, used, measure)["form"]
         if not name:
             self._forms.pop(loaded.group, None)
             return FastModel(view, "")
         if loaded.group not in self._forms or self._forms[loaded.group].form != name:
-            self._forms[loaded.group] = rebuilt_form(view, name, example)
+            self._forms[loaded.group] = rebuilt_form(view, name, example, slots)
         for old in list(self._forms)[:-_FORMS_KEPT]:
             del self._forms[old]
         form = self._forms[loaded.group]

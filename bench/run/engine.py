@@ -63,7 +63,9 @@ class Engine:
             raise ConfigError(
                 f"precision='float16' is for CUDA, but the device is {self.settings.device}: use auto, bfloat16 or float32"
             )
-        self.workbench = Workbench(self.settings.device, config.precision, config.checks, Store(config.out))
+        self.workbench = Workbench(
+            self.settings.device, config.precision, config.checks, Store(config.out), compiled=config.compile
+        )
         self.worker = Worker(self.workbench)
         self.work = self.worker.work
         self.dry = dry
