@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by, timed
+from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
 from gauntlet.bench.executors.executable import RunSettings
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import cell_error
-from gauntlet.bench.worker.attack_blocks import attack_blocks, frozen
+from gauntlet.bench.worker.attack_blocks import attack_blocks, check_pipeline
 from gauntlet.bench.worker.work import failure
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellResult, Record
@@ -27,8 +27,7 @@ def run_in_memory(workbench: Workbench, cell: Cell, settings: RunSettings) -> Ce
             prepared = workbench.prepare(cell)
             info, expected = prepared.cell.info, sum(len(block.indices) for block in prepared.blocks)
             # As in a run with a store: before the attack, which then starts with the global generators as seeded.
-            with timed("check"), frozen(prepared.defended, info.seed):
-                prepared.check()
+            check_pipeline(prepared, settings.batch_size)
             with closing(attack_blocks(prepared, prepared.blocks, settings)) as finished:
                 records |= {record.key: record for record in finished}
         except StoreError:

@@ -27,6 +27,14 @@ _BATCHES = 4
 """Batches of a GPU whose samples are in memory at once, however large the images: else the last batches would not be full."""
 
 
+def check_pipeline(prepared: Prepared, batch_size: int | None) -> None:
+    """Run the checks and, unless the batch size is given, measure the slots: what precedes an attack and is stored."""
+    with timed("check"), frozen(prepared.defended, prepared.cell.info.seed):
+        prepared.check()
+        if batch_size is None:
+            prepared.slots.measure()
+
+
 def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings) -> Generator[Record]:
     """Yield the record of each block as soon as its last sample is decided.
 

@@ -20,7 +20,7 @@ from gauntlet.bench.planning.plan import resolve_plan
 from gauntlet.bench.planning.plan_request import PlanRequest
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.verify.verifier import Verifier
-from gauntlet.bench.worker.attack_blocks import attack_blocks, frozen
+from gauntlet.bench.worker.attack_blocks import attack_blocks, check_pipeline
 from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, Message, Planned, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request, StoredLogits
 from gauntlet.leaderboard.results.block_file import to_bytes
@@ -68,10 +68,7 @@ class Worker:
         if request.blocks is not None:
             blocks = tuple(prepared.block(indices) for indices in request.blocks)
         if request.check:
-            with timed("check"), frozen(prepared.defended, prepared.cell.info.seed):
-                prepared.check()
-                if request.batch_size is None:
-                    prepared.slots.measure()
+            check_pipeline(prepared, request.batch_size)
         card = bench.model(request.cell.model).card
         yield PreparedCell(
             prepared.cell.info,
