@@ -45,7 +45,8 @@ class GroupedOption(click.Option):
 class SectionedHelp(click.Command):
     """Help with the options in groups and the exit codes at the end.
 
-    `arguments` says what the arguments are, `failed` what exit code 1 means for the command; `exits` are the codes that it uses.
+    `arguments` says what the arguments are, `failed` and `interrupted` what exit codes 1 and 130 mean for the command; `exits`
+    are the codes that it uses.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class SectionedHelp(click.Command):
         *args: Any,
         arguments: Mapping[str, str] | None = None,
         failed: str = "",
+        interrupted: str = "",
         exits: Collection[int] = EXITS,
         **settings: Any,
     ) -> None:
         super().__init__(*args, **settings)
         self.arguments = dict(arguments or {})
-        self.exits = {code: failed if failed and code == EXIT_FAILED else MEANINGS[code] for code in exits}
+        own = {EXIT_FAILED: failed, EXIT_INTERRUPTED: interrupted}
+        self.exits = {code: own.get(code) or MEANINGS[code] for code in exits}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, then each group of options under its heading."""

@@ -167,6 +167,7 @@ def collect(
             "forwards_per_sample": cost.forwards_per_sample,
             "backwards_per_sample": cost.backwards_per_sample,
             "peak_memory_mib": cost.peak_memory_mib,
+            "occupancy": result.blocks[-1].stats.occupancy if result.blocks else None,
             "candidates_rejected": cost.candidates_rejected,
         }
         for result in decisive
