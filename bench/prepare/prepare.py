@@ -226,13 +226,14 @@ class Workbench(Loader):
         """The slots of a native attack as measured on a GPU; None elsewhere, and of a black box, whose queries count."""
         if not attack.stages or loaded.model.access != "white-box":
             return None
-        image = loaded.data.images[:1].to(self.device)
-        if (probe := device_probe(form.module, image)) is None:
+        images, name = loaded.data.images, memory_name(self.device)
+        if (probe := device_probe(form.module, self.device, lambda: images[:1])) is None:
             return None
-        name, start = memory_name(self.device), RunSettings(self.device).slots(image[0])
-        what = f"slots {name} {form.form}"
-        measured = self._known(loaded, what, used, lambda: {"slots": grown(probe, start), "device": name})
-        return int(measured["slots"])
+
+        def measure() -> Measurement:
+            return {"slots": grown(probe, RunSettings(self.device).slots(images[0])), "device": name}
+
+        return int(self._known(loaded, f"slots {name} {form.form}", used, measure)["slots"])
 
     def _blocks(self, loaded: Loaded, cell: Cell, attack: Executable) -> Any:
         """A function from samples to their block, with its key."""

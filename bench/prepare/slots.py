@@ -76,16 +76,16 @@ def _fits(cost: PassCost | None) -> bool:
     return cost is not None and cost.used <= SHARE * cost.total
 
 
-def device_probe(model: nn.Module, image: Tensor) -> Probe | None:
-    """Measures passes of `model` over copies of `image` (1, C, H, W) on its device; None on a CPU, whose caches decide.
+def device_probe(model: nn.Module, device: torch.device, read: Callable[[], Tensor]) -> Probe | None:
+    """Measures passes of `model` over copies of an image on `device`; None on a CPU, whose caches decide.
 
-    The shortest of a few passes counts. Generators are left as they are.
+    `read`: gives the image (1, C, H, W). The shortest of a few passes counts. Generators are left as they are.
     """
-    device = image.device
     if device.type != "cuda":
         return None
 
     def probe(count: int) -> PassCost:
+        image = read().to(device)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
         total = free + torch.cuda.memory_reserved(device)

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 import gauntlet
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.kept_weights import weights_kept
+from gauntlet.bench.speed.synchronisations import counted_synchronisations
 
 
 def network():
@@ -158,6 +159,16 @@ def test_many_guards_of_a_scope_make_one_copy_and_one_comparison():
             with guarded(model, seed), guarded(model, seed):
                 in_place(model)
     assert (counted.copies, counted.comparisons) == (1, 1)
+
+
+def test_guards_of_a_scope_make_the_host_wait_once():
+    model = network()
+    with counted_synchronisations() as counter, weights_kept(model):
+        for seed in range(10):
+            with guarded(model, seed):
+                model(torch.rand(2, 1, 4, 4))
+        assert counter.total == 0
+    assert counter.total == 1
 
 
 def test_a_cell_compares_the_weights_a_few_times_whatever_its_checks():

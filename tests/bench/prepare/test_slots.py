@@ -74,7 +74,10 @@ def test_a_single_image_that_does_not_fit_and_other_errors_are_raised():
 
 
 def test_a_cpu_is_not_probed():
-    assert device_probe(nn.Flatten(), torch.zeros(1, 1, 2, 2)) is None
+    def read():
+        raise AssertionError("no image is read")
+
+    assert device_probe(nn.Flatten(), torch.device("cpu"), read) is None
 
 
 class Watched(nn.Module):
@@ -115,7 +118,7 @@ def evaluate(model, **settings):
 def probed(monkeypatch):
     """Slots are probed as on a GPU: throughput grows up to 40 of 32, 64, …; the sizes that were asked for."""
     probe, asked = fake(used=lambda n: 10 * n)
-    monkeypatch.setattr(prepare, "device_probe", lambda model, image: probe)
+    monkeypatch.setattr(prepare, "device_probe", lambda model, device, read: probe)
     monkeypatch.setattr("gauntlet.bench.executors.executable.RunSettings.slots", lambda self, image: 10)
     return asked
 
