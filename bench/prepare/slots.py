@@ -92,12 +92,14 @@ def device_probe(model: nn.Module, device: torch.device, read: Callable[[], Tens
         torch.cuda.reset_peak_memory_stats(device)
         batch = image.expand(count, *image.shape[1:]).contiguous()
         taken = []
-        for _ in range(_REPEATS):
-            torch.cuda.synchronize(device)
-            began = time.perf_counter()
-            _pass(model, batch)
-            torch.cuda.synchronize(device)
-            taken.append(time.perf_counter() - began)
+        # A model that draws must not draw otherwise afterwards.
+        with generators_from(0):
+            for _ in range(_REPEATS):
+                torch.cuda.synchronize(device)
+                began = time.perf_counter()
+                _pass(model, batch)
+                torch.cuda.synchronize(device)
+                taken.append(time.perf_counter() - began)
         held = HELD * count * image.numel() * image.element_size()
         return PassCost(min(taken), torch.cuda.max_memory_allocated(device) + held, total)
 
@@ -106,7 +108,7 @@ def device_probe(model: nn.Module, device: torch.device, read: Callable[[], Tens
 
 def _pass(model: nn.Module, batch: Tensor) -> None:
     """Forward, and back where a gradient reaches the images."""
-    with generators_from(0), torch.enable_grad():
+    with torch.enable_grad():
         images = batch.detach().requires_grad_()
         outputs = model(images)
         if outputs.requires_grad:

@@ -80,6 +80,19 @@ def test_a_cpu_is_not_probed():
     assert device_probe(nn.Flatten(), torch.device("cpu"), read) is None
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_reports_what_passes_use_and_draws_nothing():
+    device = torch.device("cuda")
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, 10)).to(device)
+    state = torch.cuda.get_rng_state()
+    probe = device_probe(model, device, lambda: torch.zeros(1, 3, 32, 32))
+    small, large = probe(16), probe(4096)
+    assert 0 < small.used < large.used < large.total
+    assert min(small.seconds, large.seconds) > 0
+    assert grown(probe, 32) >= 32
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
 class Watched(nn.Module):
     """A linear model that notes its batch sizes, and for which memory runs out above `limit`."""
 

@@ -103,6 +103,23 @@ def test_closing_ends_a_thread_in_the_middle_of_a_group(monkeypatch):
     assert not watched.reached[21].is_set()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_images_come_to_a_gpu_from_pinned_memory(device, monkeypatch):
+    hosts, read = [], prefetch._read
+
+    def watched(*arguments):
+        hosts.append(read(*arguments))
+        return hosts[-1]
+
+    monkeypatch.setattr(prefetch, "_read", watched)
+    found = list(prefetched(Watched().images, GROUPS, torch.device(device)))
+    assert all(host.is_pinned() for host in hosts)
+    for one, rows in zip(found, GROUPS, strict=True):
+        assert one.device.type == "cuda"
+        assert torch.equal(one.cpu(), torch.from_numpy(PIXELS[list(rows)]) / 255)
+
+
 def test_a_data_set_of_the_user_is_read_by_the_calling_thread(monkeypatch):
     monkeypatch.setattr("gauntlet.bench.data.samples.in_memory.MEMORY_LIMIT", 0)
     threads = set()
