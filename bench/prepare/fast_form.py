@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 
 from torch import Tensor, nn
 
@@ -14,10 +14,6 @@ _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "tf32": "tf32"}
 FORM_IMAGES = 8
 """Images that forms are compared on."""
 _LAYOUT, _FOLDED = "channels_last", "folded"
-
-
-class NotCompiledWarning(UserWarning):
-    """A model that was to be compiled is not; the message says why."""
 
 
 class FormError(RuntimeError):
@@ -52,7 +48,7 @@ def rebuilt_form(view: nn.Module, name: str, example: Tensor, slots: int) -> Fas
 def chosen_form(view: nn.Module, example: Tensor, precision: str, compiled: int | None = None) -> FastModel:
     """The form for a setting of `--precision`: `auto` chooses layout and folding; TF32 and low precision only by name.
 
-    `compiled`: the usual size of a batch, if the form is to be compiled where that is faster; elsewhere a warning says why not.
+    `compiled`: the usual size of a batch, if the form is to be compiled where that is faster; else a logged line says why not.
     """
     # Low precision costs a second attack on the samples that it leaves standing, and TF32 has not been tried on a GPU yet: they
     # are for users who ask for them.
@@ -65,7 +61,8 @@ def chosen_form(view: nn.Module, example: Tensor, precision: str, compiled: int 
     try:
         return faster_compiled(form, example, compiled)
     except CompileError as error:
-        warnings.warn(f"not compiled: {error}; the model is attacked as it is", NotCompiledWarning, stacklevel=2)
+        # Without a handler of the caller's this is a line on standard error; a warning might be turned into an error.
+        logging.getLogger(__name__).warning("not compiled: %s; the model is attacked as it is", error)
         return form
 
 
