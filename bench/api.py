@@ -67,7 +67,7 @@ def evaluate(
     `defense`: a registered name, or a module from images to images, whose differentiability and randomness are
     measured. `device`: `auto` takes a GPU where there is one, and works on a copy of the model if it lies elsewhere.
     `precision`: the form of the model that native attacks see, `auto` (a faster one where it pays), `float32` (the
-    model as it is), `tf32`, `bfloat16` or, on CUDA, `float16`; what they find is always verified on the model itself
+    model as it is), `bfloat16` or, on CUDA, `tf32` and `float16`; what they find is always verified on the model itself
     (docs/attacks.md). `compile`: have `torch.compile` compile that form where this is measured to be faster.
     `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run attacks of their own,
     or `none`. `store`: a results folder; what it holds of this model, data and settings is not run again. Without one, no

@@ -1,92 +1,94 @@
-"""An attack on a faster form of the model. Samples that survive in low precision are attacked again in float32."""
+"""Low precision first, float32 last: the stages of an attack that sees two forms of a model.
+
+A pass in low precision costs a part of one in float32, and rounds logits by about a hundredth of the margin of a clean image
+(TF32: less). So the first stages, which every sample faces and which follow the model's own gradients, see the form in low
+precision. What they leave standing faces float32:
+
+1. `Review` evaluates the points where those stages ended: examples that low precision did not see are found, and the margins
+   that decide what follows are measured on the full form.
+2. Samples that came near another class, by either form, and those whose gradients vanished face the same stages again: within
+   `DOUBT` the short ones, which cost little, within `LONG_DOUBT` all of them. The others were far from every boundary.
+3. All other stages, among them every one with a condition: on near samples most of the budget is spent in float32.
+
+Searches, BPDA, transfer and views are never in low precision, since they may lift the block of a rank.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from gauntlet.attacks.solving.ends import KEPT
+from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, Verify, solve
-from gauntlet.attacks.views.fast_model import FastModel
+from gauntlet.attacks.solving.stage import Stage
+from gauntlet.attacks.solving.stage_conditions import InDoubt
+
+VERSION = 1
+"""Rises when other stages are chosen: it is part of the key of results in low precision."""
+DOUBT, LONG_DOUBT = 0.3, 0.2
+"""Shares of the clean image's margin within which short stages are repeated in float32, and stages of more than `SHORT` steps."""
+SHORT = 10
+_ANSWER_NOTHING = ("white-box", "probe")
+"""Techniques that no flag names as what lifts a block."""
 
 
-def solve_fast(
-    attack: Rule[Any] | Sequence[Stage],
-    fast: FastModel,
-    task: Task,
-    verify: Verify,
-    *,
-    batch_size: int,
-    verify_every: int,
-    classes: int,
-    meter: Meter,
-    views: Mapping[str, nn.Module] | None = None,
-    rejects: bool = False,
-    progress: Callable[[float], None] | None = None,
-    useful: Callable[[], int] | None = None,
-) -> Iterator[Outcome]:
-    """`solve` on a form of the model; each outcome is yielded as soon as it is known.
+class ReviewState(NamedTuple):
+    """Nothing but the number of slots."""
 
-    If the form is in low precision (`FastModel.again`), samples that survive are attacked again on `fast.full`, by the same
-    attack with the same random numbers, so that rounding costs no example. Their outcomes have the costs of both attacks.
-    `progress` sees the first attack alone. `useful`: as of `solve`.
+    slots: Tensor
+
+
+@dataclass(frozen=True)
+class Review(Rule[ReviewState]):
+    """Evaluates the points where the latest stages of a sample ended, one a step."""
+
+    steps: int
+
+    uses_ends: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
+
+    def start(self, oracle: Oracle) -> ReviewState:
+        """No pass."""
+        return ReviewState(torch.zeros_like(oracle.labels))
+
+    def step(self, state: ReviewState, oracle: Oracle) -> ReviewState:
+        """One forward pass; at the clean image where a sample has fewer ends."""
+        ends = torch.cat([oracle.ends, oracle.clean[:, None]], 1)
+        oracle.logits(ends[torch.arange(len(ends), device=ends.device), oracle.step.clamp_max(ends.shape[1] - 1)])
+        return state
+
+
+def takes_low_precision(stage: Stage) -> bool:
+    """Whether a stage may see a form in low precision.
+
+    It has no condition, sees the model itself with its own gradients, answers no flag, and measures no distance.
     """
-    run = functools.partial(
-        solve,
-        attack,
-        batch_size=batch_size,
-        verify_every=verify_every,
-        classes=classes,
-        meter=meter,
-        views=views,
-        rejects=rejects,
-        useful=useful,
-    )
-    if fast.full is None or not fast.again:
-        yield from run(fast.module, task, verify, progress=progress)
-        return
-    standing: list[Outcome] = []
-    for outcome in run(fast.module, task, verify, progress=progress):
-        if outcome.adversarial is not None:
-            yield outcome
-            continue
-        standing.append(outcome)
-        # As soon as they fill a batch, so that blocks are stored while the attack goes on.
-        if len(standing) == batch_size:
-            yield from _finish(run, fast.full, task, verify, standing)
-            standing = []
-    if standing:
-        yield from _finish(run, fast.full, task, verify, standing)
+    plain = stage.when is None and stage.backward == "true" and not stage.view and stage.technique in _ANSWER_NOTHING
+    return plain and not stage.rule.minimum_norm and not stage.rule.uses_ends
 
 
-def _finish(
-    run: Callable[..., Iterator[Outcome]], full: FastModel, task: Task, verify: Verify, standing: Sequence[Outcome]
-) -> Iterator[Outcome]:
-    rows = torch.tensor([outcome.sample for outcome in standing], device=task.images.device)
-    left = replace(
-        task,
-        images=task.images[rows],
-        labels=task.labels[rows],
-        ids=[task.ids[outcome.sample] for outcome in standing],
-        targets=None if task.targets is None else task.targets[rows],
-        clean_logits=None if task.clean_logits is None else task.clean_logits[rows],
-    )
-    for outcome in run(full.module, left, lambda points, samples, attempt: verify(points, rows[samples], attempt)):
-        yield _both(standing[outcome.sample], outcome)
+def low_precision_first(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages of the attack with the first row of those that take low precision in it; the same stages if none does."""
+    ordered: list[Stage] = []
+    rows = [(takes, tuple(row)) for takes, row in groupby(stages, takes_low_precision)]
+    first = next((place for place, (takes, _) in enumerate(rows) if takes), None)
+    for place, (_, row) in enumerate(rows):
+        ordered += _in_both(row) if place == first else row
+    return tuple(ordered)
 
 
-def _both(low: Outcome, full: Outcome) -> Outcome:
-    """The outcome of the second attack with the costs and incidents of both."""
-    sums = ("forwards", "backwards", "taken", "rejected", "disagreements", "masked_fallback", "gradients", "vanished")
-    return replace(
-        full,
-        sample=low.sample,
-        nearest={kind: min(low.near(kind), full.near(kind)) for kind in low.nearest | full.nearest},
-        speculative=low.speculative + full.speculative,
-        **{name: getattr(low, name) + getattr(full, name) for name in sums},
+def _in_both(row: Sequence[Stage]) -> tuple[Stage, ...]:
+    climbs = [stage.label for stage in row if stage.technique == "white-box"]
+    # What it finds is the find of a stage with gradients.
+    review = Stage((climbs or [row[-1].label])[-1], Review(max(1, min(len(climbs), KEPT))), precision="review")
+    return (
+        *(replace(stage, precision="low") for stage in row),
+        review,
+        *(replace(stage, when=InDoubt(DOUBT if stage.steps_expected <= SHORT else LONG_DOUBT)) for stage in row),
     )

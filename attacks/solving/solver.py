@@ -21,7 +21,7 @@ from gauntlet.attacks.solving.batch_size import Meter, halved, run_in_batches
 from gauntlet.attacks.solving.ends import Ends
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.stage import Stage
-from gauntlet.attacks.solving.stage_conditions import Masked
+from gauntlet.attacks.solving.stage_conditions import InDoubt, Masked
 from gauntlet.attacks.solving.stage_queue import (
     Departures,
     Shared,
@@ -55,6 +55,7 @@ def solve(
     rejects: bool = False,
     progress: Callable[[float], None] | None = None,
     useful: Callable[[], int] | None = None,
+    low: nn.Module | None = None,
 ) -> Iterator[Outcome]:
     """Run a rule, or the stages of a cascade, on all samples of `task`, and yield each outcome as soon as it is known.
 
@@ -65,7 +66,8 @@ def solve(
     `gauntlet.attacks.views.rejection_view`. `progress` is called now and then with the share of the work that is done.
     `useful`: gives the smallest batch that is worth a pass: where fewer slots run, further restarts run beside them
     (`gauntlet.attacks.solving.lanes`), which changes no outcome of a deterministic model; None, and `verify_every` above 1: one
-    after another. Raises ValueError for a batch size below 1.
+    after another. `low`: the form of the model that stages in low precision see; None: the model itself. Raises ValueError for a
+    batch size below 1.
     """
     whole_number("batch_size", batch_size, 1)
     meter = meter or Meter()
@@ -85,7 +87,8 @@ def solve(
             return verify(points, samples, attempt)
 
     # Stages with conditions, or with stand-ins, are there for models that have no gradient.
-    needs_gradient = not watch and all(stage.backward not in INTERCEPTED for stage in stages)
+    conditioned = any(stage.when is not None and not isinstance(stage.when, InDoubt) for stage in stages)
+    needs_gradient = not conditioned and all(stage.backward not in INTERCEPTED for stage in stages)
     ends = Ends() if len(queues) > 1 and any(queue.stage.rule.uses_ends for queue in queues) else None
     shared = Shared(
         model,
@@ -98,6 +101,7 @@ def solve(
         needs_gradient,
         ends,
         useful if verify_every == 1 else None,
+        low,
     )
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
@@ -188,9 +192,9 @@ def _settle(
         outcome.taken += counts["restart"] * queue.stage.rule.budget + counts["step"]
         if isinstance(queue.stage.when, Masked):
             outcome.masked_fallback += passes
-        outcome.faced += (queue.stage.label,)
+        outcome.faced += _faced(queue.stage)
         outcome.speculative += queue.lanes.spent.pop(outcome.sample, 0.0)
-        kind = "probe"
+        kind = "review" if queue.stage.precision == "review" else "probe"
         if counts["backwards"]:
             own = queue.stage.backward == "true" and not queue.stage.view
             kind = "gradient" if own else "substitute"
@@ -202,3 +206,9 @@ def _settle(
         elif ends is not None and slots.end.dim() > 2 and counts["backwards"] > 2 * counts["vanished"]:
             ends.add(outcome.sample, slots.end[counts["row"]])
         yield outcome, broken
+
+
+def _faced(stage: Stage) -> tuple[str, ...]:
+    if stage.precision == "review":
+        return ()
+    return (f"{stage.label}:low",) if stage.precision == "low" else (stage.label,)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.stage_conditions import StageCondition
 from gauntlet.attacks.views.backward_modes import Backward
+
+Precision = Literal["full", "low", "review"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,7 +20,9 @@ class Stage:
     back through the model (`gauntlet.attacks.views.backward_modes`). `view`: name of the module that the rule sees in place of
     the model, such as the undefended twin; empty: the model. `technique`: the kind of attack, see `gauntlet.attacks.adaptive`.
     `patience`: number of steps after which, and after each doubling, a sample may be given up
-    (`gauntlet.attacks.solving.patience`); 0: every sample has the rule's whole budget.
+    (`gauntlet.attacks.solving.patience`); 0: every sample has the rule's whole budget. `precision`: `low`, the stage sees the
+    form in low precision; `review`, it measures in full what such stages left (`gauntlet.attacks.solving.low_precision`). Neither
+    counts as faced for what lifts a block.
     """
 
     label: str
@@ -28,6 +32,7 @@ class Stage:
     view: str = ""
     technique: str = "white-box"
     patience: int = 0
+    precision: Precision = "full"
 
     def __repr__(self) -> str:
         # Part of the keys of stored results, in which the technique has its former name, and stages without patience none.

@@ -26,6 +26,11 @@ def nearness(logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
     return torch.where(share.isfinite() & (room > 0), share, torch.inf)
 
 
+def nearest(outcome: Outcome) -> float:
+    """The least nearness over all stages so far; infinite before the first."""
+    return outcome.near("gradient", "substitute", "probe", "review")
+
+
 class StageCondition(Protocol):
     """Decides from the stages so far whether a stage faces a sample."""
 
@@ -42,7 +47,18 @@ class Near:
 
     def __call__(self, outcome: Outcome) -> bool:
         """Over all stages so far."""
-        return outcome.near("gradient", "substitute", "probe") < self.below
+        return nearest(outcome) < self.below
+
+
+@dataclass(frozen=True)
+class InDoubt:
+    """Stages in low precision do not decide: some came nearer than `below`, or half of the gradients vanished."""
+
+    below: float
+
+    def __call__(self, outcome: Outcome) -> bool:
+        """By the margins in low precision and those that were measured again."""
+        return nearest(outcome) < self.below or outcome.dead
 
 
 @dataclass(frozen=True)

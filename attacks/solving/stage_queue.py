@@ -50,6 +50,8 @@ class Shared:
     """Where the stages of each sample ended, if a later stage starts from there."""
     useful: Callable[[], int] | None = None
     """The smallest batch below which restarts run side by side; None: they run one after another."""
+    low: nn.Module | None = None
+    """The form of the model that stages in low precision see; None: the model itself."""
 
 
 Departures = tuple[Slots, Truths]
@@ -246,8 +248,9 @@ def _new(queue: StageQueue, shared: Shared, samples: Rows) -> Slots:
 def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
     rule = queue.stage.rule
     view = shared.views[queue.stage.view] if queue.stage.view else None
+    model = shared.model if shared.low is None or queue.stage.precision != "low" else shared.low
     return Oracle(
-        shared.model if view is None else view,
+        model if view is None else view,
         shared.task.threat,
         slots,
         minimum_norm=rule.minimum_norm,

@@ -84,10 +84,10 @@ class Outcome:
     speculative: float = 0
     """Passes of restarts that ran beside an earlier one and were not needed, in none of the other counts."""
     faced: tuple[str, ...] = ()
-    """Labels of the stages that it faced, in order."""
+    """Labels of the stages that it faced, in order; those in low precision end in `:low`."""
     nearest: dict[str, float] = field(default_factory=dict)
     """The least nearness (`stage_conditions.nearness`) of stages that use the model's own gradients (`gradient`), gradients of
-    a substitute (`substitute`), or none (`probe`)."""
+    a substitute (`substitute`), or none (`probe`), and of what low precision left, measured again (`review`)."""
 
     @property
     def steps(self) -> int:

@@ -13,8 +13,8 @@ unchanged model, forward / forward and backward, on a CPU with AVX512_BF16, one 
 | ResNet-20, 41e6, 64 | 0.98 / 1.36 | 1.16 / 1.16 | 1.82 / 2.10 | 2.30 / 2.49 |
 | ResNet-18, 555e6, 64 | 1.06 / 1.35 | 1.03 / 1.26 | 1.83 / 2.29 | 2.00 / 2.80 |
 
-Small networks lose by another layout, and by low precision in small batches. The automatic choice depends on the device, the
-layers and the work for an image, never on a clock or the batch, so that it is the same in every run.
+Small networks lose by another layout, and by low precision in small batches. The choice here depends on the device, the layers
+and the work for an image, never on a clock or the batch. Whether low precision pays is timed where an evaluation is prepared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.attacks.views.tf32 import TF32
+from gauntlet.attacks.views.tf32 import TF32, has_tf32
 from gauntlet.attacks.views.work import counted_work
 
 PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,7 +40,7 @@ _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 LAYOUT_WORK = 4e6
 """Multiplications for an image from which channels_last is chosen: it loses at 0.6e6 and wins at 9e6."""
 PRECISION_WORK = 1e6
-"""Multiplications for an image from which bfloat16 is chosen: below, it loses in batches under 64."""
+"""Multiplications for an image from which bfloat16 is tried: below, it loses in batches under 64."""
 SAME = 1e-4
 """Largest `gauntlet.attacks.ops.rounding.difference` of a float32 form; logits differ by 1e-7 to 7e-7 of the largest."""
 SIMILAR = 0.05
@@ -57,10 +57,10 @@ class FastModel:
     form: str
     """Such as `bf16+channels_last+folded`; empty if nothing was chosen. It decides rounding, so it is part of a key."""
     full: FastModel | None = None
-    """The same form in float32; None if this form is in float32."""
-    again: bool = True
-    """Whether samples that survive on this form are attacked again on `full`: in TF32, which rounds as float16 does in a range
-    without overflow, and in which other libraries attack by PyTorch's default, they are not."""
+    """The same form in float32, on which the last stages of an attack run; None if this form is in float32. TF32 is low precision
+    too: it rounds factors as float16 does."""
+    work: float = 0.0
+    """Multiplications for an image in convolutions and linear layers; 0 if none was seen, as in a black box."""
 
 
 def choose_form(
@@ -73,55 +73,70 @@ def choose_form(
 ) -> FastModel:
     """The form of `model` for an attack; `example` (N, ...) are a few of its images, on its device.
 
-    `layout` (channels_last), `fold` (batch normalisation), `precision` (`float32`, `tf32`, `bfloat16`, on CUDA `float16`): True
-    or a precision tries the change, False omits it, and None chooses: folding always, the others by device and size (above; low
-    precision only if the device computes fast in it). A form is not used if it cannot be made, raises, loses the gradient, or
+    `layout` (channels_last), `fold` (batch normalisation), `precision` (`float32`, `bfloat16`, on CUDA `tf32` and `float16`):
+    True or a precision tries the change, False omits it, and None chooses: folding always, the others by device and size (the
+    first of `fast_precisions`). A form is not used if it cannot be made, raises, loses the gradient, or
     has logits on the first 8 images that differ by more than `SAME` or `SIMILAR`.
 
-    A randomised model is compared under equal draws. Raises ValueError for an unknown precision, for float16 on another device
-    than CUDA and for an empty example; errors of the model on the example are raised too.
+    A randomised model is compared under equal draws. Raises ValueError for an unknown precision, for one that the device does not
+    have (`missing_precision`), and for an empty example; errors of the model on the example are raised too.
     """
     device = example.device
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is not known: use one of {', '.join(PRECISIONS)}, or None to choose")
-    if precision == "float16" and device.type != "cuda":
-        raise ValueError(f"precision='float16' is for CUDA, but the images are on {device}: use bfloat16 or float32")
+    if precision is not None and (problem := missing_precision(precision, device)):
+        raise ValueError(f"{problem}: use bfloat16 or float32")
     if not len(example):
         raise ValueError("example is empty: pass a few images (N, C, H, W) to compare the forms on")
     few = example[:_FEW].detach()
     with counted_work(model, len(few)) as work:
         logits = _logits(model, few)
     gradient = functools.cache(lambda: _gradient(model, few))
-    chosen = FastModel(model, "")
+    chosen = FastModel(model, "", work=work.image)
 
     def take(label: str, convert: Callable[[nn.Module], nn.Module | None], bound: float) -> None:
         nonlocal chosen
         form = _converted(chosen.module, convert, few, logits, gradient, bound)
         if form is not None:
-            chosen = FastModel(form, f"{label}+{chosen.form}".strip("+"))
+            chosen = replace(chosen, module=form, form=f"{label}+{chosen.form}".strip("+"))
 
     if fold is not False and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
         take("folded", lambda form: fold_batch_norm(form, few), SAME)
     convolves = few.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
     if convolves and (layout or (layout is None and work.image >= LAYOUT_WORK)):
         take("channels_last", ChannelsLast, SAME)
+    if precision is None:
+        precision = next(iter(fast_precisions(device, work.image)), "float32")
+    # Both leave float64 as it is, and would be wrongly named.
+    if any(one.dtype != torch.float32 for one in model.parameters()):
+        return chosen
+    before, dtype = chosen, PRECISIONS[precision]
     if precision == "tf32":
-        before = chosen
         # A form that was made here is frozen already; the model itself is not to be.
         take("tf32", lambda form: TF32(form if before.form else copy.deepcopy(form)), SIMILAR)
-        return replace(chosen, full=before, again=False) if chosen is not before else before
-    if precision is None and work.image >= PRECISION_WORK and _computes_bfloat16(device):
-        precision = "bfloat16"
-    dtype = PRECISIONS[precision or "float32"]
-    # Autocast leaves float64 as it is, and would be wrongly named.
-    if dtype is not None and all(one.dtype == torch.float32 for one in model.parameters()):
-        before = chosen
+        return replace(chosen, full=before) if chosen is not before else before
+    if dtype is not None:
         take(_SHORT[dtype], lambda form: LowPrecision(form, dtype), SIMILAR)
         if isinstance(chosen.module, LowPrecision):
             # Without autocast its copy is the form in float32: weights are not kept twice.
-            full = FastModel(chosen.module.model, before.form) if before.form else before
+            full = replace(before, module=chosen.module.model) if before.form else before
             chosen = replace(chosen, full=full)
     return chosen
+
+
+def fast_precisions(device: torch.device, work: float) -> tuple[str, ...]:
+    """The precisions that may make attacks faster on a model with so many multiplications for an image (`FastModel.work`)."""
+    tf32 = ("tf32",) if work and has_tf32(device) else ()
+    return (*tf32, "bfloat16") if work >= PRECISION_WORK and _computes_bfloat16(device) else tf32
+
+
+def missing_precision(precision: str, device: torch.device) -> str:
+    """Why the device does not have a precision; empty if it does. bfloat16 exists everywhere, if need be emulated."""
+    if precision == "float16" and device.type != "cuda":
+        return f"precision='float16' is for CUDA, but the device is {device}"
+    if precision == "tf32" and not has_tf32(device):
+        return f"precision='tf32' exists on CUDA only, from Ampere on, but the device is {device}"
+    return ""
 
 
 class ChannelsLast(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,26 @@ class TF32(nn.Module):
         if logits.requires_grad:
             logits.register_hook(lambda gradient: _set((True, True)))
         return logits
+
+
+_assumed = ContextVar("whether TF32 is assumed", default=False)
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether the device computes in TF32: GPUs from Ampere on (compute capability 8.0)."""
+    if _assumed.get():
+        return True
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def assumed_tf32() -> Iterator[None]:
+    """Accept TF32 on every device. Others than `has_tf32` names compute in float32 under its name: for recordings of calls."""
+    token = _assumed.set(True)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
 
 
 def _setting() -> tuple[bool, bool]:

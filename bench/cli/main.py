@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import TextIO
 
 import click
 
@@ -46,7 +48,8 @@ for _command in COMMANDS:
 
 
 def main() -> None:
-    """Run the command line; expected errors are one line, not a traceback."""
+    """Run the command line; expected errors, and warnings of ours, are one line, not a traceback."""
+    _show_warnings_in_a_line()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -69,6 +72,25 @@ def main() -> None:
     except (OSError, RuntimeError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_FAILED)
+
+
+def _show_warnings_in_a_line() -> None:
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category.__module__.startswith("gauntlet."):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
 
 
 if __name__ == "__main__":

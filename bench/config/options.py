@@ -146,8 +146,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         "precision",
-        "Precision of the model copy that native attacks use: auto (the fastest safe form), float32, tf32, bfloat16 or float16. "
-        "Examples are always verified on the model itself.",
+        "Precision of the model copy that native attacks use: auto (the fastest safe form), float32, bfloat16, on CUDA tf32 or "
+        "float16. What low precision leaves faces float32, and examples are verified on the model itself.",
         "machine",
         default="auto",
         metavar="PRECISION",

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.solving.batch_size import useful_batch
 from gauntlet.attacks.solving.cascade import Cascade
-from gauntlet.attacks.solving.low_precision import solve_fast
+from gauntlet.attacks.solving.low_precision import VERSION as LOW_PRECISION
+from gauntlet.attacks.solving.low_precision import low_precision_first, takes_low_precision
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, solve
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
@@ -45,6 +46,8 @@ class NativeExecutable(Executable):
     """Digest of its code; empty for Gauntlet's own attacks, which have versions."""
     inner_views: int = 0
     """The version of the inner views that stages see; 0 if none does."""
+    low: bool = False
+    """Whether its first stages see a form in low precision."""
 
     @property
     def spec(self) -> str:
@@ -59,7 +62,12 @@ class NativeExecutable(Executable):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages in order."""
-        return self.cascade.stages
+        return low_precision_first(self.cascade.stages) if self.low else self.cascade.stages
+
+    def in_low_precision(self, pipeline: DefendedModel) -> NativeExecutable | None:
+        """With the stages that `takes_low_precision` names in low precision; BPDA is not, since it answers flags."""
+        takes = pipeline.differentiable and any(takes_low_precision(stage) for stage in self.cascade.stages)
+        return replace(self, low=True) if takes else None
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -92,11 +100,12 @@ class NativeExecutable(Executable):
         for number in (number for number, count in enumerate(left) if count == 0):
             yield BlockResult(number, [], Stats(0.0, 0.0))
         meter, size = Meter(), prepared.slots.count(batch.settings, verify.images[0])
+        full = prepared.light.full or prepared.light
         with peak_memory(batch.settings.device) as peak, _stages_noted(meter):
             began, judged = synchronised_time(), verify.seconds
-            for outcome in solve_fast(
+            for outcome in solve(
                 self.stages,
-                prepared.light,
+                full.module,
                 task,
                 lambda points, samples, attempt: verify(points, rows[samples], attempt),
                 batch_size=size,
@@ -107,6 +116,7 @@ class NativeExecutable(Executable):
                 rejects=prepared.defended.rejects,
                 progress=batch.settings.watch,
                 useful=partial(useful_batch, prepared.light.module, verify.images[:1], size) if observable else None,
+                low=prepared.light.module,
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]
@@ -129,12 +139,14 @@ class NativeExecutable(Executable):
             "versions": self.versions,
             "code": self.code,
             **({"inner views": self.inner_views} if self.inner_views else {}),
+            **({"low precision": LOW_PRECISION} if self.low else {}),
         }
 
     def techniques(self, pipeline: DefendedModel) -> dict[str, str]:
         """The technique of each stage, by its label."""
         averaged = self.averages and pipeline.randomised
-        return {stage.label: technique("eot" if averaged else stage.technique, pipeline) for stage in self.stages}
+        stages = self.cascade.stages
+        return {stage.label: technique("eot" if averaged else stage.technique, pipeline) for stage in stages}
 
     def harder(self) -> NativeExecutable:
         """Twice the steps or queries and one more restart in every stage."""
@@ -145,7 +157,7 @@ class NativeExecutable(Executable):
         views = trial.views or {}
         task = Task(trial.images, trial.labels, trial.ids, trial.threat, trial.seed, "check")
         outcomes = solve(
-            [stage for stage in self.stages if not stage.view or stage.view in views],
+            [stage for stage in self.cascade.stages if not stage.view or stage.view in views],
             trial.view,
             task,
             trial.verify,

@@ -21,10 +21,10 @@ from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared, RunSettings, Slots
 from gauntlet.bench.models.parts.classifier import check_model
+from gauntlet.bench.prepare import fast_form
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
 from gauntlet.bench.prepare.checked_flags import Checking
 from gauntlet.bench.prepare.defense_facts import batch_flags, defense_flags
-from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form, rebuilt_form, without_low_precision
 from gauntlet.bench.prepare.loaded import Loaded
 from gauntlet.bench.prepare.loader import Loader
 from gauntlet.bench.prepare.measure_profile import attack_views, measure_profile, read_profile
@@ -38,7 +38,7 @@ from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
 
-MEASUREMENT_VERSION = 5
+MEASUREMENT_VERSION = 6
 """Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
 _FORMS_KEPT = 2
 
@@ -98,9 +98,12 @@ class Workbench(Loader):
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
         info = replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects)
         cell = replace(cell, info=replace(info, techniques=attack.techniques(pipeline)))
+        low = attack.in_low_precision(pipeline)
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
+        form = fast_form.without_low_precision(form) if low is None else form
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
-        block = self._blocks(loaded, cell, attack)
+        runs = low if low is not None and fast_form.is_low_precision(cell.info.precision) else attack
+        block = self._blocks(loaded, cell, runs)
         victim = attack.victim(pipeline, profile)
         declared = defense_flags(loaded.defense.card, pipeline.randomised, checked=self.checks != "none")
         batch = BatchDependence(0, 0, 0.0) if recorded else self._batch_dependence(loaded, used)
@@ -109,7 +112,7 @@ class Workbench(Loader):
             data=loaded.data,
             defended=pipeline,
             card=loaded.defense.card,
-            attack=attack,
+            attack=runs,
             light=form,
             victim=victim,
             check=partial(self._check, loaded, cell, attack, victim, declared, used),
@@ -202,11 +205,11 @@ class Workbench(Loader):
         )
         if not attack.stages or cell.info.randomised or (self.precision == "float32" and not compiles):
             return FastModel(view, "")
-        example = loaded.data.images[:FORM_IMAGES].to(self.device)
+        example = loaded.data.images[: fast_form.FORM_IMAGES].to(self.device)
         slots = RunSettings(self.device).slots(example[0])
 
         def measure() -> Measurement:
-            form = chosen_form(view, example, self.precision, slots if compiles else None)
+            form = fast_form.chosen_form(view, example, self.precision, slots if compiles else None)
             self._forms[loaded.group] = form
             return {"form": form.form, "device": str(self.device)}
 
@@ -216,11 +219,10 @@ class Workbench(Loader):
             self._forms.pop(loaded.group, None)
             return FastModel(view, "")
         if loaded.group not in self._forms or self._forms[loaded.group].form != name:
-            self._forms[loaded.group] = rebuilt_form(view, name, example, slots)
+            self._forms[loaded.group] = fast_form.rebuilt_form(view, name, example, slots)
         for old in list(self._forms)[:-_FORMS_KEPT]:
             del self._forms[old]
-        form = self._forms[loaded.group]
-        return without_low_precision(form) if cell.info.minimum_norm else form
+        return self._forms[loaded.group]
 
     def _slots(self, loaded: Loaded, attack: Executable, form: FastModel, used: dict[str, Measurement]) -> int | None:
         """The slots of a native attack as measured on a GPU; None elsewhere, and of a black box, whose queries count."""

@@ -22,8 +22,8 @@ GAIN = 1.05
 """Throughput by which a batch of twice the size must exceed that of the smaller one."""
 SHARE = 0.8
 """Share of the memory that a pass and the slots may use."""
-HELD = 32
-"""Images that are held for each slot, about: those of slots that run and rest, and of the blocks that are in memory together."""
+HELD = 24
+"""Images that solver and rule hold for each slot, about: clean, current and best ones, gradients, and those between restarts."""
 _REPEATS = 3
 
 

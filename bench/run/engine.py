@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gauntlet.attacks.views.fast_model import missing_precision
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, ConfigError, Expectation
 from gauntlet.bench.environment.clock import now
@@ -59,10 +60,8 @@ class Engine:
         self.settings = RunSettings(
             choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
         )
-        if config.precision == "float16" and self.settings.device.type != "cuda":
-            raise ConfigError(
-                f"precision='float16' is for CUDA, but the device is {self.settings.device}: use auto, bfloat16 or float32"
-            )
+        if problem := missing_precision(config.precision, self.settings.device):
+            raise ConfigError(f"{problem}: use auto, bfloat16 or float32")
         self.workbench = Workbench(
             self.settings.device, config.precision, config.checks, Store(config.out), compiled=config.compile
         )

@@ -9,14 +9,15 @@ from statistics import median
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.norms import project, steepest
 from gauntlet.attacks.solving.stage import Stage
-from gauntlet.attacks.solving.stage_conditions import Near
+from gauntlet.attacks.solving.stage_conditions import InDoubt, Near
 from gauntlet.attacks.solving.stage_cost import StageCost, stage_cost
+from gauntlet.attacks.views.tf32 import kept_setting
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.environment.device import synchronised_time
 from gauntlet.bench.environment.provenance import device_name
@@ -114,12 +115,13 @@ def _expected(prepared: Prepared, n: int, known: _Known, settings: RunSettings) 
     cell, stages = prepared.cell, prepared.attack.stages
     pipeline = (cell.model, str(cell.defense), cell.data, cell.threat)
     with frozen(prepared.defended, cell.info.seed):
-        if pipeline not in known.trials:
-            known.trials[pipeline] = _trial(prepared, settings.device)
+        for low in (False, True) if any(stage.precision == "low" for stage in stages) else (False,):
+            if (*pipeline, low) not in known.trials:
+                known.trials[(*pipeline, low)] = _trial(prepared, _form(prepared, low=low), settings.device)
         for stage in stages:
             if (*pipeline, stage) not in known.stages:
                 known.stages[(*pipeline, stage)] = _stage_cost(stage, prepared, settings.device)
-    trial = known.trials[pipeline]
+    trial = known.trials[(*pipeline, False)]
     attacked = n * trial.correct
     broken = attacked * (1 - trial.standing)
     slots = settings.slots(prepared.data.images[0])
@@ -130,7 +132,8 @@ def _expected(prepared: Prepared, n: int, known: _Known, settings: RunSettings) 
         samples = (attacked - broken) * _facing(stage)
         if place == 0:
             samples += broken * (1.0 if stage.rule.minimum_norm else EARLY)
-        passes = cost.forwards * trial.forward + cost.backwards * trial.backward
+        speed = known.trials[(*pipeline, stage.precision == "low")]
+        passes = cost.forwards * speed.forward + cost.backwards * speed.backward
         seconds += samples * passes + max(min(1.0, samples), samples / slots) * cost.seconds
     return seconds
 
@@ -139,32 +142,35 @@ def _facing(stage: Stage) -> float:
     """Expected share of the standing samples that face a stage, if they come near evenly and their gradients are of use."""
     if stage.when is None:
         return 1.0
-    return min(1.0, stage.when.below) if isinstance(stage.when, Near) else 0.0
+    return min(1.0, stage.when.below) if isinstance(stage.when, Near | InDoubt) else 0.0
+
+
+def _form(prepared: Prepared, *, low: bool) -> nn.Module:
+    """The form of the pipeline that stages in low precision see, or that of all others."""
+    light = prepared.light
+    return light.module if low or light.full is None else light.full.module
 
 
 def _stage_cost(stage: Stage, prepared: Prepared, device: torch.device) -> StageCost:
     images, labels = prepared.data.images[:2].to(device), prepared.data.labels[:2].to(device)
     threat, rejects = prepared.cell.threat, prepared.defended.rejects
-    return stage_cost(stage, prepared.light.module, images, labels, threat, views=prepared.views, rejects=rejects)
+    form = _form(prepared, low=stage.precision == "low")
+    return stage_cost(stage, form, images, labels, threat, views=prepared.views, rejects=rejects)
 
 
-def _trial(prepared: Prepared, device: torch.device) -> Trial:
-    """Attack a few images by descent on the margin; a form in low precision counts with the full form after it."""
+def _trial(prepared: Prepared, model: nn.Module, device: torch.device) -> Trial:
+    """Attack a few images by descent on the margin of a form of the pipeline."""
     images, labels = prepared.data.images[:_IMAGES].to(device), prepared.data.labels[:_IMAGES].to(device)
-    forms = [form.module for form in (prepared.light, prepared.light.full) if form is not None]
-    threat, both, point = prepared.cell.threat, 0.0, images
-    for model in forms:
-        seconds, point = [], images
-        for step in range(_STEPS):
-            began = synchronised_time()
-            point = point.detach().requires_grad_()
-            with torch.enable_grad():
-                gradient = input_gradient(margin(model(point), labels), point)
-            seconds.append(synchronised_time() - began)
-            move = torch.zeros_like(images) if gradient is None else steepest(gradient.nan_to_num(), threat.norm)
-            point = project(point.detach() - 2 * threat.eps * (1 - step / _STEPS) * move, images, threat)
-        both += median(seconds)
-    forward = sum(_usual(partial(model, images)) for model in forms)
+    threat, seconds, point = prepared.cell.threat, [], images
+    for step in range(_STEPS):
+        began = synchronised_time()
+        point = point.detach().requires_grad_()
+        with torch.enable_grad(), kept_setting():
+            gradient = input_gradient(margin(model(point), labels), point)
+        seconds.append(synchronised_time() - began)
+        move = torch.zeros_like(images) if gradient is None else steepest(gradient.nan_to_num(), threat.norm)
+        point = project(point.detach() - 2 * threat.eps * (1 - step / _STEPS) * move, images, threat)
+    both, forward = median(seconds), _usual(partial(model, images))
     single = _usual(partial(prepared.defended, images[:1]))
     with torch.no_grad():
         correct, standing = (prepared.defended(one).argmax(1) == labels for one in (images, point))

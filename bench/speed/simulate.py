@@ -13,6 +13,7 @@ import torch
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import parse_named
+from gauntlet.attacks.views.tf32 import assumed_tf32
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.compare_speed import Progress, SpeedConfig, workload
 from gauntlet.bench.speed.comparisons import SIMULATED, Comparison, choose_comparisons
@@ -99,7 +100,7 @@ def _ours(row: Comparison, work: Workload, threat: ThreatModel, name: str, preci
     assert work.data is not None
     log = CallLog(work.images.shape[1:])
     settings: dict[str, Any] = {"batch_size": work.batch_size, "device": work.images.device, "precision": precision}
-    with recorded_operations(log), torch.random.fork_rng():
+    with assumed_tf32(), recorded_operations(log), torch.random.fork_rng():
         run = our_whole_run(row.ours, Recorded(work.model, log), work.data, threat, 0, **settings)
     return Recording(row, name, run, log)
 

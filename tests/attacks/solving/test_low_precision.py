@@ -13,11 +13,13 @@ from torch import nn
 import gauntlet
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.solver import Task, solve
+from gauntlet.attacks.views import fast_model
 from gauntlet.attacks.views.fast_model import choose_form, full_float32
 from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.prepare import fast_form
+from gauntlet.bench.prepare.fast_form import speed_up
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.verifier import Verifier
@@ -31,8 +33,9 @@ MODEL = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--at
 
 @pytest.fixture(autouse=True)
 def fast_bfloat16(monkeypatch):
-    """The automatic choice is the same on every machine."""
+    """The automatic choice is the same on every machine, and bfloat16 never pays unless a test says so."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(fast_form, "speed_up", lambda usual, other, example: 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +139,8 @@ def test_every_precision_breaks_the_same_samples_and_each_example_holds_on_the_m
     assert all(one.requires_grad and one.grad is not None for one in network.parameters())
 
 
-@pytest.mark.parametrize(("attack", "stage"), [("pgd(steps=5)", ()), ("gauntlet:fast", (*["margin"] * 6, ""))])
-def test_what_low_precision_loses_is_found_in_float32_at_the_cost_of_both(tmp_path, attack, stage):
+@pytest.mark.parametrize(("attack", "stage"), [("pgd(steps=5)", ()), ("gauntlet:fast", (*["targets"] * 6, ""))])
+def test_what_low_precision_does_not_see_is_found_in_float32_at_the_cost_of_both(tmp_path, attack, stage):
     model, (images, labels) = Hidden().eval(), with_a_white_one(torch.full((6, 3, 2, 2), 0.5))
     settings = {"threat": "Linf:0.1", "attacks": attack}
     found = {
@@ -145,7 +148,7 @@ def test_what_low_precision_loses_is_found_in_float32_at_the_cost_of_both(tmp_pa
         for precision in ("float32", "bfloat16")
     }
     assert not found["float32"].robust.any()
-    assert torch.equal(found["bfloat16"].adversarials, found["float32"].adversarials)
+    assert not found["bfloat16"].robust.any()
     full, both = (record(tmp_path / precision) for precision in ("float32", "bfloat16"))
     assert both.cell.precision == "bf16"
     assert both.samples.stage == stage
@@ -157,10 +160,10 @@ def test_what_low_precision_loses_is_found_in_float32_at_the_cost_of_both(tmp_pa
         verify = Verifier(model, images, labels, ids, threat, seed=0)
         outcomes = list(solve(PGD(steps=5), low, Task(images, labels, ids, threat, 0, "pgd"), verify, classes=2))
         assert all(one.adversarial is None for one in outcomes)
-        for name in ("forwards", "backwards"):
-            spent = getattr(full.samples, name)[:6] + [getattr(one, name) for one in outcomes]
-            assert getattr(both.samples, name)[:6].tolist() == spent.tolist()
-        assert both.samples.steps[:6].tolist() == (full.samples.steps[:6] + 5).tolist()
+        # Where the attack ended is measured again: one step of one forward pass.
+        assert both.samples.forwards[:6].tolist() == [one.forwards + 1 for one in outcomes]
+        assert both.samples.backwards[:6].tolist() == [one.backwards for one in outcomes]
+        assert both.samples.steps[:6].tolist() == [5 + 1] * 6
 
 
 class Partly(Hidden):
@@ -173,7 +176,7 @@ class Partly(Hidden):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 256])
-def test_only_survivors_are_attacked_again_whatever_the_batch_size(tmp_path, batch_size):
+def test_only_survivors_are_measured_again_whatever_the_batch_size(tmp_path, batch_size):
     dark, bright = torch.full((4, 3, 2, 2), 0.5), torch.full((3, 3, 2, 2), 0.85)
     images, labels = with_a_white_one(torch.cat([dark, bright]))
     for precision in ("float32", "bfloat16"):
@@ -189,7 +192,8 @@ def test_only_survivors_are_attacked_again_whatever_the_batch_size(tmp_path, bat
         )
         assert not found.robust.any()
     full, both = (record(tmp_path / precision).samples.forwards for precision in ("float32", "bfloat16"))
-    assert (both - full).tolist() == [6.0] * 4 + [0.0] * 4
+    assert both[:4].tolist() == [6.0 + 1.0] * 4
+    assert both[4:].tolist() == full[4:].tolist()
 
 
 @pytest.mark.parametrize("attack", ["ddn(steps=5)", "torchattacks.FGSM"])
@@ -252,9 +256,65 @@ def test_a_form_is_made_once_for_a_model_behind_a_defense_from_the_first_eight_i
         fast_form, "choose_form", lambda *args, **kwargs: made.append(args[1]) or choose_form(*args, **kwargs)
     )
     found = prepared("bfloat16", attacks=["fgsm", "pgd(steps=5)"], defense=["none", "bit_depth"], seed=3)
-    assert {one.cell.info.precision for one in found} == {"bf16"}
+    # Without a gradient the attack is BPDA's, which answers flags: all of it is in float32.
+    assert [one.cell.info.precision for one in found] == ["bf16", "bf16", "float32", "float32"]
     assert [len(one) for one in made] == [8, 8]
     assert found[0].light is found[1].light
+
+
+@pytest.mark.parametrize(("faster", "form"), [(1.24, "channels_last+folded"), (1.25, "bf16+channels_last+folded")])
+def test_auto_takes_bfloat16_where_it_is_clearly_faster(network, pictures, tmp_path, monkeypatch, faster, form):
+    monkeypatch.setattr(fast_form, "speed_up", lambda usual, other, example: faster)
+    images, labels = (one[:8] for one in pictures)
+    gauntlet.evaluate(network, images, labels, threat="Linf:0.01", attacks="pgd(steps=3)", store=tmp_path)
+    assert record(tmp_path).cell.precision == form
+
+
+@pytest.mark.parametrize("reason", ["no instructions", "few multiplications", "another answer"])
+def test_nothing_is_timed_where_bfloat16_is_no_choice(network, pictures, monkeypatch, reason):
+    monkeypatch.setattr(fast_form, "speed_up", lambda *given: pytest.fail("timed"))
+    model, images = network, pictures[0][:8]
+    if reason == "no instructions":
+        monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    elif reason == "few multiplications":
+        model = Hidden().eval()
+        images = torch.rand(8, 3, 2, 2)
+    else:
+        monkeypatch.setattr(fast_model, "SIMILAR", 0.0)
+    assert not fast_form.is_low_precision(fast_form.chosen_form(model, images, "auto").form)
+
+
+def test_a_stored_form_is_taken_without_timing_it_again(network, pictures, tmp_path, monkeypatch):
+    images, labels = (one[:8] for one in pictures)
+    for answer in (2.0, None):
+        monkeypatch.setattr(fast_form, "speed_up", lambda *given, answer=answer: answer or pytest.fail("timed again"))
+        gauntlet.evaluate(
+            network, images, labels, threat="Linf:0.01", attacks="pgd(steps=3)", seed=int(answer or 0), store=tmp_path
+        )
+        assert record(tmp_path).cell.precision == "bf16+channels_last+folded"
+
+
+class Ticking(nn.Module):
+    """Takes so long by a clock of its own."""
+
+    now = 0.0
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+        self.layer = nn.Linear(12, 2)
+
+    def forward(self, x):
+        Ticking.now += self.seconds
+        return self.layer(x.flatten(1))
+
+
+def test_a_speed_up_is_a_ratio_of_passes_and_none_where_a_batch_fails(monkeypatch):
+    monkeypatch.setattr(fast_form, "synchronised_time", lambda: Ticking.now)
+    usual, images = Ticking(0.03).eval(), torch.rand(8, 3, 2, 2)
+    assert speed_up(usual, Ticking(0.01).eval(), images) == pytest.approx(3)
+    assert speed_up(usual, nn.Linear(5, 2), images) == 0.0
+    assert usual.layer.weight.grad is None
 
 
 def test_forms_are_compared_without_tf32(monkeypatch):
@@ -327,9 +387,11 @@ def test_a_wrong_precision_on_the_command_line_or_in_the_file_is_a_usage_error(p
         load_config({}, folder=project)
 
 
-def test_float16_without_a_gpu_is_refused_with_the_way_out(project, call):
-    done = call("run", *MODEL, "--precision=float16", "--device=cpu")
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+def test_a_precision_that_needs_a_gpu_is_refused_without_one_with_the_way_out(project, call, precision):
+    done = call("run", *MODEL, f"--precision={precision}", "--device=cpu")
     assert (done.returncode, "use auto, bfloat16 or float32" in done.stderr) == (2, True)
+    assert f"precision='{precision}'" in done.stderr
 
 
 def test_the_fence_around_foreign_code_does_not_import_the_compiler():

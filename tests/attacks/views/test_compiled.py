@@ -91,10 +91,11 @@ def test_a_compiled_form_has_the_name_and_the_answers_of_the_form(layout, seen):
 
 
 def test_what_is_compiled_lies_within_precision_and_layout(seen):
-    made = compiled_form(FastModel(TF32(network()), "tf32", FastModel(network(), ""), again=False), images(), 64)
+    full = FastModel(network(), "")
+    made = compiled_form(FastModel(TF32(network()), "tf32", full), images(), 64)
     assert isinstance(made.module, TF32)
     assert isinstance(made.module.model, Compiled)
-    assert (made.form, made.again) == ("compiled+tf32", False)
+    assert (made.form, made.full) == ("compiled+tf32", full)
 
 
 def refused(monkeypatch, call, message):

@@ -209,15 +209,26 @@ def test_a_worker_that_measured_otherwise_takes_what_was_stored_in_the_meantime(
     assert "through" in engine.prepare(cell).prepared.cell.techniques
 
 
-def test_a_form_that_cannot_be_made_here_is_an_error_that_says_so(project):
+@pytest.mark.parametrize("name", ["fp16", "tf32", "tf32+channels_last"])
+def test_a_form_that_cannot_be_made_here_is_an_error_that_says_so(project, name):
     config = configured(precision="auto")
     engine = Engine(make_plan(config), config, command="gauntlet run")
     (cell,) = engine.run.plan.cells
     measured = next(iter(engine.work(Request(cell)))).measured
-    fp16 = {key: {**fields, "form": "fp16"} for key, fields in measured.items() if "form" in fields}
-    (failed,) = worker().work(Request(cell, measured=fp16))
+    chosen = {key: {**fields, "form": name} for key, fields in measured.items() if "form" in fields}
+    (failed,) = worker().work(Request(cell, measured=chosen))
     assert failed.kind == "FormError"
-    assert "'fp16'" in failed.message
+    assert f"'{name}'" in failed.message
+
+
+def test_a_worker_makes_the_form_that_another_machine_chose(project):
+    config = configured(precision="auto")
+    engine = Engine(make_plan(config), config, command="gauntlet run")
+    (cell,) = engine.run.plan.cells
+    measured = next(iter(engine.work(Request(cell)))).measured
+    chosen = {key: {**fields, "form": "bf16"} if "form" in fields else fields for key, fields in measured.items()}
+    prepared = next(iter(worker().work(Request(cell, measured=chosen))))
+    assert prepared.cell.precision == "bf16"
 
 
 def test_flags_of_checks_are_measured_once_and_taken_from_the_store_afterwards(project, monkeypatch):
