@@ -91,7 +91,7 @@ def evaluate(
         classifier = copy.deepcopy(classifier).to(target)
     with torch.random.fork_rng():
         try:
-            check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
+            flags = check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
         except ModelError as error:
             raise ModelError(phrased(str(error), "python")) from error
         if parsed.target:
@@ -124,6 +124,7 @@ def evaluate(
         engine = Engine(plan, config, command="gauntlet.evaluate(…)", dry=not kept)
         engine.workbench.put_data(data_ref, data)
         engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))
+        engine.workbench.put_flags(model_ref, data_ref, flags)
         for key in extra.names():
             engine.workbench.put_defense(key, extra.get(key), transform_digest)
         results = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from gauntlet.bench.config.schema import DataRef, ModelRef
@@ -11,6 +13,7 @@ from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.models.load_model import LoadedModel, load_model
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.pipeline.card import DefenseEntry
+from gauntlet.leaderboard.results.record import Flag
 
 _MODELS_KEPT = 2
 
@@ -24,6 +27,7 @@ class Loader:
         self._models: dict[ModelRef, LoadedModel] = {}
         self._pinned: set[ModelRef] = set()
         self._defenses: dict[str, tuple[DefenseEntry, str]] = {}
+        self._flags: dict[tuple[ModelRef, DataRef], tuple[Flag, ...]] = {}
 
     def put_data(self, ref: DataRef, data: Data) -> None:
         """Add data that is in memory already."""
@@ -37,6 +41,10 @@ class Loader:
     def put_defense(self, name: str, entry: DefenseEntry, digest: str) -> None:
         """Add a defense that is not registered; `digest` stands for its content in keys."""
         self._defenses[name] = entry, digest
+
+    def put_flags(self, model: ModelRef, data: DataRef, flags: Sequence[Flag]) -> None:
+        """Add the flags of a model in memory that was checked on the data already."""
+        self._flags[model, data] = tuple(flags)
 
     @timed("load")
     def data(self, ref: DataRef) -> Data:

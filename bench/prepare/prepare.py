@@ -65,7 +65,6 @@ class Workbench(Loader):
         self._measured: dict[str, Measurement] = {}
         self._last: tuple[Cell, str | None, Prepared] | None = None
         """The latest question and its answer, since a cell is prepared, checked and run in turn."""
-        self._flags: dict[tuple[ModelRef, DataRef], tuple[Flag, ...]] = {}
         self._digests: dict[tuple[DataRef, int], str] = {}
         self._fitted: dict[tuple[ModelRef, str, DataRef], list[int]] = {}
 

@@ -1,7 +1,8 @@
 """What passes and operations cost on a GPU that is not here: published figures of the device, and stated assumptions.
 
-A pass of n images takes the larger of the time to launch its kernels and n times the time of an image; an operation of an
-attack takes the larger of one launch and the time to move its images through memory. Nothing here was measured.
+A pass of n images takes the larger of the time to launch its kernels and n times the time of an image: its multiplications, and
+the bytes that the layers between convolutions and matrix products move through memory. An operation of an attack takes the larger
+of one launch and the time to move its images through memory. Nothing here was measured.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class NetworkCosts:
     pixels: int
     """Of an image, over all channels."""
     source: str
+    moved: float = 0.0
+    """Bytes that the other layers (normalisation, activation, addition) read and write in an image's forward pass in float32. In
+    bfloat16 half as many, and as many again in the backward pass to the images."""
 
     def launch_time(self, call: Call, device: DeviceCosts) -> float:
         """Seconds to launch the kernels of a pass."""
@@ -70,7 +74,8 @@ class NetworkCosts:
         if call.form == "default":
             parts = {"tf32": self.convolved, "float32": 1 - self.convolved}
         share = sum(part / _rate(device, form) for form, part in parts.items())
-        return 2 * self.multiplications * (2 if call.backward else 1) * share
+        traffic = self.moved * (0.5 if call.form == "bf16" else 1.0) / (device.bandwidth * device.memory_share)
+        return (2 * self.multiplications * share + traffic) * (2 if call.backward else 1)
 
 
 H200 = DeviceCosts(
@@ -84,11 +89,12 @@ H200 = DeviceCosts(
 )
 DEVICES = {"h200": H200}
 
+_COUNTED = "counted on bench/speed/networks.py, tests/bench/speed/test_counted_costs.py"
 NETWORKS = (
-    NetworkCosts("WRN-28-10, 32×32", 5.24e9, 1.0, 92, 29, 3 * 32 * 32, "sum over its layers"),
-    NetworkCosts("ResNet-50, 224×224", 4.09e9, 1.0, 174, 54, 3 * 224 * 224, "torchvision's documentation of resnet50"),
-    NetworkCosts("ViT-S/16, 224×224", 4.61e9, 0.013, 137, 50, 3 * 224 * 224, "timm's and open_clip's tables, ViT-S-16"),
-    NetworkCosts("small CNN, 8×8", 0.282e6, 0.82, 9, 5, 64, "sum over the layers of the models cnn.*"),
+    NetworkCosts("WRN-28-10, 32×32", 5.24e9, 1.0, 92, 29, 3 * 32 * 32, _COUNTED, 50.9e6),
+    NetworkCosts("ResNet-50, 224×224", 4.09e9, 1.0, 174, 54, 3 * 224 * 224, _COUNTED, 238e6),
+    NetworkCosts("ViT-S/16, 224×224", 4.60e9, 0.013, 137, 50, 3 * 224 * 224, f"{_COUNTED}; attention fused", 74e6),
+    NetworkCosts("small CNN, 8×8", 0.282e6, 0.82, 9, 5, 64, "counted on the models cnn.*", 17.2e3),
 )
 
 
@@ -116,19 +122,22 @@ def assumptions(device: DeviceCosts, networks: Iterable[NetworkCosts]) -> str:
         + f", {device.bandwidth / 1e12:g} TB/s. Assumed: passes reach "
         + ", ".join(f"{100 * share:g} % in {form}" for form, share in device.utilisation.items())
         + f"; elementwise operations reach {100 * device.memory_share:g} % of the bandwidth; a launch takes "
-        f"{device.launch * 1e6:g} µs; a backward pass to the images has the multiplications and kernels of a forward pass; "
+        f"{device.launch * 1e6:g} µs; a backward pass to the images has the multiplications, "
+        "traffic and kernels of a forward pass (counted: 1.0 to 1.5 times the traffic), and bfloat16 half the traffic; "
         "autocast adds two kernels for each convolution or linear layer; PyTorch's default takes TF32 for convolutions alone.",
         "",
-        "| network | multiplications an image | in convolutions | kernels forward | launch, forward + backward "
+        "| network | multiplications an image | in convolutions | other layers move | kernels forward "
+        "| launch, forward + backward "
         "| an image, forward + backward: float32 / default / TF32 / bf16 | source |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     forms: tuple[Form, ...] = ("float32", "default", "tf32", "bf16")
     for one in networks:
         calls = [Call(1, True, form) for form in forms]
         times = " / ".join(f"{one.image_time(call, device) * 1e6:.3g} µs" for call in calls)
         head.append(
-            f"| {one.name} | {one.multiplications:.3g} | {100 * one.convolved:.3g} % | {one.kernels} "
+            f"| {one.name} | {one.multiplications:.3g} | {100 * one.convolved:.3g} % | {one.moved / 1e6:.3g} MB "
+            f"| {one.kernels} "
             f"| {one.launch_time(calls[1], device) * 1e3:.2f} ms | {times} | {one.source} |"
         )
     return "\n".join(head)

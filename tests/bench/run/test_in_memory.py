@@ -56,3 +56,13 @@ def test_an_attack_that_fails_is_named(model, images):
 def _refuse(module, arguments):
     if arguments[0].requires_grad:
         raise RuntimeError("only so far")
+
+
+def test_the_model_is_checked_once(model, images):
+    sizes = []
+    labels = model(images).argmax(1)
+    model.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
+    gauntlet.evaluate(model, images, labels, threat="Linf:0.1", attacks="fgsm", checks="none")
+    # The first 64 images; the attack has all 120 in a batch, and the verifier sixteen.
+    assert sizes.count(64) == 1
+    assert max(sizes) == 120
