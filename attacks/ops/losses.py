@@ -20,6 +20,11 @@ def largest_other(logits: Tensor, labels: Tensor) -> Tensor:
     return masked.amax(1)
 
 
+def likeliest_other(logits: Tensor, labels: Tensor) -> Tensor:
+    """The class of the largest logit of any class but the label, int64 (N,)."""
+    return logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Logit of the label minus the largest other logit, (N,): negative where the sample is misclassified."""
     return logits.gather(1, labels[:, None]).squeeze(1) - largest_other(logits, labels)

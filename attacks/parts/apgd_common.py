@@ -24,8 +24,11 @@ def loss_name(name: str) -> str:
 
 def likely_target(oracle: Oracle, targets: int) -> Tensor:
     """The class to reach, int64 (N,), by one forward pass of the clean image: one of the `targets` most likely wrong classes,
-    the next at each restart."""
+    the next at each restart. The first is the class that earlier stages came nearest to (`Slots.rival`), where it is known."""
     wrong = oracle.clean_logits().scatter(1, oracle.labels[:, None], -torch.inf)
+    rival = oracle.slots.rival[:, None]
+    known, rival = rival >= 0, rival.clamp_min(0)
+    wrong = wrong.scatter(1, rival, torch.where(known, torch.inf, wrong.gather(1, rival)))
     ranks = min(targets, wrong.shape[1] - 1)
     return wrong.topk(ranks, dim=1).indices.gather(1, oracle.restart[:, None] % ranks).squeeze(1)
 

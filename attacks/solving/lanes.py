@@ -103,14 +103,17 @@ def _following(first: Slots, second: Slots) -> Slots:
     """The second restart with the costs and the nearest points of both."""
     sums = ("forwards", "backwards", "rejected", "disagreements", "vanished")
     kept = second.least <= first.least
+    nearer = second.nearness < first.nearness
     end = second.end if second.end.dim() < 3 else torch.where(per_image(kept, second.end), second.end, first.end)
     before, known = first.known, second.known
     return second._replace(
         nearness=torch.minimum(first.nearness, second.nearness),
+        nearest_class=torch.where(nearer, second.nearest_class, first.nearest_class),
         least=torch.minimum(first.least, second.least),
         end=end,
         known=known._replace(
             nearness=np.minimum(before.nearness, known.nearness),
+            nearest_class=np.where(known.nearness < before.nearness, known.nearest_class, before.nearest_class),
             **{name: getattr(before, name) + getattr(known, name) for name in sums},
         ),
         **{name: getattr(first, name) + getattr(second, name) for name in sums},

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.input_gradient import input_gradient
-from gauntlet.attacks.ops.losses import Loss, margin, misclassified
+from gauntlet.attacks.ops.losses import Loss, likeliest_other, margin, misclassified
 from gauntlet.attacks.ops.norms import distance, limit, per_image
 from gauntlet.attacks.ops.random import Draws, model_randomness
 from gauntlet.attacks.ops.rounding import resolution
@@ -281,7 +281,9 @@ class Oracle:
             if self.watch:
                 near = nearness(logits, self._judged(slots.clean_logits), labels)
                 near = torch.where(inside, near, torch.inf) if isinstance(inside, Tensor) else near
-                counted = counted._replace(nearness=torch.minimum(slots.nearness, near.to(slots.nearness.dtype)))
+                near = near.to(slots.nearness.dtype)
+                rival = torch.where(near < slots.nearness, likeliest_other(logits, labels), slots.nearest_class)
+                counted = counted._replace(nearness=torch.minimum(slots.nearness, near), nearest_class=rival)
         self.slots = counted
         if self.successes is None:
             self.keep(success, x)

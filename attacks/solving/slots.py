@@ -44,6 +44,10 @@ class Slots(NamedTuple):
     disagreements: Tensor
     nearness: Tensor
     """The least `stage_conditions.nearness` of all points evaluated inside the ball; infinite unless conditions are watched."""
+    nearest_class: Tensor
+    """int64, the wrong class of the largest logit at the point of `nearness`; -1 before the first."""
+    rival: Tensor
+    """int64, the class that earlier stages came nearest to; -1 where it is not known, or plays no part in this stage."""
     vanished: Tensor
     """int64, number of gradients that were zero or not finite everywhere."""
     end: Tensor
@@ -81,11 +85,15 @@ class Slots(NamedTuple):
 
     def reported(self, truth: Tensor) -> tuple[Slots, Truths]:
         """The slots with all counts known to the host, and `truth`, bool (N,), on the host: one wait for the device."""
-        counts = self.rejected, self.disagreements, self.vanished
+        counts = self.rejected, self.disagreements, self.vanished, self.nearest_class
         *rows, nearness, truths = to_host(*counts, self.nearness, truth)
-        rejected, disagreements, vanished = (one.astype(np.int64) for one in rows)
+        rejected, disagreements, vanished, nearest_class = (one.astype(np.int64) for one in rows)
         known = self.known._replace(
-            rejected=rejected, disagreements=disagreements, vanished=vanished, nearness=nearness
+            rejected=rejected,
+            disagreements=disagreements,
+            vanished=vanished,
+            nearest_class=nearest_class,
+            nearness=nearness,
         )
         return self._replace(known=known), truths > 0
 
@@ -99,6 +107,7 @@ def new_slots(
     keys: Tensor,
     model_keys: Tensor,
     ends: Tensor | None = None,
+    rival: Tensor | None = None,
     *,
     keep_end: bool = False,
     known: Rows | None = None,
@@ -125,6 +134,8 @@ def new_slots(
         rejected=zero,
         disagreements=zero,
         nearness=torch.full(sample.shape, torch.inf, device=sample.device),
+        nearest_class=zero - 1,
+        rival=zero - 1 if rival is None else rival,
         vanished=zero,
         end=clean if keep_end else nothing,
         least=unknown,

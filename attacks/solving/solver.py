@@ -74,7 +74,7 @@ def solve(
     stages = [Stage("", attack)] if isinstance(attack, Rule) else list(attack)
     classes = 2 if task.threat.target else classes
     queues = [stage_queue(stage, task, classes) for stage in stages]
-    watch = any(stage.when is not None for stage in stages)
+    watch = any(stage.when is not None or stage.rival_first for stage in stages)
     outcomes = [Outcome(sample) for sample in range(len(task.ids))]
     if watch and task.clean_logits is None:
         logits, batch_size = _clean_logits(model, task, batch_size, meter)
@@ -90,6 +90,7 @@ def solve(
     conditioned = any(stage.when is not None and not isinstance(stage.when, InDoubt) for stage in stages)
     needs_gradient = not conditioned and all(stage.backward not in INTERCEPTED for stage in stages)
     ends = Ends() if len(queues) > 1 and any(queue.stage.rule.uses_ends for queue in queues) else None
+    rivals: dict[int, int] = {}
     shared = Shared(
         model,
         task,
@@ -100,6 +101,7 @@ def solve(
         rejects,
         needs_gradient,
         ends,
+        rivals,
         useful if verify_every == 1 else None,
         low,
     )
@@ -128,6 +130,7 @@ def solve(
                 left -= 1
                 yield outcome
             else:
+                rivals[outcome.sample] = outcome.rival
                 queues[following].waiting.append(outcome.sample)
         if work is not None:
             work.update()
@@ -200,6 +203,8 @@ def _settle(
             kind = "gradient" if own else "substitute"
             outcome.gradients += counts["backwards"] if own else 0
             outcome.vanished += counts["vanished"] if own else 0
+        if counts["nearness"] < outcome.near(*outcome.nearest):
+            outcome.rival = counts["nearest_class"]
         outcome.nearest[kind] = min(outcome.near(kind), counts["nearness"])
         if broken:
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), queue.stage.label

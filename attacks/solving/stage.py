@@ -22,7 +22,8 @@ class Stage:
     `patience`: number of steps after which, and after each doubling, a sample may be given up
     (`gauntlet.attacks.solving.patience`); 0: every sample has the rule's whole budget. `precision`: `low`, the stage sees the
     form in low precision; `review`, it measures in full what such stages left (`gauntlet.attacks.solving.low_precision`). Neither
-    counts as faced for what lifts a block.
+    counts as faced for what lifts a block. `rival_first`: rules that take classes as targets begin with the one that the stages
+    before came nearest to, not with the most likely one of the clean image.
     """
 
     label: str
@@ -33,13 +34,15 @@ class Stage:
     technique: str = "white-box"
     patience: int = 0
     precision: Precision = "full"
+    rival_first: bool = False
 
     def __repr__(self) -> str:
-        # Part of the keys of stored results, in which the technique has its former name, and stages without patience none.
+        # Part of the keys of stored results, in which the technique has its former name, and settings of 0 are left out.
         patience = f", patience={self.patience}" if self.patience else ""
+        rival_first = ", rival_first=True" if self.rival_first else ""
         return (
             f"Stage(label={self.label!r}, rule={self.rule!r}, when={self.when!r}, backward={self.backward!r}, "
-            f"view={self.view!r}, way={self.technique!r}{patience})"
+            f"view={self.view!r}, way={self.technique!r}{patience}{rival_first})"
         )
 
     @property

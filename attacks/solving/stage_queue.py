@@ -39,7 +39,7 @@ class Shared:
     verify: Verify
     verify_every: int
     watch: bool
-    """Whether any stage has a condition."""
+    """Whether any stage asks how near the stages before it came."""
     views: Mapping[str, nn.Module] = field(default_factory=dict)
     """Modules that stages see in place of the model, by name."""
     rejects: bool = False
@@ -48,6 +48,8 @@ class Shared:
     """Whether a pass without a gradient is an error."""
     ends: Ends | None = None
     """Where the stages of each sample ended, if a later stage starts from there."""
+    rivals: Mapping[int, int] = field(default_factory=dict)
+    """The class that earlier stages of a sample came nearest to."""
     useful: Callable[[], int] | None = None
     """The smallest batch below which restarts run side by side; None: they run one after another."""
     low: nn.Module | None = None
@@ -220,7 +222,18 @@ def park_excess(queue: StageQueue, batch_size: int) -> None:
 def counts_of(departures: Departures) -> Iterator[tuple[dict[str, Any], bool]]:
     """For each slot that leaves: its counts as Python numbers, and whether it is broken."""
     slots, broken = departures
-    names = ("sample", "restart", "step", "forwards", "backwards", "rejected", "disagreements", "nearness", "vanished")
+    names = (
+        "sample",
+        "restart",
+        "step",
+        "forwards",
+        "backwards",
+        "rejected",
+        "disagreements",
+        "nearness",
+        "nearest_class",
+        "vanished",
+    )
     columns = [getattr(slots.known, name).tolist() for name in names]
     for row, won in enumerate(broken.tolist()):
         yield {"row": row, **{name: column[row] for name, column in zip(names, columns, strict=True)}}, won
@@ -231,6 +244,7 @@ def _new(queue: StageQueue, shared: Shared, samples: Rows) -> Slots:
     rows = to_device(samples, task.images.device)
     labels = task.labels[rows]
     known = task.clean_logits
+    rival = [shared.rivals.get(sample, -1) if queue.stage.rival_first else -1 for sample in samples.tolist()]
     return new_slots(
         rows,
         task.images[rows],
@@ -240,6 +254,7 @@ def _new(queue: StageQueue, shared: Shared, samples: Rows) -> Slots:
         queue.keys[rows],
         queue.model_keys[rows],
         ends.of(samples.tolist(), task.images[rows]) if ends is not None and uses else None,
+        to_device(np.array(rival), task.images.device),
         keep_end=ends is not None and not uses,
         known=samples,
     )

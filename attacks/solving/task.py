@@ -88,6 +88,8 @@ class Outcome:
     nearest: dict[str, float] = field(default_factory=dict)
     """The least nearness (`stage_conditions.nearness`) of stages that use the model's own gradients (`gradient`), gradients of
     a substitute (`substitute`), or none (`probe`), and of what low precision left, measured again (`review`)."""
+    rival: int = -1
+    """The class that they came nearest to; -1 before the first."""
 
     @property
     def steps(self) -> int:
