@@ -29,10 +29,13 @@ from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.stage import Stage
 from gauntlet.attacks.solving.stage_conditions import InDoubt
 
-VERSION = 1
+VERSION = 2
 """Rises when other stages are chosen: it is part of the key of results in low precision."""
 DOUBT, LONG_DOUBT = 0.3, 0.2
-"""Shares of the clean image's margin within which short stages are repeated in float32, and stages of more than `SHORT` steps."""
+"""Shares of the clean image's margin within which short stages are repeated in float32, and stages of more than `SHORT` steps:
+after bfloat16. Precisions that round less leave less in doubt."""
+ROUNDING = {"bf16": 1.0, "fp16": 1 / 8, "tf32": 1 / 8}
+"""How coarsely factors are rounded, relative to bfloat16, by the name in a form: to 7 bits after the leading one, or 10."""
 SHORT = 10
 _ANSWER_NOTHING = ("white-box", "probe")
 """Techniques that no flag names as what lifts a block."""
@@ -73,22 +76,31 @@ def takes_low_precision(stage: Stage) -> bool:
     return plain and not stage.rule.minimum_norm and not stage.rule.uses_ends
 
 
-def low_precision_first(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages of the attack with the first row of those that take low precision in it; the same stages if none does."""
+def rounding(form: str) -> float:
+    """`ROUNDING` of a form, such as `bf16+folded`; 0 in float32."""
+    return max((ROUNDING.get(part, 0.0) for part in form.split("+")), default=0.0)
+
+
+def low_precision_first(stages: Sequence[Stage], rounded: float = 1.0) -> tuple[Stage, ...]:
+    """The stages of the attack with the first row of those that take low precision in it; the same stages if none does.
+
+    `rounded`: the `rounding` of the form in low precision.
+    """
     ordered: list[Stage] = []
     rows = [(takes, tuple(row)) for takes, row in groupby(stages, takes_low_precision)]
     first = next((place for place, (takes, _) in enumerate(rows) if takes), None)
     for place, (_, row) in enumerate(rows):
-        ordered += _in_both(row) if place == first else row
+        ordered += _in_both(row, rounded) if place == first else row
     return tuple(ordered)
 
 
-def _in_both(row: Sequence[Stage]) -> tuple[Stage, ...]:
+def _in_both(row: Sequence[Stage], rounded: float) -> tuple[Stage, ...]:
     climbs = [stage.label for stage in row if stage.technique == "white-box"]
     # What it finds is the find of a stage with gradients.
+    near, nearer = InDoubt(rounded * DOUBT), InDoubt(rounded * LONG_DOUBT)
     review = Stage((climbs or [row[-1].label])[-1], Review(max(1, min(len(climbs), KEPT))), precision="review")
     return (
         *(replace(stage, precision="low") for stage in row),
         review,
-        *(replace(stage, when=InDoubt(DOUBT if stage.steps_expected <= SHORT else LONG_DOUBT)) for stage in row),
+        *(replace(stage, when=near if stage.steps_expected <= SHORT else nearer) for stage in row),
     )

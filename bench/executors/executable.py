@@ -180,8 +180,9 @@ class Executable(Protocol):
         """The severities at which a corruption changes each image; empty for everything else."""
         return ()
 
-    def in_low_precision(self, pipeline: DefendedModel) -> Executable | None:
-        """The attack on a form of the pipeline in low precision, its last stages in float32; None: all of it is in float32."""
+    def in_low_precision(self, pipeline: DefendedModel, form: str) -> Executable | None:
+        """The attack on a form of the pipeline in low precision, such as `bf16+folded`, its last stages in float32; None: all of
+        it is in float32."""
         return None
 
     def resolve(self, facts: Facts) -> Executable:

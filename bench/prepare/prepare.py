@@ -97,8 +97,8 @@ class Workbench(Loader):
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
         info = replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects)
         cell = replace(cell, info=replace(info, techniques=attack.techniques(pipeline)))
-        low = attack.in_low_precision(pipeline)
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
+        low = attack.in_low_precision(pipeline, recorded or form.form)
         form = fast_form.without_low_precision(form) if low is None else form
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
         runs = low if low is not None and fast_form.is_low_precision(cell.info.precision) else attack

@@ -19,7 +19,7 @@ from gauntlet.attacks.ddn import DDN
 from gauntlet.attacks.gauntlet import budget
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.solving.low_precision import DOUBT, LONG_DOUBT, low_precision_first, takes_low_precision
+from gauntlet.attacks.solving.low_precision import DOUBT, LONG_DOUBT, low_precision_first, rounding, takes_low_precision
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Stage, Task, Verification, solve
 from gauntlet.attacks.solving.stage_conditions import InDoubt
@@ -238,6 +238,16 @@ def test_a_model_without_a_gradient_is_still_an_error_of_the_attack():
     stages = low_precision_first([Stage("", PGD(steps=2))])
     with pytest.raises(AttackError, match="no gradient reaches the input"):
         list(solve(stages, model, task, lambda *given: pytest.fail("no candidate"), classes=3, low=model))
+
+
+@pytest.mark.parametrize(
+    ("form", "share"), [("bf16+folded", 1.0), ("tf32", 0.125), ("channels_last+fp16", 0.125), ("folded", 0.0)]
+)
+def test_what_is_in_doubt_follows_how_coarsely_the_form_rounds(form, share):
+    assert rounding(form) == share
+    stages = (Stage("short", PGD(steps=10)), Stage("long", PGD(steps=20)))
+    again = [stage.when for stage in low_precision_first(stages, rounding(form)) if stage.when is not None]
+    assert again == [InDoubt(share * DOUBT), InDoubt(share * LONG_DOUBT)]
 
 
 # --- strength ---------------------------------------------------------------------------------------------------------
