@@ -135,8 +135,8 @@ def _inner(views: tuple[tuple[str, Backward], ...]) -> tuple[Stage, ...]:
     )
 
 
-_SEARCH = Stage("square", Square(queries=1000), technique="black-box")
-# Behind masks search is all there is where interception fails: it goes on as long as its gains would suffice.
+# Searches go on as long as their gains would suffice. Behind masks search is all there is where interception fails.
+_SEARCH = Stage("square", Square(queries=1000), technique="black-box", patience=200)
 _LONG_SEARCH = replace(_SEARCH, rule=Square(queries=5000), patience=500)
 _SEARCH_DRAWS = Stage("square", Averaged(rule=Square(queries=200), eot=_DRAWS), technique="black-box")
 

@@ -61,7 +61,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("margins", APGD(steps=30, loss="cw_targeted", targets=3), Near(0.1), rival_first=True),
         Stage("rivals", APGD(steps=100, loss="cw_targeted", targets=1, restarts=2), Near(0.1), rival_first=True),
         Stage("close", APGD(steps=100, loss="dlr_targeted", targets=2, restarts=2), Near(0.05), rival_first=True),
-        Stage("edge", Square(queries=5000), Near(0.05), technique="black-box", patience=200),
+        Stage("edge", Square(queries=1500), Near(0.02), technique="black-box", patience=200),
     ),
     "gauntlet:thorough": (
         Stage("margin", PGD(steps=8, loss="cw")),
