@@ -50,15 +50,23 @@ class Near:
         return nearest(outcome) < self.below
 
 
+NO_HEADWAY = 0.8
+"""Share of the clean image's margin that attacks rarely leave where their gradients mean anything."""
+
+
 @dataclass(frozen=True)
 class InDoubt:
-    """Stages in low precision do not decide: some came nearer than `below`, or half of the gradients vanished."""
+    """Stages in low precision do not decide: some came nearer than `below`, none made headway, or half of the gradients vanished.
+
+    Where outputs saturate, as probabilities do, low precision may round the slope away, and margins say nothing of the distance
+    to a boundary: then no stage leaves less than `NO_HEADWAY` of the margin.
+    """
 
     below: float
 
     def __call__(self, outcome: Outcome) -> bool:
         """By the margins in low precision and those that were measured again."""
-        return nearest(outcome) < self.below or outcome.dead
+        return not self.below <= nearest(outcome) <= NO_HEADWAY or outcome.dead
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,30 @@ def test_no_verdict_gets_weaker():
     assert max(sum(found["bfloat16"]), sum(found["tf32"])) <= sum(found["float32"])
 
 
+class Saturated(nn.Module):
+    """Probabilities of so steep a softmax that bfloat16 rounds most of its slope away."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return 10 * (20 * self.model(x)).softmax(1)
+
+
+def test_outputs_that_saturate_lose_no_verdict_to_low_precision():
+    model, images, labels = zoo_digits("cnn.trades_digits", 150)
+    saturated = Saturated(model).eval()
+    found = {
+        precision: [
+            standing(saturated, images, labels, "Linf:0.2", "pgd(steps=20)", seed, precision) for seed in (0, 1)
+        ]
+        for precision in ("float32", "bfloat16")
+    }
+    assert min(found["float32"]) > 20
+    assert sum(found["bfloat16"]) <= sum(found["float32"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 @pytest.mark.parametrize("attack", ["gauntlet", "gauntlet:fast", "pgd(steps=20)", "apgd"])
