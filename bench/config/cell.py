@@ -30,5 +30,8 @@ class Cell:
 
     @property
     def pipeline_name(self) -> str:
-        """Identity of model, defense and data within a store, as a file name: cells that share it share measurements."""
-        return hashlib.sha256(repr((self.model, str(self.defense), self.data)).encode()).hexdigest()[:32]
+        """Identity of model, defense and data set within a store, as a file name: cells that share it share measurements.
+
+        Also cells of other samples: measurements are keyed by the content that they were taken on.
+        """
+        return hashlib.sha256(repr((self.model, str(self.defense), self.data.spec)).encode()).hexdigest()[:32]

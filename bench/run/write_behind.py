@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -11,6 +12,7 @@ from typing import TypeVar
 from gauntlet.bench.environment.stopwatch import timed
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 MOST = 2
 """Items that may be due, the present one included: they are in memory."""
@@ -21,7 +23,8 @@ def write_behind(write: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
     """Within the context, a function that has a thread call `write(item)`, one item after another in order.
 
     At the end of the context all items are written, also where it ends by an exception or an interrupt. An error of `write` is
-    raised by a later call, or at the end. Where `MOST` items are due, a call waits; waiting counts as time of storing.
+    raised by a later call, or at the end; where the context ends by another exception, it is logged. Where `MOST` items are due, a
+    call waits; waiting counts as time of storing.
     """
     due: deque[Future[None]] = deque()
 
@@ -38,5 +41,11 @@ def write_behind(write: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
 
     # Leaving the pool waits for its thread, whatever ends the context.
     with ThreadPoolExecutor(1, thread_name_prefix="gauntlet-write") as pool:
-        yield put
+        try:
+            yield put
+        except BaseException:
+            for item in due:
+                if (error := item.exception()) is not None:
+                    _log.error("a block was not stored: %s", error)
+            raise
         settle(0)

@@ -198,6 +198,26 @@ def test_the_first_measurement_of_a_pipeline_counts_for_every_later_worker(proje
     assert [block.key for block in taken.blocks] != [block.key for block in usual.blocks]
 
 
+def test_a_run_over_more_blocks_takes_what_a_run_over_fewer_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {"model": ["cnn.standard_digits"], "data": "digits", "threat": ["Linf:0.1"], "attacks": ["adaptive"]}
+
+    def prepared(samples):
+        config = load_config({**asked, "samples": samples, "checks": "none"}, folder=Path.cwd())
+        engine = Engine(make_plan(config), config, command="gauntlet run")
+        (cell,) = (cell for cell in engine.run.plan.cells if cell.attack.name == "adaptive")
+        return engine.prepare(cell).prepared
+
+    few = prepared("100")
+    files = {path: json.loads(path.read_text()) for path in Path("gauntlet-results/measured").rglob("*.json")}
+    for path, fields in files.items():
+        if "profile" in fields:
+            path.write_text(json.dumps({**fields, "masked": True}))
+    more = prepared("200")
+    assert more.cell.techniques != few.cell.techniques
+    assert set(Path("gauntlet-results/measured").rglob("*.json")) == set(files)
+
+
 def test_a_worker_that_measured_otherwise_takes_what_was_stored_in_the_meantime(project):
     config = configured(attacks=["adaptive()"], checks="none")
     engine = Engine(make_plan(config), config, command="gauntlet run")
