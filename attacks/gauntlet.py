@@ -121,6 +121,6 @@ def in_norm(stage: Stage, norm: Norm) -> Stage:
     return replace(stage, rule=rule, when=when)
 
 
-FAST = _entry("gauntlet:fast", "cascade with half of gauntlet's passes")
-DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for at most a tenth of its passes")
-THOROUGH = _entry("gauntlet:thorough", "the same cascade with five to eight times its passes")
+FAST = _entry("gauntlet:fast", "cascade with a third to a half of gauntlet's passes")
+DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for a small part of its passes")
+THOROUGH = _entry("gauntlet:thorough", "the same cascade with four to seven times its passes")

@@ -23,8 +23,8 @@ def write_behind(write: Callable[[T], None]) -> Iterator[Callable[[T], None]]:
     """Within the context, a function that has a thread call `write(item)`, one item after another in order.
 
     At the end of the context all items are written, also where it ends by an exception or an interrupt. An error of `write` is
-    raised by a later call, or at the end; where the context ends by another exception, it is logged. Where `MOST` items are due, a
-    call waits; waiting counts as time of storing.
+    raised by a later call, or at the end; where the context ends by another exception, it is logged. Where `MOST` items are due,
+    a call waits; waiting counts as time of storing.
     """
     due: deque[Future[None]] = deque()
 
