@@ -15,6 +15,7 @@ Searches, BPDA, transfer and views are never in low precision, since they may li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -27,7 +28,7 @@ from gauntlet.attacks.solving.ends import KEPT
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.stage import Stage
-from gauntlet.attacks.solving.stage_conditions import InDoubt
+from gauntlet.attacks.solving.stage_conditions import NO_HEADWAY, InDoubt
 
 VERSION = 2
 """Rises when other stages are chosen: it is part of the key of results in low precision."""
@@ -81,23 +82,24 @@ def rounding(form: str) -> float:
     return max((ROUNDING.get(part, 0.0) for part in form.split("+")), default=0.0)
 
 
-def low_precision_first(stages: Sequence[Stage], rounded: float = 1.0) -> tuple[Stage, ...]:
+def low_precision_first(stages: Sequence[Stage], form: str = "bf16") -> tuple[Stage, ...]:
     """The stages of the attack with the first row of those that take low precision in it; the same stages if none does.
 
-    `rounded`: the `rounding` of the form in low precision.
+    `form`: the name of the form in low precision. TF32 rounds factors alone, and leaves outputs as they are.
     """
     ordered: list[Stage] = []
     rows = [(takes, tuple(row)) for takes, row in groupby(stages, takes_low_precision)]
     first = next((place for place, (takes, _) in enumerate(rows) if takes), None)
     for place, (_, row) in enumerate(rows):
-        ordered += _in_both(row, rounded) if place == first else row
+        ordered += _in_both(row, form) if place == first else row
     return tuple(ordered)
 
 
-def _in_both(row: Sequence[Stage], rounded: float) -> tuple[Stage, ...]:
+def _in_both(row: Sequence[Stage], form: str) -> tuple[Stage, ...]:
     climbs = [stage.label for stage in row if stage.technique == "white-box"]
     # What it finds is the find of a stage with gradients.
-    near, nearer = InDoubt(rounded * DOUBT), InDoubt(rounded * LONG_DOUBT)
+    above = math.inf if "tf32" in form.split("+") else NO_HEADWAY
+    near, nearer = (InDoubt(rounding(form) * share, above) for share in (DOUBT, LONG_DOUBT))
     review = Stage((climbs or [row[-1].label])[-1], Review(max(1, min(len(climbs), KEPT))), precision="review")
     return (
         *(replace(stage, precision="low") for stage in row),

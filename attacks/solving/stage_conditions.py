@@ -56,17 +56,19 @@ NO_HEADWAY = 0.8
 
 @dataclass(frozen=True)
 class InDoubt:
-    """Stages in low precision do not decide: some came nearer than `below`, none made headway, or half of the gradients vanished.
+    """Stages in low precision do not decide: some came nearer than `below`, none left less than `above` of the margin, or half of
+    the gradients vanished.
 
-    Where outputs saturate, as probabilities do, low precision may round the slope away, and margins say nothing of the distance
-    to a boundary: then no stage leaves less than `NO_HEADWAY` of the margin.
+    Where outputs saturate, as probabilities do, rounding them may take the slope away, and margins say nothing of the distance to
+    a boundary: then no stage makes headway.
     """
 
     below: float
+    above: float = NO_HEADWAY
 
     def __call__(self, outcome: Outcome) -> bool:
         """By the margins in low precision and those that were measured again."""
-        return not self.below <= nearest(outcome) <= NO_HEADWAY or outcome.dead
+        return not self.below <= nearest(outcome) <= self.above or outcome.dead
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.solving.batch_size import useful_batch
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.low_precision import VERSION as LOW_PRECISION
-from gauntlet.attacks.solving.low_precision import low_precision_first, rounding, takes_low_precision
+from gauntlet.attacks.solving.low_precision import low_precision_first, takes_low_precision
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, solve
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
@@ -46,8 +46,8 @@ class NativeExecutable(Executable):
     """Digest of its code; empty for Gauntlet's own attacks, which have versions."""
     inner_views: int = 0
     """The version of the inner views that stages see; 0 if none does."""
-    low: float = 0.0
-    """The rounding of the form in low precision that its first stages see (`gauntlet.attacks.solving.low_precision`); 0: none."""
+    low: str = ""
+    """The form in low precision that its first stages see (`gauntlet.attacks.solving.low_precision`); empty: none."""
 
     @property
     def spec(self) -> str:
@@ -67,7 +67,7 @@ class NativeExecutable(Executable):
     def in_low_precision(self, pipeline: DefendedModel, form: str) -> NativeExecutable | None:
         """With the stages that `takes_low_precision` names in low precision; BPDA is not, since it answers flags."""
         takes = pipeline.differentiable and any(takes_low_precision(stage) for stage in self.cascade.stages)
-        return replace(self, low=rounding(form)) if takes else None
+        return replace(self, low=form) if takes else None
 
     @property
     def versions(self) -> tuple[int, ...]:

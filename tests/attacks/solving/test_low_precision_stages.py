@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.low_precision import DOUBT, LONG_DOUBT, low_precision_first, rounding, takes_low_precision
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Stage, Task, Verification, solve
-from gauntlet.attacks.solving.stage_conditions import InDoubt
+from gauntlet.attacks.solving.stage_conditions import NO_HEADWAY, InDoubt
 from gauntlet.attacks.square import Square
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.run.run_folder import load_run
@@ -241,13 +242,18 @@ def test_a_model_without_a_gradient_is_still_an_error_of_the_attack():
 
 
 @pytest.mark.parametrize(
-    ("form", "share"), [("bf16+folded", 1.0), ("tf32", 0.125), ("channels_last+fp16", 0.125), ("folded", 0.0)]
+    ("form", "share", "above"),
+    [("bf16+folded", 1.0, NO_HEADWAY), ("channels_last+fp16", 0.125, NO_HEADWAY), ("tf32", 0.125, math.inf)],
 )
-def test_what_is_in_doubt_follows_how_coarsely_the_form_rounds(form, share):
+def test_what_is_in_doubt_follows_how_coarsely_the_form_rounds(form, share, above):
     assert rounding(form) == share
     stages = (Stage("short", PGD(steps=10)), Stage("long", PGD(steps=20)))
-    again = [stage.when for stage in low_precision_first(stages, rounding(form)) if stage.when is not None]
-    assert again == [InDoubt(share * DOUBT), InDoubt(share * LONG_DOUBT)]
+    again = [stage.when for stage in low_precision_first(stages, form) if stage.when is not None]
+    assert again == [InDoubt(share * DOUBT, above), InDoubt(share * LONG_DOUBT, above)]
+
+
+def test_a_form_in_float32_rounds_nothing():
+    assert rounding("folded") == rounding("") == 0
 
 
 # --- strength ---------------------------------------------------------------------------------------------------------
