@@ -111,11 +111,6 @@ def speed_up(usual: nn.Module, other: nn.Module, example: Tensor) -> float:
     return ratio
 
 
-def is_low_precision(name: str) -> bool:
-    """Whether a form of that name is in low precision."""
-    return not _PRECISIONS.keys().isdisjoint(name.split("+"))
-
-
 def _pass_seconds(model: nn.Module, images: Tensor) -> float:
     with full_float32(), guarded(model, 0), kept_setting(), torch.enable_grad():
         began = synchronised_time()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.solving.low_precision import rounding
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.attacks.views.kept_weights import weights_kept
 from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject, is_costly
@@ -101,7 +102,7 @@ class Workbench(Loader):
         low = attack.in_low_precision(pipeline, recorded or form.form)
         form = fast_form.without_low_precision(form) if low is None else form
         cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
-        runs = low if low is not None and fast_form.is_low_precision(cell.info.precision) else attack
+        runs = low if low is not None and rounding(cell.info.precision) else attack
         block = self._blocks(loaded, cell, runs)
         victim = attack.victim(pipeline, profile)
         declared = defense_flags(loaded.defense.card, pipeline.randomised, checked=self.checks != "none")

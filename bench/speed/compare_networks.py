@@ -21,7 +21,7 @@ from gauntlet.bench.data.samples.in_memory import from_arrays
 from gauntlet.bench.environment.device import peak_memory, synchronised_time
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.comparisons import SIMULATED, Comparison, choose_comparisons
-from gauntlet.bench.speed.measure import BarePasses, Counted, Workload, bare_passes
+from gauntlet.bench.speed.measure import BarePasses, Counted, Workload, bare_passes, torch_threads
 from gauntlet.bench.speed.networks import NETWORKS, SMALL
 from gauntlet.bench.speed.networks_report import NetworkTurn, markdown, table
 from gauntlet.bench.speed.rounds import OURS
@@ -98,12 +98,8 @@ def compare_networks(setup: NetworksConfig, out: Path, progress: Progress) -> st
         raise ValueError(f"minutes={setup.minutes} is not above 0")
     rows = choose_comparisons(setup.rows, SIMULATED)
     whole_number("threads", setup.threads, 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(setup.threads)
-    try:
+    with torch_threads(setup.threads):
         return _compare(setup, rows, out, progress)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _compare(setup: NetworksConfig, rows: Sequence[Comparison], out: Path, progress: Progress) -> str:

@@ -16,7 +16,7 @@ from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.speed.comparisons import Comparison, choose_comparisons
-from gauntlet.bench.speed.measure import Workload
+from gauntlet.bench.speed.measure import Workload, torch_threads
 from gauntlet.bench.speed.report import NOTE, markdown, overview, table
 from gauntlet.bench.speed.rounds import ParticipantSummary, Turn, participants, rounds, summary
 
@@ -50,12 +50,8 @@ def compare_speed(setup: SpeedConfig, out: Path, progress: Progress) -> str:
     rows = choose_comparisons(setup.rows)
     for name in ("rounds", "batch_size", "threads"):
         whole_number(name.replace("_", "-"), getattr(setup, name), 1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(setup.threads)
-    try:
+    with torch_threads(setup.threads):
         return _compare(setup, rows, out, progress)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _compare(setup: SpeedConfig, rows: Sequence[Comparison], out: Path, progress: Progress) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -32,6 +33,17 @@ def clock(device: torch.device) -> Callable[[], float]:
     The processor's own seconds leave out what other programs on the machine take. They add up over threads.
     """
     return synchronised_time if device.type == "cuda" else time.process_time
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Within the context torch computes with so many threads of the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from gauntlet.bench.speed.device_costs import (
     operations_seconds,
     passes_seconds,
 )
-from gauntlet.bench.speed.measure import Workload
+from gauntlet.bench.speed.measure import Workload, torch_threads
 from gauntlet.bench.speed.record_calls import CallLog, PartCalls, Recorded, recorded_operations
 from gauntlet.bench.speed.rounds import OURS
 from gauntlet.bench.speed.whole_run import WholeRun, library_whole_run, our_whole_run
@@ -57,9 +57,7 @@ def simulate_speed(setup: SpeedConfig, device: str, out: Path, progress: Progres
     if device not in DEVICES:
         raise ValueError(f"simulate={device!r} is unknown: there are {', '.join(DEVICES)}")
     rows = choose_comparisons(setup.rows, SIMULATED)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(setup.threads)
-    try:
+    with torch_threads(setup.threads):
         work = workload(setup)
         costs, text = DEVICES[device], ""
         recordings: list[Recording] = []
@@ -72,8 +70,6 @@ def simulate_speed(setup: SpeedConfig, device: str, out: Path, progress: Progres
             text = _markdown(setup, costs, work, recordings, table)
             (out / "speed-simulated.md").write_text(text, encoding="utf-8")
             table.to_csv(out / "speed-simulated.csv", index=False, lineterminator="\n")
-    finally:
-        torch.set_num_threads(threads)
     return text
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import gauntlet
 from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.solving.low_precision import rounding
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views import fast_model
 from gauntlet.attacks.views.fast_model import choose_form, full_float32
@@ -281,7 +282,7 @@ def test_nothing_is_timed_where_bfloat16_is_no_choice(network, pictures, monkeyp
         images = torch.rand(8, 3, 2, 2)
     else:
         monkeypatch.setattr(fast_model, "SIMILAR", 0.0)
-    assert not fast_form.is_low_precision(fast_form.chosen_form(model, images, "auto").form)
+    assert not rounding(fast_form.chosen_form(model, images, "auto").form)
 
 
 def test_a_stored_form_is_taken_without_timing_it_again(network, pictures, tmp_path, monkeypatch):
