@@ -29,7 +29,8 @@ def run_in_memory(workbench: Workbench, cell: Cell, settings: RunSettings) -> Ce
             # As in a run with a store: before the attack, which then starts with the global generators as seeded.
             check_pipeline(prepared, settings.batch_size)
             with closing(attack_blocks(prepared, prepared.blocks, settings)) as finished:
-                records |= {record.key: record for record in finished}
+                for record in finished:
+                    records[record.key] = record
         except StoreError:
             raise
         except Exception as exception:

@@ -9,7 +9,11 @@ import torch
 
 import gauntlet
 from builders import network
+from gauntlet.bench import api
+from gauntlet.bench.run import in_memory
 from gauntlet.bench.run.evaluation import CellFailedError
+from gauntlet.bench.run.in_memory import run_in_memory
+from gauntlet.bench.worker.attack_blocks import attack_blocks
 
 
 @pytest.fixture
@@ -66,3 +70,22 @@ def test_the_model_is_checked_once(model, images):
     # The first 64 images; the attack has all 120 in a batch, and the verifier sixteen.
     assert sizes.count(64) == 1
     assert max(sizes) == 120
+
+
+def test_what_was_decided_before_a_failure_is_in_the_result(images, model, monkeypatch):
+    labels = model(images).argmax(1)
+    finished = []
+
+    def failing(prepared, blocks, settings):
+        for record in attack_blocks(prepared, blocks, settings):
+            if finished:
+                raise RuntimeError("the device is gone")
+            finished.append(record.key)
+            yield record
+
+    results = []
+    monkeypatch.setattr(in_memory, "attack_blocks", failing)
+    monkeypatch.setattr(api, "run_in_memory", lambda *given: results.append(run_in_memory(*given)) or results[-1])
+    with pytest.raises(CellFailedError, match="the device is gone"):
+        gauntlet.evaluate(model, images, labels, threat="Linf:0.1", attacks="pgd(steps=2)", checks="none")
+    assert [record.key for record in results[-1].blocks] == finished
