@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Setting: TypeAlias = bool | int | float | str | None
+Setting: TypeAlias = bool | int | float | str | tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Named:
 
 
 def parse_named(text: str) -> Named:
-    """Read `name` or `name(key=value, …)`; values are numbers, True, False, None, quoted or bare words.
+    """Read `name` or `name(key=value, …)`; values are numbers, numbers in
+    brackets such as `(0.5, 0.4)`, True, False, None, quoted or bare words.
 
     Raises ValueError that shows the text and the form expected.
     """
@@ -62,6 +63,8 @@ def _value(node: ast.expr) -> Setting:
     value = ast.literal_eval(node)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, tuple | list) and all(isinstance(part, int | float) for part in value):
+        return tuple(value)
     raise ValueError
 
 

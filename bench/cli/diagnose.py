@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gauntlet.bench.cli.options import command, load_plugins_named, option, plugin_option, run_option
+from gauntlet.bench.cli.options import command, load_plugins_named, model_options, option, plugin_option, run_option
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ _FOLDER = Path("gauntlet-diagnose")
 
 @command(failed="A check blocks the figure, and no attack has answered it.")
 @run_option("model", multiple=False, help="Model, named as for `gauntlet run`.")
-@run_option("weights")
-@run_option("mean")
-@run_option("std")
+@model_options()
 @run_option("defense", multiple=False, default="none", help="Defense, with its settings in brackets: jpeg(quality=50).")
 @run_option("data", default="digits", help="Data set, named as for `gauntlet run`.")
 @run_option("samples", default="200", help="Samples to evaluate, named as for `gauntlet run`.")
@@ -112,7 +110,8 @@ def print_masks(options: Mapping[str, Any], out: Path) -> None:
 def _request(options: Mapping[str, Any]) -> DiagnosisRequest:
     """What the options ask for. Raises ConfigError."""
     from gauntlet.attacks.ops.threat import ThreatModel
-    from gauntlet.bench.config.schema import ConfigError, DataRef, ModelRef, channel_values, default_threat
+    from gauntlet.bench.config.model_ref import model_settings, parse_model
+    from gauntlet.bench.config.schema import ConfigError, DataRef, default_threat
     from gauntlet.bench.diagnose.diagnose import DiagnosisRequest
 
     if not options["model"]:
@@ -120,9 +119,8 @@ def _request(options: Mapping[str, Any]) -> DiagnosisRequest:
     threat = ThreatModel.parse(options["threat"] or default_threat(options["data"]))
     if threat.target:
         raise ConfigError(f"threat {str(threat)!r} has a target, but the checks use untargeted attacks: leave it out")
-    numbers = {name: channel_values(options[name], name) for name in ("mean", "std")}
     return DiagnosisRequest(
-        model=ModelRef(options["model"], options["weights"], **numbers),
+        model=parse_model(options["model"], model_settings(options)),
         defense=options["defense"],
         data=DataRef(options["data"], options["samples"]),
         threat=threat,

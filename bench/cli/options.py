@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from gauntlet.bench.config.model_ref import MODEL_SETTINGS
 from gauntlet.bench.config.options import OPTIONS, Group, Option
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PASSED, EXIT_USAGE, MEANINGS
 
@@ -121,6 +122,18 @@ def run_options(without: Collection[str] = (), single: Collection[str] = ()) -> 
         for one in reversed(OPTIONS):
             if one.name not in without:
                 function = _click_option(one, help=one.text(single=one.name in single))(function)
+        return function
+
+    return decorate
+
+
+def model_options() -> Decorator:
+    """The settings of a model that is named once."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(OPTIONS):
+            if one.key in MODEL_SETTINGS:
+                function = _click_option(one)(function)
         return function
 
     return decorate

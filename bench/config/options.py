@@ -37,7 +37,8 @@ class Option:
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         "model",
-        "Model: a registered name or wildcard, file.py:factory, package.module:factory, or SOURCE:NAME such as timm:resnet50.",
+        "Model: a registered name or wildcard, file.py:factory, package.module:factory, or SOURCE:NAME such as timm:resnet50, "
+        "with its weights and settings: net.py:build@best.pth(mean=0.5, std=0.25).",
         "model",
         default="cnn.*",
         many=True,

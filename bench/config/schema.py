@@ -13,25 +13,18 @@ from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.bench.config.files import ConfigError as ConfigError
 from gauntlet.bench.config.files import plugins_of, read_file, texts
 from gauntlet.bench.config.gate_table import GateTable, read_gate_table
+from gauntlet.bench.config.model_ref import MODEL_SETTINGS, model_settings, parse_model
+from gauntlet.bench.config.model_ref import ModelRef as ModelRef
+from gauntlet.bench.config.model_ref import channel_values as channel_values
 from gauntlet.bench.config.published_table import read_published
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
-_PAIRING = ("model", "weights", "mean", "std", "defense", "attacks", "data", "samples", "threat")
+_PAIRING = ("model", *MODEL_SETTINGS, "defense", "attacks", "data", "samples", "threat")
 _RUN = ("plugin", "seed", "device", "precision", "compile", "checks", "batch_size", "out", "fresh", "no_adversarials")
 _TOP = (*_PAIRING, *_RUN, "group", "expect", "gate", "published")
 
 CHECKS = ("default", "all", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """A model as named: a registered name or wildcard, `module:factory`, `file.py:factory` or `SOURCE:NAME`."""
-
-    spec: str
-    weights: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +134,8 @@ def _merged(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     if any(key in given for key in _PAIRING):
         dropped.add("group")
     if "model" in given:
-        # Weights and normalisation belong to the model that the file names.
-        dropped |= {"weights", "mean", "std"}
+        # Weights and other settings belong to the model that the file names.
+        dropped |= set(MODEL_SETTINGS)
     if "data" in given:
         dropped.add("samples")
     return {**{key: value for key, value in table.items() if key not in dropped}, **given}
@@ -187,16 +180,17 @@ def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 def _group(row: Mapping[str, Any]) -> Group:
     models = texts(row.get("model", "cnn.*"), "model")
-    numbers = {name: channel_values(row.get(name), name) for name in ("mean", "std")}
-    if row.get("weights") and len(models) > 1:
+    shared = model_settings(row)
+    refs = tuple(parse_model(text, shared) for text in models)
+    taking = [ref.spec for ref in refs if ref.weights == shared.get("weights")]
+    if "weights" in shared and len(taking) > 1:
         raise ConfigError(
-            f"weights={row['weights']!r} fit one model, but {len(models)} are named ({', '.join(models)}): name one, or leave "
-            "weights out"
+            f"weights={row['weights']!r} fit one model, but {len(taking)} are named ({', '.join(taking)}): name one, leave "
+            "weights out, or give each its own, NAME@FILE"
         )
     data = DataRef(str(row.get("data", "digits")), str(row["samples"]) if "samples" in row else None)
-    weights = str(row["weights"]) if row.get("weights") else None
     return Group(
-        models=tuple(ModelRef(spec, weights, **numbers) for spec in models),
+        models=refs,
         defenses=texts(row.get("defense", "none"), "defense"),
         attacks=texts(row.get("attacks", "standard"), "attacks"),
         threats=texts(row.get("threat") or default_threat(data.spec), "threat"),
@@ -207,17 +201,6 @@ def _group(row: Mapping[str, Any]) -> Group:
 def default_threat(data: str) -> str:
     """The default threat model: Linf 0.15 for the 8×8 digits, else the usual Linf 8/255."""
     return "Linf:0.15" if data in ("digits", "digits-train") else "Linf:8/255"
-
-
-def channel_values(value: Any, name: str) -> tuple[float, ...] | None:
-    """One number for each channel, from a list or a text with commas; None for None. Raises ConfigError."""
-    if value is None:
-        return None
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
-    try:
-        return tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{name}={value!r} must be numbers separated by commas, one for each channel") from None
 
 
 def _expectation(row: Mapping[str, Any]) -> Expectation:

@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.config.model_ref import MODEL_SETTINGS
 from gauntlet.bench.gate.early_run import attacked_part, cell_key
 from gauntlet.bench.run.pictures import Gallery
 from gauntlet.bench.run.run_folder import Run
@@ -67,11 +69,10 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
     model, data = cell.model, cell.data
     if model.spec.startswith(_IN_MEMORY):
         return ""
-    numbers = {name: ",".join(map(repr, value)) for name in ("mean", "std") if (value := getattr(model, name))}
+    settings = {name: getattr(model, name) for name in MODEL_SETTINGS}
     options = {
         "model": model.spec,
-        "weights": model.weights,
-        **numbers,
+        **{name: _text(value) for name, value in settings.items() if value is not None and value is not True},
         "defense": str(cell.defense),
         "attacks": _attack(cell.attack),
         "threat": str(cell.threat),
@@ -82,8 +83,13 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
         "out": str(out),
     }
     given = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
+    given += [f"--{name.replace('_', '-')}" for name, value in settings.items() if value is True]
     given += ["--compile"] if "compiled" in precision.split("+") else []
     return shlex.join(["gauntlet", "run", *given])
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
 
 
 def _attack(attack: Named) -> str:

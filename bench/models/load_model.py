@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from gauntlet.bench.config.model_ref import parse_model
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.files.load_state import load_weights
@@ -52,7 +53,8 @@ def load_model(
     device: str = "cpu",
 ) -> LoadedModel:
     """Load a model by a registered name, as `package.module:factory` or `path/to/file.py:factory`, or from a source
-    (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`).
+    (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`). Weights and settings may be
+    part of the name, as in `net.py:build@best.pth(mean=0.5)`; arguments take precedence.
 
     The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is loaded
     with weights_only=True; keys and shapes must fit, and the model is then set to eval mode. Without `weights` the model
@@ -60,8 +62,12 @@ def load_model(
     not evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model; default those
     of the source's card. A registered model, or one of a source, has no card with other weights.
 
-    Raises LookupError for an unknown name, else ModelError or ImportSpecError.
+    Raises LookupError for an unknown name, ConfigError for settings that are not understood, else ModelError or ImportSpecError.
     """
+    named = parse_model(spec)
+    name, spec, weights = spec, named.spec, weights or named.weights
+    if mean is None and std is None:
+        mean, std = named.mean, named.std
     opened = _opened(spec, pretrained=weights is None)
     model, card, remarks = opened.model, opened.card, opened.remarks
     if mean is None and std is None:
@@ -75,7 +81,7 @@ def load_model(
     with timed("hash"):
         digest = model_digest(module)
     return LoadedModel(
-        name=spec,
+        name=name,
         module=module,
         spec=spec,
         weights=None if weights is None else str(weights),

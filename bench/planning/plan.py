@@ -12,6 +12,7 @@ from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.registry.settings import Named, parse_named
 from gauntlet.attacks.registry.suites import SUITES, Member, suite_members
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.config.model_ref import MODEL_SETTINGS, given_settings
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.data.data_name import data_title
 from gauntlet.bench.executors.entry import ExecutableEntry
@@ -110,7 +111,7 @@ def data_name(ref: DataRef, detail: Detail = "short") -> str:
 def model_name(ref: ModelRef, detail: Detail = "short") -> str:
     """How a model is called in tables: the registered name, `file.factory`, or `source:name`, with its weights' name where given.
 
-    `normalised` has the mean and std that were given, `full` also the paths as they were written.
+    `normalised` has the mean, std and other settings that were given, `full` also the paths as they were written.
     """
     name, weights = ref.spec, ref.weights
     if detail != "full":
@@ -123,10 +124,8 @@ def model_name(ref: ModelRef, detail: Detail = "short") -> str:
             name = f"{Path(place).stem if place.endswith('.py') else place}.{factory}"
     if weights:
         name += f"@{weights}"
-    given = [(what, values) for what, values in (("mean", ref.mean), ("std", ref.std)) if values]
-    if detail != "short" and given:
-        texts = [f"{what} {','.join(f'{value:.6g}' for value in values)}" for what, values in given]
-        name += f"[{', '.join(texts)}]"
+    if detail != "short" and (given := given_settings(ref)):
+        name += f"[{', '.join(given)}]"
     return name
 
 
@@ -147,13 +146,16 @@ def _models(group: Group, norm: Norm) -> Iterator[ModelRef]:
         if ref.spec not in MODELS and parse_source(ref.spec) is not None:
             yield replace(ref, spec=complete_robustbench_name(ref.spec, group.data.spec, norm))
             continue
+        if ref.spec.endswith(")"):
+            unknown = ", ".join(parse_named(ref.spec).keywords)
+            raise ConfigError(f"model {ref.spec!r} has no setting {unknown}: use {', '.join(MODEL_SETTINGS)}")
         if ":" in ref.spec:
             yield ref
             continue
         if ref.spec.endswith(".py") or "/" in ref.spec:
             raise ConfigError(f"model {ref.spec!r} names a file only: add the function that builds it, {ref.spec}:NAME")
         for name in MODELS.expand(ref.spec):
-            yield ModelRef(name, ref.weights, ref.mean, ref.std)
+            yield replace(ref, spec=name)
 
 
 def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str, Member]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from gauntlet.bench.config.schema import Config, DataRef, Expectation, Group, ModelRef
+from gauntlet.bench.config.model_ref import read_model
+from gauntlet.bench.config.schema import Config, DataRef, Expectation, Group
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PlanRequest:
         fields = json.loads(text)
         groups = tuple(
             Group(
-                models=tuple(_model(model) for model in group["models"]),
+                models=tuple(read_model(model) for model in group["models"]),
                 defenses=tuple(group["defenses"]),
                 attacks=tuple(group["attacks"]),
                 threats=tuple(group["threats"]),
@@ -49,8 +49,3 @@ class PlanRequest:
         )
         expect = tuple(Expectation(**expectation) for expectation in fields["expect"])
         return cls(groups, fields["seed"], tuple(fields["plugins"]), expect)
-
-
-def _model(fields: dict[str, Any]) -> ModelRef:
-    numbers = {name: None if fields[name] is None else tuple(fields[name]) for name in ("mean", "std")}
-    return ModelRef(**{**fields, **numbers})

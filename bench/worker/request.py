@@ -11,7 +11,8 @@ from typing import Any
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import Named
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.config.model_ref import model_fields, read_model
+from gauntlet.bench.config.schema import DataRef
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import CellInfo
 
@@ -71,7 +72,7 @@ class Request:
 
 def cell_fields(cell: Cell) -> dict[str, Any]:
     """A cell as plain data."""
-    fields = dataclasses.asdict(cell)
+    fields = {**dataclasses.asdict(cell), "model": model_fields(cell.model)}
     if not cell.threat.target:
         # Untargeted plans keep the form, and their folders the names, of versions without targets.
         del fields["threat"]["target"]
@@ -80,11 +81,9 @@ def cell_fields(cell: Cell) -> dict[str, Any]:
 
 def read_cell(fields: Mapping[str, Any]) -> Cell:
     """The cell of `cell_fields`, also after JSON. Raises KeyError or TypeError for anything else."""
-    model = fields["model"]
-    numbers = {name: None if model[name] is None else tuple(model[name]) for name in ("mean", "std")}
     return Cell(
         info=CellInfo.read(fields["info"]),
-        model=ModelRef(model["spec"], model["weights"], **numbers),
+        model=read_model(fields["model"]),
         defense=_named(fields["defense"]),
         attack=_named(fields["attack"]),
         threat=ThreatModel(**fields["threat"]),
@@ -93,4 +92,7 @@ def read_cell(fields: Mapping[str, Any]) -> Cell:
 
 
 def _named(fields: Mapping[str, Any]) -> Named:
-    return Named(fields["name"], tuple((key, value) for key, value in fields["settings"]))
+    return Named(
+        fields["name"],
+        tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in fields["settings"]),
+    )
