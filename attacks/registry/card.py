@@ -59,6 +59,8 @@ class AttackCard:
     role: Role = "attack"
     library: str = ""
     """The distribution that runs it, whose version is part of the key of stored results; empty for Gauntlet's own code."""
+    report_as: str = ""
+    """The name to report in a paper, which says exactly what was run; empty where `name` with settings and versions does."""
 
     @property
     def takes_gradients(self) -> bool:

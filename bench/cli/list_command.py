@@ -24,7 +24,8 @@ class Kind:
 
 
 def _attack_traits(card: Any) -> str:
-    return f" [{', '.join(card.norms)}; {card.kind}; {card.source}]"
+    reported = f"; report as: {card.report_as}" if card.report_as else ""
+    return f" [{', '.join(card.norms)}; {card.kind}; {card.source}{reported}]"
 
 
 def _defense_traits(card: Any) -> str:

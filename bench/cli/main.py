@@ -21,6 +21,7 @@ from gauntlet.bench.cli.reproduce import reproduce
 from gauntlet.bench.cli.run import run
 from gauntlet.bench.cli.show import show
 from gauntlet.bench.cli.speed import speed
+from gauntlet.bench.cli.strength import strength
 from gauntlet.bench.cli.sweep import sweep
 from gauntlet.bench.cli.train import train
 from gauntlet.bench.cli.verify import verify
@@ -40,7 +41,7 @@ def cli() -> None:
 COMMANDS = (
     *(run, list_command, show, leaderboard, verify),
     *(diagnose, sweep, compare, bisect, reproduce),
-    *(gate, baseline, train, speed, gate_costs),
+    *(gate, baseline, train, speed, strength, gate_costs),
 )
 """In the order of the help."""
 for _command in COMMANDS:

@@ -158,6 +158,11 @@ class Executable(Protocol):
         ...
 
     @property
+    def report_as(self) -> str:
+        """The name to report in a paper; empty where the attack has no other than its own."""
+        return ""
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages that the solver runs.
 

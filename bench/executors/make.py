@@ -31,7 +31,7 @@ def executable(entry: AttackEntry, threat: ThreatModel, **settings: Any) -> Exec
         cascade = Cascade((Stage("", made, technique=card.kind),))
         return NativeExecutable(spec, cascade, averages, entry.source_digest)
     if isinstance(made, Cascade):
-        return NativeExecutable(spec, made, code=entry.source_digest)
+        return NativeExecutable(spec, made, code=entry.source_digest, reported=card.report_as)
     if isinstance(made, Adaptive):
         return AdaptiveExecutable(spec, made)
     kind = NaiveExecutable if card.kind == "naive" else LibraryExecutable

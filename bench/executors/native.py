@@ -48,11 +48,18 @@ class NativeExecutable(Executable):
     """The version of the inner views that stages see; 0 if none does."""
     low: str = ""
     """The form in low precision that its first stages see (`gauntlet.attacks.solving.low_precision`); empty: none."""
+    reported: str = ""
+    """See `report_as`."""
 
     @property
     def spec(self) -> str:
         """The attack with all its resolved settings."""
         return self.text
+
+    @property
+    def report_as(self) -> str:
+        """The name on its card."""
+        return self.reported
 
     @classmethod
     def of(cls, rule: Rule[Any]) -> NativeExecutable:

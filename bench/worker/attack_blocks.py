@@ -132,6 +132,7 @@ def _provenance(prepared: Prepared, block: Block, settings: RunSettings) -> dict
         "weights": prepared.weights,
         "data": block.data,
         "versions": {"verifier": verifier.VERSION, "attack": prepared.attack.versions},
+        **({"report_as": prepared.attack.report_as} if prepared.attack.report_as else {}),
     }
 
 

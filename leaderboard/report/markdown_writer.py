@@ -195,7 +195,9 @@ def _errors(results: Sequence[CellResult]) -> list[str]:
 
 
 def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
-    specs = dict.fromkeys((r.cell.threat, r.cell.attack, r.cell.attack_spec, cells.precision(r)) for r in results)
+    attacks = dict.fromkeys(
+        (r.cell.threat, r.cell.attack, r.cell.attack_spec, cells.precision(r), cells.report_as(r)) for r in results
+    )
     devices = ", ".join(dict.fromkeys(name for result in results if (name := cells.device(result))))
     facts = {
         "Threat models": ", ".join(context.threat_models),
@@ -211,7 +213,8 @@ def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
         *(f"{name}: {safe(text)}" for name, text in facts.items() if text),
         *(
             f"Attack {safe(label)} ({safe(threat)}, {safe(precision)}): {safe(attack_settings(spec))}"
-            for threat, label, spec, precision in specs
+            + (f"; report as: {safe(reported)}" if reported else "")
+            for threat, label, spec, precision, reported in attacks
         ),
-        *([safe("Settings of an attack in full: gauntlet show RUN --attack NAME")] if specs else []),
+        *([safe("Settings of an attack in full: gauntlet show RUN --attack NAME")] if attacks else []),
     ]

@@ -172,6 +172,12 @@ def device(result: CellResult) -> str:
     return ", ".join(dict.fromkeys(str(source["device"]) for source in sources if "device" in source))
 
 
+def report_as(result: CellResult) -> str:
+    """The name under which the attack is to be reported, from the provenance; empty if none is recorded."""
+    names = (str(block.provenance.get("report_as") or "") for block in result.blocks)
+    return ", ".join(dict.fromkeys(filter(None, names)))
+
+
 def newest_commit(results: Sequence[CellResult]) -> str:
     """The commit of the newest block, with `-dirty` if files differed from it; empty if none is recorded."""
     sources = [block.provenance for result in results for block in result.blocks]

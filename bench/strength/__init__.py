@@ -1,0 +1,1 @@
+"""How strong the cascades are beside the authors' AutoAttack, on fixed networks: `gauntlet strength`."""
