@@ -27,6 +27,7 @@ _GATE = pytest.StashKey[tuple["Gate | None", str]]()
 _VERDICTS = pytest.StashKey[list[str]]()
 _LEADERBOARDS = pytest.StashKey[list["Summary"]]()
 _PROPERTY = "gauntlet_run"
+_NOTE = "gauntlet_note"
 _ALL_COLUMNS = 10
 """Number of the columns of pytest-benchmark's table."""
 
@@ -245,16 +246,25 @@ def _record(config: pytest.Config, name: str, value: str) -> None:
 
 
 def _folders(config: pytest.Config) -> list[Path]:
-    """The run folders named in the test reports, which pytest-xdist sends to the controller too."""
+    """The run folders named in the test reports."""
+    return [Path(folder) for folder in _reported(config, _PROPERTY)]
+
+
+def _reported(config: pytest.Config, property_: str) -> list[str]:
+    """The values of a property in the test reports, which pytest-xdist sends to the controller too, sorted."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     reports = [report for kind in reporter.stats.values() for report in kind] if reporter is not None else []
-    found = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == _PROPERTY}
-    return [Path(folder) for folder in sorted(found)]
+    pairs = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    return sorted({value for name, value in pairs if name == property_})
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show the leaderboards, then the gate's verdicts, below the table of times."""
+    """Show what was damaged, the leaderboards, then the gate's verdicts, below the table of times."""
+    from gauntlet.leaderboard.results.escape import visible
+
+    for note in _reported(config, _NOTE):
+        terminalreporter.write_line(f"WARNING: {visible(note)}")
     for shown in config.stash.get(_LEADERBOARDS, []):
         terminalreporter.section("gauntlet leaderboard")
         for line in shown.lines:

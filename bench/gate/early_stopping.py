@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gauntlet.bench.executors.executable import Prepared, RunSettings
 from gauntlet.bench.gate.cross_replay import CrossReplay
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
+from gauntlet.bench.run.damaged_blocks import set_aside_damaged
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.work import Work
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
@@ -146,6 +147,7 @@ def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> Cell
     request, ready = prepare_cell(replace(cell.request, blocks=blocks), cell.work, Measurements(cell.store.root))
     if isinstance(ready, CellError):
         return CellResult(prepared.cell.info, (), ready)
+    set_aside_damaged(ready, cell.store)
     result = run_cell(request, ready, cell.work, cell.store, fresh=cell.settings.fresh)
     if result.error is not None:
         return result

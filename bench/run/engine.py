@@ -21,6 +21,7 @@ from gauntlet.bench.executors.executable import RunSettings
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
+from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.run_folder import Run, planned_run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
@@ -54,8 +55,12 @@ class Engine:
         command: str | None = None,
         started: str | None = None,
         dry: bool = False,
+        note: Note = log_note,
     ) -> None:
-        """`dry`: write nothing. Raises ConfigError for a device or precision that is not available, StoreError."""
+        """`dry`: write nothing. `note` is told of damaged results.
+
+        Raises ConfigError for a device or precision that is not available, StoreError.
+        """
         self.config = config
         self.settings = RunSettings(
             choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
@@ -68,6 +73,7 @@ class Engine:
         self.worker = Worker(self.workbench)
         self.work = self.worker.work
         self.dry = dry
+        self._note = note
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
@@ -106,6 +112,7 @@ class Engine:
                 self.run.store.write_error(cell.name, prepared)
             return prepared
         if not self.dry:
+            set_aside_damaged(prepared, self.run.store, self._note)
             self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])
             self._note_published(cell, prepared)
         return ReadyCell(request, prepared)

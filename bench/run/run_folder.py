@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from gauntlet.bench.run.commit_journal import record_request
 from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
-from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellResult, Record
 from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
@@ -53,7 +54,10 @@ class Run:
     def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
         """Keys and sizes of the cell's blocks; None if the cell was never prepared. Raises StoreError."""
         try:
-            return [(key, count) for key, count in json.loads(self._keys_file(cell).read_text())]
+            pairs = [(key, count) for key, count in json.loads(self._keys_file(cell).read_text(encoding="utf-8"))]
+            if wrong := [pair for pair in pairs if not _is_key(pair[0]) or type(pair[1]) is not int or pair[1] < 1]:
+                raise ValueError(f"{wrong[0]!r} is not the key of a block and its number of samples")
+            return pairs
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -62,9 +66,7 @@ class Run:
     def result(self, cell: Cell, *, adversarial: bool = False) -> CellResult:
         """The stored result of a cell: its finished blocks and its error. `adversarial`: with the examples."""
         keys = self.keys(cell) or []
-        blocks = tuple(
-            self._marked(self.store.read(key, adversarial=adversarial)) for key, _ in keys if self.store.has(key)
-        )
+        blocks = tuple(self._block(key, count, adversarial) for key, count in keys if self.store.has(key))
         # These fields are known once a cell is prepared, so the blocks have them and the plan does not.
         measured = blocks[0].cell if blocks else cell.info
         info = dataclasses.replace(
@@ -108,6 +110,12 @@ class Run:
         """The stored result of every cell, in the order of the plan."""
         return [self.result(cell) for cell in self.plan.cells]
 
+    def _block(self, key: str, count: int, adversarial: bool) -> Record:
+        record = self.store.read(key, adversarial=adversarial)
+        if len(record.samples) != count:
+            raise DamagedBlockError(f"{self.store.path(key)} has {len(record.samples)} samples instead of {count}")
+        return self._marked(record)
+
     def _marked(self, record: Record) -> Record:
         """The block with what its latest run cost, and whether that was before this run."""
         time, stats = str(record.provenance.get("time", "")), record.stats
@@ -121,6 +129,10 @@ class Run:
 
     def _keys_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.json"
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and re.fullmatch(r"[0-9a-f]{64}", key) is not None
 
 
 def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:

@@ -55,13 +55,16 @@ class Session:
             torch.set_num_threads(max(1, self._threads // workers))
         self._command, self._started = command, started
         self._engine: Engine | None = None
+        self._notes: list[str] = []
         self._gate: Gate | None = None
 
     @property
     def engine(self) -> Engine:
         """The engine, made when the first cell runs, so that collecting tests writes nothing."""
         if self._engine is None:
-            self._engine = Engine(self.plan, self.config, command=self._command, started=self._started)
+            self._engine = Engine(
+                self.plan, self.config, command=self._command, started=self._started, note=self._notes.append
+            )
         return self._engine
 
     def title(self, cell: Any) -> str:
@@ -141,7 +144,9 @@ class Session:
         self, cell: Cell, error: CellError | None, figures: Mapping[str, Any], request: pytest.FixtureRequest
     ) -> None:
         """Add the figures to the report of the test, and fail the test if the cell failed."""
-        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *figures.items()):
+        notes = [("gauntlet_note", note) for note in self._notes]
+        self._notes.clear()
+        for name, value in (("gauntlet_run", str(self.engine.run.folder)), *notes, *figures.items()):
             request.node.user_properties.append((name, value))
         if error is not None:
             pytest.fail(visible(phrased(f"{cell.info.title}: {error.kind}: {error.message}", "pytest")), pytrace=False)

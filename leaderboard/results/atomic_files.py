@@ -6,6 +6,7 @@ The content goes to a temporary file in the same folder, is flushed to the disk,
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +70,16 @@ def remove_file(path: Path) -> None:
     """Remove a file if it is there. Raises WriteError."""
     with _reported(path):
         path.unlink(missing_ok=True)
+
+
+def move_file(path: Path, target: Path) -> Path:
+    """Move a file within a file system; where the name is taken, a number is added. Returns its new place. Raises WriteError."""
+    with _reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        numbered = (target.with_stem(f"{target.stem}-{number}") for number in itertools.count(2))
+        place = next(place for place in itertools.chain([target], numbered) if not place.exists())
+        path.rename(place)
+    return place
 
 
 def check_writable(path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gauntlet.leaderboard.results.contradictions import contradiction
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
 
 _METADATA = b"gauntlet"
@@ -38,6 +39,10 @@ _EXAMPLE_ENCODING = "raw"
 """How examples are stored: the bytes of the array. Others may come."""
 
 
+class AlteredError(ValueError):
+    """A block is not what was written; the message says what does not match."""
+
+
 class SchemaError(Exception):
     """A block was written under another schema; the message says which, and the remedy."""
 
@@ -52,13 +57,17 @@ def to_bytes(record: Record) -> bytes:
 def from_file(file: BinaryIO, *, adversarial: bool = False) -> Record:
     """The record of a block file; its examples only on demand.
 
-    Raises SchemaError for another schema, and ArrowException, OSError, KeyError, ValueError or TypeError for damage.
+    Raises SchemaError for another schema; AlteredError where the content does not match its digest, of the examples where they
+    are read, or contradicts itself; ArrowException, OSError, KeyError, ValueError or TypeError for other damage.
     """
     columns = ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(["adversarial"] if adversarial else [])]
     # Without threads of its own: a process that ends right after pyarrow used some aborts at times.
     parquet = pq.ParquetFile(file, pre_buffer=False)
     metadata = _metadata(parquet.schema_arrow)
-    return _from_table(parquet.read(columns=columns, use_threads=False), metadata, adversarial)
+    record = _from_table(parquet.read(columns=columns, use_threads=False), metadata, adversarial)
+    if found := _altered(record, metadata, adversarial) or contradiction(record, adversarial=adversarial):
+        raise AlteredError(found)
+    return record
 
 
 def metadata_of(file: BinaryIO) -> dict[str, Any]:
@@ -66,11 +75,15 @@ def metadata_of(file: BinaryIO) -> dict[str, Any]:
     return _metadata(pq.ParquetFile(file, pre_buffer=False).schema_arrow)
 
 
-def intact(record: Record, metadata: Mapping[str, Any]) -> bool:
-    """Whether a record that was read with its examples is the one that was written, by its digests."""
-    stored = {name: metadata[name] for name in _DIGESTS}
+def _altered(record: Record, metadata: Mapping[str, Any], adversarial: bool) -> str:
+    """Which digest does not match what was read, in words; empty if all do."""
+    verdict, examples, leaf = (metadata[name] for name in _DIGESTS)
     logits = _array_digest(record.clean_logits) == metadata["clean_logits"]
-    return logits and stored == _digests(metadata, record.samples)
+    if not logits or verdict_digest(metadata, record.samples) != verdict or leaf != _leaf(verdict, examples):
+        return "its digest does not match its content"
+    if adversarial and examples_digest(record.samples) != examples:
+        return "its adversarial images do not match their digest"
+    return ""
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
@@ -108,8 +121,11 @@ def examples_digest(samples: Samples) -> str:
 def _digests(metadata: Mapping[str, Any], samples: Samples) -> dict[str, str]:
     """The two digests of a block, and the hash of its content as a leaf: the same in any file format or compression."""
     verdict, examples = verdict_digest(metadata, samples), examples_digest(samples)
-    leaf = hashlib.sha256(f"block {verdict} {examples}".encode()).hexdigest()
-    return dict(zip(_DIGESTS, (verdict, examples, leaf), strict=True))
+    return dict(zip(_DIGESTS, (verdict, examples, _leaf(verdict, examples)), strict=True))
+
+
+def _leaf(verdict: str, examples: str) -> str:
+    return hashlib.sha256(f"block {verdict} {examples}".encode()).hexdigest()
 
 
 def _check_schema(metadata: Mapping[str, Any]) -> None:

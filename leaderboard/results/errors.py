@@ -9,6 +9,15 @@ class StoreError(RuntimeError):
     """A file of a results folder cannot be read or written; the message names the file and the remedy."""
 
 
+class DamagedBlockError(StoreError):
+    """A stored block cannot be read, or is not what was written."""
+
+    def __init__(self, found: str) -> None:
+        """`found`: the file and what is wrong with it."""
+        super().__init__(f"{found}: delete it and run the same command again to compute it afresh")
+        self.found = found
+
+
 class WriteError(StoreError):
     """A file cannot be written, for instance because the disk is full."""
 

@@ -11,9 +11,9 @@ from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
-from gauntlet.leaderboard.results.atomic_files import remove_file, replace_text, write_once
-from gauntlet.leaderboard.results.block_file import SchemaError, from_file, intact, metadata_of, to_bytes
-from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.atomic_files import move_file, remove_file, replace_text, write_once
+from gauntlet.leaderboard.results.block_file import AlteredError, SchemaError, from_file, metadata_of, to_bytes
+from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
 
 T = TypeVar("T")
@@ -52,10 +52,19 @@ class Store:
         return write_once(self.path(key), lambda file: file.write(block))
 
     def read(self, key: str, *, adversarial: bool = False) -> Record:
-        """The block of that key; its examples only on demand. Raises StoreError where it is damaged or absent."""
-        record = self._read(key, lambda file: from_file(file, adversarial=adversarial))
-        # The file's name decides under which key its content counts.
-        return dataclasses.replace(record, key=key)
+        """The block of that key; its examples only on demand.
+
+        What is read is whole: digests match, of the examples where they are read, and no column contradicts another. Raises
+        DamagedBlockError where it is not, StoreError where the block is absent or of another schema.
+        """
+
+        def whole(file: BinaryIO) -> Record:
+            record = from_file(file, adversarial=adversarial)
+            if record.key != key:
+                raise AlteredError(f"it is the block of another key, {record.key!r}")
+            return record
+
+        return self._read(key, whole)
 
     def note_timing(self, key: str, timing: Timing) -> None:
         """Keep what a later run of a stored block cost. Raises StoreError."""
@@ -82,17 +91,15 @@ class Store:
         """The cell that a block belongs to. Raises StoreError where it is damaged or absent."""
         return self._read(key, lambda file: CellInfo.read(metadata_of(file)["cell"]))
 
-    def intact(self, key: str) -> bool:
-        """Whether the content of the block is what was written, by its digests. Raises StoreError where it cannot be read."""
-
-        def whole(file: BinaryIO) -> bool:
-            metadata = metadata_of(file)
-            return intact(from_file(file, adversarial=True), metadata) and metadata["key"] == key
-
-        return self._read(key, whole)
+    def set_aside(self, key: str) -> Path:
+        """Move a damaged block to `damaged/`, so that it is computed again, and return its new place. Raises StoreError."""
+        return move_file(self.path(key), self.root / "damaged" / f"{key}.parquet")
 
     def _read(self, key: str, read: Callable[[BinaryIO], T]) -> T:
-        """Apply `read` to the file of a block. Raises StoreError where it is damaged, absent or of another schema."""
+        """Apply `read` to the file of a block.
+
+        Raises DamagedBlockError; StoreError where it is absent or of another schema.
+        """
         path = self.path(key)
         try:
             # The file is opened here: a missing file is then told apart from a damaged one.
@@ -102,10 +109,10 @@ class Store:
             raise StoreError(f"{path} is missing: run the same command again to compute it") from None
         except SchemaError as error:
             raise StoreError(f"{path} cannot be read: {error}") from error
+        except AlteredError as error:
+            raise DamagedBlockError(f"{path} was altered: {error}") from error
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise StoreError(
-                f"{path} is damaged ({error}): delete it and run the same command again to compute it afresh"
-            ) from error
+            raise DamagedBlockError(f"{path} is damaged ({error})") from error
 
     def size(self, key: str) -> int:
         """Bytes on disk."""

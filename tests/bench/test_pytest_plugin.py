@@ -207,14 +207,26 @@ def test_a_wrong_option_is_a_usage_error_with_workers_too(user):
     assert not re.search("internal ?error", text, re.IGNORECASE)
 
 
-def test_an_unreadable_store_is_told_and_other_tests_go_on(user):
+def test_a_damaged_block_is_told_and_computed_again_and_other_tests_go_on(user):
     user.runpytest(*QUICK)
     (file, *_) = (user.path / "gauntlet-results" / "store").rglob("*.parquet")
     file.write_bytes(file.read_bytes()[:100])
     user.makepyfile(test_other="def test_other():\n    pass\n")
     result = user.runpytest(*QUICK)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["WARNING: *parquet is damaged*moved to *damaged*and computed again*"])
+    assert file.stat().st_size > 100
+
+
+def test_an_unreadable_store_is_told_and_other_tests_go_on(user):
+    user.runpytest(*QUICK)
+    (user.path / "gauntlet-results" / "damaged").write_text("a file in the way of the folder")
+    (block, *_) = (user.path / "gauntlet-results" / "store").rglob("*.parquet")
+    block.write_bytes(block.read_bytes()[:100])
+    user.makepyfile(test_other="def test_other():\n    pass\n")
+    result = user.runpytest(*QUICK)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["*StoreError: *parquet is damaged*delete it and run the same command again*"])
+    result.stdout.fnmatch_lines(["*WriteError: cannot write *damaged*"])
     result.stdout.fnmatch_lines(["ERROR: the leaderboard could not be written: *parquet is damaged*"])
 
 

@@ -8,14 +8,19 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
+from gauntlet.leaderboard.results.block_file import from_file
 
 TARGET = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1")
 RUN = ("run", *TARGET, "--attacks=quick", "--out=out")
@@ -346,11 +351,37 @@ def test_a_picture_that_cannot_be_written_fails(project, call):
 def test_a_damaged_block_is_told_with_its_file(project, call):
     call(*RUN)
     (file, *_) = Path("out/store").rglob("*.parquet")
+    whole = from_file(BytesIO(file.read_bytes()))
     file.write_bytes(b"nothing")
-    assert_told(call(*RUN), 1, file.name, "delete it and run the same command again")
-    assert_told(call("show", "out"), 1, file.name)
-    file.unlink()
+    for command in ("show", "leaderboard"):
+        assert_told(call(command, "out"), 1, file.name, "delete it and run the same command again")
+    done = call(*RUN)
+    assert done.returncode == 0
+    assert f"{file.name} is damaged" in done.stderr
+    assert f"moved to out/damaged/{file.name}, and computed again" in done.stderr
+    assert Path("out/damaged", file.name).read_bytes() == b"nothing"
+    np.testing.assert_array_equal(from_file(BytesIO(file.read_bytes())).samples.robust, whole.samples.robust)
+
+
+def test_forged_verdicts_are_refused_by_every_command_and_computed_again(project, call):
     assert call(*RUN).returncode == 0
+    honest = read_leaderboard(Path("out/leaderboard.csv"))
+    files = sorted(Path("out/store").rglob("*.parquet"))
+    for file in files:
+        table = pq.read_table(file)
+        at = table.schema.get_field_index("robust")
+        pq.write_table(table.set_column(at, "robust", pa.array([True] * len(table))), file)
+    for command in ("show", "leaderboard", "verify"):
+        done = call(command, "out")
+        assert done.returncode == 1
+        assert "was altered" in done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+    done = call(*RUN)
+    assert done.returncode == 0
+    assert done.stderr.count("was altered") == len(files)
+    again = read_leaderboard(Path("out/leaderboard.csv"))
+    for column in ("robust_accuracy", "clean_accuracy", "rank"):
+        assert again[column].tolist() == honest[column].tolist()
 
 
 @pytest.mark.parametrize("command", ["show", "leaderboard", "verify"])

@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 
+from builders import intact
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.cells_csv import read_cells
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
@@ -181,7 +182,7 @@ def test_two_processes_on_one_store_make_no_doubles_and_the_same_leaderboard(who
     assert rows[0] == rows[1]
     assert len(rows[0]) == 1
     run = load_run(folder / "gauntlet-results")
-    assert all(run.store.intact(key) for cell in run.plan.cells for key, _ in run.keys(cell))
+    assert all(intact(run.store, key) for cell in run.plan.cells for key, _ in run.keys(cell))
     for cell, other in zip(run.results(), load_run(whole / "gauntlet-results").results(), strict=True):
         for block, same in zip(cell.blocks, other.blocks, strict=True):
             np.testing.assert_array_equal(block.samples.robust, same.samples.robust)

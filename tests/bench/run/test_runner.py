@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gauntlet
+from builders import intact
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.config.schema import load_config
@@ -258,7 +259,7 @@ def test_without_adversarials_the_figures_are_the_same_and_the_examples_are_not_
     np.testing.assert_array_equal(kept.blocks[0].samples.distance, not_kept.blocks[0].samples.distance)
     result = engine.run.result(engine.run.plan.cells[0], adversarial=True)
     assert set(result.blocks[0].samples.adversarial) == {None}
-    assert engine.run.store.intact(result.blocks[0].key)
+    assert intact(engine.run.store, result.blocks[0].key)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
