@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gauntlet
-from builders import intact
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.bench.config.schema import load_config
@@ -257,9 +256,9 @@ def test_without_adversarials_the_figures_are_the_same_and_the_examples_are_not_
     engine, (not_kept,) = run(out="small", no_adversarials=True)
     np.testing.assert_array_equal(kept.blocks[0].samples.robust, not_kept.blocks[0].samples.robust)
     np.testing.assert_array_equal(kept.blocks[0].samples.distance, not_kept.blocks[0].samples.distance)
+    # Reading checks the digests.
     result = engine.run.result(engine.run.plan.cells[0], adversarial=True)
     assert set(result.blocks[0].samples.adversarial) == {None}
-    assert intact(engine.run.store, result.blocks[0].key)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
