@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from gauntlet.attacks.ops.threat import Norm
-from gauntlet.bench.strength.conditions import CONDITIONS, Condition
+from gauntlet.attacks.ops.threat import NORMS, Norm
+from gauntlet.bench.strength.conditions import CONDITIONS, Condition, Half
 from gauntlet.bench.strength.measurements import Measurement
 
 
@@ -50,7 +50,7 @@ class Total:
 
     attack: str
     norm: Norm
-    held_out: bool
+    half: Half
     lines: tuple[Line, ...]
 
     @property
@@ -103,14 +103,14 @@ def missing(reference: Sequence[Measurement]) -> list[Condition]:
 
 
 def totals(lines: Iterable[Line]) -> list[Total]:
-    """Sums for each attack, norm and half of the networks; of conditions with as many seeds as most of them have."""
-    groups: dict[tuple[str, Norm, bool], list[Line]] = {}
+    """Sums for each attack, norm and half of the networks, over conditions that are measured with all seeds."""
+    groups: dict[tuple[str, int, Half], list[Line]] = {}
     for line in lines:
-        groups.setdefault((line.attack, line.condition.threat.norm, line.condition.held_out), []).append(line)
+        groups.setdefault((line.attack, NORMS.index(line.condition.threat.norm), line.condition.half), []).append(line)
     made = []
-    for (attack, norm, held_out), group in groups.items():
+    for (attack, norm, half), group in sorted(groups.items()):
         seeds = max(len(line.runs) for line in group)
-        made.append(Total(attack, norm, held_out, tuple(line for line in group if len(line.runs) == seeds)))
+        made.append(Total(attack, NORMS[norm], half, tuple(line for line in group if len(line.runs) == seeds)))
     return made
 
 

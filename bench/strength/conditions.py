@@ -5,47 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 SAMPLES = 200
 """The first test images of each network's data."""
-_DIGITS = ("0.1", "0.15", "0.2")
+Half = Literal["held out", "for choosing"]
+_DIGITS = ("0.2", "0.15", "0.1")
 _RADII: Mapping[Norm, Mapping[str, tuple[str, ...]]] = {
     "Linf": {
-        "Convnet_maxpool": ("0.01", "0.03"),
-        "cifar10_large": ("1/255", "3/255"),
-        "cifar10_small": ("1/255", "3/255"),
-        "cnn.awp_digits": _DIGITS,
-        "cnn.fast_digits": _DIGITS,
-        "cnn.gauss_digits": _DIGITS,
-        "cnn.ibp_digits": _DIGITS,
-        "cnn.mart_digits": _DIGITS,
-        "cnn.pgd_digits": _DIGITS,
-        "cnn.pgd_l2_digits": _DIGITS,
         "cnn.standard_digits": _DIGITS,
+        "cnn.gauss_digits": _DIGITS,
+        "cnn.pgd_l2_digits": _DIGITS,
+        "cnn.fast_digits": _DIGITS,
+        "cnn.pgd_digits": _DIGITS,
+        "cnn.mart_digits": _DIGITS,
         "cnn.trades_digits": _DIGITS,
-        "mnist_relu_9_200": ("0.012", "0.03"),
-        "resnet20_cifar10": ("1/510", "1/255", "2/255", "8/255"),
-        "wong_kolter_mnist": ("0.1", "0.15", "0.2"),
+        "cnn.awp_digits": _DIGITS,
+        "cnn.ibp_digits": _DIGITS,
+        "wong_kolter_mnist": ("0.2", "0.15", "0.1"),
+        "mnist_relu_9_200": ("0.03", "0.012"),
+        "Convnet_maxpool": ("0.03", "0.01"),
+        "cifar10_small": ("3/255", "1/255"),
+        "cifar10_large": ("3/255", "1/255"),
+        "resnet20_cifar10": ("8/255", "2/255", "1/255", "1/510"),
     },
     "L2": {
-        "Convnet_maxpool": ("0.2", "0.4"),
-        "cifar10_small": ("0.1", "0.25"),
-        "cnn.fast_digits": ("0.5", "0.8"),
-        "cnn.ibp_digits": ("0.5", "0.8"),
-        "cnn.pgd_l2_digits": ("0.5", "0.8"),
-        "cnn.standard_digits": ("0.5", "0.8"),
-        "cnn.trades_digits": ("0.5", "0.8"),
-        "wong_kolter_mnist": ("1", "1.5"),
+        "cnn.standard_digits": ("0.8", "0.5"),
+        "cnn.pgd_l2_digits": ("0.8", "0.5"),
+        "cnn.fast_digits": ("0.8", "0.5"),
+        "cnn.trades_digits": ("0.8", "0.5"),
+        "cnn.ibp_digits": ("0.8", "0.5"),
+        "wong_kolter_mnist": ("1.5", "1"),
+        "Convnet_maxpool": ("0.4", "0.2"),
+        "cifar10_small": ("0.25", "0.1"),
     },
     "L1": {
-        "cnn.pgd_digits": ("1.2", "2"),
-        "cnn.pgd_l2_digits": ("1.2", "2"),
-        "cnn.standard_digits": ("0.8", "1.2"),
-        "wong_kolter_mnist": ("5", "10"),
+        "cnn.standard_digits": ("1.2", "0.8"),
+        "cnn.pgd_l2_digits": ("2", "1.2"),
+        "cnn.pgd_digits": ("2", "1.2"),
+        "wong_kolter_mnist": ("10", "5"),
     },
 }
+"""The radii of each network by norm, what is quick to attack first: small networks, and large radii, where few samples stand."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +62,19 @@ class Condition:
         return f"{self.network} {self.threat}"
 
     @property
-    def held_out(self) -> bool:
-        """Whether stages are never chosen by this network in this norm: of its networks sorted by name, every second."""
-        return sorted(_RADII[self.threat.norm]).index(self.network) % 2 == 1
+    def half(self) -> Half:
+        """Of the networks of a norm, sorted by name, every second is held out: stages are not chosen by it."""
+        return "held out" if sorted(_RADII[self.threat.norm]).index(self.network) % 2 == 1 else "for choosing"
 
 
+_QUICKEST = tuple(_RADII["Linf"])
 CONDITIONS = tuple(
     Condition(network, ThreatModel.parse(f"{norm}:{eps}"))
+    for network in _QUICKEST
     for norm, networks in _RADII.items()
-    for network, radii in networks.items()
-    for eps in radii
+    for eps in networks.get(network, ())
 )
+"""In the order in which they are measured."""
 
 
 def choose_conditions(patterns: tuple[str, ...]) -> tuple[Condition, ...]:

@@ -13,7 +13,6 @@ NOTE = (
     "Union: samples that nothing measured here breaks. Passes: forward and backward passes for a sample, misclassified ones "
     "included; share: of AutoAttack's. Stages are chosen without the networks that are held out."
 )
-_HALVES = {True: "held out", False: "for choosing"}
 
 
 def report(measurements: Sequence[Measurement], reference: Sequence[Measurement]) -> str:
@@ -36,7 +35,7 @@ def _totals(sums: Sequence[Total]) -> list[str]:
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     )
     body = [
-        f"| `{one.attack}` | {one.norm} | {_HALVES[one.held_out]} | {len(one.lines)} | {one.reference} "
+        f"| `{one.attack}` | {one.norm} | {one.half} | {len(one.lines)} | {one.reference} "
         f"| {_numbers(one.standing)} | {one.excess:+d} | {one.above_union} | {one.share:.3f} | {one.largest_share:.3f} |"
         for one in sums
     ]
@@ -47,11 +46,11 @@ def _table(attack: str, lines: Sequence[Line]) -> list[str]:
     head = (
         f"### `{attack}`",
         "",
-        "| network | held out | threat model | correct | AutoAttack | passes | standing | missed | union | passes | share |",
+        "| network | half | threat model | correct | AutoAttack | passes | standing | missed | union | passes | share |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     )
     body = [
-        f"| `{line.condition.network}` | {'yes' if line.condition.held_out else ''} | {line.condition.threat} "
+        f"| `{line.condition.network}` | {line.condition.half} | {line.condition.threat} "
         f"| {line.reference.correct} | {line.reference.standing} | {line.reference.passes:.0f} | {_numbers(line.standing)} "
         f"| {_numbers(line.missed)} | {line.union} | {line.share * line.reference.passes:.0f} | {line.share:.3f} |"
         for line in lines

@@ -92,16 +92,16 @@ def test_measurements_of_other_networks_or_samples_are_not_compared(other):
     assert compare([replace(measurement(), **other)], [reference()]) == []
 
 
-def test_sums_are_over_the_networks_of_a_norm_and_of_a_half():
+def test_sums_are_over_the_networks_of_a_norm_and_half():
     held_out = [measurement("cnn.awp_digits", "Linf:0.1", passes=80), measurement("cnn.awp_digits", "Linf:0.2")]
     ours = [*held_out, measurement("cnn.mart_digits", "Linf:0.1", standing="1000"), measurement()]
     known = [reference(one.network, one.threat) for one in ours]
-    first, second = totals(compare(ours, known))
-    assert (first.held_out, first.reference, first.standing) == (True, 6, (5,))
+    second, first = totals(compare(ours, known))
+    assert (first.half, first.reference, first.standing) == ("held out", 6, (5,))
     # A network's conditions count together, whatever their number: ((0.2 + 0.1) / 2 + 0.1) / 2.
     assert first.share == pytest.approx(0.125)
     assert first.largest_share == pytest.approx(0.2)
-    assert (second.held_out, second.reference, second.standing) == (False, 2, (2,))
+    assert (second.half, second.reference, second.standing) == ("for choosing", 2, (2,))
 
 
 def test_a_report_names_conditions_that_the_reference_lacks():
@@ -113,7 +113,7 @@ def test_a_report_names_conditions_that_the_reference_lacks():
 
 def test_each_network_of_a_norm_is_in_one_half_and_every_second_is_held_out():
     for norm in ("Linf", "L2", "L1"):
-        halves = {one.network: one.held_out for one in CONDITIONS if one.threat.norm == norm}
+        halves = {one.network: one.half == "held out" for one in CONDITIONS if one.threat.norm == norm}
         assert [halves[name] for name in sorted(halves)] == [number % 2 == 1 for number in range(len(halves))]
 
 
@@ -188,7 +188,7 @@ def test_the_command_writes_measurements_and_prints_the_comparison(tmp_path):
     (made,) = read_measurements(measured)
     write_measurements(known, [replace(made, attack=AUTOATTACK)])
     done = CliRunner().invoke(cli, [*call, "--attacks", "fgsm", "--seed", "0", "--reference", str(known)])
-    assert f"| `cnn.standard_digits` |  | Linf:0.2 | {made.correct} | {made.standing} |" in done.output
+    assert f"| `cnn.standard_digits` | for choosing | Linf:0.2 | {made.correct} | {made.standing} |" in done.output
     done = CliRunner().invoke(cli, [*call, "--autoattack", "--seed", "3"])
     assert done.exit_code == 2
     assert "leave out --attacks and --seed" in done.output
