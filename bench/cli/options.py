@@ -152,6 +152,16 @@ def plugin_option() -> Decorator:
     return run_option("plugin", parameter="plugins")
 
 
+def trust_option() -> Decorator:
+    """`--trust`, as the parameter `trust`."""
+    return option(
+        "--trust",
+        group="configuration",
+        is_flag=True,
+        help="Run the code that RUN names (plugins, Python files of models and data); without it, it is listed and not run.",
+    )
+
+
 RUN: Final = {"RUN": "Results folder (its latest run), or one of its runs/… folders."}
 """Help of the argument RUN."""
 

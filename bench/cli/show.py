@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_argument
+from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_argument, trust_option
 
 
 @command(arguments=RUN, failed="A stored result cannot be read, or a picture cannot be written.")
@@ -29,6 +29,7 @@ from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_
     help="Write pictures of every row, or of --sample, to RUN/pictures (needs matplotlib).",
 )
 @plugin_option()
+@trust_option()
 def show(
     folder: Path,
     model: str,
@@ -37,6 +38,7 @@ def show(
     attack: str | None,
     pictures: bool,
     plugins: tuple[str, ...],
+    trust: bool,
 ) -> None:
     """Show a run, the settings of its attacks, a sample, or pictures.
 
@@ -48,9 +50,9 @@ def show(
 
     chosen = Patterns(model, defense, attack or "*")
     if sample is not None:
-        lines = describe_sample(folder, sample, chosen, pictures=pictures, plugins=plugins)
+        lines = describe_sample(folder, sample, chosen, pictures=pictures, plugins=plugins, trust=trust)
     elif pictures:
-        lines = draw_pictures(folder, chosen, plugins)
+        lines = draw_pictures(folder, chosen, plugins, trust=trust)
     elif attack is not None:
         lines = describe_attacks(folder, chosen)
     elif chosen != Patterns():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.run.named_code import refuse_code
 from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, WrittenPicture, sample_path
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell, settings_lines
@@ -75,9 +76,16 @@ def describe_attacks(folder: Path, patterns: Patterns) -> Iterator[str]:
         yield from (f"  {visible(line)}" for line in (*settings_lines(spec), *chosen))
 
 
-def draw_pictures(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = ()) -> Iterator[str]:
-    """Draw the pictures of every row that the patterns match. Yields the path of each picture, or why it is missing."""
-    gallery = Gallery(load_run(folder, plugins))
+def draw_pictures(
+    folder: Path, patterns: Patterns, plugins: tuple[str, ...] = (), *, trust: bool = False
+) -> Iterator[str]:
+    """Draw the pictures of every row that the patterns match. Yields the path of each picture, or why it is missing.
+
+    Raises UntrustedCodeError where the data or plugins of the run are code, unless `trust`.
+    """
+    run = load_run(folder, plugins)
+    refuse_code(run, trust=trust, by_hand=bool(plugins), models=False)
+    gallery = Gallery(run)
     for row in gallery.rows(patterns):
         yield visible(row.title)
         for picture in gallery.draw(row):
@@ -85,13 +93,21 @@ def draw_pictures(folder: Path, patterns: Patterns, plugins: tuple[str, ...] = (
 
 
 def describe_sample(
-    folder: Path, sample: str, patterns: Patterns, *, pictures: bool, plugins: tuple[str, ...] = ()
+    folder: Path,
+    sample: str,
+    patterns: Patterns,
+    *,
+    pictures: bool,
+    plugins: tuple[str, ...] = (),
+    trust: bool = False,
 ) -> Iterator[str]:
     """A line for each cell that has the sample and matches the patterns. `pictures`: draw the sample, too.
 
-    Raises NoPictureError if no matching cell has the sample.
+    Raises NoPictureError if no matching cell has the sample, and with `pictures` UntrustedCodeError as `draw_pictures` does.
     """
-    gallery = Gallery(load_run(folder, plugins))
+    run = load_run(folder, plugins)
+    refuse_code(run, trust=trust or not pictures, by_hand=bool(plugins), models=False)
+    gallery = Gallery(run)
     has_sample = False
     for row in gallery.rows(patterns):
         lines = [line for cell in row.cells for line in _sample_lines(cell, gallery.result(cell), sample)]

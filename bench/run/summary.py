@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gauntlet.bench.environment.stopwatch import process_age
 from gauntlet.bench.run.engine import write_leaderboard
+from gauntlet.bench.run.named_code import named_code
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.report.notes import Surface, wrapped
 from gauntlet.leaderboard.report.profile_report import PROFILE, profile_lines, write_profile
@@ -51,7 +52,8 @@ def summary(folder: Path, surface: Surface = "command line", *, profile: bool = 
     lines += [f"written: {path}" for path in written if path is not None]
     if profile:
         lines += [*profile_lines(results, process_age()), f"written: {run.root / PROFILE}"]
-    return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}"))
+    trust = " --trust" if named_code(run) else ""
+    return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}{trust}"))
 
 
 def _figures(run: Run, results: Sequence[CellResult], surface: Surface) -> Iterator[str]:

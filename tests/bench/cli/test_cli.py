@@ -63,7 +63,7 @@ def test_run_shows_progress_leaderboard_and_files(finished):
     for name in ("leaderboard.csv", "cells.csv", "leaderboard.md"):
         assert f"written: {Path('out') / name}" in lines
         assert (folder / "out" / name).stat().st_size > 0
-    assert "verify every stored example: gauntlet verify out" in lines
+    assert "verify every stored example: gauntlet verify out --trust" in lines
     assert "\x1b" not in done.stdout + done.stderr
 
 
@@ -371,8 +371,8 @@ def test_forged_verdicts_are_refused_by_every_command_and_computed_again(project
         table = pq.read_table(file)
         at = table.schema.get_field_index("robust")
         pq.write_table(table.set_column(at, "robust", pa.array([True] * len(table))), file)
-    for command in ("show", "leaderboard", "verify"):
-        done = call(command, "out")
+    for command in (["show"], ["leaderboard"], ["verify", "--trust"]):
+        done = call(*command, "out")
         assert done.returncode == 1
         assert "was altered" in done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
@@ -402,7 +402,7 @@ def test_a_hostile_file_name_does_nothing_to_terminal_or_tables(project, call, n
     Path("gauntlet.toml").write_text(f"model = [{json.dumps(f'./{name}.py:build')}]\n", encoding="utf-8")
     done = call("run", *TARGET[1:], "--attacks=fgsm", "--out=out")
     assert done.returncode == 0, done.stderr
-    for text in (done.stdout, done.stderr, call("show", "out").stdout, call("verify", "out").stdout):
+    for text in (done.stdout, done.stderr, call("show", "out").stdout, call("verify", "out", "--trust").stdout):
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
     written = Path("out/leaderboard.csv").read_text(encoding="utf-8")
     assert not {"\x1b", "\x07", "\u202e"} & set(written)

@@ -131,7 +131,7 @@ def test_the_batch_size_and_more_samples_change_no_sample(project, call, tiny):
 
 def test_a_verification_makes_the_images_again_and_compares(project, call):
     assert call(*RUN, f"--attacks=pgd(steps=3),{FEW}").returncode == 0
-    assert call("verify", "out").returncode == 0
+    assert call("verify", "out", "--trust").returncode == 0
     run = load_run(project / "out")
     cell = next(cell for cell in run.plan.cells if cell.info.attack == "corruption.contrast")
     ((key, _),) = run.keys(cell)
@@ -144,7 +144,7 @@ def test_a_verification_makes_the_images_again_and_compares(project, call):
     robust[row], share[row], scored[row] = True, 0, 0
     forged = replace(samples, severities=tuple(stages), robust=robust, wrong_share=share, wrong_share_scored=scored)
     rewrite(run.store, key, forged)
-    failed = call("verify", "out")
+    failed = call("verify", "out", "--trust")
     assert failed.returncode == 1
     assert f"{name}: misclassified at severities" in failed.stdout
     assert "stored: none" in failed.stdout
@@ -181,7 +181,7 @@ def test_a_randomised_model_is_judged_by_most_of_its_draws_and_a_rejection_is_no
         assert set(block.samples.wrong_share) <= {0, 0.2, 0.4, 0.6, 0.8, 1}
         refused = block.samples.prediction == -1
         assert (block.samples.wrong_share[refused] > 0).all()
-    assert call("verify", "out").returncode == 0
+    assert call("verify", "out", "--trust").returncode == 0
 
 
 def test_corruptions_alone_make_a_row_without_rank(project, call):

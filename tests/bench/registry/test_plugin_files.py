@@ -215,16 +215,16 @@ def test_verifying_a_run_loads_its_plugins_again(project, call, tiny):
     record = json.loads(next(Path("gauntlet-results/runs").glob("*/run.json")).read_text())
     assert record["plugins"] == ["mine.py"]
     # In a process of its own nothing is registered.
-    done = tiny.run_command(project, "verify", "gauntlet-results")
+    done = tiny.run_command(project, "verify", "gauntlet-results", "--trust")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 cells" in done.stdout
     Path("elsewhere").mkdir()
     shutil.move("mine.py", "elsewhere/mine.py")
-    line = refused(call, "verify", "gauntlet-results")
+    line = refused(call, "verify", "gauntlet-results", "--trust")
     assert "plugin 'mine.py' of the run does not exist" in line
     assert "--plugin" in line.partition("searched in")[2]
     del ATTACKS._entries["mine"]
-    done = call("verify", "gauntlet-results", "--plugin", "elsewhere/mine.py")
+    done = call("verify", "gauntlet-results", "--trust", "--plugin", "elsewhere/mine.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 1 cells" in done.stdout
 
@@ -233,7 +233,7 @@ def test_a_changed_plugin_does_not_verify_what_another_made(project, call):
     write("mine.py", ATTACK.format(body=SIGN))
     assert not stored(call, "--attacks", "mine")
     write("mine.py", ATTACK.format(body=FAR))
-    done = call("verify", "gauntlet-results")
+    done = call("verify", "gauntlet-results", "--trust")
     assert done.returncode == 1
     assert "have changed since the run" in done.stdout
 

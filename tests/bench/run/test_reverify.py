@@ -106,7 +106,7 @@ def _name(names, table):
 
 
 def test_an_honest_run_passes_in_a_process_of_its_own(honest, tiny):
-    done = tiny.run_command(honest, "verify", "out")
+    done = tiny.run_command(honest, "verify", "out", "--trust")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 4
@@ -116,7 +116,7 @@ def test_an_honest_run_passes_in_a_process_of_its_own(honest, tiny):
 
 
 def test_what_verify_counts_is_what_the_leaderboard_says(finished, call):
-    told = [line for line in call("verify", "out").stdout.splitlines() if line.startswith("ok")]
+    told = [line for line in call("verify", "out", "--trust").stdout.splitlines() if line.startswith("ok")]
     shown = call("show", "out").stdout
     for line in told:
         title, percent = line.removeprefix("ok").strip().split(": robust ")
@@ -139,7 +139,7 @@ def test_what_verify_counts_is_what_the_leaderboard_says(finished, call):
 @pytest.mark.parametrize("cover", [False, True], ids=["its digest left", "its digest recomputed"])
 def test_one_altered_value_is_found_and_named(finished, call, column, change, where, cover):
     path = alter(finished, column, change, cover=cover)
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     (failure,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED") and "examples" not in line]
     row = where(pq.read_table(path)) if column == "adversarial" else None
@@ -163,7 +163,7 @@ def load_names(store, key):
 
 def test_an_alteration_is_found_in_a_process_of_its_own(finished, tiny):
     path = alter(finished, "robust", _now_robust, cover=False)
-    done = tiny.run_command(finished, "verify", "out")
+    done = tiny.run_command(finished, "verify", "out", "--trust")
     assert done.returncode == 1
     assert path.name in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -185,7 +185,7 @@ def test_a_changed_model_or_data_fails_every_cell(finished, call, tiny, file, ch
             images, labels = data["images"], data["labels"]
         images[0, 0, 0, 0] = 0.5
         np.savez_compressed(finished / file, images=images, labels=labels)
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert len(failed) == 4
@@ -195,7 +195,7 @@ def test_a_changed_model_or_data_fails_every_cell(finished, call, tiny, file, ch
 @pytest.mark.parametrize("file", ["model.py", "data.npz", "means.npy"])
 def test_a_model_or_data_that_are_not_there_are_failures_and_no_traceback(finished, call, file):
     (finished / file).unlink()
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     assert file in done.stdout
     assert "cannot be rebuilt" in done.stdout
@@ -205,7 +205,7 @@ def test_a_model_that_breaks_down_while_it_is_verified_is_a_failure(finished, ca
     import torch
 
     monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: 1 / 0)
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stdout or "division by zero" in done.stdout
 
@@ -213,7 +213,7 @@ def test_a_model_that_breaks_down_while_it_is_verified_is_a_failure(finished, ca
 def test_a_damaged_block_is_a_failure_with_its_file(finished, call):
     store, key = block(finished)
     store.path(key).write_bytes(store.path(key).read_bytes()[:300])
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     assert f"{key}.parquet is damaged" in done.stdout
 
@@ -226,7 +226,7 @@ def test_a_table_that_was_altered_is_a_failure(finished, call):
     assert "," not in fields[place]
     fields[place] = "0.999"
     path.write_text("\n".join([header, ",".join(fields), *rest]) + "\n", encoding="utf-8")
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     assert "cells.csv has robust accuracy 0.9990" in done.stdout
 
@@ -234,19 +234,19 @@ def test_a_table_that_was_altered_is_a_failure(finished, call):
 def test_blocks_that_are_missing_are_told_and_are_no_pass_where_nothing_is_left(finished, call):
     store, key = block(finished)
     store.path(key).unlink()
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 0
     assert "absent model.build × none × fgsm: not run yet" in done.stdout
     assert "3 of 4 cells" in done.stdout
     shutil.rmtree(finished / "out" / "store")
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 1
     assert "0 of 4 cells" in done.stdout
 
 
 def test_examples_that_were_not_kept_are_told(project, call):
     assert call("run", *ARGUMENTS, "--attacks=fgsm", "--no-adversarials").returncode == 0
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 0
     assert "examples were not kept (--no-adversarials)" in done.stdout
     assert " 0 adversarial examples measured again" in done.stdout
@@ -255,7 +255,7 @@ def test_examples_that_were_not_kept_are_told(project, call):
 @pytest.mark.parametrize("checks", ["none", "all"])
 def test_runs_with_other_checks_are_verified(project, call, checks):
     assert call("run", *ARGUMENTS, "--attacks=fgsm", f"--checks={checks}").returncode == 0
-    done = call("verify", "out")
+    done = call("verify", "out", "--trust")
     assert done.returncode == 0, done.stdout
     assert " 0 failures" in done.stdout
 
@@ -278,7 +278,7 @@ def test_measurements_of_another_machine_decide_in_verify_and_in_a_dry_run(tiny,
             path.write_text(json.dumps({**measured, "masked": not measured["masked"]}))
     shutil.rmtree(tmp_path / "out" / "store")
     assert tiny.run_here("run", *run) == 0
-    assert tiny.run_here("verify", "out") == 0
+    assert tiny.run_here("verify", "out", "--trust") == 0
     capsys.readouterr()
     assert tiny.run_here("run", *run, "--dry-run") == 0
     assert "0 of 10 stored" not in capsys.readouterr().out

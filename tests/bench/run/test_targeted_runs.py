@@ -56,7 +56,7 @@ def test_a_run_towards_a_class_is_stored_shown_and_verified_again(project, call,
     assert f"## Linf:0.25\\:target={target}\n" in (project / "out/leaderboard.md").read_text()
     assert "Targeted: robust means" in (project / "out/leaderboard.md").read_text()
     assert set(read_cells(project / "out/cells.csv")["threat"]) == {threat, f"L2:1.0:target={target}"}
-    checked = call("verify", "out")
+    checked = call("verify", "out", "--trust")
     assert checked.returncode == 0, checked.stdout
     assert "0 failures" in checked.stdout
     again = call(*RUN, f"--attacks={ATTACKS_RUN}", f"--threat={threat}", f"--threat=L2:1.0:target={target}")
@@ -103,7 +103,7 @@ def test_an_example_that_is_not_of_its_target_fails_verification(project, call):
     path.unlink()
     pq.write_table(table, path)
     reseal(run.store, key)
-    failed = call("verify", "out")
+    failed = call("verify", "out", "--trust")
     assert failed.returncode == 1
     assert "the stored example is not classified as its target (Linf:0.25:target=3)" in failed.stdout
 
