@@ -130,5 +130,5 @@ def _text(value: Any) -> str:
 
 def read_model(fields: Mapping[str, Any]) -> ModelRef:
     """The model of `model_fields`, also after JSON. Raises KeyError or TypeError for anything else."""
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     return ModelRef(**plain)
