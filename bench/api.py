@@ -56,6 +56,8 @@ def evaluate(
     checks: str = "default",
     batch_size: int | None = None,
     store: str | Path | None = None,
+    randomised: bool = False,
+    not_differentiable: bool = False,
 ) -> Evaluation:
     """Attack a classifier on images it is given, and count what survives every attack.
 
@@ -69,9 +71,10 @@ def evaluate(
     `precision`: the form of the model that native attacks see, `auto` (a faster one where it pays), `float32` (the
     model as it is), `bfloat16` or, on CUDA, `tf32` and `float16`; what they find is always verified on the model itself
     (docs/attacks.md). `compile`: have `torch.compile` compile that form where this is measured to be faster.
-    `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run attacks of their own,
-    or `none`. `store`: a results folder; what it holds of this model, data and settings is not run again. Without one, no
-    file is written.
+    `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run attacks of their own, or
+    `none`. `randomised`, `not_differentiable`: declare that the model answers the same image differently, or that autograd
+    gives no useful gradient; undeclared, this is measured. `store`: a results folder; what it holds of this model, data and
+    settings is not run again. Without one, no file is written.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
     (what was computed before is then in the store). A certificate that fails beside attacks is a flag.
@@ -98,7 +101,12 @@ def evaluate(
             with torch.no_grad():
                 parsed.targets(data.labels, classifier(data.images[:1].to(target)).shape[1], data.ids)
     name, extra, transform_digest = _defense(defense, data, target)
-    model_ref, data_ref = ModelRef(f"{_MEMORY}.{type(model).__name__}"), DataRef(data.spec or data.name)
+    model_ref = ModelRef(
+        f"{_MEMORY}.{type(model).__name__}",
+        randomised=randomised or None,
+        not_differentiable=not_differentiable or None,
+    )
+    data_ref = DataRef(data.spec or data.name)
     text = str(parsed)
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     group = Group((model_ref,), (name,), _split(chosen), (text,), data_ref)

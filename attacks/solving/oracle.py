@@ -37,8 +37,8 @@ _REFUSED = re.compile(
 """How torch says that an operation takes no tensor that needs a gradient; any other error is the model's own."""
 NO_GRADIENT = (
     "no gradient reaches the input: the model (or a defense inside it) detaches it or is not differentiable. Register that part "
-    "as a defense that is not differentiable, so that it is attacked by BPDA, or use adaptive, or a black-box attack such as "
-    "square"
+    "as a defense that is not differentiable, so that it is attacked by BPDA, or declare the model so (--not-differentiable), or "
+    "use adaptive, or a black-box attack such as square"
 )
 """The message of `AttackError` where autograd has nothing to give."""
 

@@ -27,6 +27,10 @@ class ModelRef:
     weights: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    randomised: bool | None = None
+    """Whether it is declared that passes over the same image may differ; True or None."""
+    not_differentiable: bool | None = None
+    """Whether it is declared that autograd gives no useful gradient; True or None."""
 
     def __repr__(self) -> str:
         # Part of the names of cells in results folders: settings that were added later show only where they are given.
@@ -48,10 +52,19 @@ def _file(value: Any, name: str) -> str | None:
     return str(value) if value else None
 
 
+def _declared(value: Any, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r} must be true or false")
+    # What is not declared is measured, so that False says no more than nothing.
+    return value or None
+
+
 MODEL_SETTINGS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "weights": _file,
     "mean": channel_values,
     "std": channel_values,
+    "randomised": _declared,
+    "not_differentiable": _declared,
 }
 """The settings of a model, each with the function that reads its value; it is called with the name too, and raises ConfigError.
 
@@ -99,6 +112,9 @@ def _named(text: str) -> Named:
     try:
         return Named(text[:place].strip(), parse_named(f"model{text[place:]}").settings)
     except ValueError:
+        if text.startswith(_OWN_AT):
+            # The source itself says what it takes.
+            return Named(text)
         raise ConfigError(
             f"settings in model {text!r} are not understood: write key=value pairs separated by commas, like "
             f"{text[:place]}(mean=(0.49, 0.48, 0.45), weights='best.pth')"

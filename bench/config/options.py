@@ -63,6 +63,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="S,…",
     ),
     Option(
+        "randomised",
+        "Declare that the model answers the same image differently. Without it, this is measured once.",
+        "model",
+        flag=True,
+    ),
+    Option(
+        "not-differentiable",
+        "Declare that autograd gives no useful gradient through the model: attacks use BPDA, and adaptive ones search too.",
+        "model",
+        flag=True,
+    ),
+    Option(
         "defense",
         "Defense at inference, with its settings in brackets: jpeg(quality=50).",
         "model",

@@ -71,9 +71,20 @@ class NativeExecutable(Executable):
         """The stages in order."""
         return low_precision_first(self.cascade.stages, self.low) if self.low else self.cascade.stages
 
+    def resolve(self, facts: Facts) -> NativeExecutable:
+        """Of a model that is declared not to be differentiable, gradients are those of BPDA within its forward pass."""
+        if not facts.pipeline.opaque:
+            return self
+        stages = tuple(
+            replace(stage, backward="through", technique="bpda") if _own(stage) else stage
+            for stage in self.cascade.stages
+        )
+        return replace(self, cascade=Cascade(stages))
+
     def in_low_precision(self, pipeline: DefendedModel, form: str) -> NativeExecutable | None:
         """With the stages that `takes_low_precision` names in low precision; BPDA is not, since it answers flags."""
-        takes = pipeline.differentiable and any(takes_low_precision(stage) for stage in self.cascade.stages)
+        bridged = not pipeline.differentiable or pipeline.opaque
+        takes = not bridged and any(takes_low_precision(stage) for stage in self.cascade.stages)
         return replace(self, low=form) if takes else None
 
     @property
@@ -228,6 +239,11 @@ class AdaptiveExecutable(Executable):
 
     def _unresolved(self) -> TypeError:
         return TypeError(f"{self.text} depends on the pipeline: call resolve first")
+
+
+def _own(stage: Stage) -> bool:
+    """Whether a stage takes the model's own gradients."""
+    return stage.backward == "true" and not stage.view and stage.technique == "white-box"
 
 
 def technique(name: str, pipeline: DefendedModel) -> str:

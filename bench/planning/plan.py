@@ -254,6 +254,6 @@ def _cell(
         data=names[1],
         seed=seed,
         minimum_norm=entry.card.minimum_norm,
-        randomised=guard.card.randomised,
+        randomised=guard.card.randomised or bool(model.randomised),
     )
     return Cell(info, model, defense, attack, threat, data)

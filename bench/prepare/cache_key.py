@@ -20,9 +20,11 @@ from gauntlet.leaderboard.results.record import SCHEMA_VERSION
 
 def pipeline_parts(cell: Cell, model: LoadedModel, defense: DefenseEntry, defense_digest: str) -> dict[str, Any]:
     """What identifies a model behind a defense."""
+    declared = [name for name in ("randomised", "not_differentiable") if getattr(cell.model, name)]
     return {
         "model": [model.digest, model.source_digest, _builder(cell.model.spec)],
         "normalisation": [cell.model.mean, cell.model.std],
+        **({"declared": declared} if declared else {}),
         "defense": [str(cell.defense), defense.version, library_version(defense.card.library), defense_digest],
     }
 

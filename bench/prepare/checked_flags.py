@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from gauntlet.bench.checks.carry_over import carried_over
 from gauntlet.bench.checks.catalog import flags, run_checks
 from gauntlet.bench.checks.evidence import SAMPLES, gather, is_tested, with_evidence
-from gauntlet.bench.checks.subject import Finding, Subject
+from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Finding, Subject, is_costly
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.prepare.cache_key import digest
+from gauntlet.bench.prepare.loaded import Loaded
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import EVIDENCE, Flag
 from gauntlet.leaderboard.rows.evidence import PLANTED, TESTS
@@ -70,6 +75,32 @@ class Checking:
             return {"flags": [flag.fields() for flag in measure()], "device": self.device}
 
         return tuple(Flag.read(fields) for fields in self.known(what, taken)["flags"])
+
+
+def checked_subject(
+    loaded: Loaded, cell: Cell, attack: Executable, victim: nn.Module, device: torch.device, attacked: bool
+) -> Subject:
+    """What the checks of a cell look at; `attacked`: with the attack."""
+    data, card = loaded.data, loaded.defense.card
+    # As many samples as are in memory at once: of larger sets the first ones.
+    most = max(FEW, MEMORY_LIMIT // image_bytes(data.images))
+    if card.samples is not None:
+        most = FEW_SLOW if attacked else 2
+    images, labels = (part[:most].to(device) for part in (data.images, data.labels))
+    return Subject(
+        loaded.pipeline,
+        images,
+        labels,
+        data.ids[:most],
+        cell.threat,
+        card=card,
+        seed=cell.info.seed,
+        classes=data.classes,
+        attack=attack if attacked else None,
+        victim=victim if attacked else None,
+        views=loaded.views,
+        costly=is_costly(loaded.pipeline, images[:1]),
+    )
 
 
 def _not_planted(tests: Sequence[Finding]) -> bool:

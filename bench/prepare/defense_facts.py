@@ -6,27 +6,33 @@ from dataclasses import asdict
 
 from torch import nn
 
+from gauntlet.bench.config.schema import ModelRef
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.defenses.pipeline.batch_dependence import BatchDependence, batch_norms
 from gauntlet.defenses.pipeline.card import DefenseCard
+from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import EVIDENCE, Flag
 
 
-def defense_flags(card: DefenseCard, randomised: bool, *, checked: bool = True) -> list[Flag]:
-    """Flags of a figure behind this defense; `randomised`: declared or measured. `checked`: whether evidence is gathered."""
-    flags = []
-    if not card.differentiable:
+def defense_flags(card: DefenseCard, pipeline: DefendedModel, model: ModelRef, *, checked: bool = True) -> list[Flag]:
+    """Flags of a figure behind this defense, by what is declared of it and of the model, or was measured of the pipeline.
+
+    `checked`: whether evidence is gathered.
+    """
+    flags, part = [], "model" if card.differentiable else "defense"
+    if not card.differentiable or model.not_differentiable:
         flags.append(
             Flag(
                 "non-differentiable-defense",
                 "block",
-                "autograd gives no useful gradient through the defense: an attack that takes its word finds nothing. Only "
+                f"autograd gives no useful gradient through the {part}: an attack that takes its word finds nothing. Only "
                 "attacks by BPDA, by transfer and without gradients say something of it",
                 needs=("bpda", "transfer", "black-box", *([EVIDENCE] if checked else [])),
             )
         )
-    if randomised:
-        hidden = "" if card.randomised else ", though nothing was declared"
+    if pipeline.randomised:
+        declared = card.randomised or model.randomised
+        hidden = "" if declared else " (measured: nothing was declared, and it is attacked as if it were)"
         flags.append(
             Flag(
                 "randomised-defense",

@@ -31,10 +31,10 @@ def measure_profile(
     """
     count = SAMPLES if card.samples is None else _SLOW
     few, own = images[:count], labels[:count]
-    declared = not pipeline.differentiable
-    profile = pipeline_profile(pipeline, few, own, judge=not declared)
-    seen = pipeline_profile(pipeline.attack_view(), few, own, judge=False) if declared else profile
-    masked = seen.gradients != "useful" or profile.takes_gradients or bool(profile.intercepted)
+    bridged = not pipeline.differentiable
+    profile = pipeline_profile(pipeline, few, own, judge=not (bridged or pipeline.opaque))
+    seen = pipeline_profile(pipeline.attack_view(), few, own, judge=False) if bridged else profile
+    masked = pipeline.opaque or seen.gradients != "useful" or profile.takes_gradients or bool(profile.intercepted)
     # A confident softmax has no gradient left; beneath a declared one there are logits.
     masked = masked or (profile.outputs == "probabilities" and pipeline.beneath is None)
     if pipeline.randomised or profile.randomised:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,25 +13,24 @@ from torch import Tensor, nn
 from gauntlet.attacks.solving.low_precision import rounding
 from gauntlet.attacks.views.fast_model import FastModel
 from gauntlet.attacks.views.kept_weights import weights_kept
-from gauntlet.bench.checks.subject import FEW, FEW_SLOW, Subject, is_costly
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
-from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared, RunSettings, Slots
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.prepare import fast_form
+from gauntlet.bench.prepare.answers import answers_by_batch, answers_differ
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
-from gauntlet.bench.prepare.checked_flags import Checking
+from gauntlet.bench.prepare.checked_flags import Checking, checked_subject
 from gauntlet.bench.prepare.defense_facts import batch_flags, defense_flags
 from gauntlet.bench.prepare.loaded import Loaded
 from gauntlet.bench.prepare.loader import Loader
 from gauntlet.bench.prepare.measure_profile import attack_views, measure_profile, read_profile
 from gauntlet.bench.prepare.slots import device_probe, grown, memory_name
 from gauntlet.bench.registries import executable_entry
-from gauntlet.defenses.pipeline.batch_dependence import IMAGES, BatchDependence, batch_dependence
+from gauntlet.defenses.pipeline.batch_dependence import IMAGES, BatchDependence
 from gauntlet.defenses.pipeline.defended_model import defend
 from gauntlet.defenses.pipeline.find_inner_views import SAMPLES
 from gauntlet.defenses.pipeline.profile import PipelineProfile
@@ -92,7 +91,7 @@ class Workbench(Loader):
         attack = executable_entry(cell.attack.name).make(cell.threat, **cell.attack.keywords)
         profile, masked = self._profile(loaded, attack, used)
         pipeline = loaded.pipeline
-        pipeline.randomised = pipeline.randomised or (profile is not None and profile.randomised)
+        pipeline.randomised = self._is_random(loaded, profile, used)
         views = attack_views(pipeline, None if recorded else profile, partial(self._first_block, loaded))
         loaded = replace(loaded, views=views)
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
@@ -105,7 +104,7 @@ class Workbench(Loader):
         runs = low if low is not None and rounding(cell.info.precision) else attack
         block = self._blocks(loaded, cell, runs)
         victim = attack.victim(pipeline, profile)
-        declared = defense_flags(loaded.defense.card, pipeline.randomised, checked=self.checks != "none")
+        declared = defense_flags(loaded.defense.card, pipeline, cell.model, checked=self.checks != "none")
         batch = BatchDependence(0, 0, 0.0) if recorded else self._batch_dependence(loaded, used)
         return Prepared(
             cell=cell,
@@ -134,6 +133,8 @@ class Workbench(Loader):
         data, model = self.data(cell.data), self.model(cell.model)
         entry, defense_digest = self.defense(cell.defense.name)
         pipeline = defend(model.module, entry, cell.defense.keywords).to(self.device).eval()
+        pipeline.randomised = pipeline.randomised or bool(cell.model.randomised)
+        pipeline.opaque = bool(cell.model.not_differentiable)
         parts = pipeline_parts(cell, model, entry, defense_digest)
         return Loaded(cell, data, model, entry, defense_digest, pipeline, parts)
 
@@ -170,6 +171,11 @@ class Workbench(Loader):
         used[key] = self._measured[key]
         return used[key]
 
+    def _known_as(
+        self, loaded: Loaded, used: dict[str, Measurement], what: str, measure: Callable[[], Measurement]
+    ) -> Measurement:
+        return self._known(loaded, what, used, measure)
+
     def _measure_profile(self, loaded: Loaded) -> Measurement:
         content = self._content(loaded.cell.data, loaded.data, 0, blocks(loaded.data)[0])
         return measure_profile(loaded.pipeline, loaded.defense.card, *self._first_block(loaded, SAMPLES), content)
@@ -178,16 +184,15 @@ class Workbench(Loader):
         data, indices = loaded.data, blocks(loaded.data)[0][:most]
         return data.images[indices].to(self.device), data.labels[indices].to(self.device)
 
+    def _is_random(self, loaded: Loaded, profile: PipelineProfile | None, used: dict[str, Measurement]) -> bool:
+        if profile is not None:
+            return loaded.pipeline.randomised or profile.randomised
+        few = self._first_block(loaded, SAMPLES if loaded.defense.card.samples is None else 2)[0]
+        return answers_differ(loaded.pipeline, few, partial(self._known_as, loaded, used))
+
     def _batch_dependence(self, loaded: Loaded, used: dict[str, Measurement]) -> BatchDependence:
-        """Whether answers depend on the batch: for every attack, whatever checks are asked for, since no figure holds then."""
-        if loaded.pipeline.randomised:
-            return BatchDependence(0, 0, 0.0)
-
-        def measure() -> Measurement:
-            few = loaded.data.images[:IMAGES].to(self.device)
-            return {"batch": asdict(batch_dependence(loaded.pipeline, few)), "device": str(self.device)}
-
-        return BatchDependence(**self._known(loaded, "batch", used, measure)["batch"])
+        few = loaded.data.images[:IMAGES].to(self.device)
+        return answers_by_batch(loaded.pipeline, few, partial(self._known_as, loaded, used))
 
     def _choose_attack(
         self, loaded: Loaded, attack: Executable, profile: PipelineProfile | None, *, masked: bool
@@ -267,32 +272,10 @@ class Workbench(Loader):
             attack,
             self.checks,
             declared,
-            partial(self._subject, loaded, cell, attack, victim),
-            lambda what, measure: self._known(loaded, what, used, measure),
+            partial(checked_subject, loaded, cell, attack, victim, self.device),
+            partial(self._known_as, loaded, used),
             str(self.device),
         ).flags()
-
-    def _subject(self, loaded: Loaded, cell: Cell, attack: Executable, victim: nn.Module, attacked: bool) -> Subject:
-        data, card = loaded.data, loaded.defense.card
-        # As many samples as are in memory at once: of larger sets the first ones.
-        most = max(FEW, MEMORY_LIMIT // image_bytes(data.images))
-        if card.samples is not None:
-            most = FEW_SLOW if attacked else 2
-        images, labels = (part[:most].to(self.device) for part in (data.images, data.labels))
-        return Subject(
-            loaded.pipeline,
-            images,
-            labels,
-            data.ids[:most],
-            cell.threat,
-            card=card,
-            seed=cell.info.seed,
-            classes=data.classes,
-            attack=attack if attacked else None,
-            victim=victim if attacked else None,
-            views=loaded.views,
-            costly=is_costly(loaded.pipeline, images[:1]),
-        )
 
 
 def _agree(used: Mapping[str, Measurement], stored: Mapping[str, Measurement] | None) -> bool:

@@ -22,6 +22,7 @@ from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
+from gauntlet.bench.run.measured_notes import measured_notes
 from gauntlet.bench.run.run_folder import Run, planned_run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
@@ -74,6 +75,8 @@ class Engine:
         self.work = self.worker.work
         self.dry = dry
         self._note = note
+        self.notes: dict[str, None] = {}
+        """What was measured of models that declare nothing, in order, each sentence once."""
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
@@ -111,6 +114,7 @@ class Engine:
             if not self.dry:
                 self.run.store.write_error(cell.name, prepared)
             return prepared
+        self.notes |= dict.fromkeys(measured_notes(cell, prepared))
         if not self.dry:
             set_aside_damaged(prepared, self.run.store, self._note)
             self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])

@@ -15,7 +15,8 @@ class DefendedModel(nn.Module):
     """Logits of `model` behind a defense: transformed images, transformed outputs, or both.
 
     `differentiable` and `randomised` describe the defense: from its card, or measured by `profile`
-    (`is_differentiable`, `is_randomised`). `substitute`: the module whose gradient BPDA uses for an input defense. `rejects`:
+    (`is_differentiable`, `is_randomised`). `opaque`: whether it is declared that autograd gives no useful gradient through the
+    model itself. `substitute`: the module whose gradient BPDA uses for an input defense. `rejects`:
     whether the last output is the rejection, see `gauntlet.attacks.views.rejection_view`. `twin`: the undefended model, None
     without a defense.
     """
@@ -31,6 +32,7 @@ class DefendedModel(nn.Module):
         substitute: nn.Module | None = None,
         rejects: bool = False,
         twin: nn.Module | None = None,
+        opaque: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -40,6 +42,7 @@ class DefendedModel(nn.Module):
         self.differentiable = differentiable
         self.randomised = randomised
         self.rejects = rejects
+        self.opaque = opaque
         # In a tuple, since a submodule would register the model's parameters twice.
         self._twin = (twin,)
         # New modules are in training mode; this module takes the mode of the wrapped model.
@@ -80,6 +83,7 @@ class DefendedModel(nn.Module):
             randomised=self.randomised,
             rejects=self.rejects,
             twin=self.twin,
+            opaque=self.opaque,
         )
 
 

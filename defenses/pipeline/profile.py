@@ -73,8 +73,7 @@ def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *,
     """
     few, own = images[:_SAMPLES], labels[:_SAMPLES]
     with guarded(pipeline, 0), full_float32():
-        # Between two images decisions are close: labels that are drawn differ there, which agree on images of clear classes.
-        gap, _ = spread(pipeline, torch.cat([few, (few + few.roll(1, 0)) / 2]))
+        gap = _gap(pipeline, few)
         with torch.no_grad(), gradients_taken() as taken:
             outputs = pass_over(pipeline, few, 0)
         worst: Gradients = "useful"
@@ -88,9 +87,19 @@ def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *,
             worst = "wrong"
         hidden = intercepted(pipeline, few) if judge else ()
         kind = kind_of_outputs(outputs)
-        # Labels hardly ever change where the margin is large, as at clean images.
-        random = gap > GAP or (kind in ("labels", "votes") and _differs_between(pipeline, few))
+        random = gap > GAP or _draws_labels(pipeline, few, kind)
     return PipelineProfile(worst, random, taken.calls > 0, kind, hidden)
+
+
+def is_random(pipeline: nn.Module, images: Tensor) -> bool:
+    """Whether passes over the same images differ, measured on at most 16 of the images (N, C, H, W)."""
+    few = images[:_SAMPLES]
+    with guarded(pipeline, 0), full_float32():
+        if _gap(pipeline, few) > GAP:
+            return True
+        with torch.no_grad():
+            kind = kind_of_outputs(pass_over(pipeline, few, 0))
+        return _draws_labels(pipeline, few, kind)
 
 
 def measured_noise(view: nn.Module, images: Tensor, labels: Tensor, backward: Backward) -> float | None:
@@ -164,6 +173,19 @@ def spread(model: nn.Module, images: Tensor) -> tuple[float, Tensor]:
         passes = torch.stack([pass_over(model, images, number) for number in range(PASSES)])
     worst = max(difference(one, passes[0]) for one in passes[1:]) if len(images) else 0.0
     return worst, passes.argmax(2)
+
+
+def _gap(model: nn.Module, images: Tensor) -> float:
+    """The largest difference of passes over the images and over points between them.
+
+    Between two images decisions are close: labels that are drawn differ there, which agree on images of clear classes.
+    """
+    return spread(model, torch.cat([images, (images + images.roll(1, 0)) / 2]))[0]
+
+
+def _draws_labels(model: nn.Module, images: Tensor, kind: Outputs) -> bool:
+    """Whether labels or votes are drawn: they hardly ever change where the margin is large, as at clean images."""
+    return kind in ("labels", "votes") and _differs_between(model, images)
 
 
 def _differs_between(model: nn.Module, images: Tensor) -> bool:

@@ -17,7 +17,11 @@ from gauntlet.leaderboard.rows.row import LeaderboardRow
 Surface = Literal["command line", "pytest", "python"]
 """Where a remedy is followed: an option of `gauntlet`, an option of pytest, or an argument of `gauntlet.evaluate`."""
 
-OPTIONS = ("attacks", "batch-size", "checks", "fresh", "mean", "out", "precision", "samples", "std", "weights")
+_DECLARATIONS = ("not-differentiable", "randomised")
+OPTIONS = (
+    *("attacks", "batch-size", "checks", "fresh", "mean", "out", "precision", "samples", "std", "weights"),
+    *_DECLARATIONS,
+)
 """The options of a run that remedies name; others in a message are not ours."""
 _OPTION = re.compile(rf"(?<![\w-])--({'|'.join(OPTIONS)})\b(?!-)((?: (?:[\w./#-]+,)*[\w/#-]+(?:\.[\w/#-]+)*)?)")
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -44,6 +48,8 @@ def phrased(text: str, surface: Surface) -> str:
 
 def _argument(match: re.Match[str]) -> str:
     name, value = match[1].replace("-", "_"), match[2].strip()
+    if match[1] in _DECLARATIONS:
+        return f"{name}=True{match[2]}"
     name = _RENAMED.get(name, name)
     return f'{name}="{value}"' if name in _VALUED and value else f"{name}{match[2]}"
 

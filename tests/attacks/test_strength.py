@@ -339,10 +339,23 @@ def test_a_random_layer_is_judged_by_majority_and_reproducibly(digits, text, key
     assert shares.double().mean() > 0.6
 
 
+def noise_off_the_data(x):
+    """Noise on pixels that no digit has, nor the mean of two: what is measured on the data does not see it."""
+    return x + 0.1 * torch.randn_like(x) * ((32 * x) != (32 * x).round())
+
+
 def test_a_model_whose_hidden_randomness_undoes_an_example_is_refused_with_the_way_out(digits):
     model, images, labels = digits
     with pytest.raises(CellFailedError, match=r"hidden randomness or state.*adaptive"):
-        gauntlet.evaluate(Wrapped(model, Noise(False)), images, labels, threat=LINF, attacks="gauntlet:fast")
+        gauntlet.evaluate(Wrapped(model, noise_off_the_data), images, labels, threat=LINF, attacks="gauntlet:fast")
+
+
+def test_a_model_that_declares_no_randomness_is_judged_by_majority_where_it_is_measured(digits):
+    model, images, labels = (part if isinstance(part, nn.Module) else part[:30] for part in digits)
+    found = gauntlet.evaluate(Wrapped(model, Noise(False)), images, labels, threat=LINF, attacks="gauntlet:fast")
+    (flag,) = (flag for flag in found.flags if flag.name == "randomised-defense")
+    assert "nothing was declared" in flag.message
+    assert found.robust_accuracy < found.clean_accuracy - 0.3
 
 
 def test_a_class_that_is_never_predicted_changes_no_verdict(digits, plain):

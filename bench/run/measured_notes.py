@@ -1,0 +1,22 @@
+"""Sentences on what was measured of a model that declares nothing, since it is attacked as if that were declared."""
+
+from __future__ import annotations
+
+from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.worker.messages import PreparedCell
+
+
+def measured_notes(cell: Cell, prepared: PreparedCell) -> list[str]:
+    """A sentence each for randomness and for useless gradients that no option, card or defense declares."""
+    info = cell.info
+    pipeline = info.model if info.defense == "none" else f"{info.model} × {info.defense}"
+    notes = []
+    if prepared.cell.randomised and not info.randomised:
+        notes.append(
+            f"measured: {pipeline} answers the same image differently; it is attacked as if --randomised were given"
+        )
+    if not cell.model.not_differentiable and any(found.get("masked") for found in prepared.measured.values()):
+        notes.append(
+            f"measured: gradients of {pipeline} are of no use; {info.attack} attacks it as if --not-differentiable were given"
+        )
+    return notes
