@@ -46,6 +46,12 @@ from gauntlet.bench.cli.options import RESUMABLE, command, option
     help="Measure the reference itself: the authors' AutoAttack, seed 0. Takes hours and needs pyautoattack.",
 )
 @option(
+    "--stored",
+    group="attack",
+    is_flag=True,
+    help="Compare what the file of measurements holds, and measure nothing.",
+)
+@option(
     "--reference",
     group="output",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -66,6 +72,7 @@ def strength(
     attacks: tuple[str, ...],
     seeds: tuple[int, ...],
     autoattack: bool,
+    stored: bool,
     reference: Path | None,
     measurements: Path,
 ) -> None:
@@ -81,9 +88,14 @@ def strength(
 
     if autoattack and (attacks or seeds):
         raise click.UsageError("--autoattack has its own attack and seed: leave out --attacks and --seed")
-    chosen = ((AUTOATTACK,), (0,)) if autoattack else (attacks or CASCADES, seeds or (0, 1))
-    setup = StrengthConfig(choose_conditions(patterns), *chosen, networks)
-    made = run_strength(setup, measurements, lambda line: click.echo(line, err=True))
+    if stored and not measurements.is_file():
+        raise click.UsageError(f"--stored: there is no file {str(measurements)!r}, name one with --measurements")
+    conditions = choose_conditions(patterns)
+    if stored:
+        made = read_measurements(measurements)
+    else:
+        chosen = ((AUTOATTACK,), (0,)) if autoattack else (attacks or CASCADES, seeds or (0, 1))
+        setup = StrengthConfig(conditions, *chosen, networks)
+        made = run_strength(setup, measurements, lambda line: click.echo(line, err=True))
     if not autoattack:
-        click.echo(report(made, read_measurements(reference or REFERENCE)))
-    click.echo(f"written: {measurements}")
+        click.echo(report(made, read_measurements(reference or REFERENCE), conditions))

@@ -85,10 +85,14 @@ class Total:
         return max(max(line.standing) - line.union for line in self.lines)
 
 
-def compare(measurements: Sequence[Measurement], reference: Sequence[Measurement]) -> list[Line]:
+def compare(
+    measurements: Sequence[Measurement],
+    reference: Sequence[Measurement],
+    conditions: Sequence[Condition] = CONDITIONS,
+) -> list[Line]:
     """A line for each condition and attack that are measured, where the reference has the same samples of the same network."""
     found = []
-    for condition in CONDITIONS:
+    for condition in conditions:
         known = _only(reference, condition)
         ours = [one for one in _only(measurements, condition) if known and _same_samples(one, known[0])]
         for attack in sorted({one.attack for one in ours} - {known[0].attack} if known else ()):
@@ -97,9 +101,9 @@ def compare(measurements: Sequence[Measurement], reference: Sequence[Measurement
     return found
 
 
-def missing(reference: Sequence[Measurement]) -> list[Condition]:
+def missing(reference: Sequence[Measurement], conditions: Sequence[Condition] = CONDITIONS) -> list[Condition]:
     """Conditions that are not in the reference."""
-    return [condition for condition in CONDITIONS if not _only(reference, condition)]
+    return [condition for condition in conditions if not _only(reference, condition)]
 
 
 def totals(lines: Iterable[Line]) -> list[Total]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gauntlet.bench.strength.compare import Line, Total, compare, missing, totals
+from gauntlet.bench.strength.conditions import CONDITIONS, Condition
 from gauntlet.bench.strength.measurements import Measurement
 
 NOTE = (
@@ -15,14 +16,18 @@ NOTE = (
 )
 
 
-def report(measurements: Sequence[Measurement], reference: Sequence[Measurement]) -> str:
-    """The sums, then a table of all conditions for each attack; what is missing is named."""
-    lines = compare(measurements, reference)
+def report(
+    measurements: Sequence[Measurement],
+    reference: Sequence[Measurement],
+    conditions: Sequence[Condition] = CONDITIONS,
+) -> str:
+    """The sums, then a table of these conditions for each attack; those that the reference lacks are named."""
+    lines = compare(measurements, reference, conditions)
     parts = [NOTE.format(samples=", ".join(sorted({str(line.reference.samples) for line in lines})) or "0"), ""]
     parts += _totals(totals(lines)) if lines else ["Nothing is measured that the reference has.", ""]
     for attack in dict.fromkeys(line.attack for line in lines):
         parts += _table(attack, [line for line in lines if line.attack == attack])
-    absent = missing(reference)
+    absent = missing(reference, conditions)
     if absent:
         parts += [f"Not in the reference: {', '.join(str(condition) for condition in absent)}.", ""]
     return "\n".join(parts)

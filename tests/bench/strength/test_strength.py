@@ -189,6 +189,12 @@ def test_the_command_writes_measurements_and_prints_the_comparison(tmp_path):
     write_measurements(known, [replace(made, attack=AUTOATTACK)])
     done = CliRunner().invoke(cli, [*call, "--attacks", "fgsm", "--seed", "0", "--reference", str(known)])
     assert f"| `cnn.standard_digits` | for choosing | Linf:0.2 | {made.correct} | {made.standing} |" in done.output
+    before = measured.read_bytes()
+    stored = CliRunner().invoke(cli, [*call, "--stored", "--reference", str(known)])
+    assert stored.output == done.output
+    assert measured.read_bytes() == before
+    done = CliRunner().invoke(cli, ["strength", "--stored", "--measurements", str(tmp_path / "none.csv")])
+    assert (done.exit_code, "there is no file" in done.output) == (2, True)
     done = CliRunner().invoke(cli, [*call, "--autoattack", "--seed", "3"])
     assert done.exit_code == 2
     assert "leave out --attacks and --seed" in done.output
