@@ -25,7 +25,7 @@ def baseline() -> None:
     default="",
     show_default=False,
     metavar="TEXT",
-    help="Why the run is accepted; stored in the baseline.",
+    help="Why the run is accepted; stored in the baseline. [default: none]",
 )
 @option(
     "--test",

@@ -18,7 +18,7 @@ from gauntlet.bench.environment.exit_codes import EXIT_PASSED, EXIT_USAGE
 @click.argument("folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @option("--model", group="model", default="*", metavar="PATTERN", help="Models to trace, such as 'cnn.*'.")
 @option("--defense", group="model", default="*", metavar="PATTERN", help="Defenses to trace.")
-@option("--sample", group="data", metavar="ID", help="Show the history of the sample with this id.")
+@option("--sample", group="data", metavar="ID", help="Show the history of the sample with this id. [default: none]")
 @option("--attack", group="attack", default="*", metavar="PATTERN", help="Attacks to trace.")
 @option(
     "--format",

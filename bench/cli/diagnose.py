@@ -21,7 +21,7 @@ _FOLDER = Path("gauntlet-diagnose")
 
 
 @command(failed="A check blocks the figure, and no attack has answered it.")
-@run_option("model", multiple=False, help="Model, named as for `gauntlet run`.")
+@run_option("model", multiple=False, help="Model, named as for `gauntlet run`. [default: none]")
 @model_options()
 @run_option("defense", multiple=False, default="none", help="Defense, with its settings in brackets: jpeg(quality=50).")
 @run_option("data", default="digits", help="Data set, named as for `gauntlet run`.")

@@ -19,6 +19,8 @@ class Kind:
 
     registry: str
     """Its name in `gauntlet.bench.registries`, which is imported when the command runs."""
+    summary: str
+    """What the entries are, and the option that takes their names."""
     traits: Callable[[Any], str] = lambda card: ""
     """What follows the summary of an entry's card."""
 
@@ -34,30 +36,39 @@ def _defense_traits(card: Any) -> str:
 
 
 KINDS: Mapping[str, Kind] = {
-    "models": Kind("MODELS"),
-    "attacks": Kind("ATTACKS", _attack_traits),
-    "defenses": Kind("DEFENSES", _defense_traits),
-    "data": Kind("DATA"),
-    "certificates": Kind("CERTIFICATES", _attack_traits),
-    "corruptions": Kind("CORRUPTIONS"),
+    "models": Kind("MODELS", "models of the embedded zoo and of plugins (--model)"),
+    "attacks": Kind("ATTACKS", "attacks, native and of other libraries (--attacks)", _attack_traits),
+    "defenses": Kind("DEFENSES", "defenses at inference (--defense)", _defense_traits),
+    "data": Kind("DATA", "data sets (--data)"),
+    "certificates": Kind("CERTIFICATES", "proofs of robustness (--attacks)", _attack_traits),
+    "corruptions": Kind("CORRUPTIONS", "common corruptions (--attacks)"),
 }
 """What can be listed, beside suites. A new registry is one line here."""
 SUITES = "suites"
 """Suites are lists of attacks, and have no registry."""
-ARGUMENTS = {"KIND": f"{', '.join(KINDS)} or {SUITES}.", "PATTERN": "Shell wildcard, such as 'cnn.*'. [default: *]"}
+_SUITES_SUMMARY = "lists of attacks (--attacks)"
+ARGUMENTS = {
+    "KIND": f"{', '.join(KINDS)} or {SUITES}. [default: the kinds themselves]",
+    "PATTERN": "Shell wildcard, such as 'cnn.*'. [default: *]",
+}
 
 
 @command("list", exits=(EXIT_PASSED, EXIT_USAGE), arguments=ARGUMENTS)
-@click.argument("kind", metavar="KIND", type=click.Choice([*KINDS, SUITES]))
+@click.argument("kind", metavar="[KIND]", type=click.Choice([*KINDS, SUITES]), required=False)
 @click.argument("pattern", default="*")
 @plugin_option()
-def list_command(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
+def list_command(kind: str | None, pattern: str, plugins: tuple[str, ...]) -> None:
     """List models, attacks, defenses, data sets and other entries.
 
-    The list includes entries that plugins and installed packages register. Models from other sources are named SOURCE:NAME, such
-    as robustbench:NAME or hf:OWNER/REPOSITORY (docs/models.md).
+    Without KIND the kinds are listed, each with the number of its entries. The list includes entries that plugins and installed
+    packages register. Models from other sources are named SOURCE:NAME, such as robustbench:NAME or hf:OWNER/REPOSITORY
+    (docs/models.md).
     """
     load_plugins_named(plugins)
+    if kind is None:
+        for line in overview():
+            click.echo(line)
+        return
     found = entries(kind, pattern)
     for problem in problems(kind):
         click.echo(f"warning: {problem}", err=True)
@@ -68,6 +79,19 @@ def list_command(kind: str, pattern: str, plugins: tuple[str, ...]) -> None:
         click.echo(f"{name:<{width}}  {summary}")
 
 
+def overview() -> list[str]:
+    """A line for each kind: its name, the number of its entries, and what they are."""
+    from gauntlet.attacks.registry import suites
+
+    counted = [(name, len(_loaded(name).names()), kind.summary) for name, kind in KINDS.items()]
+    rows = [*counted, (SUITES, len(suites.SUITES), _SUITES_SUMMARY)]
+    width = max(len(name) for name, _, _ in rows)
+    return [
+        *(f"{name:<{width}}  {count:>3}  {summary}" for name, count, summary in rows),
+        "List a kind: gauntlet list KIND [PATTERN]. Models of other sources, and files: docs/models.md, docs/data.md.",
+    ]
+
+
 def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
     """(name, summary) of the entries of a kind that match a shell wildcard, sorted."""
     if kind == SUITES:
@@ -75,8 +99,7 @@ def entries(kind: str, pattern: str) -> list[tuple[str, str]]:
 
         names = sorted(name for name in suites.SUITES if fnmatch.fnmatch(name, pattern))
         return [(name, _members(suites.SUITES[name])) for name in names]
-    registry = _registry(kind)
-    registry.load_offers()
+    registry = _loaded(kind)
     found = []
     for name in registry.names(pattern):
         card = registry.get(name).card
@@ -101,6 +124,13 @@ def _registry(kind: str) -> Any:
     from gauntlet.bench import registries
 
     return getattr(registries, KINDS[kind].registry)
+
+
+def _loaded(kind: str) -> Any:
+    """The registry of a kind, with the entries that installed packages offer."""
+    registry = _registry(kind)
+    registry.load_offers()
+    return registry
 
 
 def _origin(origin: str) -> str:

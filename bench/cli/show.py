@@ -15,12 +15,12 @@ from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_
 @option(
     "--defense", group="model", default="*", metavar="PATTERN", help="Defenses for --attack, --pictures and --sample."
 )
-@option("--sample", group="data", metavar="ID", help="Show the results of the sample with this id.")
+@option("--sample", group="data", metavar="ID", help="Show the results of the sample with this id. [default: none]")
 @option(
     "--attack",
     group="attack",
     metavar="PATTERN",
-    help="Show the settings of these attacks in full; with --pictures or --sample, the attacks to use.",
+    help="Show the settings of these attacks in full; with --pictures or --sample, the attacks to use. [default: none]",
 )
 @option(
     "--pictures",

@@ -61,7 +61,7 @@ from gauntlet.bench.cli.options import RESUMABLE, command, load_plugins_named, o
     "--simulate",
     group="machine",
     metavar="GPU",
-    help="Price the recorded passes for that GPU (h200) in place of timing; the result is simulated.",
+    help="Price the recorded passes for that GPU (h200) in place of timing; the result is simulated. [default: none]",
 )
 @plugin_option()
 def speed(

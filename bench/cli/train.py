@@ -29,16 +29,16 @@ BESIDE_NAME = ("seed", "out", "epochs", "resume")
     "--recipe",
     group="training",
     metavar="RECIPE",
-    help="Recipe: standard, gauss, fast, pgd, pgd_l2, trades, mart, awp or ibp.",
+    help="Recipe: standard, gauss, fast, pgd, pgd_l2, trades, mart, awp or ibp. [default: none]",
 )
 @run_option(
     "model",
     multiple=False,
-    help="Model with the network to train: file.py:factory, package.module:factory, or an embedded model.",
+    help="Model with the network to train: file.py:factory, package.module:factory, or an embedded model. [default: none]",
 )
 @run_option("mean")
 @run_option("std")
-@run_option("data", help="Data set to train on, named as for `gauntlet run`.")
+@run_option("data", help="Data set to train on, named as for `gauntlet run`. [default: none]")
 @option(
     "--test",
     group="data",
@@ -52,7 +52,11 @@ BESIDE_NAME = ("seed", "out", "epochs", "resume")
     metavar="SHARE",
     help="Share of the data to hold out, by which the best epoch is chosen. [default: 0]",
 )
-@run_option("threat", multiple=False, help="Threat model NORM:EPS to train against, such as Linf:8/255 or L2:0.5.")
+@run_option(
+    "threat",
+    multiple=False,
+    help="Threat model NORM:EPS to train against, such as Linf:8/255 or L2:0.5. [default: none]",
+)
 @option("--epochs", group="training", type=int, metavar="N", help="Number of epochs. [default: the recipe's]")
 @option("--batch-size", group="training", type=int, metavar="N", help="Batch size. [default: the recipe's]")
 @option("--lr", group="training", type=float, metavar="RATE", help="Highest learning rate. [default: the recipe's]")

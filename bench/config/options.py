@@ -48,18 +48,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "weights",
         "Weights to load into the model: a .safetensors file or a torch checkpoint.",
         "model",
+        default="those that the model comes with",
         metavar="FILE",
     ),
     Option(
         "mean",
         "Per-channel mean to subtract before the model, such as 0.485,0.456,0.406.",
         "model",
+        default="that of the model's card, if it has one",
         metavar="M,…",
     ),
     Option(
         "std",
         "Per-channel standard deviation to divide by before the model, such as 0.229,0.224,0.225.",
         "model",
+        default="that of the model's card, if it has one",
         metavar="S,…",
     ),
     Option(

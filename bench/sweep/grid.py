@@ -41,19 +41,27 @@ def parse_axis(text: str) -> Axis:
     """Parse `steps=5,10,20` or `loss=ce,cw`; values of eps may be fractions. Raises SweepError."""
     name, equals, rest = text.partition("=")
     name, words = name.strip(), [word.strip() for word in rest.split(",") if word.strip()]
-    try:
-        if not equals or not name.isidentifier():
-            raise ValueError
-        if name == EPS:
-            values: list[Setting] = [ThreatModel.parse(f"L2:{word}").eps for word in words]
-        else:
-            values = [parse_named(f"attack({name}={word})").keywords[name] for word in words]
-    except (ValueError, KeyError):
-        raise SweepError(f"--over {text!r} is not understood: write NAME=VALUE,VALUE such as steps=5,10,20") from None
-    if len(set(values)) < len(values) or len(values) < 2:
-        raise SweepError(f"--over {text!r} needs at least two different values")
+    if not equals or not name.isidentifier():
+        raise SweepError(f"--over {text!r} is not understood: write NAME=VALUE,VALUE such as steps=5,10,20")
+    values = [_value(text, name, word) for word in words]
+    twice = next((word for word, value in zip(words, values, strict=True) if values.count(value) > 1), None)
+    if twice is not None:
+        raise SweepError(f"--over {text!r} has the value {twice} twice: leave it out once")
+    if len(values) < 2:
+        raise SweepError(f"--over {text!r} needs at least two different values, and has {', '.join(words) or 'none'}")
     numbers = all(isinstance(value, int | float) for value in values)
     return Axis(name, tuple(sorted(values)) if numbers else tuple(values))  # type: ignore[type-var]
+
+
+def _value(text: str, name: str, word: str) -> Setting:
+    """One of the values of an axis. Raises SweepError that names it."""
+    try:
+        if name == EPS:
+            return ThreatModel.parse(f"L2:{word}").eps
+        return parse_named(f"attack({name}={word})").keywords[name]
+    except (ValueError, KeyError):
+        kind = "a number or a fraction such as 8/255" if name == EPS else "a number, True, False, None or a word"
+        raise SweepError(f"--over {text!r}: the value {word!r} of {name} is not {kind}") from None
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,12 @@ def sweep_config(options: Mapping[str, Any], attack: str, axes: Sequence[Axis]) 
         given["threat"] = tuple(text if ":" in text else f"{text}:{eps!r}" for text in options.get("threat") or ())
     config = load_config(given, folder=Path.cwd(), file=options.get("config"))
     group = config.groups[0]
-    for name, values in (("threat", group.threats), ("defense", group.defenses), ("model", group.models)):
+    specs = tuple(model.spec for model in group.models)
+    for name, values in (("threat", group.threats), ("defense", group.defenses), ("model", specs)):
         if len(values) > 1:
-            raise SweepError(f"--{name} names {len(values)}, but a sweep takes one: name one {name}")
+            raise SweepError(
+                f"--{name} names {len(values)} ({', '.join(values)}), but a sweep takes one: name one {name}"
+            )
     return config
 
 
@@ -91,9 +94,10 @@ def _plan(config: Config, points: Sequence[Point], seeds: int) -> Plan:
         narrowed = replace(group, attacks=(point.attack,), threats=(point.threat,))
         for seed in range(config.seed, config.seed + seeds):
             made = make_plan(replace(config, groups=(narrowed,), seed=seed, expect=()))
-            models = {cell.info.model for cell in made.cells}
+            models = sorted({cell.info.model for cell in made.cells})
             if len(models) > 1:
-                raise SweepError(f"--model {group.models[0].spec!r} names {len(models)} models, but a sweep takes one")
+                named = f"{group.models[0].spec!r} names {len(models)} ({', '.join(models)})"
+                raise SweepError(f"--model {named}, but a sweep takes one: name one model")
             planned.update({(cell.name, seed): cell for cell in made.cells})
     return Plan(tuple(planned.values()))
 

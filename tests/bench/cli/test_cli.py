@@ -133,6 +133,15 @@ def test_list_shows_names_with_a_line_each(call, kind, names):
     assert all(len(line.split()) > 2 for line in done.stdout.splitlines())
 
 
+def test_list_alone_shows_what_can_be_listed_with_the_number_of_entries(call):
+    done = call("list")
+    assert done.returncode == 0
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()[:-1]}
+    assert set(rows) == {"models", "attacks", "defenses", "data", "certificates", "corruptions", "suites"}
+    for kind in ("models", "suites"):
+        assert int(rows[kind]) == len(call("list", kind).stdout.splitlines())
+
+
 def test_list_takes_wildcards_and_says_where_nothing_matches(call):
     assert call("list", "attacks", "torchattacks.*").stdout.count("torchattacks.PGD") == 1
     assert_told(call("list", "models", "resnet*"), 2, "no models match 'resnet*'", "gauntlet list models")

@@ -56,6 +56,16 @@ def test_every_option_stands_once_in_a_group_with_its_help(path):
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_every_option_with_a_value_shows_its_default_or_is_required(path):
+    command = dict(commands())[path]
+    context = click.Context(command)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag:
+            _, text = parameter.get_help_record(context)
+            assert "[default: " in text or "[required]" in text, parameter.name
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_every_page_has_a_purpose_of_one_line_and_ends_with_the_exit_codes(path):
     command = dict(commands())[path]
     purpose = command.help.splitlines()[0]

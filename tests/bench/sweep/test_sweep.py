@@ -277,11 +277,14 @@ def test_a_setting_that_fails_is_told_and_the_others_are_shown(tiny, tmp_path, m
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--over=steps=5",), ("--over", "two different values")),
+        (("--over=steps=5",), ("--over", "two different values", "has 5")),
+        (("--over=steps=5,7,5",), ("--over", "the value 5 twice")),
+        (("--over=steps=5,1+",), ("--over", "the value '1+' of steps is not a number")),
+        (("--over=eps=0.1,little",), ("--over", "the value 'little' of eps is not a number")),
         (("--over=stps=5,6",), ("no setting 'stps'", "steps")),
-        (("--over=steps=1,2", "--model=cnn.*"), ("--model", "one")),
-        (("--over=steps=1,2", "--threat=L2:1"), ("--threat names 2", "one")),
-        (("--over=steps=1,2", "--defense=none", "--defense=jpeg"), ("--defense names 2", "one")),
+        (("--over=steps=1,2", "--model=cnn.*"), ("--model", "(model.py:build, cnn.*)", "one")),
+        (("--over=steps=1,2", "--threat=L2:1"), ("--threat names 2", "L2:1", "one")),
+        (("--over=steps=1,2", "--defense=none", "--defense=jpeg"), ("--defense names 2", "(none, jpeg)", "one")),
         (("--over=steps=1,2", "--seeds=0"), ("--seeds 0", "at least 1")),
         (("--over=steps=1,2", "--attack=standard"), ("unknown attack 'standard'",)),
     ],
