@@ -22,6 +22,7 @@ from gauntlet.bench.config.schema import CHECKS, PRECISIONS, Config, DataRef, Gr
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.environment.device import choose_device
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import Classifier, check_model
 from gauntlet.bench.models.parts.errors import ModelError
@@ -41,6 +42,7 @@ _NOWHERE = os.devnull
 """In place of a results folder: nothing is read there, and nothing can be written."""
 
 
+@exits_reported()
 def evaluate(
     model: nn.Module,
     images: Any,

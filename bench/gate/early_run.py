@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.gate.artifact import Artifact, unpack
 from gauntlet.bench.gate.cross_replay import CrossReplay
@@ -82,28 +83,29 @@ def early_cell(
     ready = engine.prepare(cell)
     if isinstance(ready, CellError):
         return CellResult(cell.info, (), ready)
-    prepared = engine.workbench.prepare(cell, measured=ready.request.measured)
-    key = cell_key(prepared.cell.info)
-    if gate.artifact is not None:
-        _copy_blocks(gate.artifact.store, engine.run.store, prepared)
-    indices = [index for block in prepared.blocks for index in block.indices]
-    old = _baseline_cell(engine, gate.baseline, key)
-    cross_replay = CrossReplay(prepared, engine.settings, indices, old, gate.artifact, gate.no_artifact)
-    trace, failure = run_early(
-        EarlyCell(
-            prepared=prepared,
-            request=ready.request,
-            work=engine.work,
-            store=engine.run.store,
-            settings=engine.settings,
-            baseline=gate.baseline,
-            policy=gate.policy,
-            key=key,
-            old=old,
-            cross_replay=cross_replay,
-        ),
-        progress,
-    )
+    with exits_reported():
+        prepared = engine.workbench.prepare(cell, measured=ready.request.measured)
+        key = cell_key(prepared.cell.info)
+        if gate.artifact is not None:
+            _copy_blocks(gate.artifact.store, engine.run.store, prepared)
+        indices = [index for block in prepared.blocks for index in block.indices]
+        old = _baseline_cell(engine, gate.baseline, key)
+        cross_replay = CrossReplay(prepared, engine.settings, indices, old, gate.artifact, gate.no_artifact)
+        trace, failure = run_early(
+            EarlyCell(
+                prepared=prepared,
+                request=ready.request,
+                work=engine.work,
+                store=engine.run.store,
+                settings=engine.settings,
+                baseline=gate.baseline,
+                policy=gate.policy,
+                key=key,
+                old=old,
+                cross_replay=cross_replay,
+            ),
+            progress,
+        )
     if failure is not None:
         return failure
     record = {"baseline": baseline_digest(gate.baseline), "blocks": [block.key for block in prepared.blocks]}

@@ -15,6 +15,7 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, ConfigError, Expectation
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.device import choose_device
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.environment.provenance import device_name, versions
 from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
 from gauntlet.bench.executors.executable import RunSettings
@@ -91,7 +92,7 @@ class Engine:
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
             try:
-                with self._measured(cells[0]):
+                with self._measured(cells[0]), exits_reported():
                     self.workbench.prepare(cells[0])
             except FileNotFoundError as error:
                 raise ValueError(str(error)) from error

@@ -20,6 +20,7 @@ from gauntlet.attacks.solving.stage_cost import StageCost, stage_cost
 from gauntlet.attacks.views.tf32 import kept_setting
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.environment.provenance import device_name
 from gauntlet.bench.executors.executable import Prepared, RunSettings
 from gauntlet.bench.run.engine import Engine
@@ -82,7 +83,8 @@ def estimate(engine: Engine) -> list[CostEstimate]:
     says how many samples may stand, and the passes of a few steps of each stage are counted. Checks are not part of it.
     """
     known = _Known(stored_costs(engine.run.store, device_name(engine.settings.device)))
-    return [_cell(engine, cell, known) for cell in engine.run.plan.cells]
+    with exits_reported():
+        return [_cell(engine, cell, known) for cell in engine.run.plan.cells]
 
 
 def _cell(engine: Engine, cell: Cell, known: _Known) -> CostEstimate:

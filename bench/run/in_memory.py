@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
 from gauntlet.bench.executors.executable import RunSettings
 from gauntlet.bench.prepare.prepare import Workbench
@@ -24,13 +25,14 @@ def run_in_memory(workbench: Workbench, cell: Cell, settings: RunSettings) -> Ce
     info, expected, watch = cell.info, 0, Stopwatch()
     with measured_by(watch):
         try:
-            prepared = workbench.prepare(cell)
-            info, expected = prepared.cell.info, sum(len(block.indices) for block in prepared.blocks)
-            # As in a run with a store: before the attack, which then starts with the global generators as seeded.
-            check_pipeline(prepared, settings.batch_size)
-            with closing(attack_blocks(prepared, prepared.blocks, settings)) as finished:
-                for record in finished:
-                    records[record.key] = record
+            with exits_reported():
+                prepared = workbench.prepare(cell)
+                info, expected = prepared.cell.info, sum(len(block.indices) for block in prepared.blocks)
+                # As in a run with a store: before the attack, which then starts with the global generators as seeded.
+                check_pipeline(prepared, settings.batch_size)
+                with closing(attack_blocks(prepared, prepared.blocks, settings)) as finished:
+                    for record in finished:
+                        records[record.key] = record
         except StoreError:
             raise
         except Exception as exception:

@@ -12,6 +12,7 @@ import torch
 
 from gauntlet.attacks.ops.rounding import lead, resolution
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.executors.executable import Block, Prepared
 from gauntlet.bench.executors.remeasure import Remeasured
 from gauntlet.bench.prepare.prepare import Workbench
@@ -74,7 +75,8 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
         # The stored measurements, perhaps of another machine, chose the stages.
         measured = Measurements(run.root).of_cell(cell.pipeline_name)
         form = _precision(run, [key for key, _ in keys])
-        prepared = workbench.prepare(cell, measured=measured, recorded=form)
+        with exits_reported():
+            prepared = workbench.prepare(cell, measured=measured, recorded=form)
     except Exception as problem:
         # A user's model and data may raise anything; the other cells can still be verified.
         return nothing_verified(failure=f"cannot be rebuilt: {_describe(problem)}")
@@ -98,7 +100,8 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
             continue
         try:
             record = run.store.read(block.key, adversarial=True)
-            remeasured = _block(prepared, block, record)
+            with exits_reported():
+                remeasured = _block(prepared, block, record)
         except StoreError as problem:
             failures.append(str(problem))
             continue

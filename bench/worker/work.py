@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.rounding import difference
+from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.executable import Block, Prepared, RunSettings
@@ -47,11 +48,12 @@ class Worker:
     def work(self, request: Request | PlanRequest) -> Generator[Message]:
         """The messages for a request: `PreparedCell`, then a record and progress for each block. A plan request gives `Planned`.
 
-        An exception of the user's code, the attack or the verifier becomes a `Failure`, the last message. Raises StoreError if
-        stored examples cannot be read, and KeyboardInterrupt.
+        An exception of the user's code, the attack or the verifier becomes a `Failure`, the last message, and so does `sys.exit`.
+        Raises StoreError if stored examples cannot be read, and KeyboardInterrupt.
         """
         try:
-            yield from self._work(request)
+            with exits_reported():
+                yield from self._work(request)
         except StoreError:
             raise
         except Exception as exception:
