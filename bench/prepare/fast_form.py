@@ -23,7 +23,7 @@ _TIMED_IMAGES = 32
 _ENOUGH = 1.0
 """Seconds after which passes are not timed again."""
 _ROUNDS = 2
-_LAYOUT, _FOLDED = "channels_last", "folded"
+_LAYOUT, _FOLDED, _FLUSHED = "channels_last", "folded", "flushed"
 
 
 class NotCompiledWarning(UserWarning):
@@ -46,7 +46,8 @@ def rebuilt_form(view: nn.Module, name: str, example: Tensor, slots: int) -> Fas
     parts = set(name.split("+"))
     precision = next((_PRECISIONS[part] for part in parts if part in _PRECISIONS), "float32")
     try:
-        form = choose_form(view, example, layout=_LAYOUT in parts, fold=_FOLDED in parts, precision=precision)
+        changes = {"layout": _LAYOUT in parts, "fold": _FOLDED in parts, "flush": _FLUSHED in parts}
+        form = choose_form(view, example, **changes, precision=precision)
         if _COMPILED in parts:
             form = compiled_form(form, example, slots)
     except (ValueError, CompileError) as error:

@@ -38,7 +38,7 @@ from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.results.store import Store
 
-MEASUREMENT_VERSION = 6
+MEASUREMENT_VERSION = 7
 """Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
 _FORMS_KEPT = 2
 

@@ -19,6 +19,7 @@ from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.views.fast_model import LAYOUT_WORK, PRECISION_WORK, ChannelsLast, LowPrecision, choose_form
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.bench.models.parts.classifier import Classifier
+from gauntlet.bench.prepare.fast_form import rebuilt_form
 from gauntlet.bench.verify.verifier import Verifier
 
 
@@ -130,6 +131,41 @@ def test_folding_leaves_the_model_as_it_was():
     assert not any(module._forward_hooks for one in (model, folded) for module in one.modules())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def denormal_weights(normalised=False):
+    model = seasoned(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4) if normalised else nn.ReLU(), nn.Flatten()), 3, 5, 5
+    )
+    with torch.no_grad():
+        model[0].weight[0] = 3e-39
+        model[0].weight[1, 0, 0, 0] = -1e-45
+    return model
+
+
+def test_denormal_weights_are_flushed_on_a_cpu_and_nothing_else_changes():
+    model, x = denormal_weights(), images(4, 3, 5, 5)
+    form = choose_form(model, x)
+    assert form.form == "flushed"
+    assert float(form.module[0].weight[0].abs().max()) == 0
+    assert float(form.module[0].weight[1, 0, 0, 0]) == 0
+    same = model[0].weight.abs() > 1e-30
+    assert torch.equal(form.module[0].weight[same], model[0].weight[same])
+    assert float(model[0].weight[0, 0, 0, 0].detach()) > 0
+    torch.testing.assert_close(form.module(x), model(x), rtol=0, atol=1e-30)
+    assert choose_form(model, x, flush=False).form == ""
+
+
+def test_a_model_without_denormal_weights_is_not_copied():
+    model = seasoned(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()), 3, 5, 5)
+    assert choose_form(model, images(4, 3, 5, 5)).module is model
+
+
+def test_weights_are_flushed_after_folding_and_the_form_is_made_again_by_its_name():
+    model, x = denormal_weights(normalised=True), images(4, 3, 5, 5)
+    assert choose_form(model, x).form == "flushed+folded"
+    assert rebuilt_form(model, "flushed+folded", x, 64).form == "flushed+folded"
+    assert rebuilt_form(model, "folded", x, 64).form == "folded"
 
 
 def hooked():
