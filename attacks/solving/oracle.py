@@ -102,7 +102,8 @@ class Oracle:
         self.judge = judge
         self.rejects = rejects
         self.needs_gradient = needs_gradient
-        # While several draws are made (`solving.several_draws`): their successes, and the number of a frozen one.
+        # Of `solving.several_draws`: images that a pass may have; while draws are made, successes and the number of a frozen one.
+        self.room = 0
         self.successes: list[Tensor] | None = None
         self.frozen: int | None = None
 

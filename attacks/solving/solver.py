@@ -104,6 +104,7 @@ def solve(
         rivals,
         useful if verify_every == 1 else None,
         low,
+        batch_size,
     )
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
@@ -116,6 +117,7 @@ def solve(
         except RuntimeError as error:
             restore()
             batch_size = halved(batch_size, error, meter)
+            shared = replace(shared, room=batch_size)
             for one in queues:
                 park_excess(one, batch_size)
             continue

@@ -54,6 +54,8 @@ class Shared:
     """The smallest batch below which restarts run side by side; None: they run one after another."""
     low: nn.Module | None = None
     """The form of the model that stages in low precision see; None: the model itself."""
+    room: int = 0
+    """Images that a pass over several draws of a randomised model may have, see `gauntlet.attacks.solving.several_draws`."""
 
 
 Departures = tuple[Slots, Truths]
@@ -264,7 +266,7 @@ def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
     rule = queue.stage.rule
     view = shared.views[queue.stage.view] if queue.stage.view else None
     model = shared.model if shared.low is None or queue.stage.precision != "low" else shared.low
-    return Oracle(
+    oracle = Oracle(
         model if view is None else view,
         shared.task.threat,
         slots,
@@ -276,3 +278,5 @@ def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
         rejects=shared.rejects,
         needs_gradient=shared.needs_gradient,
     )
+    oracle.room = shared.room
+    return oracle

@@ -14,6 +14,7 @@ from gauntlet.bench.executors.executable import Executable
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.sources.parse_source import parse_source
 from gauntlet.bench.verify import verifier
+from gauntlet.bench.verify.drawn_verdicts import CONFIRMATIONS
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION
 
@@ -41,7 +42,7 @@ def block_key(
         "schema": SCHEMA_VERSION,
         "verifier": verifier.VERSION,
         # Only randomised models are judged by sets of draws.
-        **({"confirmations": verifier.CONFIRMATIONS} if cell.info.randomised else {}),
+        **({"confirmations": CONFIRMATIONS} if cell.info.randomised else {}),
         **pipeline,
         "attack": cell.info.attack_spec,
         "threat": str(cell.threat),

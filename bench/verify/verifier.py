@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.norms import distance, limit
-from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
+from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verification
 from gauntlet.bench.environment.stopwatch import timed
+from gauntlet.bench.verify.drawn_verdicts import DrawnVerdicts
 from gauntlet.bench.verify.fixed_batches import fixed_batches
 from gauntlet.bench.verify.measurement import Measurement, Question, unrepeated
 from gauntlet.bench.verify.verdicts import FAR, Verdicts
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
-from gauntlet.leaderboard.results.record import DRAWS
 
 VERSION = 3
 """Rises when a judgement changes: it is part of the key of stored results."""
@@ -32,16 +32,8 @@ BATCH = 16
 AUDITED = 16
 """One sample in so many, and at least `LEAST`, is judged alone too, whatever its margin: which ones, their keys say."""
 LEAST = 4
-CONFIRMATIONS = (1, 4, 10)
-"""Numbers of sets of 20 draws after each of which a success on a randomised model must have won the majority of all draws so far.
-Of an example that wins 45 % of all draws this accepts 5 % (one that wins 40 %: 0.2 %); an attack may propose a hundred."""
-SUFFICIENT = (18, 54, 100)
-"""Numbers of draws won at these looks that end them: an example that wins half of all draws gets so many of 20, or of 80, in less
-than one of 500 cases."""
 _VALUES = 2**23
 """Pixels whose distance is computed at once."""
-_TOGETHER = 64
-"""Images in one pass of a randomised model, at most: all of the data at once may not fit into memory."""
 
 
 class Verifier:
@@ -83,8 +75,8 @@ class Verifier:
         self.verdicts = Verdicts(labels, ids, threat, rejects=rejects)
         self._apart = 0.0
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._keys: dict[str, Tensor] = {}
-        keys = self._keys_for("audit")
+        self._drawn = DrawnVerdicts(model, self.verdicts, seed, images.device)
+        keys = sample_keys(seed, "audit", ids, images.device)
         self._audited = keys <= keys.sort().values[: max(LEAST, len(keys) // AUDITED)][-1:]
 
     @classmethod
@@ -133,7 +125,7 @@ class Verifier:
         if len(rows):
             where, chosen = samples[rows], points[rows]
             if self.randomised:
-                wrong[rows] = self._holds(chosen, where, attempt[rows])
+                wrong[rows] = self._drawn.hold(chosen, where, attempt[rows])
             else:
                 wrong[rows], split[rows] = self._wins(chosen, where)
         verdict = Verification(success=wrong, rejected=~valid, disagreement=split)
@@ -188,24 +180,6 @@ class Verifier:
         # More than rounding: low precision, the batch, or hidden randomness. Then nothing is taken from a single pass.
         self.alone = self.alone or self._apart > FAR * size
 
-    def _holds(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Tensor:
-        """Whether a point wins the majority of draws at each look of `CONFIRMATIONS`, bool (N,).
-
-        An attack proposes point after point: one that won a single set by luck would lose the draws that score it.
-        """
-        left = torch.arange(len(points), device=points.device)
-        holds = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        won = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-        for number in range(CONFIRMATIONS[-1]):
-            share, _, _ = self._draw(points[left], samples[left], f"judge {number}", attempt[left])
-            won[left] += (share * DRAWS).round()
-            if number + 1 in CONFIRMATIONS:
-                holds |= won >= SUFFICIENT[CONFIRMATIONS.index(number + 1)]
-                left = left[(2 * won[left] >= DRAWS * (number + 1)) & ~holds[left]]
-            if not len(left):
-                break
-        return holds
-
     def valid(self, points: Tensor, samples: Tensor) -> Tensor:
         """Finite, in the box, and inside the ball unless the attack seeks the minimum norm; bool (N,)."""
         flat = points.flatten(1)
@@ -233,8 +207,8 @@ class Verifier:
             return Measurement(empty.to(torch.int64), empty, empty, empty, empty)
         if self.randomised:
             zero = torch.zeros_like(samples)
-            share, prediction, gap = self._draw(points, samples, "measure", zero)
-            scored, _, _ = self._draw(points, samples, "score", zero)
+            share, prediction, gap = self._drawn.shares(points, samples, "measure", zero)
+            scored, _, _ = self._drawn.shares(points, samples, "score", zero)
         else:
             logits = self.logits(points) if logits is None else logits
             won, gap = self.verdicts.won(logits, samples)
@@ -253,33 +227,6 @@ class Verifier:
         logits = fixed_batches(self.model, points, size)
         self.verdicts.check(logits)
         return logits
-
-    def _draw(self, points: Tensor, samples: Tensor, purpose: str, attempt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keys = self._keys_for(purpose)[samples]
-        votes, gaps, wrong = [], [], torch.zeros(len(points), dtype=torch.float64, device=points.device)
-        for draw in range(DRAWS):
-            draws = Draws(keys, attempt, torch.full_like(samples, draw))
-            logits = self._drawn_logits(points, draws)
-            self.verdicts.check(logits)
-            votes.append(self.predictions(logits))
-            won, gap = self.verdicts.won(logits, samples)
-            gaps.append(gap)
-            wrong += won
-        return wrong / DRAWS, torch.stack(votes).mode(0).values, torch.stack(gaps).mean(0)
-
-    def _keys_for(self, purpose: str) -> Tensor:
-        """The keys of all samples for a purpose, int64 (N,)."""
-        if purpose not in self._keys:
-            self._keys[purpose] = sample_keys(self.seed, purpose, self.ids, self.images.device)
-        return self._keys[purpose]
-
-    def _drawn_logits(self, points: Tensor, draws: Draws) -> Tensor:
-        parts = []
-        for rows in torch.arange(len(points), device=points.device).split(_TOGETHER):
-            some = Draws(draws.keys[rows], draws.restart[rows], draws.step[rows])
-            with model_randomness(some), torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-                parts.append(self.model(points[rows]))
-        return torch.cat(parts)
 
     def targets(self) -> Tensor:
         """See `gauntlet.bench.verify.verdicts.Verdicts.targets`."""

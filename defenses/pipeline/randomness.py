@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ def draws_for(batch: Tensor) -> Draws:
         return Draws.start(keys.to(batch.device))
     if len(draws.keys) != len(batch):
         raise ValueError(f"draws for {len(draws.keys)} samples do not fit a batch of {len(batch)}: pass one key each")
-    return Draws(*(part.to(batch.device) for part in (draws.keys, draws.restart, draws.step)))
+    device = batch.device
+    return replace(draws, keys=draws.keys.to(device), restart=draws.restart.to(device), step=draws.step.to(device))
 
 
 def child_keys(draws: Draws, count: int, tag: int) -> Tensor:

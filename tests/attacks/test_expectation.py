@@ -20,7 +20,8 @@ from gauntlet.attacks.solving.several_draws import drawn_gradients, drawn_logits
 from gauntlet.attacks.solving.slots import new_slots
 from gauntlet.attacks.solving.solver import Stage, Task, solve
 from gauntlet.attacks.square import Square
-from gauntlet.bench.verify.verifier import CONFIRMATIONS, Verifier
+from gauntlet.bench.verify.drawn_verdicts import CONFIRMATIONS
+from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.defenses.pipeline.gradient_noise import gradient_noise
 from gauntlet.defenses.pipeline.profile import pass_over
 
