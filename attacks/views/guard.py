@@ -77,7 +77,7 @@ def generators_from(seed: int) -> Iterator[None]:
     """A context in which the generators of torch, numpy and `random` start from `seed`; their states are restored after it."""
     cpu, legacy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    torch.manual_seed(seed)
+    seed_torch(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
     try:
@@ -88,9 +88,20 @@ def generators_from(seed: int) -> Iterator[None]:
         random.setstate(python)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
-        else:
+        elif torch.cuda.is_available():
             # CUDA was not initialised: the seed that is queued for it becomes the user's again.
             torch.cuda.manual_seed_all(torch.initial_seed())
+
+
+def seed_torch(seed: int) -> None:
+    """`torch.manual_seed`, of the CPU's generator alone where torch has no other device.
+
+    For a GPU that is not initialised yet torch keeps each call with a stack trace, also where there is none.
+    """
+    if any(backend.is_available() for backend in (torch.cuda, torch.backends.mps, torch.xpu)):
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager

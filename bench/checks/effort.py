@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.norms import random_point
 from gauntlet.attacks.ops.random import Draws, model_randomness
+from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.bench.checks.run_attack import MarginHistory, run_attack, unbroken
 from gauntlet.bench.checks.strength import NO_ATTACK, unbroken_by
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed
+from gauntlet.bench.executors.executable import Executable
+from gauntlet.bench.executors.native import NativeExecutable
 
 NOISE_DRAWS = 10_000
 NOISE_DRAWS_SLOW = 200
@@ -19,6 +24,8 @@ NOISE_DRAWS_SLOW = 200
 _NOISE_SAMPLES = 32
 _NOISE_TOGETHER = 64
 """Draws of a sample per pass."""
+_SEARCHES = frozenset({"probe", "black-box", "decision-based"})
+"""Techniques of stages without gradients."""
 _TESTED = 48
 LAST_STEPS = 10
 IMPROVEMENT = 0.05
@@ -78,34 +85,54 @@ def incomplete_optimisation(subject: Subject) -> Finding:
 def random_noise(subject: Subject, most: int | None = None) -> Finding:
     """10,000 random points in the ball break no sample that the attack left (Carlini et al. 2019).
 
-    `most`: number of points of all samples together, if there is a limit.
+    `most`: number of points of all samples together, if there is a limit. Points are tried around the samples that the short
+    stages of a cascade left; where they break one, the whole attack has to break it too.
     """
     name, few = "random-noise", subject.few(_NOISE_SAMPLES).right
     if subject.attack is None or not len(few.labels):
         return not_applicable(name, NO_ATTACK)
-    left = unbroken_by(few, subject.attack)
-    rows = left.nonzero().squeeze(1)
-    rest = few.of(rows)
+    left, short = _left(few, subject.attack)
+    rest = few.of(left.nonzero().squeeze(1))
+    standing = len(rest.labels)
     draws = NOISE_DRAWS_SLOW if subject.slow else NOISE_DRAWS
     if most is not None:
-        draws = min(draws, most // max(1, len(rows)))
-    broken = torch.zeros_like(rest.labels, dtype=torch.bool)
-    if len(rows):
-        broken = _broken_by_noise(rest, draws)
-    figures = {"broken_by_noise": int(broken.sum()), "standing": len(rows), "draws": draws}
-    sentence = (
-        f"{draws:,} random points of the ball break {int(broken.sum())} of {len(rows)} samples that the attack left"
-    )
-    if not broken.any():
+        draws = min(draws, most // max(1, standing))
+    broken = _broken_by_noise(rest, draws) if standing else torch.zeros_like(rest.labels, dtype=torch.bool)
+    if short and broken.any():
+        rows = broken.nonzero().squeeze(1)
+        broken = broken.index_copy(0, rows, unbroken_by(rest.of(rows), subject.attack))
+    count = int(broken.sum())
+    figures = {"broken_by_noise": count, "standing": standing, "draws": draws}
+    by = "short stages of the attack" if short else "attack"
+    sentence = f"{draws:,} random points of the ball break {count} of {standing} samples that the {by} left"
+    if not count:
         return passed(name, f"{sentence}.", **figures)
     return fired(
         name,
         "block",
-        f"{sentence}: random search is stronger than the attack. Use another attack: --attacks adaptive.",
+        f"{sentence}{', and that all of it leaves' if short else ''}: random search is stronger than the attack. Use another "
+        "attack: --attacks adaptive.",
         needs=(name,),
         evidence=figures,
         samples=rest.named(broken),
     )
+
+
+def _left(subject: Subject, attack: Executable) -> tuple[Tensor, bool]:
+    """The samples to try random points around, bool (N,), and whether only the short stages of the attack left them.
+
+    The later stages of a cascade cost most and break little where gradients are of use: points around what the short ones left
+    are points around what the whole attack leaves. Where half of a sample's gradients vanish, or the attack searches by
+    decisions, later stages break much: then the whole attack runs.
+    """
+    row = tuple(takewhile(lambda stage: stage.when is None and stage.technique not in _SEARCHES, attack.stages))
+    searches = any("decision-based" in stage.technique for stage in attack.stages)
+    if searches or len(row) == len(attack.stages) or all(stage.view for stage in row):
+        return unbroken_by(subject, attack), False
+    outcomes = run_attack(subject, NativeExecutable("short stages", Cascade(row)))
+    if any(outcome.dead for outcome in outcomes if outcome.adversarial is None):
+        return unbroken_by(subject, attack), False
+    return unbroken(outcomes, subject.labels.device), True
 
 
 def _broken_by_noise(subject: Subject, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.slide import SLIDE
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.guard import guarded, seed_torch
 from gauntlet.bench.checks.run_attack import run_attack, unbroken, whole_box
 from gauntlet.bench.checks.subject import Finding, Subject, fired, not_applicable, passed, reported, without_gradients
 from gauntlet.bench.executors.executable import Executable
@@ -158,7 +158,7 @@ class FrozenDraw(nn.Module):
         rows = []
         for image in images.split(1):
             with torch.random.fork_rng(devices=[]), model_randomness(Draws.start(key)):
-                torch.manual_seed(0)
+                seed_torch(0)
                 rows.append(self.model(image))
         return torch.cat(rows)
 

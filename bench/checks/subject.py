@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import Draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.guard import guarded, seed_torch
 from gauntlet.attacks.views.rejection_view import reduced
 from gauntlet.attacks.views.work import counted_work
 from gauntlet.bench.executors.executable import Executable
@@ -129,7 +129,7 @@ class Subject:
         """Logits of the K-class problem (N, K), with random numbers that depend on `number`, keyed or from torch."""
         cuda = [points.device.index or 0] if points.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(number)
+            seed_torch(number)
             outputs = pass_over(model, points, number)
         return reduced(outputs, labels) if self.pipeline.rejects else outputs
 

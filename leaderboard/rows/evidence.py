@@ -98,7 +98,7 @@ def describe_evidence(flag: Flag) -> str:
             parts.append(f"the attack breaks {found['samples']} of {found['samples']} samples in the whole box")
         elif test == NOISE:
             parts.append(
-                f"{found['draws']:,} random points break none of {found['standing']} samples that it left"
+                f"{found['draws']:,} random points around each of {found['standing']} samples break none that it left"
                 if found["standing"]
                 else f"the attack leaves none of the first samples to {found['draws']:,} random points"
             )
