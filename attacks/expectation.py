@@ -18,9 +18,9 @@ from gauntlet.attacks.ops.norms import per_image, project, random_point, steepes
 from gauntlet.attacks.ops.threat import Norm
 from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.attacks.parts.apgd_common import likely_target
+from gauntlet.attacks.parts.several_draws import drawn_gradients
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.several_draws import drawn_gradients
 from gauntlet.attacks.solving.stage import Stage
 from gauntlet.attacks.views.backward_modes import Backward
 

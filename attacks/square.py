@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from gauntlet.attacks.ops.validators import boolean, share, whole_number
 from gauntlet.attacks.parts.square_shapes import Schedule, bump, schedule
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.known import to_device
+from gauntlet.attacks.solving.look_ahead import taken, widened
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
 
-_AHEAD = 16
+_AHEAD = 32
 """Steps whose random words are drawn together: the generator takes nearly as long for the words of one step."""
 _START, _STEPS = 0, 1
 """Tags of the draws."""
@@ -74,6 +75,8 @@ class Square(Rule[State]):
     - Squares never exceed the image, and the tiles of the L2 start are centred, for any height and width.
     """
 
+    looks_ahead: ClassVar[bool] = True
+
     queries: int = 5000
     restarts: int = 1
     p_init: float = 0.8
@@ -99,31 +102,35 @@ class Square(Rule[State]):
         )
 
     def step(self, state: State, oracle: Oracle) -> State:
-        """One query; the new point is kept if its margin is smaller."""
-        ahead = oracle.step - state.drawn
+        """One query; the new point is kept if its margin is smaller. Where few slots run, several at once (`look_ahead`)."""
+        many = oracle.ahead
         # The mark is `drawn`, on the host.
-        if (oracle.made - oracle.mark >= _AHEAD).any():
+        if (oracle.made - oracle.mark > _AHEAD - many).any():
             # Moves depend on the step, not on when they are drawn: they are drawn for all slots at once.
             state = state._replace(drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
             oracle.set_mark(oracle.made)
-            ahead = torch.zeros_like(ahead)
-        slot = torch.arange(len(ahead), device=ahead.device)
+        wide = oracle if many == 1 else widened(oracle)
+        slot = torch.arange(len(state.drawn), device=state.drawn.device).repeat_interleave(many)
+        ahead = (oracle.step - state.drawn)[slot] + torch.arange(many, device=slot.device).repeat(len(state.drawn))
+        x = state.x if many == 1 else state.x[slot]
         rows, columns, signs = (moves[slot, ahead] for moves in (state.rows, state.columns, state.signs))
         windows = rows[..., None] & columns[:, :, None]
         if oracle.threat.norm == "Linf":
-            new = _flat_square(state.x, windows, signs, oracle)
+            new = _flat_square(x, windows, signs, wide)
         else:
             level, corner = state.level[slot, ahead], state.corner[slot, ahead]
-            pattern = _pattern(self._schedule(oracle).bumps, level, corner, signs[:, -1] > 0, oracle.clean)
-            new = _bumped(state.x, windows, signs, pattern, oracle)
-            new = torch.where(per_image(level == 0, new), state.x, new)
-        logits = oracle.logits(new)
-        reached = margin(logits, oracle.labels).to(torch.float64)
-        better = reached < state.margin
-        x = torch.where(per_image(better, new), new, state.x)
+            pattern = _pattern(self._schedule(oracle).bumps, level, corner, signs[:, -1] > 0, wide.clean)
+            new = _bumped(x, windows, signs, pattern, wide)
+            new = torch.where(per_image(level == 0, new), x, new)
+        logits = wide.logits(new)
+        reached = margin(logits, wide.labels).to(torch.float64)
+        better = reached < state.margin[slot]
+        if many > 1:
+            at = taken(oracle, wide, better, new)
+            new, logits, reached, better = new[at], logits[at], reached[at], better[at]
         own = logits.gather(1, oracle.labels[:, None])[:, 0].to(torch.float64)
         return state._replace(
-            x=x,
+            x=torch.where(per_image(better, new), new, state.x),
             margin=torch.where(better, reached, state.margin),
             own=torch.where(better, own, state.own),
             total=torch.where(better, logits.sum(1, dtype=torch.float64), state.total),

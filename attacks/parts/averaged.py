@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.validators import whole_number
+from gauntlet.attacks.parts.several_draws import drawn_logits
 from gauntlet.attacks.solving.oracle import Oracle
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.several_draws import drawn_logits
 from gauntlet.attacks.solving.wrapped_rule import WrappedRule
 
 

@@ -30,7 +30,6 @@ _ROOM = 8
 """Units in the last place of the clean image's margin: far more than two batch compositions differ by, far less than an attack
 aims at."""
 
-
 _REFUSED = re.compile(
     r"requires? grad|autograd|automatic differentiation|saved for backward|inference tensor|graph leaves", re.I
 )
@@ -102,8 +101,10 @@ class Oracle:
         self.judge = judge
         self.rejects = rejects
         self.needs_gradient = needs_gradient
-        # Of `solving.several_draws`: images that a pass may have; while draws are made, successes and the number of a frozen one.
-        self.room = 0
+        # Images in a pass of several draws; moves of a slot in a step, and steps that it may make in it (`look_ahead`). While
+        # passes that count together are made: their successes, and the number of a frozen draw.
+        self.room, self.ahead, self.horizon = 0, 1, slots.known.step
+        self.extra: Tensor | None = None
         self.successes: list[Tensor] | None = None
         self.frozen: int | None = None
 

@@ -31,6 +31,8 @@ class Rule(ABC, Generic[S]):
     """Whether the rule evaluates points outside the ball on its way. Such points are not candidates."""
     uses_ends: ClassVar[bool] = False
     """Whether the rule looks at `oracle.ends`, where earlier stages of a cascade ended."""
+    looks_ahead: ClassVar[bool] = False
+    """Whether a step may evaluate several moves of a slot, up to `oracle.ahead` (`gauntlet.attacks.solving.look_ahead`)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises TypeError for a method under a name that the interface no longer has."""

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import sample_keys
-from gauntlet.attacks.solving import lanes
+from gauntlet.attacks.solving import lanes, look_ahead
 from gauntlet.attacks.solving.ends import Ends
 from gauntlet.attacks.solving.judge import OUTWARDS, judge
 from gauntlet.attacks.solving.known import Rows, Truths, to_device, to_host
@@ -55,7 +55,7 @@ class Shared:
     low: nn.Module | None = None
     """The form of the model that stages in low precision see; None: the model itself."""
     room: int = 0
-    """Images that a pass over several draws of a randomised model may have, see `gauntlet.attacks.solving.several_draws`."""
+    """Images that a pass over several draws of a randomised model may have, see `gauntlet.attacks.parts.several_draws`."""
 
 
 Departures = tuple[Slots, Truths]
@@ -145,13 +145,16 @@ def step(queue: StageQueue, shared: Shared) -> Departures | None:
     rule = queue.stage.rule
     assert queue.running is not None
     oracle = _oracle(queue, shared, queue.running.slots)
+    look_ahead.allow(queue, oracle, shared.useful)
     state = rule.step(queue.running.state, oracle)
     slots, stops = _stops(queue, oracle.slots.stepped(), state)
-    made = slots.known.step
-    ended, due = made >= rule.budget, made % shared.verify_every == 0
-    verifies = not rule.minimum_norm and (stops is not None or bool((ended | due).any()))
-    found, stopped = _answers(slots.found if verifies else None, stops, size(slots))
-    ended |= stopped
+    made, every = slots.known.step, shared.verify_every
+    verifies = not rule.minimum_norm and (
+        stops is not None or bool(((made >= rule.budget) | (made % every == 0)).any())
+    )
+    found, stopped, extra = _answers(slots.found if verifies else None, stops, oracle.extra, size(slots))
+    slots = look_ahead.note(queue, oracle, slots, extra)
+    ended, due = (slots.known.step >= rule.budget) | stopped, slots.known.step % every == 0
     rows = np.flatnonzero(found & (ended | due))
     slots, success = judge(slots, rows, shared.verify)
     broken = np.zeros_like(ended)
@@ -181,12 +184,14 @@ def _stops(queue: StageQueue, slots: Slots, state: Any) -> tuple[Slots, Tensor |
     return slots, stops
 
 
-def _answers(found: Tensor | None, stops: Tensor | None, count: int) -> tuple[Truths, Truths]:
-    """Both on the host by one wait for the device; False where there is nothing to ask."""
-    asked = [one for one in (found, stops) if one is not None]
-    answers = iter(to_host(*asked) > 0) if asked else iter(())
-    nothing = np.zeros(count, dtype=np.bool_)
-    return nothing if found is None else next(answers), nothing if stops is None else next(answers)
+def _answers(
+    found: Tensor | None, stops: Tensor | None, extra: Tensor | None, count: int
+) -> tuple[Truths, Truths, Rows]:
+    """All on the host by one wait for the device; False and 0 where there is nothing to ask."""
+    asked = [one for one in (found, stops, extra) if one is not None]
+    answers = iter(to_host(*asked) if asked else ())
+    first, second, third = (np.zeros(count) if one is None else next(answers) for one in (found, stops, extra))
+    return first > 0, second > 0, third.astype(np.int64)
 
 
 def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:

@@ -60,6 +60,8 @@ class StageQueue:
     """Slots that have spent their steps and whose last iterate is not evaluated yet."""
 
     lanes: Lanes = field(default_factory=Lanes)
+    pace: float = 1.0
+    """Steps that a slot made on average in the latest turn, of a rule that looks ahead."""
 
     def saved(self) -> Callable[[], None]:
         """A function that puts the samples and their slots back as they are now, after a turn that failed."""

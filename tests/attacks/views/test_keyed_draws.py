@@ -12,8 +12,8 @@ from torch import nn
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.ops.random import active_draws, sample_keys
 from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.parts.several_draws import drawn_gradients, drawn_logits
 from gauntlet.attacks.solving.oracle import Oracle
-from gauntlet.attacks.solving.several_draws import drawn_gradients, drawn_logits
 from gauntlet.attacks.solving.slots import new_slots
 from gauntlet.attacks.views.keyed_draws import draws_by_key
 from gauntlet.bench.verify.verifier import Verifier
