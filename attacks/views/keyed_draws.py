@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import weakref
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ def _measured(model: nn.Module, images: Tensor, keys: Tensor) -> bool:
 def _global_states() -> tuple[object, ...]:
     """The states of all global generators, to be compared."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    name, words, *rest = np.random.get_state()
+    legacy: Any = np.random.get_state()
+    name, words, *rest = legacy
     states = [torch.get_rng_state(), *cuda]
     return random.getstate(), name, bytes(words), *rest, *(bytes(state.numpy()) for state in states)
