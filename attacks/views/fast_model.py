@@ -37,6 +37,7 @@ from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.views.flush_denormals import flush_denormals
 from gauntlet.attacks.views.fold_batch_norm import fold_batch_norm
 from gauntlet.attacks.views.guard import guarded
+from gauntlet.attacks.views.scaled_gradient import hooked, with_scaled_gradient
 from gauntlet.attacks.views.tf32 import TF32, has_tf32
 from gauntlet.attacks.views.work import counted_work
 
@@ -159,7 +160,7 @@ class ChannelsLast(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
-        inner = _hooked(images, lambda gradient: torch.empty_like(images).copy_(gradient))
+        inner = hooked(images, lambda gradient: torch.empty_like(images).copy_(gradient))
         logits: Tensor = self.model(inner.contiguous(memory_format=torch.channels_last))
         return logits
 
@@ -167,8 +168,7 @@ class ChannelsLast(nn.Module):
 class LowPrecision(nn.Module):
     """`model` under autocast to `dtype`, with float32 images, logits and gradients.
 
-    float16 cannot hold the gradients of confident samples. So each sample's gradient is divided by its largest entry at the
-    logits and multiplied by it at the image, which changes nothing else as long as samples do not mix.
+    Gradients of float16 are scaled (`with_scaled_gradient`).
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -180,22 +180,12 @@ class LowPrecision(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K), float32."""
-        scale = images.new_ones(len(images), 1)
+        return with_scaled_gradient(self._run, images) if self.dtype == torch.float16 else self._run(images).float()
 
-        def shrink(gradient: Tensor) -> Tensor:
-            largest = gradient.abs().amax(1, keepdim=True)
-            scale.copy_(torch.where(largest > 0, largest, 1))
-            return gradient / scale
-
-        scaled = self.dtype == torch.float16
-        inner = (
-            _hooked(images, lambda gradient: gradient * scale.view(-1, *[1] * (gradient.ndim - 1)))
-            if scaled
-            else images
-        )
+    def _run(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, dtype=self.dtype):
-            logits: Tensor = self.model(inner)
-        return _hooked(logits.float(), shrink) if scaled else logits.float()
+            logits: Tensor = self.model(images)
+        return logits
 
 
 @contextmanager
@@ -207,14 +197,6 @@ def full_float32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-def _hooked(x: Tensor, hook: Callable[[Tensor], Tensor]) -> Tensor:
-    """An alias of `x` whose gradient passes through `hook`; a hook on `x` itself would outlive the pass."""
-    alias = x.view_as(x)
-    if alias.requires_grad:
-        alias.register_hook(hook)
-    return alias
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

@@ -82,13 +82,21 @@ def find_inner_views(pipeline: DefendedModel, images: Tensor) -> tuple[InnerView
 
 
 def _hookable(base: nn.Module) -> Iterator[str]:
-    """Submodules by qualified name, but those within TorchScript, which calls no hooks."""
+    """Submodules by qualified name, but those that take or call no hooks: within TorchScript, and where it is frozen."""
     scripted = tuple(
         f"{path}." for path, module in base.named_modules() if path and isinstance(module, torch.jit.ScriptModule)
     )
-    for path, _ in base.named_modules():
-        if path and not path.startswith(scripted):
+    for path, module in base.named_modules():
+        if path and not path.startswith(scripted) and _takes_hooks(module):
             yield path
+
+
+def _takes_hooks(module: nn.Module) -> bool:
+    try:
+        module.register_forward_hook(lambda *_: None).remove()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _candidates(base: nn.Module, images: Tensor, rejects: bool) -> list[str]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.ops.rounding import decides
 from gauntlet.attacks.views.guard import in_training
+from gauntlet.attacks.views.scaled_gradient import with_scaled_gradient
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.errors import ModelError
+from gauntlet.bench.models.parts.exported import exported_batch, settle_exported
+from gauntlet.bench.models.parts.fixed_batch import in_parts
 from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
 from gauntlet.bench.models.parts.normalisation import channel_values, normalise
+from gauntlet.bench.models.parts.outputs import Output, extract_logits, shape_error
 from gauntlet.defenses.pipeline.profile import are_probabilities
 from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.conditions import BLACK_BOX_FLAG, LABELS_ONLY
@@ -23,13 +26,18 @@ from gauntlet.leaderboard.rows.conditions import BLACK_BOX_FLAG, LABELS_ONLY
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
 
 
+HALF = (torch.float16, torch.bfloat16)
+"""Precisions of models that are judged as they are, in less than float32."""
+
+
 class Classifier(nn.Module):
     """Logits (N, K) of images (N, C, H, W) in [0, 1].
 
     `mean` and `std`, per channel and in units of [0, 1], are for a model that does not normalise its input itself. Images
-    are cast to the model's floating dtype; a model with half-precision parameters raises ModelError. The model may return a
-    tensor, a tuple or list that begins with it, a dict with `logits` or a single tensor, or an object with `.logits`. Its
-    mode (training or eval) is not changed.
+    are cast to the model's floating dtype. A model in float16 or bfloat16 works in its own precision: normalisation before it and
+    logits after it are in float32. The model may return a tensor, a tuple or list that begins with it, a dict with `logits` or a
+    single tensor, or an object with `.logits`; `output` says what else to read. Its mode (training or eval) is not changed;
+    programs of torch.export have none, and are given that of their operations.
 
     `remarks`: flags about how the model was loaded. `input_size`: channels, height and width that the model expects.
     """
@@ -40,17 +48,24 @@ class Classifier(nn.Module):
     input_size: tuple[int, int, int] | None
 
     def __init__(
-        self, model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        self,
+        model: nn.Module,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        output: Output | None = None,
     ) -> None:
-        """Wrap `model`. Raises ModelError for half precision, and for an invalid mean or std."""
+        """Wrap `model`. Raises ModelError for parameters in float8, and for an invalid mean or std."""
         super().__init__()
+        settle_exported(model)
         self.model = model
+        self.output = output or Output()
+        self.batch = exported_batch(model)
+        _refuse_storage_only(model)
         first = _first_floating(model)
-        _refuse_low_precision(model)
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else channel_values(name, values)
             if buffer is not None and first is not None:
-                buffer = buffer.to(first)
+                buffer = buffer.to(first.device, torch.float32 if first.dtype in HALF else first.dtype)
             self.register_buffer(name, buffer, persistent=False)
         if mean is not None and std is not None and len(mean) != len(std):
             raise ModelError(
@@ -62,34 +77,27 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
-        return extract_logits(self.model(normalise(self._cast(images), self.mean, self.std)))
+        return self._answers(images, self.mean, self.std)
 
     def without_normalisation(self, inputs: Tensor) -> Tensor:
         """Logits (N, K) of the wrapped model for `inputs`, without `mean` and `std`."""
-        return extract_logits(self.model(self._cast(inputs)))
+        return self._answers(inputs, None, None)
 
-    def _cast(self, images: Tensor) -> Tensor:
-        # A copy, since a model that works in place must not change the data or the attack's iterates.
-        first = _first_floating(self.model)
-        return images.clone() if first is None else images.to(first.dtype, copy=True)
+    def _answers(self, images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
+        dtype = _half(self.model)
+        if dtype is None:
+            # A copy, since a model that works in place must not change the data or the attack's iterates.
+            first = _first_floating(self.model)
+            own = images.clone() if first is None else images.to(first.dtype, copy=True)
+            return self._logits(normalise(own, mean, std))
 
+        def run(given: Tensor) -> Tensor:
+            return self._logits(normalise(given.float(), mean, std).to(dtype, copy=True))
 
-def extract_logits(output: Any) -> Tensor:
-    """Extract the tensor of logits from a model's output. Raises ModelError if there is none."""
-    logits = output
-    if isinstance(logits, Mapping):
-        tensors = [value for value in logits.values() if isinstance(value, Tensor)]
-        logits = logits.get("logits", tensors[0] if len(tensors) == 1 else None)
-    elif not isinstance(logits, Tensor) and hasattr(logits, "logits"):
-        logits = logits.logits
-    elif isinstance(logits, tuple | list) and logits:
-        logits = logits[0]
-    if not isinstance(logits, Tensor):
-        raise ModelError(
-            f"the model returns {type(output).__name__}, in which no logits are found: return a tensor (N, K), a tuple "
-            "that begins with it, a dict or an object with logits"
-        )
-    return logits
+        return with_scaled_gradient(run, images) if dtype == torch.float16 else run(images).float()
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        return in_parts(lambda part: self.output.logits(self.model(part)), inputs, self.batch)
 
 
 def check_model(
@@ -121,17 +129,19 @@ def check_model(
             f"{type(error).__name__}: {error}"
         ) from error
     if logits.ndim != 2 or len(logits) != len(images):
-        raise ModelError(
-            f"the model returns shape {tuple(logits.shape)} for {len(images)} images: return logits (N, K), a row per image"
-        )
+        raise ModelError(shape_error(tuple(logits.shape), len(images)))
     if not logits.is_floating_point():
         raise ModelError(f"the model returns {logits.dtype}: return the logits, not the predicted classes")
     needed = max(classes or 0, int(labels.max()) + 1 if labels is not None and len(labels) else 0, 2)
+    if logits.shape[1] == 1:
+        raise ModelError(shape_error(tuple(logits.shape), len(images)))
     if logits.shape[1] < needed:
         from_one = " (labels count from 0: if yours count from 1, subtract 1)" if needed == logits.shape[1] + 1 else ""
         raise ModelError(
             f"the model has {logits.shape[1]} outputs, but the data need {needed} classes: check both{from_one}"
         )
+    if labels is not None and isinstance(model, Classifier) and model.output.binary:
+        _refuse_sigmoid(logits, labels[: len(images)])
     decided = decides(logits)
     if not decided.all():
         raise ModelError(
@@ -142,7 +152,7 @@ def check_model(
     access = model_access(model)
     flags = [_PROBABILITIES] if access == "white-box" and are_probabilities(logits) else []
     if isinstance(model, Classifier):
-        flags += [*model.remarks, *_coarse(logits)]
+        flags += [*model.remarks, *_coarse(logits, _half(model.model))]
         if access != "white-box":
             flags.append(_BLACK_BOX[access])
         if labels is not None and len(labels) >= len(images):
@@ -150,19 +160,43 @@ def check_model(
     return flags
 
 
-def _coarse(logits: Tensor) -> list[Flag]:
-    """A warning if the logits have the precision of a half-precision format, whatever dtype they are returned in."""
-    for dtype in (torch.bfloat16, torch.float16):
-        if logits.dtype != dtype and not _rounded_to(dtype, logits):
+def _refuse_sigmoid(logits: Tensor, labels: Tensor) -> None:
+    """Refuse a binary model that predicts class 1 throughout, with logits that are never negative and never above 1."""
+    single = logits[:, 1]
+    if bool((labels == 0).any()) and bool((single >= 0).all()) and bool((single <= 1).all()):
+        raise ModelError(
+            "the model returns numbers from 0 to 1 only, as after a sigmoid, and never a negative one, as logits of class 0 are: "
+            "return what goes into the sigmoid"
+        )
+
+
+def _coarse(logits: Tensor, own: torch.dtype | None) -> list[Flag]:
+    """A warning if the logits have the precision of a half-precision format, whatever dtype they are returned in.
+
+    `own`: that format, if the model's parameters have it.
+    """
+    for dtype in HALF:
+        if dtype != own and logits.dtype != dtype and not _rounded_to(dtype, logits):
             continue
-        bits = 1 - round(math.log2(torch.finfo(dtype).eps))
+        name, bits = str(dtype).removeprefix("torch."), 1 - round(math.log2(torch.finfo(dtype).eps))
         message = (
-            f"The logits have the precision of {str(dtype).removeprefix('torch.')}, {bits} binary digits: attacks and verdicts "
+            f"The logits have the precision of {name}, {bits} binary digits: attacks and verdicts "
             "see steps and ties where the network in float32 has none. Evaluate the model in float32, without autocast or half "
             "precision in its forward."
         )
+        if dtype == own:
+            message = (
+                f"The network is in {name}, {bits} binary digits, and is judged in its own precision: verdicts are those of the "
+                "rounded network, with steps and ties where the same network in float32 has none. Evaluate model.float() if "
+                "that is the network in use."
+            )
         return [Flag("coarse-logits", "warn", message)]
     return []
+
+
+def _half(model: nn.Module) -> torch.dtype | None:
+    first = _first_floating(model)
+    return first.dtype if first is not None and first.dtype in HALF else None
 
 
 def _rounded_to(dtype: torch.dtype, logits: Tensor) -> bool:
@@ -224,9 +258,10 @@ def _first_floating(model: nn.Module) -> Tensor | None:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
-def _refuse_low_precision(model: nn.Module) -> None:
+def _refuse_storage_only(model: nn.Module) -> None:
+    """Refuse float8 and smaller formats, in which weights are stored and nothing is computed."""
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64, *HALF):
             raise ModelError(
-                f"the model holds {name} in {tensor.dtype}: call model.float(), since results are verified in float32"
+                f"the model holds {name} in {tensor.dtype}, in which torch does not compute: call model.float()"
             )

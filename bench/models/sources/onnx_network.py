@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from gauntlet.bench.models.parts.fixed_batch import in_parts
 from gauntlet.bench.models.sources.onnx_call import OnnxCall
 from gauntlet.bench.models.sources.onnx_operators import OPERATORS
 
@@ -69,13 +69,7 @@ class OnnxNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The output of the graph, (N, …)."""
         fed = images.permute(0, 2, 3, 1) if self.channels_last else images
-        if self.batch is None or len(fed) == self.batch:
-            return self._run(fed)
-        parts = []
-        for part in fed.split(self.batch):
-            filling = part[:1].expand(self.batch - len(part), *part.shape[1:])
-            parts.append(self._run(torch.cat([part, filling]))[: len(part)])
-        return torch.cat(parts)
+        return in_parts(self._run, fed, self.batch)
 
     def _run(self, fed: Tensor) -> Tensor:
         values: dict[str, Tensor] = {name: getattr(self, kept) for name, kept in self.names.items()}

@@ -89,10 +89,9 @@ def test_images_are_cast_to_the_models_own_precision(linear):
     assert Classifier(linear.double())(IMAGES).dtype == torch.float64
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_refused_with_the_way_out(linear, dtype):
-    with pytest.raises(ModelError, match=r"call model\.float\(\)"):
-        Classifier(linear.to(dtype))
+def test_weights_in_a_format_for_storage_are_refused_with_the_way_out(linear):
+    with pytest.raises(ModelError, match=r"holds .* in torch.float8_e4m3fn, .* call model\.float\(\)"):
+        Classifier(linear.to(torch.float8_e4m3fn))
 
 
 def test_a_sound_model_passes_without_flags(linear):
