@@ -27,6 +27,7 @@ from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import Classifier, check_model
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
+from gauntlet.bench.models.parts.outputs import Output
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.registries import DEFENSES, REPLAYS
 from gauntlet.bench.registry.registry import Registry
@@ -60,13 +61,16 @@ def evaluate(
     store: str | Path | None = None,
     randomised: bool = False,
     not_differentiable: bool = False,
+    logits: str | None = None,
+    binary: bool = False,
 ) -> Evaluation:
     """Attack a classifier on images it is given, and count what survives every attack.
 
     `model`: any module in eval mode that takes images in [0, 1] and returns logits (N, K), as a tensor, or as a tuple,
-    a dict or an object with `.logits` that holds them. `images` (N, C, H, W) in [0, 1] and `labels` (N,): tensors or
-    arrays; or a Dataset, a DataLoader or a `Data` as `images` alone. `threat`: a threat model or its text, with
-    `:target=3`, `:target=next` or `:target=random` for attacks towards that class, the one after the label, or one
+    a dict or an object with `.logits` that holds them; `logits` names another entry, attribute or place, and `binary` says
+    that the model returns one logit for two classes, positive for class 1. `images` (N, C, H, W) in [0, 1] and `labels`
+    (N,): tensors or arrays; or a Dataset, a DataLoader or a `Data` as `images` alone. `threat`: a threat model or its text,
+    with `:target=3`, `:target=next` or `:target=random` for attacks towards that class, the one after the label, or one
     drawn for each sample. `attacks`: a suite, an attack or a list, with settings as `"pgd(steps=100, restarts=5)"`.
     `defense`: a registered name, or a module from images to images, whose differentiability and randomness are
     measured. `device`: `auto` takes a GPU where there is one, and works on a copy of the model if it lies elsewhere.
@@ -91,7 +95,12 @@ def evaluate(
     target = choose_device(device)
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}: give a torch.nn.Module, a function wrapped in one")
-    classifier = model if isinstance(model, Classifier) else Classifier(model)
+    output = Output(logits, binary)
+    if isinstance(model, Classifier) and output not in (Output(), model.output):
+        raise ValueError(
+            f"logits={logits!r}, binary={binary!r}: the model is loaded already, so give them to load_model"
+        )
+    classifier = model if isinstance(model, Classifier) else Classifier(model, output=output)
     if any(tensor.device != target for tensor in (*classifier.parameters(), *classifier.buffers())):
         classifier = copy.deepcopy(classifier).to(target)
     with torch.random.fork_rng():
@@ -107,6 +116,8 @@ def evaluate(
         f"{_MEMORY}.{type(model).__name__}",
         randomised=randomised or None,
         not_differentiable=not_differentiable or None,
+        logits=classifier.output.key,
+        binary=classifier.output.binary or None,
     )
     data_ref = DataRef(data.spec or data.name)
     text = str(parsed)

@@ -43,9 +43,16 @@ class LogitsModel(nn.Module):
         return super().train(False)
 
 
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+
 def in_training(module: nn.Module) -> bool:
-    """Whether a module is in training mode. A frozen TorchScript module has no mode any more: it was frozen for evaluation."""
-    return bool(getattr(module, "training", False))
+    """Whether a module is in training mode.
+
+    A frozen TorchScript module has no mode any more: it was frozen for evaluation. Quantised layers have no effect of theirs, and
+    are made in training mode from models in evaluation mode.
+    """
+    return bool(getattr(module, "training", False)) and not type(module).__module__.startswith(_QUANTISED)
 
 
 @contextmanager

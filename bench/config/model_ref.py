@@ -31,6 +31,10 @@ class ModelRef:
     """Whether it is declared that passes over the same image may differ; True or None."""
     not_differentiable: bool | None = None
     """Whether it is declared that autograd gives no useful gradient; True or None."""
+    logits: str | None = None
+    """The entry of the model's output that holds its logits."""
+    binary: bool | None = None
+    """True: the model returns one logit for two classes."""
 
     def __repr__(self) -> str:
         # Part of the names of cells in results folders: settings that were added later show only where they are given.
@@ -52,6 +56,10 @@ def _file(value: Any, name: str) -> str | None:
     return str(value) if value else None
 
 
+def _name(value: Any, name: str) -> str | None:
+    return None if value is None else str(value)
+
+
 def _declared(value: Any, name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r} must be true or false")
@@ -65,6 +73,8 @@ MODEL_SETTINGS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "std": channel_values,
     "randomised": _declared,
     "not_differentiable": _declared,
+    "logits": _name,
+    "binary": _declared,
 }
 """The settings of a model, each with the function that reads its value; it is called with the name too, and raises ConfigError.
 
@@ -74,7 +84,7 @@ _FIRST: Final = ("spec", "weights", "mean", "std")
 """The fields of the first version, which are always written."""
 _WITH_WEIGHTS: Final = re.compile(r"(?P<spec>.+?:[^\W\d][\w.]*|[^:/@]+)@(?P<weights>.+)")
 """A name with weights: FACTORY@FILE, or a registered name, or a name of timm or torchvision."""
-_OWN_AT: Final = ("hf:", "onnx:", "onnx-blackbox:", "blackbox:")
+_OWN_AT: Final = ("hf:", "onnx:", "torchscript:", "export:", "onnx-blackbox:", "blackbox:")
 """Sources whose names have an `@` of their own: a revision, or a file's."""
 
 

@@ -78,6 +78,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         flag=True,
     ),
     Option(
+        "logits",
+        "Name of the entry of a dict, attribute of an object, or place in a tuple, that holds the logits in the model's output.",
+        "model",
+        default="logits, the only tensor, or the first place",
+        metavar="NAME",
+    ),
+    Option(
+        "binary",
+        "The model returns one logit z for each image, positive for class 1 of two: it is evaluated as [-z, z].",
+        "model",
+        flag=True,
+    ),
+    Option(
         "defense",
         "Defense at inference, with its settings in brackets: jpeg(quality=50).",
         "model",

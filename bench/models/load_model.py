@@ -21,6 +21,7 @@ from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.card import Access, ModelCard, ModelEntry
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
+from gauntlet.bench.models.parts.outputs import Output
 from gauntlet.bench.models.sources.catalog import open_source
 from gauntlet.bench.models.sources.parse_source import parse_source
 from gauntlet.bench.models.sources.source_model import SourceModel
@@ -50,17 +51,22 @@ def load_model(
     weights: str | Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    logits: str | None = None,
+    binary: bool = False,
     device: str = "cpu",
 ) -> LoadedModel:
     """Load a model by a registered name, as `package.module:factory` or `path/to/file.py:factory`, or from a source
-    (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `blackbox:FILE.py:FUNCTION`). Weights and settings may be
-    part of the name, as in `net.py:build@best.pth(mean=0.5)`; arguments take precedence.
+    (`robustbench:…`, `timm:…`, `torchvision:…`, `hf:…`, `onnx:FILE`, `torchscript:FILE`, `export:FILE`,
+    `blackbox:FILE.py:FUNCTION`). Weights and settings may be part of the name, as in `net.py:build@best.pth(mean=0.5)`; arguments
+    take precedence.
 
     The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is loaded
     with weights_only=True; keys and shapes must fit, and the model is then set to eval mode. Without `weights` the model
     keeps the mode of its factory, and `check_model` refuses training mode, so that a model whose author forgot to switch is
     not evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model; default those
-    of the source's card. A registered model, or one of a source, has no card with other weights.
+    of the source's card. `logits` names the entry of the model's output with its logits, and a `binary` model returns one logit
+    for two classes (`gauntlet.bench.models.parts.outputs`). A registered model, or one of a source, has no card with other
+    weights.
 
     Raises LookupError for an unknown name, ConfigError for settings that are not understood, else ModelError or ImportSpecError.
     """
@@ -76,7 +82,8 @@ def load_model(
         # The claims of the card hold for its own weights only.
         remarks = (*remarks, *load_weights(model, Path(weights)))
         model.eval()
-    module = Classifier(model, mean, std).to(device)
+    output = Output(logits or named.logits, binary or bool(named.binary))
+    module = Classifier(model, mean, std, output).to(device)
     module.remarks, module.input_size = remarks, card.input_size
     with timed("hash"):
         digest = model_digest(module)
@@ -106,7 +113,7 @@ def _opened(spec: str, *, pretrained: bool) -> SourceModel:
         shared = isinstance(imported, nn.Module) and not pretrained
         model = _built(spec, copy.deepcopy(imported) if shared else imported)
         return SourceModel(model, ModelCard(name="", summary=""), source_digest(spec))
-    if spec.endswith((".pt", ".pth", ".th", ".safetensors", ".ckpt")):
+    if spec.endswith((".th", ".safetensors", ".ckpt")):
         raise ModelError(f"model {spec!r} is a file of weights: write --model FILE.py:FACTORY --weights {spec}")
     if spec.endswith(".py") or "/" in spec:
         raise ModelError(f"model {spec!r} is a file: add the function that builds the model, {spec}:NAME")

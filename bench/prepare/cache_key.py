@@ -26,6 +26,7 @@ def pipeline_parts(cell: Cell, model: LoadedModel, defense: DefenseEntry, defens
         "model": [model.digest, model.source_digest, _builder(cell.model.spec)],
         "normalisation": [cell.model.mean, cell.model.std],
         **({"declared": declared} if declared else {}),
+        **({"output": [cell.model.logits, cell.model.binary]} if cell.model.logits or cell.model.binary else {}),
         "defense": [str(cell.defense), defense.version, library_version(defense.card.library), defense_digest],
     }
 

@@ -61,7 +61,13 @@ class Loader:
             for old in loose[: max(0, len(loose) - _MODELS_KEPT + 1)]:
                 del self._models[old]
             self._models[ref] = load_model(
-                ref.spec, weights=ref.weights, mean=ref.mean, std=ref.std, device=str(self.device)
+                ref.spec,
+                weights=ref.weights,
+                mean=ref.mean,
+                std=ref.std,
+                logits=ref.logits,
+                binary=bool(ref.binary),
+                device=str(self.device),
             )
         return self._models[ref]
 

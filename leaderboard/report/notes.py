@@ -17,16 +17,17 @@ from gauntlet.leaderboard.rows.row import LeaderboardRow
 Surface = Literal["command line", "pytest", "python"]
 """Where a remedy is followed: an option of `gauntlet`, an option of pytest, or an argument of `gauntlet.evaluate`."""
 
-_DECLARATIONS = ("not-differentiable", "randomised")
+_FLAGS = ("binary", "not-differentiable", "randomised")
+"""Options without a value, which are true in Python."""
 OPTIONS = (
-    *("attacks", "batch-size", "checks", "fresh", "mean", "out", "precision", "samples", "std", "weights"),
-    *_DECLARATIONS,
+    *("attacks", "batch-size", "checks", "fresh", "logits", "mean", "out", "precision", "samples", "std", "weights"),
+    *_FLAGS,
 )
 """The options of a run that remedies name; others in a message are not ours."""
 _OPTION = re.compile(rf"(?<![\w-])--({'|'.join(OPTIONS)})\b(?!-)((?: (?:[\w./#-]+,)*[\w/#-]+(?:\.[\w/#-]+)*)?)")
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _NORMALISATION = re.compile(rf"--(mean|std) ({_NUMBER}(?:,{_NUMBER})*)(?: and --(std) ({_NUMBER}(?:,{_NUMBER})*))?")
-_VALUED = ("attacks", "checks", "precision", "weights")
+_VALUED = ("attacks", "checks", "logits", "precision", "weights")
 """Options whose value is quoted in Python."""
 _RENAMED = {"out": "store"}
 _MOST = 5
@@ -48,7 +49,7 @@ def phrased(text: str, surface: Surface) -> str:
 
 def _argument(match: re.Match[str]) -> str:
     name, value = match[1].replace("-", "_"), match[2].strip()
-    if match[1] in _DECLARATIONS:
+    if match[1] in _FLAGS:
         return f"{name}=True{match[2]}"
     name = _RENAMED.get(name, name)
     return f'{name}="{value}"' if name in _VALUED and value else f"{name}{match[2]}"

@@ -26,7 +26,7 @@ from gauntlet.attacks.views.interception.numbers import hides
 from gauntlet.attacks.views.interception.outside import ARRAYS, COMING_BACK, LEAVING, Outside
 from gauntlet.attacks.views.interception.patches import patched
 from gauntlet.attacks.views.interception.rules import RULES
-from gauntlet.attacks.views.interception.soft import Soft, with_identity_gradient
+from gauntlet.attacks.views.interception.soft import Soft, as_numbers, with_identity_gradient
 from gauntlet.attacks.views.interception.trace import Trace
 
 _SAME = frozenset({"detach", "data", "alias", "clone", "contiguous", "requires_grad_"})
@@ -181,7 +181,7 @@ class InterceptionMode(TorchFunctionMode):
         if value.is_floating_point():
             return number
         number = number if number.is_floating_point() else number.to(torch.float32)
-        return Soft(with_identity_gradient(number, value.to(number.dtype)), classes)
+        return Soft(with_identity_gradient(number, as_numbers(value, number.dtype)), classes)
 
     def _joined(self, value: Any, found: Any) -> Any:
         """The value with what was found for it."""
@@ -198,7 +198,7 @@ class InterceptionMode(TorchFunctionMode):
                 return value
             if value.is_floating_point():
                 return found if found is value else with_identity_gradient(found.to(value.dtype), value.detach())
-            found = Soft(with_identity_gradient(found, value.to(found.dtype)))
+            found = Soft(with_identity_gradient(found, as_numbers(value, found.dtype)))
         if found.number.shape == value.shape and found.number.requires_grad:
             self._keep(value, found)
         return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gauntlet.attacks.views.interception import indices, numbers
+from gauntlet.attacks.views.interception import indices, numbers, quantised
 from gauntlet.attacks.views.interception.call import Rule
 
 RULES: dict[str, Rule] = {
@@ -13,6 +13,8 @@ RULES: dict[str, Rule] = {
     "count_nonzero": numbers.counted,
     "dequantize": numbers.rounded,
     **dict.fromkeys(("quantize_per_tensor", "quantize_per_channel", "quantize_per_tensor_dynamic"), numbers.quantised),
+    **dict.fromkeys(quantised.LAYERS, quantised.quantised_layer),
+    **dict.fromkeys(quantised.ARITHMETIC, quantised.quantised_arithmetic),
     **dict.fromkeys(("remainder", "fmod", "frac"), numbers.remaining),
     "softmax": numbers.normalised,
     **dict.fromkeys(numbers.LOGARITHMS, numbers.logarithm),

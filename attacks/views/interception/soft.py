@@ -29,6 +29,11 @@ def with_identity_gradient(x: Tensor, value: Tensor) -> Tensor:
     return result
 
 
+def as_numbers(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The values of a tensor, also of a quantised one, in `dtype`."""
+    return (value.dequantize() if value.is_quantized else value).to(dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Soft:
     """What a tensor without gradient would be if it had one."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,13 @@ from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.exported import exported_batch, settle_exported
 from gauntlet.bench.models.parts.fixed_batch import in_parts
+from gauntlet.bench.models.parts.half_precision import (
+    HALF,
+    coarse_logits,
+    first_floating,
+    half_precision,
+    refuse_storage_only,
+)
 from gauntlet.bench.models.parts.missing_normalisation import find_missing_normalisation, takes_channels_last
 from gauntlet.bench.models.parts.normalisation import channel_values, normalise
 from gauntlet.bench.models.parts.outputs import Output, extract_logits, shape_error
@@ -24,10 +30,6 @@ from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.conditions import BLACK_BOX_FLAG, LABELS_ONLY
 
 __all__ = ["Classifier", "ModelError", "check_model", "extract_logits"]
-
-
-HALF = (torch.float16, torch.bfloat16)
-"""Precisions of models that are judged as they are, in less than float32."""
 
 
 class Classifier(nn.Module):
@@ -60,8 +62,10 @@ class Classifier(nn.Module):
         self.model = model
         self.output = output or Output()
         self.batch = exported_batch(model)
-        _refuse_storage_only(model)
-        first = _first_floating(model)
+        self.signal_axis: int | None = None
+        """The axis of size 1 that images have and the model's signals (N, C, L) have not; `check_model` finds it."""
+        refuse_storage_only(model)
+        first = first_floating(model)
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else channel_values(name, values)
             if buffer is not None and first is not None:
@@ -84,17 +88,24 @@ class Classifier(nn.Module):
         return self._answers(inputs, None, None)
 
     def _answers(self, images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
-        dtype = _half(self.model)
+        dtype = half_precision(self.model)
         if dtype is None:
             # A copy, since a model that works in place must not change the data or the attack's iterates.
-            first = _first_floating(self.model)
+            first = first_floating(self.model)
             own = images.clone() if first is None else images.to(first.dtype, copy=True)
-            return self._logits(normalise(own, mean, std))
+            return self._logits(self._normalised(own, mean, std))
 
         def run(given: Tensor) -> Tensor:
-            return self._logits(normalise(given.float(), mean, std).to(dtype, copy=True))
+            return self._logits(self._normalised(given.float(), mean, std).to(dtype, copy=True))
 
         return with_scaled_gradient(run, images) if dtype == torch.float16 else run(images).float()
+
+    def _normalised(self, images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
+        if self.signal_axis is None:
+            return normalise(images, mean, std)
+        # Values for channels belong to the axis after the samples.
+        signals = images.squeeze(self.signal_axis).unsqueeze(3)
+        return normalise(signals, mean, std).squeeze(3)
 
     def _logits(self, inputs: Tensor) -> Tensor:
         return in_parts(lambda part: self.output.logits(self.model(part)), inputs, self.batch)
@@ -120,7 +131,7 @@ def check_model(
         raise ModelError(f"{training[0]} is in training mode: call model.eval() before it is evaluated")
     try:
         with torch.no_grad():
-            logits = model(images)
+            logits = _logits_of_signals(model, images) if isinstance(model, Classifier) else model(images)
     except ModelError:
         raise
     except Exception as error:
@@ -152,12 +163,32 @@ def check_model(
     access = model_access(model)
     flags = [_PROBABILITIES] if access == "white-box" and are_probabilities(logits) else []
     if isinstance(model, Classifier):
-        flags += [*model.remarks, *_coarse(logits, _half(model.model))]
+        flags += [*model.remarks, *coarse_logits(logits, half_precision(model.model))]
         if access != "white-box":
             flags.append(_BLACK_BOX[access])
         if labels is not None and len(labels) >= len(images):
             flags += _normalisation_flags(model, images, labels[: len(images)], logits)
     return flags
+
+
+def _logits_of_signals(model: Classifier, images: Tensor) -> Tensor:
+    """Logits of images (N, C, H, W); where the model refuses these and takes signals (N, C, L), it is given them from now on.
+
+    An array (N, C, L) came here as images of one channel (N, 1, C, L), or the user has made images (N, C, 1, L) of it.
+    """
+    try:
+        return model(images)
+    except Exception:
+        if model.signal_axis is not None or images.ndim != 4:
+            raise
+        for axis in (axis for axis in (1, 2) if images.shape[axis] == 1):
+            model.signal_axis = axis
+            with suppress(Exception):
+                logits = model(images)
+                if logits.ndim == 2 and len(logits) == len(images):
+                    return logits
+        model.signal_axis = None
+        raise
 
 
 def _refuse_sigmoid(logits: Tensor, labels: Tensor) -> None:
@@ -168,44 +199,6 @@ def _refuse_sigmoid(logits: Tensor, labels: Tensor) -> None:
             "the model returns numbers from 0 to 1 only, as after a sigmoid, and never a negative one, as logits of class 0 are: "
             "return what goes into the sigmoid"
         )
-
-
-def _coarse(logits: Tensor, own: torch.dtype | None) -> list[Flag]:
-    """A warning if the logits have the precision of a half-precision format, whatever dtype they are returned in.
-
-    `own`: that format, if the model's parameters have it.
-    """
-    for dtype in HALF:
-        if dtype != own and logits.dtype != dtype and not _rounded_to(dtype, logits):
-            continue
-        name, bits = str(dtype).removeprefix("torch."), 1 - round(math.log2(torch.finfo(dtype).eps))
-        message = (
-            f"The logits have the precision of {name}, {bits} binary digits: attacks and verdicts "
-            "see steps and ties where the network in float32 has none. Evaluate the model in float32, without autocast or half "
-            "precision in its forward."
-        )
-        if dtype == own:
-            message = (
-                f"The network is in {name}, {bits} binary digits, and is judged in its own precision: verdicts are those of the "
-                "rounded network, with steps and ties where the same network in float32 has none. Evaluate model.float() if "
-                "that is the network in use."
-            )
-        return [Flag("coarse-logits", "warn", message)]
-    return []
-
-
-def _half(model: nn.Module) -> torch.dtype | None:
-    first = _first_floating(model)
-    return first.dtype if first is not None and first.dtype in HALF else None
-
-
-def _rounded_to(dtype: torch.dtype, logits: Tensor) -> bool:
-    values = logits[logits.isfinite()].to(torch.float64).unique()
-    if len(values) < _MANY_VALUES or bool((values.to(dtype).to(torch.float64) != values).any()):
-        return False
-    # Floating-point numbers are finer near 0. Counts and shares of votes are not: they are multiples of one step.
-    step = torch.finfo(dtype).eps * 2.0 ** math.floor(math.log2(values.abs().max()))
-    return bool((values / step != (values / step).round()).any())
 
 
 def _failure_hint(model: nn.Module, images: Tensor) -> str:
@@ -242,8 +235,6 @@ _BLACK_BOX = {
     )
     for access, observed in (("scores", "the outputs"), ("labels", "the predicted classes"))
 }
-_MANY_VALUES = 32
-"""Different logits from which on it is no accident that half precision has them all."""
 _PROBABILITIES = Flag(
     "probabilities",
     "block",
@@ -251,17 +242,3 @@ _PROBABILITIES = Flag(
     "weak. Return what goes into the softmax",
     needs=("bpda", "black-box"),
 )
-
-
-def _first_floating(model: nn.Module) -> Tensor | None:
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
-
-
-def _refuse_storage_only(model: nn.Module) -> None:
-    """Refuse float8 and smaller formats, in which weights are stored and nothing is computed."""
-    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64, *HALF):
-            raise ModelError(
-                f"the model holds {name} in {tensor.dtype}, in which torch does not compute: call model.float()"
-            )

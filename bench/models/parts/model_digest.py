@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -74,7 +75,9 @@ def _add_packed(digest: Any, name: str, layer: nn.Module) -> None:
 def _archive(module: nn.Module) -> bytes:
     """A digest of a saved script without its notes on source files: packed weights are nowhere else."""
     buffer = io.BytesIO()
-    torch.jit.save(module, buffer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(module, buffer)
     digest = hashlib.sha256()
     with zipfile.ZipFile(buffer) as archive:
         for name in archive.namelist():

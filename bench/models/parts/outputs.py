@@ -42,7 +42,7 @@ def extract_logits(output: Any) -> Tensor:
         logits = logits[0]
     if not isinstance(logits, Tensor):
         held = _held(output)
-        name = f", or name the entry that holds them, --output {held[0]}" if held else ""
+        name = f", or name the entry that holds them, --logits {held[0]}" if held else ""
         raise ModelError(
             f"the model returns {_described(output)}, in which no logits are found: return a tensor (N, K), a tuple "
             f"that begins with it, a dict or an object with logits{name}"
@@ -65,9 +65,9 @@ def _named(returned: Any, key: str) -> Tensor:
         found = getattr(returned, key, None) if not isinstance(returned, Tensor) else None
     if not isinstance(found, Tensor):
         held = _held(returned)
-        remedy = f"use one of {', '.join(held[:_SHOWN])}" if held else "leave --output out"
+        remedy = f"use one of {', '.join(held[:_SHOWN])}" if held else "leave --logits out"
         raise ModelError(
-            f"the model returns {_described(returned)}, without a tensor {key!r} (--output {key}): {remedy}"
+            f"the model returns {_described(returned)}, without a tensor {key!r} that --logits names: {remedy}"
         )
     return found
 

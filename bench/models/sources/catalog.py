@@ -15,6 +15,8 @@ _LOADERS: Mapping[SourceKind, str] = {
     "torchvision": "torchvision_models:load",
     "hf": "hugging_face:load",
     "onnx": "onnx_models:load",
+    "torchscript": "torch_files:load_script",
+    "export": "torch_files:load_exported",
     "onnx-blackbox": "onnx_models:load_black_box",
     "blackbox": "black_box_function:load",
 }

@@ -15,7 +15,9 @@ from gauntlet.attacks.registry.settings import Named, Setting, parse_named
 from gauntlet.bench.models.parts.card import Access
 from gauntlet.bench.models.parts.errors import ModelError
 
-SourceKind = Literal["robustbench", "timm", "torchvision", "hf", "onnx", "onnx-blackbox", "blackbox"]
+SourceKind = Literal[
+    "robustbench", "timm", "torchvision", "hf", "onnx", "torchscript", "export", "onnx-blackbox", "blackbox"
+]
 KINDS: tuple[SourceKind, ...] = get_args(SourceKind)
 
 _SETTINGS: Mapping[SourceKind, tuple[str, ...]] = {
@@ -24,6 +26,8 @@ _SETTINGS: Mapping[SourceKind, tuple[str, ...]] = {
     "torchvision": ("num_classes",),
     "hf": (),
     "onnx": (),
+    "torchscript": (),
+    "export": (),
     "onnx-blackbox": ("classes", "max_queries"),
     "blackbox": ("classes", "max_queries", "batch_size", "give"),
 }
@@ -34,10 +38,21 @@ _FORMS: Mapping[SourceKind, str] = {
     "torchvision": "torchvision:NAME or torchvision:NAME.WEIGHTS, such as torchvision:resnet18.IMAGENET1K_V1",
     "hf": "hf:OWNER/REPOSITORY, hf:OWNER/REPOSITORY@REVISION or hf:./FOLDER",
     "onnx": "onnx:FILE.onnx",
+    "torchscript": "torchscript:FILE.pt",
+    "export": "export:FILE.pt2",
     "onnx-blackbox": "onnx-blackbox:FILE.onnx",
     "blackbox": "blackbox:FILE.py:FUNCTION or blackbox:package.module:FUNCTION",
 }
 """The forms of the names of each source, for error messages."""
+_ENDINGS: Mapping[str, SourceKind] = {
+    ".onnx": "onnx",
+    ".pt2": "export",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".torchscript": "torchscript",
+}
+"""Sources of files that are named alone. What is in a file is seen when it is loaded."""
+_FILES: tuple[SourceKind, ...] = ("onnx", "torchscript", "export", "onnx-blackbox")
 ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
 ROBUSTBENCH_NORMS = ("Linf", "L2", "corruptions")
 
@@ -73,7 +88,7 @@ class ModelSource:
         Paths of files are left out, since their content is hashed, and so are the limit and batch size of a black box.
         """
         settings = tuple((name, value) for name, value in self.settings if name not in _LIMITS)
-        if self.kind in ("onnx", "onnx-blackbox") or (self.kind == "hf" and is_folder(self.name)):
+        if self.kind in _FILES or (self.kind == "hf" and is_folder(self.name)):
             return str(Named(self.kind, settings))
         name = self.name.rpartition(":")[2] if self.kind == "blackbox" else self.name
         return str(Named(f"{self.kind}:{name}", settings))
@@ -84,7 +99,7 @@ class ModelSource:
         if self.kind == "blackbox":
             file, _, function = self.name.rpartition(":")
             return f"blackbox:{PurePath(file).stem if file.endswith('.py') else file}.{function}"
-        if self.kind in ("onnx", "onnx-blackbox"):
+        if self.kind in _FILES:
             return f"{self.kind}:{PurePath(self.name).stem}"
         if self.kind == "robustbench" or (self.kind == "hf" and is_folder(self.name)):
             return f"{self.kind}:{PurePath(self.name).name}"
@@ -96,9 +111,10 @@ def parse_source(spec: str) -> ModelSource | None:
     prefix, colon, rest = spec.partition(":")
     kind = next((name for name in KINDS if colon and name == prefix), None)
     if kind is None:
-        if colon or not spec.lower().endswith(".onnx"):
+        ending = PurePath(spec).suffix.lower()
+        if colon or ending not in _ENDINGS:
             return None
-        kind, rest = "onnx", spec
+        kind, rest = _ENDINGS[ending], spec
     try:
         named = parse_named(rest)
     except ValueError as error:
