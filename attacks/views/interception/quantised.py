@@ -58,8 +58,8 @@ def _float_layer(name: str, x: Tensor, packed: Any) -> Tensor:
     if name.startswith("linear"):
         made = functional.linear(x, weight, bias)
     else:
-        convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[weight.dim() - 2]
         size = weight.dim() - 2
+        convolve: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[size - 1]
         # Packed layers of one dimension keep their settings for two.
         settings = [list(part())[-size:] for part in (packed.stride, packed.padding, packed.dilation)]
         made = convolve(x, weight, bias, *settings, packed.groups())

@@ -176,8 +176,9 @@ def _logits_of_signals(model: Classifier, images: Tensor) -> Tensor:
 
     An array (N, C, L) came here as images of one channel (N, 1, C, L), or the user has made images (N, C, 1, L) of it.
     """
+    logits: Tensor
     try:
-        return model(images)
+        logits = model(images)
     except Exception:
         if model.signal_axis is not None or images.ndim != 4:
             raise
@@ -189,6 +190,7 @@ def _logits_of_signals(model: Classifier, images: Tensor) -> Tensor:
                     return logits
         model.signal_axis = None
         raise
+    return logits
 
 
 def _refuse_sigmoid(logits: Tensor, labels: Tensor) -> None:
