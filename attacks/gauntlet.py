@@ -8,6 +8,8 @@ Ideas and their sources:
   via adaptive auto attack", arXiv 2203.05154, give up early on the others);
 - a black-box probe, which masked gradients do not affect (Carlini et al. 2019, "On evaluating adversarial robustness",
   arXiv 1902.06705), and, if gradients look masked, BPDA and a longer search (Athalye et al. 2018, arXiv 1802.00420);
+- with many classes, the targets whose boundaries are nearest in the linearised model (Melamed et al. 2024, "MALT powers up
+  adversarial attacks", arXiv 2407.02240);
 - a leaky backward pass through ReLU units that are off (after Guo, Li and Chen 2020, arXiv 2012.03528).
 In L1 the stages are the same, with the ascents for that norm; in L2 there is one more stage, along the boundary (Croce and Hein
 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044).
@@ -20,6 +22,7 @@ from dataclasses import replace
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.apgd_l1 import APGDL1
 from gauntlet.attacks.fab import FAB
+from gauntlet.attacks.malt import TargetOrder
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
@@ -38,6 +41,7 @@ _ALONG = Stage("along", FAB(steps=60, classes=3, stop_inside=True))
 BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet:fast": (
         Stage("margin", PGD(steps=8, loss="cw")),
+        Stage("order", TargetOrder(candidates=20)),
         Stage("targets", APGD(steps=12, loss="dlr_targeted", targets=4), rival_first=True),
         Stage("probe", Square(queries=30), technique="probe"),
         _THROUGH,
@@ -49,7 +53,9 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("ce", APGD(steps=10)),
-        # All targets: on an undefended model the class that breaks a sample is often not among the most likely classes.
+        # All targets: on an undefended model the class that breaks a sample is often not among the most likely classes. Of more
+        # than ten classes, those whose boundaries are nearest.
+        Stage("order", TargetOrder(candidates=30)),
         Stage("targets", APGD(steps=10, loss="dlr_targeted"), rival_first=True),
         Stage("probe", Square(queries=50), technique="probe"),
         _THROUGH,
@@ -66,6 +72,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet:thorough": (
         Stage("margin", PGD(steps=8, loss="cw")),
         Stage("ce", APGD(steps=30)),
+        Stage("order", TargetOrder(candidates=100)),
         Stage("targets", APGD(steps=20, loss="dlr_targeted"), rival_first=True),
         Stage("probe", Square(queries=200), technique="probe"),
         _THROUGH,

@@ -24,13 +24,16 @@ def loss_name(name: str) -> str:
 
 def likely_target(oracle: Oracle, targets: int) -> Tensor:
     """The class to reach, int64 (N,), by one forward pass of the clean image: one of the `targets` most likely wrong classes,
-    the next at each restart. The first is the class that earlier stages came nearest to (`Slots.rival`), where it is known."""
+    the next at each restart. The first is the class that earlier stages came nearest to (`Slots.rival`), then those that a stage
+    has ranked (`Slots.order`), where they are known."""
     wrong = oracle.clean_logits().scatter(1, oracle.labels[:, None], -torch.inf)
-    rival = oracle.slots.rival[:, None]
-    known, rival = rival >= 0, rival.clamp_min(0)
-    wrong = wrong.scatter(1, rival, torch.where(known, torch.inf, wrong.gather(1, rival)))
     ranks = min(targets, wrong.shape[1] - 1)
-    return wrong.topk(ranks, dim=1).indices.gather(1, oracle.restart[:, None] % ranks).squeeze(1)
+    classes = torch.cat([oracle.slots.rival[:, None], oracle.slots.order, wrong.topk(ranks, dim=1).indices], 1)
+    again = (classes[:, :, None] == classes[:, None, :]).tril(-1).any(2)
+    place = (~again & (classes >= 0)).cumsum(1)
+    # The first class at which the count reaches the number of the restart is not one that occurred before.
+    due = (place == oracle.restart[:, None] % ranks + 1).to(torch.int64).argmax(1, keepdim=True)
+    return classes.gather(1, due).squeeze(1)
 
 
 def mean_pass(oracle: Oracle, x: Tensor, loss: str, target: Tensor, count: int) -> tuple[Tensor, Tensor]:

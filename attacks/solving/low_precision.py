@@ -101,8 +101,10 @@ def _in_both(row: Sequence[Stage], form: str) -> tuple[Stage, ...]:
     above = math.inf if "tf32" in form.split("+") else NO_HEADWAY
     near, nearer = (InDoubt(rounding(form) * share, above) for share in (DOUBT, LONG_DOUBT))
     review = Stage((climbs or [row[-1].label])[-1], Review(max(1, min(len(climbs), KEPT))), precision="review")
+    # A ranking of classes is a guess, which low precision hardly changes.
+    repeated = [stage for stage in row if not stage.rule.ranks_targets]
     return (
         *(replace(stage, precision="low") for stage in row),
         review,
-        *(replace(stage, when=near if stage.steps_expected <= SHORT else nearer) for stage in row),
+        *(replace(stage, when=near if stage.steps_expected <= SHORT else nearer) for stage in repeated),
     )

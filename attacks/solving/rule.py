@@ -34,6 +34,11 @@ class Rule(ABC, Generic[S]):
     looks_ahead: ClassVar[bool] = False
     """Whether a step may evaluate several moves of a slot, up to `oracle.ahead` (`gauntlet.attacks.solving.look_ahead`)."""
 
+    ranks_targets: ClassVar[bool] = False
+    """Whether the rule ranks the classes that later stages of a cascade attack first (`Slots.ranked`)."""
+    least_classes: ClassVar[int] = 2
+    """A stage of a cascade with this rule is left out where the model has fewer classes."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises TypeError for a method under a name that the interface no longer has."""
         super().__init_subclass__(**kwargs)

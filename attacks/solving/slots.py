@@ -11,6 +11,8 @@ from torch import Tensor
 from gauntlet.attacks.solving.known import Known, Rows, Truths, known_start, to_device, to_host
 
 S = TypeVar("S", bound="tuple[Any, ...]")
+RANKED = 9
+"""Number of classes that a stage may rank for later stages."""
 
 
 class Slots(NamedTuple):
@@ -48,6 +50,8 @@ class Slots(NamedTuple):
     """int64, the wrong class of the largest logit at the point of `nearness`; -1 before the first."""
     rival: Tensor
     """int64, the class that earlier stages came nearest to; -1 where it is not known, or plays no part in this stage."""
+    order: Tensor
+    """int64 (N, RANKED), the classes that a stage ranked first, -1 where there are fewer; (N, 0) if no stage ranks any."""
     vanished: Tensor
     """int64, number of gradients that were zero or not finite everywhere."""
     end: Tensor
@@ -73,6 +77,10 @@ class Slots(NamedTuple):
     def stepped(self) -> Slots:
         """The slots after a step."""
         return self._replace(step=self.step + 1, known=self.known._replace(step=self.known.step + 1))
+
+    def ranked(self, order: Tensor) -> Slots:
+        """The slots with the classes that later stages are to attack first, if any stage ranks them."""
+        return self._replace(order=order) if self.order.shape[1] else self
 
     def restarted(self, restart: Rows) -> Slots:
         """The slots at the start of these restarts, (N,)."""
@@ -108,6 +116,7 @@ def new_slots(
     model_keys: Tensor,
     ends: Tensor | None = None,
     rival: Tensor | None = None,
+    order: Tensor | None = None,
     *,
     keep_end: bool = False,
     known: Rows | None = None,
@@ -136,6 +145,7 @@ def new_slots(
         nearness=torch.full(sample.shape, torch.inf, device=sample.device),
         nearest_class=zero - 1,
         rival=zero - 1 if rival is None else rival,
+        order=zero.new_empty(len(clean), 0) if order is None else order,
         vanished=zero,
         end=clean if keep_end else nothing,
         least=unknown,

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.solving.batch_size import Meter, halved, run_in_batches
-from gauntlet.attacks.solving.ends import Ends
+from gauntlet.attacks.solving.ends import Ends, Orders
 from gauntlet.attacks.solving.rule import Rule
-from gauntlet.attacks.solving.stage import Stage
+from gauntlet.attacks.solving.stage import Stage, stages_for
 from gauntlet.attacks.solving.stage_conditions import InDoubt, Masked
 from gauntlet.attacks.solving.stage_queue import (
     Departures,
@@ -71,8 +71,8 @@ def solve(
     """
     whole_number("batch_size", batch_size, 1)
     meter = meter or Meter()
-    stages = [Stage("", attack)] if isinstance(attack, Rule) else list(attack)
     classes = 2 if task.threat.target else classes
+    stages = [Stage("", attack)] if isinstance(attack, Rule) else stages_for(attack, classes)
     queues = [stage_queue(stage, task, classes) for stage in stages]
     watch = any(stage.when is not None or stage.rival_first for stage in stages)
     outcomes = [Outcome(sample) for sample in range(len(task.ids))]
@@ -91,6 +91,7 @@ def solve(
     needs_gradient = not conditioned and all(stage.backward not in INTERCEPTED for stage in stages)
     ends = Ends() if len(queues) > 1 and any(queue.stage.rule.uses_ends for queue in queues) else None
     rivals: dict[int, int] = {}
+    orders = Orders(task.images.device) if any(stage.rule.ranks_targets for stage in stages) else None
     shared = Shared(
         model,
         task,
@@ -102,6 +103,7 @@ def solve(
         needs_gradient,
         ends,
         rivals,
+        orders,
         useful if verify_every == 1 else None,
         low,
         batch_size,
@@ -122,13 +124,14 @@ def solve(
                 park_excess(one, batch_size)
             continue
         place = queues.index(queue)
-        for outcome, broken in _settle(outcomes, queue, departures, shared.ends):
+        for outcome, broken in _settle(outcomes, queue, departures, shared):
             following = None if broken else _following(queues, place, outcome)
             if work is not None:
                 work.left(place, outcome, following, broken=broken)
             if following is None:
-                if ends is not None:
-                    ends.forget(outcome.sample)
+                for kept in (ends, orders):
+                    if kept is not None:
+                        kept.forget(outcome.sample)
                 left -= 1
                 yield outcome
             else:
@@ -178,7 +181,7 @@ def _following(queues: Sequence[StageQueue], place: int, outcome: Outcome) -> in
 
 
 def _settle(
-    outcomes: list[Outcome], queue: StageQueue, departures: Departures | None, ends: Ends | None
+    outcomes: list[Outcome], queue: StageQueue, departures: Departures | None, shared: Shared
 ) -> Iterator[tuple[Outcome, bool]]:
     """Add the costs of a stage to the outcomes of its samples; yield each outcome, and whether the sample is broken.
 
@@ -187,6 +190,7 @@ def _settle(
     if departures is None:
         return
     slots, _ = departures
+    ends, orders = shared.ends, shared.orders
     for counts, broken in counts_of(departures):
         outcome = outcomes[counts["sample"]]
         passes = counts["forwards"] + counts["backwards"]
@@ -212,6 +216,8 @@ def _settle(
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), queue.stage.label
         elif ends is not None and slots.end.dim() > 2 and counts["backwards"] > 2 * counts["vanished"]:
             ends.add(outcome.sample, slots.end[counts["row"]])
+        if orders is not None and queue.stage.rule.ranks_targets:
+            orders.add(outcome.sample, slots.order[counts["row"]])
         yield outcome, broken
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ class Stage:
     (`gauntlet.attacks.solving.patience`); 0: every sample has the rule's whole budget. `precision`: `low`, the stage sees the
     form in low precision; `review`, it measures in full what such stages left (`gauntlet.attacks.solving.low_precision`). Neither
     counts as faced for what lifts a block. `rival_first`: rules that take classes as targets begin with the one that the stages
-    before came nearest to, not with the most likely one of the clean image.
+    before came nearest to, and those that one of them ranked, not with the most likely one of the clean image.
     """
 
     label: str
@@ -51,3 +52,8 @@ class Stage:
         samples are given up at the second look."""
         full = self.rule.budget
         return (min(full, 2 * self.patience) if self.patience else full) * self.rule.total_restarts
+
+
+def stages_for(stages: Sequence[Stage], classes: int | None) -> list[Stage]:
+    """The stages that have something to do on a model with so many classes; None: it is not known, and all of them."""
+    return [stage for stage in stages if classes is None or classes >= stage.rule.least_classes]

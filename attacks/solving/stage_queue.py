@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.solving import lanes, look_ahead
-from gauntlet.attacks.solving.ends import Ends
+from gauntlet.attacks.solving.ends import Ends, Orders
 from gauntlet.attacks.solving.judge import OUTWARDS, judge
 from gauntlet.attacks.solving.known import Rows, Truths, to_device, to_host
 from gauntlet.attacks.solving.oracle import Oracle
@@ -50,6 +50,8 @@ class Shared:
     """Where the stages of each sample ended, if a later stage starts from there."""
     rivals: Mapping[int, int] = field(default_factory=dict)
     """The class that earlier stages of a sample came nearest to."""
+    orders: Orders | None = None
+    """The classes that a stage ranked for later ones; None if no stage does."""
     useful: Callable[[], int] | None = None
     """The smallest batch below which restarts run side by side; None: they run one after another."""
     low: nn.Module | None = None
@@ -262,6 +264,7 @@ def _new(queue: StageQueue, shared: Shared, samples: Rows) -> Slots:
         queue.model_keys[rows],
         ends.of(samples.tolist(), task.images[rows]) if ends is not None and uses else None,
         to_device(np.array(rival), task.images.device),
+        shared.orders.of(samples.tolist(), first=queue.stage.rival_first) if shared.orders is not None else None,
         keep_end=ends is not None and not uses,
         known=samples,
     )

@@ -34,6 +34,16 @@ class WrappedRule(Rule[Any]):
         return self.rule.uses_ends
 
     @property
+    def ranks_targets(self) -> bool:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.ranks_targets
+
+    @property
+    def least_classes(self) -> int:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.least_classes
+
+    @property
     def budget(self) -> int:
         """That of the rule."""
         return self.rule.budget

@@ -165,10 +165,13 @@ def _figures(job: TrainingJob, result: TrainResult) -> Iterator[str]:
         yield f"robust overfitting: {gap:+.1f} points between training samples and {result.test_name}"
     if job.name in MODELS:
         card = MODELS.get(job.name).card
-        yield (
-            f"the card says clean {100 * (card.clean or 0):.1f} % ± {100 * card.clean_tolerance:.0f}, and "
-            f"{100 * (card.robust or 0):.1f} % ± {100 * card.tolerance:.0f} after {card.claim_attack}, a stronger attack"
-        )
+        clean, robust = _claim(card.clean, card.clean_tolerance), _claim(card.robust, card.tolerance)
+        yield f"the card says clean {clean}, and {robust} after {card.claim_attack}, a stronger attack"
+
+
+def _claim(accuracy: float | None, tolerance: float) -> str:
+    """The card's figure; without a tolerance where it is that of one seed."""
+    return f"{100 * (accuracy or 0):.1f} %" + (f" ± {100 * tolerance:.0f}" if tolerance else "")
 
 
 def _share(count: int, of: Accuracy) -> str:

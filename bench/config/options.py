@@ -40,7 +40,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Model: a registered name or wildcard, file.py:factory, package.module:factory, or SOURCE:NAME such as timm:resnet50, "
         "with its weights and settings: net.py:build@best.pth(mean=0.5, std=0.25).",
         "model",
-        default="cnn.*",
+        default="cnn.*_digits",
         many=True,
         metavar="MODEL",
     ),

@@ -179,7 +179,7 @@ def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 
 def _group(row: Mapping[str, Any]) -> Group:
-    models = texts(row.get("model", "cnn.*"), "model")
+    models = texts(row.get("model", "cnn.*_digits"), "model")
     shared = model_settings(row)
     refs = tuple(parse_model(text, shared) for text in models)
     taking = [ref.spec for ref in refs if ref.weights == shared.get("weights")]

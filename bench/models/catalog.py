@@ -11,3 +11,5 @@ from gauntlet.bench.registry.validate import checked
 MODELS: Registry[ModelEntry] = Registry("model", "gauntlet.models", partial(checked, ModelEntry))
 for _recipe in ("standard", "gauss", "fast", "pgd", "trades", "mart", "awp", "ibp", "pgd_l2"):
     MODELS.register(f"cnn.{_recipe}_digits", f"gauntlet.bench.models.zoo:{_recipe.upper()}")
+for _recipe in ("standard", "pgd"):
+    MODELS.register(f"cnn.{_recipe}_pairs", f"gauntlet.bench.models.zoo:{_recipe.upper()}_PAIRS")

@@ -92,7 +92,7 @@ def zoo_job(name: str, *, seed: int, out: Path, epochs: int | None = None, resum
         recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
         model=name,
         name=name,
-        data="digits-train",
+        data=f"{entry.card.data}-train",
         test=entry.card.data,
         threat=ThreatModel.parse(entry.card.claim_threat),
         seed=seed,

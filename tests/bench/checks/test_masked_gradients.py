@@ -59,7 +59,7 @@ def test_the_cheap_checks_are_silent_on_an_honest_model(name, threat):
     assert flags(findings) == ()
 
 
-@pytest.mark.parametrize("name", gauntlet.list_models("cnn.*"))
+@pytest.mark.parametrize("name", gauntlet.list_models("cnn.*_digits"))
 def test_the_cheap_checks_are_silent_on_every_model_of_the_zoo(name):
     assert fired(run_checks(subject(named(name), 64))) == set()
 

@@ -78,6 +78,30 @@ def test_loading_the_digits_imports_no_scikit_learn():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "digits", "rounds", "digest"),
+    [
+        ("pairs", "digits", 1, "881da971c72bb006ca2adfab227eeba2319234d066c6441ef66d4af933666d53"),
+        ("pairs-train", "digits-train", 5, "231e3a75ce2b467d9a4601f64773411afc003b8117fd48eb6f1407a45bf532df"),
+    ],
+)
+def test_pairs_show_two_digits_of_their_own_part_and_never_change(name, digits, rounds, digest):
+    data, single = load_data(name), load_data(digits)
+    assert data.images.shape == (rounds * len(single), 1, 8, 16)
+    assert data.classes == 100
+    assert sha256(data) == digest
+    rows = {one.removeprefix("digits/"): row for row, one in enumerate(single.ids)}
+    sides = [[rows[number] for number in one.removeprefix("pairs/").split("-")] for one in data.ids]
+    left, right = torch.tensor(sides).T
+    assert torch.equal(data.images[:, :, :, :8], single.images[left])
+    assert torch.equal(data.images[:, :, :, 8:], single.images[right])
+    assert torch.equal(data.labels, 10 * single.labels[left] + single.labels[right])
+    # Every digit is as often on either side.
+    for side in (left, right):
+        assert (side.bincount() == rounds).all()
+    assert set(data.labels.tolist()) == set(range(100))
+
+
 def test_the_first_hundred_digits_hold_every_class():
     assert set(load_data("digits", samples="100").labels.tolist()) == set(range(10))
 
@@ -97,7 +121,7 @@ def test_listing_the_data_sets_with_their_cards_imports_no_torch():
 
 
 def test_the_cards_tell_the_truth_about_classes_and_shape():
-    for name in ("digits", "digits-train"):
+    for name in ("digits", "digits-train", "pairs", "pairs-train"):
         entry = DATA.get(name)
         data = entry.load()
         assert entry.card.name == data.name == name

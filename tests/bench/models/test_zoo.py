@@ -14,11 +14,13 @@ from gauntlet.bench.models import zoo
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.load_model import load_model
 from gauntlet.bench.models.parts.classifier import ModelError, check_model
+from gauntlet.bench.models.train import zoo_job
 
 RECIPES = ("awp", "fast", "gauss", "ibp", "mart", "pgd", "pgd_l2", "standard", "trades")
 
 
 ZOO = [f"cnn.{recipe}_digits" for recipe in RECIPES]
+PAIRS = ["cnn.pgd_pairs", "cnn.standard_pairs"]
 
 
 def test_listing_names_and_cards_imports_no_torch():
@@ -27,7 +29,7 @@ def test_listing_names_and_cards_imports_no_torch():
         "print(*[MODELS.get(n).card.name for n in MODELS.names()]); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ZOO
+    assert done.stdout.split() == sorted(ZOO + PAIRS)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -41,6 +43,24 @@ def test_the_zoos_clean_accuracy_is_the_cards(name):
     assert abs(correct - loaded.card.clean * loaded.card.n) <= 1
     assert sum(one.numel() for one in loaded.module.parameters()) == 66_358
     assert check_model(loaded.module, data.images[:64], data.labels, classes=10) == []
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_clean_accuracy_on_pairs_is_the_cards(name):
+    data, loaded = load_data("pairs"), load_model(name)
+    with torch.no_grad():
+        correct = int((loaded.module(data.images).argmax(1) == data.labels).sum())
+    assert len(data.labels) == loaded.card.n
+    assert abs(correct - loaded.card.clean * loaded.card.n) <= 1
+    assert loaded.card.clean > loaded.card.robust > 0
+    assert check_model(loaded.module, data.images[:64], data.labels, classes=100) == []
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_networks_on_pairs_are_trained_on_the_pairs_of_training_digits(name, tmp_path):
+    job = zoo_job(name, seed=0, out=tmp_path / "w.safetensors", epochs=1)
+    assert (job.data, job.test, str(job.threat)) == ("pairs-train", "pairs", "Linf:0.1")
+    assert job.recipe.name == name.removeprefix("cnn.").removesuffix("_pairs")
 
 
 def test_weights_that_were_tampered_with_are_refused(tmp_path):

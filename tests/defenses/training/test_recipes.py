@@ -307,10 +307,10 @@ def test_a_recipe_refuses_threat_models_that_it_is_not_made_for(batch):
             fit(cnn(), *batch, RECIPES[name], threat=ThreatModel.parse(threat), seed=0)
 
 
-def robust_accuracy(model: nn.Module, claim: str) -> float:
+def robust_accuracy(model: nn.Module, claim: str, name: str = "digits") -> float:
     """As the cards' figures: right when clean and after APGD-CE and APGD-T of 20 steps, each candidate checked."""
     threat = ThreatModel.parse(claim)
-    data = load_data("digits")
+    data = load_data(name)
     with torch.no_grad():
         robust = model(data.images).argmax(1) == data.labels
     with torch.random.fork_rng(devices=[]):
@@ -336,11 +336,11 @@ def test_interval_bounds_prove_what_the_card_of_ibp_says():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [*ZOO, *MODELS.names("cnn.*_pairs")])
 def test_the_zoos_robust_accuracy_is_the_cards(name):
     loaded = load_model(name)
     # Another version of torch or of the attack may decide a few images otherwise.
-    robust = robust_accuracy(copy.deepcopy(loaded.module.model), loaded.card.claim_threat)
+    robust = robust_accuracy(copy.deepcopy(loaded.module.model), loaded.card.claim_threat, loaded.card.data)
     assert robust == pytest.approx(loaded.card.robust, abs=0.006)
 
 
