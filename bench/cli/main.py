@@ -10,6 +10,7 @@ import click
 
 from gauntlet.bench.cli.baseline import baseline
 from gauntlet.bench.cli.bisect import bisect
+from gauntlet.bench.cli.check import check
 from gauntlet.bench.cli.compare import compare
 from gauntlet.bench.cli.diagnose import diagnose
 from gauntlet.bench.cli.gate import gate
@@ -39,7 +40,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(run, list_command, show, leaderboard, verify),
+    *(check, run, list_command, show, leaderboard, verify),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, gate_costs),
 )

@@ -75,6 +75,8 @@ class MissingNormalisation:
     n: int
     at_chance: bool = False
     """Whether the accuracy is now at chance level, so that no measurement is meaningful."""
+    input_format: InputFormat | None = None
+    """The better format; None where the order of the classes is the cause."""
 
 
 def find_missing_normalisation(
@@ -102,7 +104,7 @@ def find_missing_normalisation(
             f"the model gets {correct} of {n} clean images right{', no more than chance' if at_chance else ''}, but {better} "
             f"where images are fed {input_format.description}: use {input_format.option(has_mean_std=has_mean_std)}{which}"
         )
-        return MissingNormalisation("normalisation", sentence, correct, better, n, at_chance)
+        return MissingNormalisation("normalisation", sentence, correct, better, n, at_chance, input_format)
     return _other_class_order(labels, predictions, correct) if at_chance else None
 
 
