@@ -15,6 +15,7 @@ from gauntlet.bench.cli.compare import compare
 from gauntlet.bench.cli.diagnose import diagnose
 from gauntlet.bench.cli.gate import gate
 from gauntlet.bench.cli.gate_costs import gate_costs
+from gauntlet.bench.cli.init import init
 from gauntlet.bench.cli.leaderboard import leaderboard
 from gauntlet.bench.cli.list_command import list_command
 from gauntlet.bench.cli.options import SectionedGroup
@@ -40,7 +41,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(check, run, list_command, show, leaderboard, verify),
+    *(check, init, run, list_command, show, leaderboard, verify),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, gate_costs),
 )
