@@ -17,6 +17,7 @@ from gauntlet.bench.config.model_ref import parse_model
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.files.load_state import load_weights
+from gauntlet.bench.models.files.stored_normaliser import chosen_normaliser
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.card import Access, ModelCard, ModelEntry
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError
@@ -43,6 +44,8 @@ class LoadedModel:
     card: ModelCard | None = None
     access: Access = "white-box"
     """What an attack may observe of the model."""
+    notes: tuple[str, ...] = ()
+    """Sentences on loading the weights: how many, which prefix was removed from their keys, and what was left."""
 
 
 def load_model(
@@ -61,7 +64,8 @@ def load_model(
     take precedence.
 
     The factory takes no arguments and returns a module. `weights` is a .safetensors file, or a torch file, which is loaded
-    with weights_only=True; keys and shapes must fit, and the model is then set to eval mode. Without `weights` the model
+    with weights_only=True; keys and shapes must fit, a normaliser beside the network is used where no mean and std are given, and
+    the model is then set to eval mode. Without `weights` the model
     keeps the mode of its factory, and `check_model` refuses training mode, so that a model whose author forgot to switch is
     not evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model; default those
     of the source's card. `logits` names the entry of the model's output with its logits, and a `binary` model returns one logit
@@ -76,12 +80,17 @@ def load_model(
         mean, std = named.mean, named.std
     opened = _opened(spec, pretrained=weights is None)
     model, card, remarks = opened.model, opened.card, opened.remarks
-    if mean is None and std is None:
-        mean, std = card.mean, card.std
+    notes: tuple[str, ...] = ()
     if weights is not None:
         # The claims of the card hold for its own weights only.
-        remarks = (*remarks, *load_weights(model, Path(weights)))
+        loaded = load_weights(model, Path(weights))
         model.eval()
+        stored, flags = chosen_normaliser(loaded.normalisers, mean, std, Path(weights).name.partition("#")[0])
+        if stored is not None:
+            mean, std = stored.mean, stored.std
+        remarks, notes = (*remarks, *loaded.remarks, *flags), (*loaded.notes, *(flag.message for flag in flags))
+    if mean is None and std is None:
+        mean, std = card.mean, card.std
     output = Output(logits or named.logits, binary or bool(named.binary))
     module = Classifier(model, mean, std, output).to(device)
     module.remarks, module.input_size = remarks, card.input_size
@@ -96,6 +105,7 @@ def load_model(
         source_digest=opened.digest,
         card=card if card.name and weights is None else None,
         access=model_access(model),
+        notes=notes,
     )
 
 

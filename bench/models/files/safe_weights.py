@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import pathlib
 import pickle
 import re
 import warnings
@@ -26,6 +28,8 @@ PLAIN = ("state_dict", "model_state_dict", "model", "net")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 """Entries under which training scripts save the last weights (PLAIN) and their moving average (AVERAGED)."""
 _INNER = (*PLAIN, "module")
+_INDEX = ".index.json"
+"""End of the name of a file that lists the files of a divided checkpoint."""
 _DEPTH = 4
 """Largest depth of nested mappings: a file may contain a mapping that contains itself."""
 
@@ -37,21 +41,25 @@ CONVERT = """convert it once, in an environment where you trust it (this runs co
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict, its entry in the file (empty: the top level), and the other entries with weights."""
+    """A state dict, its entry in the file (empty: the top level), the other entries with weights, and the prefix that is asked
+    for; None: to be found."""
 
     state: Mapping[str, Tensor]
     entry: str = ""
     others: tuple[str, ...] = ()
+    prefix: str | None = None
 
 
 def read_checkpoint(name: Path) -> Checkpoint:
-    """Read the state dict of a file, on the CPU: `FILE`, or `FILE#ENTRY` for one of its entries.
+    """Read the state dict of a file, on the CPU: `FILE`, or `FILE#ENTRY:PREFIX` for one of its entries, below a prefix.
 
+    Entry and prefix may be left out, as in `FILE#ENTRY` and `FILE#:PREFIX`. An index of safetensors or torch files
+    (`….index.json`) stands for all of its files.
     The default entry is one of `PLAIN`, else one of `AVERAGED`, else the only entry with tensors, else the file itself.
     Raises ModelError, also if reading the file could run code from it.
     """
-    path, wanted = _parted(name)
-    held = _held(path)
+    path, wanted, prefix = _parted(name)
+    held = _shards(path) if path.name.endswith(_INDEX) else _held(path)
     if wanted:
         if not isinstance(held.get(wanted), Mapping):
             raise ModelError(f"weights file {str(path)!r} has no entry {wanted!r}: {_choices(_entries(held))}")
@@ -65,10 +73,15 @@ def read_checkpoint(name: Path) -> Checkpoint:
     strangers = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
     if strangers:
         raise ModelError(f"weights file {str(path)!r} holds {_some(strangers)} beside tensors: save model.state_dict()")
+    if prefix and not any(str(name).startswith(prefix) for name in inner):
+        raise ModelError(
+            f"weights file {str(path)!r} has no key below {prefix!r}: its keys are {_some([*map(str, inner)])}"
+        )
     return Checkpoint(
         {str(name): value for name, value in inner.items()},
         chosen,
         tuple(entry for entry in _entries(held) if entry != chosen),
+        prefix,
     )
 
 
@@ -102,11 +115,35 @@ def describe_load_error(error: Exception) -> str:
     return f"cannot be read: {text.partition('. ')[0].splitlines()[0] if text else type(error).__name__}"
 
 
-def _parted(name: Path) -> tuple[Path, str]:
+def _parted(name: Path) -> tuple[Path, str, str | None]:
+    """The file, the entry, and the prefix with the point at its end; None where none is asked for."""
     if name.exists() or "#" not in name.name:
-        return name, ""
-    file, _, entry = name.name.rpartition("#")
-    return name.with_name(file), entry
+        return name, "", None
+    file, _, selected = name.name.rpartition("#")
+    entry, colon, prefix = selected.partition(":")
+    return name.with_name(file), entry, (f"{prefix.rstrip('.')}." if prefix else "") if colon else None
+
+
+def _shards(index: Path) -> Mapping[str, Any]:
+    """The tensors of all files that an index lists. Raises ModelError for names that are no files beside it."""
+    check_file(index, "weights file")
+    try:
+        table = json.loads(index.read_bytes())["weight_map"]
+        files = sorted({str(file) for file in table.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"weights file {str(index)!r} is no index of files: it needs a table weight_map") from error
+    held: dict[str, Any] = {}
+    for file in files:
+        if Path(file).name != file:
+            raise ModelError(f"weights file {str(index)!r} names {file!r}, which is no file beside it")
+        part = _held(index.with_name(file))
+        held |= {name: value for name, value in part.items() if table.get(name) == file}
+    missing = [name for name in table if name not in held]
+    if missing:
+        raise ModelError(
+            f"weights file {str(index)!r} lists {_some(missing)}, which its files do not hold: download them again"
+        )
+    return held
 
 
 def _held(path: Path) -> Mapping[str, Any]:
@@ -161,9 +198,31 @@ def _some(names: list[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
+class _Settings:
+    """Stands for the dictionaries with attributes in which Lightning saves hyperparameters: a plain dictionary."""
+
+    def __new__(cls) -> dict[Any, Any]:  # type: ignore[misc]
+        # torch fills no others.
+        return {}
+
+
+_LIGHTNING = (
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+)
+_PATHS = tuple(
+    f"{module}.{name}"
+    for module in ("pathlib", "pathlib._local")
+    for name in ("PosixPath", "WindowsPath", "PurePosixPath")
+)
+
+
 def _harmless() -> list[Any]:
     """Classes that training scripts save beside weights and whose construction has no effect."""
     scalar: Any = np.float64().__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
-    return [argparse.Namespace, *((scalar, name) for name in names), np.dtype, *dtypes]
+    stand_ins = [(_Settings, name) for name in _LIGHTNING] + [(pathlib.PurePosixPath, name) for name in _PATHS]
+    return [argparse.Namespace, *((scalar, name) for name in names), np.dtype, *dtypes, *stand_ins]

@@ -64,7 +64,7 @@ def test_a_prefix_of_the_model_itself_is_kept_though_a_wrapper_has_the_same(tmp_
 def test_the_last_weights_are_taken_before_their_moving_average_and_a_remark_says_so(tmp_path, averaged):
     path = saved(tmp_path, {"model": state(0.5), averaged: state(0.25), "epoch": 3})
     model = filled()
-    (flag,) = load_weights(model, path)
+    (flag,) = load_weights(model, path).remarks
     assert value_of(model) == 0.5
     assert (flag.name, flag.severity) == ("weights-entry", "warn")
     assert f"the entry 'model' of w.pt, not the moving average; it also holds {averaged}" in flag.message
@@ -75,7 +75,7 @@ def test_the_moving_average_is_taken_where_it_is_asked_for_or_alone(tmp_path):
     model = filled()
     load_weights(model, Path(f"{saved(tmp_path, {'model': state(0.5), 'ema': {'module': state(0.25)}})}#ema"))
     assert value_of(model) == 0.25
-    assert load_weights(model, saved(tmp_path, {"state_dict_ema": state(0.125)}, "ema.pt")) == ()
+    assert load_weights(model, saved(tmp_path, {"state_dict_ema": state(0.125)}, "ema.pt")).remarks == ()
     assert value_of(model) == 0.125
 
 
