@@ -11,7 +11,9 @@ from gauntlet.attacks.ops.threat import Norm, ThreatModel
 
 SAMPLES = 200
 """The first test images of each network's data."""
-Half = Literal["held out", "for choosing"]
+Half = Literal["held out", "for choosing", "many classes"]
+_MANY_CLASSES = {"cnn.standard_pairs": ("0.1", "0.05"), "cnn.pgd_pairs": ("0.15", "0.1")}
+"""Networks with a hundred classes, beside both halves, with their radii in Linf."""
 _DIGITS = ("0.2", "0.15", "0.1")
 _RADII: Mapping[Norm, Mapping[str, tuple[str, ...]]] = {
     "Linf": {
@@ -63,7 +65,9 @@ class Condition:
 
     @property
     def half(self) -> Half:
-        """Of the networks of a norm, sorted by name, every second is held out: stages are not chosen by it."""
+        """Of the networks of a norm with few classes, sorted by name, every second is held out: stages are not chosen by it."""
+        if self.network in _MANY_CLASSES:
+            return "many classes"
         return "held out" if sorted(_RADII[self.threat.norm]).index(self.network) % 2 == 1 else "for choosing"
 
 
@@ -73,6 +77,8 @@ CONDITIONS = tuple(
     for network in _QUICKEST
     for norm, networks in _RADII.items()
     for eps in networks.get(network, ())
+) + tuple(
+    Condition(network, ThreatModel("Linf", float(eps))) for network, radii in _MANY_CLASSES.items() for eps in radii
 )
 """In the order in which they are measured."""
 
