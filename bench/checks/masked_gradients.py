@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gauntlet.attacks.ops.dlr import dlr
 from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
 from gauntlet.attacks.ops.norms import random_point
+from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.bench.checks.subject import (
     Finding,
@@ -40,7 +41,9 @@ LEAST = 3
 UNSTABLE_DRAWS = 100
 UNSTABLE_RADIUS = 4 / 255
 _UNSTABLE_SAMPLES = 16
-UNSTABLE_DRAWS_COSTLY = 25
+_TOGETHER = 64
+"""Images in one pass, at most."""
+UNSTABLE_DRAWS_COSTLY = 16
 """The same for a costly pipeline, of which checks also look at half of the samples and directions."""
 
 
@@ -201,13 +204,17 @@ def unstable_predictions(subject: Subject) -> Finding:
     draws, total = few.draws(name), torch.zeros(len(few.labels), dtype=torch.float64, device=few.images.device)
     with guarded(subject.pipeline, 0), torch.no_grad():
         clean = _mean_loss(few, few.images)
-        for number in range(number_of_draws):
-            at = draws.at(step=torch.full_like(draws.step, number))
+        # Each draw of a randomised pipeline has a pass of its own.
+        together = 1 if few.randomised else max(1, _TOGETHER // max(1, len(few.labels)))
+        for numbers in torch.arange(number_of_draws, device=few.images.device).split(together):
+            many = len(numbers)
+            keys, start, labels = draws.keys.repeat(many), draws.restart.repeat(many), few.labels.repeat(many)
+            at = Draws(keys, start, numbers.repeat_interleave(len(few.labels)))
             noise = (2 * at.uniform(few.images.shape[1:], dtype=few.images.dtype) - 1) * UNSTABLE_RADIUS
-            value = cw(
-                few.logits(few.pipeline, (few.images + noise).clamp(0, 1), few.labels, number), few.labels
-            ).double()
-            total += ((value - clean).abs() / clean.abs()).nan_to_num(1.0).clamp_max(1)
+            points = (few.images.repeat(many, *[1] * (few.images.dim() - 1)) + noise).clamp(0, 1)
+            value = cw(few.logits(few.pipeline, points, labels, int(numbers[0])), labels).double()
+            change = (value.view(many, -1) - clean).abs() / clean.abs()
+            total += change.nan_to_num(1.0).clamp_max(1).sum(0)
     figure = float((total / number_of_draws).mean())
     return reported(
         name,

@@ -64,8 +64,15 @@ class Subject:
     costly: bool = False
 
     def glance(self, count: int = FEW) -> Subject:
-        """As `few`, for cheap checks: of a costly pipeline at most `GLANCE` samples."""
-        return self.few(min(count, GLANCE) if self.costly else count)
+        """As `few`, for cheap checks: of a costly pipeline at most `GLANCE` samples. The same object each time."""
+        count = min(count, GLANCE) if self.costly else count
+        if count not in self._glances:
+            self._glances[count] = self.few(count)
+        return self._glances[count]
+
+    @cached_property
+    def _glances(self) -> dict[int, Subject]:
+        return {}
 
     def few(self, count: int = FEW) -> Subject:
         """The same with the first samples only; for a slow defense, with very few."""

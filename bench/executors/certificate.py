@@ -22,7 +22,7 @@ from gauntlet.bench.executors.executable import (
     Prepared,
 )
 from gauntlet.bench.verify.verifier import Verifier
-from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify
+from gauntlet.defenses.certificates.certify import UnsupportedModelError, certify, readable
 from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Stats
@@ -110,16 +110,18 @@ def _proven(
 ) -> tuple[Tensor | None, list[Outcome]]:
     """Certify the samples a few at a time; `progress` is called with their number."""
     outcomes = {sample: Outcome(sample) for sample in rows.tolist()}
-    certified = [rows[:0].bool()]
+    certified, net, model = [rows[:0].bool()], None, prepared.defended.model
     for part in rows.split(_TOGETHER):
         try:
+            net = readable(model, verify.images[part]) if net is None else net
             proof = certify(
-                prepared.defended.model,
+                model,
                 verify.images[part],
                 verify.labels[part],
                 attack.threat,
                 ids=[verify.ids[row] for row in part.tolist()],
                 time_limit=attack.time_limit,
+                net=net,
             )
         except UnsupportedModelError:
             return None, [Outcome(sample) for sample in rows.tolist()]

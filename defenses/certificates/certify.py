@@ -101,19 +101,21 @@ def certify(
     *,
     ids: Sequence[str] = (),
     time_limit: float = 10.0,
+    net: Network | None = None,
 ) -> Certificates:
     """Certify samples under `threat` as far as possible.
 
     `model` maps images (N, C, H, W) in [0, 1], in their dtype and on their device, to logits (N, K), and is in eval mode; it is
     not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and for targeted threat models, bounds alone. `ids`
-    (N,) determine random targets. `time_limit`: seconds for the search of a sample; interrupted samples are open.
+    (N,) determine random targets. `time_limit`: seconds for the search of a sample; interrupted samples are open. `net`: what
+    `readable` gave for the model before, which is then not read again.
 
     Raises UnsupportedModelError as `readable` does, and where the model differs from the network that was read of it at points of
     the balls; ValueError for bad arguments.
     """
     positive("time_limit", time_limit)
     exact, label = check_inputs(images, labels)
-    net = readable(model, images)
+    net = readable(model, images) if net is None else net
     check_labels(label, net.widths[-1])
     work = _Work(model, images, exact, label, threat, threat.targets(label, net.widths[-1], ids), net)
     with work.timed("clean"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,8 @@ STRAIGHT = 0.25
 second difference, so that a right gradient disagrees by at most this share; where rounding hides the slope, both are alike."""
 SCALES = {torch.float64: (2.0**-20, 2.0**-16, 2.0**-12), torch.float32: (2.0**-11, 2.0**-9, 2.0**-7)}
 """Small steps, in pixel values; at the first most right gradients agree. In float32 differences of less are rounding."""
+_TOGETHER = 64
+"""Images in one pass, at most."""
 _SAME = 1e-3
 """Relative difference of the deciding logits up to which a copy in float64 is the same model."""
 
@@ -73,6 +75,18 @@ class Slice:
                 for number in range(self.draws)
             ]
         return torch.stack(drawn).mean(0)
+
+    def several(self, points: Sequence[Tensor]) -> list[Tensor]:
+        """`values` at each of several sets of points: several in one pass, unless draws are averaged, which follow the pass."""
+        if self.draws > 1:
+            return [self.values(some) for some in points]
+        size, together = len(self.labels), max(1, _TOGETHER // max(1, len(self.labels)))
+        found: list[Tensor] = []
+        for first in range(0, len(points), together):
+            some = points[first : first + together]
+            wide = self.of(torch.arange(size, device=self.labels.device).repeat(len(some)))
+            found += wide.values(torch.cat(list(some))).split(size)
+        return found
 
     def slope(self, points: Tensor) -> Tensor | None:
         """The gradient (N, C, H, W) by autograd; None if there is none."""
@@ -181,18 +195,15 @@ def compare(
     function: Slice, base: Tensor, slope: Tensor, keys: Draws, step: float, directions: int = DIRECTIONS
 ) -> Comparison:
     """Compare the slope (N, C, H, W) with differences along random signs of `step`, a change of each pixel."""
-    middle = function.values(base)
-    apart, size, first, second = (torch.zeros_like(middle) for _ in range(4))
-    highest = torch.full_like(middle, -torch.inf)
-    for number in range(directions):
-        signs = _signs(keys, number, base)
-        up, down = (function.values(base + way * step * signs) - middle for way in (1, -1))
-        measured, said = (up - down) / (2 * step), (slope * signs).double().flatten(1).sum(1)
-        apart += (measured - said).abs()
-        size += torch.maximum(measured.abs(), said.abs())
-        first += (up - down).abs()
-        second += (up + down).abs()
-        highest = torch.maximum(highest, torch.maximum(up, down))
+    signs = torch.stack([_signs(keys, number, base) for number in range(directions)])
+    middle, *ends = function.several(
+        [base, *(base + way * step * signs[i] for i in range(directions) for way in (1, -1))]
+    )
+    up, down = torch.stack(ends[0::2]) - middle, torch.stack(ends[1::2]) - middle
+    measured, said = (up - down) / (2 * step), (slope * signs).double().flatten(2).sum(2)
+    apart, size = (measured - said).abs().sum(0), torch.maximum(measured.abs(), said.abs()).sum(0)
+    first, second = (up - down).abs().sum(0), (up + down).abs().sum(0)
+    highest = torch.maximum(up, down).amax(0)
     disagreement = torch.where(size > 0, apart / size, torch.nan)
     return Comparison(disagreement, second <= STRAIGHT * first, (first == 0) & (second == 0), highest)
 
