@@ -59,8 +59,7 @@ _FEW_RELUS = 60
 """Number of open ReLUs after intervals up to which linear bounds are tried whatever their share, for small networks."""
 _STEPS = 20
 _BATCH = 256
-_COMPARED = 16
-"""Images of a batch in which model and network are compared, as many as the verifier's."""
+_COMPARED = 16  # Images of a batch in which model and network are compared, as many as the verifier's.
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,15 +106,14 @@ def certify(
 
     `model` maps images (N, C, H, W) in [0, 1], in their dtype and on their device, to logits (N, K), and is in eval mode; it is
     not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and for targeted threat models, bounds alone. `ids`
-    (N,) determine random targets. `time_limit`: seconds for the search of a sample; interrupted samples are open. `net`: what
-    `readable` gave for the model before, which is then not read again.
+    (N,) determine random targets. `time_limit`: seconds for the search of a sample, which else stays open. `net`: from `readable`.
 
     Raises UnsupportedModelError as `readable` does, and where the model differs from the network that was read of it at points of
     the balls; ValueError for bad arguments.
     """
     positive("time_limit", time_limit)
     exact, label = check_inputs(images, labels)
-    net = readable(model, images) if net is None else net
+    net = net or readable(model, images)
     check_labels(label, net.widths[-1])
     work = _Work(model, images, exact, label, threat, threat.targets(label, net.widths[-1], ids), net)
     with work.timed("clean"):
