@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gauntlet.attacks.ops.losses import LOSSES, Loss, cw
+from gauntlet.attacks.ops.losses import LOSSES, Loss, ce, cw
 
 TargetedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -43,6 +43,24 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return others.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
+def probability_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Largest other probability minus the label's: Xie et al., CVPR 2025 (arXiv 2411.15210), the loss of PMA.
+
+    Its gradient vanishes where the label's probability rounds to 1, as that of cross-entropy does.
+    """
+    return cw(logits.softmax(1), labels)
+
+
+def scaled_ce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the logits divided by the distance of the two largest ones, a constant for the gradient.
+
+    So that rounding leaves a gradient however confident the model is: Yu and Xu (MIFPE), CVPR 2023, with their factor of 1.
+    Losses of points at which the distance differs are not on the same scale.
+    """
+    top = logits.detach().topk(2, dim=1).values
+    return ce(logits / (top[:, :1] - top[:, 1:]).clamp_min(_TINY), labels)
+
+
 def cw_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """The target's logit minus the label's."""
     return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
@@ -66,7 +84,7 @@ def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return cw_targeted(logits, labels, targets) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
 
 
-UNTARGETED: dict[str, Loss] = {**LOSSES, "dlr": dlr, "log_odds": log_odds}
+UNTARGETED: dict[str, Loss] = {**LOSSES, "dlr": dlr, "log_odds": log_odds, "pm": probability_margin, "mifpe": scaled_ce}
 TARGETED: dict[str, TargetedLoss] = {
     "ce_targeted": ce_targeted,
     "cw_targeted": cw_targeted,

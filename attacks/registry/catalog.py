@@ -11,6 +11,7 @@ ATTACKS: dict[str, str] = {
     "cw": "gauntlet.attacks.cw:ENTRY",
     "apgd": "gauntlet.attacks.apgd:ENTRY",
     "apgd-t": "gauntlet.attacks.apgd:ENTRY_TARGETED",
+    "apgd-warm": "gauntlet.attacks.warm_up:ENTRY",
     "malt": "gauntlet.attacks.malt:ENTRY",
     "fab": "gauntlet.attacks.fab:ENTRY",
     "fab-t": "gauntlet.attacks.fab:TARGETED",

@@ -23,6 +23,7 @@ from gauntlet.bench.cli.reproduce import reproduce
 from gauntlet.bench.cli.run import run
 from gauntlet.bench.cli.show import show
 from gauntlet.bench.cli.speed import speed
+from gauntlet.bench.cli.stages import stages
 from gauntlet.bench.cli.strength import strength
 from gauntlet.bench.cli.sweep import sweep
 from gauntlet.bench.cli.train import train
@@ -43,7 +44,7 @@ def cli() -> None:
 COMMANDS = (
     *(check, init, run, list_command, show, leaderboard, verify),
     *(diagnose, sweep, compare, bisect, reproduce),
-    *(gate, baseline, train, speed, strength, gate_costs),
+    *(gate, baseline, train, speed, strength, stages, gate_costs),
 )
 """In the order of the help."""
 for _command in COMMANDS:

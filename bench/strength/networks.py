@@ -37,8 +37,8 @@ _PUBLISHED = {
 }
 
 
-def load_data_of(network: str, folder: Path | None, samples: int) -> Data:
-    """The first test images of the network's data set. Raises as `load_network`."""
+def load_data_of(network: str, folder: Path | None, samples: str | int) -> Data:
+    """Test images of the network's data set: so many, or those of a slice such as `200:400`. Raises as `load_network`."""
     published = _PUBLISHED.get(network)
     if published is None:
         name = network.rpartition("_")[2]

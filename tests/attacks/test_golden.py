@@ -23,6 +23,24 @@ N, PIXELS, CLASSES = 8, 12, 4
 
 INF = float("inf")
 GOLDEN: dict[tuple[str, str], tuple[int, str, list[float], list[int]]] = {
+    ("apgd-warm(steps=6, passes=2, restarts=2)", "Linf:0.05"): (
+        1,
+        "xx.xx.x.",
+        [0.15006, 0.1018, INF, 0.16153, 0.17321, INF, 0.10075, INF],
+        [2, 1, 18, 11, 2, 18, 1, 18],
+    ),
+    ("apgd-warm(steps=6, passes=3, warm_up=parts)", "L2:0.15"): (
+        1,
+        "xx.xx.x.",
+        [0.14056, 0.14627, INF, 0.15, 0.15, INF, 0.14304, INF],
+        [5, 1, 10, 4, 5, 10, 1, 10],
+    ),
+    ("apgd(steps=9, loss=mifpe)", "Linf:0.05"): (
+        1,
+        "xx.xx.x.",
+        [0.15817, 0.1615, INF, 0.16153, 0.17321, INF, 0.15515, INF],
+        [2, 2, 10, 2, 2, 10, 2, 10],
+    ),
     ("fgsm", "Linf:0.05"): (
         1,
         ".x.xx.x.",
@@ -246,6 +264,9 @@ def output(spec, threat):
 
 
 CASES = [
+    ("apgd-warm(steps=6, passes=2, restarts=2)", "Linf:0.05"),
+    ("apgd-warm(steps=6, passes=3, warm_up=parts)", "L2:0.15"),
+    ("apgd(steps=9, loss=mifpe)", "Linf:0.05"),
     ("pgd(steps=5, loss=cw)", "L1:0.4"),
     ("apgd(steps=9)", "L1:0.4"),
     ("apgd(steps=9, multi_eps=False, loss=dlr)", "L1:0.4"),

@@ -46,7 +46,7 @@ def test_every_loss_has_a_finite_gradient_that_lowers_the_label(classes, dtype):
         assert value.shape == (3,), name
         assert value.dtype == dtype, name
         assert gradient.isfinite().all(), name
-        if name != "ce":  # which saturates
+        if name not in ("ce", "pm"):  # which saturate
             assert (gradient[:, 0] < 0).all(), name
 
 
@@ -59,3 +59,39 @@ def test_two_classes_fall_back_to_the_margin():
     logits, labels = torch.tensor([[2.0, -1.0], [0.5, 4.0]]), torch.tensor([0, 0])
     for loss in (dlr, log_odds, lambda z, y: dlr_targeted(z, y, 1 - y)):
         torch.testing.assert_close(loss(logits, labels), cw(logits, labels))
+
+
+def test_the_probability_margin_is_the_difference_of_two_probabilities_and_its_gradient_the_papers():
+    logits = torch.tensor([[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 0])
+    p = logits.detach().softmax(1)
+    value = UNTARGETED["pm"](logits, labels)
+    assert torch.allclose(value, torch.stack([p[0, 1] - p[0, 0], p[1, 1] - p[1, 0]]))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    # d p_j / d z = p_j (e_j - p): of the likeliest other class, minus that of the label.
+    unit = torch.eye(4, dtype=torch.float64)
+    expected = torch.stack([p[i, 1] * (unit[1] - p[i]) - p[i, 0] * (unit[0] - p[i]) for i in range(2)])
+    assert torch.allclose(gradient, expected)
+
+
+def test_scaled_cross_entropy_has_a_gradient_however_confident_the_model_is():
+    logits = torch.tensor([[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 1.0, 2.0]])
+    labels = torch.tensor([0, 1])
+    # Both have distances of 1 between the two largest logits, so that it is cross-entropy there.
+    values = UNTARGETED["mifpe"](logits, labels)
+    assert torch.allclose(values, UNTARGETED["ce"](logits, labels))
+    confident = (1e4 * logits).requires_grad_()
+    scaled = UNTARGETED["mifpe"](confident, labels)
+    assert torch.allclose(scaled, values, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(scaled.sum(), confident)
+    assert (gradient != 0).all()
+    (lost,) = torch.autograd.grad(UNTARGETED["ce"](confident, labels).sum(), confident)
+    assert (lost == 0).all()
+
+
+def test_scaled_cross_entropy_is_finite_where_the_two_largest_logits_are_equal():
+    logits = torch.tensor([[1.0, 1.0, 0.0]], requires_grad=True)
+    value = UNTARGETED["mifpe"](logits, torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()
