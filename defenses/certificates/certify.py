@@ -106,7 +106,7 @@ def certify(
 
     `model` maps images (N, C, H, W) in [0, 1], in their dtype and on their device, to logits (N, K), and is in eval mode; it is
     not changed. `labels` (N,). For Linf all stages are used; for L2 and L1, and for targeted threat models, bounds alone. `ids`
-    (N,) determine random targets. `time_limit`: seconds for the search of a sample, which else stays open. `net`: from `readable`.
+    (N,) determine random targets. `time_limit`: seconds for the search of a sample, else it is open. `net`: from `readable`.
 
     Raises UnsupportedModelError as `readable` does, and where the model differs from the network that was read of it at points of
     the balls; ValueError for bad arguments.
