@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
-from gauntlet.defenses.pipeline.through_numpy import ThroughNumpy, art_preprocessor
+from gauntlet.defenses.pipeline.through_numpy import Preprocessor, ThroughNumpy, art_preprocessor
+
+_BLOCK = 8
+"""Sides of the blocks that JPEG compresses, each by itself in a grey image."""
+_HIGHEST, _PIXELS = 65_500, 2**24
+"""The highest JPEG image, and the largest that is compressed at once."""
+
+
+class JpegCompression:
+    """ART's preprocessor; grey images of whole blocks are compressed one above the other in a single image, bit for bit alike."""
+
+    def __init__(self, preprocessor: Preprocessor) -> None:
+        self.preprocessor = preprocessor
+
+    def __call__(self, images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], None]:
+        """Compressed images (N, C, H, W), and None, as in ART."""
+        _, channels, height, width = images.shape
+        rows = min(_HIGHEST, _PIXELS // width) // height * height
+        if channels == 3 or height % _BLOCK or width % _BLOCK or not rows:
+            return self.preprocessor(images)[0], None
+        tall = images.reshape(1, 1, -1, width)
+        parts = [self.preprocessor(tall[:, :, start : start + rows])[0] for start in range(0, tall.shape[2], rows)]
+        return np.concatenate(parts, axis=2).reshape(images.shape), None
 
 
 def build(quality: int = 50) -> ThroughNumpy:
@@ -14,7 +41,7 @@ def build(quality: int = 50) -> ThroughNumpy:
     """
     whole_number("quality", quality, 1, 100)
     jpeg = art_preprocessor("JpegCompression")
-    return ThroughNumpy(jpeg(clip_values=(0, 1.0), quality=quality, channels_first=True))
+    return ThroughNumpy(JpegCompression(jpeg(clip_values=(0, 1.0), quality=quality, channels_first=True)))
 
 
 ENTRY = DefenseEntry(

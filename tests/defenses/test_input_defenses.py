@@ -152,6 +152,15 @@ def test_the_median_of_one_channel_ignores_the_others_and_drops_a_lone_pixel():
     assert out[1].min() == 1
 
 
+@pytest.mark.parametrize("quality", [5, 50, 100])
+@pytest.mark.parametrize("shape", [(9, 1, 8, 8), (3, 2, 16, 24), (3, 3, 16, 16), (2, 1, 28, 28), (8200, 1, 8, 8)])
+def test_jpeg_of_several_grey_images_at_once_is_that_of_each(shape, quality):
+    jpeg, given = entry("jpeg").make(quality=quality), images(shape)
+    rows = torch.linspace(0, len(given) - 1, 9).long()
+    alone = [torch.from_numpy(jpeg.preprocessor.preprocessor(given[row : row + 1].numpy())[0]) for row in rows]
+    assert torch.equal(jpeg(given)[rows], torch.cat(alone))
+
+
 def test_jpeg_loses_more_at_a_lower_quality_and_takes_values_just_outside_the_box():
     smooth = torch.linspace(0, 1, 32).expand(1, 3, 32, 32) * torch.linspace(0.2, 1, 32)[:, None]
     loss = [(entry("jpeg").make(quality=q)(smooth) - smooth).abs().mean().item() for q in (95, 50, 5)]
