@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.models.parts.outputs import Output
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.registries import DEFENSES, REPLAYS
+from gauntlet.bench.registry.live_code import live_digest
 from gauntlet.bench.registry.registry import Registry
 from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.evaluation import Evaluation, collect
@@ -103,6 +103,15 @@ def evaluate(
     classifier = model if isinstance(model, Classifier) else Classifier(model, output=output)
     if any(tensor.device != target for tensor in (*classifier.parameters(), *classifier.buffers())):
         classifier = copy.deepcopy(classifier).to(target)
+    model_ref = ModelRef(
+        f"{_MEMORY}.{type(model).__name__}",
+        randomised=randomised or None,
+        not_differentiable=not_differentiable or None,
+        logits=classifier.output.key,
+        binary=classifier.output.binary or None,
+    )
+    # Before any pass, which may change what attributes hold.
+    loaded = _loaded(model_ref, classifier, model)
     with torch.random.fork_rng():
         try:
             flags = check_model(classifier, data.images[:64].to(target), data.labels[:64], classes=data.classes)
@@ -112,13 +121,6 @@ def evaluate(
             with torch.no_grad():
                 parsed.targets(data.labels, classifier(data.images[:1].to(target)).shape[1], data.ids)
     name, extra, transform_digest = _defense(defense, data, target)
-    model_ref = ModelRef(
-        f"{_MEMORY}.{type(model).__name__}",
-        randomised=randomised or None,
-        not_differentiable=not_differentiable or None,
-        logits=classifier.output.key,
-        binary=classifier.output.binary or None,
-    )
     data_ref = DataRef(data.spec or data.name)
     text = str(parsed)
     chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
@@ -144,7 +146,7 @@ def evaluate(
         kept = replays or bool(store)
         engine = Engine(plan, config, command="gauntlet.evaluate(…)", dry=not kept)
         engine.workbench.put_data(data_ref, data)
-        engine.workbench.put_model(model_ref, _loaded(model_ref, classifier, model))
+        engine.workbench.put_model(model_ref, loaded)
         engine.workbench.put_flags(model_ref, data_ref, flags)
         for key in extra.names():
             engine.workbench.put_defense(key, extra.get(key), transform_digest)
@@ -183,12 +185,8 @@ def _loaded(ref: ModelRef, classifier: Classifier, model: nn.Module) -> LoadedMo
 
 
 def _source(module: nn.Module) -> str:
-    """What is known of a module's code: its structure and, where it can be had, the source of its class."""
-    try:
-        source = inspect.getsource(type(module))
-    except (OSError, TypeError):
-        source = ""
-    return f"{module!r}\n{source}"
+    """What is known of a module beside its weights: its structure, its code, and what its attributes hold."""
+    return f"{module!r}\n{live_digest({'module': module})}"
 
 
 def _defense(

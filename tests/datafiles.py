@@ -49,7 +49,7 @@ def write_modules(folder: Path, **files: str) -> Path:
     """Write Python files into `folder`; a double underscore in a name is a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        path = folder / f"{name.replace('__', '/')}.py"
+        path = folder / ("__init__.py" if name == "__init__" else f"{name.replace('__', '/')}.py")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder

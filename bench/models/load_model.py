@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -27,6 +23,7 @@ from gauntlet.bench.models.sources.catalog import open_source
 from gauntlet.bench.models.sources.parse_source import parse_source
 from gauntlet.bench.models.sources.source_model import SourceModel
 from gauntlet.bench.registry.import_file import import_object, source_digest
+from gauntlet.bench.registry.live_code import live_digest
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class LoadedModel:
     digest: str
     """Digest of parameters and buffers, the normalisation included."""
     source_digest: str
-    """Digest of the file that builds the model; empty for a function of an interactive session."""
+    """Digest of the code that builds the model and of its modules' code, with what their attributes hold."""
     card: ModelCard | None = None
     access: Access = "white-box"
     """What an attack may observe of the model."""
@@ -96,13 +93,14 @@ def load_model(
     module.remarks, module.input_size = remarks, card.input_size
     with timed("hash"):
         digest = model_digest(module)
+        code = live_digest({"source": opened.digest, "model": model})
     return LoadedModel(
         name=name,
         module=module,
         spec=spec,
         weights=None if weights is None else str(weights),
         digest=digest,
-        source_digest=opened.digest,
+        source_digest=code,
         card=card if card.name and weights is None else None,
         access=model_access(model),
         notes=notes,
@@ -132,16 +130,7 @@ def _opened(spec: str, *, pretrained: bool) -> SourceModel:
 
 
 def _registered_digest(entry: ModelEntry) -> str:
-    if entry.source:
-        return source_digest(entry.source)
-    build: Any = entry.build
-    while isinstance(build, functools.partial):
-        build = build.func
-    try:
-        file = inspect.getsourcefile(build if hasattr(build, "__code__") or inspect.isclass(build) else type(build))
-        return hashlib.sha256(Path(file or "").read_bytes()).hexdigest()
-    except (OSError, TypeError):  # an interactive session: only the digest of the weights remains
-        return ""
+    return source_digest(entry.source) if entry.source else live_digest({"build": entry.build})
 
 
 def _built(spec: str, factory: object) -> nn.Module:

@@ -12,7 +12,6 @@ was loaded last. Modules of the standard library and of Gauntlet's dependencies 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -20,6 +19,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from gauntlet.bench.registry.source_files import files_digest, is_installed
 
 _PROTECTED = frozenset(sys.stdlib_module_names) | {
     *(
@@ -40,7 +41,7 @@ _PROTECTED = frozenset(sys.stdlib_module_names) | {
 _folders: list[str] = []
 """Folders of users that this module put on `sys.path`, the latest first."""
 _digests: dict[Path, str] = {}
-"""sha256 of each imported file at the time of its import."""
+"""What each imported file did at the time of its import, with all that it is made of."""
 
 
 class ImportSpecError(ValueError):
@@ -50,9 +51,9 @@ class ImportSpecError(ValueError):
 def import_object(spec: str) -> Any:
     """The object that `package.module:name` or `path/to/file.py:name` names; `name` may be dotted.
 
-    Modules are searched in the working folder first, as by `python -m`. A file that has changed since its import is imported
-    again, with the files beside it. Raises ImportSpecError for a file, module or name that does not exist, and for an import that
-    fails (with the exception as its cause).
+    Modules are searched in the working folder first, as by `python -m`. A file is imported again, with the files beside it, if it
+    or one that it imports does something else than at its import. Raises ImportSpecError for a file, module or name that does not
+    exist, and for an import that fails (with the exception as its cause).
     """
     source, name = _parts(spec)
     target: Any = _module(source)
@@ -66,17 +67,14 @@ def import_object(spec: str) -> Any:
 
 
 def source_digest(spec: str) -> str:
-    """sha256 of the file that `spec` names, and of the file that defines the object if that is another one.
+    """sha256 of what the file does that `spec` names, with the file that defines the object and all that they are made of
+    (`files_digest`).
 
-    Files that these import are not covered. Raises ImportSpecError as `import_object` does.
+    Raises ImportSpecError as `import_object` does.
     """
     source, _ = _parts(spec)
     files = [_file_of(_module(source)), _defining_file(import_object(spec))]
-    contents = [file.read_bytes() for file in dict.fromkeys(files) if file is not None and file.is_file()]
-    if len(contents) == 1:
-        return hashlib.sha256(contents[0]).hexdigest()
-    digests = [hashlib.sha256(content).hexdigest() for content in contents] or [spec]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return files_digest([file for file in files if file is not None and file.is_file()])
 
 
 def _parts(spec: str) -> tuple[str, str]:
@@ -92,10 +90,13 @@ def _module(source: str) -> ModuleType:
 
 def _from_name(name: str) -> ModuleType:
     root, here = name.partition(".")[0], Path.cwd()
+    known = sys.modules.get(name)
     if root not in _PROTECTED and ((here / root).is_dir() or (here / f"{root}.py").is_file()):
-        _put_first(here)
+        _put_first(here, fresh=known is not None and _has_changed(_file_of(known)))
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        _remember(_file_of(module))
+        return module
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(missing + ".")):
@@ -110,9 +111,8 @@ def _from_file(path: Path) -> ModuleType:
         raise ImportSpecError(f"file {str(path)!r} does not exist (searched in {Path.cwd()})")
     path = path.resolve()
     name = _module_name(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     known = sys.modules.get(name)
-    changed = _digests.get(path, digest) != digest
+    changed = _has_changed(path)
     others = _put_first(path.parent, fresh=changed)
     if known is not None and _file_of(known) == path and not changed:
         return known
@@ -136,8 +136,18 @@ def _from_file(path: Path) -> ModuleType:
         raise ImportSpecError(f"importing {str(path)!r} failed: {type(error).__name__}: {error}{hint}") from error
     finally:
         sys.path[1:1] = others
-    _digests[path] = digest
+    _remember(path)
     return module
+
+
+def _has_changed(file: Path | None) -> bool:
+    """Whether a file, or one that it is made of, does something else than at its import."""
+    return file in _digests and (not file.is_file() or files_digest([file]) != _digests[file])
+
+
+def _remember(file: Path | None) -> None:
+    if file is not None and file.suffix == ".py" and not is_installed(file):
+        _digests[file] = files_digest([file])
 
 
 def _module_name(path: Path) -> str:

@@ -139,9 +139,25 @@ def test_a_model_is_run_again_once_its_file_has_changed(project, call):
         Path("model.py").read_text(encoding="utf-8") + "\n\nimport gauntlet\n\ngauntlet.register_model('own', build)\n"
     )
     own = ("--data", "data.npz", "--threat", "Linf:0.1", "--attacks", "fgsm", "--model", "own", "--plugin", "mine.py")
-    for content, cached in ((text, 0), (text, 1), (text + "# changed\n", 0)):
+    for content, cached in ((text, 0), (text, 1), (text + "# changed\n", 1), (text + "CHANGED = 1\n", 0)):
         write("mine.py", content)
         ran = call("run", *own)
+        assert ran.returncode == 0, ran.stderr
+        assert f" {cached} answered from the store" in ran.stdout
+
+
+def test_a_comment_in_an_imported_helper_changes_no_key_and_a_constant_does(project, call):
+    text = Path("model.py").read_text(encoding="utf-8").replace("def build", "import helper\n\n\ndef build")
+    write("own.py", text)
+    run = ("run", "--model", "own.py:build", "--data", "data.npz", "--threat", "Linf:0.1", "--attacks", "fgsm")
+    edits = (
+        ("GAIN = 1\n\ndef f():\n    a = GAIN\n    return a\n", 0),
+        ('"""Helps."""\nGAIN = 1  # a comment\n\n\ndef f():\n    """Doc."""\n    b = GAIN\n    return b\n', 1),
+        ("GAIN = 2\n\ndef f():\n    a = GAIN\n    return a\n", 0),
+    )
+    for helper, cached in edits:
+        write("helper.py", helper)
+        ran = call(*run)
         assert ran.returncode == 0, ran.stderr
         assert f" {cached} answered from the store" in ran.stdout
 

@@ -91,7 +91,10 @@ def test_a_change_in_a_file_that_it_imports_changes_the_digest(tmp_path, mine):
     before = digest(tmp_path / "mine.py")
     write(tmp_path, {"unused": "x = 1\n", "parts/unused": "x = 1\n"})
     assert digest(tmp_path / "mine.py") == before
-    changed = {name: text + "# changed\n" for name, text in files.items() if name in ("helper", "parts/deep/low")}
+    parts = {name: text for name, text in files.items() if name in ("helper", "parts/deep/low")}
+    write(tmp_path, {name: text + "# changed\n" for name, text in parts.items()})
+    assert digest(tmp_path / "mine.py") == before
+    changed = {name: text.replace("return 1", "return 2") for name, text in parts.items()}
     write(tmp_path, changed)
     assert digest(tmp_path / "mine.py") != before
 

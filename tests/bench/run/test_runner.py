@@ -31,7 +31,7 @@ from pathlib import Path
 
 from model import Means
 
-FAULT = Path(__file__).with_name("fault.txt")
+FAULT = Path(__file__).with_name(".".join(["fault", "txt"]))
 CALLS = Path(__file__).with_name("calls.txt")
 
 
@@ -118,7 +118,7 @@ def _source(before, after):
         pytest.param(_label, id="a label"),
         pytest.param(_weight, id="a weight"),
         pytest.param(_source("torch.tensor(1.0)", "torch.tensor(1.5)"), id="a buffer"),
-        pytest.param(_source("def build", "# a remark\n\n\ndef build"), id="the source"),
+        pytest.param(_source("def build", "UNUSED = 1\n\n\ndef build"), id="the source"),
     ],
 )
 def test_a_key_changes_with_what_is_evaluated(project, change):
@@ -177,6 +177,7 @@ def test_a_key_does_not_change_with_path_batch_size_device_name_or_order(project
     assert keys(**options, device="cpu") == before
     assert keys(attacks=["pgd(steps=5)", "fgsm"]) == before[::-1]
     assert keys(**options, model=[str(project / "model.py:build")], data=str(project / "data.npz")) == before
+    _source("def build", "# a remark\n\n\ndef build")(project)
     assert keys(**options, out="elsewhere", no_adversarials=True, fresh=True) == before
     (project / "model.py").rename(project / "renamed.py")
     assert keys(**options, model=["renamed.py:build"]) == before
@@ -402,16 +403,15 @@ def test_a_keyboard_interrupt_is_no_record(project, attack_of_mine):
 # --- what changed behind the key --------------------------------------------------------------------------------------
 
 
-def test_a_model_that_changed_by_a_file_it_imports_is_caught(project):
-    (project / "helper.py").write_text("FACTOR = 1.0\n")
+def test_a_model_that_changed_by_what_no_key_sees_is_caught(project):
+    (project / "factor.txt").write_text("1.0")
     text = (project / "model.py").read_text()
-    (project / "model.py").write_text("from helper import FACTOR\n" + text.replace("* self.scale", "* FACTOR"))
+    read = "from pathlib import Path\nFACTOR = float(Path('.'.join(['factor', 'txt'])).read_text())\n"
+    (project / "model.py").write_text(read + text.replace("* self.scale", "* FACTOR"))
     _, (before,) = run()
     assert before.error is None
-    (project / "helper.py").write_text("FACTOR = -1.0\n")
-    # Another process would import it afresh.
-    for name in ("helper", "model"):
-        sys.modules.pop(name, None)
+    (project / "factor.txt").write_text("-1.0")
+    sys.modules.pop("model", None)
     engine, (after,) = run()
     assert after.error is not None
     assert after.error.kind == "StoredResultError"
