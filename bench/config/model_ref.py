@@ -132,7 +132,11 @@ def _named(text: str) -> Named:
 
 
 def _split_weights(name: str) -> tuple[str, str | None]:
-    found = None if name.startswith(_OWN_AT) or name.endswith(".onnx") else _WITH_WEIGHTS.fullmatch(name)
+    found = (
+        None
+        if name.startswith(_OWN_AT) or name.endswith((".onnx", ".pt2", ".torchscript"))
+        else _WITH_WEIGHTS.fullmatch(name)
+    )
     return (name, None) if found is None else (found["spec"], found["weights"])
 
 

@@ -76,6 +76,8 @@ class _Glance:
         loader = Loader(self.device)
         loaded = loader.model(self.found.model)
         yield _loads(loaded, self.device)
+        for note in loaded.notes:
+            yield Line("", note)
         for flag in loaded.module.remarks:
             yield Line("", flag.message, "note")
         self.topic = "data"

@@ -85,7 +85,7 @@ def load_model(
         stored, flags = chosen_normaliser(loaded.normalisers, mean, std, Path(weights).name.partition("#")[0])
         if stored is not None:
             mean, std = stored.mean, stored.std
-        remarks, notes = (*remarks, *loaded.remarks, *flags), (*loaded.notes, *(flag.message for flag in flags))
+        remarks, notes = (*remarks, *loaded.remarks, *flags), loaded.notes
     if mean is None and std is None:
         mean, std = card.mean, card.std
     output = Output(logits or named.logits, binary or bool(named.binary))

@@ -20,6 +20,7 @@ from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared, RunSettings, Slots
 from gauntlet.bench.models.parts.classifier import check_model
+from gauntlet.bench.models.parts.half_precision import own_precision
 from gauntlet.bench.prepare import fast_form
 from gauntlet.bench.prepare.answers import answers_by_batch, answers_differ
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
@@ -100,7 +101,9 @@ class Workbench(Loader):
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
         low = attack.in_low_precision(pipeline, recorded or form.form)
         form = fast_form.without_low_precision(form) if low is None else form
-        cell = replace(cell, info=replace(cell.info, precision=recorded or form.form or "float32"))
+        cell = replace(
+            cell, info=replace(cell.info, precision=recorded or form.form or own_precision(loaded.model.module.model))
+        )
         runs = low if low is not None and rounding(cell.info.precision) else attack
         block = self._blocks(loaded, cell, runs)
         victim = attack.victim(pipeline, profile)

@@ -51,6 +51,8 @@ def _of_model(spec: str) -> str:
         # Building it raises the same error, before anything runs.
         return ""
     if source is not None:
+        if source.kind == "torchscript":
+            return source.name
         return source.name.rpartition(":")[0] if source.kind == "blackbox" else ""
     return spec.rpartition(":")[0]
 

@@ -59,7 +59,7 @@ def chosen_normaliser(
     elif len(distinct) > 1:
         said = f"{file} holds several normalisers, {named}, of which none is used: choose one by --mean and --std"
     else:
-        said = f"the normaliser that {file} holds is used, {named} (--mean 0 --std 1 for none)"
+        said = f"the normaliser that {file} holds is used, {named}; give --mean 0 and --std 1 for none"
         return distinct[0], (Flag(_FLAG, "warn", said),)
     return None, (Flag(_FLAG, "warn", said),)
 

@@ -62,6 +62,11 @@ def half_precision(model: nn.Module) -> torch.dtype | None:
     return first.dtype if first is not None and first.dtype in HALF else None
 
 
+def own_precision(model: nn.Module) -> str:
+    """The name of the precision in which a model is judged: `float32` also for float64, and for what has no floating weights."""
+    return str(half_precision(model) or torch.float32).removeprefix("torch.")
+
+
 def _rounded_to(dtype: torch.dtype, logits: Tensor) -> bool:
     values = logits[logits.isfinite()].to(torch.float64).unique()
     if len(values) < _MANY_VALUES or bool((values.to(dtype).to(torch.float64) != values).any()):

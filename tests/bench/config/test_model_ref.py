@@ -31,6 +31,10 @@ from gauntlet.bench.planning.plan import make_plan
         ("dir (1)/net.py:build(weights='w (2).pt')", ModelRef("dir (1)/net.py:build", "w (2).pt")),
         ("dir(1)/net.py:build", ModelRef("dir(1)/net.py:build")),
         ("cnn.pgd_digits@w.pt", ModelRef("cnn.pgd_digits", "w.pt")),
+        ("a@b/net.pt2", ModelRef("a@b/net.pt2")),
+        ("torchscript:a@b/net.pt(binary=True)", ModelRef("torchscript:a@b/net.pt", binary=True)),
+        ("net.py:build(logits='scores', binary=True)", ModelRef("net.py:build", logits="scores", binary=True)),
+        ("net.py:build(logits=1, binary=False)", ModelRef("net.py:build", logits="1")),
         ("cnn.[ft]*", ModelRef("cnn.[ft]*")),
         (
             "timm:resnet18.a1_in1k@w.pt(num_classes=10, mean=0.5)",

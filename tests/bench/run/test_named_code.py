@@ -56,6 +56,10 @@ def name_a_black_box(fields):
     fields["cells"][0]["model"]["spec"] = "blackbox:out/evil.py:predict(classes=10)"
 
 
+def name_a_script(fields):
+    fields["cells"][0]["model"]["spec"] = "torchscript:out/evil.py"
+
+
 def name_data(fields):
     fields["cells"][0]["data"]["spec"] = "out/evil.py:data"
 
@@ -70,6 +74,7 @@ def name_a_module(fields):
         (name_a_plugin, "out/evil.py (plugin)"),
         (name_a_model, "out/evil.py (model)"),
         (name_a_black_box, "out/evil.py (model)"),
+        (name_a_script, "out/evil.py (model)"),
         (name_data, "out/evil.py (data)"),
         (name_a_module, "out.evil (model)"),
     ],
