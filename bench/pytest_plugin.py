@@ -66,6 +66,9 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
                 none=options["no_gate"],
                 prefix="--gauntlet-",
             )
+            gate = config.stash[_GATE][0]
+            if gate is not None and gate.deviations:
+                raise ValueError(f"gate: POLICY {'; '.join(gate.deviations)}")
         except ValueError as error:
             raise pytest.UsageError(f"gauntlet: {error}") from error
     return config.stash[_GATE]

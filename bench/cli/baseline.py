@@ -67,8 +67,8 @@ def accept_baseline(
     from gauntlet.bench.gate.accept_baseline import accept
     from gauntlet.leaderboard.results.escape import visible
 
-    out = out or load_config({}, folder=Path.cwd()).gate.baseline
-    done = accept(folder, reason=reason, out=out, test=test, artifact=artifact)
+    gate = load_config({}, folder=Path.cwd()).gate
+    done = accept(folder, reason=reason, out=out or gate.baseline, test=test, artifact=artifact, policy=gate.policy)
     if done.changes is None:
         for cell in done.baseline.cells:
             yield f"{visible(cell.title)}: robust {int(cell.robust.sum())} of {cell.n}"

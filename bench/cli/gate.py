@@ -92,6 +92,7 @@ def gate_run(
     from gauntlet.bench.gate.judge_run import judge_run
     from gauntlet.bench.run.run_folder import load_run
     from gauntlet.leaderboard.gate.baseline_file import read_baseline
+    from gauntlet.leaderboard.gate.policy import deviations
 
     table = load_config({}, folder=Path.cwd(), file=config).gate
     policy = replace(table.policy, **{name: value for name, value in given.items() if value is not None})
@@ -101,7 +102,8 @@ def gate_run(
     # Files that cannot be read are wrong usage, which is reported before anything is judged.
     baseline = read_baseline(path)
     load_run(folder)
-    judged = judge_run(folder, Gate(path, baseline, policy))
+    looser = tuple(deviations(baseline.policy, table.policy))
+    judged = judge_run(folder, Gate(path, baseline, policy, deviations=looser))
     if format_ == "json":
         click.echo(judged.json)
         for note in judged.notes:

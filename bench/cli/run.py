@@ -66,6 +66,8 @@ def execute(options: Mapping[str, Any]) -> int:
         early=bool(options.get("gate_early")),
         none=bool(options.get("no_gate")),
     )
+    if gate is not None and gate.deviations:
+        return _refuse(gate, config.out)
     if gate is not None and gate.early:
         return _execute_early(config, gate)
     engine = _engine(config)
@@ -155,6 +157,16 @@ def _judge(engine: Engine, gate: Gate) -> int:
 
     click.echo()
     judged = judge_run(engine.run.folder, gate)
+    print_judged(judged)
+    return GATE_EXITS[judged.report.state]
+
+
+def _refuse(gate: Gate, out: Path) -> int:
+    """Print and write the verdict on a configuration that is looser than the baseline; nothing is attacked."""
+    from gauntlet.bench.cli.gate import print_judged
+    from gauntlet.bench.gate.judge_run import refused
+
+    judged = refused(gate, out)
     print_judged(judged)
     return GATE_EXITS[judged.report.state]
 

@@ -17,6 +17,7 @@ from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
+from gauntlet.leaderboard.gate.policy import Policy, policy_fields
 from gauntlet.leaderboard.results.escape import visible
 
 BASELINES = Path("bench", "baselines")
@@ -44,16 +45,19 @@ def accept(
     out: Path | None = None,
     test: Test | None = None,
     artifact: bool = False,
+    policy: Policy | None = None,
 ) -> AcceptedBaseline:
     """Make the run in `folder` the baseline of its suite, in the file `out` or in `BASELINES`.
 
-    `test`: the test of the gate; None keeps the test of the file that is replaced, or uses `fixed`. `artifact`: also write the
-    run's adversarial examples and its models' weights beside the file. Raises AcceptError for a run with errors, unfinished cells
-    or no cells, for a file that is not a baseline or belongs to another suite, and for a model that has changed since the run;
-    RunError; StoreError; OSError. On an error no baseline is written; an artifact may be.
+    `test`: the test of the gate; None keeps the test of the file that is replaced, or uses `fixed`. `policy`: the rules that
+    later gates must not loosen; None stores none. `artifact`: also write the run's adversarial examples and its models' weights
+    beside the file. Raises AcceptError for a run with errors, unfinished cells or no cells, for a file that is not a baseline or
+    belongs to another suite, and for a model that has changed since the run; RunError; StoreError; OSError. On an error no
+    baseline is written; an artifact may be.
     """
     run = load_run(folder)
-    baseline = replace(snapshot(run, reason), test=test or "fixed")
+    rules = {} if policy is None else policy_fields(policy)
+    baseline = replace(snapshot(run, reason), test=test or "fixed", policy=rules)
     if not baseline.cells:
         raise AcceptError(
             f"{folder} has no cell that a gate judges: naive attacks, certificates, corruptions and replays are not gated. Run "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gauntlet.bench.config.schema import Config
-from gauntlet.leaderboard.gate.policy import Policy
+from gauntlet.leaderboard.gate.policy import Policy, deviations
 
 if TYPE_CHECKING:
     from gauntlet.leaderboard.gate.baseline import Baseline
@@ -22,6 +22,8 @@ class Gate:
     policy: Policy
     early: bool = False
     """Whether to attack only as many samples as the verdicts need."""
+    deviations: tuple[str, ...] = ()
+    """What is looser in the configuration than in the baseline, which alone decides then (`leaderboard.gate.policy`)."""
 
 
 def choose_gate(
@@ -36,8 +38,9 @@ def choose_gate(
     """The gate of a run: the baseline in `file`, else the configured one, else None.
 
     The second value says why the configured baseline is not applied (its file does not exist yet, or options narrow the run);
-    it is empty otherwise. `none`: ignore the configured baseline. `prefix`: the beginning of the options' names, for error
-    messages. Raises BaselineError for a baseline that cannot be read, and ValueError for gate options without a gate.
+    it is empty otherwise. What options give is the user's own choice: only the configuration is held against the baseline's
+    policy. `none`: ignore the configured baseline. `prefix`: the beginning of the options' names, for error messages. Raises
+    BaselineError for a baseline that cannot be read, and ValueError for gate options without a gate.
     """
     policy = replace(config.gate.policy, allow_undecided=allow_undecided or config.gate.policy.allow_undecided)
     named, note = None if none else config.gate.baseline, ""
@@ -56,7 +59,9 @@ def choose_gate(
     if file is not None:
         from gauntlet.leaderboard.gate.baseline_file import read_baseline
 
-        return Gate(Path(file), read_baseline(Path(file)), policy, early or config.gate.early), ""
+        baseline = read_baseline(Path(file))
+        looser = tuple(deviations(baseline.policy, config.gate.policy))
+        return Gate(Path(file), baseline, policy, early or config.gate.early, looser), ""
     for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
         if given:
             remedy = f"name the baseline with {prefix}gate=FILE, or leave it out"

@@ -16,7 +16,7 @@ from gauntlet.bench.run.run_folder import RunError, load_run
 from gauntlet.leaderboard.gate.baseline import BaselineError
 from gauntlet.leaderboard.gate.formats import to_json
 from gauntlet.leaderboard.gate.judge import judge
-from gauntlet.leaderboard.gate.report import GateReport, nothing_compared
+from gauntlet.leaderboard.gate.report import GateReport, loosened, nothing_compared
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
 
@@ -37,6 +37,8 @@ def judge_run(folder: Path, gate: Gate) -> JudgedRun:
     On GitHub the report is also appended to the step's summary. A run that cannot be read is incomparable. A file that cannot be
     written is named in the notes and changes no verdict.
     """
+    if gate.deviations:
+        return refused(gate, folder)
     try:
         run = load_run(folder)
         known = traces(run, gate.baseline)
@@ -44,6 +46,11 @@ def judge_run(folder: Path, gate: Gate) -> JudgedRun:
     except (BaselineError, RunError, StoreError) as error:
         return _published(nothing_compared(str(error)), gate)
     return _published(report, gate, run.root, [f"no picture: {visible(reason)}" for reason in reasons])
+
+
+def refused(gate: Gate, folder: Path | None = None) -> JudgedRun:
+    """The verdict where the configuration is looser than the baseline: nothing is attacked or compared."""
+    return _published(loosened(gate.deviations), gate, folder)
 
 
 def judge_all(folders: Sequence[Path], gate: Gate) -> list[JudgedRun]:

@@ -107,7 +107,7 @@ class Baseline:
     cells: tuple[BaselineCell, ...]
     artifact: ArtifactRef | None = None
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """Rules of the gate. Reserved: empty in this version."""
+    """The rules of the gate (`policy_fields`), which a configuration may only tighten; empty in files of earlier versions."""
 
 
 def baseline_of(
@@ -200,6 +200,9 @@ def diff(old: Baseline, new: Baseline) -> list[str]:
     before, after = ({cell.key: cell for cell in one.cells} for one in (old, new))
     sentences = [f"Suite: {old.suite} → {new.suite}."] if old.suite != new.suite else []
     sentences += [f"Test: {old.test} → {new.test}."] if old.test != new.test else []
+    if old.policy and new.policy:
+        rules = (name for name in new.policy if old.policy.get(name) != new.policy[name])
+        sentences += [f"Policy: {name} {old.policy.get(name)} → {new.policy[name]}." for name in rules]
     for key, cell in after.items():
         if key not in before:
             sentences.append(f"New: {cell.title}, seed {cell.seed}: {_figure(cell)}.")

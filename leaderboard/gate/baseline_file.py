@@ -23,6 +23,7 @@ from gauntlet.leaderboard.gate.baseline import (
     Test,
     refuse_twins,
 )
+from gauntlet.leaderboard.gate.policy import read_policy
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.user_text import read_user_text
 
@@ -114,8 +115,7 @@ def read_baseline(path: Path) -> Baseline:
             raise ValueError(f"test={head['test']!r} is not one of {', '.join(get_args(Test))}")
         artifact = _read_artifact(fields["artifact"])
         policy = {} if schema == 1 else _typed(fields, "policy", dict)
-        if policy:
-            raise ValueError(f"policy={policy!r} is not known to this version: upgrade gauntlet")
+        read_policy(policy)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BaselineError(f"{path} is damaged ({problem}): restore it from version control, or {_REMEDY}") from error

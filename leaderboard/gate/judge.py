@@ -78,7 +78,7 @@ def judge(baseline: Baseline, current: Baseline, policy: Policy, traces: Sequenc
     passing = {"held", "undecided"} if policy.allow_undecided else {"held"}
     passed = not problems and all(verdict.verdict in passing for verdict in verdicts)
     computed = sum(trace.computed for trace in traces) if traces else None
-    return GateReport(tuple(verdicts), problems, passed, costs(compared_pairs, computed))
+    return GateReport(tuple(verdicts), problems, passed, costs(compared_pairs, computed), policy.rule)
 
 
 def partners(old: Sequence[Key], new: Sequence[Key]) -> dict[Key, Key]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -45,3 +46,47 @@ class Policy:
         if self.min_robust is None:
             return {}
         return self.min_robust if isinstance(self.min_robust, Mapping) else {"*": self.min_robust}
+
+    @property
+    def rule(self) -> str:
+        """What the verdicts are about, as a sentence for reports."""
+        return f"Margin {100 * self.margin:g} points, alpha {100 * self.alpha:g} %."
+
+
+def policy_fields(policy: Policy) -> dict[str, Any]:
+    """The policy as plain data, for the file of a baseline."""
+    return {one.name: getattr(policy, one.name) for one in fields(policy)} | {"min_robust": dict(policy.floors)}
+
+
+def read_policy(stored: Mapping[str, Any]) -> Policy:
+    """The policy of `policy_fields`, also after JSON. Raises ValueError or TypeError for anything else."""
+    known = {one.name for one in fields(Policy)}
+    if unknown := stored.keys() - known:
+        raise ValueError(f"policy has the unknown rule {min(unknown)!r}: upgrade gauntlet")
+    for name, value in stored.items():
+        if name == "min_robust":
+            fine = isinstance(value, Mapping) and all(type(floor) in (int, float) for floor in value.values())
+        elif name == "allow_undecided":
+            fine = isinstance(value, bool)
+        else:
+            fine = type(value) in (int, float)
+        if not fine:
+            raise TypeError(f"policy has {name}={value!r}")
+    return Policy(**stored)
+
+
+def deviations(stored: Mapping[str, Any], given: Policy) -> Iterator[str]:
+    """A sentence, with both values, for each rule of `given` that is looser than the stored one; `alpha` must be the same.
+
+    Alpha is the rate of two errors, so that neither direction is stricter. Rules that are not stored bind nothing.
+    """
+    base = read_policy(stored)
+    for name in stored:
+        before, now = getattr(base, name), getattr(given, name)
+        if name == "min_robust":
+            for pattern, floor in base.floors.items():
+                if given.floors.get(pattern, -1.0) < floor:
+                    has = given.floors.get(pattern, "none")
+                    yield f"min_robust of {pattern!r} is {floor:g} in the baseline and {has} here"
+        elif now != before if name == "alpha" else now > before:
+            yield f"{name} is {before} in the baseline and {now} here"

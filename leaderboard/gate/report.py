@@ -12,9 +12,17 @@ from typing import Final, Literal
 from gauntlet.leaderboard.gate.baseline import Key
 from gauntlet.leaderboard.results import escape
 
-GateVerdict = Literal["regressed", "masked", "held", "undecided", "incomparable", "suspicious"]
+GateVerdict = Literal["policy", "regressed", "masked", "held", "undecided", "incomparable", "suspicious"]
 
-ORDER: Final[tuple[GateVerdict, ...]] = ("regressed", "masked", "incomparable", "suspicious", "undecided", "held")
+ORDER: Final[tuple[GateVerdict, ...]] = (
+    "policy",
+    "regressed",
+    "masked",
+    "incomparable",
+    "suspicious",
+    "undecided",
+    "held",
+)
 """Order of the verdicts in reports: those that need attention first."""
 
 GateState = Literal["failed", "incomparable", "undecided", "passed"]
@@ -109,6 +117,8 @@ class GateReport:
     """Every cell held (or is undecided, if the policy allows it), and there is no problem."""
     costs: str = ""
     """A sentence on the costs of both runs."""
+    rule: str = ""
+    """A sentence on margin and alpha."""
 
     @property
     def state(self) -> GateState:
@@ -116,7 +126,7 @@ class GateReport:
         verdicts = {verdict.verdict for verdict in self.verdicts}
         if self.passed:
             return "passed"
-        if self.problems or verdicts & {"regressed", "masked", "suspicious"}:
+        if self.problems or verdicts & {"policy", "regressed", "masked", "suspicious"}:
             return "failed"
         return "undecided" if verdicts <= {"held", "undecided"} else "incomparable"
 
@@ -143,7 +153,7 @@ class GateReport:
                 *(f"  {name}: {_copyable(text)}" for name, text in verdict.evidence.items()),
             ]
         lines += [escape.visible(f"LIMIT {problem}") for problem in self.problems]
-        return "\n".join([*lines, *filter(None, (self.costs, self.summary))])
+        return "\n".join([*lines, *filter(None, (self.costs, self.rule, self.summary))])
 
     def markdown(self, limit: int | None = None) -> str:
         """The report as Markdown: a table of the cells that were compared, and an entry for each that needs attention.
@@ -171,7 +181,14 @@ class GateReport:
             rows, entries = some_rows, some_entries
         table = [_head(partial=partial), *rows, ""] if rows else []
         parts = [f"**{self.summary}**", "", *table, *entries, *([""] if entries else [])]
-        return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, left_out])) + "\n"
+        return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, self.rule, left_out])) + "\n"
+
+
+def loosened(deviations: Sequence[str]) -> GateReport:
+    """The report of a gate whose configuration is looser than its baseline; nothing is compared."""
+    remedy = "take back the change, or let the base branch accept a baseline with the new policy (`gauntlet baseline accept`)"
+    verdicts = tuple(CellVerdict("all cells", "policy", f"{deviation}: {remedy}.") for deviation in deviations)
+    return GateReport(verdicts, (), False)
 
 
 def nothing_compared(reason: str) -> GateReport:

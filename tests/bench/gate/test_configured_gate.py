@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -78,8 +80,12 @@ def test_settings_of_the_gate_come_from_the_configuration_and_options_win(here, 
     assert call("run").returncode == 4
     assert call("gate", "out", "--margin=0.05").returncode == 0
     assert call("gate", "out", "--margin=0.05", "--min-robust=0.99").returncode == 1
+    # Only a baseline that was accepted with it lets undecided cells pass.
+    first = BASELINE.read_bytes()
     configure("margin = 0.005\nallow_undecided = true\n")
+    assert call("baseline", "accept", "out", "--reason=undecided may pass").returncode == 0
     assert call("run").returncode == call("gate", "out").returncode == 0
+    BASELINE.write_bytes(first)
     configure("max_passes_ratio = 0.5\n")
     assert call("gate", "out").returncode == 1
     configure('[gate.min_robust]\n"model.*" = 0.99\n')
@@ -88,3 +94,39 @@ def test_settings_of_the_gate_come_from_the_configuration_and_options_win(here, 
 
 def test_a_gate_without_any_baseline_says_where_one_can_be_named(here, call):
     assert_told(call("gate", "out"), 2, "BASELINE", "[gate]")
+
+
+def test_a_looser_policy_than_the_baseline_s_is_the_verdict_before_anything_is_attacked(here, call, states):
+    configure("margin = 0.5\nalpha = 1e-15\n")
+    torch.save(states[1], "weights.pt")
+    shutil.rmtree("out")
+    for command in (["run"], ["run", "--gate-early"]):
+        done = call(*command)
+        assert done.returncode == 1
+        assert "margin is 0.02 in the baseline and 0.5 here" in done.stdout
+        assert "alpha is 0.05 in the baseline and 1e-15 here" in done.stdout
+        assert "Gate failed: 2 policy." in done.stdout
+        assert not Path("out/store").exists()
+    (first, *_) = json.loads(Path("out/gate.json").read_text(encoding="utf-8"))["verdicts"]
+    assert first["verdict"] == "policy"
+
+
+def test_a_stored_run_is_refused_by_the_same_policy(here, call):
+    configure("max_passes_ratio = 9\nallow_undecided = true\n")
+    done = call("gate", "out")
+    assert done.returncode == 1
+    assert "max_passes_ratio is 1.25 in the baseline and 9 here" in done.stdout
+    assert "allow_undecided is False in the baseline and True here" in done.stdout
+
+
+def test_a_stricter_policy_is_applied_and_every_report_names_margin_and_alpha(here, call):
+    configure("margin = 0.019\n")
+    done = call("run")
+    assert done.returncode in (0, 4)
+    for text in (done.stdout, Path("out/gate.md").read_text(encoding="utf-8")):
+        assert "Margin 1.9 points, alpha 5 %." in text
+
+
+def test_what_is_given_by_hand_is_the_user_s_choice(here, call):
+    configure()
+    assert "Margin 10 points" in call("gate", "out", "--margin=0.1").stdout

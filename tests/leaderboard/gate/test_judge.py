@@ -315,6 +315,7 @@ def test_the_text_lists_what_needs_attention_first_a_line_each():
         "LIMIT",
         "LIMIT",
         "Costs",
+        "Margin",
         "Gate",
     ]
     assert lines[-1] == "Gate failed: 1 regressed, 1 incomparable, 1 undecided, 1 held, 2 limits missed."
