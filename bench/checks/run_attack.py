@@ -81,7 +81,7 @@ class MarginHistory:
     def watch(self, stages: Sequence[Stage]) -> NativeExecutable:
         """An attack of these stages with every step recorded. Margins are tracked if a stage has a condition."""
         watched = [replace(stage, rule=_Watched(stage.rule, self), when=stage.when or _always) for stage in stages]
-        return NativeExecutable("watched stages", Cascade(tuple(watched)))
+        return NativeExecutable("watched stages", Cascade(tuple(watched)), watched=True)
 
     def note(self, oracle: Oracle) -> None:
         """Record the lowest margin that each slot has reached in this stage or earlier."""

@@ -50,6 +50,8 @@ class NativeExecutable(Executable):
     """The form in low precision that its first stages see (`gauntlet.attacks.solving.low_precision`); empty: none."""
     reported: str = ""
     """See `report_as`."""
+    watched: bool = False
+    """Whether a check looks at each of its steps: then restarts do not run side by side."""
 
     @property
     def spec(self) -> str:
@@ -184,6 +186,7 @@ class NativeExecutable(Executable):
             classes=trial.classes,
             views=views,
             rejects=trial.rejects,
+            useful=None if self.watched else partial(useful_batch, trial.view, trial.images[:1], _TRIAL_BATCH),
         )
         return sorted(outcomes, key=lambda outcome: outcome.sample)
 
