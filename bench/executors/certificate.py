@@ -27,8 +27,8 @@ from gauntlet.defenses.pipeline.card import DefenseCard
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.leaderboard.results.record import Stats
 
-_TOGETHER = 20
-"""Samples that are certified together: as fast as a whole block, and a bar moves."""
+_TOGETHER = 50
+"""Samples that are certified together: hardly slower than a whole block, and a bar moves."""
 
 
 @runtime_checkable
