@@ -109,10 +109,12 @@ class Square(Rule[State]):
             # Moves depend on the step, not on when they are drawn: they are drawn for all slots at once.
             state = state._replace(drawn=oracle.step, **_moves(self._schedule(oracle), oracle))
             oracle.set_mark(oracle.made)
-        wide = oracle if many == 1 else widened(oracle)
-        slot = torch.arange(len(state.drawn), device=state.drawn.device).repeat_interleave(many)
-        ahead = (oracle.step - state.drawn)[slot] + torch.arange(many, device=slot.device).repeat(len(state.drawn))
-        x = state.x if many == 1 else state.x[slot]
+        wide, x, before = oracle, state.x, state.margin
+        slot, ahead = torch.arange(len(x), device=x.device), oracle.step - state.drawn
+        if many > 1:
+            later = torch.arange(many, device=x.device).repeat(len(x))
+            slot = slot.repeat_interleave(many)
+            wide, x, before, ahead = widened(oracle), x[slot], before[slot], ahead[slot] + later
         rows, columns, signs = (moves[slot, ahead] for moves in (state.rows, state.columns, state.signs))
         windows = rows[..., None] & columns[:, :, None]
         if oracle.threat.norm == "Linf":
@@ -124,7 +126,7 @@ class Square(Rule[State]):
             new = torch.where(per_image(level == 0, new), x, new)
         logits = wide.logits(new)
         reached = margin(logits, wide.labels).to(torch.float64)
-        better = reached < state.margin[slot]
+        better = reached < before
         if many > 1:
             at = taken(oracle, wide, better, new)
             new, logits, reached, better = new[at], logits[at], reached[at], better[at]
