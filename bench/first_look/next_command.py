@@ -11,8 +11,8 @@ from gauntlet.bench.config.schema import ModelRef, default_threat
 from gauntlet.bench.first_look.look import Look
 from gauntlet.bench.models.sources.parse_source import parse_source
 
-PASSES = 2000
-"""Passes forward and back that `adaptive` may spend on a sample that it does not break, about."""
+PASSES, RANDOM_PASSES = 500, 2000
+"""Passes forward and back that `adaptive` spends on a sample that it does not break, about: 450 on digits; of a random model."""
 _SECONDS = 600.0
 """Seconds that the command should take at most, if no sample is broken."""
 _FEWEST, _USUAL = 20, 1000
@@ -55,7 +55,7 @@ def _samples(found: Look) -> int:
     """As many samples as `adaptive` decides in ten minutes even if it breaks none, in a round number."""
     if not found.image_seconds:
         return min(found.n, _USUAL)
-    most = int(_SECONDS / (PASSES * found.image_seconds))
+    most = int(_SECONDS / ((RANDOM_PASSES if found.model.randomised else PASSES) * found.image_seconds))
     rounded = next((size for size in (1000, 500, 200, 100, 50) if size <= most), _FEWEST)
     return min(found.n, rounded)
 
