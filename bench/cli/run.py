@@ -81,7 +81,6 @@ def execute(options: Mapping[str, Any]) -> int:
             if result.error is not None:
                 failed.append(_failure(tell.title, result))
             unmet += [*missed(result, config.expect), *engine.alarms(cell)]
-    _print_notes(engine)
     click.echo()
     shown = summary(engine.run.folder, profile=bool(options.get("profile")))
     for line in shown.lines:
@@ -113,7 +112,6 @@ def _execute_early(config: Config, gate: Gate) -> int:
             else:
                 tell.end(_result_line(found))
                 failed.append(_failure(tell.title, found))
-    _print_notes(engine)
     code = _judge(engine, gate)
     _print_problems(failed)
     return _with_failed_cells(code) if failed else code
@@ -242,13 +240,6 @@ def _result_line(result: CellResult) -> str:
 def _failure(title: str, result: CellResult) -> str:
     """The kind of a cell's error. Its message was printed when the cell ended, and stands below the table."""
     return f"{title}: {result.error.kind}" if result.error else title
-
-
-def _print_notes(engine: Engine) -> None:
-    from gauntlet.leaderboard.results.escape import visible
-
-    for note in engine.notes:
-        click.echo(visible(note), err=True)
 
 
 def _print_problems(problems: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ class Engine:
         dry: bool = False,
         note: Note = log_note,
     ) -> None:
-        """`dry`: write nothing. `note` is told of damaged results.
+        """`dry`: write nothing. `note` is told of damaged results, and of what was measured of a model that declares nothing.
 
         Raises ConfigError for a device or precision that is not available, StoreError.
         """
@@ -76,8 +76,7 @@ class Engine:
         self.work = self.worker.work
         self.dry = dry
         self._note = note
-        self.notes: dict[str, None] = {}
-        """What was measured of models that declare nothing, in order, each sentence once."""
+        self._said: set[str] = set()
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
@@ -115,7 +114,10 @@ class Engine:
             if not self.dry:
                 self.run.store.write_error(cell.name, prepared)
             return prepared
-        self.notes |= dict.fromkeys(measured_notes(cell, prepared))
+        for note in measured_notes(cell, prepared):
+            if note not in self._said:
+                self._said.add(note)
+                self._note(note)
         if not self.dry:
             set_aside_damaged(prepared, self.run.store, self._note)
             self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])

@@ -144,7 +144,7 @@ class Session:
         self, cell: Cell, error: CellError | None, figures: Mapping[str, Any], request: pytest.FixtureRequest
     ) -> None:
         """Add the figures to the report of the test, and fail the test if the cell failed."""
-        notes = [("gauntlet_note", note) for note in self._notes]
+        notes = [("gauntlet_note", phrased(note, "pytest")) for note in self._notes]
         self._notes.clear()
         for name, value in (("gauntlet_run", str(self.engine.run.folder)), *notes, *figures.items()):
             request.node.user_properties.append((name, value))

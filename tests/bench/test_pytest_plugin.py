@@ -218,6 +218,27 @@ def test_a_damaged_block_is_told_and_computed_again_and_other_tests_go_on(user):
     assert file.stat().st_size > 100
 
 
+NOISY = """
+
+class Noise(torch.nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def noisy():
+    return torch.nn.Sequential(build(), Noise()).eval()
+"""
+
+
+def test_what_was_measured_of_a_model_that_declares_nothing_is_told_with_the_option_of_pytest(user):
+    file = user.path / "model.py"
+    file.write_text(f"import torch\n{file.read_text(encoding='utf-8')}{NOISY}", encoding="utf-8")
+    options = ("--gauntlet-model=model.py:noisy", *ONE[1:])
+    told = "WARNING: measured: model.noisy answers the same image differently*--gauntlet-randomised*"
+    user.runpytest(*options).stdout.fnmatch_lines([told])
+    user.runpytest(*options, "--gauntlet-randomised").stdout.no_fnmatch_line(told)
+
+
 def test_an_unreadable_store_is_told_and_other_tests_go_on(user):
     user.runpytest(*QUICK)
     (user.path / "gauntlet-results" / "damaged").write_text("a file in the way of the folder")
