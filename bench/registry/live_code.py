@@ -112,7 +112,7 @@ class _Walk:
 
     def _in_file(self, code: Any) -> bool:
         """Whether the code is installed or in a file, which is then one of `files`."""
-        name = code.__name__ if isinstance(code, types.ModuleType) else code.__module__
+        name = code.__name__ if isinstance(code, types.ModuleType) else _module_of(code)
         if name.partition(".")[0] in _LIBRARIES:
             return True
         file = source_file(code)
@@ -215,10 +215,15 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _is_library(code: type | types.FunctionType) -> bool:
-    if code.__module__.partition(".")[0] in _LIBRARIES:
+    if _module_of(code).partition(".")[0] in _LIBRARIES:
         return True
     file = source_file(code)
     return (isinstance(code, type) and _is_built_in(code)) if file is None else is_installed(file)
+
+
+def _module_of(code: type | types.FunctionType) -> str:
+    """The name of its module; empty for functions that were made of text, as those of graphs are."""
+    return code.__module__ or ""
 
 
 def _is_built_in(kind: type) -> bool:
