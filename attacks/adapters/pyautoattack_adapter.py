@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library
+from gauntlet.attacks.adapters.run_library import LibraryAttack, builder, count_classes, library, refuse_square_tiles
 from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry, AttackKind
 from gauntlet.attacks.views.guard import LogitsModel
@@ -25,6 +25,8 @@ class Official(LibraryAttack):
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates for broken samples; the clean image for others."""
         stages = self.stages()
+        if "square" in stages:
+            refuse_square_tiles(images, self.threat.norm, "pyautoattack", "square or autoattack")
         targeted = any(stage.endswith("-t") for stage in stages)
         classes = count_classes(model, images, least=4 if targeted else 3, attack=type(self).__name__)
         package = library("pyautoattack", "--no-deps pyautoattack")

@@ -125,6 +125,23 @@ def count_classes(model: nn.Module, images: Tensor, *, least: int, attack: str) 
     return classes
 
 
+def refuse_square_tiles(images: Tensor, norm: Norm, library: str, instead: str) -> None:
+    """Raise ValueError for images that the authors' Square Attack cannot take, in whatever library it is.
+
+    Its first pattern in L2 and L1 is a grid of tiles of a fifth of the height, which exceeds images of some sizes.
+    """
+    height, width = images.shape[-2:]
+    if norm == "Linf":
+        return
+    tile = height // 5
+    fits = tile and all((height - 5 * tile) // 2 + side // tile * tile <= side for side in (height, width))
+    if min(height, width) < 5 or not (fits or tile == 1):
+        raise ValueError(
+            f"Square Attack of {library} fails on {height}×{width} images in {norm} (its tiles leave the image; "
+            f"8×8, 28×28, 32×32, 224×224 work): use {instead}"
+        )
+
+
 def library(module: str, package: str) -> ModuleType:
     """Import a module of an attack library. Raises ImportError that names the package to install."""
     try:

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks.adapters.run_library import LibraryAttack, count_classes, library, library_entry, step_share
+from gauntlet.attacks.adapters.run_library import (
+    LibraryAttack,
+    count_classes,
+    library,
+    library_entry,
+    refuse_square_tiles,
+    step_share,
+)
 from gauntlet.attacks.ops.validators import one_of
 from gauntlet.attacks.registry.card import AttackEntry
 from gauntlet.attacks.views.guard import LogitsModel
@@ -110,7 +117,7 @@ class TorchattacksSquare(LibraryAttack):
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates for broken samples; the clean image for others."""
-        _square_size(self, images)
+        refuse_square_tiles(images, self.threat.norm, "torchattacks", "torchattacks.APGDT")
         settings = {"n_queries": self.queries, "n_restarts": self.restarts, "p_init": self.p_init}
         attack = _torchattacks().Square(model, **_ball(self, seed), **settings, resc_schedule=self.rescale)
         return _result(attack, images, labels)
@@ -140,7 +147,7 @@ class TorchattacksAutoAttack(LibraryAttack):
         least = 3 if self.variant == "rand" else 4
         classes = count_classes(model, images, least=least, attack=f"torchattacks.AutoAttack ({self.variant})")
         if self.variant != "rand":
-            _square_size(self, images)
+            refuse_square_tiles(images, self.threat.norm, "torchattacks", "torchattacks.APGDT")
         attack = _torchattacks().AutoAttack(model, **_ball(self, seed), version=self.variant, n_classes=classes)
         for stage in attack._autoattack.attacks:
             if type(stage).__name__ == "Square":
@@ -221,20 +228,6 @@ class TorchattacksCW(LibraryAttack):
 
 def _ball(attack: LibraryAttack, seed: int) -> dict[str, Any]:
     return {"norm": attack.threat.norm, "eps": attack.threat.eps, "seed": seed, "verbose": False}
-
-
-def _square_size(attack: LibraryAttack, images: Tensor) -> None:
-    """The first pattern in L2 is a grid of tiles of a fifth of the height, which exceeds images of some sizes."""
-    height, width = images.shape[-2:]
-    if attack.threat.norm == "Linf":
-        return
-    tile = height // 5
-    fits = tile and all((height - 5 * tile) // 2 + side // tile * tile <= side for side in (height, width))
-    if min(height, width) < 5 or not (fits or tile == 1):
-        raise ValueError(
-            f"Square Attack of torchattacks fails on {height}×{width} images in L2 (its tiles leave the image; "
-            "8×8, 28×28, 32×32, 224×224 work): use torchattacks.APGDT"
-        )
 
 
 def _result(attack: Any, images: Tensor, labels: Tensor) -> Tensor:

@@ -255,3 +255,12 @@ def test_signals_with_an_axis_for_height_are_taken_too():
     flat, high = (evaluate(model, given, labels, "pgd(steps=3)") for given in (images, images[:, :, None]))
     assert bool(flat.correct.all())
     assert bool(high.correct.all())
+
+
+@pytest.mark.parametrize("attack", ["pyautoattack.Square", "torchattacks.Square", "art.SquareAttack"])
+def test_searches_of_libraries_say_which_sizes_they_cannot_take(attack):
+    pytest.importorskip(attack.partition(".")[0])
+    images = torch.rand(6, 2, 50, generator=torch.Generator().manual_seed(3))
+    model = Convolving(2, 1)
+    with pytest.raises(CellFailedError, match=r"Square Attack .*fails on 2×50 images in L2.*: use "):
+        evaluate(model, images, model(images).argmax(1), attack, threat="L2:1")
