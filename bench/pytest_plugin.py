@@ -54,6 +54,7 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
     if _GATE not in config.stash:
         from gauntlet.bench.config.schema import load_config
         from gauntlet.bench.gate.choose_gate import choose_gate
+        from gauntlet.bench.gate.tracked_results import refuse_tracked
 
         options = _options(config)
         try:
@@ -67,6 +68,8 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
                 prefix="--gauntlet-",
             )
             gate = config.stash[_GATE][0]
+            if gate is not None:
+                refuse_tracked(read.out)
             if gate is not None and gate.deviations:
                 raise ValueError(f"gate: POLICY {'; '.join(gate.deviations)}")
         except ValueError as error:

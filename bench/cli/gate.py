@@ -90,6 +90,7 @@ def gate_run(
     from gauntlet.bench.config.schema import load_config
     from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.gate.judge_run import judge_run
+    from gauntlet.bench.gate.tracked_results import refuse_tracked
     from gauntlet.bench.run.run_folder import load_run
     from gauntlet.leaderboard.gate.baseline_file import read_baseline
     from gauntlet.leaderboard.gate.policy import deviations
@@ -103,6 +104,7 @@ def gate_run(
     baseline = read_baseline(path)
     load_run(folder)
     looser = tuple(deviations(baseline.policy, table.policy))
+    refuse_tracked(folder)
     judged = judge_run(folder, Gate(path, baseline, policy, deviations=looser))
     if format_ == "json":
         click.echo(judged.json)

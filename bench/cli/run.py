@@ -55,6 +55,7 @@ def execute(options: Mapping[str, Any]) -> int:
     with uncollected():
         from gauntlet.bench.config.schema import load_config
         from gauntlet.bench.gate.choose_gate import choose_gate
+        from gauntlet.bench.gate.tracked_results import refuse_tracked
         from gauntlet.bench.run.engine import missed
         from gauntlet.bench.run.summary import summary
 
@@ -66,8 +67,10 @@ def execute(options: Mapping[str, Any]) -> int:
         early=bool(options.get("gate_early")),
         none=bool(options.get("no_gate")),
     )
-    if gate is not None and gate.deviations:
-        return _refuse(gate, config.out)
+    if gate is not None:
+        refuse_tracked(config.out)
+        if gate.deviations:
+            return _refuse(gate, config.out)
     if gate is not None and gate.early:
         return _execute_early(config, gate)
     engine = _engine(config)

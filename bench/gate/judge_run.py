@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.environment.exit_codes import GATE_EXITS
+from gauntlet.bench.environment.gate_nonce import NONCE
 from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.gate.early_run import traces
 from gauntlet.bench.gate.lost_samples import detailed
@@ -61,6 +63,8 @@ def judge_all(folders: Sequence[Path], gate: Gate) -> list[JudgedRun]:
 
 
 def _published(report: GateReport, gate: Gate, root: Path | None = None, notes: Sequence[str] = ()) -> JudgedRun:
-    text = to_json(report, gate.baseline, gate.policy, exit_code=GATE_EXITS[report.state])
+    text = to_json(
+        report, gate.baseline, gate.policy, exit_code=GATE_EXITS[report.state], nonce=os.environ.get(NONCE, "")
+    )
     written = write_files(root, {"gate.md": report.markdown(), "gate.json": text + "\n"}) if root else []
     return JudgedRun(report, text, (*notes, *written, *append_summary(report)))

@@ -23,10 +23,10 @@ _LONGEST = 3500
 _KEY = ("model", "defense", "attack", "threat", "suite", "data", "seed")
 
 
-def to_json(report: GateReport, baseline: Baseline, policy: Policy, *, exit_code: int) -> str:
+def to_json(report: GateReport, baseline: Baseline, policy: Policy, *, exit_code: int, nonce: str = "") -> str:
     """The report as an indented JSON object: baseline, policy, outcome, and every field of every verdict.
 
-    Shares lie in 0..1. A missing figure is null, because JSON has no NaN.
+    `nonce`: a number that shows of which run it is. Shares lie in 0..1. A missing figure is null, because JSON has no NaN.
     """
     head = [field.name for field in dataclasses.fields(baseline) if field.name not in ("schema", "cells")]
     content = {
@@ -34,6 +34,7 @@ def to_json(report: GateReport, baseline: Baseline, policy: Policy, *, exit_code
         "state": report.state,
         "passed": report.passed,
         "exit_code": exit_code,
+        "nonce": nonce,
         "summary": report.summary,
         "baseline": {name: getattr(baseline, name) for name in head},
         "policy": policy,

@@ -1,0 +1,109 @@
+"""The installed command: a gated run passes by the report of this very run, whatever the code does to its process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gate_project import BASELINE, RUN, assert_told
+
+ENTRY = "import sys; sys.argv[0] = 'gauntlet'; from gauntlet.bench.cli.main import entry; entry()"
+GATED = (*RUN, "--attacks=pgd(steps=10)", f"--gate={BASELINE}")
+
+TRICKS = {
+    "leaves with success in a forward": "import os\n_first = build\n\n\ndef build():\n    net = _first()\n"
+    "    net.register_forward_pre_hook(lambda *given: os._exit(0))\n    return net\n",
+    "leaves with success while it is imported": "import os\nos._exit(0)\n",
+    "leaves with success after the verdict": "import atexit, os\natexit.register(os._exit, 0)\n",
+    "is killed": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+}
+
+
+def gauntlet(*arguments, **environment):
+    command = [sys.executable, "-c", ENTRY, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **environment)
+
+
+def report():
+    return json.loads(Path("out/gate.json").read_text(encoding="utf-8"))
+
+
+def test_a_gate_passes_by_the_report_of_this_run_and_the_table_names_the_command(here):
+    before = report()["nonce"] if Path("out/gate.json").exists() else ""
+    done = gauntlet(*GATED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Gate passed: 1 held." in done.stdout
+    assert report()["passed"] is True
+    assert len(report()["nonce"]) == 32
+    assert report()["nonce"] != before
+    assert "gauntlet run" in Path("out/leaderboard.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_code_that_ends_its_process_passes_no_gate_and_no_earlier_report_stands_for_it(here, states, trick):
+    assert gauntlet(*GATED).returncode == 0
+    torch.save(states[1], "weights.pt")
+    with Path("model.py").open("a", encoding="utf-8") as file:
+        file.write(f"\n\n{TRICKS[trick]}")
+    done = gauntlet(*GATED)
+    assert done.returncode == 1, (trick, done.stdout, done.stderr)
+    if trick == "leaves with success after the verdict":
+        assert "REGRESSED" in done.stdout
+        assert "says that it failed" in done.stderr
+    else:
+        assert not Path("out/gate.json").exists()
+        assert trick == "is killed" or "it wrote no out/gate.json" in done.stderr
+
+
+def test_a_report_that_cannot_be_written_passes_no_gate(here):
+    Path("out/gate.json").unlink(missing_ok=True)
+    Path("out/gate.json").mkdir()
+    Path("out/gate.json/file").write_text("in the way")
+    done = gauntlet(*GATED)
+    assert done.returncode == 1
+    assert "cannot replace out/gate.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_results_that_git_tracks_are_refused_by_every_gate(here, call):
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True
+        )
+
+    git("init", "-q", ".")
+    assert call(*GATED).returncode == 0
+    git("add", "-fA")
+    git("commit", "-qm", "with results")
+    for command in (GATED, (*GATED, "--gate-early"), ("gate", "out")):
+        done = call(*command, *([BASELINE] if command[0] == "gate" else []))
+        assert_told(done, 2, "out='out' holds results that git tracks", "out", ".gitignore")
+    assert call(*GATED, "--out=fresh").returncode == 0
+    assert call(*RUN, "--attacks=pgd(steps=10)").returncode == 0
+
+
+def test_the_exit_codes_of_a_run_are_kept_and_wrong_usage_is_told_once(here, states):
+    done = gauntlet(*GATED, "--samples=50")
+    assert done.returncode == 3
+    done = gauntlet("run", "--model=model.py:build", "--gate=nowhere.json")
+    assert done.returncode == 2
+    assert done.stderr.count("nowhere.json does not exist") == 1
+    done = gauntlet("run", "--help")
+    assert done.returncode == 0
+    assert done.stdout.count("Usage:") == 1
+    assert gauntlet("--version").stdout.startswith("gauntlet, version")
+
+
+def test_the_judging_process_imports_neither_torch_nor_the_model(here):
+    code = (
+        "import sys\nfrom gauntlet.bench.cli.main import _gate\n"
+        f"assert _gate({[str(one) for one in GATED]!r}) is not None\n"
+        "assert not {'torch', 'model'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
