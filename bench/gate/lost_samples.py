@@ -69,10 +69,9 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
     model, data = cell.model, cell.data
     if model.spec.startswith(_IN_MEMORY):
         return ""
-    settings = {name: getattr(model, name) for name in MODEL_SETTINGS}
     options = {
         "model": model.spec,
-        **{name: _text(value) for name, value in settings.items() if value is not None and value is not True},
+        **{name.replace("_", "-"): value for name in MODEL_SETTINGS if (value := getattr(model, name)) is not None},
         "defense": str(cell.defense),
         "attacks": _attack(cell.attack),
         "threat": str(cell.threat),
@@ -82,8 +81,12 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
         "precision": next((_PRECISIONS[part] for part in precision.split("+") if part in _PRECISIONS), "auto"),
         "out": str(out),
     }
-    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
-    given += [f"--{name.replace('_', '-')}" for name, value in settings.items() if value is True]
+    given = [
+        part
+        for name, value in options.items()
+        if value is not None
+        for part in (f"--{name}", *([] if value is True else [_text(value)]))
+    ]
     given += ["--compile"] if "compiled" in precision.split("+") else []
     return shlex.join(["gauntlet", "run", *given])
 

@@ -188,6 +188,7 @@ def planned(arguments):
         ["--model=cnn.pgd_digits,cnn.fast_digits", "--attacks=adaptive", "--samples=100:200"],
         ["--model=cnn.pgd_digits", "--attacks=quick", "--threat=L2:0.5:target=3", "--threat=Linf:8/255:target=next"],
         ["--model=my models/a'b.py:build", "--weights=w  1.pt", "--mean=-0.5", "--std=0.25", "--data=my data.npz"],
+        ["--model=m.py:f@w (1).pt(mean=(0.1, 0.2, 0.3), randomised=True),m.py:f(not_differentiable=True)"],
     ],
 )
 def test_the_command_of_a_cell_plans_that_cell_alone_whatever_the_configuration_says(tmp_path, monkeypatch, arguments):
