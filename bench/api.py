@@ -23,11 +23,13 @@ from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.models.load_model import LoadedModel
+from gauntlet.bench.models.parts.class_list import ListedClass, class_file, listed, listed_classes, read_class_list
 from gauntlet.bench.models.parts.classifier import Classifier, check_model
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.models.parts.outputs import Output
 from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.prepare.subset_labels import in_subset, restricted
 from gauntlet.bench.registries import DEFENSES, REPLAYS
 from gauntlet.bench.registry.live_code import live_digest
 from gauntlet.bench.registry.registry import Registry
@@ -63,6 +65,7 @@ def evaluate(
     not_differentiable: bool = False,
     logits: str | None = None,
     binary: bool = False,
+    classes: str | Path | Sequence[int | str] | None = None,
 ) -> Evaluation:
     """Attack a classifier on images it is given, and count what survives every attack.
 
@@ -79,7 +82,8 @@ def evaluate(
     (docs/attacks.md). `compile`: have `torch.compile` compile that form where this is measured to be faster.
     `checks` of what attacks can be fooled by (docs/checks.md): `default`, `all`, also those that run attacks of their own, or
     `none`. `randomised`, `not_differentiable`: declare that the model answers the same image differently, or that autograd
-    gives no useful gradient; undeclared, this is measured. `store`: a results folder; what it holds of this model, data and
+    gives no useful gradient; undeclared, this is measured. `classes`: the classes that the model may predict, a file or
+    a list of indices or names; labels are mapped. `store`: a results folder; what it holds of this model, data and
     settings is not run again. Without one, no file is written.
 
     Raises ValueError for bad arguments and models, LookupError for unknown names, and `CellFailedError` where an attack failed
@@ -96,13 +100,20 @@ def evaluate(
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}: give a torch.nn.Module, a function wrapped in one")
     output = Output(logits, binary)
+    named, label_kind = _listed(classes)
     if isinstance(model, Classifier) and output not in (Output(), model.output):
         raise ValueError(
             f"logits={logits!r}, binary={binary!r}: the model is loaded already, so give them to load_model"
         )
-    classifier = model if isinstance(model, Classifier) else Classifier(model, output=output)
+    if isinstance(model, Classifier) and named:
+        raise ValueError(f"classes={classes!r}: the model is loaded already, so give them to load_model")
+    classifier = model if isinstance(model, Classifier) else Classifier(model, output=output, listed=named)
     if any(tensor.device != target for tensor in (*classifier.parameters(), *classifier.buffers())):
         classifier = copy.deepcopy(classifier).to(target)
+    if classifier.listed:
+        subset = restricted(classifier, data, target)
+        spec = f"{data.spec or data.name}[{len(subset.indices)} classes]"
+        data = replace(in_subset(data, subset, label_kind), spec=spec)
     model_ref = ModelRef(
         f"{_MEMORY}.{type(model).__name__}",
         randomised=randomised or None,
@@ -155,6 +166,16 @@ def evaluate(
         ]
         stored = [engine.run.result(cell, adversarial=True) for cell in plan.cells] if kept else results
         return collect(results, stored, data, text, checks=checks)
+
+
+def _listed(classes: str | Path | Sequence[int | str] | None) -> tuple[tuple[ListedClass, ...], str | None]:
+    """The classes that the model may predict, and what the labels of the data are."""
+    if classes is None:
+        return (), None
+    if isinstance(classes, str | Path):
+        path, labels = class_file(str(classes))
+        return read_class_list(path), labels
+    return listed_classes([listed(one) for one in classes], f"classes={classes!r}"), None
 
 
 def _split(attacks: Sequence[str]) -> tuple[str, ...]:

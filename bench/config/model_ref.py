@@ -35,6 +35,8 @@ class ModelRef:
     """The entry of the model's output that holds its logits."""
     binary: bool | None = None
     """True: the model returns one logit for two classes."""
+    classes: str | None = None
+    """The file with the classes that the model is restricted to, with settings in brackets."""
 
     def __repr__(self) -> str:
         # Part of the names of cells in results folders: settings that were added later show only where they are given.
@@ -75,6 +77,7 @@ MODEL_SETTINGS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "not_differentiable": _declared,
     "logits": _name,
     "binary": _declared,
+    "classes": _file,
 }
 """The settings of a model, each with the function that reads its value; it is called with the name too, and raises ConfigError.
 
@@ -100,7 +103,12 @@ def parse_model(text: str, shared: Mapping[str, Any] | None = None) -> ModelRef:
     Settings that are not `MODEL_SETTINGS` stay in `spec`, for sources that have their own. Raises ConfigError.
     """
     named = _named(text.strip())
-    own = {name: value for name, value in named.keywords.items() if name in MODEL_SETTINGS}
+    # `classes=10` is a black box's own: how many there are.
+    own = {
+        name: value
+        for name, value in named.keywords.items()
+        if name in MODEL_SETTINGS and not (name == "classes" and isinstance(value, int))
+    }
     spec, weights = _split_weights(named.name)
     if weights is not None and "weights" in own:
         raise ConfigError(f"model {text!r} has weights={own['weights']!r} and @{weights}: give one of them")

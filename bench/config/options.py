@@ -91,6 +91,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         flag=True,
     ),
     Option(
+        "classes",
+        "File with the classes that the model may predict, by index or name; labels of the data are mapped.",
+        "model",
+        default="all",
+        metavar="FILE",
+    ),
+    Option(
         "defense",
         "Defense at inference, with its settings in brackets: jpeg(quality=50).",
         "model",

@@ -115,7 +115,9 @@ def _in_turn(raw: RawData) -> RawData:
         classes.setdefault(int(raw.labels[index]), []).append(index)
     turns = zip_longest(*(classes[label] for label in sorted(classes)))
     order = [index for turn in turns for index in turn if index is not None]
-    return RawData(raw.images.take(order), raw.labels[order], tuple(names[index] for index in order), raw.classes)
+    return RawData(
+        raw.images.take(order), raw.labels[order], tuple(names[index] for index in order), raw.classes, raw.class_names
+    )
 
 
 def _entry(published: PublishedSet, subset: Subset | None = None) -> DataEntry:

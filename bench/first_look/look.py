@@ -86,7 +86,7 @@ class _Glance:
             seen = random_images(loaded, self.device)
             yield Line("data", f"none named: {len(seen.images)} random images; --data DATA shows more", "note")
         else:
-            seen = data_images(loader, ref)
+            seen = data_images(loader, ref, self.found.model)
             self.found = replace(self.found, data=ref, n=seen.n)
             yield Line("data", f"{ref.spec}: {len(seen.images)} of {seen.n:,} images, {seen.classes} classes")
         self.topic = "input"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.views.guard import guarded
-from gauntlet.bench.config.schema import DataRef
+from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.classifier import Classifier
 from gauntlet.bench.models.parts.errors import ModelError, short_error
@@ -34,9 +34,9 @@ class Seen:
     """The number of samples of the data."""
 
 
-def data_images(loader: Loader, ref: DataRef) -> Seen:
-    """A few of the data's images. Raises what loading raises."""
-    data = loader.data(ref)
+def data_images(loader: Loader, ref: DataRef, model: ModelRef) -> Seen:
+    """A few of the data's images, with labels for the model. Raises what loading raises."""
+    data = loader.data_for(ref, model)
     # Spread, since folders are sorted by class.
     count = min(IMAGES, len(data))
     rows = [place * len(data) // count for place in range(count)]

@@ -16,6 +16,7 @@ from gauntlet.bench.models.files.load_state import load_weights
 from gauntlet.bench.models.files.stored_normaliser import chosen_normaliser
 from gauntlet.bench.models.parts.black_box import model_access
 from gauntlet.bench.models.parts.card import Access, ModelCard, ModelEntry
+from gauntlet.bench.models.parts.class_list import class_file, read_class_list
 from gauntlet.bench.models.parts.classifier import Classifier, ModelError
 from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.bench.models.parts.outputs import Output
@@ -53,6 +54,7 @@ def load_model(
     std: Sequence[float] | None = None,
     logits: str | None = None,
     binary: bool = False,
+    classes: str | Path | None = None,
     device: str = "cpu",
 ) -> LoadedModel:
     """Load a model by a registered name, as `package.module:factory` or `path/to/file.py:factory`, or from a source
@@ -66,7 +68,8 @@ def load_model(
     keeps the mode of its factory, and `check_model` refuses training mode, so that a model whose author forgot to switch is
     not evaluated in another state. `mean` and `std`, per channel, normalise images in [0, 1] before the model; default those
     of the source's card. `logits` names the entry of the model's output with its logits, and a `binary` model returns one logit
-    for two classes (`gauntlet.bench.models.parts.outputs`). A registered model, or one of a source, has no card with other
+    for two classes (`gauntlet.bench.models.parts.outputs`). `classes` is a file with the classes that the model may predict
+    (`gauntlet.bench.models.parts.class_list`). A registered model, or one of a source, has no card with other
     weights.
 
     Raises LookupError for an unknown name, ConfigError for settings that are not understood, else ModelError or ImportSpecError.
@@ -89,7 +92,9 @@ def load_model(
     if mean is None and std is None:
         mean, std = card.mean, card.std
     output = Output(logits or named.logits, binary or bool(named.binary))
-    module = Classifier(model, mean, std, output).to(device)
+    classes = classes or named.classes
+    listed = () if classes is None else read_class_list(class_file(str(classes))[0])
+    module = Classifier(model, mean, std, output, listed).to(device)
     module.remarks, module.input_size = remarks, card.input_size
     with timed("hash"):
         digest = model_digest(module)
@@ -101,7 +106,8 @@ def load_model(
         weights=None if weights is None else str(weights),
         digest=digest,
         source_digest=code,
-        card=card if card.name and weights is None else None,
+        # Nor do they hold where classes are taken out.
+        card=card if card.name and weights is None and not listed else None,
         access=model_access(model),
         notes=notes,
     )

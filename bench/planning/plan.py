@@ -16,6 +16,7 @@ from gauntlet.bench.config.model_ref import MODEL_SETTINGS, given_settings
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.data.data_name import data_title
 from gauntlet.bench.executors.entry import ExecutableEntry
+from gauntlet.bench.models.parts.class_list import class_file
 from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
 from gauntlet.bench.planning.plan_request import PlanRequest
 from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS, executable_entry, expand_executables
@@ -251,7 +252,7 @@ def _cell(
         eps=threat.eps,
         threat=str(threat),
         suite=suite,
-        data=names[1],
+        data=names[1] if model.classes is None else f"{names[1]}[classes {Path(class_file(model.classes)[0]).stem}]",
         seed=seed,
         minimum_norm=entry.card.minimum_norm,
         randomised=guard.card.randomised or bool(model.randomised),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,10 @@ from gauntlet.bench.data.load_data import load_data
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.models.load_model import LoadedModel, load_model
+from gauntlet.bench.models.parts.class_list import class_file
+from gauntlet.bench.models.parts.class_subset import ClassSubset
+from gauntlet.bench.models.parts.model_digest import model_digest
+from gauntlet.bench.prepare.subset_labels import in_subset, restricted
 from gauntlet.bench.registries import DEFENSES
 from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.leaderboard.results.record import Flag
@@ -24,6 +29,7 @@ class Loader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._data: dict[DataRef, Data] = {}
+        self._restricted: dict[tuple[DataRef, ClassSubset, str | None], Data] = {}
         self._models: dict[ModelRef, LoadedModel] = {}
         self._pinned: set[ModelRef] = set()
         self._defenses: dict[str, tuple[DefenseEntry, str]] = {}
@@ -54,6 +60,22 @@ class Loader:
         return self._data[ref]
 
     @timed("load")
+    def data_for(self, ref: DataRef, model: ModelRef) -> Data:
+        """The samples that `ref` names, with labels that are classes of the model, which may be restricted to some of its own.
+
+        Raises ModelError where the list of classes does not fit the model, ValueError where it does not fit the data.
+        """
+        if model.classes is None:
+            return self.data(ref)
+        loaded = self.model(model)
+        _, labels = class_file(model.classes)
+        subset = restricted(loaded.module, self.data(ref), self.device)
+        self._models[model] = replace(loaded, digest=model_digest(loaded.module))
+        if (ref, subset, labels) not in self._restricted:
+            self._restricted[ref, subset, labels] = in_subset(self.data(ref), subset, labels)
+        return self._restricted[ref, subset, labels]
+
+    @timed("load")
     def model(self, ref: ModelRef) -> LoadedModel:
         """The model that `ref` names; the last two are kept in memory."""
         if ref not in self._models:
@@ -67,6 +89,7 @@ class Loader:
                 std=ref.std,
                 logits=ref.logits,
                 binary=bool(ref.binary),
+                classes=ref.classes,
                 device=str(self.device),
             )
         return self._models[ref]

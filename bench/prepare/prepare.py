@@ -66,7 +66,8 @@ class Workbench(Loader):
         self._measured: dict[str, Measurement] = {}
         self._last: tuple[Cell, str | None, Prepared] | None = None
         """The latest question and its answer, since a cell is prepared, checked and run in turn."""
-        self._digests: dict[tuple[DataRef, int], str] = {}
+        self._digests: dict[tuple[int, int], str] = {}
+        """By the data, which the loader keeps, and the number of the block."""
         self._fitted: dict[tuple[ModelRef, str, DataRef], list[int]] = {}
 
     def prepare(
@@ -96,7 +97,9 @@ class Workbench(Loader):
         views = attack_views(pipeline, None if recorded else profile, partial(self._first_block, loaded))
         loaded = replace(loaded, views=views)
         attack = self._choose_attack(loaded, attack, profile, masked=masked)
+        subset = loaded.model.module.subset
         info = replace(cell.info, randomised=pipeline.randomised, rejects=pipeline.rejects)
+        info = info if subset is None else replace(info, classes=subset.titles)
         cell = replace(cell, info=replace(info, techniques=attack.techniques(pipeline)))
         form = FastModel(pipeline, "") if recorded else self._choose_form(loaded, cell, attack, used)
         low = attack.in_low_precision(pipeline, recorded or form.form)
@@ -120,7 +123,7 @@ class Workbench(Loader):
             check=partial(self._check, loaded, cell, attack, victim, declared, used),
             views=views,
             blocks=tuple(
-                block(indices, self._content(cell.data, loaded.data, number, indices))
+                block(indices, self._content(loaded.data, number, indices))
                 for number, indices in enumerate(blocks(loaded.data))
             ),
             weights=loaded.model.digest,
@@ -133,7 +136,8 @@ class Workbench(Loader):
         )
 
     def _load(self, cell: Cell) -> Loaded:
-        data, model = self.data(cell.data), self.model(cell.model)
+        data = self.data_for(cell.data, cell.model)
+        model = self.model(cell.model)
         entry, defense_digest = self.defense(cell.defense.name)
         pipeline = defend(model.module, entry, cell.defense.keywords).to(self.device).eval()
         pipeline.randomised = pipeline.randomised or bool(cell.model.randomised)
@@ -166,7 +170,7 @@ class Workbench(Loader):
     ) -> Measurement:
         """A measurement of the pipeline: stored, remembered, or taken now."""
         indices = blocks(loaded.data)[0]
-        content = self._content(loaded.cell.data, loaded.data, 0, indices)
+        content = self._content(loaded.data, 0, indices)
         key = digest({**loaded.parts, "version": MEASUREMENT_VERSION, "measured": what, "data": content})
         if key not in self._measured:
             with timed("check"), weights_kept(loaded.pipeline):
@@ -180,7 +184,7 @@ class Workbench(Loader):
         return self._known(loaded, what, used, measure)
 
     def _measure_profile(self, loaded: Loaded) -> Measurement:
-        content = self._content(loaded.cell.data, loaded.data, 0, blocks(loaded.data)[0])
+        content = self._content(loaded.data, 0, blocks(loaded.data)[0])
         return measure_profile(loaded.pipeline, loaded.defense.card, *self._first_block(loaded, SAMPLES), content)
 
     def _first_block(self, loaded: Loaded, most: int | None = None) -> tuple[Tensor, Tensor]:
@@ -255,10 +259,11 @@ class Workbench(Loader):
 
         return block
 
-    def _content(self, ref: DataRef, data: Data, number: int, indices: Sequence[int]) -> str:
-        if (ref, number) not in self._digests:
-            self._digests[ref, number] = block_digest(data, indices)
-        return self._digests[ref, number]
+    def _content(self, data: Data, number: int, indices: Sequence[int]) -> str:
+        place = id(data), number
+        if place not in self._digests:
+            self._digests[place] = block_digest(data, indices)
+        return self._digests[place]
 
     def _check(
         self,

@@ -72,6 +72,7 @@ class Run:
         info = dataclasses.replace(
             cell.info,
             randomised=measured.randomised,
+            classes=measured.classes,
             rejects=measured.rejects,
             techniques=measured.techniques,
             precision=measured.precision,

@@ -138,6 +138,14 @@ def _cast(call: AtenCall) -> Affine:
     return diagonal(ones, 0 * ones, 0 * ones, call.rounding(1))
 
 
+def _selection(call: AtenCall) -> Affine:
+    """Some of the values of a sample, in another order."""
+    x, axis, index = call.args
+    if x is not call.x or len(call.before) != 1 or axis % x.ndim == 0:
+        raise call.refuse("takes some of the samples, or parts of images")
+    return linear(torch.eye(call.before.numel(), dtype=torch.float64)[index.cpu()], None, 0.0)
+
+
 def _average(call: AtenCall) -> Affine:
     """Average pooling, the mean over trailing axes, and padding with zeros."""
     function = {
@@ -163,6 +171,7 @@ READERS: dict[str, Callable[[AtenCall], Affine]] = {
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), _batch_norm),
     **dict.fromkeys((name + place for name in ("add", "sub", "mul", "div", "neg") for place in ("", "_")), _arithmetic),
     "rsub": _arithmetic,
+    "index_select": _selection,
     "_to_copy": _cast,
     **dict.fromkeys(("avg_pool2d", "_adaptive_avg_pool2d", "mean", "constant_pad_nd"), _average),
 }

@@ -15,6 +15,7 @@ from gauntlet.leaderboard.rows.row import LeaderboardRow
 _ROW_COLUMNS = ("threat", "data", "suite", "model", "defense", "status")
 CLASS_DTYPES: Final[Mapping[str, str]] = dict.fromkeys(_ROW_COLUMNS, TEXT) | {
     "label": COUNT,
+    "name": TEXT,
     "n": COUNT,
     "clean_accuracy": NUMBER,
     "clean_low": NUMBER,
@@ -31,7 +32,7 @@ def classes_frame(rows: Sequence[LeaderboardRow]) -> pd.DataFrame:
 
     Accuracies are shares in 0..1 of the class's `n` samples, with 95 % Clopper-Pearson intervals.
     """
-    lines = [_line(row, accuracy) for row in rows for accuracy in per_class(row.worst_case)]
+    lines = [_line(row, accuracy) for row in rows for accuracy in per_class(row.worst_case, row.class_names)]
     return typed_frame(lines, CLASS_DTYPES)
 
 
@@ -44,6 +45,7 @@ def _line(row: LeaderboardRow, accuracy: ClassAccuracy) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in _ROW_COLUMNS},
         "label": accuracy.label,
+        "name": accuracy.name,
         "n": accuracy.robust.n,
         **accuracy_columns("clean", accuracy.clean.estimate, accuracy.clean.interval),
         **accuracy_columns("robust", accuracy.robust.estimate, accuracy.robust.interval),

@@ -25,7 +25,7 @@ def classes_section(rows: Sequence[LeaderboardRow]) -> str:
     """A table of rows × classes for each threat model, data set and suite; empty if no row has two classes."""
     sections: dict[tuple[str, str, str], list[LeaderboardRow]] = {}
     for row in rows:
-        if class_gap(per_class(row.worst_case)) is not None:
+        if class_gap(per_class(row.worst_case, row.class_names)) is not None:
             sections.setdefault((row.threat, row.data, row.suite), []).append(row)
     if not sections:
         return ""
@@ -37,15 +37,16 @@ def classes_section(rows: Sequence[LeaderboardRow]) -> str:
 
 def gap_text(row: LeaderboardRow) -> str:
     """`, 45 points below class 0`: the distance of the worst class from the best; empty if there is only one class."""
-    gap = class_gap(per_class(row.worst_case))
-    return f", {100 * gap.difference:.0f} points below class {gap.best.label}" if gap else ""
+    gap = class_gap(per_class(row.worst_case, row.class_names))
+    return f", {100 * gap.difference:.0f} points below class {safe(gap.best.title)}" if gap else ""
 
 
 def _table(rows: Sequence[LeaderboardRow]) -> str:
-    accuracies = [per_class(row.worst_case) for row in rows]
+    accuracies = [per_class(row.worst_case, row.class_names) for row in rows]
     labels = sorted({accuracy.label for classes in accuracies for accuracy in classes})
     wide = len(labels) <= _MOST_COLUMNS
-    class_columns = [str(label) for label in labels] if wide else ["weakest classes", "strongest classes"]
+    titles = {accuracy.label: safe(accuracy.title) for classes in accuracies for accuracy in classes}
+    class_columns = [titles[label] for label in labels] if wide else ["weakest classes", "strongest classes"]
     header = ["model", "defense", *class_columns, "gap", "n a class"]
     names = 2 if wide else 4
     rule = [":--" if column < names else "--:" for column in range(len(header))]
@@ -60,7 +61,7 @@ def _line(row: LeaderboardRow, classes: Sequence[ClassAccuracy], labels: Sequenc
     if labels is None:
         ascending = sorted(classes, key=lambda accuracy: accuracy.robust.estimate)
         entries = [
-            ", ".join(f"{accuracy.label}: {_entry(accuracy)}" for accuracy in named)
+            ", ".join(f"{safe(accuracy.title)}: {_entry(accuracy)}" for accuracy in named)
             for named in (ascending[:_NAMED], ascending[::-1][:_NAMED])
         ]
     else:

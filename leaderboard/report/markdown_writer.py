@@ -154,7 +154,7 @@ def _worst_class(row: LeaderboardRow) -> str:
     worst = row.worst_class
     if worst is None:
         return NOTHING
-    return f"{worst.label}: {formatting.with_interval(worst.robust)}, n {worst.robust.n}{gap_text(row)}"
+    return f"{safe(worst.title)}: {formatting.with_interval(worst.robust)}, n {worst.robust.n}{gap_text(row)}"
 
 
 def _row_name(row: LeaderboardRow) -> str:

@@ -102,6 +102,9 @@ class CellInfo:
     """Whether the model may reject an image, which is no success of an attack. Known once the cell is prepared."""
     severities: tuple[int, ...] = ()
     """The severities at which a corruption changes each image; empty for other cells."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in the order of the labels, of a model that is restricted to some of its own; empty for others. Known
+    once the cell is prepared."""
 
     def __post_init__(self) -> None:
         if not self.role:
@@ -110,7 +113,7 @@ class CellInfo:
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> CellInfo:
         """A cell from its stored fields. Raises TypeError for unknown fields."""
-        return cls(**{**fields, "severities": tuple(fields.get("severities", ()))})
+        return cls(**{**fields, **{name: tuple(fields.get(name, ())) for name in ("severities", "classes")}})
 
     @property
     def adversarial(self) -> bool:

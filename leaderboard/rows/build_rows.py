@@ -87,6 +87,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
     answered = answers(members, worst)
     alarms = [certified.alarm] if certified is not None and certified.alarm else []
     finished = [result for result in attacked if cells.status(result) == "ok"]
+    names = next((result.cell.classes for result in members if result.cell.classes), ())
     return LeaderboardRow(
         model=cell.model,
         defense=cell.defense,
@@ -100,7 +101,8 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         clean=worst.clean if len(worst) else cells.clean_accuracy(max(members, key=cells.covered)),
         robust=worst.accuracy,
         attacks=_attacks(attacked),
-        worst_class=WorstClass(*weakest) if weakest else None,
+        worst_class=WorstClass(*weakest, names[weakest[0]] if names else "") if weakest else None,
+        class_names=names,
         naive=_naive(members),
         bracket=certified,
         corruption=corruption_accuracy(corrupted),

@@ -20,6 +20,13 @@ class ClassAccuracy:
     label: int
     clean: Proportion
     robust: Proportion
+    name: str = ""
+    """Empty where classes have no names."""
+
+    @property
+    def title(self) -> str:
+        """The name, or else the label."""
+        return self.name or str(self.label)
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,16 @@ class ClassGap:
     looking at the data, so that some difference is always found."""
 
 
-def per_class(worst: WorstCase) -> tuple[ClassAccuracy, ...]:
-    """The accuracies of every class that has samples, by ascending label; robust is the worst case over the attacks."""
+def per_class(worst: WorstCase, names: Sequence[str] = ()) -> tuple[ClassAccuracy, ...]:
+    """The accuracies of every class that has samples, by ascending label; robust is the worst case over the attacks.
+
+    `names`: names of the classes by label, if they have any.
+    """
     classes = []
     for label in np.unique(worst.label):
         members = worst.label == label
         clean, robust = Proportion.of(worst.correct[members]), Proportion.of(worst.robust[members])
-        classes.append(ClassAccuracy(int(label), clean, robust))
+        classes.append(ClassAccuracy(int(label), clean, robust, names[label] if names else ""))
     return tuple(classes)
 
 

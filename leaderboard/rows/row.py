@@ -24,6 +24,13 @@ class WorstClass:
 
     label: int
     robust: Proportion
+    name: str = ""
+    """Empty where classes have no names."""
+
+    @property
+    def title(self) -> str:
+        """The name, or else the label."""
+        return self.name or str(self.label)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class LeaderboardRow:
     worst_case: WorstCase = field(repr=False, compare=False)
     conditions: Conditions = field(repr=False, compare=False)
     """Rows are ranked together only if these are equal."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, by label, where the model is restricted to some of its own; empty for others."""
     comparison: str = ""
     """`A`, `B`, …: the comparison that the row is ranked in, in the order of the table; empty without a rank."""
     compared: int = 0

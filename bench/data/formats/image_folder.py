@@ -40,6 +40,7 @@ def read_folder(root: Path, preprocessing: Preprocessing = PLAIN, *, count: int 
         labels=np.array([label for _, label in files], dtype=np.int64),
         names=tuple(path.relative_to(root).as_posix() for path, _ in files),
         classes=len(folders),
+        class_names=tuple(folder.name for folder in folders),
     )
 
 

@@ -28,6 +28,8 @@ class RawData:
     """Names of the samples in the files; None if there are none."""
     classes: int | None = None
     """Number of classes, if the files state it."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, in the order of the labels, if the files have them."""
 
 
 def to_data(
@@ -49,6 +51,7 @@ def to_data(
         classes=classes or raw.classes or max(highest + 1, 2),
         spec=spec,
         positions=tuple(range(len(raw.labels))),
+        class_names=raw.class_names,
     )
 
 

@@ -44,6 +44,8 @@ class Data:
     classes: int
     spec: str
     positions: tuple[int, ...] = field(repr=False)
+    class_names: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the classes, in the order of the labels; empty where the source has none."""
 
     def __post_init__(self) -> None:
         """Validate the data."""

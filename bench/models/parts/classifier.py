@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,6 +13,8 @@ from gauntlet.attacks.ops.rounding import decides
 from gauntlet.attacks.views.guard import in_training
 from gauntlet.attacks.views.scaled_gradient import with_scaled_gradient
 from gauntlet.bench.models.parts.black_box import model_access
+from gauntlet.bench.models.parts.class_list import ListedClass
+from gauntlet.bench.models.parts.class_subset import ClassSubset, class_names, resolve
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.parts.exported import exported_batch, settle_exported
 from gauntlet.bench.models.parts.fixed_batch import in_parts
@@ -41,13 +44,16 @@ class Classifier(nn.Module):
     single tensor, or an object with `.logits`; `output` says what else to read. Its mode (training or eval) is not changed;
     programs of torch.export have none, and are given that of their operations.
 
-    `remarks`: flags about how the model was loaded. `input_size`: channels, height and width that the model expects.
+    `listed`: the classes that it may predict, default all; the others have no logits, and labels count from 0 in the order of
+    the list. `remarks`: flags about how the model was loaded. `input_size`: channels, height and width that the model expects.
     """
 
     mean: Tensor | None
     std: Tensor | None
     remarks: tuple[Flag, ...]
     input_size: tuple[int, int, int] | None
+    classes: Tensor | None
+    subset: ClassSubset | None
 
     def __init__(
         self,
@@ -55,6 +61,7 @@ class Classifier(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         output: Output | None = None,
+        listed: Sequence[ListedClass] = (),
     ) -> None:
         """Wrap `model`. Raises ModelError for parameters in float8, and for an invalid mean or std."""
         super().__init__()
@@ -78,6 +85,9 @@ class Classifier(nn.Module):
         self.training = in_training(model)
         self.remarks = ()
         self.input_size = None
+        self.listed = tuple(listed)
+        self.subset = None
+        self.register_buffer("classes", None, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
@@ -86,6 +96,17 @@ class Classifier(nn.Module):
     def without_normalisation(self, inputs: Tensor) -> Tensor:
         """Logits (N, K) of the wrapped model for `inputs`, without `mean` and `std`."""
         return self._answers(inputs, None, None)
+
+    def restrict(self, outputs: int, names: Sequence[str] = ()) -> None:
+        """Give the logits of the `listed` classes alone, in their order, from now on; `outputs`: of the model, `names`: of its
+        classes, where the model has none. Raises ModelError where the list does not fit."""
+        if model_access(self.model) == "labels":
+            raise ModelError(
+                "only the predicted class of the model can be seen: no class can be taken out, leave --classes out"
+            )
+        self.subset = resolve(self.listed, outputs, class_names(self.model) or names)
+        device = next((tensor.device for tensor in itertools.chain(self.parameters(), self.buffers())), None)
+        self.classes = torch.tensor(self.subset.indices, device=device)
 
     def _answers(self, images: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
         dtype = half_precision(self.model)
@@ -108,7 +129,10 @@ class Classifier(nn.Module):
         return normalise(signals, mean, std).squeeze(3)
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        return in_parts(lambda part: self.output.logits(self.model(part)), inputs, self.batch)
+        logits = in_parts(lambda part: self.output.logits(self.model(part)), inputs, self.batch)
+        if self.listed and self.subset is None:
+            self.restrict(logits.shape[1])
+        return logits if self.classes is None else logits.index_select(1, self.classes)
 
 
 def check_model(
