@@ -21,17 +21,20 @@ from gauntlet.attacks.solving.stage_state import StageQueue
 
 _MOST = 16
 """Moves of a slot that a step evaluates at most."""
+_ROOM = 2
+"""Of the smallest useful batch, as many images in a pass: what is done around a pass costs as much as a small one."""
 
 
 def allow(queue: StageQueue, oracle: Oracle, useful: Callable[[], int] | None) -> None:
-    """Let the next step evaluate several moves of each slot: up to the smallest useful batch, and twice as many as counted last.
+    """Let the next step evaluate several moves of each slot: up to `_ROOM` useful batches, and twice as many as counted last.
 
     Not in the first step of a restart, which evaluates its start.
     """
     rule, patience, made = queue.stage.rule, queue.stage.patience, oracle.made
     if not rule.looks_ahead or useful is None or not made.all():
         return
-    oracle.ahead = int(max(1, min(useful() // len(made), 2 * queue.pace, _MOST)))
+    room = min(_ROOM * useful(), oracle.room) // len(made)
+    oracle.ahead = int(max(1, min(room, 2 * queue.pace, _MOST)))
     oracle.horizon = rule.budget - made
     if patience:
         # The steps at which samples are looked at are not passed by.

@@ -88,12 +88,13 @@ def test_passes_of_moves_that_do_not_count_are_counted_apart(model):
     assert sum(calls) == sum(one.forwards + one.speculative for one in outcomes) + verified
 
 
-def test_passes_stay_within_the_useful_batch(model):
-    _, _, calls = run(model, "Linf:0.05", [Stage("search", Square(queries=60))], useful=lambda: 40)
-    assert max(calls) == 36
+def test_passes_stay_within_two_useful_batches_and_the_batch_size(model):
+    stages = [Stage("search", Square(queries=60))]
+    assert max(run(model, "Linf:0.05", stages, useful=lambda: 20)[2]) == 36
+    assert max(run(model, "Linf:0.05", stages, useful=lambda: 256, batch_size=30)[2]) <= 30
 
 
 def test_full_batches_do_not_look_ahead(model):
-    outcomes, meter, _ = run(model, "Linf:0.05", [Stage("search", Square(queries=60))], useful=lambda: 2 * COUNT - 1)
+    outcomes, meter, _ = run(model, "Linf:0.05", [Stage("search", Square(queries=60))], useful=lambda: COUNT - 1)
     assert meter.steps == 60
     assert sum(one.speculative for one in outcomes) == 0
