@@ -14,19 +14,23 @@ from gauntlet.bench.first_look.next_command import run_options
 CONFIG, REQUIREMENTS = Path("gauntlet.toml"), Path("requirements-robustness.txt")
 WORKFLOW = Path(".github/workflows/robustness.yml")
 BASELINE = "robustness/baseline.json"
-_MEANINGS = {
+MEANINGS = {
     "model": "FILE.py:FUNCTION, or another form of docs/models.md; a list compares several",
     "weights": "loaded into the model; FILE#ENTRY selects an entry",
     "mean": "subtracted from images in [0, 1], for each channel",
     "std": "by which the difference is divided",
     "randomised": "the model answers the same image differently",
     "not_differentiable": "autograd gives no useful gradient",
+    "logits": "the entry of the model's output that holds its logits",
+    "binary": "one logit for two classes",
+    "classes": "a file with the classes that the model may predict",
     "data": "a registered name, a file, a folder of images by class, or FILE.py:FUNCTION",
     "samples": "the first so many; more samples make the intervals narrower",
     "threat": "norm and radius for images in [0, 1]; a list measures several",
     "attacks": "a suite, or a list of attacks with settings such as 'pgd(steps=100)'",
     "plugin": "files that register models, attacks, defenses or data sets",
 }
+"""What stands behind each key that is written."""
 _MORE = """
 # Other keys, with their defaults. Every option of `gauntlet run` is a key; `gauntlet run --help` shows all.
 # defense = ["none"]              # also ["none", "jpeg(quality=50)"]: `gauntlet list defenses`
@@ -80,7 +84,7 @@ jobs:
 def config_text(found: Look, threat: str | None = None, plugins: Sequence[str] = (), *, gate: bool = False) -> str:
     """gauntlet.toml for a model that was looked at, with its data; `gate`: with the table of a gate."""
     options = {**({"plugin": list(plugins)} if plugins else {}), **run_options(found, threat)}
-    pairs = [(f"{name} = {_value(value)}", _MEANINGS.get(name, "")) for name, value in options.items()]
+    pairs = [(f"{name} = {_value(value)}", MEANINGS.get(name, "")) for name, value in options.items()]
     width = 2 + max(len(pair) for pair, _ in pairs)
     lines = [f"{pair:<{width}}# {meaning}" if meaning else pair for pair, meaning in pairs]
     head = "# Written by `gauntlet init` after a look at the model. To run it: gauntlet run\n\n"

@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 
 from builders import ROOT
 from gauntlet.bench.cli.main import cli
+from gauntlet.bench.config.model_ref import MODEL_SETTINGS
 from gauntlet.bench.config.schema import DataRef, ModelRef, load_config
+from gauntlet.bench.first_look.write_config import MEANINGS
 
 NET = """
 import torch
@@ -69,6 +71,10 @@ def test_every_line_of_the_plan_has_a_comment(project):
     init("net.py:build@w.safetensors", "--data=data.npz")
     plan = (project / "gauntlet.toml").read_text().split("\n\n")[1]
     assert all("#" in line for line in plan.splitlines())
+
+
+def test_every_setting_of_a_model_has_a_comment_where_it_is_written():
+    assert set(MODEL_SETTINGS) <= set(MEANINGS)
 
 
 def test_keys_in_comments_are_keys(project):

@@ -376,7 +376,6 @@ def test_a_model_that_returns_probabilities_is_flagged(model, images, labels):
         (lambda model: Wrapped(model, lambda logits: None), "no logits are found"),
         (lambda model: Wrapped(model, lambda logits: {}), "no logits are found"),
         (lambda model: nn.Sequential(nn.Linear(5, 3)).eval(), r"fails on images of shape \(40, 1, 4, 4\)"),
-        (lambda model: copy.deepcopy(model).half(), r"model\.float\(\)"),
         (lambda model: lambda x: model(x), "torch.nn.Module"),
     ],
 )

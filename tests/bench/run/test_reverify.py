@@ -173,7 +173,10 @@ def test_an_alteration_is_found_in_a_process_of_its_own(finished, tiny):
     ("file", "change"),
     [
         ("means.npy", lambda folder: np.save(folder / "means.npy", np.load(folder / "means.npy") * np.float32(1.001))),
-        ("model.py", lambda folder: (folder / "model.py").write_text((folder / "model.py").read_text() + "\n# new\n")),
+        (
+            "model.py",
+            lambda folder: (folder / "model.py").write_text((folder / "model.py").read_text() + "\nNEW = 1\n"),
+        ),
         ("data.npz", "one more pixel"),
     ],
 )
