@@ -165,7 +165,7 @@ def evaluate(
             engine.cell(cell) if kept else run_in_memory(engine.workbench, cell, engine.settings) for cell in plan.cells
         ]
         stored = [engine.run.result(cell, adversarial=True) for cell in plan.cells] if kept else results
-        return collect(results, stored, data, text, checks=checks)
+        return collect(results, stored, data, text, checks=checks, run=engine.run)
 
 
 def _listed(classes: str | Path | Sequence[int | str] | None) -> tuple[tuple[ListedClass, ...], str | None]:

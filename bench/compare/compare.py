@@ -8,8 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from gauntlet.bench.run.run_folder import Run, load_run
+import pandas as pd
+
+from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.compare.comparison import CompareError, Comparison, RunRow, compare
+from gauntlet.leaderboard.compare.comparison_export import pairs_frame
+from gauntlet.leaderboard.compare.comparison_report import comparison_text
+from gauntlet.leaderboard.report import html
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
@@ -34,9 +39,9 @@ class RunSource:
         return f"{self.name}: commit {self.commit[:12] or 'unknown'}{'-dirty' * self.commit.endswith('-dirty')}, {self.started}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunComparison:
-    """A comparison with its runs."""
+    """A comparison with its runs. Its text is the report of `gauntlet compare`."""
 
     comparison: Comparison
     sources: tuple[RunSource, ...]
@@ -45,6 +50,34 @@ class RunComparison:
     def plain_sources(self) -> list[dict[str, str]]:
         """The runs as plain values, for JSON."""
         return [asdict(source) for source in self.sources]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A line for each pair of rows: difference, interval and p-value, as `gauntlet compare --format csv`."""
+        return pairs_frame(self.comparison)
+
+    def __repr__(self) -> str:
+        return comparison_text(self.comparison, [source.line for source in self.sources])
+
+    def _repr_html_(self) -> str:
+        """Tables for a notebook, one for each group of comparable rows."""
+        parts = []
+        for group in self.comparison.groups:
+            rows = [
+                [
+                    f"{group.rows[pair.first].label} − {group.rows[pair.second].label}",
+                    f"{100 * pair.estimate:+.1f} [{100 * pair.interval[0]:+.1f}, {100 * pair.interval[1]:+.1f}]",
+                    f"{pair.only_first} / {pair.only_second}",
+                    "–" if pair.p_value is None else f"{pair.p_value:.2g}",
+                ]
+                for pair in group.differences
+            ]
+            caption = f"{group.threat}, data {group.data}, suite {group.suite}, n = {group.n}"
+            parts.append(
+                html.table(
+                    caption, ["difference of robust accuracy", "points [95 %]", "only first / second", "p"], rows
+                )
+            )
+        return "".join(parts)
 
 
 def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*") -> RunComparison:
@@ -57,23 +90,28 @@ def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*")
     runs = [load_run(path) for path in paths]
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise CompareError(f"a run is given twice among {', '.join(map(str, paths))}: give each once")
-    sources, rows = [], []
+    found = []
     for name, run in zip(_names(paths), runs, strict=True):
         results = run.results()
-        sources.append(RunSource(name, cells.newest_commit(results), run.context.started))
-        rows += _rows(run, results, name, replays=len(runs) == 1)
+        found.append((RunSource(name, cells.newest_commit(results), run.context.started), results))
+    return compare_results(found, model=model, defense=defense)
+
+
+def compare_results(
+    found: Sequence[tuple[RunSource, Sequence[CellResult]]], *, model: str = "*", defense: str = "*"
+) -> RunComparison:
+    """Compare the rows of several runs' results, as `compare_runs`. Raises CompareError."""
+    rows = [row for source, results in found for row in _rows(results, source.name, replays=len(found) == 1)]
     chosen = [row for row in rows if _matches(row.row.model, model) and _matches(row.row.defense, defense)]
     if rows and not chosen:
-        raise CompareError(f"no row matches model {model!r} and defense {defense!r}: see `gauntlet show {paths[0]}`")
-    return RunComparison(compare(chosen), tuple(sources))
+        raise CompareError(
+            f"no row matches model {model!r} and defense {defense!r}: see `gauntlet show {found[0][0].name}`"
+        )
+    return RunComparison(compare(chosen), tuple(source for source, _ in found))
 
 
-def _rows(run: Run, results: Sequence[CellResult], source: str, *, replays: bool) -> list[RunRow]:
-    compared = [
-        result
-        for cell, result in zip(run.plan.cells, results, strict=True)
-        if (replays or not cell.info.replays) and not cell.info.corrupts
-    ]
+def _rows(results: Sequence[CellResult], source: str, *, replays: bool) -> list[RunRow]:
+    compared = [result for result in results if (replays or not result.cell.replays) and not result.cell.corrupts]
     # All techniques of a row decide whether it has a rank, those of replays included.
     whole = {row.key: row for row in build_rows(results)}
     rows = []

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gauntlet.attacks.solving.oracle import Oracle
     from gauntlet.attacks.solving.rule import Rule
     from gauntlet.bench.api import evaluate
+    from gauntlet.bench.compare.evaluations import compare
     from gauntlet.bench.data.load_data import load_data
     from gauntlet.bench.data.samples.card import DataCard, DataEntry
     from gauntlet.bench.models.load_model import load_model
@@ -44,6 +45,7 @@ __all__ = [
     "Oracle",
     "Rule",
     "ThreatModel",
+    "compare",
     "evaluate",
     "list_attacks",
     "list_data",
@@ -72,6 +74,7 @@ _WHERE = {
     "Oracle": "gauntlet.attacks.solving.oracle",
     "Rule": "gauntlet.attacks.solving.rule",
     "ThreatModel": "gauntlet.attacks.ops.threat",
+    "compare": "gauntlet.bench.compare.evaluations",
     "evaluate": "gauntlet.bench.api",
     "load_data": "gauntlet.bench.data.load_data",
     "load_model": "gauntlet.bench.models.load_model",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from torch import Tensor
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.data.samples.dataset import Data
+from gauntlet.bench.run.run_folder import Run
+from gauntlet.leaderboard.report import html
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell
 from gauntlet.leaderboard.report.formatting import target_meaning
 from gauntlet.leaderboard.report.notes import checks_off, evaluation_notes, phrased
@@ -24,6 +27,9 @@ from gauntlet.leaderboard.rows.corruptions import CorruptionAccuracy
 from gauntlet.leaderboard.rows.evidence import describe_lifted
 from gauntlet.leaderboard.rows.worst_case import deciding
 from gauntlet.leaderboard.stats.proportions import Proportion
+
+if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.figure import Figure
 
 
 class CellFailedError(RuntimeError):
@@ -45,6 +51,11 @@ class Accuracy(float):
         made.n, made.interval = proportion.n, proportion.interval
         made._proportion = proportion
         return made
+
+    @property
+    def proportion(self) -> Proportion:
+        """The number of correct samples among all."""
+        return self._proportion
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         # The argument of __new__ when copying and unpickling; by default, a float passes its number.
@@ -87,6 +98,69 @@ class Evaluation:
     """The settings of each attack in full, by its label."""
     notes: tuple[str, ...] = ()
     """Sentences on why not to trust the robust accuracy, each with the argument that helps; often empty."""
+    ids: tuple[str, ...] = ()
+    """Ids of the samples."""
+    labels: Tensor | None = None
+    """int64 (N,)."""
+    cells: tuple[CellResult, ...] = ()
+    """The records of each attack, in the order of the plan, with their examples: what `save` and `compare` take."""
+    run: Run | None = None
+    """The plan, and what made the evaluation."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A line for each sample, with the fields of the same names, and the attacks that broke it, separated by `; `."""
+        broken: dict[str, list[str]] = {name: [] for name in self.ids}
+        for result in self.cells:
+            for block in result.blocks if result.cell.adversarial else ():
+                for name in block.samples.id[block.samples.correct & ~block.samples.robust].tolist():
+                    broken[str(name)].append(result.cell.attack)
+        return pd.DataFrame(
+            {
+                "id": list(self.ids),
+                "label": [] if self.labels is None else self.labels.numpy(),
+                "correct": self.correct.numpy(),
+                "robust": self.robust.numpy(),
+                "success": self.success.numpy(),
+                "distance": self.distance.numpy(),
+                "broken_by": ["; ".join(dict.fromkeys(attacks)) for attacks in broken.values()],
+            }
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a results folder, as `gauntlet run --out` does, for `gauntlet show`, `gauntlet compare` and `store=`.
+
+        What the folder has already is kept. Raises ValueError for an evaluation without records, StoreError and WriteError.
+        """
+        from gauntlet.bench.run.save_evaluation import save_results
+
+        if self.run is None:
+            raise ValueError("the evaluation has no records: save what gauntlet.evaluate returned")
+        save_results(self.run, self.cells, Path(folder))
+
+    def plot(self) -> Figure:
+        """A figure of the accuracies, a bar with its 95 % interval for clean images, each attack and the worst case.
+
+        Raises PicturesMissingError if matplotlib is not installed.
+        """
+        from gauntlet.leaderboard.pictures.bars import accuracy_bars
+
+        attacks = [
+            (row["attack"], Proportion(round(row["robust_accuracy"] * len(self.correct)), len(self.correct)))
+            for row in self.per_attack.to_dict("records")
+        ]
+        worst = self.robust_accuracy.proportion
+        bars = [("clean", self.clean_accuracy.proportion), *attacks, ("worst case", worst)]
+        return accuracy_bars(bars, f"Accuracy under {self.threat}, n = {len(self.correct)}")
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows = [["clean", repr(self.clean_accuracy), ""]]
+        rows += [[row["attack"], row["result"], f"{row['seconds']:.2f}"] for row in self.per_attack.to_dict("records")]
+        rows += [["worst case", repr(self.robust_accuracy), ""]]
+        answered = [f"answered ({flag.name}): {describe_lifted(flag)}" for flag in self.flags if flag.lifted_by]
+        lines = [*filter(None, [target_meaning(str(self.threat))]), *self.notes, *answered]
+        caption = f"Robustness under {self.threat}: the worst case is an upper bound"
+        return html.table(caption, ["attack", "accuracy", "seconds"], rows) + html.items(lines)
 
     def __repr__(self) -> str:
         count = sum(result.startswith("robust") for result in self.per_attack["result"])
@@ -113,9 +187,16 @@ class Evaluation:
 
 
 def collect(
-    results: Sequence[CellResult], stored: Sequence[CellResult], data: Data, threat: str, *, checks: str = "default"
+    results: Sequence[CellResult],
+    stored: Sequence[CellResult],
+    data: Data,
+    threat: str,
+    *,
+    checks: str = "default",
+    run: Run | None = None,
 ) -> Evaluation:
-    """Combine the cells of a model. `stored`: the same cells with their adversarial examples; `checks`: those that were run.
+    """Combine the cells of a model. `stored`: the same cells with their adversarial examples; `checks`: those that were run;
+    `run`: the plan whose cells these are.
 
     Raises CellFailedError if a cell failed; beside attacks a certificate that failed is a flag instead.
     """
@@ -187,5 +268,9 @@ def collect(
         per_attack=pd.DataFrame(table),
         corruption=row.corruption,
         settings={result.cell.attack: result.cell.attack_spec for result in decisive},
+        ids=data.ids,
+        labels=data.labels.cpu(),
+        cells=tuple(stored),
+        run=run,
         notes=(*evaluation_notes(row), *([checks_off("python")] if checks == "none" else [])),
     )
