@@ -43,7 +43,7 @@ class LoadedModel:
     access: Access = "white-box"
     """What an attack may observe of the model."""
     notes: tuple[str, ...] = ()
-    """Sentences on loading the weights: how many, which prefix was removed from their keys, and what was left."""
+    """Sentences on loading the weights: which prefix was removed from their keys, and what was left."""
 
 
 def load_model(

@@ -23,7 +23,7 @@ from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
-from gauntlet.bench.run.measured_notes import measured_notes
+from gauntlet.bench.run.prepared_notes import prepared_notes
 from gauntlet.bench.run.run_folder import Run, planned_run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
@@ -114,7 +114,7 @@ class Engine:
             if not self.dry:
                 self.run.store.write_error(cell.name, prepared)
             return prepared
-        for note in measured_notes(cell, prepared):
+        for note in prepared_notes(cell, prepared):
             if note not in self._said:
                 self._said.add(note)
                 self._note(note)

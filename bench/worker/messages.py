@@ -35,6 +35,8 @@ class PreparedCell:
     """The profile, the chosen form and the flags of checks, by key."""
     published: tuple[PublishedFigure, ...] = ()
     """Figures that the model's card states."""
+    notes: tuple[str, ...] = ()
+    """Sentences on loading the model's weights."""
 
     @property
     def samples(self) -> int:
@@ -120,6 +122,7 @@ def decode(text: str, content: bytes) -> Message:
                 tuple(BlockInfo(**block) for block in fields["blocks"]),
                 fields["measured"],
                 tuple(PublishedFigure(**figure) for figure in fields["published"]),
+                tuple(fields["notes"]),
             )
         case "record":
             return BlockRecord(fields["key"], content)

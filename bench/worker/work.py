@@ -71,12 +71,13 @@ class Worker:
             blocks = tuple(prepared.block(indices) for indices in request.blocks)
         if request.check:
             check_pipeline(prepared, request.batch_size)
-        card = bench.model(request.cell.model).card
+        model = bench.model(request.cell.model)
         yield PreparedCell(
             prepared.cell.info,
             tuple(BlockInfo(block.key, len(block.indices)) for block in blocks),
             dict(prepared.measured),
-            card.published if card is not None else (),
+            model.card.published if model.card is not None else (),
+            model.notes,
         )
         if request.expected is not None:
             _check_logits(prepared, blocks, request.expected)

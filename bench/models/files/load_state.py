@@ -27,7 +27,7 @@ class LoadedWeights:
     remarks: tuple[Flag, ...]
     """Flags about the choice of weights."""
     notes: tuple[str, ...]
-    """Sentences: how many keys were loaded, which prefix was removed, and what was left."""
+    """Sentences: which prefix was removed from how many keys, and what was left; none where the file is the state dict."""
     normalisers: tuple[StoredNormaliser, ...] = ()
     """Normalisers that the file holds beside the model's weights."""
 
@@ -96,8 +96,8 @@ def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], counters: Co
 
 
 def _notes(fit: Fit, count: int, left: Sequence[str]) -> Iterator[str]:
-    removed = f", the prefix {fit.prefix!r} removed from their keys" if fit.prefix else ""
-    yield f"{count} tensors are loaded{removed}"
+    if fit.prefix:
+        yield f"{count} tensors are loaded, the prefix {fit.prefix!r} removed from their keys"
     if left:
         yield f"{len(left)} tensors of the file are left: {_some(left)}"
 

@@ -113,6 +113,15 @@ def test_a_model_of_every_form_runs_by_its_name(folder, model):
     assert len(records(folder)) == 1
 
 
+def test_a_run_says_which_prefix_was_removed(folder):
+    done = run("--model", "nets.py:build@best.pth", "--data", "images.npz")
+    assert (
+        "weights of nets.build@best: 4 tensors are loaded, the prefix 'module.' removed from their keys" in done.output
+    )
+    torch.save(import_object(f"{folder}/nets.py:build")().state_dict(), "plain.pth")
+    assert "weights of" not in run("--model", "nets.py:build@plain.pth", "--data", "images.npz").output
+
+
 def test_signals_run_by_their_file(folder):
     done = run("--model", "nets.py:signals", "--data", "signals.npz")
     assert done.exit_code == 0, done.output

@@ -181,3 +181,24 @@ def test_the_digest_sees_one_changed_weight_and_a_buffer(linear):
     changed = model_digest(linear)
     linear.register_buffer("scale", torch.ones(1), persistent=False)
     assert len({before, changed, model_digest(linear)}) == 3
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_signals_are_normalised_by_their_channels(axis):
+    signals = torch.rand(5, 2, 7, generator=torch.Generator().manual_seed(0))
+
+    class Summing(nn.Module):
+        def forward(self, x):
+            if x.ndim != 3:
+                raise ValueError("signals (N, C, L) are needed")
+            return x.flatten(1)[:, [0, 7]]
+
+    model = Classifier(Summing().eval(), (0.1, 0.3), (0.5, 0.25))
+    check_model(model, signals.unsqueeze(axis))
+    wanted = (signals[:, :, 0] - torch.tensor([0.1, 0.3])) / torch.tensor([0.5, 0.25])
+    assert torch.allclose(model(signals.unsqueeze(axis)), wanted)
+
+
+def test_a_model_that_takes_neither_images_nor_signals_keeps_its_own_error():
+    with pytest.raises(ModelError, match=r"fails on images of shape \(5, 1, 4, 4\).*mat1 and mat2"):
+        check_model(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)).eval()), torch.rand(5, 1, 4, 4))

@@ -1,4 +1,4 @@
-"""Sentences on what was measured of a model that declares nothing, since it is attacked as if that were declared."""
+"""Sentences on a prepared cell: how its weights were loaded, and what was measured of a model that declares nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.worker.messages import PreparedCell
 
 
-def measured_notes(cell: Cell, prepared: PreparedCell) -> list[str]:
+def prepared_notes(cell: Cell, prepared: PreparedCell) -> list[str]:
+    """The sentences on loading, and those on what was measured."""
+    loading = f"weights of {cell.info.model}: {'; '.join(prepared.notes)}"
+    return [*([loading] if prepared.notes else []), *_measured(cell, prepared)]
+
+
+def _measured(cell: Cell, prepared: PreparedCell) -> list[str]:
     """A sentence each for randomness and for useless gradients that no option, card or defense declares."""
     info = cell.info
     pipeline = info.model if info.defense == "none" else f"{info.model} × {info.defense}"
