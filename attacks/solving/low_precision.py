@@ -96,13 +96,13 @@ def low_precision_first(stages: Sequence[Stage], form: str = "bf16") -> tuple[St
 
 
 def _in_both(row: Sequence[Stage], form: str) -> tuple[Stage, ...]:
-    climbs = [stage.label for stage in row if stage.technique == "white-box"]
+    # A ranking of classes searches nothing: it ends nowhere, and low precision hardly changes what it guesses.
+    repeated = [stage for stage in row if not stage.rule.ranks_targets]
+    climbs = [stage.label for stage in repeated if stage.technique == "white-box"]
     # What it finds is the find of a stage with gradients.
     above = math.inf if "tf32" in form.split("+") else NO_HEADWAY
     near, nearer = (InDoubt(rounding(form) * share, above) for share in (DOUBT, LONG_DOUBT))
     review = Stage((climbs or [row[-1].label])[-1], Review(max(1, min(len(climbs), KEPT))), precision="review")
-    # A ranking of classes is a guess, which low precision hardly changes.
-    repeated = [stage for stage in row if not stage.rule.ranks_targets]
     return (
         *(replace(stage, precision="low") for stage in row),
         review,

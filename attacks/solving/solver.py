@@ -214,10 +214,10 @@ def _settle(
         outcome.nearest[kind] = min(outcome.near(kind), counts["nearness"])
         if broken:
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), queue.stage.label
+        elif orders is not None and queue.stage.rule.ranks_targets:
+            orders.add(outcome.sample, slots.order[counts["row"]])
         elif ends is not None and slots.end.dim() > 2 and counts["backwards"] > 2 * counts["vanished"]:
             ends.add(outcome.sample, slots.end[counts["row"]])
-        if orders is not None and queue.stage.rule.ranks_targets:
-            orders.add(outcome.sample, slots.order[counts["row"]])
         yield outcome, broken
 
 

@@ -123,7 +123,7 @@ def test_the_stages_are_those_that_the_pipeline_needs():
     assert {"beneath", "transfer"} <= techniques(Pipeline(twin=True, beneath=True))
     assert "white-box" not in techniques(Pipeline(randomised=True))
     assert "eot" in techniques(Pipeline(randomised=True))
-    first = Adaptive("Linf").against(Pipeline(masked=True)).stages[3]
+    first = Adaptive("Linf").against(Pipeline(masked=True)).stages[4]
     assert (first.backward, first.when) == ("through", None)
 
 

@@ -61,24 +61,29 @@ def shown(stages):
 
 def test_the_first_stages_of_gauntlet_are_in_low_precision_and_near_samples_face_them_again():
     usual = budget("gauntlet", "Linf")
-    row, last = ("margin", "ce", "targets", "probe"), usual[4:]
+    row, last = usual[:5], usual[5:]
+    assert [stage.label for stage in row] == ["margin", "ce", "order", "targets", "probe"]
     found = low_precision_first(usual)
     assert shown(found) == [
-        *((label, "low", None) for label in row),
+        *((stage.label, "low", stage.when) for stage in row),
         ("targets", "review", None),
         ("margin", "full", InDoubt(DOUBT)),
         ("ce", "full", InDoubt(DOUBT)),
+        # The ranking of classes is not repeated.
         ("targets", "full", InDoubt(LONG_DOUBT)),
         ("probe", "full", InDoubt(LONG_DOUBT)),
         *((stage.label, "full", stage.when) for stage in last),
     ]
-    assert found[4].rule.budget == 3
+    assert found[5].rule.budget == 3
 
 
 @pytest.mark.parametrize(
     ("stages", "low"),
     [
-        (Adaptive("Linf").against(Pipeline(masked=True, twin=True, beneath=True)).stages, ["margin", "ce", "targets"]),
+        (
+            Adaptive("Linf").against(Pipeline(masked=True, twin=True, beneath=True)).stages,
+            ["margin", "ce", "order", "targets"],
+        ),
         (autoattack(ThreatModel.parse("Linf:0.1")).stages, ["apgd-ce", "apgd-t", "fab-t"]),
         ([Stage("", PGD(steps=3, restarts=2))], [""]),
         ([Stage("", Square(queries=50), technique="black-box")], []),
