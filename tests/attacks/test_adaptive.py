@@ -355,7 +355,7 @@ def test_the_leaderboard_shows_naive_before_adaptive_and_the_bracket(folder):
 
 
 def test_a_certificate_that_an_example_refutes_makes_the_run_fail(tmp_path, monkeypatch, capsys):
-    def boast(model, images, labels, threat, *, ids, time_limit):
+    def boast(model, images, labels, threat, *, ids, time_limit, net=None):
         every = torch.ones(len(labels), dtype=torch.bool)
         return Certificates(every, images, ~every, ("ibp",) * len(labels), {})
 
