@@ -82,13 +82,15 @@ class Workbench(Loader):
             return last[2]
         # Stored measurements stand in place of those that were taken here before they were known.
         self._measured |= measured or {}
-        prepared = self._prepare(cell, recorded)
+        loaded = self._load(cell)
+        # One copy of the weights for all that is measured here.
+        with weights_kept(loaded.pipeline):
+            prepared = self._prepare(cell, loaded, recorded)
         self._last = cell, recorded, prepared
         return prepared
 
-    def _prepare(self, cell: Cell, recorded: str | None) -> Prepared:
+    def _prepare(self, cell: Cell, loaded: Loaded, recorded: str | None) -> Prepared:
         used: dict[str, Measurement] = {}
-        loaded = self._load(cell)
         shown = self._model_flags(loaded)
         attack = executable_entry(cell.attack.name).make(cell.threat, **cell.attack.keywords)
         profile, masked = self._profile(loaded, attack, used)
@@ -173,7 +175,7 @@ class Workbench(Loader):
         content = self._content(loaded.data, 0, indices)
         key = digest({**loaded.parts, "version": MEASUREMENT_VERSION, "measured": what, "data": content})
         if key not in self._measured:
-            with timed("check"), weights_kept(loaded.pipeline):
+            with timed("check"):
                 self._measured[key] = measure()
         used[key] = self._measured[key]
         return used[key]
