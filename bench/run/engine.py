@@ -91,8 +91,9 @@ class Engine:
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
             try:
+                known = Measurements(self.run.root).of_cell(cells[0].pipeline_name)
                 with self._measured(cells[0]), exits_reported():
-                    self.workbench.prepare(cells[0])
+                    self.workbench.prepare(cells[0], measured=known)
             except FileNotFoundError as error:
                 raise ValueError(str(error)) from error
             except (ValueError, LookupError):
