@@ -4,8 +4,6 @@ Ideas and their sources:
 - cheap attacks with diverse losses first, each on the samples that are left (Croce and Hein 2020), and few steps for each target
   with margin losses (Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial testing", arXiv 1910.09338);
 - the class that short attacks came nearest to has most of the steps, where those papers give each target as many;
-- late restarts that begin on logits with random weights, or on parts of the margin (Tashiro, Song and Ermon 2020, arXiv
-  2003.06878; Ma et al. 2023, arXiv 2006.13726);
 - most of the budget for the samples nearest to breaking (Liu et al. 2022, "Practical evaluation of adversarial robustness
   via adaptive auto attack", arXiv 2203.05154, give up early on the others);
 - a black-box probe, which masked gradients do not affect (Carlini et al. 2019, "On evaluating adversarial robustness",
@@ -33,7 +31,6 @@ from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Stage
 from gauntlet.attacks.solving.stage_conditions import Masked, Near
 from gauntlet.attacks.square import Square
-from gauntlet.attacks.warm_up import WarmUp
 
 # For samples with masked gradients, beside a longer black-box search: a straight-through gradient where there is none.
 _THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", technique="bpda")
@@ -91,17 +88,6 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
 }
 """Stages of each budget; the measured trade-off is in docs/attacks.md."""
 
-_LATE_LINF = {
-    "rivals": Stage(
-        "random-rival",
-        WarmUp(warm_up="random", passes=4, steps=30, restarts=4, loss="cw_targeted", targets=1),
-        Near(0.1),
-        rival_first=True,
-    ),
-    "close": Stage("close", WarmUp(warm_up="parts", passes=10, steps=40, restarts=2), Near(0.1)),
-}
-"""Stages of `gauntlet` in Linf in place of those of these labels, chosen by `gauntlet stages`: restarts that end elsewhere."""
-
 EDITION = 3
 """The edition of all stages, a part of the name under which results are reported. It rises with each release that changes a stage
 in any norm, so that results of the same name are of the same attack."""
@@ -129,8 +115,6 @@ def budget(name: str, norm: Norm) -> tuple[Stage, ...]:
     On the interval-trained network at L2 0.8 it breaks samples that ascents cannot break, since gradients there are almost 0.
     """
     stages = [in_norm(stage, norm) for stage in BUDGETS[name]]
-    if norm == "Linf" and name == "gauntlet":
-        stages = [_LATE_LINF.get(stage.label, stage) for stage in stages]
     if norm == "L2":
         after = next(place for place, stage in enumerate(stages) if stage.label == "targets")
         stages.insert(after + 1, _ALONG)

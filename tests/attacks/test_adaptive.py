@@ -12,7 +12,7 @@ from torch import nn
 import gauntlet
 from builders import Function, Wrapped
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
-from gauntlet.attacks.gauntlet import budget
+from gauntlet.attacks.gauntlet import BUDGETS
 from gauntlet.attacks.naive import build as build_naive
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -68,7 +68,7 @@ def test_of_an_honest_undefended_model_adaptive_is_gauntlet_and_no_flag_blocks(d
     usual = gauntlet.evaluate(model, *digits, threat=LINF, attacks="gauntlet")
     assert not [flag for flag in adaptive.flags if flag.severity == "block"]
     assert abs(float(adaptive.robust_accuracy) - float(usual.robust_accuracy)) <= 0.01
-    assert Adaptive("Linf").against(Pipeline()).stages == budget("gauntlet", "Linf")
+    assert Adaptive("Linf").against(Pipeline()).stages == BUDGETS["gauntlet"]
 
 
 TABLE = '''

@@ -10,7 +10,7 @@ import torch
 from builders import network
 from gauntlet.attacks.cw import CW
 from gauntlet.attacks.fgsm import FGSM
-from gauntlet.attacks.gauntlet import BUDGETS, budget
+from gauntlet.attacks.gauntlet import BUDGETS
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -121,7 +121,7 @@ def missed(decided, attack):
 
 def test_gauntlet_misses_at_most_one_breakable_sample_in_two_hundred_and_only_at_the_very_boundary(decided):
     (model, images, labels, _), exact = decided
-    left = missed(decided, budget("gauntlet", "Linf"))
+    left = missed(decided, BUDGETS["gauntlet"])
     assert left.sum() <= 0.005 * exact.broken.sum()
     worst = worst_margin(model, images[left], labels[left], LINF.eps)
     assert (worst.upper > -0.01).all()
