@@ -28,8 +28,9 @@ class Named:
 
 
 def parse_named(text: str) -> Named:
-    """Read `name` or `name(key=value, …)`; values are numbers, numbers in
-    brackets such as `(0.5, 0.4)`, True, False, None, quoted or bare words.
+    """Read `name` or `name(key=value, …)`.
+
+    Values are numbers, numbers in round brackets such as `(0.5, 0.4)`, True, False, None, and quoted or bare words.
 
     Raises ValueError that shows the text and the form expected.
     """
@@ -63,8 +64,8 @@ def _value(node: ast.expr) -> Setting:
     value = ast.literal_eval(node)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, tuple | list) and all(isinstance(part, int | float) for part in value):
-        return tuple(value)
+    if isinstance(value, tuple) and all(isinstance(part, int | float) for part in value):
+        return value
     raise ValueError
 
 

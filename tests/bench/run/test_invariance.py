@@ -255,10 +255,14 @@ def test_a_difference_is_a_share_of_what_decides():
 
 
 CHANGED = """
+from pathlib import Path
+
 import torch
-from helper import BONUS
 from unchanged import build as unchanged
 from torch import nn
+
+# A computed name, which no key sees.
+BONUS = float(Path(".".join(["bonus", "txt"])).read_text())
 
 
 class Net(nn.Module):
@@ -289,15 +293,15 @@ def build():
 def test_a_model_that_changed_is_caught_by_the_store_and_by_verify(project, call, imports_are_undone, returned):
     (project / "model.py").rename(project / "unchanged.py")
     (project / "model.py").write_text(CHANGED.format(returned))
-    (project / "helper.py").write_text("BONUS = 0.0\n")
+    (project / "bonus.txt").write_text("0.0")
     run = ("run", "--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=fgsm")
     assert call(*run).returncode == 0
-    assert call("verify", "gauntlet-results").returncode == 0
-    (project / "helper.py").write_text("BONUS = 3.00\n")
-    forget("helper", "model", "unchanged")
+    assert call("verify", "gauntlet-results", "--trust").returncode == 0
+    (project / "bonus.txt").write_text("3.0")
+    forget("model", "unchanged")
     assert "does not reproduce its stored clean logits" in (failed := call(*run)).stdout + failed.stderr
-    forget("helper", "model", "unchanged")
-    assert call("verify", "gauntlet-results").returncode == 1
+    forget("model", "unchanged")
+    assert call("verify", "gauntlet-results", "--trust").returncode == 1
 
 
 def forget(*modules):
