@@ -270,7 +270,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from gauntlet.leaderboard.results.escape import visible
 
     for note in _reported(config, _NOTE):
-        terminalreporter.write_line(f"WARNING: {visible(note)}")
+        terminalreporter.write_line(visible(note))
     for shown in config.stash.get(_LEADERBOARDS, []):
         terminalreporter.section("gauntlet leaderboard")
         for line in shown.lines:

@@ -142,13 +142,13 @@ def _engine(config: Config) -> Engine:
     plan = make_plan(config)
     for reason in plan.skipped:
         click.echo(f"not planned: {reason}", err=True)
-    return Engine(plan, config, dry=True, note=_warn)
+    return Engine(plan, config, dry=True, note=_note)
 
 
-def _warn(sentence: str) -> None:
+def _note(sentence: str) -> None:
     from gauntlet.leaderboard.results.escape import visible
 
-    click.echo(f"warning: {visible(sentence)}", err=True)
+    click.echo(visible(sentence), err=True)
 
 
 def _judge(engine: Engine, gate: Gate) -> int:

@@ -30,4 +30,4 @@ def set_aside_damaged(prepared: PreparedCell, store: Store, note: Note = log_not
             found = error.found
         if found:
             place = store.set_aside(block.key)
-            note(f"{found}: moved to {place}, and computed again")
+            note(f"warning: {found}: moved to {place}, and computed again")

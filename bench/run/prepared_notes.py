@@ -21,7 +21,9 @@ def _measured(cell: Cell, prepared: PreparedCell) -> list[str]:
         notes.append(
             f"measured: {pipeline} answers the same image differently; it is attacked as if --randomised were given"
         )
-    if not cell.model.not_differentiable and any(found.get("masked") for found in prepared.measured.values()):
+    # Naive attacks, certificates and replays measure the gradients too, and do nothing else for it.
+    adapts = info.searches and not info.naive and not cell.model.not_differentiable
+    if adapts and any(found.get("masked") for found in prepared.measured.values()):
         notes.append(
             f"measured: gradients of {pipeline} are of no use; {info.attack} attacks it as if --not-differentiable were given"
         )

@@ -214,7 +214,7 @@ def test_a_damaged_block_is_told_and_computed_again_and_other_tests_go_on(user):
     user.makepyfile(test_other="def test_other():\n    pass\n")
     result = user.runpytest(*QUICK)
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["WARNING: *parquet is damaged*moved to *damaged*and computed again*"])
+    result.stdout.fnmatch_lines(["warning: *parquet is damaged*moved to *damaged*and computed again*"])
     assert file.stat().st_size > 100
 
 
@@ -234,7 +234,7 @@ def test_what_was_measured_of_a_model_that_declares_nothing_is_told_with_the_opt
     file = user.path / "model.py"
     file.write_text(f"import torch\n{file.read_text(encoding='utf-8')}{NOISY}", encoding="utf-8")
     options = ("--gauntlet-model=model.py:noisy", *ONE[1:])
-    told = "WARNING: measured: model.noisy answers the same image differently*--gauntlet-randomised*"
+    told = "measured: model.noisy answers the same image differently*--gauntlet-randomised*"
     user.runpytest(*options).stdout.fnmatch_lines([told])
     user.runpytest(*options, "--gauntlet-randomised").stdout.no_fnmatch_line(told)
 

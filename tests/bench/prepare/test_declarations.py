@@ -113,6 +113,16 @@ def test_the_run_says_what_it_measured(folder, monkeypatch):
     assert "measured:" not in plain.output
 
 
+def test_only_an_attack_that_adapts_is_said_to_treat_useless_gradients_as_declared(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    options = ["--data=digits", "--samples=4", "--device=cpu", "--attacks=naive,adaptive,replay", "--out=out"]
+    done = CliRunner().invoke(cli, ["run", "--model=nets.py:rounded", "--checks=none", *options])
+    told = [line for line in done.output.splitlines() if line.startswith("measured:")]
+    assert told == [
+        "measured: gradients of nets.rounded are of no use; adaptive attacks it as if --not-differentiable were given"
+    ]
+
+
 class Rounded(nn.Module):
     """A network behind rounding."""
 
