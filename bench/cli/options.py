@@ -166,6 +166,26 @@ RUN: Final = {"RUN": "Results folder (its latest run), or one of its runs/… fo
 """Help of the argument RUN."""
 
 
+CONDITIONS: Final = {"CONDITIONS": "Patterns of conditions, such as 'cnn.pgd_digits *' or '* L2:*'. [default: all]"}
+"""Help of the argument CONDITIONS."""
+
+
+def conditions_argument() -> Decorator:
+    """The argument CONDITIONS of the commands on strength, as the parameter `patterns`."""
+    return click.argument("patterns", metavar="[CONDITIONS…]", nargs=-1)
+
+
+def networks_option() -> Decorator:
+    """`--networks`, as the parameter `networks`."""
+    return option(
+        "--networks",
+        group="model",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        metavar="DIR",
+        help="Folder with the files of the published networks (docs/strength.md). [default: the zoo alone]",
+    )
+
+
 def run_argument() -> Decorator:
     """The argument RUN, as the parameter `folder`."""
     return click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))

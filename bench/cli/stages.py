@@ -6,22 +6,24 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import command, load_plugins_named, option, plugin_option
+from gauntlet.bench.cli.options import (
+    CONDITIONS,
+    command,
+    conditions_argument,
+    load_plugins_named,
+    networks_option,
+    option,
+    plugin_option,
+)
 
 
 @command(
     "stages",
-    arguments={"CONDITIONS": "Patterns of conditions, such as 'cnn.pgd_digits *' or '* L2:*'. [default: all]"},
+    arguments=CONDITIONS,
     failed="An attack failed, or a file cannot be read.",
 )
-@click.argument("patterns", metavar="[CONDITIONS…]", nargs=-1)
-@option(
-    "--networks",
-    group="model",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    metavar="DIR",
-    help="Folder with the files of the published networks (docs/strength.md). [default: the zoo alone]",
-)
+@conditions_argument()
+@networks_option()
 @option(
     "--candidates",
     group="attack",

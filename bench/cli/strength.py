@@ -6,23 +6,17 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import RESUMABLE, command, option
+from gauntlet.bench.cli.options import CONDITIONS, RESUMABLE, command, conditions_argument, networks_option, option
 
 
 @command(
-    arguments={"CONDITIONS": "Patterns of conditions, such as 'cnn.pgd_digits *' or '* L2:*'. [default: all]"},
+    arguments=CONDITIONS,
     failed="An attack failed, or a file cannot be read or written.",
     interrupted="Interrupted: what was measured before is written; the same command goes on from there.",
     exits=RESUMABLE,
 )
-@click.argument("patterns", metavar="[CONDITIONS…]", nargs=-1)
-@option(
-    "--networks",
-    group="model",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    metavar="DIR",
-    help="Folder with the files of the published networks (docs/strength.md). [default: the zoo alone]",
-)
+@conditions_argument()
+@networks_option()
 @option(
     "--attacks",
     group="attack",
