@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
@@ -31,10 +29,6 @@ from gauntlet.bench.cli.sweep import sweep
 from gauntlet.bench.cli.train import train
 from gauntlet.bench.cli.verify import verify
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, MEANINGS
-from gauntlet.bench.environment.gate_nonce import NONCE
-
-if TYPE_CHECKING:
-    from gauntlet.leaderboard.gate.baseline import Baseline
 
 
 @click.group(
@@ -58,37 +52,15 @@ for _command in COMMANDS:
 
 
 def entry() -> None:
-    """The installed command: `main`, for a run with a gate in a process of its own (`gauntlet.bench.gate.supervised_run`)."""
-    gated = _gate(sys.argv[1:]) if NONCE not in os.environ else None
-    if gated is None:
-        main()
-    else:
-        from gauntlet.bench.gate.supervised_run import supervised
-
-        sys.exit(supervised(sys.argv, *gated))
+    """The installed command: `main`, with gated runs in a process of their own (`gauntlet.bench.gate.supervised_run`)."""
+    main(supervise=True)
 
 
-def _gate(arguments: list[str]) -> tuple[Path, Baseline] | None:
-    """Results folder and baseline of a gated run; None for all other commands, and for usage that the run itself will refuse."""
-    if arguments[:1] != ["run"] or {"-h", "--help"} & set(arguments):
-        return None
-    from gauntlet.bench.config.schema import load_config
-    from gauntlet.bench.gate.choose_gate import choose_gate
-
-    try:
-        options = run.make_context("run", arguments[1:]).params
-        config = load_config(options, folder=Path.cwd(), file=options["config"])
-        gate, _ = choose_gate(config, options["gate"], none=options["no_gate"])
-    except (click.exceptions.Exit, click.ClickException, ValueError, LookupError, OSError, RuntimeError):
-        return None
-    return None if gate is None or options["dry_run"] else (config.out, gate.baseline)
-
-
-def main() -> None:
+def main(*, supervise: bool = False) -> None:
     """Run the command line; expected errors, and warnings of ours, are one line, not a traceback."""
     _show_warnings_in_a_line()
     try:
-        cli.main(standalone_mode=False)
+        cli.main(standalone_mode=False, obj=supervise)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gauntlet.bench.config.schema import Config
     from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.run.engine import Engine
+    from gauntlet.leaderboard.gate.baseline import Baseline
     from gauntlet.leaderboard.results.record import CellResult
 
 
@@ -43,7 +44,24 @@ def run(dry_run: bool, **options: Any) -> None:
     Options override the configuration file; naming a model, defense, attack, data set or threat model replaces its groups.
     Without options or configuration the default benchmark runs.
     """
+    if click.get_current_context().obj and not dry_run and (gated := gated_run(options)) is not None:
+        from gauntlet.bench.gate.supervised_run import supervised
+
+        raise SystemExit(supervised(sys.argv, *gated))
     raise SystemExit((show_plan if dry_run else execute)(options))
+
+
+def gated_run(options: Mapping[str, Any]) -> tuple[Path, Baseline] | None:
+    """Results folder and baseline of a run with a gate, else None; imports neither torch nor code of the user's.
+
+    Raises as `choose_gate` does.
+    """
+    from gauntlet.bench.config.schema import load_config
+    from gauntlet.bench.gate.choose_gate import choose_gate
+
+    config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+    gate, _ = choose_gate(config, options.get("gate"), none=bool(options.get("no_gate")))
+    return None if gate is None else (config.out, gate.baseline)
 
 
 def execute(options: Mapping[str, Any]) -> int:

@@ -190,6 +190,6 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         plugins = plugins or tuple(record.get("plugins", ()))
     except RunError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / 'run.json'} is missing or damaged ({error}): run the same command again") from error
     return Run(root, folder, Plan(cells, tuple(record["skipped"])), context, plugins)

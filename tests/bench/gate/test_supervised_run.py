@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from gate_project import BASELINE, RUN, assert_told
+from gauntlet.bench.environment.gate_nonce import NONCE
 
 ENTRY = "import sys; sys.argv[0] = 'gauntlet'; from gauntlet.bench.cli.main import entry; entry()"
 GATED = (*RUN, "--attacks=pgd(steps=10)", f"--gate={BASELINE}")
@@ -60,6 +62,17 @@ def test_code_that_ends_its_process_passes_no_gate_and_no_earlier_report_stands_
         assert trick == "is killed" or "it wrote no out/gate.json" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "variables"),
+    [(["--"], [], {}), ([], ["--out", "-h"], {}), ([], [], {NONCE: ""}), ([], [], {NONCE: "x"})],
+)
+def test_no_spelling_of_the_command_and_no_variable_leaves_the_judge_out(here, before, after, variables):
+    with Path("model.py").open("a", encoding="utf-8") as file:
+        file.write("\n\nimport os\nos._exit(0)\n")
+    done = gauntlet(*before, *GATED, *after, env={**os.environ, **variables})
+    assert done.returncode != 0, done.stdout + done.stderr
+
+
 def test_a_report_that_cannot_be_written_passes_no_gate(here):
     Path("out/gate.json").unlink(missing_ok=True)
     Path("out/gate.json").mkdir()
@@ -101,8 +114,8 @@ def test_the_exit_codes_of_a_run_are_kept_and_wrong_usage_is_told_once(here, sta
 
 def test_the_judging_process_imports_neither_torch_nor_the_model(here):
     code = (
-        "import sys\nfrom gauntlet.bench.cli.main import _gate\n"
-        f"assert _gate({[str(one) for one in GATED]!r}) is not None\n"
+        "import sys\nfrom gauntlet.bench.cli.run import gated_run, run\n"
+        f"assert gated_run(run.make_context('run', {[str(one) for one in GATED[1:]]!r}).params) is not None\n"
         "assert not {'torch', 'model'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
