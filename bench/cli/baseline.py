@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from gauntlet.bench.cli.options import RUN, SectionedGroup, SectionedHelp, option, run_argument
+from gauntlet.bench.cli.shared.options import RUN, SectionedGroup, SectionedHelp, option, run_argument
 from gauntlet.bench.environment.exit_codes import EXIT_PASSED, EXIT_USAGE
 
 

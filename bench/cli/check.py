@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gauntlet.bench.cli.options import command, load_plugins_named, model_options, plugin_option, run_option
+from gauntlet.bench.cli.shared.options import command, load_plugins_named, model_options, plugin_option, run_option
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 if TYPE_CHECKING:

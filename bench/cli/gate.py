@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gauntlet.bench.cli.options import RUN, command, option, run_argument, run_option
+from gauntlet.bench.cli.shared.options import RUN, command, option, run_argument, run_option
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,

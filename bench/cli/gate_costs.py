@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import command, option
+from gauntlet.bench.cli.shared.options import command, option
 
 DEFAULT_MODELS = ("cnn.trades_digits", "cnn.pgd_digits")
 

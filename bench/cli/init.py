@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gauntlet.bench.cli.check import MODEL, look_options, looked_at
-from gauntlet.bench.cli.options import command, load_plugins_named, option
+from gauntlet.bench.cli.shared.options import command, load_plugins_named, option
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gauntlet.bench.cli.options import command, load_plugins_named, plugin_option
+from gauntlet.bench.cli.shared.options import command, load_plugins_named, plugin_option
 from gauntlet.bench.environment.exit_codes import EXIT_PASSED, EXIT_USAGE
 
 

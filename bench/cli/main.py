@@ -9,25 +9,25 @@ from typing import TextIO
 import click
 
 from gauntlet.bench.cli.baseline import baseline
-from gauntlet.bench.cli.bisect import bisect
 from gauntlet.bench.cli.check import check
-from gauntlet.bench.cli.compare import compare
 from gauntlet.bench.cli.diagnose import diagnose
 from gauntlet.bench.cli.gate import gate
 from gauntlet.bench.cli.gate_costs import gate_costs
 from gauntlet.bench.cli.init import init
-from gauntlet.bench.cli.leaderboard import leaderboard
 from gauntlet.bench.cli.list_command import list_command
-from gauntlet.bench.cli.options import SectionedGroup
 from gauntlet.bench.cli.reproduce import reproduce
+from gauntlet.bench.cli.results.bisect import bisect
+from gauntlet.bench.cli.results.compare import compare
+from gauntlet.bench.cli.results.leaderboard import leaderboard
+from gauntlet.bench.cli.results.show import show
+from gauntlet.bench.cli.results.verify import verify
 from gauntlet.bench.cli.run import run
-from gauntlet.bench.cli.show import show
+from gauntlet.bench.cli.shared.options import SectionedGroup
 from gauntlet.bench.cli.speed import speed
 from gauntlet.bench.cli.stages import stages
 from gauntlet.bench.cli.strength import strength
 from gauntlet.bench.cli.sweep import sweep
 from gauntlet.bench.cli.train import train
-from gauntlet.bench.cli.verify import verify
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, MEANINGS
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gauntlet.bench.cli.options import RESUMABLE, command, run_option
+from gauntlet.bench.cli.shared.options import RESUMABLE, command, run_option
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gauntlet.bench.cli.options import command, option, run_options, uncollected
+from gauntlet.bench.cli.shared.options import command, option, run_options, uncollected
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,

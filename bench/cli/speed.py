@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gauntlet.bench.cli.options import RESUMABLE, command, load_plugins_named, option, plugin_option, run_option
+from gauntlet.bench.cli.shared.options import RESUMABLE, command, load_plugins_named, option, plugin_option, run_option
 
 
 @command(

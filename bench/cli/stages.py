@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import (
+from gauntlet.bench.cli.shared.options import (
     CONDITIONS,
     command,
     conditions_argument,

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import CONDITIONS, RESUMABLE, command, conditions_argument, networks_option, option
+from gauntlet.bench.cli.shared.options import (
+    CONDITIONS,
+    RESUMABLE,
+    command,
+    conditions_argument,
+    networks_option,
+    option,
+)
 
 
 @command(

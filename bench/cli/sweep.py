@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gauntlet.bench.cli.options import RESUMABLE, command, option, run_options
+from gauntlet.bench.cli.shared.options import RESUMABLE, command, option, run_options
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gauntlet.bench.cli.options import command, load_plugins_named, option, plugin_option, run_option
+from gauntlet.bench.cli.shared.options import command, load_plugins_named, option, plugin_option, run_option
 
 if TYPE_CHECKING:
     from gauntlet.bench.models.train import TrainingJob, TrainResult

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from gauntlet.bench.cli.main import COMMANDS, cli
-from gauntlet.bench.cli.options import OTHER, TITLES
+from gauntlet.bench.cli.shared.options import OTHER, TITLES
 from gauntlet.bench.config.options import OPTIONS
 
 PATHS = [(), *((one.name,) for one in COMMANDS), ("baseline", "accept"), ("baseline", "diff")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import RUN, command, plugin_option, run_argument, run_option, trust_option
+from gauntlet.bench.cli.shared.options import RUN, command, plugin_option, run_argument, run_option, trust_option
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 

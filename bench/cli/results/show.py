@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import RUN, command, option, plugin_option, run_argument, trust_option
+from gauntlet.bench.cli.shared.options import RUN, command, option, plugin_option, run_argument, trust_option
 
 
 @command(arguments=RUN, failed="A stored result cannot be read, or a picture cannot be written.")

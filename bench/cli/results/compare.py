@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import command, option
+from gauntlet.bench.cli.shared.options import command, option
 
 
 @command(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import RUN, command, run_argument
+from gauntlet.bench.cli.shared.options import RUN, command, run_argument
 
 
 @command(arguments=RUN, failed="A file cannot be read or written.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.options import command, option
+from gauntlet.bench.cli.shared.options import command, option
 from gauntlet.bench.environment.exit_codes import EXIT_PASSED, EXIT_USAGE
 
 
