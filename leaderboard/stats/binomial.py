@@ -46,6 +46,21 @@ def half_tail(k: int, n: int) -> float:
     return total / (1 << n)
 
 
+def binomial_tail(k: int, n: int, share: float) -> float:
+    """P(X >= k) for X binomial with `n` draws of probability `share`. Raises ValueError for a share outside 0..1."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"share {share!r} must lie between 0 and 1")
+    if k <= 0:
+        return 1.0
+    if k > n or share == 0:
+        return 0.0
+    if share == 1:
+        return 1.0
+    likely, unlikely = math.log(share), math.log1p(-share)
+    terms = (math.exp(_log_choose(n, count) + count * likely + (n - count) * unlikely) for count in range(k, n + 1))
+    return min(1.0, math.fsum(terms))
+
+
 def _beta(x: float, a: float, b: float) -> tuple[float, float]:
     """I_x(a, b), and the logarithm of its derivative at `x`, 0 < x < 1."""
     log_power = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)

@@ -3,59 +3,155 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gauntlet.bench.cli.shared.options import RUN, command, plugin_option, run_argument, run_option, trust_option
+from gauntlet.bench.cli.shared.options import (
+    RUN,
+    command,
+    option,
+    plugin_option,
+    run_argument,
+    run_option,
+    trust_option,
+)
 from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
+if TYPE_CHECKING:
+    import torch
 
-@command(arguments=RUN, failed="An example failed, or the run has nothing to verify.")
+    from gauntlet.bench.config.cell import Cell
+    from gauntlet.bench.reverify.attack_again import Amount
+    from gauntlet.bench.run.run_folder import Run
+
+UPPER_BOUND = "this bounds robustness from above only: what stands may fall to a stronger attack"
+
+
+@command(
+    arguments=RUN,
+    failed="An example failed, a blocking flag is missing in the record, more fell than honest folders explain, or the run has "
+    "nothing to verify.",
+)
 @run_argument()
+@option(
+    "--attack",
+    "amount",
+    group="attack",
+    metavar="N|N%",
+    help="Attack a random sample of the standing samples again: 5% of each cell's, or 50. [default: none]",
+)
+@option(
+    "--seed",
+    group="attack",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Key of that sample and of the attacks. [default: a fresh one, which is printed]",
+)
 @run_option("device", default="auto", help="Device: auto (a GPU if available), cpu, cuda or cuda:1.")
 @plugin_option()
 @trust_option()
-def verify(folder: Path, device: str, plugins: tuple[str, ...], trust: bool) -> None:
-    """Verify the stored adversarial examples of a run again.
+def verify(
+    folder: Path, amount: str | None, seed: int | None, device: str, plugins: tuple[str, ...], trust: bool
+) -> None:
+    """Verify the stored adversarial examples of a run again, and derive its flags again.
 
     Only the files of the run are used, and the model. With --trust the plugins of the run are loaded again, or
     those that --plugin names instead. What is verified bounds robustness from above only: a stronger attack may break
-    what stands.
+    what stands. --attack attacks some of it: by the recorded attack with another seed, which shows whether the folder says what
+    this attack gives, and by adaptive, which shows whether the attack was strong enough.
     """
-    if not verify_run(folder, device, plugins, trust=trust):
+    if not verify_run(folder, device, plugins, trust=trust, amount=amount, seed=seed):
         raise SystemExit(EXIT_FAILED)
 
 
-def verify_run(folder: Path, device: str, plugins: tuple[str, ...] = (), *, trust: bool = False) -> bool:
+def verify_run(
+    folder: Path,
+    device: str,
+    plugins: tuple[str, ...] = (),
+    *,
+    trust: bool = False,
+    amount: str | None = None,
+    seed: int | None = None,
+) -> bool:
     """Verify a run and print a line for each cell; False if anything failed, or if there was nothing to verify.
 
-    Raises UntrustedCodeError where the run names code, unless `trust`.
+    Raises UntrustedCodeError where the run names code, unless `trust`; ValueError for an `amount` that is none.
     """
     from gauntlet.bench.environment.device import choose_device
+    from gauntlet.bench.reverify.attack_again import Amount
     from gauntlet.bench.run.named_code import refuse_code
     from gauntlet.bench.run.reverify import reverify
     from gauntlet.bench.run.run_folder import load_run
     from gauntlet.leaderboard.results.escape import visible
 
+    asked, chosen = None if amount is None else Amount.parse(amount), choose_device(device)
     run = load_run(folder, plugins)
     refuse_code(run, trust=trust, by_hand=bool(plugins))
-    failures = examples = boundary = cells = 0
-    for check in reverify(run, choose_device(device)):
+    failures = examples = boundary = 0
+    sound: list[Cell] = []
+    verified = 0
+    for cell, check in zip(run.plan.cells, reverify(run, chosen), strict=True):
         title = visible(check.title)
         examples, boundary = examples + check.examples, boundary + check.boundary
         if check.n:
-            cells += 1
+            verified += 1
             click.echo(
                 f"{'FAILED' if check.failures else 'ok':<7}{title}: robust {100 * check.robust_accuracy:.1f} % of {check.n}, "
                 f"{check.examples} examples, {check.boundary} on the boundary"
             )
+            if not check.failures:
+                sound.append(cell)
         for failure in check.failures:
             failures += 1
             click.echo(f"FAILED {title}: {visible(failure)}")
         if check.absent:
             click.echo(f"absent {title}: {visible(check.absent)}")
+    failures += _flag_failures(run, sound, chosen)
+    if asked is not None:
+        failures += _attack_failures(run, sound, asked, seed, chosen)
     click.echo(
-        f"{cells} of {len(run.plan.cells)} cells, {examples} adversarial examples measured again: "
-        f"{failures} failures, {boundary} within rounding of the boundary"
+        f"{verified} of {len(run.plan.cells)} cells, {examples} adversarial examples measured again and flags derived again: "
+        f"{failures} failures, {boundary} within rounding of the boundary; {UPPER_BOUND}"
     )
-    return failures == 0 and cells > 0
+    return failures == 0 and verified > 0
+
+
+def _flag_failures(run: Run, cells: list[Cell], device: torch.device) -> int:
+    """Print what is wrong with the flags of these cells, and count it."""
+    from gauntlet.bench.reverify.flags_again import flags_again
+    from gauntlet.leaderboard.results.escape import visible
+
+    failures = 0
+    for one in flags_again(run, cells, device):
+        title = visible(one.title)
+        if one.failure:
+            failures += 1
+            click.echo(f"FAILED {title}: {visible(one.failure)}")
+        for flag in one.missing:
+            failures += 1
+            click.echo(
+                f"FAILED {title}: the flag {flag.name!r} blocks, and is not in the record: {visible(flag.message)}"
+            )
+        if one.noted:
+            click.echo(f"note   {title}: found now, and not in the record: {', '.join(one.noted)}")
+    return failures
+
+
+def _attack_failures(run: Run, cells: list[Cell], amount: Amount, seed: int | None, device: torch.device) -> int:
+    """Attack some of what stands, print what fell, and count the cells that honest folders do not explain."""
+    from gauntlet.bench.reverify.attack_again import AdaptiveAgain, attack_again, fresh_key
+    from gauntlet.bench.reverify.lines import adaptive_line, closing_lines, repeated_line, unlikely
+
+    key = fresh_key() if seed is None else seed
+    every = list(attack_again(run, cells, amount, key, device))
+    repeated = [one for one in every if not isinstance(one, AdaptiveAgain)]
+    failed = unlikely(repeated)
+    for one, bad in zip(repeated, failed, strict=True):
+        click.echo(repeated_line(one, failed=bad))
+    for row in every:
+        if isinstance(row, AdaptiveAgain):
+            click.echo(adaptive_line(row))
+    for line in closing_lines(key):
+        click.echo(line)
+    return sum(bad or bool(one.failure) for one, bad in zip(repeated, failed, strict=True))
