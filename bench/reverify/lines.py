@@ -1,10 +1,12 @@
-"""What `gauntlet verify` prints of attacks that were repeated, as lines."""
+"""What `gauntlet verify` prints of attacks that were repeated, and of bare examples, as lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from gauntlet.bench.reverify.attack_again import AdaptiveAgain, AttackedAgain
+from gauntlet.bench.reverify.bare_examples import INVALID, BareVerdicts
+from gauntlet.leaderboard.report.formatting import target_meaning, with_interval
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.stats.proportions import Proportion, holm
 
@@ -58,6 +60,35 @@ def closing_lines(key: int) -> Iterator[str]:
         "as often as a broken one stands"
     )
     yield f"key {key}: --seed {key} draws the same samples and attacks them by the same seed"
+
+
+def example_lines(name: str, found: BareVerdicts) -> Iterator[str]:
+    """The verdict on a file of bare examples: accuracies, images outside the threat model, and those that are not adversarial."""
+    n = len(found.table)
+    first = "" if n == found.samples else f"the first {n} of "
+    yield f"{n} images of {visible(name)} for {first}{found.samples} samples of {visible(found.data)}, {found.threat}"
+    yield f"clean accuracy   {with_interval(found.clean)} % (n={n})"
+    yield f"robust accuracy  {with_interval(found.robust)} % (n={n})"
+    meanings = {
+        "adversarial": "adversarial within the threat model",
+        "not adversarial": "not adversarial: these samples count as robust",
+        "misclassified": "of samples that are misclassified when clean: not needed",
+        "unstable": "misclassified in a batch and not alone, or the other way round: not counted as adversarial",
+    }
+    for verdict, meaning in meanings.items():
+        lines = found.of(verdict)
+        if len(lines):
+            names = "" if verdict in ("adversarial", "misclassified") else f" ({_some(lines['id'].tolist())})"
+            yield f"{len(lines):>6} {meaning}{names}"
+    for verdict in INVALID:
+        lines = found.of(verdict)
+        if len(lines):
+            far = f", the farthest at {lines['distance'].max():.6g}" if verdict == "beyond eps" else ""
+            yield f"FAILED {len(lines)} {verdict}{far} ({_some(lines['id'].tolist())}): not counted as adversarial"
+    for flag in found.flags:
+        yield f"note   {flag.name}: {visible(flag.message)}"
+    if meaning := target_meaning(found.threat):
+        yield meaning
 
 
 def _percent(share: Proportion) -> str:

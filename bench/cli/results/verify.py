@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gauntlet.bench.cli.shared.options import (
     RUN,
     command,
+    load_plugins_named,
+    model_options,
     option,
     plugin_option,
-    run_argument,
     run_option,
     trust_option,
 )
@@ -30,10 +32,33 @@ UPPER_BOUND = "this bounds robustness from above only: what stands may fall to a
 
 @command(
     arguments=RUN,
-    failed="An example failed, a blocking flag is missing in the record, more fell than honest folders explain, or the run has "
-    "nothing to verify.",
+    failed="An example failed, a blocking flag is missing in the record, more fell than honest folders explain, the run has "
+    "nothing to verify, or one of --examples is not within the threat model (those that are not adversarial fail nothing).",
 )
-@run_argument()
+@click.argument("folder", metavar="RUN", required=False, type=click.Path(path_type=Path))
+@option(
+    "--examples",
+    group="data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Verify the images of a .pt, .npy, .npz or .safetensors file (FILE#ENTRY: one of several) in place of a run: "
+    "(N, C, H, W) for the first N samples of --data, floats in [0, 1] or uint8. [default: none]",
+)
+@run_option("data", help="With --examples: data set, named as for `gauntlet run`. [default: none]")
+@run_option("samples", help="With --examples: samples of the data, named as for `gauntlet run`. [default: all]")
+@run_option("model", multiple=False, help="With --examples: model, named as for `gauntlet run`. [default: none]")
+@model_options()
+@run_option("defense", multiple=False, default="none", help="With --examples: defense, named as for `gauntlet run`.")
+@run_option(
+    "threat", multiple=False, help="With --examples: threat model NORM:EPS, such as Linf:8/255. [default: none]"
+)
+@option(
+    "--out",
+    group="output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --examples: CSV file to write, with the verdict on each image. [default: none]",
+)
 @option(
     "--attack",
     "amount",
@@ -52,17 +77,79 @@ UPPER_BOUND = "this bounds robustness from above only: what stands may fall to a
 @plugin_option()
 @trust_option()
 def verify(
-    folder: Path, amount: str | None, seed: int | None, device: str, plugins: tuple[str, ...], trust: bool
+    folder: Path | None,
+    examples: Path | None,
+    out: Path | None,
+    amount: str | None,
+    seed: int | None,
+    device: str,
+    plugins: tuple[str, ...],
+    trust: bool,
+    **options: Any,
 ) -> None:
-    """Verify the stored adversarial examples of a run again, and derive its flags again.
+    """Verify the stored adversarial examples of a run again, and derive its flags again; or a file of examples.
 
     Only the files of the run are used, and the model. With --trust the plugins of the run are loaded again, or
     those that --plugin names instead. What is verified bounds robustness from above only: a stronger attack may break
     what stands. --attack attacks some of it: by the recorded attack with another seed, which shows whether the folder says what
     this attack gives, and by adaptive, which shows whether the attack was strong enough.
     """
-    if not verify_run(folder, device, plugins, trust=trust, amount=amount, seed=seed):
+    asked = [f"--{name}" for name in _WITH_EXAMPLES if options[name] not in (None, "none")]
+    asked += ["--out"] if out is not None else []
+    if examples is None:
+        if folder is None:
+            raise click.UsageError(
+                "RUN is missing: give a results folder, or --examples FILE with --model, --data and --threat"
+            )
+        if asked:
+            raise click.UsageError(
+                f"{asked[0]} goes with --examples: of RUN all is verified, with the models and data that it names"
+            )
+        passed = verify_run(folder, device, plugins, trust=trust, amount=amount, seed=seed)
+    else:
+        if folder is not None or amount is not None or seed is not None:
+            raise click.UsageError("--examples stands in place of RUN, without --attack and --seed")
+        if missing := [f"--{name}" for name in ("model", "data", "threat") if not options[name]]:
+            raise click.UsageError(
+                f"--examples needs {', '.join(missing)}: what the images are to mislead, and how far they may go"
+            )
+        passed = verify_file(examples, options, device, plugins, out)
+    if not passed:
         raise SystemExit(EXIT_FAILED)
+
+
+_WITH_EXAMPLES = ("model", "data", "samples", "threat", "defense")
+
+
+def verify_file(
+    examples: Path, options: Mapping[str, Any], device: str, plugins: tuple[str, ...], out: Path | None
+) -> bool:
+    """Verify a file of bare examples, print the verdict, and write a line for each image into `out`.
+
+    False if an image is not within the threat model. Raises ExamplesError, ConfigError and what loading model and data raises.
+    """
+    from gauntlet.bench.config.model_ref import model_settings, parse_model
+    from gauntlet.bench.config.schema import DataRef
+    from gauntlet.bench.environment.device import choose_device
+    from gauntlet.bench.reverify.bare_examples import INVALID, verify_examples
+    from gauntlet.bench.reverify.examples_file import read_examples
+    from gauntlet.bench.reverify.lines import example_lines
+    from gauntlet.leaderboard.report.csv_writer import csv_text
+    from gauntlet.leaderboard.results.atomic_files import replace_text
+
+    load_plugins_named(plugins)
+    model = parse_model(options["model"], model_settings(options))
+    data = DataRef(options["data"], options["samples"])
+    found = verify_examples(
+        read_examples(examples), model, data, options["threat"], options["defense"], choose_device(device)
+    )
+    for line in example_lines(examples.name, found):
+        click.echo(line)
+    if out is not None:
+        replace_text(out, csv_text(found.table))
+        click.echo(f"written: {out}")
+    click.echo(UPPER_BOUND)
+    return not len(found.of(*INVALID))
 
 
 def verify_run(
