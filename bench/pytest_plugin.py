@@ -144,9 +144,9 @@ def _session(config: pytest.Config) -> Session:
             raise pytest.UsageError(f"gauntlet: {error}") from error
         # The configured baseline is read before any attack, too.
         gate, _ = _gate(config, session.config)
-        if gate is not None and gate.early:
+        if gate is not None:
             try:
-                session.stop_early(gate)
+                session.hold(gate)
             except SessionError as error:
                 raise pytest.UsageError(f"gauntlet: {error}") from error
         config.stash[_SESSION] = session

@@ -20,6 +20,7 @@ from gauntlet.bench.environment.exit_codes import (
 )
 
 if TYPE_CHECKING:
+    from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.gate.judge_run import JudgedRun
 
 
@@ -88,30 +89,47 @@ def gate_run(
     ConfigError, and ValueError for invalid settings.
     """
     from gauntlet.bench.config.schema import load_config
-    from gauntlet.bench.gate.choose_gate import Gate
+    from gauntlet.bench.gate.choose_gate import gate_of
     from gauntlet.bench.gate.judge_run import judge_run
+    from gauntlet.bench.gate.plan_check import hold_run
     from gauntlet.bench.gate.tracked_results import refuse_tracked
     from gauntlet.bench.run.run_folder import load_run
-    from gauntlet.leaderboard.gate.baseline_file import read_baseline
-    from gauntlet.leaderboard.gate.policy import deviations
 
-    table = load_config({}, folder=Path.cwd(), file=config).gate
+    read = load_config({}, folder=Path.cwd(), file=config)
+    table = read.gate
     policy = replace(table.policy, **{name: value for name, value in given.items() if value is not None})
     path = file or table.baseline
     if path is None:
         raise click.UsageError("BASELINE is missing: give the file, or set `baseline` in the table [gate]")
     # Files that cannot be read are wrong usage, which is reported before anything is judged.
-    baseline = read_baseline(path)
-    load_run(folder)
-    looser = tuple(deviations(baseline.policy, table.policy))
+    chosen = gate_of(path, replace(read, out=folder), policy)
+    run = load_run(folder)
     refuse_tracked(folder)
-    judged = judge_run(folder, Gate(path, baseline, policy, deviations=looser))
+    judged = judge_run(folder, hold_run(chosen, run))
     if format_ == "json":
         click.echo(judged.json)
         for note in judged.notes:
             click.echo(note, err=True)
     else:
         print_judged(judged, format_)
+    return GATE_EXITS[judged.report.state]
+
+
+def judge(folder: Path, gate: Gate) -> int:
+    """Judge the run in `folder`, print the report, and return the gate's exit code."""
+    from gauntlet.bench.gate.judge_run import judge_run
+
+    judged = judge_run(folder, gate)
+    print_judged(judged)
+    return GATE_EXITS[judged.report.state]
+
+
+def refuse(gate: Gate, out: Path) -> int:
+    """Print and write the verdict on what is looser than the baseline, or different; nothing is attacked."""
+    from gauntlet.bench.gate.judge_run import refused
+
+    judged = refused(gate, out)
+    print_judged(judged)
     return GATE_EXITS[judged.report.state]
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gauntlet.bench.cli.gate import judge, refuse
 from gauntlet.bench.cli.shared.options import command, option, run_options, uncollected
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,
     EXIT_INTERRUPTED,
     EXIT_PASSED,
-    GATE_EXITS,
     MEANINGS,
 )
 
@@ -73,6 +73,7 @@ def execute(options: Mapping[str, Any]) -> int:
     with uncollected():
         from gauntlet.bench.config.schema import load_config
         from gauntlet.bench.gate.choose_gate import choose_gate
+        from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
         from gauntlet.bench.gate.tracked_results import refuse_tracked
         from gauntlet.bench.run.engine import missed
         from gauntlet.bench.run.summary import summary
@@ -88,16 +89,21 @@ def execute(options: Mapping[str, Any]) -> int:
     if gate is not None:
         refuse_tracked(config.out)
         if gate.deviations:
-            return _refuse(gate, config.out)
+            return refuse(gate, config.out)
     if gate is not None and gate.early:
         return _execute_early(config, gate)
     engine = _engine(config)
+    if gate is not None and (held := hold_plan(gate, config, engine.run.plan)).deviations:
+        return refuse(held, config.out)
     failed, unmet = [], []
     with _interrupted(engine):
         engine.begin()
         for cell, tell in _progress(engine, engine.run.plan.cells):
             engine.worker.watch = tell.work
-            result = engine.cell(cell, tell.advance)
+            ready = engine.prepare(cell)
+            if gate is not None and (held := hold_prepared(gate, config, ready)).deviations:
+                return refuse(held, config.out)
+            result = engine.finish(cell, ready, tell.advance)
             tell.end(_result_line(result))
             if result.error is not None:
                 failed.append(_failure(tell.title, result))
@@ -107,7 +113,10 @@ def execute(options: Mapping[str, Any]) -> int:
     for line in shown.lines:
         click.echo(line)
     unwritten = [shown.problem] if shown.problem else []
-    code = EXIT_PASSED if gate is None else _judge(engine, gate)
+    code = EXIT_PASSED
+    if gate is not None:
+        click.echo()
+        code = judge(engine.run.folder, gate)
     if note:
         click.echo(note)
     _print_problems([*failed, *unmet, *unwritten])
@@ -119,21 +128,28 @@ def execute(options: Mapping[str, Any]) -> int:
 def _execute_early(config: Config, gate: Gate) -> int:
     """Attack each cell of the gate until its verdict is certain, judge the run, and return the exit code."""
     from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
+    from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
     from gauntlet.leaderboard.gate.trace import Trace
 
     early = open_gate(gate.file, gate.baseline, gate.policy, config)
     engine = _engine(config)
+    if (held := hold_plan(gate, config, engine.run.plan)).deviations:
+        return refuse(held, config.out)
     failed = []
     with _interrupted(engine):
         engine.begin()
         for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
-            found = early_cell(engine, cell, early, tell.advance)
+            ready = engine.prepare(cell)
+            if (held := hold_prepared(gate, config, ready)).deviations:
+                return refuse(held, config.out)
+            found = early_cell(engine, cell, early, tell.advance, ready)
             if isinstance(found, Trace):
                 tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
             else:
                 tell.end(_result_line(found))
                 failed.append(_failure(tell.title, found))
-    code = _judge(engine, gate)
+    click.echo()
+    code = judge(engine.run.folder, gate)
     _print_problems(failed)
     return _with_failed_cells(code) if failed else code
 
@@ -167,27 +183,6 @@ def _note(sentence: str) -> None:
     from gauntlet.leaderboard.results.escape import visible
 
     click.echo(visible(sentence), err=True)
-
-
-def _judge(engine: Engine, gate: Gate) -> int:
-    """Judge the run by its gate, print the report, and return the gate's exit code."""
-    from gauntlet.bench.cli.gate import print_judged
-    from gauntlet.bench.gate.judge_run import judge_run
-
-    click.echo()
-    judged = judge_run(engine.run.folder, gate)
-    print_judged(judged)
-    return GATE_EXITS[judged.report.state]
-
-
-def _refuse(gate: Gate, out: Path) -> int:
-    """Print and write the verdict on a configuration that is looser than the baseline; nothing is attacked."""
-    from gauntlet.bench.cli.gate import print_judged
-    from gauntlet.bench.gate.judge_run import refused
-
-    judged = refused(gate, out)
-    print_judged(judged)
-    return GATE_EXITS[judged.report.state]
 
 
 def _with_failed_cells(code: int) -> int:

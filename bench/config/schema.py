@@ -88,6 +88,8 @@ class Config:
     gate: GateTable = field(default_factory=GateTable)
     published: tuple[tuple[str, PublishedFigure], ...] = ()
     """Published figures, each with a pattern of model names."""
+    by_hand: frozenset[str] = frozenset()
+    """What options of the command line chose: `cells` (models, attacks, threat models, data), `seed`, `checks`."""
     narrowed: bool = False
     """Whether options change the groups: then the gate of the file does not apply, and its expectations may match no cell."""
 
@@ -109,6 +111,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         _validate(merged)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    narrowed = any(key in given for key in _PAIRING)
     return Config(
         groups=_groups(merged),
         plugins=plugins_of(merged),
@@ -124,7 +127,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
         gate=gate,
         published=published,
-        narrowed=any(key in given for key in _PAIRING),
+        by_hand=frozenset({"cells"} if narrowed else ()) | (given.keys() & {"seed", "checks"}),
+        narrowed=narrowed,
     )
 
 

@@ -176,6 +176,11 @@ class Executable(Protocol):
         return (self.version,)
 
     @property
+    def code(self) -> str:
+        """The digest of its code; empty for Gauntlet's own attacks, which have versions."""
+        return ""
+
+    @property
     def gradient_steps(self) -> int | None:
         """Forward and backward passes of a sample, where an attack that runs whole states them; None: unknown."""
         return None

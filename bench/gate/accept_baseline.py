@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +12,17 @@ from torch import nn
 
 from gauntlet.bench.gate.artifact import pack
 from gauntlet.bench.gate.early_run import cell_key, gated
+from gauntlet.bench.gate.plan_check import installed_versions
 from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
+from gauntlet.leaderboard.gate.conditions import Conditions, condition_fields, conditions_of
 from gauntlet.leaderboard.gate.policy import Policy, policy_fields
 from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.record import CellResult
 
 BASELINES = Path("bench", "baselines")
 """Default folder of baselines, relative to the working folder; a file for each suite."""
@@ -50,14 +54,15 @@ def accept(
     """Make the run in `folder` the baseline of its suite, in the file `out` or in `BASELINES`.
 
     `test`: the test of the gate; None keeps the test of the file that is replaced, or uses `fixed`. `policy`: the rules that
-    later gates must not loosen; None stores none. `artifact`: also write the run's adversarial examples and its models' weights
-    beside the file. Raises AcceptError for a run with errors, unfinished cells or no cells, for a file that is not a baseline or
-    belongs to another suite, and for a model that has changed since the run; RunError; StoreError; OSError. On an error no
-    baseline is written; an artifact may be.
+    later gates must not loosen, stored with the run's conditions; None stores neither. `artifact`: also write the run's
+    adversarial examples and its models' weights beside the file. Raises AcceptError for a run with errors, unfinished cells or
+    no cells, or of another version of Gauntlet, for a file that is not a baseline or belongs to another suite, and for a model
+    that has changed since the run; RunError; StoreError; OSError. On an error no baseline is written; an artifact may be.
     """
     run = load_run(folder)
-    rules = {} if policy is None else policy_fields(policy)
-    baseline = replace(snapshot(run, reason), test=test or "fixed", policy=rules)
+    results = run.results()
+    rules = {} if policy is None else policy_fields(policy) | condition_fields(_conditions(run, results))
+    baseline = replace(snapshot(run, reason, results), test=test or "fixed", policy=rules)
     if not baseline.cells:
         raise AcceptError(
             f"{folder} has no cell that a gate judges: naive attacks, certificates, corruptions and replays are not gated. Run "
@@ -90,6 +95,17 @@ def accept(
         baseline = replace(baseline, artifact=pack_run(path, run, Workbench(torch.device("cpu"))))
     write_baseline(path, baseline)
     return AcceptedBaseline(path, baseline, changes)
+
+
+def _conditions(run: Run, results: Sequence[CellResult]) -> Conditions:
+    """The conditions of the run. Raises AcceptError if another version of Gauntlet made it, whose rules are not known here."""
+    versions = installed_versions()
+    if (made := run.context.versions.get("robust-gauntlet", versions["gauntlet"])) != versions["gauntlet"]:
+        raise AcceptError(
+            f"the run was made by gauntlet {made}, and this is {versions['gauntlet']}: run the same command again, which keeps "
+            "stored results whose rules are the same"
+        )
+    return conditions_of(results, checks=run.context.checks, versions=versions)
 
 
 def pack_run(path: Path, run: Run, workbench: Workbench) -> ArtifactRef:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gauntlet.bench.config.schema import Config
+from gauntlet.leaderboard.gate.conditions import read_conditions
 from gauntlet.leaderboard.gate.policy import Policy, deviations
 
 if TYPE_CHECKING:
@@ -23,7 +25,32 @@ class Gate:
     early: bool = False
     """Whether to attack only as many samples as the verdicts need."""
     deviations: tuple[str, ...] = ()
-    """What is looser in the configuration than in the baseline, which alone decides then (`leaderboard.gate.policy`)."""
+    """What is looser or different here than in the baseline, which alone decides then (`leaderboard.gate.plan_policy`)."""
+    renew: str = ""
+    """The commands that renew the baseline, to be run on the base branch."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the baseline's policy does not bind, because an earlier version accepted it."""
+        if read_conditions(self.baseline.policy) is not None:
+            return ()
+        what = "neither attacks, checks nor versions" if self.baseline.policy else "no policy"
+        return (
+            f"The baseline stores {what}, so that nothing binds them here: to add them, run on the base branch `{self.renew}`.",
+        )
+
+
+def gate_of(file: Path, config: Config, policy: Policy, *, early: bool = False, name: Path | None = None) -> Gate:
+    """The gate of the baseline in `file`, which users know as `name`. Raises BaselineError if it cannot be read."""
+    from gauntlet.leaderboard.gate.baseline_file import read_baseline
+
+    baseline = read_baseline(file)
+    artifact = " --artifact" if baseline.artifact is not None else ""
+    accept = shlex.join(
+        ["gauntlet", "baseline", "accept", str(config.out), "--out", str(name or file), "--reason", "TEXT"]
+    )
+    looser = tuple(deviations(baseline.policy, config.gate.policy))
+    return Gate(file, baseline, policy, early, looser, f"gauntlet run --no-gate && {accept}{artifact}")
 
 
 def choose_gate(
@@ -57,11 +84,7 @@ def choose_gate(
         else:
             file = named
     if file is not None:
-        from gauntlet.leaderboard.gate.baseline_file import read_baseline
-
-        baseline = read_baseline(Path(file))
-        looser = tuple(deviations(baseline.policy, config.gate.policy))
-        return Gate(Path(file), baseline, policy, early or config.gate.early, looser), ""
+        return gate_of(Path(file), config, policy, early=early or config.gate.early), ""
     for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
         if given:
             remedy = f"name the baseline with {prefix}gate=FILE, or leave it out"

@@ -15,7 +15,7 @@ from gauntlet.bench.gate.artifact import Artifact, unpack
 from gauntlet.bench.gate.cross_replay import CrossReplay
 from gauntlet.bench.gate.early_stopping import EarlyCell, run_early
 from gauntlet.bench.run.cell_runner import SampleProgress
-from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.run.engine import Engine, ReadyCell
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
 from gauntlet.leaderboard.gate.baseline_file import baseline_digest
@@ -74,13 +74,18 @@ def cell_key(info: CellInfo) -> Key:
 
 
 def early_cell(
-    engine: Engine, cell: Cell, gate: EarlyGate, progress: SampleProgress | None = None
+    engine: Engine,
+    cell: Cell,
+    gate: EarlyGate,
+    progress: SampleProgress | None = None,
+    ready: ReadyCell | CellError | None = None,
 ) -> Trace | CellResult:
     """Attack one cell of the engine's plan until its verdict is certain, and write its trace into the run's folder.
 
+    `ready`: the cell as the engine prepared it, if it has.
     Returns the failed result if the model, the attack or the data failed. Raises StoreError.
     """
-    ready = engine.prepare(cell)
+    ready = engine.prepare(cell) if ready is None else ready
     if isinstance(ready, CellError):
         return CellResult(cell.info, (), ready)
     with exits_reported():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gauntlet.bench.environment.exit_codes import GATE_EXITS
@@ -45,14 +45,15 @@ def judge_run(folder: Path, gate: Gate) -> JudgedRun:
         run = load_run(folder)
         known = traces(run, gate.baseline)
         report, reasons = detailed(judge(gate.baseline, snapshot_so_far(run, known), gate.policy, known), run, known)
+        report = replace(report, notes=gate.notes)
     except (BaselineError, RunError, StoreError) as error:
         return _published(nothing_compared(str(error)), gate)
     return _published(report, gate, run.root, [f"no picture: {visible(reason)}" for reason in reasons])
 
 
 def refused(gate: Gate, folder: Path | None = None) -> JudgedRun:
-    """The verdict where the configuration is looser than the baseline: nothing is attacked or compared."""
-    return _published(loosened(gate.deviations), gate, folder)
+    """The verdict where configuration or plan are looser than the baseline, or different: nothing is compared."""
+    return _published(loosened(gate.deviations, gate.renew), gate, folder)
 
 
 def judge_all(folders: Sequence[Path], gate: Gate) -> list[JudgedRun]:

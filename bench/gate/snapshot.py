@@ -15,9 +15,9 @@ from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
 
 
-def snapshot(run: Run, reason: str = "") -> Baseline:
-    """Every gated cell of a run, finished or not. Raises StoreError, BaselineError."""
-    return _baseline(run.results(), reason)
+def snapshot(run: Run, reason: str = "", results: Sequence[CellResult] | None = None) -> Baseline:
+    """Every gated cell of a run, finished or not. Raises StoreError, BaselineError. `results`: the run's, if read already."""
+    return _baseline(run.results() if results is None else results, reason)
 
 
 def snapshot_so_far(run: Run, known: Sequence[Trace]) -> Baseline:

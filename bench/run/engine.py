@@ -158,7 +158,12 @@ class Engine:
 
     def cell(self, cell: Cell, progress: SampleProgress = lambda count: None) -> CellResult:
         """Prepare and execute a cell."""
-        ready = self.prepare(cell)
+        return self.finish(cell, self.prepare(cell), progress)
+
+    def finish(
+        self, cell: Cell, ready: ReadyCell | CellError, progress: SampleProgress = lambda count: None
+    ) -> CellResult:
+        """Execute a cell as `prepare` returned it."""
         if isinstance(ready, CellError):
             return CellResult(cell.info, (), ready)
         return self.execute(ready, progress)
@@ -183,6 +188,7 @@ class Engine:
             run_path=str(self.config.out),
             started=started or now(),
             checks=self.config.checks,
+            by_hand=tuple(sorted(self.config.by_hand)),
         )
 
 

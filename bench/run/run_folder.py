@@ -186,7 +186,8 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
                 "same command again, or read old results with the version that wrote them (schema 2: gauntlet 0.1.0)"
             )
         cells = tuple(read_cell(fields) for fields in record["cells"])
-        context = RunContext(**{**record["context"], "threat_models": tuple(record["context"]["threat_models"])})
+        lists = {name: tuple(value) for name, value in record["context"].items() if isinstance(value, list)}
+        context = RunContext(**{**record["context"], **lists})
         plugins = plugins or tuple(record.get("plugins", ()))
     except RunError:
         raise

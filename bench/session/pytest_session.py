@@ -25,6 +25,7 @@ from gauntlet.leaderboard.rows.corruptions import accuracy
 
 if TYPE_CHECKING:
     from gauntlet.bench.gate.early_run import EarlyGate
+    from gauntlet.bench.run.engine import ReadyCell
 
 
 class SessionError(ValueError):
@@ -78,18 +79,24 @@ class Session:
     @property
     def cells(self) -> Sequence[Cell]:
         """The cells to run: all cells of the plan, or those that a gate with early stopping judges."""
-        if self._gate is None:
+        if self._gate is None or not self._gate.early:
             return self.plan.cells
         from gauntlet.bench.gate.early_run import gated
 
         return gated(self.plan.cells)
 
-    def stop_early(self, gate: Gate) -> None:
-        """Attack only as many samples as the gate needs. Raises SessionError if a configured bound needs all samples."""
+    def hold(self, gate: Gate) -> None:
+        """Hold the plan, and each cell once it is prepared, against the gate; attack no more than an early one needs.
+
+        Raises SessionError for a plan that differs from the baseline's policy, and if a configured bound needs all samples.
+        """
         from gauntlet.bench.gate.early_run import refuse_bounds
+        from gauntlet.bench.gate.plan_check import hold_plan
 
         try:
-            refuse_bounds(gate.policy, self.config)
+            if gate.early:
+                refuse_bounds(gate.policy, self.config)
+            _refuse(hold_plan(gate, self.config, self.plan))
         except ValueError as error:
             raise SessionError(str(error)) from error
         self._gate = gate
@@ -104,10 +111,17 @@ class Session:
 
     def check(self, cell: Cell, request: pytest.FixtureRequest) -> None:
         """Run a cell, timed by pytest-benchmark unless its result is stored; fail the test for errors and missed bounds."""
-        if self._gate is not None:
-            self._check_early(cell, request)
-            return
         prepared = self.engine.prepare(cell)
+        if self._gate is not None:
+            from gauntlet.bench.gate.plan_check import hold_prepared
+
+            try:
+                _refuse(hold_prepared(self._gate, self.config, prepared))
+            except ValueError as error:
+                pytest.fail(visible(str(error)), pytrace=False)
+        if self._gate is not None and self._gate.early:
+            self._check_early(cell, prepared, request)
+            return
         if isinstance(prepared, CellError):
             result = CellResult(cell.info, (), prepared)
         elif self.engine.stored(prepared):
@@ -121,7 +135,7 @@ class Session:
         if sentences := [*missed(result, self.config.expect), *self.engine.alarms(cell)]:
             pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
 
-    def _check_early(self, cell: Cell, request: pytest.FixtureRequest) -> None:
+    def _check_early(self, cell: Cell, ready: ReadyCell | CellError, request: pytest.FixtureRequest) -> None:
         from gauntlet.bench.gate.artifact import ArtifactError
         from gauntlet.bench.gate.early_run import early_cell
         from gauntlet.leaderboard.gate.trace import Trace
@@ -132,7 +146,7 @@ class Session:
             pytest.fail(visible(str(problem)), pytrace=False)
         benchmark = request.getfixturevalue("benchmark")
         benchmark.group = f"{cell.threat}, as far as the gate needs"
-        outcome = benchmark.pedantic(early_cell, args=(self.engine, cell, gate), rounds=1, iterations=1)
+        outcome = benchmark.pedantic(early_cell, args=(self.engine, cell, gate, None, ready), rounds=1, iterations=1)
         if isinstance(outcome, Trace):
             error, figures = None, {"n": len(outcome.order), "of": outcome.n, "passes": outcome.computed}
         else:
@@ -150,6 +164,14 @@ class Session:
             request.node.user_properties.append((name, value))
         if error is not None:
             pytest.fail(visible(phrased(f"{cell.info.title}: {error.kind}: {error.message}", "pytest")), pytrace=False)
+
+
+def _refuse(gate: Gate) -> None:
+    """Raise ValueError for what is looser or different than the gate's baseline."""
+    if gate.deviations:
+        raise ValueError(
+            f"gate: POLICY {'; '.join(gate.deviations)}. To renew the baseline on the base branch: {gate.renew}"
+        )
 
 
 def _figures(result: CellResult) -> dict[str, Any]:

@@ -131,7 +131,11 @@ def _provenance(prepared: Prepared, block: Block, settings: RunSettings) -> dict
         **provenance(settings.device),
         "weights": prepared.weights,
         "data": block.data,
-        "versions": {"verifier": verifier.VERSION, "attack": prepared.attack.versions},
+        "versions": {
+            "verifier": verifier.VERSION,
+            "attack": prepared.attack.versions,
+            **({"code": prepared.attack.code} if prepared.attack.code else {}),
+        },
         **({"report_as": prepared.attack.report_as} if prepared.attack.report_as else {}),
     }
 

@@ -37,6 +37,10 @@ class PreparedCell:
     """Figures that the model's card states."""
     notes: tuple[str, ...] = ()
     """Sentences on loading the model's weights."""
+    data: str = ""
+    """The digest of images, labels and ids, as a baseline has it (`gauntlet.leaderboard.gate.baseline.data_digest`)."""
+    code: str = ""
+    """The digest of the code of an attack that is not Gauntlet's; empty for others."""
 
     @property
     def samples(self) -> int:
@@ -123,6 +127,8 @@ def decode(text: str, content: bytes) -> Message:
                 fields["measured"],
                 tuple(PublishedFigure(**figure) for figure in fields["published"]),
                 tuple(fields["notes"]),
+                fields["data"],
+                fields["code"],
             )
         case "record":
             return BlockRecord(fields["key"], content)

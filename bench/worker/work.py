@@ -24,6 +24,7 @@ from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.bench.worker.attack_blocks import attack_blocks, check_pipeline
 from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, Message, Planned, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request, StoredLogits
+from gauntlet.leaderboard.gate.baseline import data_digest
 from gauntlet.leaderboard.results.block_file import to_bytes
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import Record
@@ -78,6 +79,8 @@ class Worker:
             dict(prepared.measured),
             model.card.published if model.card is not None else (),
             model.notes,
+            _data(prepared),
+            prepared.attack.code,
         )
         if request.expected is not None:
             _check_logits(prepared, blocks, request.expected)
@@ -88,6 +91,11 @@ class Worker:
                 kept = record if request.keep_adversarials else without_examples(record)
                 yield BlockRecord(record.key, partial(to_bytes, kept))
                 yield Progress(len(record.samples))
+
+
+def _data(prepared: Prepared) -> str:
+    ids = [prepared.data.ids[index] for block in prepared.blocks for index in block.indices]
+    return data_digest([block.data for block in prepared.blocks], ids)
 
 
 def without_examples(record: Record) -> Record:

@@ -201,8 +201,9 @@ def diff(old: Baseline, new: Baseline) -> list[str]:
     sentences = [f"Suite: {old.suite} → {new.suite}."] if old.suite != new.suite else []
     sentences += [f"Test: {old.test} → {new.test}."] if old.test != new.test else []
     if old.policy and new.policy:
-        rules = (name for name in new.policy if old.policy.get(name) != new.policy[name])
-        sentences += [f"Policy: {name} {old.policy.get(name)} → {new.policy[name]}." for name in rules]
+        ruled, rules = _flat(old.policy), _flat(new.policy)
+        changed = (name for name in {**ruled, **rules} if ruled.get(name) != rules.get(name))
+        sentences += [f"Policy: {name} {ruled.get(name)} → {rules.get(name)}." for name in changed]
     for key, cell in after.items():
         if key not in before:
             sentences.append(f"New: {cell.title}, seed {cell.seed}: {_figure(cell)}.")
@@ -210,6 +211,12 @@ def diff(old: Baseline, new: Baseline) -> list[str]:
             sentences.append(f"{cell.title}, seed {cell.seed}: {'; '.join(changes)}.")
     gone = (cell for key, cell in before.items() if key not in after)
     return sentences + [f"Gone: {cell.title}, seed {cell.seed}: it was {_figure(cell)}." for cell in gone]
+
+
+def _flat(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules of a policy by name; those of a table by the table's name and their own."""
+    tables = {name: value if isinstance(value, Mapping) else {"": value} for name, value in policy.items()}
+    return {f"{name} {key}".strip(): value for name, table in tables.items() for key, value in table.items()}
 
 
 def _changes(old: BaselineCell, new: BaselineCell) -> list[str]:

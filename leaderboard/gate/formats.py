@@ -41,6 +41,7 @@ def to_json(report: GateReport, baseline: Baseline, policy: Policy, *, exit_code
         "verdicts": [_fields(verdict) for verdict in report.verdicts],
         "problems": report.problems,
         "costs": report.costs,
+        "notes": report.notes,
     }
     return json.dumps(_json_value(content), indent=1, ensure_ascii=False, allow_nan=False)
 

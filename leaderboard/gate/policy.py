@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+from gauntlet.leaderboard.gate.conditions import NAMES as CONDITIONS
+from gauntlet.leaderboard.gate.conditions import read_conditions
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,24 @@ class Policy:
         return f"Margin {100 * self.margin:g} points, alpha {100 * self.alpha:g} %."
 
 
+_RULES: Final = tuple(one.name for one in fields(Policy))
+
+
 def policy_fields(policy: Policy) -> dict[str, Any]:
     """The policy as plain data, for the file of a baseline."""
     return {one.name: getattr(policy, one.name) for one in fields(policy)} | {"min_robust": dict(policy.floors)}
 
 
 def read_policy(stored: Mapping[str, Any]) -> Policy:
-    """The policy of `policy_fields`, also after JSON. Raises ValueError or TypeError for anything else."""
-    known = {one.name for one in fields(Policy)}
-    if unknown := stored.keys() - known:
+    """The policy of `policy_fields`, also after JSON; conditions beside it are checked and left out.
+
+    Raises ValueError or TypeError for anything else.
+    """
+    if unknown := stored.keys() - {*_RULES, *CONDITIONS}:
         raise ValueError(f"policy has the unknown rule {min(unknown)!r}: upgrade gauntlet")
-    for name, value in stored.items():
+    read_conditions(stored)
+    rules = {name: value for name, value in stored.items() if name in _RULES}
+    for name, value in rules.items():
         if name == "min_robust":
             fine = isinstance(value, Mapping) and all(type(floor) in (int, float) for floor in value.values())
         elif name == "allow_undecided":
@@ -72,7 +82,7 @@ def read_policy(stored: Mapping[str, Any]) -> Policy:
             fine = type(value) in (int, float)
         if not fine:
             raise TypeError(f"policy has {name}={value!r}")
-    return Policy(**stored)
+    return Policy(**rules)
 
 
 def deviations(stored: Mapping[str, Any], given: Policy) -> Iterator[str]:
@@ -81,7 +91,7 @@ def deviations(stored: Mapping[str, Any], given: Policy) -> Iterator[str]:
     Alpha is the rate of two errors, so that neither direction is stricter. Rules that are not stored bind nothing.
     """
     base = read_policy(stored)
-    for name in stored:
+    for name in (name for name in stored if name in _RULES):
         before, now = getattr(base, name), getattr(given, name)
         if name == "min_robust":
             for pattern, floor in base.floors.items():

@@ -119,6 +119,8 @@ class GateReport:
     """A sentence on the costs of both runs."""
     rule: str = ""
     """A sentence on margin and alpha."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the gate itself."""
 
     @property
     def state(self) -> GateState:
@@ -153,7 +155,9 @@ class GateReport:
                 *(f"  {name}: {_copyable(text)}" for name, text in verdict.evidence.items()),
             ]
         lines += [escape.visible(f"LIMIT {problem}") for problem in self.problems]
-        return "\n".join([*lines, *filter(None, (self.costs, self.rule, self.summary))])
+        return "\n".join(
+            [*lines, *filter(None, (self.costs, self.rule, *map(escape.visible, self.notes), self.summary))]
+        )
 
     def markdown(self, limit: int | None = None) -> str:
         """The report as Markdown: a table of the cells that were compared, and an entry for each that needs attention.
@@ -179,15 +183,19 @@ class GateReport:
                     "results folder."
                 )
             rows, entries = some_rows, some_entries
+        notes = [escape.markdown(note, _LONGEST) for note in self.notes]
         table = [_head(partial=partial), *rows, ""] if rows else []
         parts = [f"**{self.summary}**", "", *table, *entries, *([""] if entries else [])]
-        return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, self.rule, left_out])) + "\n"
+        return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, self.rule, *notes, left_out])) + "\n"
 
 
-def loosened(deviations: Sequence[str]) -> GateReport:
-    """The report of a gate whose configuration is looser than its baseline; nothing is compared."""
-    remedy = "take back the change, or let the base branch accept a baseline with the new policy (`gauntlet baseline accept`)"
-    verdicts = tuple(CellVerdict("all cells", "policy", f"{deviation}: {remedy}.") for deviation in deviations)
+def loosened(deviations: Sequence[str], renew: str) -> GateReport:
+    """The report of a gate whose configuration or plan is looser than its baseline, or different; nothing is compared.
+
+    `renew`: the commands that renew the baseline.
+    """
+    remedy = f"take back the change, or renew the baseline on the base branch: {renew}"
+    verdicts = tuple(CellVerdict("all cells", "policy", f"{deviation}: {remedy}") for deviation in deviations)
     return GateReport(verdicts, (), False)
 
 

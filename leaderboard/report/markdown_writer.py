@@ -65,6 +65,8 @@ class RunContext:
     """ISO 8601 with the offset from UTC."""
     checks: str = ""
     """The gradient-masking checks that were run: `default`, `all` or `none`; empty in runs of older versions."""
+    by_hand: tuple[str, ...] | None = None
+    """What options of the command line chose: `cells`, `seed`, `checks`; None: not recorded."""
 
 
 def markdown_report(

@@ -270,6 +270,25 @@ def test_a_run_of_the_configuration_is_gated_by_it(configured, tiny, workers):
     result.stdout.fnmatch_lines(["Gate failed: 2 regressed."])
 
 
+def test_a_plan_that_differs_from_the_baseline_s_is_a_usage_error_before_anything_is_attacked(configured):
+    text = (configured.path / "gauntlet.toml").read_text(encoding="utf-8")
+    (configured.path / "gauntlet.toml").write_text("seed = 5\n" + text, encoding="utf-8")
+    result = configured.runpytest()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*gauntlet: gate: POLICY the seed is 0 in the baseline and 5 here. To renew the baseline*"]
+    )
+    assert not (configured.path / "gauntlet-results").exists()
+
+
+def test_other_bytes_under_the_same_name_fail_each_cell_unattacked(configured, tiny):
+    tiny.write_data(configured.path, count=199)
+    result = configured.runpytest()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*POLICY the images, labels or ids of data.npz are *"])
+    assert not (configured.path / "gauntlet-results" / "store").exists()
+
+
 def test_settings_of_the_gate_come_from_the_configuration_for_a_named_baseline_too(configured):
     (configured.path / "gauntlet.toml").write_text(f"{CONFIG}min_robust = 1\n", encoding="utf-8")
     for options in ((), (GATE,)):
