@@ -5,6 +5,7 @@ Every pytest run of the environment loads it, so it imports nothing heavy until 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
                 allow_undecided=options["allow_undecided"],
                 early=options["gate_early"],
                 none=options["no_gate"],
+                baseline_from=options["baseline_from"],
                 prefix="--gauntlet-",
             )
             gate = config.stash[_GATE][0]
@@ -73,8 +75,17 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
             if gate is not None and gate.deviations:
                 raise ValueError(f"gate: POLICY {'; '.join(gate.deviations)}")
         except ValueError as error:
-            raise pytest.UsageError(f"gauntlet: {error}") from error
+            raise _usage(config, error) from error
     return config.stash[_GATE]
+
+
+def _usage(config: pytest.Config, error: Exception) -> pytest.UsageError:
+    """The error as wrong usage, announced on GitHub by the process that reports it."""
+    from gauntlet.bench.gate.publish import announce_failure
+
+    for line in [] if hasattr(config, "workerinput") else announce_failure(str(error)):
+        sys.stderr.write(f"{line}\n")
+    return pytest.UsageError(f"gauntlet: {error}")
 
 
 def _options(config: pytest.Config) -> dict[str, Any]:
@@ -141,14 +152,14 @@ def _session(config: pytest.Config) -> Session:
                 workers=int(worker.get("workercount", 1)),
             )
         except SessionError as error:
-            raise pytest.UsageError(f"gauntlet: {error}") from error
+            raise _usage(config, error) from error
         # The configured baseline is read before any attack, too.
         gate, _ = _gate(config, session.config)
         if gate is not None:
             try:
                 session.hold(gate)
             except SessionError as error:
-                raise pytest.UsageError(f"gauntlet: {error}") from error
+                raise _usage(config, error) from error
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
 

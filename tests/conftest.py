@@ -78,7 +78,11 @@ def write_project(folder, count=30, text=MODEL):
 
 def _environment():
     # One thread a process; what a developer has set must not reach the commands under test.
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("GAUNTLET_", "PYTEST_"))}
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "CI" and not name.startswith(("GAUNTLET_", "PYTEST_"))
+    }
     return mine | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 
@@ -114,6 +118,12 @@ def run_here(*arguments):
         except SystemExit as done:
             return done.code or 0
     return 0
+
+
+@pytest.fixture(autouse=True)
+def by_hand(monkeypatch):
+    """Run by hand, wherever the tests run: services of continuous integration set CI."""
+    monkeypatch.delenv("CI", raising=False)
 
 
 @pytest.fixture(scope="session")

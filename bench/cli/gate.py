@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     help="Least robust accuracy of every model in the worst case, in [0, 1]. [default: the configuration's, else none]",
 )
 @run_option("allow-undecided", default=None)
+@run_option("baseline-from")
 @option(
     "--format",
     "format_",
@@ -66,13 +67,14 @@ def gate(
     file: Path | None,
     format_: Literal["text", "json", "github"] | None,
     config: str | None,
+    baseline_from: str | None,
     **given: float | bool | None,
 ) -> None:
     """Judge a run against a baseline, sample by sample.
 
     The report is also written to gate.md and gate.json in RUN and, inside GitHub Actions, to the step's summary.
     """
-    raise SystemExit(gate_run(folder, file, given, config=config, format_=format_))
+    raise SystemExit(gate_run(folder, file, given, config=config, format_=format_, baseline_from=baseline_from))
 
 
 def gate_run(
@@ -82,6 +84,7 @@ def gate_run(
     *,
     config: str | None = None,
     format_: Literal["text", "json", "github"] | None = None,
+    baseline_from: str | None = None,
 ) -> int:
     """Judge a run, print the report, and return the exit code.
 
@@ -90,6 +93,7 @@ def gate_run(
     """
     from gauntlet.bench.config.schema import load_config
     from gauntlet.bench.gate.choose_gate import gate_of
+    from gauntlet.bench.gate.early_run import traces
     from gauntlet.bench.gate.judge_run import judge_run
     from gauntlet.bench.gate.plan_check import hold_run
     from gauntlet.bench.gate.tracked_results import refuse_tracked
@@ -102,8 +106,13 @@ def gate_run(
     if path is None:
         raise click.UsageError("BASELINE is missing: give the file, or set `baseline` in the table [gate]")
     # Files that cannot be read are wrong usage, which is reported before anything is judged.
-    chosen = gate_of(path, replace(read, out=folder), policy)
     run = load_run(folder)
+    chosen = gate_of(path, replace(read, out=run.root), policy, baseline_from=baseline_from)
+    if policy.floors and traces(run, chosen.baseline):
+        raise ValueError(
+            "min_robust (--min-robust) needs every sample, and the run stopped early (--gate-early): make a complete run without "
+            "--gate-early and `early = true`, or leave the floor out"
+        )
     refuse_tracked(folder)
     judged = judge_run(folder, hold_run(chosen, run))
     if format_ == "json":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import click
 
@@ -65,6 +66,7 @@ def main(*, supervise: bool = False) -> None:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
+        _announce(error.format_message())
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo(
@@ -73,14 +75,27 @@ def main(*, supervise: bool = False) -> None:
         )
         sys.exit(EXIT_INTERRUPTED)
     except (ValueError, LookupError) as error:
-        click.echo(f"error: {error.args[0] if error.args else error}", err=True)
-        sys.exit(EXIT_USAGE)
+        _fail(str(error.args[0] if error.args else error), EXIT_USAGE)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except (OSError, RuntimeError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILED)
+        _fail(str(error), EXIT_FAILED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    _announce(message)
+    sys.exit(code)
+
+
+def _announce(message: str) -> None:
+    """Annotate a failure on GitHub, where the workflow runs a gate or a run that may be gated."""
+    if os.environ.get("GITHUB_ACTIONS") == "true" and {"run", "gate"} & set(sys.argv[1:2]):
+        from gauntlet.bench.gate.publish import announce_failure
+
+        for line in announce_failure(message):
+            click.echo(line, err=True)
 
 
 def _show_warnings_in_a_line() -> None:

@@ -60,7 +60,8 @@ def gated_run(options: Mapping[str, Any]) -> tuple[Path, Baseline] | None:
     from gauntlet.bench.gate.choose_gate import choose_gate
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
-    gate, _ = choose_gate(config, options.get("gate"), none=bool(options.get("no_gate")))
+    none, origin = bool(options.get("no_gate")), options.get("baseline_from")
+    gate, _ = choose_gate(config, options.get("gate"), none=none, baseline_from=origin)
     return None if gate is None else (config.out, gate.baseline)
 
 
@@ -73,7 +74,6 @@ def execute(options: Mapping[str, Any]) -> int:
     with uncollected():
         from gauntlet.bench.config.schema import load_config
         from gauntlet.bench.gate.choose_gate import choose_gate
-        from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
         from gauntlet.bench.gate.tracked_results import refuse_tracked
         from gauntlet.bench.run.engine import missed
         from gauntlet.bench.run.summary import summary
@@ -85,6 +85,7 @@ def execute(options: Mapping[str, Any]) -> int:
         allow_undecided=bool(options.get("allow_undecided")),
         early=bool(options.get("gate_early")),
         none=bool(options.get("no_gate")),
+        baseline_from=options.get("baseline_from"),
     )
     if gate is not None:
         refuse_tracked(config.out)
@@ -93,8 +94,11 @@ def execute(options: Mapping[str, Any]) -> int:
     if gate is not None and gate.early:
         return _execute_early(config, gate)
     engine = _engine(config)
-    if gate is not None and (held := hold_plan(gate, config, engine.run.plan)).deviations:
-        return refuse(held, config.out)
+    if gate is not None:
+        from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
+
+        if (held := hold_plan(gate, config, engine.run.plan)).deviations:
+            return refuse(held, config.out)
     failed, unmet = [], []
     with _interrupted(engine):
         engine.begin()

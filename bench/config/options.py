@@ -152,6 +152,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="BASELINE",
     ),
     Option(
+        "baseline-from",
+        "Commit (a branch, a tag, HEAD^1) from which git gives the baseline and its artifact, whatever the working folder has.",
+        "gate",
+        default="the files of the working folder",
+        metavar="REF",
+    ),
+    Option(
         "gate-early",
         "Attack only as many samples as the gate needs for its verdicts. No leaderboard is written.",
         "gate",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gauntlet.bench.config.schema import Config
+from gauntlet.bench.config.schema import Config, ConfigError
 from gauntlet.leaderboard.gate.conditions import read_conditions
 from gauntlet.leaderboard.gate.policy import Policy, deviations
 
@@ -29,28 +30,54 @@ class Gate:
     renew: str = ""
     """The commands that renew the baseline, to be run on the base branch."""
 
+    origin: str = ""
+    """A sentence on the commit that the baseline is from; empty for a file of the working folder."""
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the baseline's policy does not bind, because an earlier version accepted it."""
+        """Where the baseline is from, and what its policy does not bind because an earlier version accepted it."""
+        origin = (self.origin,) if self.origin else ()
         if read_conditions(self.baseline.policy) is not None:
-            return ()
+            return origin
         what = "neither attacks, checks nor versions" if self.baseline.policy else "no policy"
         return (
+            *origin,
             f"The baseline stores {what}, so that nothing binds them here: to add them, run on the base branch `{self.renew}`.",
         )
 
 
-def gate_of(file: Path, config: Config, policy: Policy, *, early: bool = False, name: Path | None = None) -> Gate:
-    """The gate of the baseline in `file`, which users know as `name`. Raises BaselineError if it cannot be read."""
+def gate_of(
+    file: Path, config: Config, policy: Policy, *, early: bool = False, baseline_from: str | None = None
+) -> Gate:
+    """The gate of the baseline in `file`, or of that file in the commit `baseline_from`.
+
+    Raises BaselineError if it cannot be read, and as `gauntlet.bench.gate.baseline_from_git.baseline_from_git` does.
+    """
     from gauntlet.leaderboard.gate.baseline_file import read_baseline
 
-    baseline = read_baseline(file)
-    artifact = " --artifact" if baseline.artifact is not None else ""
-    accept = shlex.join(
-        ["gauntlet", "baseline", "accept", str(config.out), "--out", str(name or file), "--reason", "TEXT"]
-    )
+    place, origin = file, ""
+    if baseline_from is not None:
+        from gauntlet.bench.gate.baseline_from_git import baseline_from_git
+
+        place, origin = baseline_from_git(file, baseline_from, config.out / "gate")
+    baseline = read_baseline(place)
+    accept = ["gauntlet", "baseline", "accept", str(config.out), "--out", str(file), "--reason", "TEXT"]
+    accept += ["--artifact"] if baseline.artifact is not None else []
     looser = tuple(deviations(baseline.policy, config.gate.policy))
-    return Gate(file, baseline, policy, early, looser, f"gauntlet run --no-gate && {accept}{artifact}")
+    return Gate(place, baseline, policy, early, looser, f"gauntlet run --no-gate && {shlex.join(accept)}", origin)
+
+
+def refuse_bounds(policy: Policy, config: Config, early: str) -> None:
+    """Raise ConfigError for floors and expectations, which need every sample, beside a gate that stops early.
+
+    `early`: what asks for that gate, for the message.
+    """
+    for setting, bounds in (("min_robust of the gate", policy.floors), ("[[expect]]", config.expect)):
+        if bounds:
+            raise ConfigError(
+                f"{setting} and {early} exclude each other: a bound needs every sample, and an early gate attacks only as "
+                f"many as its verdicts need. Leave out {early}, or remove {setting} from the configuration"
+            )
 
 
 def choose_gate(
@@ -60,14 +87,16 @@ def choose_gate(
     allow_undecided: bool = False,
     early: bool = False,
     none: bool = False,
+    baseline_from: str | None = None,
     prefix: str = "--",
 ) -> tuple[Gate | None, str]:
     """The gate of a run: the baseline in `file`, else the configured one, else None.
 
     The second value says why the configured baseline is not applied (its file does not exist yet, or options narrow the run);
     it is empty otherwise. What options give is the user's own choice: only the configuration is held against the baseline's
-    policy. `none`: ignore the configured baseline. `prefix`: the beginning of the options' names, for error messages. Raises
-    BaselineError for a baseline that cannot be read, and ValueError for gate options without a gate.
+    policy. `none`: ignore the configured baseline. `baseline_from`: the commit to read it from. `prefix`: the beginning of the
+    options' names, for error messages. Raises BaselineError for a baseline that cannot be read, ConfigError for bounds beside a
+    gate that stops early, and ValueError for gate options without a gate.
     """
     policy = replace(config.gate.policy, allow_undecided=allow_undecided or config.gate.policy.allow_undecided)
     named, note = None if none else config.gate.baseline, ""
@@ -76,7 +105,7 @@ def choose_gate(
     if file is None and named is not None:
         if config.narrowed:
             note = f"Gate not applied: options narrow the run. To apply it nevertheless, add {prefix}gate={named}"
-        elif not named.exists():
+        elif baseline_from is None and not named.exists() and not _in_ci():
             return None, (
                 f"Gate not applied: {named} does not exist yet. To make this run the first baseline: "
                 f"gauntlet baseline accept {config.out} --reason TEXT"
@@ -84,9 +113,21 @@ def choose_gate(
         else:
             file = named
     if file is not None:
-        return gate_of(Path(file), config, policy, early=early or config.gate.early), ""
-    for name, given in (("allow-undecided", allow_undecided), ("gate-early", early)):
+        chosen = gate_of(Path(file), config, policy, early=early or config.gate.early, baseline_from=baseline_from)
+        if chosen.early:
+            refuse_bounds(policy, config, f"{prefix}gate-early" if early else "`early = true` of the gate")
+        return chosen, ""
+    for name, given in (
+        ("allow-undecided", allow_undecided),
+        ("gate-early", early),
+        ("baseline-from", baseline_from is not None),
+    ):
         if given:
             remedy = f"name the baseline with {prefix}gate=FILE, or leave it out"
             raise ValueError(f"{prefix}{name} needs a gate: {remedy}. {note}".strip())
     return None, note
+
+
+def _in_ci() -> bool:
+    """Whether an automatic service runs this, where no baseline is accepted: GitHub, GitLab and others set `CI`."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.config.schema import Config
 from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.gate.artifact import Artifact, unpack
@@ -42,9 +42,8 @@ class EarlyGate:
 def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) -> EarlyGate:
     """The gate of the baseline in `file`. An artifact beside the file is unpacked into the results folder.
 
-    Raises ConfigError as `refuse_bounds` does, ArtifactError for a wrong or damaged artifact, OSError.
+    Raises ArtifactError for a wrong or damaged artifact, OSError.
     """
-    refuse_bounds(policy, config)
     ref = baseline.artifact
     if ref is None:
         return EarlyGate(baseline, policy, None, "no replay: the baseline was accepted without --artifact")
@@ -52,15 +51,6 @@ def open_gate(file: Path, baseline: Baseline, policy: Policy, config: Config) ->
     if not beside.is_file():
         return EarlyGate(baseline, policy, None, f"no replay: {beside} does not exist")
     return EarlyGate(baseline, policy, unpack(beside, ref, config.out / "gate"), "")
-
-
-def refuse_bounds(policy: Policy, config: Config) -> None:
-    """Raise ConfigError for floors and expectations, which need every sample."""
-    for setting, bounds in (("min_robust of the gate", policy.floors), ("expect", config.expect)):
-        if bounds:
-            raise ConfigError(
-                f"{setting} needs every sample: run without --gate-early, or remove it from the configuration"
-            )
 
 
 def gated(cells: Sequence[Cell]) -> list[Cell]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from gauntlet.leaderboard.gate.formats import github_annotations
+from gauntlet.leaderboard.gate.formats import github_annotations, github_command
 from gauntlet.leaderboard.gate.report import GateReport
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.escape import markdown, visible
 
 Format = Literal["text", "github"]
 
@@ -19,6 +19,7 @@ SUMMARY_LIMIT = 1024 * 1024
 """Largest size in bytes of a step's summary; GitHub shows nothing of a larger one."""
 _MINIMUM = 4096
 """Smallest useful size of a summary, in bytes."""
+_LONGEST = 3000
 
 
 def default_format() -> Format:
@@ -50,6 +51,19 @@ def append_summary(report: GateReport) -> list[str]:
 
     Returns a sentence on the outcome, or nothing outside GitHub. A failed write raises no error.
     """
+    return _append(report.markdown)
+
+
+def announce_failure(message: str) -> list[str]:
+    """Inside GitHub, the lines that annotate a command which ended before a verdict; the step's summary gets its message, too."""
+    if default_format() != "github":
+        return []
+    shown = f"**No verdict**: {markdown(message, _LONGEST)}\n"
+    return [github_command("error", "Robustness gate", visible(message)), *_append(lambda room: shown)]
+
+
+def _append(text: Callable[[int], str]) -> list[str]:
+    """Append to the step's summary the text for as many bytes as there is room."""
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if not name:
         return []
@@ -60,7 +74,7 @@ def append_summary(report: GateReport) -> list[str]:
         if room < _MINIMUM:
             return [f"not written: the step's summary is full ({used:,} of {SUMMARY_LIMIT:,} bytes)"]
         with file.open("a", encoding="utf-8") as summary:
-            summary.write(f"\n## Robustness gate\n\n{report.markdown(room)}")
+            summary.write(f"\n## Robustness gate\n\n{text(room)}")
     except OSError as error:
         return [f"not written: the step's summary ({visible(str(error))})"]
     return ["written: the step's summary"]

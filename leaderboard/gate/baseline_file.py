@@ -87,19 +87,23 @@ def _pack(bits: npt.NDArray[np.bool_]) -> str:
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
+def _restore(path: Path) -> str:
+    return f"restore it with `git checkout BASE -- {path}`, where BASE is the branch that has it"
+
+
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises BaselineError for a file that is missing or damaged, or has an unknown schema."""
     try:
         fields = json.loads(read_user_text(path))
     except FileNotFoundError as error:
         raise BaselineError(
-            f"{path} does not exist: correct its name, or make it of a run that is good with `gauntlet baseline accept RUN "
-            f"--out {path} --reason TEXT`"
+            f"{path} does not exist: if the change removed it, {_restore(path)}; else correct its name, or make it of a run that "
+            f"is good with `gauntlet baseline accept RUN --out {path} --reason TEXT`"
         ) from error
     except OSError as error:
         raise BaselineError(f"{path} cannot be read ({error.strerror}): name a baseline file, or {_REMEDY}") from error
     except ValueError as error:
-        raise BaselineError(f"{path} is damaged ({error}): restore it from version control, or {_REMEDY}") from error
+        raise BaselineError(f"{path} is damaged ({error}): {_restore(path)}, or {_REMEDY}") from error
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if type(schema) is not int:
         raise BaselineError(f"{path} is not a baseline (schema={schema!r}): name another file, or {_REMEDY}")
@@ -118,7 +122,7 @@ def read_baseline(path: Path) -> Baseline:
         read_policy(policy)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise BaselineError(f"{path} is damaged ({problem}): restore it from version control, or {_REMEDY}") from error
+        raise BaselineError(f"{path} is damaged ({problem}): {_restore(path)}, or {_REMEDY}") from error
     refuse_twins(baseline_cells, str(path))
     return Baseline(schema=BASELINE_SCHEMA, cells=baseline_cells, artifact=artifact, policy=policy, **head)
 

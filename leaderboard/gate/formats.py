@@ -73,12 +73,12 @@ def github_annotations(report: GateReport) -> list[str]:
     errors = [_annotation(verdict) for verdict in ranked if verdict.verdict not in ("held", "undecided")]
     errors += [("Robustness gate: limit missed", problem) for problem in report.problems]
     warnings = [_annotation(verdict) for verdict in ranked if verdict.verdict == "undecided"]
-    lines = [_command("error", *error) for error in errors[:MOST_ANNOTATIONS]]
-    lines += [_command("warning", *warning) for warning in warnings[:MOST_ANNOTATIONS]]
+    lines = [github_command("error", *error) for error in errors[:MOST_ANNOTATIONS]]
+    lines += [github_command("warning", *warning) for warning in warnings[:MOST_ANNOTATIONS]]
     more_errors, more_warnings = (max(0, len(shown) - MOST_ANNOTATIONS) for shown in (errors, warnings))
     if more_errors or more_warnings:
         rest = f"{more_errors} more errors and {more_warnings} more warnings are in the step's summary and in gate.md."
-        lines.append(_command("notice", "Robustness gate", f"{rest} {report.summary}"))
+        lines.append(github_command("notice", "Robustness gate", f"{rest} {report.summary}"))
     return lines
 
 
@@ -89,7 +89,8 @@ def _annotation(verdict: CellVerdict) -> tuple[str, str]:
     return f"Robustness {verdict.verdict}: {verdict.title}", "\n".join(map(escape.visible, lines))
 
 
-def _command(kind: str, title: str, message: str) -> str:
+def github_command(kind: str, title: str, message: str) -> str:
+    """A workflow command of GitHub that shows a message under a title; `kind`: `error`, `warning` or `notice`."""
     title = _escaped(escape.visible(title)).replace(":", "%3A").replace(",", "%2C")
     return f"::{kind} title={title}::{_escaped(escape.shorten(message, _LONGEST))}"
 
