@@ -71,7 +71,7 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
             )
             gate = config.stash[_GATE][0]
             if gate is not None:
-                refuse_tracked(read.out)
+                refuse_tracked(read.out, read.reuse)
             if gate is not None and gate.deviations:
                 raise ValueError(f"gate: POLICY {'; '.join(gate.deviations)}")
         except ValueError as error:

@@ -88,7 +88,7 @@ def execute(options: Mapping[str, Any]) -> int:
         baseline_from=options.get("baseline_from"),
     )
     if gate is not None:
-        refuse_tracked(config.out)
+        refuse_tracked(config.out, config.reuse)
         if gate.deviations:
             return refuse(gate, config.out)
     if gate is not None and gate.early:

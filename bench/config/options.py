@@ -168,6 +168,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("allow-undecided", "Let the gate pass when the samples are too few for a verdict.", "gate", flag=True),
     Option("out", "Folder for the results.", "output", default="gauntlet-results", metavar="FOLDER"),
     Option(
+        "reuse",
+        "Results folder of earlier runs whose stored blocks are taken where they fit. It is only read.",
+        "output",
+        default="none",
+        metavar="FOLDER",
+    ),
+    Option(
         "fresh",
         "Run every cell again, even if the store holds its result, and compare the two results.",
         "output",

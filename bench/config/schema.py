@@ -82,6 +82,8 @@ class Config:
     checks: str = "default"
     """One of `CHECKS`: the gradient-masking checks to run."""
     out: Path = Path("gauntlet-results")
+    reuse: Path | None = None
+    """A results folder whose blocks are taken where they fit; an option alone names it, no configuration."""
     fresh: bool = False
     keep_adversarials: bool = True
     expect: tuple[Expectation, ...] = field(default=())
@@ -122,6 +124,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         compile=merged.get("compile", False),
         checks=merged.get("checks", "default"),
         out=Path(merged.get("out", "gauntlet-results")),
+        reuse=Path(merged["reuse"]) if "reuse" in merged else None,
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),

@@ -98,6 +98,7 @@ def early_cell(
                 key=key,
                 old=old,
                 cross_replay=cross_replay,
+                reused=engine.reused,
             ),
             progress,
         )

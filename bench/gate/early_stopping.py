@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ import numpy.typing as npt
 from gauntlet.bench.executors.executable import Prepared, RunSettings
 from gauntlet.bench.gate.cross_replay import CrossReplay
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
-from gauntlet.bench.run.damaged_blocks import set_aside_damaged
+from gauntlet.bench.run.damaged_blocks import log_note, set_aside_damaged
+from gauntlet.bench.run.reuse import reuse_blocks
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.work import Work
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
@@ -49,6 +51,8 @@ class EarlyCell:
     old: BaselineCell | None
     """The baseline's cell; None if the baseline does not have it."""
     cross_replay: CrossReplay
+    reused: Path | None = None
+    """A folder whose blocks are taken where they fit."""
 
     @property
     def indices(self) -> list[int]:
@@ -148,6 +152,8 @@ def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> Cell
     if isinstance(ready, CellError):
         return CellResult(prepared.cell.info, (), ready)
     set_aside_damaged(ready, cell.store)
+    if cell.reused is not None:
+        reuse_blocks(ready, cell.reused, cell.store, log_note)
     result = run_cell(request, ready, cell.work, cell.store, fresh=cell.settings.fresh)
     if result.error is not None:
         return result

@@ -10,12 +10,18 @@ from gauntlet.bench.config.schema import ConfigError
 _SECONDS = 60
 
 
-def refuse_tracked(folder: Path) -> None:
-    """Raise ConfigError if git tracks a file of the results folder: a change could bring its own verdicts."""
+def refuse_tracked(out: Path, reuse: Path | None = None) -> None:
+    """Raise ConfigError if git tracks a file of the results folder, or of one that is reused: a change could bring verdicts."""
+    for name, folder in (("out", out), ("reuse", reuse)):
+        if folder is not None:
+            _refuse(name, folder)
+
+
+def _refuse(name: str, folder: Path) -> None:
     if tracked := tracked_file(folder):
         raise ConfigError(
-            f"out={str(folder)!r} holds results that git tracks, such as {tracked}: they come with the change, so that a gate "
-            "cannot rely on them. Remove them from version control and add the folder to .gitignore, or name another --out"
+            f"{name}={str(folder)!r} holds results that git tracks, such as {tracked}: they come with the change, so that a gate "
+            "cannot rely on them. Remove them from version control and add the folder to .gitignore, or name another folder"
         )
 
 

@@ -24,6 +24,7 @@ from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.prepared_notes import prepared_notes
+from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_folder
 from gauntlet.bench.run.run_folder import Run, planned_run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
@@ -75,6 +76,7 @@ class Engine:
         self.worker = Worker(self.workbench)
         self.work = self.worker.work
         self.dry = dry
+        self.reused = reused_folder(config, note)
         self._note = note
         self._said: set[str] = set()
         self._noted: set[str] = set()
@@ -109,6 +111,8 @@ class Engine:
 
     def prepare(self, cell: Cell) -> ReadyCell | CellError:
         """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error."""
+        if self.reused is not None and not self.dry:
+            reuse_measurements(cell.pipeline_name, self.reused, Measurements(self.run.root), self._note)
         with self._measured(cell):
             request, prepared = prepare_cell(self.request(cell), self.work, Measurements(self.run.root), dry=self.dry)
         if isinstance(prepared, CellError):
@@ -121,6 +125,8 @@ class Engine:
                 self._note(note)
         if not self.dry:
             set_aside_damaged(prepared, self.run.store, self._note)
+            if self.reused is not None:
+                reuse_blocks(prepared, self.reused, self.run.store, self._note)
             self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])
             self._note_published(cell, prepared)
         return ReadyCell(request, prepared)

@@ -1,0 +1,59 @@
+"""Reusing the results of another folder, such as a cache that only the base branch writes: read there, and never written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.worker.messages import PreparedCell
+from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.measurements import Measurements
+from gauntlet.leaderboard.results.store import Store
+
+Note = Callable[[str], None]
+
+
+def reused_folder(config: Config, note: Note) -> Path | None:
+    """The folder that a configuration reuses; None without one, and with a note for one that does not exist.
+
+    Raises ConfigError for the results folder itself, or a file.
+    """
+    folder = config.reuse
+    if folder is None:
+        return None
+    if folder.resolve() == config.out.resolve():
+        raise ConfigError(f"reuse={str(folder)!r} is the results folder itself: name another --out, or leave it out")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"reuse={str(folder)!r} is no folder: name the results folder of an earlier run")
+    if not folder.exists():
+        note(f"nothing to reuse: {folder} does not exist")
+        return None
+    return folder
+
+
+def reuse_measurements(name: str, folder: Path, own: Measurements, note: Note) -> None:
+    """Take what the folder has measured of a pipeline, so that keys agree. Damaged files are named and left."""
+    try:
+        for key, measured in Measurements(folder).of_cell(name).items():
+            own.settle(name, key, measured)
+    except StoreError as error:
+        note(f"warning: not reused: {error}")
+
+
+def reuse_blocks(prepared: PreparedCell, folder: Path, store: Store, note: Note) -> None:
+    """Copy the blocks of a cell that the store lacks and the folder has. Raises StoreError if they cannot be written.
+
+    A block is read whole first, by its digests and with its examples; one that is not what was written is named and left.
+    """
+    reused = Store(folder)
+    for block in prepared.blocks:
+        if store.has(block.key) or not reused.has(block.key):
+            continue
+        try:
+            record = reused.read(block.key, adversarial=True)
+        except StoreError as error:
+            note(f"warning: not reused: {error}")
+            continue
+        if len(record.samples) == block.size:
+            store.write(record)
