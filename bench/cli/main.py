@@ -20,6 +20,8 @@ from gauntlet.bench.cli.reproduce import reproduce
 from gauntlet.bench.cli.results.bisect import bisect
 from gauntlet.bench.cli.results.compare import compare
 from gauntlet.bench.cli.results.leaderboard import leaderboard
+from gauntlet.bench.cli.results.merge import merge
+from gauntlet.bench.cli.results.remove import remove
 from gauntlet.bench.cli.results.show import show
 from gauntlet.bench.cli.results.verify import verify
 from gauntlet.bench.cli.run import run
@@ -44,6 +46,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(check, init, run, list_command, show, leaderboard, verify),
+    *(merge, remove),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, stages, gate_costs),
 )

@@ -15,8 +15,7 @@ from gauntlet.leaderboard.compare.comparison import CompareError, Comparison, Ru
 from gauntlet.leaderboard.compare.comparison_export import pairs_frame
 from gauntlet.leaderboard.compare.comparison_report import comparison_text
 from gauntlet.leaderboard.report import html
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.summary import AnyResult, newest_commit, summaries
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.ranks import unrank_reasons
 from gauntlet.leaderboard.rows.worst_case import row_key
@@ -92,13 +91,13 @@ def compare_runs(paths: Sequence[Path], *, model: str = "*", defense: str = "*")
         raise CompareError(f"a run is given twice among {', '.join(map(str, paths))}: give each once")
     found = []
     for name, run in zip(_names(paths), runs, strict=True):
-        results = run.results()
-        found.append((RunSource(name, cells.newest_commit(results), run.context.started), results))
+        results = run.summaries()
+        found.append((RunSource(name, newest_commit(results), run.context.started), results))
     return compare_results(found, model=model, defense=defense)
 
 
 def compare_results(
-    found: Sequence[tuple[RunSource, Sequence[CellResult]]], *, model: str = "*", defense: str = "*"
+    found: Sequence[tuple[RunSource, Sequence[AnyResult]]], *, model: str = "*", defense: str = "*"
 ) -> RunComparison:
     """Compare the rows of several runs' results, as `compare_runs`. Raises CompareError."""
     rows = [row for source, results in found for row in _rows(results, source.name, replays=len(found) == 1)]
@@ -110,10 +109,11 @@ def compare_results(
     return RunComparison(compare(chosen), tuple(source for source, _ in found))
 
 
-def _rows(results: Sequence[CellResult], source: str, *, replays: bool) -> list[RunRow]:
-    compared = [result for result in results if (replays or not result.cell.replays) and not result.cell.corrupts]
+def _rows(results: Sequence[AnyResult], source: str, *, replays: bool) -> list[RunRow]:
+    cells = summaries(results)
+    compared = [result for result in cells if (replays or not result.cell.replays) and not result.cell.corrupts]
     # All techniques of a row decide whether it has a rank, those of replays included.
-    whole = {row.key: row for row in build_rows(results)}
+    whole = {row.key: row for row in build_rows(cells)}
     rows = []
     for row in build_rows(compared):
         same = whole[row.key]

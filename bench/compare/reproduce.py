@@ -14,7 +14,8 @@ from gauntlet.bench.models.sources.parse_source import complete_robustbench_name
 from gauntlet.bench.models.sources.robustbench_figures import robustbench_card
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.cell_runner import SampleProgress
-from gauntlet.bench.run.engine import Engine, write_leaderboard
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.run.tables import write_leaderboard
 from gauntlet.leaderboard.results.published_figure import CORRUPTIONS, PublishedFigure
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.references import Reference, references

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from gauntlet.bench.checks.catalog import Check
 from gauntlet.bench.checks.subject import Finding
 from gauntlet.bench.diagnose.diagnose import Diagnosis
-from gauntlet.bench.environment.provenance import commit, versions
+from gauntlet.bench.environment.git_commit import commit
+from gauntlet.bench.environment.provenance import versions
 from gauntlet.leaderboard.report.formatting import NOTHING, with_interval
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import fenced, markdown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from gauntlet.bench.environment.clock import now
+from gauntlet.bench.environment.git_commit import commit
 
 PACKAGES = (
     "robust-gauntlet",
@@ -43,21 +43,6 @@ def library_version(distribution: str) -> str:
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
-
-
-@cache
-def commit() -> tuple[str | None, bool]:
-    """The commit of the working folder, and whether tracked files differ from it; (None, False) outside git."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, False
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607
-    return done.stdout.strip()
 
 
 def device_name(device: torch.device) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.environment.clock import now
-from gauntlet.bench.environment.provenance import commit
+from gauntlet.bench.environment.git_commit import commit
 from gauntlet.leaderboard.results.errors import WriteError
 
 

@@ -15,7 +15,6 @@ from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell, settings_lines
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_report, terminal_width
-from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import DRAWS, CellResult
 from gauntlet.leaderboard.rows.build_rows import build_rows
@@ -29,16 +28,16 @@ class UnknownAttackError(LookupError):
 def describe_run(folder: Path) -> Iterator[str]:
     """The leaderboard, then a line for each cell."""
     run = load_run(folder)
-    results = run.results()
+    results = run.summaries()
     yield from terminal_report(build_rows(results), "command line", terminal_width(), checks=run.context.checks)
     yield ""
     size = 0
     for cell, result in zip(run.plan.cells, results, strict=True):
         size += sum(run.store.size(block.key) for block in result.blocks)
-        title, n = visible(run.plan.title(cell)), cells.covered(result)
+        title, n = visible(run.plan.title(cell)), len(result)
         if result.error is not None:
             yield f"{title}: ERROR {result.error.kind}: {visible(result.error.message)}"
-        elif cells.status(result) == "unfinished":
+        elif result.status == "unfinished":
             # The number of samples is known once a cell was prepared, which an interrupted run did not reach.
             yield (
                 f"{title}: not finished, {n} of {result.expected} samples"
@@ -46,7 +45,7 @@ def describe_run(folder: Path) -> Iterator[str]:
                 else f"{title}: not started"
             )
         else:
-            cost = cells.costs(result)
+            cost = result.costs
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
             yield f"{title}: {describe_cell(result)}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,10 @@ from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cel
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.prepared_notes import prepared_notes
 from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_folder
-from gauntlet.bench.run.run_folder import Run, planned_run, start_run
+from gauntlet.bench.run.run_folder import planned_run, start_run
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.work import Worker
-from gauntlet.leaderboard.report.leaderboard_files import WrittenFiles, write_leaderboard_files
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult
@@ -196,11 +195,6 @@ class Engine:
             checks=self.config.checks,
             by_hand=tuple(sorted(self.config.by_hand)),
         )
-
-
-def write_leaderboard(run: Run, results: Sequence[CellResult]) -> WrittenFiles:
-    """Write the files of the leaderboard of a run with these results into the results folder. Raises WriteError, StoreError."""
-    return write_leaderboard_files(run.root, results, run.context, run.published())
 
 
 def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[str]:

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
-from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellResult, Record
+from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, CellResult, Record
 from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
 from gauntlet.leaderboard.results.store import Store
+from gauntlet.leaderboard.results.summary import BlockNote, CellSummary, summarise
+from gauntlet.leaderboard.results.summary_file import read_summary, write_summary
 
-_LATEST = "latest-run.json"
+LATEST = "latest-run.json"
+_ONCE = 4
+"""Entries of the state of a block that was run once: key, size, and the stamp of its file."""
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a file that is changed again has another time of change, on any file system."""
 
 
 class RunError(ValueError):
@@ -67,18 +74,8 @@ class Run:
         """The stored result of a cell: its finished blocks and its error. `adversarial`: with the examples."""
         keys = self.keys(cell) or []
         blocks = tuple(self._block(key, count, adversarial) for key, count in keys if self.store.has(key))
-        # These fields are known once a cell is prepared, so the blocks have them and the plan does not.
-        measured = blocks[0].cell if blocks else cell.info
-        info = dataclasses.replace(
-            cell.info,
-            randomised=measured.randomised,
-            classes=measured.classes,
-            rejects=measured.rejects,
-            techniques=measured.techniques,
-            precision=measured.precision,
-        )
         return CellResult(
-            info,
+            _with_measured(cell.info, blocks[0].cell if blocks else cell.info),
             blocks,
             self.store.read_error(cell.name),
             expected=sum(count for _, count in keys),
@@ -111,6 +108,36 @@ class Run:
         """The stored result of every cell, in the order of the plan."""
         return [self.result(cell) for cell in self.plan.cells]
 
+    def summaries(self, *, anew: bool = False) -> list[CellSummary]:
+        """The summary of every cell, in the order of the plan; `anew`: read all blocks, whatever is known of them."""
+        return [self.summary(cell, anew=anew) for cell in self.plan.cells]
+
+    def summary(self, cell: Cell, *, anew: bool = False) -> CellSummary:
+        """The summary of a cell: made of its blocks, unless one was made of the same files here before. Raises StoreError."""
+        keys = self.keys(cell) or []
+        stamps = [(key, count, self.store.stamp(key)) for key, count in keys]
+        state = [(key, count, *stamp) for key, count, stamp in stamps if stamp is not None]
+        folder, name = self.root / "summaries", hashlib.sha256(repr([one[0] for one in state]).encode()).hexdigest()
+        known = read_summary(folder, name, state) if state and not anew else None
+        if known is None:
+            made = summarise(self.result(cell))
+            if state and not _changed_just_now(state):
+                write_summary(folder, name, made, state)
+            return made
+        again = {one[0] for one in state if len(one) > _ONCE}
+        blocks = (
+            replace(block, cached=(self._latest(block) if block.key in again else block.time) < self.context.started)
+            for block in known.blocks
+        )
+        return replace(
+            known,
+            cell=_with_measured(cell.info, known.cell),
+            blocks=tuple(blocks),
+            error=self.store.read_error(cell.name),
+            expected=sum(count for _, count in keys),
+            spent=read_spent(self._spent_file(cell)),
+        )
+
     def _block(self, key: str, count: int, adversarial: bool) -> Record:
         record = self.store.read(key, adversarial=adversarial)
         if len(record.samples) != count:
@@ -119,17 +146,39 @@ class Run:
 
     def _marked(self, record: Record) -> Record:
         """The block with what its latest run cost, and whether that was before this run."""
-        time, stats = str(record.provenance.get("time", "")), record.stats
-        if (timing := self.store.timing(record.key)) is not None and timing.time > time:
-            time = timing.time
-            stats = dataclasses.replace(stats, seconds=timing.seconds, peak_memory_mib=timing.peak_memory_mib)
-        return dataclasses.replace(record, stats=stats, cached=time < self.context.started)
+        computed, stats = str(record.provenance.get("time", "")), record.stats
+        if (timing := self.store.timing(record.key)) is not None and timing.time > computed:
+            computed = timing.time
+            stats = replace(stats, seconds=timing.seconds, peak_memory_mib=timing.peak_memory_mib)
+        return replace(record, stats=stats, cached=computed < self.context.started)
+
+    def _latest(self, block: BlockNote) -> str:
+        """When a block was run last."""
+        timing = self.store.timing(block.key)
+        return block.time if timing is None else max(block.time, timing.time)
 
     def _spent_file(self, cell: Cell) -> Path:
         return self.folder / "spent" / f"{cell.name}.json"
 
     def _keys_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.json"
+
+
+def _with_measured(planned: CellInfo, measured: CellInfo) -> CellInfo:
+    """The fields that are known once a cell is prepared, so that blocks have them and the plan does not."""
+    return replace(
+        planned,
+        randomised=measured.randomised,
+        classes=measured.classes,
+        rejects=measured.rejects,
+        techniques=measured.techniques,
+        precision=measured.precision,
+    )
+
+
+def _changed_just_now(state: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether a file is so new that another change might leave its time of change as it is."""
+    return any(one[3] > time.time_ns() - _SETTLED for one in state)
 
 
 def _is_key(key: object) -> bool:
@@ -147,7 +196,7 @@ def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, .
         "plugins": plugins,
     }
     replace_text(run.folder / "run.json", json.dumps(record, indent=1))
-    replace_text(root / _LATEST, json.dumps({"run": run.folder.name}))
+    replace_text(root / LATEST, json.dumps({"run": run.folder.name}))
     return run
 
 
@@ -171,13 +220,13 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
     else:
         root = path
         try:
-            folder = root / "runs" / json.loads((path / _LATEST).read_text())["run"]
+            folder = root / "runs" / json.loads((path / LATEST).read_text())["run"]
         except FileNotFoundError:
             raise RunError(
-                f"{path} holds no run ({_LATEST} is missing): give the --out folder of `gauntlet run`"
+                f"{path} holds no run ({LATEST} is missing): give the --out folder of `gauntlet run`"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path / _LATEST} is damaged ({error}): run the same command again") from error
+            raise RunError(f"{path / LATEST} is damaged ({error}): run the same command again") from error
     try:
         record = json.loads((folder / "run.json").read_text())
         if (schema := record.get("schema", 2)) != SCHEMA_VERSION:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.run_folder import Run, start_run
+from gauntlet.bench.run.tables import write_leaderboard
 from gauntlet.leaderboard.results.record import CellResult
 
 

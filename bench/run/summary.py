@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.environment.stopwatch import process_age
-from gauntlet.bench.run.engine import write_leaderboard
 from gauntlet.bench.run.named_code import named_code
 from gauntlet.bench.run.run_folder import Run, load_run
+from gauntlet.bench.run.tables import write_leaderboard
 from gauntlet.leaderboard.report.notes import Surface, wrapped
 from gauntlet.leaderboard.report.profile_report import PROFILE, profile_lines, write_profile
 from gauntlet.leaderboard.report.terminal import describe_references, terminal_report, terminal_width
-from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.errors import StoreError, WriteError
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.summary import CellSummary
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.references import references
 
@@ -38,7 +37,7 @@ def summary(folder: Path, surface: Surface = "command line", *, profile: bool = 
     """
     try:
         run = load_run(folder)
-        results = run.results()
+        results = run.summaries(anew=True)
         lines = [*_figures(run, results, surface)]
     except (StoreError, ValueError, OSError) as error:
         return Summary((), f"the leaderboard could not be written: {error}")
@@ -56,16 +55,16 @@ def summary(folder: Path, surface: Surface = "command line", *, profile: bool = 
     return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}{trust}"))
 
 
-def _figures(run: Run, results: Sequence[CellResult], surface: Surface) -> Iterator[str]:
+def _figures(run: Run, results: Sequence[CellSummary], surface: Surface) -> Iterator[str]:
     """The leaderboard, its published figures, and the number of cells."""
     table = build_rows(results)
     yield from terminal_report(table, surface, terminal_width(), checks=run.context.checks)
     if lines := list(describe_references(references(table, run.published()))):
         yield ""
         yield from wrapped([visible(line) for line in lines], terminal_width())
-    stored = sum(all(block.cached for block in result.blocks) for result in results if result.blocks)
+    stored = sum(result.cached for result in results)
     errors = sum(result.error is not None for result in results)
-    unfinished = sum(cells.status(result) == "unfinished" for result in results)
+    unfinished = sum(result.status == "unfinished" for result in results)
     yield ""
     cells_named = f"{len(results)} cell{'' if len(results) == 1 else 's'}"
     yield (

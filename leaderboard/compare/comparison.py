@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from gauntlet.leaderboard.compare.broken_by import BrokenBy, broken_by
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.summary import AnyResult
 from gauntlet.leaderboard.rows.conditions import Conditions, differences
 from gauntlet.leaderboard.rows.ranks import Rank, rank_outcomes
 from gauntlet.leaderboard.rows.row import LeaderboardRow
@@ -26,7 +26,7 @@ class RunRow:
     """A row of one run, with its cells."""
 
     row: LeaderboardRow
-    results: tuple[CellResult, ...]
+    results: tuple[AnyResult, ...]
     run: str
     """Name of the run."""
 

@@ -7,8 +7,7 @@ import re
 from typing import Final
 
 from gauntlet.leaderboard.report.formatting import percent
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.summary import AnyResult, CellSummary, summaries
 from gauntlet.leaderboard.rows.corruptions import accuracy
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -16,24 +15,24 @@ _LONGEST: Final = 200
 """Settings of more characters than this are those of a cascade, and are named by their digest."""
 
 
-def describe_cell(result: CellResult) -> str:
+def describe_cell(result: AnyResult) -> str:
     """`robust 15.0 % of 20` for attacks; accuracy, proof or `nothing to replay` for the cells that are none."""
-    n = cells.covered(result)
-    if result.cell.corrupts:
-        return f"accuracy {100 * accuracy(result).estimate:.1f} % of {n}, mean over its severities"
-    if result.cell.proves:
-        return _proven(result, n)
-    if cells.nothing_replayed(result):
+    (own,) = summaries([result])
+    n = len(own)
+    if own.cell.corrupts:
+        return f"accuracy {100 * accuracy(own).estimate:.1f} % of {n}, mean over its severities"
+    if own.cell.proves:
+        return _proven(own, n)
+    if own.nothing_replayed:
         return "nothing to replay"
-    return f"robust {percent(cells.robust_accuracy(result))} % of {n}"
+    return f"robust {percent(own.robust_accuracy)} % of {n}"
 
 
-def _proven(result: CellResult, n: int) -> str:
-    proven = cells.certified(result)
+def _proven(result: CellSummary, n: int) -> str:
+    proven = result.proven
     if proven is None:
         return f"proven 0 % of {n}, no certificate is known for its layers"
-    outcomes = cells.outcomes(result)
-    broken = int((outcomes.correct & ~outcomes.robust).sum())
+    broken = int(result.broken.sum())
     examples = f", {broken} broken by its search" if broken else ""
     return f"proven {percent(Proportion(proven, n)) if proven else 0} % of {n}{examples}"
 

@@ -19,9 +19,8 @@ from gauntlet.leaderboard.report.csv_writer import (
     read_frame,
     typed_frame,
 )
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.results.spent import PARTS, Spent
+from gauntlet.leaderboard.results.summary import AnyResult, CellSummary, summaries
 from gauntlet.leaderboard.rows.corruptions import accuracy, by_severity
 
 CELL_DTYPES: Final[Mapping[str, str]] = {
@@ -69,7 +68,7 @@ CELL_DTYPES: Final[Mapping[str, str]] = {
 """Columns of `cells.csv`, in order."""
 
 
-def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
+def cells_frame(results: Sequence[AnyResult]) -> pd.DataFrame:
     """One line per cell, in the order given, with the columns and types of `CELL_DTYPES`.
 
     Accuracies are shares in 0..1 of the `n` samples that the cell covered so far, NaN where there are none. Passes are
@@ -79,7 +78,7 @@ def cells_frame(results: Sequence[CellResult]) -> pd.DataFrame:
     `robust_accuracy`. `seconds` are the attack's, `load_seconds` and so on those of the other parts of the runs that computed
     the cell (`gauntlet.leaderboard.results.spent`), `stage_seconds` those of a cascade's stages, as `LABEL=SECONDS`.
     """
-    return typed_frame([_line(result) for result in results], CELL_DTYPES)
+    return typed_frame([_line(result) for result in summaries(results)], CELL_DTYPES)
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -87,26 +86,26 @@ def read_cells(path: Path) -> pd.DataFrame:
     return read_frame(path, CELL_DTYPES)
 
 
-def _line(result: CellResult) -> dict[str, Any]:
-    n, error, certified = cells.covered(result), result.error, cells.certified(result)
+def _line(result: CellSummary) -> dict[str, Any]:
+    n, error, certified = len(result), result.error, result.proven
     return {
         **dataclasses.asdict(result.cell),
         "attack_spec": attack_settings(result.cell.attack_spec),
-        "precision": cells.precision(result),
-        "status": cells.status(result),
+        "precision": result.precision,
+        "status": result.status,
         "error": f"{error.kind}: {error.message}" if error else "",
         "n": n,
         "expected": result.expected,
-        "clean_accuracy": cells.clean_accuracy(result).estimate,
+        "clean_accuracy": result.clean_accuracy.estimate,
         **(_corrupted(result) if result.cell.corrupts else _robust(result)),
-        **dataclasses.asdict(cells.costs(result)),
+        **dataclasses.asdict(result.costs),
         **_spent(result.spent),
-        "median_distance": cells.median_distance(result),
+        "median_distance": result.median_distance,
         "certified": pd.NA if certified is None else certified,
-        "techniques": " ".join(sorted(cells.techniques(result))),
-        "cached": bool(result.blocks) and all(block.cached for block in result.blocks),
-        "flags": "; ".join(dict.fromkeys(flag.name for flag in cells.flags(result))),
-        "device": cells.device(result),
+        "techniques": " ".join(sorted(result.techniques)),
+        "cached": result.cached,
+        "flags": "; ".join(dict.fromkeys(flag.name for flag in result.flags)),
+        "device": result.device,
     }
 
 
@@ -117,12 +116,12 @@ def _spent(spent: Spent | None) -> dict[str, Any]:
     return {**parts, "stage_seconds": " ".join(f"{label}={one:.4g}" for label, one in spent.stages.items() if label)}
 
 
-def _robust(result: CellResult) -> dict[str, float]:
-    robust = cells.robust_accuracy(result)
+def _robust(result: CellSummary) -> dict[str, float]:
+    robust = result.robust_accuracy
     return accuracy_columns("robust", robust.estimate, robust.interval)
 
 
-def _corrupted(result: CellResult) -> dict[str, float]:
+def _corrupted(result: CellSummary) -> dict[str, float]:
     mean = accuracy(result)
     severities = {f"severity_{severity}": share.estimate for severity, share in by_severity(result).items()}
     return accuracy_columns("corruption", mean.estimate, mean.interval) | severities

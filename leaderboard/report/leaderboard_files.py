@@ -11,10 +11,11 @@ from gauntlet.leaderboard.report.classes_csv import classes_frame
 from gauntlet.leaderboard.report.csv_writer import csv_text
 from gauntlet.leaderboard.report.leaderboard_csv import leaderboard_frame
 from gauntlet.leaderboard.report.markdown_writer import RunContext, markdown_report
+from gauntlet.leaderboard.report.model_table import ModelDescription, models_csv, models_section, same_weights
 from gauntlet.leaderboard.report.published_csv import published_frame, with_published
 from gauntlet.leaderboard.results.atomic_files import remove_file, replace_files
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.summary import AnyResult, summaries
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.references import references
 
@@ -29,18 +30,21 @@ class WrittenFiles:
     markdown: Path
     published_csv: Path | None = None
     """None if no published figure has a measured one beside it."""
+    models_csv: Path | None = None
+    """None if no model is described."""
 
 
 def write_leaderboard_files(
     folder: Path,
-    results: Sequence[CellResult],
+    results: Sequence[AnyResult],
     context: RunContext,
     published: Sequence[tuple[str, PublishedFigure]] = (),
+    models: Sequence[ModelDescription] = (),
 ) -> WrittenFiles:
     """Write the files into `folder`, which is created if needed.
 
-    `published`: published figures, each with the name of its model in the tables. `published.csv` is written only if one of
-    them has a measured figure beside it.
+    `models`: descriptions of models, for `models.csv` and a section of the report. `published`: published figures, each with the
+    name of its model in the tables. `published.csv` is written only if one of them has a measured figure beside it.
 
     In the CSV files accuracies are shares in 0..1 and an empty field is a missing value. `read_leaderboard`, `read_cells`,
     `read_classes` and `read_published` return the tables with their types.
@@ -48,7 +52,8 @@ def write_leaderboard_files(
     The files are replaced together, once all of them are written. Raises WriteError, which names the file; all older files
     are then intact.
     """
-    rows = build_rows(results)
+    cells = summaries(results)
+    rows = build_rows(cells)
     compared = references(rows, published)
     files = WrittenFiles(
         leaderboard_csv=folder / "leaderboard.csv",
@@ -56,13 +61,16 @@ def write_leaderboard_files(
         classes_csv=folder / "classes.csv",
         markdown=folder / "leaderboard.md",
         published_csv=folder / "published.csv" if compared else None,
+        models_csv=folder / "models.csv" if models else None,
     )
     texts = {
         files.leaderboard_csv: csv_text(with_published(leaderboard_frame(rows), rows, compared)),
-        files.cells_csv: csv_text(cells_frame(results)),
+        files.cells_csv: csv_text(cells_frame(cells)),
         files.classes_csv: csv_text(classes_frame(rows)),
-        files.markdown: markdown_report(rows, results, context, compared),
+        files.markdown: markdown_report(rows, cells, context, compared, [models_section(models, same_weights(cells))]),
     }
+    if files.models_csv is not None:
+        texts[files.models_csv] = models_csv(models)
     if files.published_csv is not None:
         texts[files.published_csv] = csv_text(published_frame(compared))
     replace_files({path: text.encode() for path, text in texts.items()})

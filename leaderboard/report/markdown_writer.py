@@ -13,10 +13,10 @@ from gauntlet.leaderboard.report.markdown_classes import classes_section, gap_te
 from gauntlet.leaderboard.report.markdown_corruptions import corruptions_section
 from gauntlet.leaderboard.report.markdown_published import published_section
 from gauntlet.leaderboard.report.notes import checks_off, verdict
-from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import fenced
 from gauntlet.leaderboard.results.escape import markdown as safe
-from gauntlet.leaderboard.results.record import DRAWS, CellResult
+from gauntlet.leaderboard.results.record import DRAWS
+from gauntlet.leaderboard.results.summary import AnyResult, CellSummary, summaries
 from gauntlet.leaderboard.rows.evidence import describe_lifted
 from gauntlet.leaderboard.rows.references import Reference
 from gauntlet.leaderboard.rows.row import AttackEntry, LeaderboardRow
@@ -71,11 +71,16 @@ class RunContext:
 
 def markdown_report(
     rows: Sequence[LeaderboardRow],
-    results: Sequence[CellResult],
+    results: Sequence[AnyResult],
     context: RunContext,
     references: Sequence[Reference] = (),
+    sections: Sequence[str] = (),
 ) -> str:
-    """The whole report, with published figures beside the measured ones. Names and messages are escaped."""
+    """The whole report, with published figures beside the measured ones. Names and messages are escaped.
+
+    `sections`: more sections, Markdown already, before the errors.
+    """
+    cells = summaries(results)
     parts = ["# Leaderboard", *_tables(rows)]
     if not rows:
         parts.append("No cells were run.")
@@ -88,8 +93,9 @@ def markdown_report(
         classes_section(rows),
         corruptions_section(rows),
         _section("Flags", _flags(rows)),
-        _section("Errors", _errors(results)),
-        _section("Setup", _setup(results, context)),
+        *(section.rstrip() for section in sections),
+        _section("Errors", _errors(cells)),
+        _section("Setup", _setup(cells, context)),
     ]
     if context.command:
         parts += ["## Reproduce", fenced(context.command)]
@@ -187,7 +193,7 @@ def _flags(rows: Sequence[LeaderboardRow]) -> list[str]:
     ]
 
 
-def _errors(results: Sequence[CellResult]) -> list[str]:
+def _errors(results: Sequence[CellSummary]) -> list[str]:
     return [
         f"**{safe(result.cell.title)}**, {safe(result.cell.threat)}, seed {result.cell.seed}: "
         f"{safe(result.error.kind)}: {safe(result.error.message, _LONGEST_MESSAGE)}"
@@ -196,11 +202,11 @@ def _errors(results: Sequence[CellResult]) -> list[str]:
     ]
 
 
-def _setup(results: Sequence[CellResult], context: RunContext) -> list[str]:
+def _setup(results: Sequence[CellSummary], context: RunContext) -> list[str]:
     attacks = dict.fromkeys(
-        (r.cell.threat, r.cell.attack, r.cell.attack_spec, cells.precision(r), cells.report_as(r)) for r in results
+        (r.cell.threat, r.cell.attack, r.cell.attack_spec, r.precision, r.report_as) for r in results
     )
-    devices = ", ".join(dict.fromkeys(name for result in results if (name := cells.device(result))))
+    devices = ", ".join(dict.fromkeys(name for result in results if (name := result.device)))
     facts = {
         "Threat models": ", ".join(context.threat_models),
         "Data": context.data,

@@ -9,8 +9,8 @@ from typing import Final
 from gauntlet.leaderboard.report.csv_writer import NUMBER, TEXT, csv_text, typed_frame
 from gauntlet.leaderboard.report.text_columns import aligned
 from gauntlet.leaderboard.results.atomic_files import replace_text
-from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.results.spent import PARTS, Spent
+from gauntlet.leaderboard.results.summary import AnyResult
 
 PROFILE: Final = "profile.csv"
 PROFILE_DTYPES: Final = {
@@ -27,7 +27,7 @@ _WIDTH = 10_000
 """Nothing here is shortened."""
 
 
-def profile_lines(results: Sequence[CellResult], process: float | None = None) -> Iterator[str]:
+def profile_lines(results: Sequence[AnyResult], process: float | None = None) -> Iterator[str]:
     """The seconds of all cells by part, and those of the stages of attacks.
 
     `process`: seconds since this process was started; what no cell took is then shown as start-up and tables.
@@ -43,7 +43,7 @@ def profile_lines(results: Sequence[CellResult], process: float | None = None) -
         yield f"and {process - every:.2f} s of this process for start-up, imports and tables"
 
 
-def write_profile(path: Path, results: Sequence[CellResult]) -> None:
+def write_profile(path: Path, results: Sequence[AnyResult]) -> None:
     """Write `profile.csv`. Raises WriteError."""
     lines = []
     for result in results:
@@ -56,7 +56,7 @@ def write_profile(path: Path, results: Sequence[CellResult]) -> None:
     replace_text(path, csv_text(typed_frame(lines, PROFILE_DTYPES)))
 
 
-def _total(results: Sequence[CellResult]) -> Spent:
+def _total(results: Sequence[AnyResult]) -> Spent:
     return sum((result.spent for result in results if result.spent is not None), Spent())
 
 

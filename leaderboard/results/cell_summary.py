@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.leaderboard.results.record import CellResult, Flag, Samples
+from gauntlet.leaderboard.results.record import CellResult, Flag, Record, Samples
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 T = TypeVar("T", bound=np.generic)
@@ -180,7 +180,12 @@ def report_as(result: CellResult) -> str:
 
 def newest_commit(results: Sequence[CellResult]) -> str:
     """The commit of the newest block, with `-dirty` if files differed from it; empty if none is recorded."""
-    sources = [block.provenance for result in results for block in result.blocks]
-    newest = max(sources, key=lambda source: str(source.get("time", "")), default={})
-    commit = newest.get("commit")
-    return f"{commit}{'-dirty' if newest.get('dirty') else ''}" if commit else ""
+    blocks = (block for result in results for block in result.blocks)
+    newest = max(blocks, key=lambda block: str(block.provenance.get("time", "")), default=None)
+    return commit_of(newest) if newest is not None else ""
+
+
+def commit_of(block: Record) -> str:
+    """The commit of a block, with `-dirty` if files differed from it; empty if none is recorded."""
+    commit = block.provenance.get("commit")
+    return f"{commit}{'-dirty' if block.provenance.get('dirty') else ''}" if commit else ""

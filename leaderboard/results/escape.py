@@ -21,7 +21,9 @@ def visible(text: str) -> str:
     Runs of white space become one space. Control and format characters (among them bidirectional overrides and zero-width
     characters) and lone surrogates become `\\u` and their code point.
     """
-    return "".join(_visible_character(character) for character in " ".join(text.split()))
+    line = " ".join(text.split())
+    # Printable ASCII has none of them.
+    return line if line.isascii() and line.isprintable() else "".join(map(_visible_character, line))
 
 
 def _visible_character(character: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,18 @@ class Timing:
     """When that run was, ISO 8601."""
 
 
+Stamp = tuple[int, ...]
+"""Size and time of change, of one or two files."""
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # of 80,000 files
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Store:
     """Results below `root`: `store/` has the blocks, `timings/` costs of later runs of theirs, `errors/` what failed."""
@@ -42,6 +55,14 @@ class Store:
     def has(self, key: str) -> bool:
         """Whether the block is stored."""
         return self.path(key).exists()
+
+    def stamp(self, key: str) -> Stamp | None:
+        """The file of a block and of a note on its later run, as they are now; None where the block is not stored.
+
+        A summary that was made of these files is made again once the stamp is another.
+        """
+        file = _stamp(f"{self.root}/store/{key[:2]}/{key}.parquet")
+        return None if file is None else (*file, *(_stamp(f"{self.root}/timings/{key[:2]}/{key}.json") or ()))
 
     def write(self, record: Record) -> bool:
         """Store a block; False where another writer was first. Raises StoreError (disk full, no permission)."""
@@ -72,9 +93,10 @@ class Store:
 
     def timing(self, key: str) -> Timing | None:
         """What the latest run of a stored block cost; None if it was run once. Raises StoreError where the file is damaged."""
-        path = self._timing_file(key)
+        path = f"{self.root}/timings/{key[:2]}/{key}.json"
         try:
-            return Timing(**json.loads(path.read_text(encoding="utf-8")))
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123  # of 80,000 blocks, few of which have one
+                return Timing(**json.loads(file.read()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -103,7 +125,7 @@ class Store:
         path = self.path(key)
         try:
             # The file is opened here: a missing file is then told apart from a damaged one.
-            with path.open("rb") as file:
+            with pa.OSFile(str(path), "rb") as file:
                 return read(file)
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: run the same command again to compute it") from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import EVIDENCE, CellResult, Flag, Record
+import numpy as np
+
+from gauntlet.leaderboard.results.record import EVIDENCE, Flag
+from gauntlet.leaderboard.results.sample_set import numbered
+from gauntlet.leaderboard.results.summary import ANY_PASS, AnyResult, Bits, CellSummary, summaries
 from gauntlet.leaderboard.rows.evidence import (
     CARRIED,
     DECISIONS,
@@ -29,7 +32,7 @@ class Answers:
     search: LastSearch | None = None
 
 
-def answers(results: Sequence[CellResult], worst: WorstCase) -> Answers:
+def answers(results: Sequence[AnyResult], worst: WorstCase) -> Answers:
     """What the finished cells of a row answer.
 
     Techniques: those that every sample that stands in the worst case has faced, in some cell. That a cascade has a stage is no
@@ -41,18 +44,12 @@ def answers(results: Sequence[CellResult], worst: WorstCase) -> Answers:
     could be planted, search by decisions was quiet. If nothing stands there is nothing to show. A test that some attack of the
     row passed answers the flag of another one that failed it: the row's figure is no higher than that of its strongest attack.
     """
-    finished = [result for result in results if cells.status(result) == "ok" and result.cell.adversarial]
-    every = frozenset(name for result in finished for name in cells.techniques(result))
-    faced: dict[str, set[str]] = {}
-    for result in finished:
-        for block in result.blocks:
-            for sample, techniques in _faced(block):
-                faced.setdefault(sample, set()).update(techniques)
-    standing = worst.id[worst.robust].tolist()
-    answered = every.intersection(*(faced.get(sample, set()) for sample in standing))
+    finished = [result for result in summaries(results) if result.status == "ok" and result.cell.adversarial]
+    standing = int(worst.robust.sum())
+    answered = _faced_by_all(finished, worst)
     search, tests = last_search(finished), passed_tests(finished)
     if standing and search is not None and not search.quiet:
-        little = search.overstates(len(standing) / len(worst.robust)) <= OVERSTATED
+        little = search.overstates(standing / len(worst.robust)) <= OVERSTATED
         if PLANTED not in tests or not little:
             answered -= {DECISIONS}
     kinds = [kind for kind in (PLANTED, CARRIED) if kind in tests]
@@ -77,21 +74,30 @@ def _lifted(flag: Flag, found: Answers) -> Flag:
     return replace(flag, lifted_by=lifted_by, evidence=(*flag.evidence, *figures))
 
 
-def _faced(block: Record) -> Iterator[tuple[str, set[str]]]:
-    """The techniques that each sample of a block faced. An attack without stages faces samples on which it spends passes:
-    a search as many as `LEAST_QUERIES`, other techniques any.
+def _faced_by_all(finished: Sequence[CellSummary], worst: WorstCase) -> frozenset[str]:
+    """The techniques that every sample which stands in the worst case has faced, in some cell."""
+    count, (own, *numbers) = numbered([worst.samples, *(result.samples for result in finished)])
+    standing = own[worst.robust]
+    faced: dict[str, Bits] = {
+        name: np.zeros(count, np.bool_) for name in sorted({name for result in finished for name in result.techniques})
+    }
+    for result, number in zip(finished, numbers, strict=True):
+        for name in result.techniques:
+            faced[name][number[_facing(result, name)]] = True
+    return frozenset(name for name, bits in faced.items() if bits[standing].all())
+
+
+def _facing(result: CellSummary, technique: str) -> Bits:
+    """The samples that faced a technique of the cell. An attack without stages faces samples on which it spends passes: a
+    search as many as `LEAST_QUERIES`, other techniques any.
 
     A sample of a randomised model may stand by the draws that score it although a stage broke it: it counts as if it had faced
     the stages after that one too, since no attack could have gone on.
     """
-    samples, by_stage = block.samples, block.cell.techniques
-    whole = set().union(*(technique.split("+") for technique in by_stage.values()))
-    spent = (samples.forwards + samples.backwards).tolist()
-    for row, name in enumerate(samples.id.tolist()):
-        if not samples.faced:
-            yield name, {technique for technique in whole if spent[row] >= LEAST_QUERIES.get(technique, 1)}
-        elif samples.stage and samples.stage[row]:
-            yield name, whole if spent[row] else set()
-        else:
-            stages = samples.faced[row].split()
-            yield name, set().union(*(by_stage.get(stage, "").split("+") for stage in stages))
+    if result.faced is None:
+        return result.took(LEAST_QUERIES.get(technique, 1))
+    having = {label for label, names in result.stage_techniques.items() if technique in names.split("+")}
+    facing = result.faced.where(lambda labels: not having.isdisjoint(labels.split()))
+    if result.stage is None:
+        return facing
+    return np.where(result.stage.where(bool), result.took(ANY_PASS), facing)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.sample_set import numbered
+from gauntlet.leaderboard.results.summary import AnyResult, summaries
 from gauntlet.leaderboard.rows.worst_case import WorstCase
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -52,21 +53,20 @@ class Bracket:
         )
 
 
-def bracket(results: Sequence[CellResult], worst: WorstCase) -> Bracket | None:
+def bracket(results: Sequence[AnyResult], worst: WorstCase) -> Bracket | None:
     """The bracket of the cells of one row, on the samples of their worst case; None if no cell is a certificate."""
-    proofs: dict[str, bool] = {}
-    probabilistic = False
-    for block in (block for result in results for block in result.blocks):
-        if block.samples.certified is not None:
-            probabilistic |= block.cell.randomised
-            proofs |= dict(zip(block.samples.id.tolist(), block.samples.certified.tolist(), strict=True))
-    if not proofs:
+    proofs = [result for result in summaries(results) if result.certified is not None]
+    if not any(len(proof) for proof in proofs):
         return None
-    certified = np.array([proofs.get(str(name), False) for name in worst.id], dtype=np.bool_)
+    count, (own, *numbers) = numbered([worst.samples, *(proof.samples for proof in proofs)])
+    proven = np.zeros(count, dtype=np.bool_)
+    for proof, number in zip(proofs, numbers, strict=True):
+        proven[number] = proof.certified
+    certified = proven[own]
     broken = worst.correct & ~worst.robust
     return Bracket(
         certified=Proportion.of(certified),
         open=int(np.count_nonzero(worst.robust & ~certified)),
         contradictions=tuple(str(name) for name in worst.id[certified & broken]),
-        probabilistic=probabilistic,
+        probabilistic=any(proof.cell.randomised for proof in proofs),
     )

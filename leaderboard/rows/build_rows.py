@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.cell_summary import Status
-from gauntlet.leaderboard.results.record import CellInfo, CellResult, Flag
+from gauntlet.leaderboard.results.record import CellInfo, Flag
+from gauntlet.leaderboard.results.summary import AnyResult, CellSummary, summaries
 from gauntlet.leaderboard.rows.answered import answers, lift
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.conditions import conditions
@@ -24,7 +24,7 @@ _NO_ATTACK = (
 )
 
 
-def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
+def build_rows(results: Sequence[AnyResult]) -> list[LeaderboardRow]:
     """One row per model × defense × threat model, from the results of one run, in the order of the table.
 
     Cells of different data or suites give separate rows. Corruptions belong to all rows of their model, defense, threat model
@@ -33,15 +33,18 @@ def build_rows(results: Sequence[CellResult]) -> list[LeaderboardRow]:
     Rows are ordered by threat model, then by data and suite, each in order of first appearance; within these, ranked rows come
     first, by comparison, rank and robust accuracy, then the others in the order given. Raises ValueError as `worst_case` does.
     """
-    attacked: dict[tuple[str, ...], list[CellResult]] = {}
-    corrupted: dict[tuple[str, ...], list[CellResult]] = {}
-    for result in results:
+    attacked: dict[tuple[str, ...], list[CellSummary]] = {}
+    corrupted: dict[tuple[str, ...], list[CellSummary]] = {}
+    for result in summaries(results):
         if result.cell.corrupts:
             corrupted.setdefault(row_key(result.cell)[:-1], []).append(result)
         else:
             attacked.setdefault(row_key(result.cell), []).append(result)
+    radii: dict[tuple[str, ...], list[CellSummary]] = {}
+    for members in attacked.values():
+        radii.setdefault(_without_eps(members[0].cell), []).extend(members)
     unsorted = [
-        _row(members, _siblings(members[0].cell, attacked), corrupted.get(key[:-1], []))
+        _row(members, _siblings(members[0].cell, radii), corrupted.get(key[:-1], []))
         for key, members in attacked.items()
     ]
     with_attacks = {key[:-1] for key in attacked}
@@ -64,29 +67,28 @@ def _ranked(row: LeaderboardRow, rank: Rank | None) -> LeaderboardRow:
     return replace(row, rank=rank.place if rank else None, rank_interval=interval, unranked=unrank_reasons(row))
 
 
-def _siblings(cell: CellInfo, attacked: Mapping[tuple[str, ...], list[CellResult]]) -> list[CellResult]:
+def _siblings(cell: CellInfo, radii: Mapping[tuple[str, ...], list[CellSummary]]) -> list[CellSummary]:
     """Cells of the rows that differ from the cell's row in eps alone."""
-
-    def without_eps(other: CellInfo) -> tuple[str, ...]:
-        target = other.threat.partition(":target=")[2]
-        return other.model, other.defense, other.norm, target, other.data, other.suite
-
-    others = (members for members in attacked.values() if members[0].cell.eps != cell.eps)
-    return [result for members in others for result in members if without_eps(result.cell) == without_eps(cell)]
+    return [other for other in radii[_without_eps(cell)] if other.cell.eps != cell.eps]
 
 
-def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: list[CellResult]) -> LeaderboardRow:
+def _without_eps(cell: CellInfo) -> tuple[str, ...]:
+    target = cell.threat.partition(":target=")[2]
+    return cell.model, cell.defense, cell.norm, target, cell.data, cell.suite
+
+
+def _row(attacked: list[CellSummary], siblings: Sequence[CellSummary], corrupted: list[CellSummary]) -> LeaderboardRow:
     members = attacked or corrupted
     cell = members[0].cell
     decisive = deciding(members) or members
     worst = worst_case(members)
     weakest = worst.weakest_class()
-    costs = [cells.costs(result) for result in attacked]
+    costs = [result.costs for result in attacked]
     memory = [cost.peak_memory_mib for cost in costs if not math.isnan(cost.peak_memory_mib)]
     certified = bracket(members, worst)
     answered = answers(members, worst)
     alarms = [certified.alarm] if certified is not None and certified.alarm else []
-    finished = [result for result in attacked if cells.status(result) == "ok"]
+    finished = [result for result in attacked if result.status == "ok"]
     names = next((result.cell.classes for result in members if result.cell.classes), ())
     return LeaderboardRow(
         model=cell.model,
@@ -98,7 +100,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         suite=cell.suite,
         seeds=tuple(sorted({result.cell.seed for result in members})),
         status="error" if alarms else _worst_status(decisive),
-        clean=worst.clean if len(worst) else cells.clean_accuracy(max(members, key=cells.covered)),
+        clean=worst.clean if len(worst) else max(members, key=len).clean_accuracy,
         robust=worst.accuracy,
         attacks=_attacks(attacked),
         worst_class=WorstClass(*weakest, names[weakest[0]] if names else "") if weakest else None,
@@ -111,7 +113,7 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
         backwards_per_sample=sum(cost.backwards_per_sample for cost in costs),
         peak_memory_mib=max(memory, default=math.nan),
         flags=lift(_flags(members, cross_flags(attacked, siblings)), answered),
-        techniques=frozenset(technique for result in finished for technique in cells.techniques(result)),
+        techniques=frozenset(technique for result in finished for technique in result.techniques),
         answered=answered.needs,
         randomised=any(result.cell.randomised for result in members),
         problems=(*alarms, *filter(None, map(_problem, decisive)), *([] if attacked else [_NO_ATTACK])),
@@ -120,14 +122,14 @@ def _row(attacked: list[CellResult], siblings: Sequence[CellResult], corrupted: 
     )
 
 
-def _worst_status(members: Sequence[CellResult]) -> Status:
-    states = {cells.status(result) for result in members}
+def _worst_status(members: Sequence[CellSummary]) -> Status:
+    states = {result.status for result in members}
     return "error" if "error" in states else "unfinished" if "unfinished" in states else "ok"
 
 
-def _flags(members: Sequence[CellResult], crosschecks: Sequence[Flag]) -> tuple[Flag, ...]:
+def _flags(members: Sequence[CellSummary], crosschecks: Sequence[Flag]) -> tuple[Flag, ...]:
     """Each once; of flags that differ in their figures alone, the one with most of them."""
-    recorded = (flag for result in members for flag in cells.flags(result))
+    recorded = (flag for result in members for flag in result.flags)
     found: dict[Flag, Flag] = {}
     for flag in (*recorded, *crosschecks):
         bare = replace(flag, evidence=())
@@ -136,33 +138,33 @@ def _flags(members: Sequence[CellResult], crosschecks: Sequence[Flag]) -> tuple[
     return tuple(found.values())
 
 
-def _attacks(members: Sequence[CellResult]) -> dict[str, AttackEntry]:
-    labels: dict[str, list[CellResult]] = {}
+def _attacks(members: Sequence[CellSummary]) -> dict[str, AttackEntry]:
+    labels: dict[str, list[CellSummary]] = {}
     for result in members:
         if result.cell.adversarial:
             labels.setdefault(result.cell.attack, []).append(result)
     return {label: _entry(seeds) for label, seeds in labels.items()}
 
 
-def _naive(members: Sequence[CellResult]) -> Proportion | None:
+def _naive(members: Sequence[CellSummary]) -> Proportion | None:
     naive = [result for result in members if result.cell.attack_kind == "naive"]
     entry = _entry(naive) if naive else None
     return entry if isinstance(entry, Proportion) else None
 
 
-def _entry(seeds: Sequence[CellResult]) -> AttackEntry:
+def _entry(seeds: Sequence[CellSummary]) -> AttackEntry:
     status = _worst_status(seeds)
     if status == "ok":
-        return "–" if all(map(cells.nothing_replayed, seeds)) else worst_case(seeds).accuracy
+        return "–" if all(seed.nothing_replayed for seed in seeds) else worst_case(seeds).accuracy
     return "error" if status == "error" else "–"
 
 
-def _problem(result: CellResult) -> str:
+def _problem(result: CellSummary) -> str:
     kind = "Corruption" if result.cell.corrupts else "Attack"
     label = f"{kind} {result.cell.attack} (seed {result.cell.seed})"
     if result.error is not None:
         return f"{label} failed: {result.error.kind}: {result.error.message}"
-    if cells.status(result) == "unfinished":
+    if result.status == "unfinished":
         expected = f"of {result.expected} samples" if result.expected else "samples"
-        return f"{label} is not finished: {cells.covered(result)} {expected}. Run the same command again."
+        return f"{label} is not finished: {len(result)} {expected}. Run the same command again."
     return ""

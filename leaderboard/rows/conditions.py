@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.summary import CellSummary
 from gauntlet.leaderboard.rows.worst_case import WorstCase
 
 BLACK_BOX_FLAG = "black-box-access"
@@ -40,7 +39,7 @@ class Conditions:
     """Digests of the blocks' images and labels: different files may have the same name and ids."""
 
 
-def conditions(results: Sequence[CellResult], worst: WorstCase) -> Conditions:
+def conditions(results: Sequence[CellSummary], worst: WorstCase) -> Conditions:
     """The conditions of a row: of its cells, and of their worst case, whose samples they share."""
     cell = results[0].cell
     attacks = {(r.cell.attack, r.cell.attack_spec) for r in results if r.cell.adversarial}
@@ -52,13 +51,13 @@ def conditions(results: Sequence[CellResult], worst: WorstCase) -> Conditions:
         seeds=tuple(sorted({result.cell.seed for result in results})),
         access=_access(results),
         attacks=tuple(sorted(attacks)),
-        ids=tuple(str(name) for name in worst.id),
-        images=tuple(str(block.provenance.get("data") or "") for block in blocks),
+        ids=worst.samples.names,
+        images=tuple(block.data for block in blocks),
     )
 
 
-def _access(results: Sequence[CellResult]) -> Access:
-    flags = [flag for result in results for flag in cells.flags(result) if flag.name == BLACK_BOX_FLAG]
+def _access(results: Sequence[CellSummary]) -> Access:
+    flags = [flag for result in results for flag in result.flags if flag.name == BLACK_BOX_FLAG]
     if not flags:
         return "white-box"
     return "labels" if any(dict(flag.evidence).get(LABELS_ONLY) for flag in flags) else "scores"

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellInfo, CellResult
+from gauntlet.leaderboard.results.record import CellInfo
+from gauntlet.leaderboard.results.sample_set import SampleSet, numbered, sample_set
+from gauntlet.leaderboard.results.summary import AnyResult, CellSummary, summaries
 from gauntlet.leaderboard.stats.proportions import CONFIDENCE, Proportion
 
 _RESAMPLES = 2000
@@ -72,10 +73,10 @@ class CorruptionAccuracy:
         return 1 - self.mean.estimate
 
 
-def corruption_accuracy(results: Sequence[CellResult]) -> CorruptionAccuracy | None:
+def corruption_accuracy(results: Sequence[AnyResult]) -> CorruptionAccuracy | None:
     """The accuracy under the corruptions among the cells of one model, defense, threat model and data; None without any."""
-    labels: dict[str, dict[int, CellResult]] = {}
-    for result in results:
+    labels: dict[str, dict[int, CellSummary]] = {}
+    for result in summaries(results):
         if result.cell.corrupts:
             # Two suites may have the same corruption.
             labels.setdefault(result.cell.attack, {}).setdefault(result.cell.seed, result)
@@ -84,36 +85,29 @@ def corruption_accuracy(results: Sequence[CellResult]) -> CorruptionAccuracy | N
     right = {label: _right_shares(list(seeds.values())) for label, seeds in labels.items()}
     shares = [samples for samples in right.values() if not isinstance(samples, str)]
     corrupted = [result for seeds in labels.values() for result in seeds.values()]
-    common = set.intersection(*(set(samples) for samples in shares)) if len(shares) == len(right) else set[str]()
-    names = [name for name in shares[0] if name in common] if shares else []
-    table = np.array([[samples[name] for name in names] for samples in shares]).reshape(len(shares), len(names))
+    table = _common_shares(shares)[1] if len(shares) == len(right) else np.empty((0, 0))
     by_label = {
-        label: samples if isinstance(samples, str) else float(np.mean(list(samples.values())))
-        for label, samples in right.items()
+        label: samples if isinstance(samples, str) else float(np.mean(samples[1])) for label, samples in right.items()
     }
     return CorruptionAccuracy(
-        mean=mean_of(table.mean(0) if names else np.empty(0)),
+        mean=mean_of(table.mean(0) if table.size else np.empty(0)),
         by_label=by_label,
         by_severity=_severities(corrupted),
         alexnet=_relative_to_alexnet(corrupted, by_label),
-        seconds=sum(cells.costs(result).seconds for result in corrupted),
+        seconds=sum(result.costs.seconds for result in corrupted),
     )
 
 
-def by_severity(result: CellResult) -> dict[int, Proportion]:
+def by_severity(result: AnyResult) -> dict[int, Proportion]:
     """Accuracy at each severity of a corruption's cell; empty for other cells, and before the first block."""
-    if not result.cell.corrupts or not result.blocks:
-        return {}
-    wrong = [set(map(int, text.split())) for block in result.blocks for text in block.samples.severities]
-    return {
-        severity: Proportion(sum(severity not in severities for severities in wrong), len(wrong))
-        for severity in sorted(result.blocks[0].cell.severities)
-    }
+    (own,) = summaries([result])
+    return {severity: Proportion(right, len(own)) for severity, right in own.severities.items()}
 
 
-def accuracy(result: CellResult) -> MeanAccuracy:
+def accuracy(result: AnyResult) -> MeanAccuracy:
     """Mean accuracy of a corruption's cell over its severities."""
-    return mean_of(1 - cells.outcomes(result).wrong_share)
+    (own,) = summaries([result])
+    return mean_of(1 - own.wrong_shares)
 
 
 def mean_of(values: npt.NDArray[np.float64]) -> MeanAccuracy:
@@ -136,19 +130,35 @@ def mean_of(values: npt.NDArray[np.float64]) -> MeanAccuracy:
     return MeanAccuracy(mean, (low, high), n)
 
 
-def _right_shares(seeds: Sequence[CellResult]) -> dict[str, float] | Literal["error", "–"]:
+Shares = tuple[SampleSet, npt.NDArray[np.float64]]
+"""A share for each sample, (N,), or several, (K, N)."""
+
+
+def _right_shares(seeds: Sequence[CellSummary]) -> Shares | Literal["error", "–"]:
     """Share of the severities at which each sample is classified correctly, a mean over the seeds."""
-    states = {cells.status(result) for result in seeds}
+    states = {result.status for result in seeds}
     if states != {"ok"}:
         return "error" if "error" in states else "–"
-    outcomes = [cells.outcomes(result) for result in seeds]
-    shares = [dict(zip(seed.id.tolist(), (1 - seed.wrong_share).tolist(), strict=True)) for seed in outcomes]
-    common = set.intersection(*(set(seed) for seed in shares))
-    return {name: float(np.mean([seed[name] for seed in shares])) for name in shares[0] if name in common}
+    samples, shares = _common_shares([(seed.samples, 1 - seed.wrong_shares) for seed in seeds])
+    return samples, np.ascontiguousarray(shares.T).mean(axis=1)
 
 
-def _severities(results: Sequence[CellResult]) -> dict[int, float]:
-    finished = [by_severity(result) for result in results if cells.status(result) == "ok"]
+def _common_shares(parts: Sequence[Shares]) -> Shares:
+    """The samples that all parts have, in the order of the first, with their shares in each part."""
+    first = parts[0][0]
+    if all(samples is first for samples, _ in parts):
+        return first, np.stack([shares for _, shares in parts])
+    count, numbers = numbered([samples for samples, _ in parts])
+    table = np.full((len(parts), count), np.nan)
+    covered = np.zeros((len(parts), count), np.bool_)
+    for row, number in enumerate(numbers):
+        table[row, number], covered[row, number] = parts[row][1], True
+    common = covered[:, numbers[0]].all(axis=0)
+    return sample_set(first.id[common], first.label[common]), table[:, numbers[0][common]]
+
+
+def _severities(results: Sequence[CellSummary]) -> dict[int, float]:
+    finished = [by_severity(result) for result in results if result.status == "ok"]
     common = set.intersection(*(set(severities) for severities in finished)) if finished else set[int]()
     return {
         severity: float(np.mean([severities[severity].estimate for severities in finished]))
@@ -156,7 +166,7 @@ def _severities(results: Sequence[CellResult]) -> dict[int, float]:
     }
 
 
-def _relative_to_alexnet(results: Sequence[CellResult], by_label: Mapping[str, float | str]) -> float | None:
+def _relative_to_alexnet(results: Sequence[CellSummary], by_label: Mapping[str, float | str]) -> float | None:
     """The mean corruption error relative to AlexNet's; None unless all of AlexNet's corruptions were measured on ImageNet."""
     errors: dict[str, float] = {}
     for result in results:

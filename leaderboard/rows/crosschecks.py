@@ -7,12 +7,15 @@ because two attacks of equal accuracy may break different samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellInfo, CellResult, Flag
+from gauntlet.leaderboard.results.record import CellInfo, Flag
+from gauntlet.leaderboard.results.sample_set import numbered
+from gauntlet.leaderboard.results.summary import AnyResult, Bits, CellSummary, summaries
 from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
 
 MIN_SAMPLES = 3
@@ -36,7 +39,7 @@ GREY_EPS = 0.5
 _MOST_IDS = 5
 
 
-def cross_flags(row: Sequence[CellResult], siblings: Sequence[CellResult] = ()) -> tuple[Flag, ...]:
+def cross_flags(row: Sequence[AnyResult], siblings: Sequence[AnyResult] = ()) -> tuple[Flag, ...]:
     """The flags of a row, from the results of its cells and of `siblings`: cells of rows that differ in eps alone.
 
     Of cells that failed, are not finished, or are no attacks only certificates that failed are named. Raises ValueError if
@@ -44,22 +47,23 @@ def cross_flags(row: Sequence[CellResult], siblings: Sequence[CellResult] = ()) 
     """
     if len({row_key(result.cell) for result in row}) > 1:
         raise ValueError("cells of several rows are mixed: give the cells of one row")
-    attacks = [result for result in row if _is_finished_attack(result)]
+    attacks = [result for result in summaries(row) if _is_finished_attack(result)]
     if not attacks:
         return ()
+    others = summaries(siblings)
     flags = (
         certificate_failed(row),
         black_box_beats_white_box(attacks),
         single_step_beats_iterative(attacks),
-        rises_with_eps(attacks, [result for result in siblings if _is_finished_attack(result)]),
+        rises_with_eps(attacks, [result for result in others if _is_finished_attack(result)]),
         above_chance_at_grey(attacks),
     )
     return tuple(flag for flag in flags if flag is not None)
 
 
-def certificate_failed(row: Sequence[CellResult]) -> Flag | None:
+def certificate_failed(row: Sequence[AnyResult]) -> Flag | None:
     """A certificate ended in an error; the figures of the attacks stand without it."""
-    failed = next((result for result in row if result.cell.proves and result.error is not None), None)
+    failed = next((result for result in summaries(row) if result.cell.proves and result.error is not None), None)
     if failed is None or failed.error is None:
         return None
     return Flag(
@@ -67,83 +71,81 @@ def certificate_failed(row: Sequence[CellResult]) -> Flag | None:
         "warn",
         f"the certificate failed ({failed.error.kind}: {failed.error.message}): the figures of the attacks stand, what is proven "
         "may be less than could be. Run the same command again, or leave certificate out of --attacks",
-        evidence=(("samples", cells.covered(failed)),),
+        evidence=(("samples", len(failed)),),
     )
 
 
-def black_box_beats_white_box(row: Sequence[CellResult]) -> Flag | None:
+def black_box_beats_white_box(row: Sequence[AnyResult]) -> Flag | None:
     """Attacks without gradients, transfer or replayed examples break samples that all gradient-based attacks left standing."""
     if not any(result.cell.attack_kind in _GRADIENT_KINDS for result in row):
         return None
-    ids = _common_ids(row)
-    broken_without: set[str] = set()
-    left_standing = set(ids)
-    for result in row:
+    common = _Common.of(summaries(row))
+    by_gradients, without_gradients = common.none(), common.none()
+    for result in common.cells:
         if result.cell.randomised:
             # Verdicts are majorities over draws; the stage that broke a sample is less informative.
             continue
-        by_gradient, without = _broken(result)
-        broken_without |= without
-        left_standing -= by_gradient
-    samples = [name for name in ids if name in broken_without and name in left_standing]
-    if not _is_enough(len(samples), len(ids)):
+        without = _broken_without_gradients(result)
+        without_gradients |= common.bits(result, without)
+        by_gradients |= common.bits(result, result.broken & ~without)
+    samples, n = common.named(without_gradients & ~by_gradients), len(common)
+    if not _is_enough(len(samples), n):
         return None
-    broken = len(ids) - len(left_standing) + len(samples)
+    broken = int(by_gradients.sum()) + len(samples)
     masked = len(samples) >= MASKED_SHARE * broken
     means = "gradients are masked" if masked else f"of {broken} broken samples these are few, so that gradients work"
     return Flag(
         "black-box-beats-white-box",
         "block" if masked else "warn",
-        f"{len(samples)} of {len(ids)} samples are broken by attacks without gradients, by transfer or by replayed examples "
+        f"{len(samples)} of {n} samples are broken by attacks without gradients, by transfer or by replayed examples "
         f"after all gradient-based attacks had left them standing: {means}. Attack longer without gradients: --attacks adaptive",
         needs=("black-box",) if masked else (),
-        evidence=(("samples", len(samples)), ("broken", broken), ("n", len(ids))),
-        samples=tuple(samples[:_MOST_IDS]),
+        evidence=(("samples", len(samples)), ("broken", broken), ("n", n)),
+        samples=samples[:_MOST_IDS],
     )
 
 
-def single_step_beats_iterative(row: Sequence[CellResult]) -> Flag | None:
+def single_step_beats_iterative(row: Sequence[AnyResult]) -> Flag | None:
     """A single step breaks samples that no iterative attack breaks."""
-    single = [result for result in row if _attack_name(result.cell) in SINGLE_STEP]
-    iterative = [
-        result
-        for result in row
-        if result not in single and result.cell.attack_kind == "white-box" and not result.cell.minimum_norm
-    ]
+    common = _Common.of(summaries(row))
+    single = [result for result in common.cells if _attack_name(result.cell) in SINGLE_STEP]
+    others = [result for result in common.cells if result not in single]
+    iterative = [result for result in others if result.cell.attack_kind == "white-box" and not result.cell.minimum_norm]
     if not single or not iterative:
         return None
-    ids = _common_ids(row)
-    by_one_step = set[str]().union(*(_broken_ids(result) for result in single))
-    by_many_steps = set[str]().union(*(_broken_ids(result) for result in iterative))
-    samples = [name for name in ids if name in by_one_step - by_many_steps]
-    if not _is_enough(len(samples), len(ids)):
+    one_step = np.logical_or.reduce([common.bits(result, result.broken) for result in single])
+    many_steps = np.logical_or.reduce([common.bits(result, result.broken) for result in iterative])
+    samples, n = common.named(one_step & ~many_steps), len(common)
+    if not _is_enough(len(samples), n):
         return None
     return Flag(
         "single-step-beats-iterative",
         "block",
-        f"{len(samples)} of {len(ids)} samples are broken by a single step, but by no iterative attack: iterative attacks "
+        f"{len(samples)} of {n} samples are broken by a single step, but by no iterative attack: iterative attacks "
         "lose their way on the loss surface, as with masked gradients. Attack by BPDA, other losses and without gradients: "
         "--attacks adaptive",
         needs=("black-box",),
-        evidence=(("samples", len(samples)), ("n", len(ids))),
-        samples=tuple(samples[:_MOST_IDS]),
+        evidence=(("samples", len(samples)), ("n", n)),
+        samples=samples[:_MOST_IDS],
     )
 
 
-def rises_with_eps(row: Sequence[CellResult], siblings: Sequence[CellResult]) -> Flag | None:
+def rises_with_eps(row: Sequence[AnyResult], siblings: Sequence[AnyResult]) -> Flag | None:
     """More samples stand at this eps than at a smaller one, whose ball lies inside this one: the attack is too weak."""
     eps = row[0].cell.eps
-    standing = _standing(row)
-    worst: tuple[int, float, list[str]] = (0, 0.0, [])
+    here = worst_case(row)
+    worst: tuple[int, float, tuple[str, ...]] = (0, 0.0, ())
     for smaller in sorted({result.cell.eps for result in siblings if result.cell.eps < eps}):
-        at_smaller = _standing([result for result in siblings if result.cell.eps == smaller])
-        common = standing.keys() & at_smaller.keys()
-        risen = [name for name in standing if name in common and standing[name] and not at_smaller[name]]
-        rise = len(risen) - sum(at_smaller[name] and not standing[name] for name in common)
+        there = worst_case([result for result in siblings if result.cell.eps == smaller])
+        count, (own, other) = numbered([here.samples, there.samples])
+        covered, stood = np.zeros((2, count), np.bool_)
+        covered[other], stood[other] = True, there.robust
+        risen = covered[own] & here.robust & ~stood[own]
+        rise = int(risen.sum()) - int((covered[own] & stood[own] & ~here.robust).sum())
         if rise > worst[0]:
-            worst = rise, smaller, risen
-    rise, smaller, risen = worst
-    if not _is_enough(rise, len(standing)):
+            worst = rise, smaller, tuple(here.id[risen].tolist())
+    rise, smaller, named = worst
+    if not _is_enough(rise, len(here)):
         return None
     return Flag(
         "rises-with-eps",
@@ -151,12 +153,12 @@ def rises_with_eps(row: Sequence[CellResult], siblings: Sequence[CellResult]) ->
         f"{rise} more samples stand at eps {eps:g} than at {smaller:g}, although the larger ball contains the smaller: the "
         "attack at the larger eps is too weak. Replay the examples of the smaller one, or attack for longer: "
         "--attacks adaptive",
-        evidence=(("rise", rise), ("eps", eps), ("smaller_eps", smaller), ("n", len(standing))),
-        samples=tuple(risen[:_MOST_IDS]),
+        evidence=(("rise", rise), ("eps", eps), ("smaller_eps", smaller), ("n", len(here))),
+        samples=named[:_MOST_IDS],
     )
 
 
-def above_chance_at_grey(row: Sequence[CellResult]) -> Flag | None:
+def above_chance_at_grey(row: Sequence[AnyResult]) -> Flag | None:
     """At Linf 0.5 all balls share a grey image, which has one class: at most the most frequent class can be robust.
 
     A model that may reject can reject the grey image, so that no sample breaks there.
@@ -164,7 +166,7 @@ def above_chance_at_grey(row: Sequence[CellResult]) -> Flag | None:
     cell = row[0].cell
     if cell.norm != "Linf" or cell.eps < GREY_EPS or ":target=" in cell.threat or cell.rejects:
         return None
-    worst = worst_case(list(row))
+    worst = worst_case(row)
     if not len(worst):
         return None
     most, standing, n = int(np.unique(worst.label, return_counts=True)[1].max()), int(worst.robust.sum()), len(worst)
@@ -179,8 +181,8 @@ def above_chance_at_grey(row: Sequence[CellResult]) -> Flag | None:
     )
 
 
-def _is_finished_attack(result: CellResult) -> bool:
-    return cells.status(result) == "ok" and result.cell.adversarial
+def _is_finished_attack(result: CellSummary) -> bool:
+    return result.status == "ok" and result.cell.adversarial
 
 
 def _is_enough(count: int, n: int) -> bool:
@@ -191,40 +193,50 @@ def _attack_name(cell: CellInfo) -> str:
     return cell.attack_spec.partition(":")[0]
 
 
-def _broken_ids(result: CellResult) -> set[str]:
-    samples = cells.outcomes(result)
-    return set(samples.id[samples.correct & ~samples.robust].tolist())
+@dataclass(frozen=True, eq=False)
+class _Common:
+    """The samples that every cell of a row covers, in the order of the first cell."""
+
+    cells: Sequence[CellSummary]
+    names: npt.NDArray[np.str_]
+    places: Mapping[int, npt.NDArray[np.intp]]
+    """Where each cell has them, by the cell's id."""
+
+    @classmethod
+    def of(cls, cells: Sequence[CellSummary]) -> _Common:
+        count, numbers = numbered([cell.samples for cell in cells])
+        places = np.full((len(cells), count), -1, dtype=np.intp)
+        for own, number in zip(places, numbers, strict=True):
+            own[number] = np.arange(len(number))
+        common = numbers[0][(places[:, numbers[0]] >= 0).all(axis=0)]
+        own = places[:, common]
+        return cls(cells, cells[0].samples.id[own[0]], {id(cell): at for cell, at in zip(cells, own, strict=True)})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def none(self) -> Bits:
+        return np.zeros(len(self), np.bool_)
+
+    def bits(self, cell: CellSummary, own: Bits) -> Bits:
+        """The bits of a cell's samples for the common ones."""
+        common: Bits = own[self.places[id(cell)]]
+        return common
+
+    def named(self, bits: Bits) -> tuple[str, ...]:
+        return tuple(self.names[bits].tolist())
 
 
-def _broken(result: CellResult) -> tuple[set[str], set[str]]:
-    """Ids of the samples of a cell that were broken by gradients, and of those broken without."""
-    broken = _broken_ids(result)
+def _broken_without_gradients(result: CellSummary) -> Bits:
+    """The samples of a cell that were broken by attacks or stages without gradients."""
     if result.cell.attack_kind in _GRADIENT_FREE_KINDS:
-        return set(), broken
+        return result.broken
     after_gradients = False
     gradient_free = set()
-    for stage, technique in cells.stage_techniques(result).items():
+    for stage, technique in result.stage_techniques.items():
         after_gradients = after_gradients or technique in GRADIENT_TECHNIQUES
         if after_gradients and technique in _GRADIENT_FREE_TECHNIQUES:
             gradient_free.add(stage)
-    blocks = [block.samples for block in result.blocks if len(block.samples.stage)]
-    without = {
-        str(name)
-        for samples in blocks
-        for name, stage in zip(samples.id, samples.stage, strict=True)
-        if stage in gradient_free
-    }
-    return broken - without, broken & without
-
-
-def _common_ids(row: Sequence[CellResult]) -> list[str]:
-    """Ids that every cell covers, in the order of the first."""
-    covered = [cells.outcomes(result).id.tolist() for result in row]
-    common = set.intersection(*map(set, covered))
-    return [name for name in covered[0] if name in common]
-
-
-def _standing(row: Sequence[CellResult]) -> dict[str, bool]:
-    """Whether each sample stands against all cells of a row."""
-    worst = worst_case(list(row))
-    return dict(zip(worst.id.tolist(), worst.robust.tolist(), strict=True))
+    if result.stage is None:
+        return np.zeros(len(result), np.bool_)
+    return result.broken & result.stage.where(lambda label: label in gradient_free)

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.record import CellResult, Flag
+import numpy as np
+
+from gauntlet.leaderboard.results.record import Flag
+from gauntlet.leaderboard.results.sample_set import numbered
+from gauntlet.leaderboard.results.summary import Bits, CellSummary
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 DECISIONS = "decision-based"
@@ -51,30 +54,39 @@ class LastSearch:
         return (f"{DECISIONS}: tried", float(self.tried)), (f"{DECISIONS}: broken", float(self.broken))
 
 
-def last_search(finished: Sequence[CellResult]) -> LastSearch | None:
+def last_search(finished: Sequence[CellSummary]) -> LastSearch | None:
     """The last samples of the search by decisions, in the order of the data; None if no cell has such a search."""
-    if not any(DECISIONS in cells.techniques(result) for result in finished):
+    if not any(DECISIONS in result.techniques for result in finished):
         return None
-    tried: list[str] = []
-    by_decisions: set[str] = set()
-    by_others: set[str] = set()
-    for block in (block for result in finished for block in result.blocks):
-        samples, by_stage = block.samples, block.cell.techniques
-        searching = [stage for stage, technique in by_stage.items() if DECISIONS in technique]
-        spent = (samples.forwards + samples.backwards).tolist()
-        for row, name in enumerate(samples.id.tolist()):
-            alone = {""} if spent[row] >= LEAST_QUERIES[DECISIONS] else set()
-            faced = set(samples.faced[row].split()) if samples.faced else alone
-            if faced.intersection(searching):
-                tried.append(name)
-        for row in (samples.correct & ~samples.robust).nonzero()[0].tolist():
-            names = by_stage.get(samples.stage[row], "") if samples.stage else " ".join(by_stage.values())
-            (by_decisions if DECISIONS in names else by_others).add(samples.id[row])
-    last = [name for name in dict.fromkeys(tried) if name not in by_others][-LAST:]
-    return LastSearch(len(last), len(by_decisions.intersection(last)))
+    count, numbers = numbered([result.samples for result in finished])
+    by_decisions, by_others = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    tried = np.concatenate([number[_searched_by_decisions(r)] for r, number in zip(finished, numbers, strict=True)])
+    for result, number in zip(finished, numbers, strict=True):
+        broken, decisive = result.correct & ~result.recorded, _broken_by_decisions(result)
+        by_decisions[number[broken & decisive]] = True
+        by_others[number[broken & ~decisive]] = True
+    order = np.sort(np.unique(tried, return_index=True)[1])
+    last = [number for number in tried[order].tolist() if not by_others[number]][-LAST:]
+    return LastSearch(len(last), int(by_decisions[last].sum()))
 
 
-def passed_tests(finished: Sequence[CellResult]) -> frozenset[str]:
+def _searched_by_decisions(result: CellSummary) -> Bits:
+    """The samples that a search by decisions of the cell tried."""
+    searching = {stage for stage, technique in result.stage_techniques.items() if DECISIONS in technique}
+    if result.faced is not None:
+        return result.faced.where(lambda labels: not searching.isdisjoint(labels.split()))
+    return result.took(LEAST_QUERIES[DECISIONS]) if "" in searching else np.zeros(len(result), np.bool_)
+
+
+def _broken_by_decisions(result: CellSummary) -> Bits:
+    """For each sample whether what broke it, if anything did, is a search by decisions."""
+    by_stage = result.stage_techniques
+    if result.stage is not None:
+        return result.stage.where(lambda label: DECISIONS in by_stage.get(label, ""))
+    return np.full(len(result), DECISIONS in " ".join(by_stage.values()))
+
+
+def passed_tests(finished: Sequence[CellSummary]) -> frozenset[str]:
     """The tests that some attack of the row has passed, and `CARRIED` if a view of the pipeline fell and carried over."""
     figures = {name for result in finished for flag in _asking(result) for name, _ in flag.evidence}
     passed = {test for test in TESTS if any(name.startswith(f"{test}: ") for name in figures)}
@@ -133,5 +145,5 @@ def _searched(search: LastSearch) -> str:
     )
 
 
-def _asking(result: CellResult) -> tuple[Flag, ...]:
-    return tuple(flag for flag in cells.flags(result) if flag.name not in TESTS)
+def _asking(result: CellSummary) -> tuple[Flag, ...]:
+    return tuple(flag for flag in result.flags if flag.name not in TESTS)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gauntlet.leaderboard.rows.reasons import reasons
 from gauntlet.leaderboard.rows.row import LeaderboardRow
-from gauntlet.leaderboard.stats.proportions import PairedTest, holm, mcnemar
+from gauntlet.leaderboard.stats.proportions import PairedTest, holm, mcnemar_pairs
 
 ALPHA = 0.05
 """Largest chance that any row of a comparison is wrongly called better than another."""
@@ -89,7 +89,7 @@ def rank_outcomes(outcomes: Sequence[npt.NDArray[np.bool_]]) -> tuple[list[RowPa
     ValueError if the shapes differ.
     """
     indices = list(combinations(range(len(outcomes)), 2))
-    tests = [mcnemar(outcomes[a], outcomes[b]) for a, b in indices]
+    tests = mcnemar_pairs(outcomes)
     adjusted = holm([test.p_value for test in tests])
     pairs = [RowPair(a, b, test, float(p)) for (a, b), test, p in zip(indices, tests, adjusted, strict=True)]
     better: Counter[int] = Counter()

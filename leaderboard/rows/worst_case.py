@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.leaderboard.results.cell_summary import SampleOutcomes, majority_right, outcomes, status
+from gauntlet.leaderboard.results.cell_summary import majority_right
 from gauntlet.leaderboard.results.record import CellInfo, CellResult
+from gauntlet.leaderboard.results.sample_set import SampleSet, numbered, sample_set
+from gauntlet.leaderboard.results.summary import AnyResult, CellSummary, summaries
 from gauntlet.leaderboard.stats.proportions import Proportion
+
+R = TypeVar("R", CellResult, CellSummary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +26,7 @@ class WorstCase:
     has not covered count in neither the numerator nor the denominator. If an attack failed before its first block, n is 0.
     """
 
-    id: npt.NDArray[np.str_]
-    label: npt.NDArray[np.int64]
+    samples: SampleSet
     correct: npt.NDArray[np.bool_]
     """Classified correctly when clean."""
     robust: npt.NDArray[np.bool_]
@@ -33,7 +37,17 @@ class WorstCase:
     """Whether every cell of the row finished; if not, the accuracy must not be compared with others."""
 
     def __len__(self) -> int:
-        return len(self.id)
+        return len(self.samples)
+
+    @property
+    def id(self) -> npt.NDArray[np.str_]:
+        """The samples' ids."""
+        return self.samples.id
+
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """The samples' labels."""
+        return self.samples.label
 
     @property
     def clean(self) -> Proportion:
@@ -52,7 +66,11 @@ class WorstCase:
 
 
 _EMPTY = WorstCase(
-    np.empty(0, np.str_), np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), np.empty(0), complete=False
+    SampleSet(np.empty(0, np.str_), np.empty(0, np.int64)),
+    np.empty(0, bool),
+    np.empty(0, bool),
+    np.empty(0),
+    complete=False,
 )
 
 
@@ -61,16 +79,16 @@ def row_key(cell: CellInfo) -> tuple[str, str, str, str, str]:
     return cell.model, cell.defense, cell.threat, cell.data, cell.suite
 
 
-def deciding(results: Sequence[CellResult]) -> list[CellResult]:
+def deciding(results: Sequence[R]) -> list[R]:
     """The cells that the worst case is made of: no corruptions, nor, beside attacks, certificates that failed or are not
     finished, without which the figures of the attacks stand."""
     attacked = [result for result in results if not result.cell.corrupts]
     if all(result.cell.proves for result in attacked):
         return attacked
-    return [result for result in attacked if not result.cell.proves or status(result) == "ok"]
+    return [result for result in attacked if not result.cell.proves or summaries([result])[0].status == "ok"]
 
 
-def worst_case(results: Sequence[CellResult]) -> WorstCase:
+def worst_case(results: Sequence[AnyResult]) -> WorstCase:
     """The worst case over the cells (attacks and seeds) of one row.
 
     For randomised models the attack with the largest `wrong_share` is chosen per sample (the first of equals), and its
@@ -82,62 +100,45 @@ def worst_case(results: Sequence[CellResult]) -> WorstCase:
     """
     if not results:
         raise ValueError("results is empty: the worst case needs at least one cell")
-    results = deciding(results)
-    if not results:
+    cells = deciding(summaries(results))
+    if not cells:
         return _EMPTY
-    keys = {row_key(result.cell) for result in results}
+    keys = {row_key(result.cell) for result in cells}
     if len(keys) > 1:
         raise ValueError(f"results of {len(keys)} rows are mixed: give the cells of one row, not of {sorted(keys)}")
-    matched = _on_common_samples([outcomes(result) for result in results], results)
-    first = matched[0]
+    samples, places = _common_samples(cells)
+    correct = np.stack([cell.correct[place] for cell, place in zip(cells, places, strict=True)])
     robust: npt.NDArray[np.bool_]
-    if any(result.cell.randomised for result in results):
-        robust, success = _randomised(matched)
+    if any(cell.cell.randomised for cell in cells):
+        chosen = np.stack([cell.wrong_shares[place] for cell, place in zip(cells, places, strict=True)]).argmax(0)
+        scored = np.stack([cell.wrong_shares_scored[place] for cell, place in zip(cells, places, strict=True)])
+        sample = np.arange(len(chosen))
+        success = scored[chosen, sample]
+        robust = correct[chosen, sample] & majority_right(success)
     else:
-        robust = np.logical_and.reduce([cell.robust for cell in matched])
+        robust = np.logical_and.reduce([cell.robust[place] for cell, place in zip(cells, places, strict=True)])
         success = (~robust).astype(np.float64)
-    complete = all(status(result) == "ok" for result in results)
-    return WorstCase(first.id, first.label, first.correct, robust, success, complete)
+    return WorstCase(samples, correct[0], robust, success, all(cell.status == "ok" for cell in cells))
 
 
-def _randomised(cells: Sequence[SampleOutcomes]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    chosen = np.stack([cell.wrong_share for cell in cells]).argmax(0)
-    scored = np.stack([cell.wrong_share_scored for cell in cells])
-    correct = np.stack([cell.correct for cell in cells])
-    sample = np.arange(len(chosen))
-    success: npt.NDArray[np.float64] = scored[chosen, sample]
-    robust: npt.NDArray[np.bool_] = correct[chosen, sample] & majority_right(success)
-    return robust, success
+Places = slice | npt.NDArray[np.intp]
 
 
-def _on_common_samples(cells: list[SampleOutcomes], results: Sequence[CellResult]) -> list[SampleOutcomes]:
-    """The same samples in the same order from each cell."""
-    first = cells[0]
-    if all(np.array_equal(cell.id, first.id) for cell in cells[1:]):
-        return cells
-    positions = []
-    for cell, result in zip(cells, results, strict=True):
-        places = {str(name): place for place, name in enumerate(cell.id)}
-        if len(places) < len(cell):
+def _common_samples(cells: Sequence[CellSummary]) -> tuple[SampleSet, list[Places]]:
+    """The samples that all cells cover, in the order of the first, and where each cell has them."""
+    first = cells[0].samples
+    if all(cell.samples is first or np.array_equal(cell.samples.id, first.id) for cell in cells):
+        return first, [slice(None)] * len(cells)
+    for cell in cells:
+        if not cell.samples.unique:
             raise ValueError(
-                f"sample ids of cell {result.cell.title!r} repeat, so its samples cannot be matched with those of "
+                f"sample ids of cell {cell.cell.title!r} repeat, so its samples cannot be matched with those of "
                 "another attack: give every sample an id of its own"
             )
-        positions.append(places)
-    common = [name for name in positions[0] if all(name in places for places in positions[1:])]
-    return [
-        _take(cell, np.array([places[name] for name in common], dtype=np.intp))
-        for cell, places in zip(cells, positions, strict=True)
-    ]
-
-
-def _take(cell: SampleOutcomes, indices: npt.NDArray[np.intp]) -> SampleOutcomes:
-    return SampleOutcomes(
-        cell.id[indices],
-        cell.label[indices],
-        cell.correct[indices],
-        cell.robust[indices],
-        cell.distance[indices],
-        cell.wrong_share[indices],
-        cell.wrong_share_scored[indices],
-    )
+    count, numbers = numbered([cell.samples for cell in cells])
+    places = np.full((len(cells), count), -1, dtype=np.intp)
+    for row, number in zip(places, numbers, strict=True):
+        row[number] = np.arange(len(number))
+    common = numbers[0][(places[:, numbers[0]] >= 0).all(axis=0)]
+    own = list(places[:, common])
+    return sample_set(first.id[own[0]], first.label[own[0]]), [*own]

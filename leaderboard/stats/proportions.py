@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -95,6 +96,23 @@ def mcnemar(
     only_first = int(np.count_nonzero(first & ~second))
     only_second = int(np.count_nonzero(~first & second))
     return PairedTest(only_first, only_second, alternative, _mcnemar_p(only_first, only_second, alternative))
+
+
+def mcnemar_pairs(outcomes: Sequence[npt.NDArray[np.bool_]]) -> list[PairedTest]:
+    """The two-sided tests of all pairs of bool arrays (N,), first before second, in order. Raises ValueError as `mcnemar`."""
+    for other in outcomes[1:]:
+        if other.shape != outcomes[0].shape:
+            mcnemar(outcomes[0], other)
+    if len(outcomes) < 2:
+        return []
+    succeeded = np.stack(outcomes).astype(np.float32)
+    # Counts below 2^24 are exact in float32.
+    alone = (succeeded @ (1 - succeeded).T).round().astype(np.int64).tolist()
+    pairs = combinations(range(len(outcomes)), 2)
+    return [
+        PairedTest(alone[a][b], alone[b][a], "two-sided", _mcnemar_p(alone[a][b], alone[b][a], "two-sided"))
+        for a, b in pairs
+    ]
 
 
 @lru_cache(maxsize=65536)

@@ -22,7 +22,8 @@ from gauntlet.attacks.square import Square
 from gauntlet.bench.cli.run import execute
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
-from gauntlet.bench.run.engine import Engine, write_leaderboard
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.run.tables import write_leaderboard
 from gauntlet.defenses.certificates.certify import Certificates
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.profile import pipeline_profile

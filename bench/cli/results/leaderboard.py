@@ -1,4 +1,4 @@
-"""`gauntlet leaderboard`: the tables of a run, written again."""
+"""`gauntlet leaderboard`: the tables of a results folder, over all its runs or one."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.shared.options import RUN, command, run_argument
+from gauntlet.bench.cli.shared.options import command, option
 
 
-@command(arguments=RUN, failed="A file cannot be read or written.")
-@run_argument()
-def leaderboard(folder: Path) -> None:
-    """Write the tables of a run again, from its stored results.
+@command(
+    arguments={"RUN": "Results folder (all its runs that ask compatible questions), or one of its runs/… folders."},
+    failed="A file cannot be read or written.",
+)
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@option("--run", "run_id", group="output", metavar="ID", help="Show this run alone. [default: all compatible runs]")
+def leaderboard(folder: Path, run_id: str | None) -> None:
+    """Write the tables of all runs of a folder, from stored results.
 
-    The tables are leaderboard.csv, cells.csv, classes.csv and leaderboard.md.
+    Runs are compatible if they ask for a threat model on the same samples of the same data; of a row that several runs
+    asked for, the newest run's counts. The tables are leaderboard.csv, cells.csv, classes.csv and leaderboard.md. Each is
+    kept below tables/, and the output says which rows are new, gone or re-ranked since the last. models.toml describes
+    models (docs/scale.md), `gauntlet remove` leaves them out.
     """
-    from gauntlet.bench.run.engine import write_leaderboard
-    from gauntlet.bench.run.run_folder import load_run
+    from gauntlet.bench.results_folder.joint_tables import write_joint_tables
 
-    run = load_run(folder)
-    files = write_leaderboard(run, run.results())
-    for path in (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown):
-        click.echo(f"written: {path}")
+    for line in write_joint_tables(folder, run_id):
+        click.echo(line)

@@ -10,7 +10,8 @@ from PIL import Image
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.data.samples import lazy_images as images_module
 from gauntlet.bench.planning.plan import make_plan
-from gauntlet.bench.run.engine import Engine, write_leaderboard
+from gauntlet.bench.run.engine import Engine
+from gauntlet.bench.run.tables import write_leaderboard
 from gauntlet.bench.worker import attack_blocks as runner
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 

@@ -15,6 +15,7 @@ from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_file
 from gauntlet.leaderboard.report.markdown_classes import classes_section, gap_text
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.record import CellResult
+from gauntlet.leaderboard.results.sample_set import SampleSet
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.per_class import class_gap, per_class
 from gauntlet.leaderboard.rows.worst_case import WorstCase
@@ -25,7 +26,11 @@ def worst(labels, correct, robust):
     labels = np.asarray(labels)
     ids = np.array([f"s{i}" for i in range(len(labels))])
     return WorstCase(
-        ids, labels, np.asarray(correct, bool), np.asarray(robust, bool), 1.0 - np.asarray(robust, float), complete=True
+        SampleSet(ids, labels),
+        np.asarray(correct, bool),
+        np.asarray(robust, bool),
+        1.0 - np.asarray(robust, float),
+        complete=True,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import pytest
 from scipy.stats import beta, binom, fisher_exact
 
@@ -47,3 +50,13 @@ def test_a_share_that_rose_is_tested_as_by_scipy(before, now):
 def test_counts_that_are_not_are_refused(before, now):
     with pytest.raises(ValueError, match="counts"):
         share_rose_p_value(before, now)
+
+
+def exact_half_tail(k, n):
+    return float(Fraction(sum(math.comb(n, successes) for successes in range(k, n + 1)), 2**n))
+
+
+@pytest.mark.parametrize("n", [513, 700, 1001, 3000])
+def test_tails_of_many_draws_are_the_double_nearest_to_the_exact_share(n):
+    for k in {n // 2 + 1, n // 2 + 7, n // 2 + n // 20, n - n // 4, n - 3, n}:
+        assert half_tail(k, n) == exact_half_tail(k, n), k

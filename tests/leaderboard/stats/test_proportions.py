@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from gauntlet.leaderboard.stats.proportions import Proportion, holm, mcnemar
+from gauntlet.leaderboard.stats.proportions import Proportion, holm, mcnemar, mcnemar_pairs
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 100), (581, 797), (797, 797), (3, 7)])
@@ -103,3 +104,12 @@ def test_adjusted_p_values_of_a_small_example_are_those_computed_by_hand():
 def test_a_p_value_outside_0_to_1_is_refused(p_values):
     with pytest.raises(ValueError, match="p_values"):
         holm(p_values)
+
+
+def test_the_tests_of_all_pairs_at_once_are_those_of_each_pair():
+    outcomes = list(np.random.default_rng(0).random((9, 300)) < np.linspace(0.4, 0.7, 9)[:, None])
+    pairs = combinations(range(len(outcomes)), 2)
+    assert mcnemar_pairs(outcomes) == [mcnemar(outcomes[a], outcomes[b]) for a, b in pairs]
+    assert mcnemar_pairs([]) == mcnemar_pairs(outcomes[:1]) == []
+    with pytest.raises(ValueError, match="pair outcomes of the same samples"):
+        mcnemar_pairs([outcomes[0], outcomes[1][:5]])

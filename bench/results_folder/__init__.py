@@ -1,0 +1,1 @@
+"""Whole results folders: tables over all their runs, merging, removing models, packing and cleaning."""

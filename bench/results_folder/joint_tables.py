@@ -1,0 +1,48 @@
+"""Writing the tables of a results folder over all its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gauntlet.bench.results_folder.all_runs import (
+    describe_others,
+    joint_published,
+    joint_run,
+    joint_summaries,
+    shown_runs,
+)
+from gauntlet.bench.results_folder.kept_tables import keep_table
+from gauntlet.bench.results_folder.model_descriptions import read_descriptions, unknown_models
+from gauntlet.bench.results_folder.removed_models import removed_models
+from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_files
+from gauntlet.leaderboard.report.model_table import same_weights
+from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.summary import newest_commit
+
+
+def write_joint_tables(folder: Path, run_id: str | None = None) -> Iterator[str]:
+    """Write the tables of the compatible runs of a results folder, or of one run, and yield lines on what they hold.
+
+    Raises RunError, DescriptionError, StoreError and WriteError.
+    """
+    runs = shown_runs(folder, run_id)
+    root, run = runs.newest.root, joint_run(runs)
+    removed, described = removed_models(root), read_descriptions(root)
+    results = joint_summaries(runs, tuple(removed))
+    shown = dict.fromkeys(result.cell.model for result in results)
+    models = [described[model] for model in shown if model in described]
+    files = write_leaderboard_files(root, results, run.context, joint_published(runs), models)
+    paths = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown, files.models_csv)
+    yield from (f"written: {path}" for path in paths if path is not None)
+    if len(runs.shown) > 1:
+        yield f"{len(runs.shown)} runs together; one alone: --run {', --run '.join(one.folder.name for one in runs.shown)}"
+    yield from (visible(line) for line in describe_others(runs, root))
+    if removed:
+        yield visible(f"removed: {', '.join(removed)} (shown again by `gauntlet remove --undo`)")
+    yield from (visible(line) for line in same_weights(results))
+    known = frozenset(cell.info.model for one in (*runs.shown, *runs.others) for cell in one.plan.cells)
+    yield from (visible(line) for line in unknown_models(described, known))
+    change = keep_table(root, run.context.started, newest_commit(results))
+    if change is not None:
+        yield from change.lines
