@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from gauntlet.bench.cli.shared.options import RUN, command, option, run_argument, run_option
+from gauntlet.bench.cli.shared.options import RUN, Decorator, command, option, run_argument, run_option
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,
@@ -22,6 +22,17 @@ from gauntlet.bench.environment.exit_codes import (
 if TYPE_CHECKING:
     from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.gate.judge_run import JudgedRun
+
+
+def junit_option() -> Decorator:
+    """`--junit`, as the parameter `junit`."""
+    return option(
+        "--junit",
+        group="output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write the gate's report as JUnit XML too, a case for each cell. [default: none]",
+    )
 
 
 @command(
@@ -61,6 +72,7 @@ if TYPE_CHECKING:
     type=click.Choice(["text", "json", "github"]),
     help="Output: text, JSON alone, or text with GitHub annotations. [default: text, or github inside GitHub Actions]",
 )
+@junit_option()
 @run_option("config")
 def gate(
     folder: Path,
@@ -68,13 +80,16 @@ def gate(
     format_: Literal["text", "json", "github"] | None,
     config: str | None,
     baseline_from: str | None,
+    junit: Path | None,
     **given: float | bool | None,
 ) -> None:
     """Judge a run against a baseline, sample by sample.
 
     The report is also written to gate.md and gate.json in RUN and, inside GitHub Actions, to the step's summary.
     """
-    raise SystemExit(gate_run(folder, file, given, config=config, format_=format_, baseline_from=baseline_from))
+    raise SystemExit(
+        gate_run(folder, file, given, config=config, format_=format_, baseline_from=baseline_from, junit=junit)
+    )
 
 
 def gate_run(
@@ -85,6 +100,7 @@ def gate_run(
     config: str | None = None,
     format_: Literal["text", "json", "github"] | None = None,
     baseline_from: str | None = None,
+    junit: Path | None = None,
 ) -> int:
     """Judge a run, print the report, and return the exit code.
 
@@ -96,6 +112,7 @@ def gate_run(
     from gauntlet.bench.gate.early_run import traces
     from gauntlet.bench.gate.judge_run import judge_run
     from gauntlet.bench.gate.plan_check import hold_run
+    from gauntlet.bench.gate.publish import write_junit
     from gauntlet.bench.gate.tracked_results import refuse_tracked
     from gauntlet.bench.run.run_folder import load_run
 
@@ -117,34 +134,37 @@ def gate_run(
     judged = judge_run(folder, hold_run(chosen, run))
     if format_ == "json":
         click.echo(judged.json)
-        for note in judged.notes:
+        for note in (*judged.notes, *write_junit(judged.report, junit)):
             click.echo(note, err=True)
     else:
-        print_judged(judged, format_)
+        print_judged(judged, format_, junit)
     return GATE_EXITS[judged.report.state]
 
 
-def judge(folder: Path, gate: Gate) -> int:
-    """Judge the run in `folder`, print the report, and return the gate's exit code."""
+def judge(folder: Path, gate: Gate, junit: Path | None = None) -> int:
+    """Judge the run in `folder`, print the report, and return the gate's exit code. `junit`: a file for JUnit XML."""
     from gauntlet.bench.gate.judge_run import judge_run
 
     judged = judge_run(folder, gate)
-    print_judged(judged)
+    print_judged(judged, junit=junit)
     return GATE_EXITS[judged.report.state]
 
 
-def refuse(gate: Gate, out: Path) -> int:
+def refuse(gate: Gate, out: Path, junit: Path | None = None) -> int:
     """Print and write the verdict on what is looser than the baseline, or different; nothing is attacked."""
     from gauntlet.bench.gate.judge_run import refused
 
     judged = refused(gate, out)
-    print_judged(judged)
+    print_judged(judged, junit=junit)
     return GATE_EXITS[judged.report.state]
 
 
-def print_judged(judged: JudgedRun, format_: Literal["text", "github"] | None = None) -> None:
-    """Print the report; without a format with annotations inside GitHub Actions."""
-    from gauntlet.bench.gate.publish import default_format, lines
+def print_judged(
+    judged: JudgedRun, format_: Literal["text", "github"] | None = None, junit: Path | None = None
+) -> None:
+    """Print the report, without a format with annotations inside GitHub Actions, and write it as JUnit XML if a file is named."""
+    from gauntlet.bench.gate.publish import default_format, lines, write_junit
 
-    for line in (*lines(judged.report, format_ or default_format()), *judged.notes):
+    written = write_junit(judged.report, junit)
+    for line in (*lines(judged.report, format_ or default_format()), *judged.notes, *written):
         click.echo(line)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gauntlet.bench.cli.gate import judge, refuse
+from gauntlet.bench.cli.gate import judge, junit_option, refuse
 from gauntlet.bench.cli.shared.options import command, option, run_options, uncollected
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     failed="A cell ended in an error, an expectation was missed, the gate failed, or a file cannot be written.",
 )
 @run_options()
+@junit_option()
 @option("--dry-run", group="output", is_flag=True, help="Show the plan, stored results and an estimate; run nothing.")
 def run(dry_run: bool, **options: Any) -> None:
     """Attack models behind defenses; verify, store and rank.
@@ -87,18 +88,21 @@ def execute(options: Mapping[str, Any]) -> int:
         none=bool(options.get("no_gate")),
         baseline_from=options.get("baseline_from"),
     )
+    junit = options.get("junit")
+    if junit is not None and gate is None:
+        raise ValueError(f"--junit needs a gate: name the baseline with --gate=FILE, or leave it out. {note}".strip())
     if gate is not None:
         refuse_tracked(config.out, config.reuse)
         if gate.deviations:
-            return refuse(gate, config.out)
+            return refuse(gate, config.out, junit)
     if gate is not None and gate.early:
-        return _execute_early(config, gate)
+        return _execute_early(config, gate, junit)
     engine = _engine(config)
     if gate is not None:
         from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
 
         if (held := hold_plan(gate, config, engine.run.plan)).deviations:
-            return refuse(held, config.out)
+            return refuse(held, config.out, junit)
     failed, unmet = [], []
     with _interrupted(engine):
         engine.begin()
@@ -106,7 +110,7 @@ def execute(options: Mapping[str, Any]) -> int:
             engine.worker.watch = tell.work
             ready = engine.prepare(cell)
             if gate is not None and (held := hold_prepared(gate, config, ready)).deviations:
-                return refuse(held, config.out)
+                return refuse(held, config.out, junit)
             result = engine.finish(cell, ready, tell.advance)
             tell.end(_result_line(result))
             if result.error is not None:
@@ -120,7 +124,7 @@ def execute(options: Mapping[str, Any]) -> int:
     code = EXIT_PASSED
     if gate is not None:
         click.echo()
-        code = judge(engine.run.folder, gate)
+        code = judge(engine.run.folder, gate, junit)
     if note:
         click.echo(note)
     _print_problems([*failed, *unmet, *unwritten])
@@ -129,7 +133,7 @@ def execute(options: Mapping[str, Any]) -> int:
     return _with_failed_cells(code) if failed else code
 
 
-def _execute_early(config: Config, gate: Gate) -> int:
+def _execute_early(config: Config, gate: Gate, junit: Path | None) -> int:
     """Attack each cell of the gate until its verdict is certain, judge the run, and return the exit code."""
     from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
     from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
@@ -138,14 +142,14 @@ def _execute_early(config: Config, gate: Gate) -> int:
     early = open_gate(gate.file, gate.baseline, gate.policy, config)
     engine = _engine(config)
     if (held := hold_plan(gate, config, engine.run.plan)).deviations:
-        return refuse(held, config.out)
+        return refuse(held, config.out, junit)
     failed = []
     with _interrupted(engine):
         engine.begin()
         for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
             ready = engine.prepare(cell)
             if (held := hold_prepared(gate, config, ready)).deviations:
-                return refuse(held, config.out)
+                return refuse(held, config.out, junit)
             found = early_cell(engine, cell, early, tell.advance, ready)
             if isinstance(found, Trace):
                 tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
@@ -153,7 +157,7 @@ def _execute_early(config: Config, gate: Gate) -> int:
                 tell.end(_result_line(found))
                 failed.append(_failure(tell.title, found))
     click.echo()
-    code = judge(engine.run.folder, gate)
+    code = judge(engine.run.folder, gate, junit)
     _print_problems(failed)
     return _with_failed_cells(code) if failed else code
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gauntlet.leaderboard.gate.formats import github_annotations, github_command
+from gauntlet.leaderboard.gate.junit import to_junit
 from gauntlet.leaderboard.gate.report import GateReport
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
@@ -34,6 +35,15 @@ def lines(report: GateReport, format_: Format) -> Iterator[str]:
         yield from github_annotations(report)
 
 
+def write_junit(report: GateReport, file: Path | None) -> list[str]:
+    """Write the report as JUnit XML, if a file is named. Returns a sentence for it. Raises WriteError, OSError."""
+    if file is None:
+        return []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, to_junit(report))
+    return [f"written: {file}"]
+
+
 def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
     """Write texts by file name into the results folder. Returns a sentence for each file; a failed write raises no error."""
     notes = []
@@ -51,7 +61,7 @@ def append_summary(report: GateReport) -> list[str]:
 
     Returns a sentence on the outcome, or nothing outside GitHub. A failed write raises no error.
     """
-    return _append(report.markdown)
+    return _append(lambda room: report.markdown(room, _artifacts()))
 
 
 def announce_failure(message: str) -> list[str]:
@@ -60,6 +70,13 @@ def announce_failure(message: str) -> list[str]:
         return []
     shown = f"**No verdict**: {markdown(message, _LONGEST)}\n"
     return [github_command("error", "Robustness gate", visible(message)), *_append(lambda room: shown)]
+
+
+def _artifacts() -> str:
+    """The address of the artifacts of this run on GitHub; empty if it is not known."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name, "") for name in names)
+    return f"{server}/{repository}/actions/runs/{run}#artifacts" if server and repository and run else ""
 
 
 def _append(text: Callable[[int], str]) -> list[str]:

@@ -159,21 +159,23 @@ class GateReport:
             [*lines, *filter(None, (self.costs, self.rule, *map(escape.visible, self.notes), self.summary))]
         )
 
-    def markdown(self, limit: int | None = None) -> str:
-        """The report as Markdown: a table of the cells that were compared, and an entry for each that needs attention.
+    def markdown(self, limit: int | None = None, pictures: str = "") -> str:
+        """The report as Markdown: a table of the cells that were compared, what its columns mean, and an entry for each cell that
+        needs attention.
 
-        With a `limit` in bytes of UTF-8, at least 2,000, whole rows and entries are left out from the end, where those that
+        `pictures`: the address of the artifact with the pictures, which then are links. With a `limit` in bytes of UTF-8, at
+        least 3,000, whole rows and entries are left out from the end, where those that
         need least attention are, and a sentence says how many.
         """
         ranked = self.by_urgency
         partial = any(verdict.partial for verdict in ranked)
         rows = [_row(verdict, partial=partial) for verdict in ranked if verdict.n]
-        entries = [_entry(verdict) for verdict in ranked if verdict.verdict != "held"]
+        entries = [_entry(verdict, pictures) for verdict in ranked if verdict.verdict != "held"]
         entries += [f"- **limit** {escape.markdown(problem, _LONGEST)}" for problem in self.problems]
         left_out = ""
         if limit is not None:
             # The other parts are a few sentences of limited length.
-            room = limit - 1500
+            room = limit - 2500
             some_rows = _fitting(rows, room // 2 if entries else room)
             some_entries = _fitting(entries, room - sum(map(_size, some_rows)))
             if len(some_rows) < len(rows) or len(some_entries) < len(entries):
@@ -184,7 +186,7 @@ class GateReport:
                 )
             rows, entries = some_rows, some_entries
         notes = [escape.markdown(note, _LONGEST) for note in self.notes]
-        table = [_head(partial=partial), *rows, ""] if rows else []
+        table = [_head(partial=partial), *rows, "", _COLUMNS + (_ACCEPTED if partial else ""), ""] if rows else []
         parts = [f"**{self.summary}**", "", *table, *entries, *([""] if entries else [])]
         return "\n\n".join(filter(None, ["\n".join(parts).rstrip(), self.costs, self.rule, *notes, left_out])) + "\n"
 
@@ -205,6 +207,13 @@ def nothing_compared(reason: str) -> GateReport:
 
 
 _LONGEST = 800
+_COLUMNS = (
+    "*baseline %* and *now %*: robust accuracy on the n samples that were compared. *lost*: samples that were robust and are not "
+    "now; *gained*: the reverse. *drop at most*: the upper bound of the drop, which is below the margin where the cell held. *p "
+    "(Holm)*: how likely so large a drop is if no robustness was lost, corrected for the number of cells; below alpha, the cell "
+    "regressed (where robustness rose without a reason: of the rise)."
+)
+_ACCEPTED = " *accepted %*: robust accuracy of the baseline on all of its samples."
 
 
 def _head(*, partial: bool) -> str:
@@ -222,12 +231,13 @@ def _row(v: CellVerdict, *, partial: bool) -> str:
     )
 
 
-def _entry(verdict: CellVerdict) -> str:
+def _entry(verdict: CellVerdict, pictures: str) -> str:
     """A list item, with the commands in a code block."""
     evidence = verdict.evidence
+    link = {"picture": ("[", f"]({pictures})")} if pictures else {}
     lines = [f"- **{verdict.verdict}** {escape.markdown(f'{verdict.title}: {verdict.sentence}', _LONGEST)}"]
     lines += [
-        f"  - {name}: {escape.markdown(evidence[name], 4 * _LONGEST)}"
+        f"  - {name}: {escape.markdown(evidence[name], 4 * _LONGEST).join(link.get(name, ('', '')))}"
         for name in ("lost", "picture")
         if name in evidence
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import torch
 
@@ -130,3 +131,38 @@ def test_a_stricter_policy_is_applied_and_every_report_names_margin_and_alpha(he
 def test_what_is_given_by_hand_is_the_user_s_choice(here, call):
     configure()
     assert "Margin 10 points" in call("gate", "out", "--margin=0.1").stdout
+
+
+def test_the_report_is_written_as_junit_xml_by_runs_and_gates_and_needs_a_gate(here, call, states):
+    configure()
+    assert "written: first/a.xml" in call("run", "--junit=first/a.xml").stdout
+    torch.save(states[1], "weights.pt")
+    assert call("run", "--gate-early", "--junit=b.xml").returncode == 1
+    assert call("run").returncode == 1
+    done = call("gate", "out", "--junit=c.xml", "--format=json")
+    json.loads(done.stdout)
+    assert "written: c.xml" in done.stderr
+    counts = [ElementTree.parse(name).getroot().get("failures") for name in ("first/a.xml", "b.xml", "c.xml")]
+    assert counts == ["0", "1", "1"]
+    configure("margin = 0.5\n")
+    assert call("run", "--junit=d.xml").returncode == 1
+    assert ElementTree.parse("d.xml").getroot().find(".//failure").get("type") == "policy"
+    assert_told(call("run", "--no-gate", "--junit=e.xml"), 2, "--junit needs a gate")
+
+
+def test_the_summary_explains_its_columns_and_links_pictures_to_the_artifact(here, call, states, monkeypatch):
+    configure()
+    torch.save(states[1], "weights.pt")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    for name, value in (("SERVER_URL", "https://github.com"), ("REPOSITORY", "o/r"), ("RUN_ID", "7")):
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    assert call("run").returncode == 1
+    summary = Path("summary.md").read_text(encoding="utf-8")
+    head = next(line for line in summary.splitlines() if line.startswith("| verdict |"))
+    explained = summary.partition("*baseline %*")[2]
+    for name in ("now %", "n samples", "lost", "gained", "drop at most", "p (Holm)"):
+        assert name in explained
+        assert name.removesuffix(" samples") in head
+    assert "picture: [out/pictures/" in summary
+    assert ".png](https://github.com/o/r/actions/runs/7#artifacts)" in summary
+    assert "actions/runs" not in Path("out/gate.md").read_text(encoding="utf-8")
