@@ -186,6 +186,11 @@ class Executable(Protocol):
         return None
 
     @property
+    def follows_gradients(self) -> bool:
+        """Whether it follows the model's own gradients, and takes those of BPDA where these are of no use."""
+        return False
+
+    @property
     def severities(self) -> tuple[int, ...]:
         """The severities at which a corruption changes each image; empty for everything else."""
         return ()

@@ -73,8 +73,13 @@ class NativeExecutable(Executable):
         """The stages in order."""
         return low_precision_first(self.cascade.stages, self.low) if self.low else self.cascade.stages
 
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether a stage does."""
+        return any(map(_own, self.cascade.stages))
+
     def resolve(self, facts: Facts) -> NativeExecutable:
-        """Of a model that is declared not to be differentiable, gradients are those of BPDA within its forward pass."""
+        """Of a model that is not differentiable, as declared or measured, gradients are those of BPDA within its forward pass."""
         if not facts.pipeline.opaque:
             return self
         stages = tuple(

@@ -22,7 +22,7 @@ from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepar
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.models.parts.half_precision import own_precision
 from gauntlet.bench.prepare import fast_form
-from gauntlet.bench.prepare.answers import answers_by_batch, answers_differ
+from gauntlet.bench.prepare.answers import answers_by_batch, answers_differ, gradients_fail
 from gauntlet.bench.prepare.cache_key import block_key, digest, pipeline_parts
 from gauntlet.bench.prepare.checked_flags import Checking, checked_subject
 from gauntlet.bench.prepare.defense_facts import batch_flags, defense_flags
@@ -96,6 +96,9 @@ class Workbench(Loader):
         profile, masked = self._profile(loaded, attack, used)
         pipeline = loaded.pipeline
         pipeline.randomised = self._is_random(loaded, profile, used)
+        if attack.follows_gradients and self.checks != "none":
+            few = self._first_block(loaded, SAMPLES if loaded.defense.card.samples is None else 2)
+            pipeline.opaque = pipeline.opaque or gradients_fail(pipeline, *few, partial(self._known_as, loaded, used))
         views = attack_views(pipeline, None if recorded else profile, partial(self._first_block, loaded))
         loaded = replace(loaded, views=views)
         attack = self._choose_attack(loaded, attack, profile, masked=masked)

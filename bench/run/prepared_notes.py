@@ -23,7 +23,7 @@ def _measured(cell: Cell, prepared: PreparedCell) -> list[str]:
         )
     # Naive attacks, certificates and replays measure the gradients too, and do nothing else for it.
     adapts = info.searches and not info.naive and not cell.model.not_differentiable
-    if adapts and any(found.get("masked") for found in prepared.measured.values()):
+    if adapts and any(found.get("masked") or found.get("no_gradient") for found in prepared.measured.values()):
         notes.append(
             f"measured: gradients of {pipeline} are of no use; {info.attack} attacks it as if --not-differentiable were given"
         )

@@ -78,7 +78,7 @@ def pipeline_profile(pipeline: DefendedModel, images: Tensor, labels: Tensor, *,
             outputs = pass_over(pipeline, few, 0)
         worst: Gradients = "useful"
         for loss in LOSSES.values():
-            gradients = gradient(lambda at: _logits(pipeline, at, own, 0), few, own, loss)
+            gradients = gradient(lambda at: judged_logits(pipeline, at, own, 0), few, own, loss)
             if gradients is None:
                 worst = "none"
             elif worst != "none" and 2 * int(dead(gradients).sum()) >= len(few):
@@ -107,7 +107,7 @@ def measured_noise(view: nn.Module, images: Tensor, labels: Tensor, backward: Ba
     few, own = images[:_SAMPLES], labels[:_SAMPLES]
     keys = Draws.start(sample_keys(0, "directions", [str(row) for row in range(len(few))], few.device))
     with guarded(view, 0), full_float32():
-        return gradient_noise(view, _logits, interior(few, keys, _MOVED), own, backward)
+        return gradient_noise(view, judged_logits, interior(few, keys, _MOVED), own, backward)
 
 
 def intercepted(pipeline: nn.Module, images: Tensor) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def intercepted(pipeline: nn.Module, images: Tensor) -> tuple[str, ...]:
 def _wrong(pipeline: DefendedModel, images: Tensor, labels: Tensor) -> bool:
     keys = Draws.start(sample_keys(0, "directions", [str(row) for row in range(len(images))], images.device))
     base = interior(images, keys, _MOVED)
-    function = Slice.at(pipeline, _logits, base, labels, draws=1)
+    function = Slice.at(pipeline, judged_logits, base, labels, draws=1)
     return 4 * int(wrong_at_small_scales(function, base, keys).sum()) >= max(len(images), 12)
 
 
@@ -200,7 +200,8 @@ def _differs_between(model: nn.Module, images: Tensor) -> bool:
     return False
 
 
-def _logits(model: nn.Module, images: Tensor, labels: Tensor, number: int) -> Tensor:
+def judged_logits(model: nn.Module, images: Tensor, labels: Tensor, number: int) -> Tensor:
+    """The logits of a pass with random numbers of their own, of K classes also where the pipeline may reject."""
     outputs = pass_over(model, images, number)
     return reduced(outputs, labels) if getattr(model, "rejects", False) else outputs
 

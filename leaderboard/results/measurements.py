@@ -18,7 +18,7 @@ from gauntlet.leaderboard.results.errors import StoreError
 Measurement = Mapping[str, Any]
 """Plain data, as JSON holds it."""
 
-_KINDS = frozenset({"profile", "form", "flags", "batch", "randomised", "slots"})
+_KINDS = frozenset({"profile", "form", "flags", "batch", "randomised", "no_gradient", "slots"})
 
 
 @dataclass(frozen=True)

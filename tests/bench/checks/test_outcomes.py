@@ -187,7 +187,7 @@ def test_real_results_of_honest_models_are_silent(ran, model):
 
 
 def test_a_masked_model_is_given_away_by_search(ran):
-    one = ran("gauntlet.bench.checks.hidden_masks:rounded_softmax", "Linf:0.15", attacks=("pgd", "square(queries=300)"))
+    one = ran("gauntlet.bench.checks.hidden_masks:scaled_logits", "Linf:0.15", attacks=("pgd", "square(queries=300)"))
     assert outcomes.black_box_beats_white_box(one).result == "fired"
 
 

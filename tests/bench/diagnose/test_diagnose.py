@@ -55,7 +55,9 @@ def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
     assert {"unavailable-gradients", "zero-gradient", "planted-example", "unbounded-attack"} <= names
     text = report(fooled, "…")
     assert "This number cannot be trusted" in text
-    assert "What answers it, attack techniques and evidence: bpda (no)" in text
+    assert "What answers it, attack techniques and evidence: bpda (yes), black-box (no), decision-based (no), evidence (no)" in text
+    # The single step has BPDA's gradient, since the model's own is measured to be of no use; the naive attack takes that.
+    assert [one.cell.techniques[""] for one in fooled.row if one.cell.attack in ("fgsm", "naive")] == ["bpda", "naive"]
 
 
 @pytest.mark.slow
@@ -96,7 +98,8 @@ def test_the_command_prints_and_writes_the_report_and_fails_where_a_check_blocks
     assert bad.returncode == 1
     assert "cannot be trusted" in out.read_text(encoding="utf-8")
     assert "--threat Linf:0.15" in out.read_text(encoding="utf-8")
-    assert "Not run: " in out.read_text(encoding="utf-8"), "a single step cannot be made without gradients"
+    assert "| fgsm | " in out.read_text(encoding="utf-8"), "a single step is made by BPDA"
+    assert "Not run: " not in out.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

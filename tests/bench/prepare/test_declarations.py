@@ -91,14 +91,35 @@ def test_randomness_is_measured_once_and_stored(folder):
     assert not result.cell.randomised
 
 
-def test_a_declared_model_is_attacked_by_bpda_and_flagged_until_that_answers(folder):
-    naive, _ = run(folder, "rounded", "pgd(steps=20)")
-    through, _ = run(folder, "rounded(not_differentiable=True)", "pgd(steps=20)")
-    assert naive.cell.techniques == {"": "white-box"}
-    assert through.cell.techniques == {"": "bpda"}
-    robust = [int(cells.outcomes(one).robust.sum()) for one in (naive, through)]
-    assert robust[1] < robust[0]
-    assert "non-differentiable-defense" in {flag.name for flag in cells.flags(through)}
+def test_useless_gradients_are_attacked_by_bpda_whether_declared_or_measured(folder):
+    naive, _ = run(folder, "rounded", "naive", out="naive")
+    declared, fewest = run(folder, "rounded(not_differentiable=True)", "pgd(steps=20)")
+    measured, passes = run(folder, "rounded", "pgd(steps=20)", out="measured")
+    assert naive.cell.techniques == {"": "naive"}
+    assert declared.cell.techniques == measured.cell.techniques == {"": "bpda"}
+    before, after, same = (cells.outcomes(one).robust.tolist() for one in (naive, declared, measured))
+    assert sum(after) < sum(before)
+    assert same == after
+    assert fewest <= passes <= 1.5 * fewest
+    assert "non-differentiable-defense" in {flag.name for flag in cells.flags(declared)}
+    assert "unavailable-gradients" in {flag.name for flag in cells.flags(measured)}
+
+
+def test_gradients_of_a_plain_model_are_its_own(folder):
+    result, _ = run(folder, "plain", "pgd(steps=5)")
+    assert result.cell.techniques == {"": "white-box"}
+    assert "non-differentiable-defense" not in {flag.name for flag in cells.flags(result)}
+
+
+def test_useless_gradients_are_measured_once_and_stored(folder):
+    run(folder, "rounded", "fgsm")
+    (found,) = (folder / "out" / "measured").glob("*")
+    (path,) = [path for path in found.glob("*.json") if "no_gradient" in path.read_text()]
+    assert json.loads(path.read_text())["no_gradient"] is True
+    path.write_text(path.read_text().replace("true", "false"))
+    # The stored measurement counts, whatever a new one would say.
+    result, _ = run(folder, "rounded", "pgd(steps=3)")
+    assert result.cell.techniques == {"": "white-box"}
 
 
 def test_the_run_says_what_it_measured(folder, monkeypatch):
@@ -113,14 +134,14 @@ def test_the_run_says_what_it_measured(folder, monkeypatch):
     assert "measured:" not in plain.output
 
 
-def test_only_an_attack_that_adapts_is_said_to_treat_useless_gradients_as_declared(folder, monkeypatch):
+def test_attacks_that_treat_useless_gradients_as_declared_say_so(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    options = ["--data=digits", "--samples=4", "--device=cpu", "--attacks=naive,adaptive,replay", "--out=out"]
-    done = CliRunner().invoke(cli, ["run", "--model=nets.py:rounded", "--checks=none", *options])
+    options = ["--data=digits", "--samples=4", "--device=cpu", "--attacks=naive,fgsm,square(queries=20),adaptive,replay"]
+    options.append("--out=out")
+    done = CliRunner().invoke(cli, ["run", "--model=nets.py:rounded", *options])
     told = [line for line in done.output.splitlines() if line.startswith("measured:")]
-    assert told == [
-        "measured: gradients of nets.rounded are of no use; adaptive attacks it as if --not-differentiable were given"
-    ]
+    line = "measured: gradients of nets.rounded are of no use; {} attacks it as if --not-differentiable were given"
+    assert told == [line.format("fgsm"), line.format("adaptive")]
 
 
 class Rounded(nn.Module):
@@ -139,6 +160,7 @@ def test_evaluate_takes_declarations():
     data = gauntlet.load_data("digits", samples="20")
     model = Rounded(gauntlet.load_model("cnn.standard_digits").module)
     ask = partial(gauntlet.evaluate, model, data.images, data.labels, threat="Linf:0.15", attacks="pgd(steps=10)")
-    assert ask(not_differentiable=True).robust_accuracy < ask().robust_accuracy
+    assert torch.equal(ask(not_differentiable=True).robust, ask().robust)
+    assert ask().robust_accuracy < ask(attacks="naive").robust_accuracy
     assert "randomised-defense" in {flag.name for flag in ask(randomised=True).flags}
     assert torch.equal(ask(randomised=True).robust, ask().robust)
