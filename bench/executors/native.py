@@ -75,8 +75,9 @@ class NativeExecutable(Executable):
 
     @property
     def follows_gradients(self) -> bool:
-        """Whether a stage does."""
-        return any(map(_own, self.cascade.stages))
+        """Whether a stage does; cascades with stages by BPDA find out themselves, sample by sample."""
+        stages = self.cascade.stages
+        return any(map(_own, stages)) and all(stage.technique != "bpda" for stage in stages)
 
     def resolve(self, facts: Facts) -> NativeExecutable:
         """Of a model that is not differentiable, as declared or measured, gradients are those of BPDA within its forward pass."""
