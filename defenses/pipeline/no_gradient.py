@@ -1,4 +1,4 @@
-"""Whether BPDA gives an attack a gradient where autograd gives none: the part of a pipeline's profile that costs one pass or two."""
+"""Whether BPDA gives a gradient where autograd gives none: the part of a pipeline's profile that costs one pass or two."""
 
 from __future__ import annotations
 

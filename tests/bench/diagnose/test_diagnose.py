@@ -55,7 +55,7 @@ def test_a_masked_model_under_a_naive_attack_is_not_to_be_trusted():
     assert {"unavailable-gradients", "zero-gradient", "planted-example", "unbounded-attack"} <= names
     text = report(fooled, "…")
     assert "This number cannot be trusted" in text
-    assert "What answers it, attack techniques and evidence: bpda (yes), black-box (no), decision-based (no), evidence (no)" in text
+    assert "evidence: bpda (yes), black-box (no), decision-based (no), evidence (no)" in text
     # The single step has BPDA's gradient, since the model's own is measured to be of no use; the naive attack takes that.
     assert [one.cell.techniques[""] for one in fooled.row if one.cell.attack in ("fgsm", "naive")] == ["bpda", "naive"]
 

@@ -136,7 +136,12 @@ def test_the_run_says_what_it_measured(folder, monkeypatch):
 
 def test_attacks_that_treat_useless_gradients_as_declared_say_so(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    options = ["--data=digits", "--samples=4", "--device=cpu", "--attacks=naive,fgsm,square(queries=20),adaptive,replay"]
+    options = [
+        "--data=digits",
+        "--samples=4",
+        "--device=cpu",
+        "--attacks=naive,fgsm,square(queries=20),adaptive,replay",
+    ]
     options.append("--out=out")
     done = CliRunner().invoke(cli, ["run", "--model=nets.py:rounded", *options])
     told = [line for line in done.output.splitlines() if line.startswith("measured:")]

@@ -80,7 +80,9 @@ def test_an_attack_by_gradients_takes_those_of_bpda_or_says_that_there_is_none(n
     assert "unavailable-gradients" in {flag.name for flag in found.flags}
     # Measured, since a check is; without checks and by libraries gradients are taken as they are.
     for attack, checks in (("pgd(steps=2)", "none"), ("torchattacks.PGD(steps=2)", "default")):
-        with pytest.raises(CellFailedError, match=r"AttackError: no gradient reaches the input.* adaptive, or a black-box"):
+        with pytest.raises(
+            CellFailedError, match=r"AttackError: no gradient reaches the input.* adaptive, or a black-box"
+        ):
             evaluate(model, images, attack, checks=checks)
 
 
