@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
 from gauntlet.bench.session.pytest_session import Session
 
 

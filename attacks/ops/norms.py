@@ -11,11 +11,7 @@ from gauntlet.attacks.ops.l1_ball import project_l1
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.rounding import round_towards
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
-
-LINF_SLACK = 2.0**-23
-"""Rounding error of a pixel's change in float32."""
-RELATIVE_SLACK = 2.0**-20
-"""Rounding error of an L2 or L1 norm, relative to eps: a few units in the last place of float32."""
+from gauntlet.attacks.ops.threat import limit as limit
 
 
 def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
@@ -25,11 +21,6 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
         return delta.abs().amax(1)
     size: Tensor = torch.linalg.vector_norm(delta, ord=2 if norm == "L2" else 1, dim=1)
     return size
-
-
-def limit(threat: ThreatModel) -> float:
-    """The largest measured distance that counts as inside the ball: eps plus the slack for rounding."""
-    return threat.eps + (LINF_SLACK if threat.norm == "Linf" else LINF_SLACK + RELATIVE_SLACK * threat.eps)
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ NEXT = "next"
 """The target `next`: the class after the label."""
 RANDOM = "random"
 """The target `random`: another class, drawn for each sample."""
+LINF_SLACK = 2.0**-23
+"""Rounding error of a pixel's change in float32."""
+RELATIVE_SLACK = 2.0**-20
+"""Rounding error of an L2 or L1 norm, relative to eps: a few units in the last place of float32."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,3 +137,8 @@ def _goal(target: str | SupportsIndex) -> str:
             f"target {target!r} is not understood: give the number of a class, such as 3, or {NEXT} or {RANDOM}"
         )
     return text
+
+
+def limit(threat: ThreatModel) -> float:
+    """The largest measured distance that counts as inside the ball: eps plus the slack for rounding."""
+    return threat.eps + (LINF_SLACK if threat.norm == "Linf" else LINF_SLACK + RELATIVE_SLACK * threat.eps)

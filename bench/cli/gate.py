@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ from gauntlet.bench.environment.exit_codes import (
 if TYPE_CHECKING:
     from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.gate.judge_run import JudgedRun
+    from gauntlet.bench.run.engine import Engine
+    from gauntlet.leaderboard.gate.trace import Trace
 
 
 def junit_option() -> Decorator:
@@ -141,13 +144,23 @@ def gate_run(
     return GATE_EXITS[judged.report.state]
 
 
-def judge(folder: Path, gate: Gate, junit: Path | None = None) -> int:
-    """Judge the run in `folder`, print the report, and return the gate's exit code. `junit`: a file for JUnit XML."""
-    from gauntlet.bench.gate.judge_run import judge_run
+def judge(engine: Engine, gate: Gate, traces: Sequence[Trace] = (), junit: Path | None = None) -> int:
+    """Judge the run that an engine made, print the report, and return the exit code: success only with a complete gate.json.
 
-    judged = judge_run(folder, gate)
+    `traces`: of the cells in which the gate stopped early; `junit`: a file for JUnit XML.
+    """
+    from gauntlet.bench.gate.judge_run import judge_loaded, unpassed
+    from gauntlet.leaderboard.results.escape import visible
+
+    # Pictures of lost samples are a worker's work as well.
+    engine.worker.allow(engine.config.timeout)
+    judged = judge_loaded(engine.run, gate, traces, work=engine.work, nonce=secrets.token_hex(16))
     print_judged(judged, junit=junit)
-    return GATE_EXITS[judged.report.state]
+    code = GATE_EXITS[judged.report.state]
+    if code == EXIT_PASSED and (problem := unpassed(judged, gate, engine.run.root)):
+        click.echo(f"PROBLEM the gate is not passed, although its verdicts are: {visible(problem)}", err=True)
+        return EXIT_FAILED
+    return code
 
 
 def refuse(gate: Gate, out: Path, junit: Path | None = None) -> int:

@@ -56,15 +56,15 @@ for _command in COMMANDS:
 
 
 def entry() -> None:
-    """The installed command: `main`, with gated runs in a process of their own (`gauntlet.bench.gate.supervised_run`)."""
-    main(supervise=True)
+    """The installed command: `main`, in which a gated run evaluates in a process of its own."""
+    main(isolate_gates=True)
 
 
-def main(*, supervise: bool = False) -> None:
+def main(*, isolate_gates: bool = False) -> None:
     """Run the command line; expected errors, and warnings of ours, are one line, not a traceback."""
     _show_warnings_in_a_line()
     try:
-        cli.main(standalone_mode=False, obj=supervise)
+        cli.main(standalone_mode=False, obj=isolate_gates)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:

@@ -1,20 +1,23 @@
-"""Progress bars of a run on a terminal."""
+"""The progress of a run: bars on a terminal, elsewhere a line for each cell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import click
+
+from gauntlet.leaderboard.results.escape import visible
+
+if TYPE_CHECKING:  # elsewhere than on a terminal, rich is not imported
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from gauntlet.bench.config.cell import Cell
+    from gauntlet.bench.planning.plan import Plan
 
 
 @dataclass
@@ -49,6 +52,13 @@ class Bars:
     def begin(self, title: str, samples: int | None) -> None:
         """Show a bar for a cell with so many samples; None: their number is not known."""
         self._cell = _CellBar(self._progress.add_task(title, total=samples, count=_count(0, samples)), samples)
+
+    def total(self, samples: int) -> None:
+        """The cell has so many samples."""
+        if self._cell is not None:
+            self._cell.samples = samples
+            self._progress.update(self._cell.task, total=samples)
+            self._show(self._cell)
 
     def advance(self, samples: int) -> None:
         """So many more samples of the cell are finished."""
@@ -86,6 +96,9 @@ def _count(finished: int, total: int | None) -> str:
 @contextmanager
 def progress_bars(cells: int, console: Console | None = None) -> Iterator[Bars]:
     """Bars on standard error, as long as the context is open."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -95,3 +108,47 @@ def progress_bars(cells: int, console: Console | None = None) -> Iterator[Bars]:
     )
     with Progress(*columns, console=console or Console(stderr=True)) as progress:
         yield Bars(progress, cells)
+
+
+class Tell:
+    """Shows the progress of one cell: a bar on a terminal, elsewhere a line at its end."""
+
+    def __init__(self, title: str, bars: Any = None) -> None:
+        self.title = title
+        self._bars = bars
+
+    def total(self, samples: int) -> None:
+        """The cell has so many samples."""
+        if self._bars is not None:
+            self._bars.total(samples)
+
+    def advance(self, samples: int) -> None:
+        """So many more samples are finished."""
+        if self._bars is not None:
+            self._bars.advance(samples)
+
+    def work(self, share: float) -> None:
+        """This share of the work on the other samples is done."""
+        if self._bars is not None:
+            self._bars.work(share)
+
+    def end(self, line: str) -> None:
+        """The cell is finished."""
+        if self._bars is not None:
+            self._bars.end(f"{self.title}: {line}")
+        else:
+            click.echo(f"{self.title}: {line}", err=True)
+
+
+def in_turn(plan: Plan, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Tell]]:
+    """Cells of a plan, each with an object that shows its progress."""
+    if sys.stderr.isatty():
+        context: Any = progress_bars(len(cells))
+    else:
+        context = nullcontext()
+    with context as bars:
+        for cell in cells:
+            title = visible(plan.title(cell))
+            if bars is not None:
+                bars.begin(title, None)
+            yield cell, Tell(title, bars)

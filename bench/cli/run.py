@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gauntlet.bench.cli.gate import judge, junit_option, refuse
-from gauntlet.bench.cli.shared.options import command, option, run_options, uncollected
+from gauntlet.bench.cli.shared.options import command, option, run_options
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
     EXIT_INCOMPARABLE,
@@ -21,12 +20,12 @@ from gauntlet.bench.environment.exit_codes import (
 )
 
 if TYPE_CHECKING:
+    from gauntlet.bench.cli.progress import Tell
     from gauntlet.bench.config.cell import Cell
     from gauntlet.bench.config.schema import Config
     from gauntlet.bench.gate.choose_gate import Gate
-    from gauntlet.bench.run.engine import Engine
-    from gauntlet.leaderboard.gate.baseline import Baseline
-    from gauntlet.leaderboard.results.record import CellResult
+    from gauntlet.bench.run.engine import Engine, ReadyCell
+    from gauntlet.leaderboard.results.record import CellError, CellResult
 
 
 @command(
@@ -35,6 +34,19 @@ if TYPE_CHECKING:
 )
 @run_options()
 @junit_option()
+@option(
+    "--isolate",
+    group="machine",
+    is_flag=True,
+    help="Run the code under evaluation in a process of its own, as a run with a gate always does.",
+)
+@option(
+    "--timeout",
+    group="machine",
+    type=float,
+    metavar="SECONDS",
+    help="Seconds after which a cell ends in error; implies --isolate. [default: no limit]",
+)
 @option("--dry-run", group="output", is_flag=True, help="Show the plan, stored results and an estimate; run nothing.")
 def run(dry_run: bool, **options: Any) -> None:
     """Attack models behind defenses; verify, store and rank.
@@ -45,39 +57,19 @@ def run(dry_run: bool, **options: Any) -> None:
     Options override the configuration file; naming a model, defense, attack, data set or threat model replaces its groups.
     Without options or configuration the default benchmark runs.
     """
-    if click.get_current_context().obj and not dry_run and (gated := gated_run(options)) is not None:
-        from gauntlet.bench.gate.supervised_run import supervised
-
-        raise SystemExit(supervised(sys.argv, *gated))
-    raise SystemExit((show_plan if dry_run else execute)(options))
+    gates_isolated = bool(click.get_current_context().obj)
+    raise SystemExit(show_plan(options) if dry_run else execute(options, gates_isolated=gates_isolated))
 
 
-def gated_run(options: Mapping[str, Any]) -> tuple[Path, Baseline] | None:
-    """Results folder and baseline of a run with a gate, else None; imports neither torch nor code of the user's.
-
-    Raises as `choose_gate` does.
-    """
-    from gauntlet.bench.config.schema import load_config
-    from gauntlet.bench.gate.choose_gate import choose_gate
-
-    config = load_config(options, folder=Path.cwd(), file=options.get("config"))
-    none, origin = bool(options.get("no_gate")), options.get("baseline_from")
-    gate, _ = choose_gate(config, options.get("gate"), none=none, baseline_from=origin)
-    return None if gate is None else (config.out, gate.baseline)
-
-
-def execute(options: Mapping[str, Any]) -> int:
+def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     """Run a plan, show its leaderboard, judge it by its gate, and return the exit code.
 
     The code is 1 if an expectation is missed, if the leaderboard cannot be written or, without a gate, if a cell failed;
-    otherwise it is the gate's, to which a cell that failed is incomparable.
+    otherwise it is the gate's, to which a cell that failed is incomparable. `gates_isolated`: a run with a gate is isolated,
+    though it is not configured to be.
     """
-    with uncollected():
-        from gauntlet.bench.config.schema import load_config
-        from gauntlet.bench.gate.choose_gate import choose_gate
-        from gauntlet.bench.gate.tracked_results import refuse_tracked
-        from gauntlet.bench.run.engine import missed
-        from gauntlet.bench.run.summary import summary
+    from gauntlet.bench.config.schema import load_config
+    from gauntlet.bench.gate.choose_gate import choose_gate
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
     gate, note = choose_gate(
@@ -91,40 +83,54 @@ def execute(options: Mapping[str, Any]) -> int:
     junit = options.get("junit")
     if junit is not None and gate is None:
         raise ValueError(f"--junit needs a gate: name the baseline with --gate=FILE, or leave it out. {note}".strip())
-    if gate is not None:
-        refuse_tracked(config.out, config.reuse)
-        if gate.deviations:
-            return refuse(gate, config.out, junit)
-    if gate is not None and gate.early:
-        return _execute_early(config, gate, junit)
-    engine = _engine(config)
-    if gate is not None:
-        from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
+    isolated = config.isolate or config.timeout is not None or (gates_isolated and gate is not None)
+    if gate is None:
+        return _execute(config, note, isolated=isolated, profile=bool(options.get("profile")))
+    from gauntlet.bench.gate.publish import remove_report
+    from gauntlet.bench.gate.tracked_results import refuse_tracked
 
-        if (held := hold_plan(gate, config, engine.run.plan)).deviations:
-            return refuse(held, config.out, junit)
+    refuse_tracked(config.out, config.reuse)
+    remove_report(config.out)
+    if gate.deviations:
+        return refuse(gate, config.out, junit)
+    if gate.early:
+        return _execute_early(config, gate, junit, isolated=isolated)
+    return _execute(config, note, gate, junit, isolated=isolated, profile=bool(options.get("profile")))
+
+
+def _execute(
+    config: Config,
+    note: str,
+    gate: Gate | None = None,
+    junit: Path | None = None,
+    *,
+    isolated: bool,
+    profile: bool,
+) -> int:
+    """Run every cell of the plan, and judge the run by the gate, if there is one."""
+    with _imports(isolated=isolated):
+        from gauntlet.bench.cli.progress import in_turn
+        from gauntlet.bench.run.engine import missed
+        from gauntlet.bench.run.summary import summary
+
     failed, unmet = [], []
-    with _interrupted(engine):
-        engine.begin()
-        for cell, tell in _progress(engine, engine.run.plan.cells):
-            engine.worker.watch = tell.work
-            ready = engine.prepare(cell)
-            if gate is not None and (held := hold_prepared(gate, config, ready)).deviations:
-                return refuse(held, config.out, junit)
+    with _begun(config, gate, junit, isolated=isolated) as engine:
+        for cell, tell in in_turn(engine.run.plan, engine.run.plan.cells):
+            ready = _prepared(engine, cell, tell, gate, junit)
             result = engine.finish(cell, ready, tell.advance)
             tell.end(_result_line(result))
             if result.error is not None:
                 failed.append(_failure(tell.title, result))
             unmet += [*missed(result, config.expect), *engine.alarms(cell)]
-    click.echo()
-    shown = summary(engine.run.folder, profile=bool(options.get("profile")))
-    for line in shown.lines:
-        click.echo(line)
-    unwritten = [shown.problem] if shown.problem else []
-    code = EXIT_PASSED
-    if gate is not None:
         click.echo()
-        code = judge(engine.run.folder, gate, junit)
+        shown = summary(engine.run, profile=profile)
+        for line in shown.lines:
+            click.echo(line)
+        unwritten = [shown.problem] if shown.problem else []
+        code = EXIT_PASSED
+        if gate is not None:
+            click.echo()
+            code = judge(engine, gate, junit=junit)
     if note:
         click.echo(note)
     _print_problems([*failed, *unmet, *unwritten])
@@ -133,33 +139,77 @@ def execute(options: Mapping[str, Any]) -> int:
     return _with_failed_cells(code) if failed else code
 
 
-def _execute_early(config: Config, gate: Gate, junit: Path | None) -> int:
+def _execute_early(config: Config, gate: Gate, junit: Path | None, *, isolated: bool) -> int:
     """Attack each cell of the gate until its verdict is certain, judge the run, and return the exit code."""
-    from gauntlet.bench.gate.early_run import early_cell, gated, open_gate
-    from gauntlet.bench.gate.plan_check import hold_plan, hold_prepared
-    from gauntlet.leaderboard.gate.trace import Trace
+    with _imports(isolated=isolated):
+        from gauntlet.bench.cli.progress import in_turn
+        from gauntlet.bench.gate.early_run import early_cell, gated, is_needed, open_gate
+        from gauntlet.leaderboard.gate.trace import Trace
 
+    # What counts of the artifact is what was there before code of the user's ran.
     early = open_gate(gate.file, gate.baseline, gate.policy, config)
-    engine = _engine(config)
-    if (held := hold_plan(gate, config, engine.run.plan)).deviations:
-        return refuse(held, config.out, junit)
-    failed = []
-    with _interrupted(engine):
-        engine.begin()
-        for cell, tell in _progress(engine, gated(engine.run.plan.cells)):
-            ready = engine.prepare(cell)
-            if (held := hold_prepared(gate, config, ready)).deviations:
-                return refuse(held, config.out, junit)
+    failed, traces = [], []
+    with _begun(config, gate, junit, isolated=isolated) as engine:
+        for cell, tell in in_turn(engine.run.plan, gated(engine.run.plan.cells)):
+            ready = _prepared(engine, cell, tell, gate, junit)
             found = early_cell(engine, cell, early, tell.advance, ready)
             if isinstance(found, Trace):
                 tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
+                traces += [found] if is_needed(engine.run, cell, found) else []
             else:
                 tell.end(_result_line(found))
                 failed.append(_failure(tell.title, found))
-    click.echo()
-    code = judge(engine.run.folder, gate, junit)
+        click.echo()
+        code = judge(engine, gate, traces, junit)
     _print_problems(failed)
     return _with_failed_cells(code) if failed else code
+
+
+@contextmanager
+def _imports(*, isolated: bool) -> Iterator[None]:
+    """Import what a run needs, in this process also torch unless the run is isolated."""
+    from gauntlet.bench.environment.uncollected import uncollected
+
+    with uncollected():
+        if not isolated:
+            import torch  # noqa: F401  # what follows imports it
+        yield
+
+
+@contextmanager
+def _begun(config: Config, gate: Gate | None, junit: Path | None, *, isolated: bool) -> Iterator[Engine]:
+    """The engine of the plan, which has begun to write; an interrupt ends the run. So does a plan that the gate refuses."""
+    from gauntlet.bench.run.plan_engine import plan_engine
+
+    with plan_engine(config, isolated=isolated, note=_note) as engine:
+        _print_skipped(engine)
+        if gate is not None:
+            from gauntlet.bench.gate.plan_check import hold_plan
+
+            _end_if_refused(hold_plan(gate, config, engine.run.plan, engine.worker.versions), config, junit)
+        with _interrupted(engine):
+            engine.begin()
+            yield engine
+
+
+def _prepared(engine: Engine, cell: Cell, tell: Tell, gate: Gate | None, junit: Path | None) -> ReadyCell | CellError:
+    """The prepared cell, unless the gate refuses it, which ends the run."""
+    from gauntlet.bench.run.engine import ReadyCell
+
+    engine.worker.watch = tell.work
+    ready = engine.prepare(cell)
+    if gate is not None:
+        from gauntlet.bench.gate.plan_check import hold_prepared
+
+        _end_if_refused(hold_prepared(gate, engine.config, ready), engine.config, junit)
+    if isinstance(ready, ReadyCell):
+        tell.total(ready.prepared.samples)
+    return ready
+
+
+def _end_if_refused(gate: Gate, config: Config, junit: Path | None) -> None:
+    if gate.deviations:
+        raise SystemExit(refuse(gate, config.out, junit))
 
 
 @contextmanager
@@ -176,15 +226,9 @@ def _interrupted(engine: Engine) -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-def _engine(config: Config) -> Engine:
-    """The engine of the plan, which has not begun to write."""
-    from gauntlet.bench.planning.plan import make_plan
-    from gauntlet.bench.run.engine import Engine
-
-    plan = make_plan(config)
-    for reason in plan.skipped:
+def _print_skipped(engine: Engine) -> None:
+    for reason in engine.run.plan.skipped:
         click.echo(f"not planned: {reason}", err=True)
-    return Engine(plan, config, dry=True, note=_note)
 
 
 def _note(sentence: str) -> None:
@@ -196,57 +240,6 @@ def _note(sentence: str) -> None:
 def _with_failed_cells(code: int) -> int:
     """The gate's exit code when cells failed: they are incomparable, which only a failed gate precedes."""
     return code if code == EXIT_FAILED else EXIT_INCOMPARABLE
-
-
-class _Tell:
-    """Shows the progress of one cell: a bar on a terminal, elsewhere a line at its end."""
-
-    def __init__(self, title: str, bars: Any = None) -> None:
-        self.title = title
-        self._bars = bars
-
-    def advance(self, samples: int) -> None:
-        """So many more samples are finished."""
-        if self._bars is not None:
-            self._bars.advance(samples)
-
-    def work(self, share: float) -> None:
-        """This share of the work on the other samples is done."""
-        if self._bars is not None:
-            self._bars.work(share)
-
-    def end(self, line: str) -> None:
-        """The cell is finished."""
-        if self._bars is not None:
-            self._bars.end(f"{self.title}: {line}")
-        else:
-            click.echo(f"{self.title}: {line}", err=True)
-
-
-def _progress(engine: Engine, cells: Sequence[Cell]) -> Iterator[tuple[Cell, _Tell]]:
-    """The cells, each with an object that shows its progress."""
-    from gauntlet.leaderboard.results.escape import visible
-
-    if sys.stderr.isatty():
-        from gauntlet.bench.cli.progress import progress_bars
-
-        context: Any = progress_bars(len(cells))
-    else:
-        context = nullcontext()
-    with context as bars:
-        for cell in cells:
-            title = visible(engine.run.plan.title(cell))
-            if bars is not None:
-                bars.begin(title, _sample_count(engine, cell))
-            yield cell, _Tell(title, bars)
-
-
-def _sample_count(engine: Engine, cell: Cell) -> int | None:
-    try:
-        return len(engine.workbench.data(cell.data).labels)
-    except Exception:
-        # The cell itself will report it.
-        return None
 
 
 def _result_line(result: CellResult) -> str:
@@ -276,11 +269,16 @@ def _print_problems(problems: Sequence[str]) -> None:
 def show_plan(options: Mapping[str, Any]) -> int:
     """Print the plan, what is stored and an estimate; returns the exit code."""
     from gauntlet.bench.config.schema import load_config
-    from gauntlet.bench.run.estimate import estimate
     from gauntlet.leaderboard.results.escape import visible
 
-    engine = _engine(load_config(options, folder=Path.cwd(), file=options.get("config")))
+    config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+    with _imports(isolated=False):
+        from gauntlet.bench.run.estimate import estimate
+        from gauntlet.bench.run.plan_engine import plan_engine
+
     total, unknown, broken = 0.0, 0, 0
+    with plan_engine(config, isolated=False, note=_note) as engine:
+        _print_skipped(engine)
     for one in estimate(engine):
         if one.error:
             broken += 1

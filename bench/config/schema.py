@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
-from gauntlet.attacks.ops.validators import one_of, whole_number
+from gauntlet.attacks.ops.validators import one_of, positive, whole_number
 from gauntlet.bench.config.files import ConfigError as ConfigError
 from gauntlet.bench.config.files import plugins_of, read_file, texts
 from gauntlet.bench.config.gate_table import GateTable, read_gate_table
@@ -21,7 +21,8 @@ from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 _PAIRING = ("model", *MODEL_SETTINGS, "defense", "attacks", "data", "samples", "threat")
 _RUN = ("plugin", "seed", "device", "precision", "compile", "checks", "batch_size", "out", "fresh", "no_adversarials")
-_TOP = (*_PAIRING, *_RUN, "group", "expect", "gate", "published")
+_ISOLATION = ("isolate", "timeout")
+_TOP = (*_PAIRING, *_RUN, *_ISOLATION, "group", "expect", "gate", "published")
 
 CHECKS = ("default", "all", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
@@ -86,6 +87,10 @@ class Config:
     """A results folder whose blocks are taken where they fit; an option alone names it, no configuration."""
     fresh: bool = False
     keep_adversarials: bool = True
+    isolate: bool = False
+    """Whether `gauntlet run` evaluates in a process of its own, as a gated run always does."""
+    timeout: float | None = None
+    """Seconds after which a cell ends in error, where it runs in a process of its own; None: no limit."""
     expect: tuple[Expectation, ...] = field(default=())
     gate: GateTable = field(default_factory=GateTable)
     published: tuple[tuple[str, PublishedFigure], ...] = ()
@@ -127,6 +132,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         reuse=Path(merged["reuse"]) if "reuse" in merged else None,
         fresh=merged.get("fresh", False),
         keep_adversarials=not merged.get("no_adversarials", False),
+        isolate=merged.get("isolate", False),
+        timeout=merged.get("timeout"),
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
         gate=gate,
         published=published,
@@ -156,9 +163,11 @@ def _validate(merged: Mapping[str, Any]) -> None:
     for name in ("device", "out"):
         if not isinstance(merged.get(name, ""), str | Path):
             raise ConfigError(f"{name}={merged[name]!r} must be a string")
-    for name in ("compile", "fresh", "no_adversarials"):
+    for name in ("compile", "fresh", "no_adversarials", "isolate"):
         if not isinstance(merged.get(name, False), bool):
             raise ConfigError(f"{name}={merged[name]!r} must be true or false")
+    if "timeout" in merged:
+        positive("timeout", merged["timeout"])
     one_of("precision", merged.get("precision", "auto"), PRECISIONS)
     one_of("checks", merged.get("checks", "default"), CHECKS)
 

@@ -1,10 +1,9 @@
-"""Choosing a device, and measuring time and memory on it."""
+"""Choosing a device, and measuring memory on it."""
 
 from __future__ import annotations
 
 import re
 import resource
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,13 +30,6 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} is not available: {torch.cuda.device_count()} GPUs are visible; use auto or cpu"
         )
     return device
-
-
-def synchronised_time() -> float:
-    """Seconds of a monotonic clock, read after the GPU has finished all queued work."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 @dataclass

@@ -7,12 +7,13 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.git_commit import commit
+
+if TYPE_CHECKING:  # the process that keeps results beside a worker does not import torch
+    import torch
 
 PACKAGES = (
     "robust-gauntlet",
@@ -47,6 +48,8 @@ def versions() -> dict[str, str]:
 
 def device_name(device: torch.device) -> str:
     """The GPU's name, or `cpu` with the number of threads."""
+    import torch
+
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
@@ -54,6 +57,8 @@ def device_name(device: torch.device) -> str:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """The provenance of a result that is computed now, as plain JSON values."""
+    import torch
+
     head, dirty = commit()
     return {
         "time": now(),

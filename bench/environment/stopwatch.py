@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
 from gauntlet.leaderboard.results.spent import Part, Spent
 
 T = TypeVar("T")
@@ -41,10 +41,19 @@ class Stopwatch:
         for label, spent in seconds.items():
             self.stages[label] = self.stages.get(label, 0.0) + spent
 
+    def add(self, spent: Spent) -> None:
+        """Seconds of another process, for which the part that runs has waited: they are not its own."""
+        for part, seconds in spent.seconds.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) - sum(spent.seconds.values())
+        self.add_stages(spent.stages)
+
     @property
     def spent(self) -> Spent:
         """The seconds so far, of the parts that have ended."""
-        return Spent(dict(self.seconds), dict(self.stages))
+        # Where processes worked side by side, more may have been spent elsewhere than was waited for.
+        return Spent({part: max(0.0, seconds) for part, seconds in self.seconds.items()}, dict(self.stages))
 
     @property
     def part(self) -> Part | None:
@@ -109,6 +118,13 @@ def note_stages(seconds: Mapping[str, float]) -> None:
     stopwatch = _running.get()
     if stopwatch is not None:
         stopwatch.add_stages(seconds)
+
+
+def note_elsewhere(spent: Spent) -> None:
+    """Add seconds that another process spent on this one's behalf to the stopwatch that runs, if one does."""
+    stopwatch = _running.get()
+    if stopwatch is not None:
+        stopwatch.add(spent)
 
 
 def process_age() -> float | None:

@@ -13,7 +13,8 @@ from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import positive
 from gauntlet.attacks.registry.card import AttackCard
 from gauntlet.attacks.solving.solver import Outcome
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.executors.entry import ExecutableEntry
 from gauntlet.bench.executors.executable import (
     BlockBatch,

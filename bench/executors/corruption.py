@@ -16,7 +16,8 @@ from gauntlet.attacks.ops.validators import one_of, whole_number
 from gauntlet.bench.corruptions.catalog import CORRUPTIONS, PREFIX, SEVERITIES
 from gauntlet.bench.corruptions.corrupt import corrupt
 from gauntlet.bench.corruptions.severity_tables import TABLES
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.executors.executable import BlockBatch, BlockResult, Executable, Prepared
 from gauntlet.bench.executors.remeasure import Remeasured
 from gauntlet.bench.verify.sample_record import CleanEvaluation

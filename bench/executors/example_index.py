@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from gauntlet.attacks.ops.norms import limit
-from gauntlet.attacks.ops.threat import ThreatModel
+from gauntlet.attacks.ops.threat import ThreatModel, limit
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellInfo
 from gauntlet.leaderboard.results.store import Store
 
 Examples = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Candidates (C, H, W) by the id of the sample."""
+FindExamples = Callable[[ThreatModel, int, CellInfo, Sequence[str]], Examples]
+"""Looks up stored examples, as `ExampleIndex.load` does."""
 
 _MEMORY_LIMIT = 2**29
 """Bytes of examples that are kept in memory."""

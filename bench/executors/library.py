@@ -13,7 +13,8 @@ from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import WholeAttack
 from gauntlet.attacks.solving.solver import Outcome
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.environment.provenance import library_version
 from gauntlet.bench.executors.executable import (
     BlockBatch,

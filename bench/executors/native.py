@@ -15,7 +15,8 @@ from gauntlet.attacks.solving.low_precision import VERSION as LOW_PRECISION
 from gauntlet.attacks.solving.low_precision import low_precision_first, takes_low_precision
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, solve
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.environment.stopwatch import note_stages
 from gauntlet.bench.executors.executable import (
     BlockBatch,

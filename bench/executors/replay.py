@@ -18,7 +18,8 @@ from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.registry.card import AttackCard
 from gauntlet.attacks.solving.solver import Outcome
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.executors.entry import ExecutableEntry
 from gauntlet.bench.executors.example_index import Examples
 from gauntlet.bench.executors.executable import (

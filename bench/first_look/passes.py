@@ -8,7 +8,7 @@ from torch import nn
 from gauntlet.attacks.views.fast_model import FastModel, full_float32
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.tf32 import kept_setting
-from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
 from gauntlet.bench.first_look.line import Line
 from gauntlet.bench.first_look.seen import Seen
 from gauntlet.bench.prepare.fast_form import FORM_IMAGES, chosen_form

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gauntlet.bench.gate.artifact import pack
 from gauntlet.bench.gate.early_run import cell_key, gated
-from gauntlet.bench.gate.plan_check import installed_versions
+from gauntlet.bench.gate.pack_artifact import pack
 from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run, load_run
+from gauntlet.bench.worker.installed_versions import installed_versions
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
 from gauntlet.leaderboard.gate.conditions import Conditions, condition_fields, conditions_of

@@ -12,24 +12,15 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from gauntlet.bench.models.parts.model_digest import model_digest
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Key
-from gauntlet.leaderboard.results.atomic_files import replace_file
-from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.store import Store
 
-_LIST = "artifact.json"
+LIST = "artifact.json"
 _MEMBER = re.compile(r"artifact\.json|store/[0-9a-f]{2}/[0-9a-f]{64}\.parquet|weights/[0-9a-f]{64}\.safetensors")
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ArtifactError(ValueError):
@@ -43,41 +34,16 @@ class Artifact:
     folder: Path
     blocks: Mapping[Key, tuple[str, ...]]
     """Keys of the blocks of each cell of the baseline, in order."""
+    store: Store
+    """The artifact's blocks, as they were when it was opened."""
 
-    @property
-    def store(self) -> Store:
-        """The store with the artifact's blocks."""
-        return Store(self.folder)
-
-    def weights(self, digest: str) -> Path | None:
-        """The file of the weights with this digest; None if the artifact does not have it."""
+    def weights(self, digest: str) -> bytes | None:
+        """The file of the weights with this digest; None if the artifact does not have it. Raises ArtifactError."""
         file = self.folder / "weights" / f"{digest}.safetensors"
-        return file if file.is_file() else None
-
-
-def pack(path: Path, store: Store, blocks: Mapping[Key, Sequence[str]], models: Mapping[str, nn.Module]) -> ArtifactRef:
-    """Write the blocks of `store` and the models (by digest) beside `path`, as `STEM-DIGEST.zip`.
-
-    The same content gives the same bytes. Raises StoreError or OSError if a file cannot be read or written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".artifact-") as scratch:
-        file = Path(scratch, "artifact.zip")
-        with zipfile.ZipFile(file, "w") as bundle:
-            cells = sorted([list(key), list(keys)] for key, keys in blocks.items())
-            bundle.writestr(zipfile.ZipInfo(_LIST, _EPOCH), json.dumps({"cells": cells}))
-            for key in sorted({key for keys in blocks.values() for key in keys}):
-                _add(bundle, f"store/{key[:2]}/{key}.parquet", store.path(key))
-            for weights_digest, model in sorted(models.items()):
-                saved = Path(scratch, "weights")
-                save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(model)}, saved)
-                _add(bundle, f"weights/{weights_digest}.safetensors", saved)
-        digest = _sha256(file)
-        target = path.with_name(f"{path.stem}-{digest[:12]}.zip")
-        size = file.stat().st_size
-        with file.open("rb") as content:
-            replace_file(target, lambda out: shutil.copyfileobj(content, out))
-    return ArtifactRef(target.name, digest, size)
+        try:
+            return file.read_bytes() if file.is_file() else None
+        except OSError as error:
+            raise ArtifactError(f"{file} cannot be read ({error.strerror}): run the same command again") from error
 
 
 def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
@@ -87,9 +53,9 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
     """
     target = folder / f"artifact-{ref.sha256[:16]}"
     if not target.is_dir():
-        if _sha256(file) != ref.sha256:
+        if sha256(file) != ref.sha256:
             raise ArtifactError(
-                f"{file} is not the artifact that the baseline names (sha256 {_sha256(file)[:12]}…, not {ref.sha256[:12]}…): "
+                f"{file} is not the artifact that the baseline names (sha256 {sha256(file)[:12]}…, not {ref.sha256[:12]}…): "
                 "fetch the right file, or accept the baseline again with --artifact"
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,43 +70,11 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     try:
-        cells = json.loads((target / _LIST).read_text(encoding="utf-8"))["cells"]
+        cells = json.loads((target / LIST).read_text(encoding="utf-8"))["cells"]
         blocks: dict[Key, tuple[str, ...]] = {tuple(key): tuple(keys) for key, keys in cells}  # type: ignore[misc]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{target} is damaged ({error}): delete it and run the same command again") from error
-    return Artifact(target, blocks)
-
-
-def restore(model: nn.Module, file: Path, digest: str) -> None:
-    """Load the tensors of a file into a model of the same architecture, in place.
-
-    Raises ArtifactError if they do not fit, or if the digest of the result is not `digest`.
-    """
-    try:
-        state = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{file} is damaged ({error}): delete its folder and run the same command again") from error
-    own = dict(_tensors(model))
-    if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in state.items()}:
-        raise ArtifactError("the baseline's weights do not fit the current architecture")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
-    if model_digest(model) != digest:
-        raise ArtifactError("the current model with the baseline's weights is not the baseline's model")
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """The tensors that `model_digest` covers, by name."""
-    return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-
-
-def _add(bundle: zipfile.ZipFile, name: str, file: Path) -> None:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{file} cannot be read ({error.strerror}): run the same command again") from error
-    bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+    return Artifact(target, blocks, Store.holding(target))
 
 
 def _extract(file: Path, folder: Path) -> None:
@@ -157,7 +91,8 @@ def _extract(file: Path, folder: Path) -> None:
         raise ArtifactError(f"{file} is damaged ({error}): fetch it again") from error
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """The digest of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as source:
         while chunk := source.read(1 << 20):

@@ -7,29 +7,30 @@ count an attack's luck as robustness lost or gained; so both directions are repl
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from gauntlet.attacks.ops.norms import limit
-from gauntlet.bench.executors.executable import Prepared, RunSettings
-from gauntlet.bench.gate.artifact import Artifact, ArtifactError, restore
-from gauntlet.bench.models.parts.classifier import Classifier
-from gauntlet.bench.verify.verifier import Verifier
-from gauntlet.bench.worker.attack_blocks import frozen
-from gauntlet.defenses.pipeline.defended_model import DefendedModel
+from gauntlet.attacks.ops.threat import limit
+from gauntlet.bench.gate.artifact import Artifact, ArtifactError
+from gauntlet.bench.worker.messages import Failure, Tried
+from gauntlet.bench.worker.request import BaselineModel, Request, TryExamples
+from gauntlet.bench.worker.seam import Work
 from gauntlet.leaderboard.gate.baseline import BaselineCell
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.record import DRAWS, Record
-
-_SAME = 1e-3
-"""Allowed difference from the baseline's logits, relative to the largest: rounding on another device."""
+from gauntlet.leaderboard.results.record import Record
 
 Image = npt.NDArray[np.floating]
+
+
+class ReplayError(RuntimeError):
+    """The worker failed while it tried examples."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 class CrossReplay:
@@ -37,82 +38,64 @@ class CrossReplay:
 
     def __init__(
         self,
-        prepared: Prepared,
-        settings: RunSettings,
+        request: Request,
+        work: Work,
         indices: Sequence[int],
         old: BaselineCell | None,
         artifact: Artifact | None,
         no_artifact: str = "",
     ) -> None:
         """`indices`: of the samples in the data, by position; `no_artifact`: why there is no artifact."""
-        self._prepared, self._settings, self._indices = prepared, settings, indices
+        self._request, self._work, self._indices = request, work, indices
         self._old, self._artifact, self._no_artifact = old, artifact, no_artifact
         self._replayed: set[int] = set()
         self._requested = False
-        self.radius = limit(prepared.cell.threat)
+        self.radius = limit(request.cell.threat)
         """The largest distance of a valid example."""
         self.forwards = 0.0
         """Number of forward passes of all replays."""
 
     @property
     def reason(self) -> str:
-        """Why nothing is replayed; empty if examples are replayed, or if no replay was requested."""
-        return self._baseline_pipeline[1] if self._requested or self._artifact is None else ""
+        """Why nothing is replayed; empty if examples are replayed, or if no replay was requested. Raises ReplayError."""
+        return self._baseline[1] if self._requested or self._artifact is None else ""
 
     def broken_now(self, positions: Sequence[int]) -> list[int]:
-        """The positions whose baseline example breaks the model now; each example is replayed once."""
+        """The positions whose baseline example breaks the model now; each example is replayed once. Raises ReplayError."""
         fresh = [at for at in positions if at not in self._replayed]
         if not fresh or not self._is_possible():
             return []
         self._replayed.update(fresh)
         examples = self._examples
-        return self._broken(self._prepared.defended, {at: examples[at] for at in fresh if at in examples})
+        return self._broken(None, {at: examples[at] for at in fresh if at in examples})
 
     def broken_before(self, examples: Mapping[int, Image]) -> list[int]:
-        """The positions whose new example breaks the baseline's model."""
+        """The positions whose new example breaks the baseline's model. Raises ReplayError."""
         if not examples or not self._is_possible():
             return []
-        pipeline = self._baseline_pipeline[0]
-        assert pipeline is not None
-        return self._broken(pipeline, examples)
+        return self._broken(self._baseline[0], examples)
 
     def _is_possible(self) -> bool:
         self._requested = True
-        return self._baseline_pipeline[0] is not None
+        return self._baseline[0] is not None
 
     @cached_property
-    def _baseline_pipeline(self) -> tuple[DefendedModel | None, str]:
-        """The pipeline with the baseline's weights, or None and the reason."""
+    def _baseline(self) -> tuple[BaselineModel | None, str]:
+        """The baseline's model, or None and the reason."""
         if self._artifact is None or self._old is None:
             return None, self._no_artifact
-        if not self._settings.keep_adversarials:
+        if not self._request.keep_adversarials:
             return None, "no replay: examples are not kept (--no-adversarials)"
-        file = self._artifact.weights(self._old.weights)
-        if file is None:
+        weights = self._artifact.weights(self._old.weights)
+        if weights is None:
             return None, "no replay: the artifact has no weights of the baseline's model"
-        try:
-            pipeline = copy.deepcopy(self._prepared.defended)
-            model = next(part for part in pipeline.modules() if isinstance(part, Classifier))
-            restore(model, file, self._old.weights)
-        except ArtifactError as error:
-            return None, f"no replay: {error}"
-        except Exception as error:  # copying a user's model may raise anything
-            return None, f"no replay: the current model cannot be copied ({type(error).__name__}: {error})"
-        if not self._matches_stored_logits(pipeline):
-            return None, "no replay: the current code with the baseline's weights does not give the baseline's logits"
-        return pipeline, ""
-
-    def _matches_stored_logits(self, pipeline: DefendedModel) -> bool:
-        logits = self._records[0].clean_logits
-        if logits is None:
-            return True
-        with frozen(pipeline, self._prepared.cell.info.seed):
-            now = self._verifier(pipeline, range(len(logits))).logits(self._images(range(len(logits))))
-        self.forwards += len(logits)
-        computed = now.to(torch.float64).cpu().numpy()
-        return computed.shape == logits.shape and bool(
-            np.allclose(computed, logits, rtol=0, atol=_SAME * float(np.abs(logits).max()))
-        )
+        stored = self._records[0].clean_logits
+        logits = None if stored is None else tuple(map(tuple, stored.tolist()))
+        samples = tuple(self._indices[: 0 if stored is None else len(stored)])
+        baseline = BaselineModel(self._old.weights, weights, logits, samples)
+        if reason := self._try(baseline, {}).reason:
+            return None, reason
+        return baseline, ""
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -144,22 +127,20 @@ class CrossReplay:
             at: image for at, (image, distance) in enumerate(pairs) if image is not None and distance <= self.radius
         }
 
-    def _broken(self, pipeline: DefendedModel, examples: Mapping[int, Image]) -> list[int]:
-        """The positions whose example breaks the pipeline, by the verifier."""
+    def _broken(self, baseline: BaselineModel | None, examples: Mapping[int, Image]) -> list[int]:
+        """The positions whose example breaks the model, or the baseline's, by the verifier."""
         if not examples:
             return []
-        positions = list(examples)
-        points = torch.stack([torch.tensor(examples[at]) for at in positions]).to(self._images(positions[:1]))
-        with frozen(pipeline, self._prepared.cell.info.seed):
-            rows = torch.arange(len(positions), device=points.device)
-            verdict = self._verifier(pipeline, positions)(points, rows, torch.zeros_like(rows))
-        self.forwards += len(positions) * (DRAWS if self._prepared.cell.info.randomised else 1)
-        return [at for at, won in zip(positions, verdict.success.tolist(), strict=True) if won]
+        return [at for at, broken in zip(examples, self._try(baseline, examples).broken, strict=True) if broken]
 
-    def _images(self, positions: Sequence[int]) -> torch.Tensor:
-        chosen = [self._indices[at] for at in positions]
-        return self._prepared.data.images[chosen].to(self._settings.device)
-
-    def _verifier(self, pipeline: DefendedModel, positions: Sequence[int]) -> Verifier:
-        chosen = [self._indices[at] for at in positions]
-        return Verifier.of(self._prepared, chosen, pipeline, minimum_norm=False)
+    def _try(self, baseline: BaselineModel | None, examples: Mapping[int, Image]) -> Tried:
+        """Have the worker try the examples by position; without any, only the baseline's model is made."""
+        images = np.stack(list(examples.values())) if examples else np.zeros((0, 1, 1, 1), np.float32)
+        indices = tuple(self._indices[at] for at in examples)
+        *_, message = self._work(TryExamples(self._request.cell, indices, images, self._request.measured, baseline))
+        if isinstance(message, Failure):
+            raise ReplayError(message)
+        if not isinstance(message, Tried) or len(message.broken) not in (0 if message.reason else len(examples),):
+            raise ReplayError(Failure("WorkerMessageError", "the worker did not answer for each example", "", {}))
+        self.forwards += message.forwards
+        return message

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config
-from gauntlet.bench.environment.foreign_exit import exits_reported
-from gauntlet.bench.executors.executable import Prepared
 from gauntlet.bench.gate.artifact import Artifact, unpack
-from gauntlet.bench.gate.cross_replay import CrossReplay
+from gauntlet.bench.gate.cross_replay import CrossReplay, ReplayError
 from gauntlet.bench.gate.early_stopping import EarlyCell, run_early
-from gauntlet.bench.run.cell_runner import SampleProgress
+from gauntlet.bench.run.cell_runner import SampleProgress, cell_error
 from gauntlet.bench.run.engine import Engine, ReadyCell
 from gauntlet.bench.run.run_folder import Run
+from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
 from gauntlet.leaderboard.gate.baseline_file import baseline_digest
 from gauntlet.leaderboard.gate.judge import partners
@@ -78,30 +77,31 @@ def early_cell(
     ready = engine.prepare(cell) if ready is None else ready
     if isinstance(ready, CellError):
         return CellResult(cell.info, (), ready)
-    with exits_reported():
-        prepared = engine.workbench.prepare(cell, measured=ready.request.measured)
-        key = cell_key(prepared.cell.info)
-        if gate.artifact is not None:
-            _copy_blocks(gate.artifact.store, engine.run.store, prepared)
-        indices = [index for block in prepared.blocks for index in block.indices]
-        old = _baseline_cell(engine, gate.baseline, key)
-        cross_replay = CrossReplay(prepared, engine.settings, indices, old, gate.artifact, gate.no_artifact)
-        trace, failure = run_early(
-            EarlyCell(
-                prepared=prepared,
-                request=ready.request,
-                work=engine.work,
-                store=engine.run.store,
-                settings=engine.settings,
-                baseline=gate.baseline,
-                policy=gate.policy,
-                key=key,
-                old=old,
-                cross_replay=cross_replay,
-                reused=engine.reused,
-            ),
-            progress,
-        )
+    request, prepared, store = ready.request, ready.prepared, engine.run.store
+    key = cell_key(prepared.cell)
+    if gate.artifact is not None:
+        _copy_blocks(gate.artifact.store, store, prepared)
+    indices = [index for block in prepared.blocks for index in block.indices]
+    old = _baseline_cell(engine, gate.baseline, key)
+    early = EarlyCell(
+        prepared=prepared,
+        request=request,
+        work=engine.work,
+        store=store,
+        fresh=engine.config.fresh,
+        baseline=gate.baseline,
+        policy=gate.policy,
+        key=key,
+        old=old,
+        cross_replay=CrossReplay(request, engine.work, indices, old, gate.artifact, gate.no_artifact),
+        reused=engine.reused,
+    )
+    try:
+        trace, failure = run_early(early, progress)
+    except ReplayError as problem:
+        error = cell_error(cell, problem.failure)
+        store.write_error(cell.name, error)
+        failure = CellResult(prepared.cell, (), error)
     if failure is not None:
         return failure
     record = {"baseline": baseline_digest(gate.baseline), "blocks": [block.key for block in prepared.blocks]}
@@ -125,9 +125,15 @@ def traces(run: Run, baseline: Baseline) -> list[Trace]:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
-        if current and not (len(trace.order) < trace.n and all(run.store.has(key) for key in keys)):
+        if current and is_needed(run, cell, trace):
             known.append(trace)
     return known
+
+
+def is_needed(run: Run, cell: Cell, trace: Trace) -> bool:
+    """Whether the cell is judged by its trace: not if all samples are stored, although it stopped early. Raises StoreError."""
+    keys = [key for key, _ in run.keys(cell) or []]
+    return not (len(trace.order) < trace.n and all(run.store.has(key) for key in keys))
 
 
 def attacked_part(run: Run, trace: Trace, cell: Cell) -> CellResult:
@@ -142,7 +148,7 @@ def _baseline_cell(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell
     return next((cell for cell in baseline.cells if cell.key == old_key), None)
 
 
-def _copy_blocks(artifact: Store, store: Store, prepared: Prepared) -> None:
+def _copy_blocks(artifact: Store, store: Store, prepared: PreparedCell) -> None:
     """Copy the artifact's blocks with the cell's keys (same model, data, attack and settings) into the store."""
     for block in prepared.blocks:
         if artifact.has(block.key) and not store.has(block.key):

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from gauntlet.bench.executors.executable import Prepared, RunSettings
 from gauntlet.bench.gate.cross_replay import CrossReplay
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import log_note, set_aside_damaged
 from gauntlet.bench.run.reuse import reuse_blocks
+from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.work import Work
-from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, data_digest, devices, spec_digest
+from gauntlet.bench.worker.seam import Work
+from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key, devices, spec_digest
 from gauntlet.leaderboard.gate.compared_cell import ComparedCell
 from gauntlet.leaderboard.gate.judge import obstacle
 from gauntlet.leaderboard.gate.policy import Policy
@@ -40,24 +39,30 @@ CHUNK = 50
 class EarlyCell:
     """A cell that is attacked for a gate, with everything that this needs."""
 
-    prepared: Prepared
+    prepared: PreparedCell
     request: Request
     work: Work
     store: Store
-    settings: RunSettings
+    fresh: bool
+    """Whether stored blocks are computed again."""
     baseline: Baseline
     policy: Policy
     key: Key
     old: BaselineCell | None
     """The baseline's cell; None if the baseline does not have it."""
     cross_replay: CrossReplay
-    reused: Path | None = None
-    """A folder whose blocks are taken where they fit."""
+    reused: Store | None = None
+    """A store whose blocks are taken where they fit."""
 
     @property
     def indices(self) -> list[int]:
         """Indices into the data, in the order of the baseline's bits."""
         return [index for block in self.prepared.blocks for index in block.indices]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the samples, in the same order."""
+        return [name for block in self.prepared.blocks for name in block.ids]
 
 
 def run_early(cell: EarlyCell, progress: SampleProgress | None = None) -> tuple[Trace, CellResult | None]:
@@ -126,8 +131,8 @@ def _decide(cell: EarlyCell, old: BaselineCell) -> Iterator[tuple[_Decisions, Ce
 
 def _needs_all_at_once(cell: EarlyCell) -> bool:
     """Whether all samples are taken at once: they are stored already, or the attack's outcome depends on its batch."""
-    stored = not cell.settings.fresh and all(cell.store.has(block.key) for block in cell.prepared.blocks)
-    return stored or not cell.prepared.attack.stages
+    stored = not cell.fresh and all(cell.store.has(block.key) for block in cell.prepared.blocks)
+    return stored or not cell.prepared.separable
 
 
 def _chunks(cell: EarlyCell, old: BaselineCell) -> Iterator[Sequence[int]]:
@@ -144,17 +149,17 @@ def _chunks(cell: EarlyCell, old: BaselineCell) -> Iterator[Sequence[int]]:
 
 def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> CellResult | None:
     """Attack the samples at these positions, or read their stored outcomes. Returns the failed result if the attack failed."""
-    prepared, indices = cell.prepared, cell.indices
+    indices = cell.indices
     if not rest:
         return None
     blocks = None if len(rest) == len(indices) else (tuple(indices[at] for at in rest),)
     request, ready = prepare_cell(replace(cell.request, blocks=blocks), cell.work, Measurements(cell.store.root))
     if isinstance(ready, CellError):
-        return CellResult(prepared.cell.info, (), ready)
+        return CellResult(cell.prepared.cell, (), ready)
     set_aside_damaged(ready, cell.store)
     if cell.reused is not None:
         reuse_blocks(ready, cell.reused, cell.store, log_note)
-    result = run_cell(request, ready, cell.work, cell.store, fresh=cell.settings.fresh)
+    result = run_cell(request, ready, cell.work, cell.store, fresh=cell.fresh)
     if result.error is not None:
         return result
     decisions.records += result.blocks
@@ -166,7 +171,8 @@ def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> Cell
 def _examples(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> dict[int, npt.NDArray[np.floating]]:
     """The new adversarial examples, by position, of samples that were robust before."""
     lost = [at for at in rest if decisions.before[at] and not decisions.now[at]]
-    position = {cell.prepared.data.ids[cell.indices[at]]: at for at in lost}
+    ids = cell.ids
+    position = {ids[at]: at for at in lost}
     examples = {}
     for record in decisions.records:
         if not position.keys() & set(record.samples.id.tolist()):
@@ -179,8 +185,7 @@ def _examples(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> di
 
 
 def _trace(cell: EarlyCell, decisions: _Decisions) -> Trace:
-    info, blocks, ids = cell.prepared.cell.info, cell.prepared.blocks, cell.prepared.data.ids
-    indices = cell.indices
+    info, ids = cell.prepared.cell, cell.ids
     order = np.zeros(0, np.int64) if cell.old is None or not decisions.done.any() else sample_order(cell.old)
     order = order[decisions.done[order]]
     costs = cells.costs(CellResult(info, tuple(decisions.records)))
@@ -194,7 +199,7 @@ def _trace(cell: EarlyCell, decisions: _Decisions) -> Trace:
         now=decisions.now[order],
         spec=spec_digest(info, info.precision),
         weights=cell.prepared.weights,
-        data_digest=data_digest([block.data for block in blocks], [ids[index] for index in indices]),
+        data_digest=cell.prepared.data,
         forwards=float(sum(one.forwards.sum() for one, _ in samples)) + replayed,
         backwards=float(sum(one.backwards.sum() for one, _ in samples)),
         computed=float(sum(one.forwards.sum() + one.backwards.sum() for one, cached in samples if not cached))
@@ -204,7 +209,7 @@ def _trace(cell: EarlyCell, decisions: _Decisions) -> Trace:
         device=devices(record.provenance for record in decisions.records),
         randomised=info.randomised,
         replay=cell.cross_replay.reason,
-        lost=tuple(ids[indices[at]] for at in order if decisions.before[at] and not decisions.now[at]),
+        lost=tuple(ids[at] for at in order if decisions.before[at] and not decisions.now[at]),
         records=tuple(record.key for record in decisions.records),
         excused=decisions.excused,
         masked=cells.masked(CellResult(info, tuple(decisions.records))) if decisions.records else 0,

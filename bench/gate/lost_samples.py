@@ -15,6 +15,7 @@ from gauntlet.bench.config.model_ref import MODEL_SETTINGS
 from gauntlet.bench.gate.early_run import attacked_part, cell_key
 from gauntlet.bench.run.pictures import Gallery
 from gauntlet.bench.run.run_folder import Run
+from gauntlet.bench.worker.seam import Work
 from gauntlet.leaderboard.gate.baseline import Key
 from gauntlet.leaderboard.gate.report import CellVerdict, GateReport
 from gauntlet.leaderboard.gate.trace import Trace
@@ -30,11 +31,13 @@ _IN_MEMORY = "memory:model."
 """The beginning of the specs of models that `gauntlet.evaluate` received in memory; no command can load them."""
 
 
-def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tuple[GateReport, list[str]]:
+def detailed(
+    report: GateReport, run: Run, traces: Sequence[Trace] = (), work: Work | None = None
+) -> tuple[GateReport, list[str]]:
     """Add the ids of lost samples, pictures, and commands that attack a cell again or show a sample to the report.
 
     Pictures are drawn into the results folder, for the first cells that regressed. Returns the report, and the reasons why
-    pictures are missing. `traces`: of the cells in which the gate stopped early.
+    pictures are missing. `traces`: of the cells in which the gate stopped early. `work`: draws them; default, this process.
     """
     planned, by_key = {cell_key(cell.info): cell for cell in run.plan.cells}, {trace.key: trace for trace in traces}
     verdicts = [
@@ -42,7 +45,7 @@ def detailed(report: GateReport, run: Run, traces: Sequence[Trace] = ()) -> tupl
         for verdict in report.verdicts
     ]
     attacked = {planned[key].name: attacked_part(run, trace, planned[key]) for key, trace in by_key.items()}
-    pictures, reasons = _pictures(verdicts, Gallery(run, attacked), planned)
+    pictures, reasons = _pictures(verdicts, Gallery(run, attacked, work), planned)
     pictured = tuple(
         replace(verdict, picture=pictures.get(verdict.key, "")) if verdict.key else verdict for verdict in verdicts
     )

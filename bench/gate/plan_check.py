@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from gauntlet.bench.config.schema import Config
-from gauntlet.bench.environment.provenance import package_version
 from gauntlet.bench.gate.choose_gate import Gate
-from gauntlet.bench.gate.rule_versions import rule_versions
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.run.engine import ReadyCell
 from gauntlet.bench.run.run_folder import Run
-from gauntlet.bench.verify.verifier import VERSION
 from gauntlet.leaderboard.gate.plan_policy import content_deviations, plan_deviations, version_deviations
 from gauntlet.leaderboard.results.record import CellError
 
 _ALL = ("cells", "seed", "checks")
 
 
-def installed_versions() -> dict[str, str]:
-    """The versions of Gauntlet, of its verifier and of its rules."""
-    rules = {name: str(version) for name, version in rule_versions().items()}
-    return {"gauntlet": package_version("robust-gauntlet"), "verifier": str(VERSION), **rules}
+def hold_plan(gate: Gate, config: Config, plan: Plan, versions: Mapping[str, str]) -> Gate:
+    """The gate with what is looser or different in a configuration's plan. What options of the command line chose is free.
 
-
-def hold_plan(gate: Gate, config: Config, plan: Plan) -> Gate:
-    """The gate with what is looser or different in a configuration's plan. What options of the command line chose is free."""
-    return _held(gate, plan, config.checks, config.by_hand, installed_versions())
+    `versions`: of Gauntlet, of its verifier and rules, where the plan is run.
+    """
+    return _held(gate, plan, config.checks, config.by_hand, versions)
 
 
 def hold_run(gate: Gate, run: Run) -> Gate:
@@ -38,7 +32,7 @@ def hold_run(gate: Gate, run: Run) -> Gate:
     return _held(gate, run.plan, context.checks or "default", free, versions)
 
 
-def _held(gate: Gate, plan: Plan, checks: str, free: Collection[str], versions: dict[str, str]) -> Gate:
+def _held(gate: Gate, plan: Plan, checks: str, free: Collection[str], versions: Mapping[str, str]) -> Gate:
     planned = plan_deviations(gate.baseline, [cell.info for cell in plan.cells], checks=checks, free=free)
     found = (*gate.deviations, *planned, *version_deviations(gate.baseline, versions))
     return replace(gate, deviations=found)

@@ -11,7 +11,7 @@ from gauntlet.leaderboard.gate.formats import github_annotations, github_command
 from gauntlet.leaderboard.gate.junit import to_junit
 from gauntlet.leaderboard.gate.report import GateReport
 from gauntlet.leaderboard.results.atomic_files import replace_text
-from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.errors import StoreError, WriteError
 from gauntlet.leaderboard.results.escape import markdown, visible
 
 Format = Literal["text", "github"]
@@ -44,16 +44,29 @@ def write_junit(report: GateReport, file: Path | None) -> list[str]:
     return [f"written: {file}"]
 
 
-def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
-    """Write texts by file name into the results folder. Returns a sentence for each file; a failed write raises no error."""
-    notes = []
+def remove_report(root: Path) -> None:
+    """Remove the report of an earlier run, which must not be taken for that of this one. Raises WriteError."""
+    report = root / "gate.json"
+    try:
+        report.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot replace {report} ({error.strerror}): remove what stands in its place") from error
+
+
+def write_files(root: Path, texts: Mapping[str, str]) -> tuple[list[str], set[str]]:
+    """Write texts by file name into the results folder; a failed write raises no error.
+
+    Returns a sentence for each file, and the names of those that were written.
+    """
+    notes, written = [], set()
     for name, text in texts.items():
         try:
             replace_text(root / name, text)
             notes.append(f"written: {root / name}")
+            written.add(name)
         except StoreError as error:
             notes.append(f"not written: {visible(str(error))}")
-    return notes
+    return notes, written
 
 
 def append_summary(report: GateReport) -> list[str]:

@@ -29,6 +29,11 @@ class PlanRequest:
         """The request of a configuration."""
         return cls(config.groups, config.seed, config.plugins, () if config.narrowed else config.expect)
 
+    @property
+    def described(self) -> str:
+        """What the worker does, as the end of a sentence."""
+        return "planning"
+
     def to_json(self) -> str:
         """As JSON."""
         return json.dumps(dataclasses.asdict(self))

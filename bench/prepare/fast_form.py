@@ -12,7 +12,7 @@ from gauntlet.attacks.views.compiled import CompileError, compiled_form, faster_
 from gauntlet.attacks.views.fast_model import FastModel, choose_form, fast_precisions, full_float32
 from gauntlet.attacks.views.guard import guarded
 from gauntlet.attacks.views.tf32 import kept_setting
-from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
 
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "tf32": "tf32"}
 FORM_IMAGES = 8

@@ -17,7 +17,7 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef, ModelRef
 from gauntlet.bench.data.samples.dataset import Data, block_digest, blocks
 from gauntlet.bench.environment.stopwatch import timed
-from gauntlet.bench.executors.example_index import ExampleIndex
+from gauntlet.bench.executors.example_index import FindExamples
 from gauntlet.bench.executors.executable import Block, Executable, Facts, Prepared, RunSettings, Slots
 from gauntlet.bench.models.parts.classifier import check_model
 from gauntlet.bench.models.parts.half_precision import own_precision
@@ -37,7 +37,6 @@ from gauntlet.defenses.pipeline.find_inner_views import SAMPLES
 from gauntlet.defenses.pipeline.profile import PipelineProfile
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import Flag
-from gauntlet.leaderboard.results.store import Store
 
 MEASUREMENT_VERSION = 7
 """Rises when a profile, a form or a check is measured otherwise: stored measurements of older versions are then not taken."""
@@ -52,16 +51,16 @@ class Workbench(Loader):
         device: torch.device,
         precision: str = "auto",
         checks: str = "default",
-        store: Store | None = None,
+        examples: FindExamples | None = None,
         *,
         compiled: bool = False,
     ) -> None:
-        """`precision`, `checks`: see `Config`; `compiled`: its `compile`; `store`: where replays find examples."""
+        """`precision`, `checks`: see `Config`; `compiled`: its `compile`; `examples`: finds those of replays."""
         super().__init__(device)
         self.precision = precision
         self.checks = checks
         self.compiled = compiled
-        self._index = None if store is None else ExampleIndex(store)
+        self._examples = examples
         self._forms: dict[tuple[ModelRef, str, DataRef], FastModel] = {}
         self._measured: dict[str, Measurement] = {}
         self._last: tuple[Cell, str | None, Prepared] | None = None
@@ -210,8 +209,9 @@ class Workbench(Loader):
         self, loaded: Loaded, attack: Executable, profile: PipelineProfile | None, *, masked: bool
     ) -> Executable:
         """The attack with everything put in that depends on the pipeline or on the store."""
-        load = None if self._index is None else self._index.load
-        return attack.resolve(Facts(loaded.pipeline, profile, masked, loaded.cell.info, loaded.data.ids, load))
+        return attack.resolve(
+            Facts(loaded.pipeline, profile, masked, loaded.cell.info, loaded.data.ids, self._examples)
+        )
 
     def _choose_form(self, loaded: Loaded, cell: Cell, attack: Executable, used: dict[str, Measurement]) -> FastModel:
         """The form that native attacks run on; the attack view itself where there is nothing to choose."""

@@ -6,16 +6,15 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from io import BytesIO
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.environment.stopwatch import timed
+from gauntlet.bench.run.check_messages import MessageError, check_prepared, checked_record
 from gauntlet.bench.run.resume import check_same, expected_logits, stored_records
 from gauntlet.bench.run.write_behind import write_behind
 from gauntlet.bench.worker.messages import BlockRecord, Failure, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.work import Work
-from gauntlet.leaderboard.results.block_file import from_file
+from gauntlet.bench.worker.seam import Work
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record
@@ -44,11 +43,14 @@ def prepare_cell(
     cell = request.cell
     request = replace(request, measured=measurements.of_cell(cell.pipeline_name))
     while True:
-        with closing(work(request)) as messages:
-            message = next(messages)
+        # A worker may end after its answer.
+        *_, message = work(request)
         if isinstance(message, Failure):
             return request, cell_error(cell, message)
-        assert isinstance(message, PreparedCell)
+        try:
+            message = check_prepared(request, message)
+        except MessageError as problem:
+            return request, CellError(cell.info, "WorkerMessageError", str(problem))
         if dry:
             return request, message
         name, known = cell.pipeline_name, request.measured
@@ -84,9 +86,8 @@ def run_cell(
             request, checked = prepare_cell(replace(request, check=True), work, Measurements(store.root))
             error = checked if isinstance(checked, CellError) else None
         if error is None:
-            error = _run(
-                replace(request, check=False, run=tuple(missing), expected=expected), work, store, records, progress
-            )
+            request = replace(request, check=False, run=tuple(missing), expected=expected)
+            error = _run(request, prepared, work, store, records, progress)
     if error is None:
         store.clear_error(request.cell.name)
     else:
@@ -96,13 +97,24 @@ def run_cell(
 
 
 def _run(
-    request: Request, work: Work, store: Store, records: dict[str, Record], progress: SampleProgress
+    request: Request,
+    prepared: PreparedCell,
+    work: Work,
+    store: Store,
+    records: dict[str, Record],
+    progress: SampleProgress,
 ) -> CellError | None:
     """Store the blocks that the worker sends, and add them to `records`. Returns the error if the worker failed."""
+    due = set(request.run)
 
     def keep(block: BlockRecord) -> None:
         try:
-            records[block.key] = _stored(store, block)
+            record = checked_record(prepared, block, examples=store.held is not None)
+            if block.key not in due:
+                raise MessageError(f"the worker sent the block {block.key!r}, which was not due")
+            _store(store, block, record)
+            records[block.key] = record
+            due.remove(block.key)
         except StoreError:
             raise
         except Exception as problem:
@@ -120,17 +132,16 @@ def _run(
                     return cell_error(request.cell, message)
     except _BlockError as problem:
         return problem.error
+    if due:
+        return CellError(request.cell.info, "WorkerMessageError", f"the worker did not send {len(due)} of its blocks")
     return None
 
 
-def _stored(store: Store, block: BlockRecord) -> Record:
+def _store(store: Store, block: BlockRecord, record: Record) -> None:
     """Store a block. Raises StoreError, and StoredResultError if a stored block of that key has other verdicts."""
-    # Without its examples, which are in the store: those of a large data set would not fit into memory.
-    record = from_file(BytesIO(block.content))
     if not store.add(block.key, block.content):
         check_same(record, store.read(block.key))
         _note_timing(store, record)
-    return record
 
 
 def _note_timing(store: Store, record: Record) -> None:

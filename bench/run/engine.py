@@ -7,35 +7,38 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from gauntlet.attacks.views.fast_model import missing_precision
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.config.schema import Config, ConfigError, Expectation
+from gauntlet.bench.config.schema import Config, Expectation
 from gauntlet.bench.environment.clock import now
-from gauntlet.bench.environment.device import choose_device
-from gauntlet.bench.environment.foreign_exit import exits_reported
-from gauntlet.bench.environment.provenance import device_name, versions
+from gauntlet.bench.environment.provenance import versions
 from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
-from gauntlet.bench.executors.executable import RunSettings
+from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.planning.plan import Plan
-from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.prepared_notes import prepared_notes
-from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_folder
+from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_store
 from gauntlet.bench.run.run_folder import planned_run, start_run
-from gauntlet.bench.worker.messages import PreparedCell
+from gauntlet.bench.worker.messages import Failure, PreparedCell
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.work import Worker
+from gauntlet.bench.worker.seam import Work, Worker, WorkerSettings
 from gauntlet.leaderboard.report.markdown_writer import RunContext
+from gauntlet.leaderboard.results.held import Held
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult
 from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.rows.bracket import bracket
 from gauntlet.leaderboard.rows.worst_case import row_key, worst_case
 from gauntlet.leaderboard.stats.proportions import Proportion
+
+if TYPE_CHECKING:  # they import torch
+    from gauntlet.bench.executors.executable import RunSettings
+    from gauntlet.bench.prepare.prepare import Workbench
+    from gauntlet.bench.worker.work import LocalWorker
 
 
 @dataclass(frozen=True)
@@ -54,34 +57,52 @@ class Engine:
         plan: Plan,
         config: Config,
         *,
+        worker: Worker | None = None,
+        held: Held | None = None,
+        reused: Store | None = None,
         command: str | None = None,
         started: str | None = None,
         dry: bool = False,
         note: Note = log_note,
     ) -> None:
-        """`dry`: write nothing. `note` is told of damaged results, and of what was measured of a model that declares nothing.
+        """`worker`: default, this process. `held`: what counts of the folder, if the worker may change its files; then `reused`
+        has the blocks of another one that count. `dry`: write nothing. `note` is told of damaged results, and of what was
+        measured of a model that declares nothing.
 
         Raises ConfigError for a device or precision that is not available, StoreError.
         """
         self.config = config
-        self.settings = RunSettings(
-            choose_device(config.device), config.batch_size, config.fresh, config.keep_adversarials
-        )
-        if problem := missing_precision(config.precision, self.settings.device):
-            raise ConfigError(f"{problem}: use auto, bfloat16 or float32")
-        self.workbench = Workbench(
-            self.settings.device, config.precision, config.checks, Store(config.out), compiled=config.compile
-        )
-        self.worker = Worker(self.workbench)
-        self.work = self.worker.work
+        self.worker = _local_worker(config) if worker is None else worker
         self.dry = dry
-        self.reused = reused_folder(config, note)
+        self.reused = reused if held is not None else reused_store(config, note)
         self._note = note
         self._said: set[str] = set()
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
-        self.run = (planned_run if dry else start_run)(config.out, plan, context, config.plugins)
+        self.run = (planned_run if dry else start_run)(config.out, plan, context, config.plugins, held)
+
+    @property
+    def work(self) -> Work:
+        """Answers requests."""
+        return self.worker.work
+
+    @property
+    def workbench(self) -> Workbench:
+        """What the worker of this process has loaded. Raises AttributeError for another worker."""
+        return self._local.bench
+
+    @property
+    def settings(self) -> RunSettings:
+        """How this process runs cells. Raises AttributeError where another process does."""
+        from gauntlet.bench.executors.executable import RunSettings
+
+        config = self.config
+        return RunSettings(self._local.bench.device, config.batch_size, config.fresh, config.keep_adversarials)
+
+    @property
+    def _local(self) -> LocalWorker:
+        return cast("LocalWorker", self.worker)
 
     def begin(self) -> None:
         """Start to write. If all cells have the same model and data, these are loaded first.
@@ -91,27 +112,27 @@ class Engine:
         """
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
-            try:
-                known = Measurements(self.run.root).of_cell(cells[0].pipeline_name)
-                with self._measured(cells[0]), exits_reported():
-                    self.workbench.prepare(cells[0], measured=known)
-            except FileNotFoundError as error:
-                raise ValueError(str(error)) from error
-            except (ValueError, LookupError):
-                raise
-            except Exception:  # noqa: S110  # cells report other exceptions of a user's model, with the traceback
-                pass
-        self.run = start_run(self.run.root, self.run.plan, self.run.context, self.run.plugins)
+            known = Measurements(self.run.root).of_cell(cells[0].pipeline_name)
+            with self._measured(cells[0]):
+                *_, message = self.work(replace(self.request(cells[0]), measured=known))
+            # Cells report other exceptions of a user's model, with the traceback.
+            if isinstance(message, Failure) and message.usage:
+                raise ValueError(message.message)
+        self.run = start_run(self.run.root, self.run.plan, self.run.context, self.run.plugins, self.run.held)
         self.dry = False
 
     def request(self, cell: Cell) -> Request:
         """The request for a cell under this run's settings."""
-        return Request(cell, batch_size=self.settings.batch_size, keep_adversarials=self.settings.keep_adversarials)
+        return Request(cell, batch_size=self.config.batch_size, keep_adversarials=self.config.keep_adversarials)
 
     def prepare(self, cell: Cell) -> ReadyCell | CellError:
-        """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error."""
+        """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error.
+
+        From here on a worker has the configured time for the cell.
+        """
+        self.worker.allow(self.config.timeout)
         if self.reused is not None and not self.dry:
-            reuse_measurements(cell.pipeline_name, self.reused, Measurements(self.run.root), self._note)
+            reuse_measurements(cell.pipeline_name, self.reused.root, Measurements(self.run.root), self._note)
         with self._measured(cell):
             request, prepared = prepare_cell(self.request(cell), self.work, Measurements(self.run.root), dry=self.dry)
         if isinstance(prepared, CellError):
@@ -150,7 +171,7 @@ class Engine:
         missing = [block for block in blocks if self.config.fresh or not store.has(block.key)]
         with self._measured(ready.request.cell):
             result = run_cell(
-                ready.request, ready.prepared, self.work, store, fresh=self.settings.fresh, progress=progress
+                ready.request, ready.prepared, self.work, store, fresh=self.config.fresh, progress=progress
             )
         if missing:
             spent = self._watches.pop(ready.request.cell.name).spent
@@ -187,7 +208,7 @@ class Engine:
             threat_models=tuple(dict.fromkeys(str(cell.threat) for cell in plan.cells)),
             data=", ".join(dict.fromkeys(cell.info.data for cell in plan.cells)),
             versions=versions(),
-            device=device_name(self.settings.device),
+            device=self.worker.device,
             seed=self.config.seed,
             command=command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             run_path=str(self.config.out),
@@ -195,6 +216,13 @@ class Engine:
             checks=self.config.checks,
             by_hand=tuple(sorted(self.config.by_hand)),
         )
+
+
+def _local_worker(config: Config) -> Worker:
+    """The worker of this process, which imports torch."""
+    from gauntlet.bench.worker.work import LocalWorker
+
+    return LocalWorker.of(WorkerSettings.of(config), ExampleIndex(Store(config.out)).load)
 
 
 def missed(result: CellResult, expectations: tuple[Expectation, ...]) -> list[str]:

@@ -19,7 +19,7 @@ from gauntlet.attacks.solving.stage_conditions import InDoubt, Near
 from gauntlet.attacks.solving.stage_cost import StageCost, stage_cost
 from gauntlet.attacks.views.tf32 import kept_setting
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.environment.device import synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
 from gauntlet.bench.environment.foreign_exit import exits_reported
 from gauntlet.bench.environment.provenance import device_name
 from gauntlet.bench.executors.executable import Prepared, RunSettings

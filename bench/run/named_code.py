@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gauntlet.bench.data.data_name import parse_data_name, path_settings
-from gauntlet.bench.data.formats.catalog import is_data_file
+from gauntlet.bench.data.formats.suffixes import is_data_file
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.models.sources.parse_source import parse_source
 from gauntlet.bench.registries import MODELS

@@ -14,10 +14,13 @@ import numpy as np
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import DataRef
-from gauntlet.bench.data.load_data import load_data
-from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.registry.plugin_files import load_recorded
 from gauntlet.bench.run.run_folder import Run
+from gauntlet.bench.worker.draw_examples import NoPictureError as NoPictureError
+from gauntlet.bench.worker.draw_examples import draw_examples, example_column
+from gauntlet.bench.worker.messages import Drawn, Failure
+from gauntlet.bench.worker.request import DrawExamples
+from gauntlet.bench.worker.seam import Work
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.pictures.confusion import confusion_figure
 from gauntlet.leaderboard.pictures.curves import accuracy_against_cost, accuracy_against_eps
@@ -34,16 +37,13 @@ from gauntlet.leaderboard.results.record import CellResult
 from gauntlet.leaderboard.rows.closest_examples import BrokenSample, closest_examples
 from gauntlet.leaderboard.rows.worst_case import row_key
 
-if TYPE_CHECKING:  # matplotlib is an extra
+if TYPE_CHECKING:  # matplotlib is an extra, and data need torch
     from matplotlib.figure import Figure
+
+    from gauntlet.bench.data.samples.dataset import Data
 
 _LONGEST_NAME = 120
 _FEW = 4
-_ORDERS = {"Linf": np.inf, "L2": 2, "L1": 1}
-
-
-class NoPictureError(ValueError):
-    """A picture cannot be drawn; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,12 @@ class WrittenPicture:
 class Gallery:
     """The pictures of a run. Data are loaded once, for the first clean image."""
 
-    def __init__(self, run: Run, results: Mapping[str, CellResult] | None = None) -> None:
-        """`results`: by the cells' names; they replace the stored results of these cells."""
+    def __init__(self, run: Run, results: Mapping[str, CellResult] | None = None, work: Work | None = None) -> None:
+        """`results`: by the cells' names; they replace the stored results of these cells. `work`: loads data and draws lost
+        samples; default, this process."""
         self.run = run
-        self._data: dict[DataRef, tuple[Data, dict[str, int]]] = {}
+        self._work = work
+        self._data: dict[DataRef, Data] = {}
         self._results: dict[str, CellResult] = dict(results or {})
 
     def rows(self, patterns: Patterns) -> list[TableRow]:
@@ -161,11 +163,24 @@ class Gallery:
             f"{len(few)} of {len(samples)} lost samples\n{row.title}\nunder {cell.info.attack}, seed {cell.info.seed}"
         )
         name = f"lost-{_file_name(cell.info.attack)}-{cell.info.seed}.png"
-        return self._write(
-            row.folder / name, lambda: examples_figure([self._images(entry, cell) for entry in few], title)
-        )
+        return self._write(row.folder / name, lambda: self._drawn(cell, few, title))
 
-    def _write(self, path: Path, make: Callable[[], Figure | None], nothing: str = "") -> WrittenPicture:
+    def _drawn(self, cell: Cell, few: Sequence[BrokenSample], title: str) -> bytes:
+        """The file of a picture. Raises NoPictureError, PicturesMissingError."""
+        examples = tuple(self._example(cell, entry.id) for entry in few)
+        request = DrawExamples(cell.data, cell.threat.norm, title, tuple(few), examples)
+        if self._work is None:
+            message: object = draw_examples(self._loaded(request.data), request)
+        else:
+            *_, message = self._work(request)
+        if isinstance(message, Failure):
+            raise NoPictureError(message.message)
+        assert isinstance(message, Drawn)
+        if message.reason:
+            raise (PicturesMissingError if message.extra else NoPictureError)(message.reason)
+        return message.content
+
+    def _write(self, path: Path, make: Callable[[], Figure | bytes | None], nothing: str = "") -> WrittenPicture:
         try:
             figure = make()
         except PicturesMissingError:
@@ -177,7 +192,7 @@ class Gallery:
             return WrittenPicture(path, f"{kind}{reason}")
         if figure is None:
             return WrittenPicture(path, nothing)
-        replace_bytes(path, png(figure))
+        replace_bytes(path, figure if isinstance(figure, bytes) else png(figure))
         return WrittenPicture(path)
 
     def _example_columns(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[ExampleColumn]:
@@ -205,14 +220,7 @@ class Gallery:
     def _images(self, broken: BrokenSample, cell: Cell) -> ExampleColumn:
         """The clean image and the example of a sample. Raises NoPictureError if one is missing or they do not fit together."""
         example = self._example(cell, broken.id)
-        clean = self._clean(cell.data, broken)
-        measured = float(np.linalg.norm((example - clean).astype(np.float64).ravel(), _ORDERS[cell.threat.norm]))
-        if abs(measured - broken.distance) > 1e-5 * max(1.0, broken.distance):
-            raise NoPictureError(
-                f"the image of sample {broken.id!r} has changed since the run: the distance to its example is {measured:.4g}, "
-                f"not {broken.distance:.4g}; restore the data of the run"
-            )
-        return ExampleColumn(broken, clean, example)
+        return example_column(self._loaded(cell.data), cell.data, cell.threat.norm, broken, example)
 
     def _example(self, cell: Cell, sample: str) -> Image:
         for block in self.result(cell).blocks:
@@ -224,20 +232,13 @@ class Gallery:
             f"the example of sample {sample!r} was not kept: run again with --fresh and without --no-adversarials"
         )
 
-    def _clean(self, ref: DataRef, broken: BrokenSample) -> Image:
+    def _loaded(self, ref: DataRef) -> Data:
         if ref not in self._data:
+            from gauntlet.bench.data.load_data import load_data
+
             load_recorded(self.run.plugins)
-            data = load_data(ref.spec, samples=ref.samples)
-            self._data[ref] = data, {name: index for index, name in enumerate(data.ids)}
-        data, index_of = self._data[ref]
-        index = index_of.get(broken.id)
-        if index is None or int(data.labels[index]) != broken.label:
-            raise NoPictureError(
-                f"data {ref.spec!r} have no sample {broken.id!r} with label {broken.label}: they have changed since the run; "
-                "restore the data of the run"
-            )
-        image: Image = data.images[index].numpy()
-        return image
+            self._data[ref] = load_data(ref.spec, samples=ref.samples)
+        return self._data[ref]
 
 
 def sample_path(row: TableRow, sample: str) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import StoredLogits
-from gauntlet.bench.worker.work import StoredResultError
+from gauntlet.bench.worker.seam import StoredResultError
 from gauntlet.leaderboard.results.record import Record
 from gauntlet.leaderboard.results.store import Store
 

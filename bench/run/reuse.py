@@ -14,10 +14,11 @@ from gauntlet.leaderboard.results.store import Store
 Note = Callable[[str], None]
 
 
-def reused_folder(config: Config, note: Note) -> Path | None:
-    """The folder that a configuration reuses; None without one, and with a note for one that does not exist.
+def reused_store(config: Config, note: Note, *, held: bool = False) -> Store | None:
+    """The store of the folder that a configuration reuses; None without one, and with a note for one that does not exist.
 
-    Raises ConfigError for the results folder itself, or a file.
+    `held`: blocks that appear there later, or are replaced, are not read. Raises ConfigError for the results folder itself, or
+    a file.
     """
     folder = config.reuse
     if folder is None:
@@ -29,7 +30,7 @@ def reused_folder(config: Config, note: Note) -> Path | None:
     if not folder.exists():
         note(f"nothing to reuse: {folder} does not exist")
         return None
-    return folder
+    return Store.holding(folder) if held else Store(folder)
 
 
 def reuse_measurements(name: str, folder: Path, own: Measurements, note: Note) -> None:
@@ -41,12 +42,11 @@ def reuse_measurements(name: str, folder: Path, own: Measurements, note: Note) -
         note(f"warning: not reused: {error}")
 
 
-def reuse_blocks(prepared: PreparedCell, folder: Path, store: Store, note: Note) -> None:
-    """Copy the blocks of a cell that the store lacks and the folder has. Raises StoreError if they cannot be written.
+def reuse_blocks(prepared: PreparedCell, reused: Store, store: Store, note: Note) -> None:
+    """Copy the blocks of a cell that the store lacks and the reused one has. Raises StoreError if they cannot be written.
 
     A block is read whole first, by its digests and with its examples; one that is not what was written is named and left.
     """
-    reused = Store(folder)
     for block in prepared.blocks:
         if store.has(block.key) or not reused.has(block.key):
             continue

@@ -19,6 +19,7 @@ from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
+from gauntlet.leaderboard.results.held import Held
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, CellResult, Record
 from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
@@ -47,19 +48,26 @@ class Run:
     context: RunContext
     plugins: tuple[str, ...] = ()
     """Python files that register what the plan names."""
+    held: Held | None = None
+    """If given, this is read in place of the folder's files, which other code may change while the run goes on."""
 
     @property
     def store(self) -> Store:
         """The store of the results, shared by all runs of `root`."""
-        return Store(self.root)
+        return Store(self.root, self.held)
 
     def note_keys(self, cell: Cell, blocks: list[tuple[str, int]]) -> None:
         """Write the keys and sizes of a cell's blocks, and record the commit that requests them."""
+        if self.held is not None:
+            self.held.blocks[cell.name] = blocks
         replace_text(self._keys_file(cell), json.dumps(blocks))
         record_request(self.root, cell.name, [key for key, _ in blocks])
 
     def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
         """Keys and sizes of the cell's blocks; None if the cell was never prepared. Raises StoreError."""
+        if self.held is not None:
+            noted = self.held.blocks.get(cell.name)
+            return None if noted is None else list(noted)
         try:
             pairs = [(key, count) for key, count in json.loads(self._keys_file(cell).read_text(encoding="utf-8"))]
             if wrong := [pair for pair in pairs if not _is_key(pair[0]) or type(pair[1]) is not int or pair[1] < 1]:
@@ -89,12 +97,16 @@ class Run:
 
     def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
         """Write the published figures of the model with this name in the tables."""
+        if self.held is not None:
+            self.held.published[model] = published
         record = {"model": model, "published": [dataclasses.asdict(figure) for figure in published]}
         name = hashlib.sha256(model.encode()).hexdigest()[:16]
         replace_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
 
     def published(self) -> list[tuple[str, PublishedFigure]]:
         """Names of models in the tables, each with a published figure. Raises StoreError."""
+        if self.held is not None:
+            return [(model, figure) for model, several in self.held.published.items() for figure in several]
         figures = []
         for file in sorted((self.folder / "published").glob("*.json")):
             try:
@@ -114,6 +126,8 @@ class Run:
 
     def summary(self, cell: Cell, *, anew: bool = False) -> CellSummary:
         """The summary of a cell: made of its blocks, unless one was made of the same files here before. Raises StoreError."""
+        if self.held is not None:
+            return summarise(self.result(cell))
         keys = self.keys(cell) or []
         stamps = [(key, count, self.store.stamp(key)) for key, count in keys]
         state = [(key, count, *stamp) for key, count, stamp in stamps if stamp is not None]
@@ -185,9 +199,11 @@ def _is_key(key: object) -> bool:
     return isinstance(key, str) and re.fullmatch(r"[0-9a-f]{64}", key) is not None
 
 
-def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
+def start_run(
+    root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = (), held: Held | None = None
+) -> Run:
     """Write the plan into `root` and make it the latest run there. Raises StoreError."""
-    run = planned_run(root, plan, context, plugins)
+    run = planned_run(root, plan, context, plugins, held)
     record = {
         "schema": SCHEMA_VERSION,
         "cells": _fields(plan),
@@ -200,10 +216,12 @@ def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, .
     return run
 
 
-def planned_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
+def planned_run(
+    root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = (), held: Held | None = None
+) -> Run:
     """The run of that plan, of which nothing need be written yet: its folder follows from its cells."""
     digest = hashlib.sha256(json.dumps(_fields(plan), sort_keys=True).encode()).hexdigest()[:16]
-    return Run(root, root / "runs" / digest, plan, context, plugins)
+    return Run(root, root / "runs" / digest, plan, context, plugins, held)
 
 
 def _fields(plan: Plan) -> list[dict[str, Any]]:

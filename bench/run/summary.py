@@ -29,14 +29,14 @@ class Summary:
     """Why the leaderboard could not be written, or its results not be read, with the way out; the run then fails."""
 
 
-def summary(folder: Path, surface: Surface = "command line", *, profile: bool = False) -> Summary:
-    """Write the leaderboard of the run in `folder`. Its lines are given, too, where its files cannot be written.
+def summary(run: Run | Path, surface: Surface = "command line", *, profile: bool = False) -> Summary:
+    """Write the leaderboard of a run, or of the run in a folder. Its lines are given, too, where its files cannot be written.
 
     `surface`: where the lines are read, which decides how options are named. `profile`: also say where the seconds went, and
     write `profile.csv`.
     """
     try:
-        run = load_run(folder)
+        run = run if isinstance(run, Run) else load_run(run)
         results = run.summaries(anew=True)
         lines = [*_figures(run, results, surface)]
     except (StoreError, ValueError, OSError) as error:

@@ -91,9 +91,10 @@ class Session:
         Raises SessionError for a plan that differs from the baseline's policy.
         """
         from gauntlet.bench.gate.plan_check import hold_plan
+        from gauntlet.bench.worker.installed_versions import installed_versions
 
         try:
-            _refuse(hold_plan(gate, self.config, self.plan))
+            _refuse(hold_plan(gate, self.config, self.plan, installed_versions()))
         except ValueError as error:
             raise SessionError(str(error)) from error
         self._gate = gate

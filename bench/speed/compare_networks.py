@@ -18,7 +18,8 @@ from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.bench.config.schema import ConfigError
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.registries import ATTACKS
 from gauntlet.bench.speed.comparisons import SIMULATED, Comparison, choose_comparisons
 from gauntlet.bench.speed.measure import BarePasses, Counted, Workload, bare_passes, torch_threads

@@ -20,7 +20,8 @@ from gauntlet.attacks.registry.card import AnyAttack
 from gauntlet.attacks.solving.batch_size import useful_batch
 from gauntlet.attacks.solving.solver import Meter, Stage, Task, Verification, Verify, solve
 from gauntlet.bench.data.samples.dataset import Data
-from gauntlet.bench.environment.device import peak_memory, synchronised_time
+from gauntlet.bench.environment.clock import synchronised_time
+from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.verify.verifier import Verifier
 
 _LEAST, _ENOUGH = 2, 10.0

@@ -18,10 +18,15 @@ from gauntlet.leaderboard.results.record import CellInfo
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """A block of a prepared cell: its key and its number of samples."""
+    """A block of a prepared cell: its key and its samples."""
 
     key: str
     size: int
+    indices: tuple[int, ...] = ()
+    """The samples as indices into the cell's data."""
+    ids: tuple[str, ...] = ()
+    data: str = ""
+    """sha256 of the images, labels and ids."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class PreparedCell:
     """The digest of images, labels and ids, as a baseline has it (`gauntlet.leaderboard.gate.baseline.data_digest`)."""
     code: str = ""
     """The digest of the code of an attack that is not Gauntlet's; empty for others."""
+    weights: str = ""
+    """sha256 of the model's parameters and buffers."""
+    separable: bool = True
+    """Whether the outcome of a sample does not depend on the samples that are attacked with it."""
 
     @property
     def samples(self) -> int:
@@ -84,6 +93,32 @@ class Failure:
     message: str
     traceback: str
     provenance: Mapping[str, Any]
+    usage: bool = False
+    """Whether the request's names, settings or files are wrong, rather than code that ran."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Examples have been tried."""
+
+    broken: tuple[bool, ...] = ()
+    """For each example, whether the verifier confirms that it breaks its sample."""
+    forwards: float = 0.0
+    """Number of forward passes."""
+    reason: str = ""
+    """Why nothing was tried; empty if all were."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture has been drawn."""
+
+    content: bytes = b""
+    """A file in PNG; empty if it could not be drawn."""
+    reason: str = ""
+    """Why it could not be drawn."""
+    extra: bool = False
+    """Whether that is because a package for drawing is not installed."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +130,7 @@ class Planned:
     """A sentence for each requested cell that is not planned."""
 
 
-Message: TypeAlias = Planned | PreparedCell | BlockRecord | Progress | Failure
+Message: TypeAlias = Planned | PreparedCell | BlockRecord | Progress | Tried | Drawn | Failure
 
 
 def encode(message: Message) -> tuple[str, bytes]:
@@ -110,6 +145,10 @@ def encode(message: Message) -> tuple[str, bytes]:
             return json.dumps({"record": {"key": message.key}}), message.content
         case Progress():
             return json.dumps({"progress": dataclasses.asdict(message)}), b""
+        case Tried():
+            return json.dumps({"tried": dataclasses.asdict(message)}), b""
+        case Drawn():
+            return json.dumps({"drawn": {"reason": message.reason, "extra": message.extra}}), message.content
         case Failure():
             return json.dumps({"error": dataclasses.asdict(message)}), b""
 
@@ -123,17 +162,27 @@ def decode(text: str, content: bytes) -> Message:
         case "prepared":
             return PreparedCell(
                 CellInfo.read(fields["cell"]),
-                tuple(BlockInfo(**block) for block in fields["blocks"]),
+                tuple(map(_block, fields["blocks"])),
                 fields["measured"],
                 tuple(PublishedFigure(**figure) for figure in fields["published"]),
                 tuple(fields["notes"]),
                 fields["data"],
                 fields["code"],
+                fields["weights"],
+                fields["separable"],
             )
         case "record":
             return BlockRecord(fields["key"], content)
         case "progress":
             return Progress(**fields)
+        case "tried":
+            return Tried(**{**fields, "broken": tuple(fields["broken"])})
+        case "drawn":
+            return Drawn(content, **fields)
         case "error":
             return Failure(**fields)
     raise ValueError(f"message of kind {kind!r} is not known: use the same version of gauntlet on both sides")
+
+
+def _block(fields: Mapping[str, Any]) -> BlockInfo:
+    return BlockInfo(**{**fields, "indices": tuple(fields["indices"]), "ids": tuple(fields["ids"])})

@@ -6,7 +6,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import Named
@@ -15,6 +18,7 @@ from gauntlet.bench.config.model_ref import model_fields, read_model
 from gauntlet.bench.config.schema import DataRef
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.record import CellInfo
+from gauntlet.leaderboard.rows.closest_examples import BrokenSample
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Request:
     """None: measured on a GPU, else chosen by the size of an image."""
     keep_adversarials: bool = True
 
+    @property
+    def described(self) -> str:
+        """What the worker does, as the end of a sentence."""
+        return f"{'attacking' if self.run else 'checking' if self.check else 'preparing'} {self.cell.info.title}"
+
     def to_json(self) -> str:
         """The request as JSON."""
         return json.dumps({**dataclasses.asdict(self), "cell": cell_fields(self.cell)})
@@ -68,6 +77,58 @@ class Request:
                 else StoredLogits(expected["block"], tuple(tuple(row) for row in expected["logits"])),
             }
         )
+
+
+Images: TypeAlias = npt.NDArray[np.floating[Any]]
+"""(N, C, H, W)."""
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineModel:
+    """The weights of a baseline's model, and its outputs on a few samples."""
+
+    digest: str
+    weights: bytes
+    """A safetensors file."""
+    logits: tuple[tuple[float, ...], ...] | None
+    """What the model must give for `samples`; None if that is not known."""
+    samples: tuple[int, ...] = ()
+    """Indices into the cell's data."""
+
+
+@dataclass(frozen=True, eq=False)
+class TryExamples:
+    """Adversarial examples to try on a cell's pipeline, with its own weights or those of a baseline."""
+
+    cell: Cell
+    indices: tuple[int, ...]
+    """The samples as indices into the cell's data."""
+    images: Images
+    """An example for each sample."""
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    baseline: BaselineModel | None = None
+
+    @property
+    def described(self) -> str:
+        """What the worker does, as the end of a sentence."""
+        return f"replaying examples on {self.cell.info.title}"
+
+
+@dataclass(frozen=True, eq=False)
+class DrawExamples:
+    """Adversarial examples to draw beside the clean images of a data set."""
+
+    data: DataRef
+    norm: str
+    title: str
+    samples: tuple[BrokenSample, ...]
+    images: tuple[Images, ...]
+    """(C, H, W) for each sample."""
+
+    @property
+    def described(self) -> str:
+        """What the worker does, as the end of a sentence."""
+        return "drawing lost samples"
 
 
 def cell_fields(cell: Cell) -> dict[str, Any]:

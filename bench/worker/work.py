@@ -3,50 +3,79 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.rounding import difference
+from gauntlet.attacks.views.fast_model import missing_precision
+from gauntlet.bench.config.schema import ConfigError
+from gauntlet.bench.environment.device import choose_device
 from gauntlet.bench.environment.foreign_exit import exits_reported
-from gauntlet.bench.environment.provenance import provenance
+from gauntlet.bench.environment.provenance import device_name, provenance
 from gauntlet.bench.environment.stopwatch import timed
+from gauntlet.bench.executors.example_index import FindExamples
 from gauntlet.bench.executors.executable import Block, Prepared, RunSettings
 from gauntlet.bench.planning.plan import resolve_plan
 from gauntlet.bench.planning.plan_request import PlanRequest
 from gauntlet.bench.prepare.prepare import Workbench
+from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.bench.worker.attack_blocks import attack_blocks, check_pipeline
+from gauntlet.bench.worker.draw_examples import draw_examples
+from gauntlet.bench.worker.installed_versions import installed_versions
 from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, Message, Planned, PreparedCell, Progress
-from gauntlet.bench.worker.request import Request, StoredLogits
+from gauntlet.bench.worker.request import DrawExamples, Request, StoredLogits, TryExamples
+from gauntlet.bench.worker.seam import AnyRequest, StoredResultError, Watch, WorkerSettings
+from gauntlet.bench.worker.try_examples import BaselineModels, try_examples
 from gauntlet.leaderboard.gate.baseline import data_digest
 from gauntlet.leaderboard.results.block_file import to_bytes
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import Record
 
-Work: TypeAlias = Callable[[Request | PlanRequest], Generator[Message]]
-
 _TOLERANCE = 1e-3
 """Allowed `gauntlet.attacks.ops.rounding.difference` from the stored clean logits: rounding on another device."""
 
 
-class StoredResultError(RuntimeError):
-    """The model or the attack does not reproduce a stored result with the same key."""
+class LocalWorker:
+    """Answers requests in this process, with the models, data and defenses that a workbench loads."""
 
-
-class Worker:
-    """Answers requests with the models, data and defenses that a workbench loads."""
-
-    def __init__(self, bench: Workbench, watch: Callable[[float], None] | None = None) -> None:
-        """`watch`: called now and then with the share of a request's blocks that is done, in 0..1, while they are attacked."""
+    def __init__(self, bench: Workbench, watch: Watch | None = None, plugins: tuple[str, ...] = ()) -> None:
+        """`plugins`: loaded before the first cell; a plan request loads its own."""
         self.bench, self.watch = bench, watch
+        self._plugins = plugins
+        self._baselines = BaselineModels()
 
-    def work(self, request: Request | PlanRequest) -> Generator[Message]:
+    @classmethod
+    def of(cls, settings: WorkerSettings, examples: FindExamples) -> LocalWorker:
+        """The worker with these settings. Raises ConfigError for a device or precision that is not available."""
+        device = choose_device(settings.device)
+        if problem := missing_precision(settings.precision, device):
+            raise ConfigError(f"{problem}: use auto, bfloat16 or float32")
+        bench = Workbench(device, settings.precision, settings.checks, examples, compiled=settings.compiled)
+        return cls(bench, plugins=settings.plugins)
+
+    @property
+    def device(self) -> str:
+        """The name of the device, as results record it."""
+        return device_name(self.bench.device)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of Gauntlet, of its verifier and rules."""
+        return installed_versions()
+
+    def allow(self, seconds: float | None) -> None:
+        """Nothing: code in this process cannot be stopped."""
+
+    def close(self) -> None:
+        """Nothing: the process goes on."""
+
+    def work(self, request: AnyRequest) -> Generator[Message]:
         """The messages for a request: `PreparedCell`, then a record and progress for each block. A plan request gives `Planned`.
 
         An exception of the user's code, the attack or the verifier becomes a `Failure`, the last message, and so does `sys.exit`.
@@ -60,11 +89,21 @@ class Worker:
         except Exception as exception:
             yield failure(exception, self.bench.device)
 
-    def _work(self, request: Request | PlanRequest) -> Generator[Message]:
+    def _work(self, request: AnyRequest) -> Generator[Message]:
         if isinstance(request, PlanRequest):
             plan = resolve_plan(request)
             yield Planned(plan.cells, plan.skipped)
             return
+        load_plugins(self._plugins)
+        self._plugins = ()
+        if isinstance(request, TryExamples):
+            yield try_examples(self.bench, self._baselines, request)
+        elif isinstance(request, DrawExamples):
+            yield draw_examples(self.bench.data(request.data), request)
+        else:
+            yield from self._cell(request)
+
+    def _cell(self, request: Request) -> Generator[Message]:
         bench = self.bench
         prepared = bench.prepare(request.cell, measured=request.measured)
         blocks = prepared.blocks
@@ -75,12 +114,14 @@ class Worker:
         model = bench.model(request.cell.model)
         yield PreparedCell(
             prepared.cell.info,
-            tuple(BlockInfo(block.key, len(block.indices)) for block in blocks),
+            tuple(_described(block, prepared.data.ids) for block in blocks),
             dict(prepared.measured),
             model.card.published if model.card is not None else (),
             model.notes,
             _data(prepared),
             prepared.attack.code,
+            prepared.weights,
+            bool(prepared.attack.stages),
         )
         if request.expected is not None:
             _check_logits(prepared, blocks, request.expected)
@@ -104,13 +145,19 @@ def without_examples(record: Record) -> Record:
     return replace(record, samples=replace(record.samples, adversarial=nothing))
 
 
-def failure(exception: Exception, device: torch.device) -> Failure:
+def failure(exception: Exception, device: torch.device | None = None) -> Failure:
     """An exception as a message, with the remedy where it is known."""
     message = str(exception).strip() or type(exception).__name__
     if isinstance(exception, torch.cuda.OutOfMemoryError):
         message += " — try a smaller --batch-size"
     text = "".join(traceback.format_exception(exception))
-    return Failure(type(exception).__name__, message, text, provenance(device))
+    usage = isinstance(exception, ValueError | LookupError | FileNotFoundError)
+    return Failure(type(exception).__name__, message, text, {} if device is None else provenance(device), usage)
+
+
+def _described(block: Block, ids: Sequence[str]) -> BlockInfo:
+    indices = tuple(block.indices)
+    return BlockInfo(block.key, len(indices), indices, tuple(ids[index] for index in indices), block.data)
 
 
 @timed("check")

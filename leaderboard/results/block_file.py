@@ -77,6 +77,11 @@ def metadata_of(file: BinaryIO) -> dict[str, Any]:
     return _metadata(pq.ParquetFile(file, pre_buffer=False).schema_arrow)
 
 
+def leaf_of(file: BinaryIO) -> str:
+    """The hash of a block's content, as its file states it: whoever reads the block compares it. Raises as `from_file`."""
+    return str(metadata_of(file)["leaf"])
+
+
 def _altered(record: Record, metadata: Mapping[str, Any], adversarial: bool) -> str:
     """Which digest does not match what was read, in words; empty if all do."""
     verdict, examples, leaf = (metadata[name] for name in _DIGESTS)

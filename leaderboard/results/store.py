@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
 from gauntlet.leaderboard.results.atomic_files import move_file, remove_file, replace_text, write_once
-from gauntlet.leaderboard.results.block_file import AlteredError, SchemaError, from_file, metadata_of, to_bytes
+from gauntlet.leaderboard.results.block_file import AlteredError, SchemaError, from_file, leaf_of, metadata_of, to_bytes
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
+from gauntlet.leaderboard.results.held import Held, same_outcome
+from gauntlet.leaderboard.results.held import Timing as Timing
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The cost of the latest run of a block that was stored before: blocks are immutable, what they cost is not."""
-
-    seconds: float
-    peak_memory_mib: float
-    time: str
-    """When that run was, ISO 8601."""
-
 
 Stamp = tuple[int, ...]
 """Size and time of change, of one or two files."""
@@ -47,6 +40,20 @@ class Store:
     """Results below `root`: `store/` has the blocks, `timings/` costs of later runs of theirs, `errors/` what failed."""
 
     root: Path
+    held: Held | None = field(default=None, compare=False, repr=False)
+    """If given, only these blocks and errors count, whatever else appears in the folder."""
+
+    @classmethod
+    def holding(cls, root: Path) -> Store:
+        """A store that vouches for what it finds now and stores itself: what other code adds or changes later is not read."""
+        found, leaves = cls(root), {}
+        for key in found.stored_keys():
+            try:
+                leaves[key] = found._read(key, leaf_of)
+            except StoreError:
+                # Found to be damaged where it is read.
+                leaves[key] = ""
+        return cls(root, Held(leaves))
 
     def path(self, key: str) -> Path:
         """Where the block of that key lies, or would lie."""
@@ -54,7 +61,9 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether the block is stored."""
-        return self.path(key).exists()
+        if self.held is not None and key in self.held.own:
+            return True
+        return (self.held is None or key in self.held.leaves) and self.path(key).exists()
 
     def stamp(self, key: str) -> Stamp | None:
         """The file of a block and of a note on its later run, as they are now; None where the block is not stored.
@@ -70,7 +79,26 @@ class Store:
 
     def add(self, key: str, block: bytes) -> bool:
         """Store a block that is bytes already; False where another writer was first. Raises StoreError."""
-        return write_once(self.path(key), lambda file: file.write(block))
+        if self.held is None:
+            return write_once(self.path(key), lambda file: file.write(block))
+        return self._hold(key, block, self.held)
+
+    def _hold(self, key: str, block: bytes, held: Held) -> bool:
+        """The same where only held blocks count. A block that has appeared since counts for nothing."""
+        if key in held.leaves or key in held.own:
+            return False
+        if write_once(self.path(key), lambda file: file.write(block)):
+            held.leaves[key] = leaf_of(BytesIO(block))
+            return True
+        held.own[key] = block
+        with contextlib.suppress(StoreError):
+            if same_outcome(Store(self.root).read(key), from_file(BytesIO(block))):
+                return True
+        self.set_aside(key)
+        if write_once(self.path(key), lambda file: file.write(block)):
+            held.leaves[key] = leaf_of(BytesIO(block))
+            del held.own[key]
+        return True
 
     def read(self, key: str, *, adversarial: bool = False) -> Record:
         """The block of that key; its examples only on demand.
@@ -79,20 +107,32 @@ class Store:
         DamagedBlockError where it is not, StoreError where the block is absent or of another schema.
         """
 
+        held = self.held
+        if held is not None and key in held.own:
+            return from_file(BytesIO(held.own[key]), adversarial=adversarial)
+
         def whole(file: BinaryIO) -> Record:
+            # In one piece, so that what is compared is what is read.
+            file = file if held is None else BytesIO(file.read())
             record = from_file(file, adversarial=adversarial)
             if record.key != key:
                 raise AlteredError(f"it is the block of another key, {record.key!r}")
+            if held is not None and held.leaves.get(key) != leaf_of(file):
+                raise AlteredError("it was replaced while this run was going on")
             return record
 
         return self._read(key, whole)
 
     def note_timing(self, key: str, timing: Timing) -> None:
         """Keep what a later run of a stored block cost. Raises StoreError."""
+        if self.held is not None:
+            self.held.timings[key] = timing
         replace_text(self._timing_file(key), json.dumps(dataclasses.asdict(timing)))
 
     def timing(self, key: str) -> Timing | None:
         """What the latest run of a stored block cost; None if it was run once. Raises StoreError where the file is damaged."""
+        if self.held is not None:
+            return self.held.timings.get(key)
         path = f"{self.root}/timings/{key[:2]}/{key}.json"
         try:
             with open(path, encoding="utf-8") as file:  # noqa: PTH123  # of 80,000 blocks, few of which have one
@@ -107,7 +147,8 @@ class Store:
 
     def stored_keys(self) -> list[str]:
         """The keys of all stored blocks, sorted."""
-        return sorted(path.stem for path in (self.root / "store").glob("??/*.parquet"))
+        keys = (path.stem for path in (self.root / "store").glob("??/*.parquet"))
+        return sorted(key for key in keys if self.held is None or key in self.held.leaves)
 
     def info(self, key: str) -> CellInfo:
         """The cell that a block belongs to. Raises StoreError where it is damaged or absent."""
@@ -115,6 +156,8 @@ class Store:
 
     def set_aside(self, key: str) -> Path:
         """Move a damaged block to `damaged/`, so that it is computed again, and return its new place. Raises StoreError."""
+        if self.held is not None:
+            self.held.leaves.pop(key, None)
         return move_file(self.path(key), self.root / "damaged" / f"{key}.parquet")
 
     def _read(self, key: str, read: Callable[[BinaryIO], T]) -> T:
@@ -142,11 +185,15 @@ class Store:
 
     def write_error(self, name: str, error: CellError) -> None:
         """Keep the latest failure of a cell, `name` being its identity within the store."""
+        if self.held is not None:
+            self.held.errors[name] = error
         text = json.dumps(dataclasses.asdict(error), indent=1)
         replace_text(self.root / "errors" / f"{name}.json", text)
 
     def read_error(self, name: str) -> CellError | None:
         """The latest failure of a cell, if any. Raises StoreError where its file is damaged."""
+        if self.held is not None and name in self.held.errors:
+            return self.held.errors[name]
         path = self.root / "errors" / f"{name}.json"
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -158,4 +205,6 @@ class Store:
 
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since."""
+        if self.held is not None:
+            self.held.errors[name] = None
         remove_file(self.root / "errors" / f"{name}.json")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -189,23 +186,6 @@ def networks_option() -> Decorator:
 def run_argument() -> Decorator:
     """The argument RUN, as the parameter `folder`."""
     return click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Import modules without garbage collection, which takes a fifth of the time of `import torch` and frees nothing.
-
-    In a process that has imported torch before, collection goes on as usual.
-    """
-    if "torch" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def load_plugins_named(plugins: tuple[str, ...]) -> None:

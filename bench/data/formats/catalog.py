@@ -1,6 +1,6 @@
 """All data formats: files and folders of any data set, and the layouts in which published data sets are distributed.
 
-To add a file format, add its suffix to `FILE_READERS`; to add the layout of a published set, add it to `LAYOUTS`.
+To add a file format, add its suffix to `FILE_READERS` and `suffixes.py`; the layout of a published set goes to `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gauntlet.bench.data.formats.image_folder import class_folders, read_folder
 from gauntlet.bench.data.formats.npz import read_npz
 from gauntlet.bench.data.formats.parquet import ordered_shards, read_parquet
 from gauntlet.bench.data.formats.raw_data import RawData
+from gauntlet.bench.data.formats.suffixes import is_data_file
 from gauntlet.bench.data.formats.svhn import FILES, read_svhn
 from gauntlet.bench.data.formats.tiny_imagenet import ANNOTATIONS, read_annotated
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
@@ -28,9 +29,7 @@ FILE_READERS: dict[str, Callable[[Path, Preprocessing], RawData]] = {
     ".npz": read_npz,
     ".parquet": lambda path, preprocessing: read_parquet([path], preprocessing),
 }
-"""Readers of single files, by suffix in lower case."""
-FILE_FORMS = "FILE.npz with arrays images and labels, FILE.parquet"
-"""The same, as error messages list them."""
+"""Readers of single files, by suffix in lower case: those of `FILE_SUFFIXES`."""
 
 _VALIDATION = ("validation", "valid", "val")
 _TEST_NAMES = {"imagenet": _VALIDATION, "tiny": _VALIDATION}
@@ -48,11 +47,6 @@ class SearchPlace:
 
     Files whose names several sets share, such as those of MNIST and Fashion-MNIST, are read from such a place only.
     """
-
-
-def is_data_file(path: Path) -> bool:
-    """Whether the suffix of `path` is that of a data file; the file need not exist."""
-    return path.suffix.lower() in FILE_READERS
 
 
 def read_path(path: Path, preprocessing: Preprocessing = PLAIN) -> RawData:

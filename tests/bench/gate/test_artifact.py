@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gauntlet.bench.gate.artifact import ArtifactError, pack, restore, unpack
+from gauntlet.bench.gate.artifact import ArtifactError, unpack
+from gauntlet.bench.gate.pack_artifact import pack
 from gauntlet.bench.models.parts.model_digest import model_digest
+from gauntlet.bench.worker.try_examples import RestoreError, restore
 from gauntlet.leaderboard.gate.baseline import ArtifactRef
 from gauntlet.leaderboard.results.store import Store
 
@@ -121,8 +123,8 @@ def test_weights_that_are_not_the_models_are_refused(packed, tmp_path, change):
     save_file(state, file)
     if change == "damaged":
         Path(file).write_bytes(b"12345678")
-    with pytest.raises(ArtifactError):
-        restore(target, file, digest)
+    with pytest.raises(RestoreError):
+        restore(target, Path(file).read_bytes(), digest)
 
 
 def sha256(file):

@@ -32,7 +32,7 @@ from gauntlet.bench.worker.messages import (
     encode,
 )
 from gauntlet.bench.worker.request import Request, StoredLogits
-from gauntlet.bench.worker.work import Worker
+from gauntlet.bench.worker.work import LocalWorker
 from gauntlet.leaderboard.results.block_file import from_file
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
@@ -46,11 +46,11 @@ from gauntlet.bench.planning.plan_request import PlanRequest
 from gauntlet.bench.prepare.prepare import Workbench
 from gauntlet.bench.worker.messages import encode
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.work import Worker
+from gauntlet.bench.worker.work import LocalWorker
 
 kind, text = sys.stdin.readline().strip(), sys.stdin.readline()
 request = (PlanRequest if kind == "plan" else Request).from_json(text)
-for message in Worker(Workbench(torch.device("cpu"))).work(request):
+for message in LocalWorker(Workbench(torch.device("cpu"))).work(request):
     text, content = encode(message)
     sys.stdout.buffer.write(struct.pack(">II", len(text.encode()), len(content)) + text.encode() + content)
 """
@@ -61,7 +61,7 @@ def configured(**options):
 
 
 def worker(**settings):
-    return Worker(Workbench(torch.device("cpu"), **settings))
+    return LocalWorker(Workbench(torch.device("cpu"), **settings))
 
 
 def in_another_process(request):
@@ -269,7 +269,7 @@ def test_the_share_of_the_work_covers_all_blocks_in_turn(project, monkeypatch, t
     (cell,) = make_plan(configured()).cells
     blocks = tuple(tuple(range(at, at + 10)) for at in (0, 10, 20))
     shares: list[float] = []
-    watched = Worker(Workbench(torch.device("cpu")), shares.append)
+    watched = LocalWorker(Workbench(torch.device("cpu")), shares.append)
     keys = [block.key for block in next(watched.work(Request(cell, blocks=blocks))).blocks]
     image = watched.bench.data(cell.data).images[0]
     monkeypatch.setattr(attack_blocks, "MEMORY_LIMIT", together * image.numel() * image.element_size())

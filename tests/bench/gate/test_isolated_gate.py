@@ -1,4 +1,4 @@
-"""The installed command: a gated run passes by the report of this very run, whatever the code does to its process."""
+"""The installed command: a gated run is judged by a process that imports neither torch nor code of the user's."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ import pytest
 import torch
 
 from gate_project import BASELINE, RUN, assert_told
-from gauntlet.bench.environment.gate_nonce import NONCE
 
 ENTRY = "import sys; sys.argv[0] = 'gauntlet'; from gauntlet.bench.cli.main import entry; entry()"
 GATED = (*RUN, "--attacks=pgd(steps=10)", f"--gate={BASELINE}")
-
-TRICKS = {
-    "leaves with success in a forward": "import os\n_first = build\n\n\ndef build():\n    net = _first()\n"
-    "    net.register_forward_pre_hook(lambda *given: os._exit(0))\n    return net\n",
-    "leaves with success while it is imported": "import os\nos._exit(0)\n",
-    "leaves with success after the verdict": "import atexit, os\natexit.register(os._exit, 0)\n",
-    "is killed": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
-}
 
 
 def gauntlet(*arguments, **environment):
@@ -46,25 +37,9 @@ def test_a_gate_passes_by_the_report_of_this_run_and_the_table_names_the_command
     assert "gauntlet run" in Path("out/leaderboard.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("trick", TRICKS)
-def test_code_that_ends_its_process_passes_no_gate_and_no_earlier_report_stands_for_it(here, states, trick):
-    assert gauntlet(*GATED).returncode == 0
-    torch.save(states[1], "weights.pt")
-    with Path("model.py").open("a", encoding="utf-8") as file:
-        file.write(f"\n\n{TRICKS[trick]}")
-    done = gauntlet(*GATED)
-    assert done.returncode == 1, (trick, done.stdout, done.stderr)
-    if trick == "leaves with success after the verdict":
-        assert "REGRESSED" in done.stdout
-        assert "says that it failed" in done.stderr
-    else:
-        assert not Path("out/gate.json").exists()
-        assert trick == "is killed" or "it wrote no out/gate.json" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("before", "after", "variables"),
-    [(["--"], [], {}), ([], ["--out", "-h"], {}), ([], [], {NONCE: ""}), ([], [], {NONCE: "x"})],
+    [(["--"], [], {}), ([], ["--out", "-h"], {}), ([], [], {"GAUNTLET_GATE_NONCE": "x"})],
 )
 def test_no_spelling_of_the_command_and_no_variable_leaves_the_judge_out(here, before, after, variables):
     with Path("model.py").open("a", encoding="utf-8") as file:
@@ -112,11 +87,18 @@ def test_the_exit_codes_of_a_run_are_kept_and_wrong_usage_is_told_once(here, sta
     assert gauntlet("--version").stdout.startswith("gauntlet, version")
 
 
-def test_the_judging_process_imports_neither_torch_nor_the_model(here):
+@pytest.mark.parametrize("more", [["--gate", str(BASELINE)], ["--gate", str(BASELINE), "--gate-early"], ["--isolate"]])
+def test_the_judging_process_imports_neither_torch_nor_what_the_user_wrote(here, states, more):
+    Path("plugin.py").write_text("import model\nfrom gauntlet.bench.cli.main import main\n")
+    torch.save(states[1], "weights.pt")
     code = (
-        "import sys\nfrom gauntlet.bench.cli.run import gated_run, run\n"
-        f"assert gated_run(run.make_context('run', {[str(one) for one in GATED[1:]]!r}).params) is not None\n"
-        "assert not {'torch', 'model'} & set(sys.modules)"
+        f"import sys; sys.argv[:] = {['gauntlet', *RUN, '--attacks=pgd(steps=10)', '--plugin=plugin.py', *more]!r}\n"
+        "from gauntlet.bench.cli.main import entry\n"
+        "try:\n    entry()\nexcept SystemExit as done:\n    print('code', done.code)\n"
+        "print('imported', sorted({'torch', 'model', 'plugin', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert f"code {1 if '--gate' in more else 0}\nimported []\n" in done.stdout, done.stdout + done.stderr
+    if "--gate" in more:
+        assert "REGRESSED" in done.stdout
+        assert "picture: out/pictures/" in done.stdout

@@ -1,4 +1,4 @@
-"""The versions of Gauntlet's own attacks, by the names of their classes."""
+"""The versions of Gauntlet, of its verifier and of its own attacks, by the names of their classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from gauntlet.attacks.adaptive import Adaptive
 from gauntlet.attacks.registry.catalog import ATTACKS
 from gauntlet.attacks.solving.low_precision import Review
 from gauntlet.attacks.solving.rule import Rule
+from gauntlet.bench.environment.provenance import package_version
+from gauntlet.bench.verify.verifier import VERSION
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of Gauntlet, of its verifier and of its rules."""
+    rules = {name: str(version) for name, version in rule_versions().items()}
+    return {"gauntlet": package_version("robust-gauntlet"), "verifier": str(VERSION), **rules}
 
 
 @cache

@@ -1,0 +1,50 @@
+"""What a process vouches for in a results folder that other code may write into as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gauntlet.leaderboard.results.published_figure import PublishedFigure
+from gauntlet.leaderboard.results.record import CellError, Record
+
+_OUTCOME = ("id", "label", "clean_prediction", "prediction", "robust", "wrong_share_scored")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The cost of the latest run of a block that was stored before: blocks are immutable, what they cost is not."""
+
+    seconds: float
+    peak_memory_mib: float
+    time: str
+    """When that run was, ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What counts of a folder: what this process stored itself, and the blocks that it found before foreign code was started.
+
+    Blocks are held by the hash of their content, so that a file which was replaced, or has appeared since, is not read.
+    """
+
+    leaves: dict[str, str] = field(default_factory=dict)
+    """The hash of each block's content (its leaf) by key; empty for a block that could not be read when it was found."""
+    own: dict[str, bytes] = field(default_factory=dict)
+    """The files of blocks that this process made while another one stored the same."""
+    errors: dict[str, CellError | None] = field(default_factory=dict)
+    """The latest failure of each cell of this run, by the cell's name; None for cells that succeeded."""
+    timings: dict[str, Timing] = field(default_factory=dict)
+    """By the keys of blocks that were run again."""
+    blocks: dict[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    """Keys and sizes of the blocks of each prepared cell, by the cell's name."""
+    published: dict[str, Sequence[PublishedFigure]] = field(default_factory=dict)
+    """By the names of models."""
+
+
+def same_outcome(one: Record, other: Record) -> bool:
+    """Whether two blocks say the same of the same cell, but for costs, time and place."""
+    columns = [(getattr(one.samples, name), getattr(other.samples, name)) for name in _OUTCOME]
+    return (one.cell, one.flags) == (other.cell, other.flags) and all(np.array_equal(a, b) for a, b in columns)
