@@ -41,7 +41,7 @@ def parse_named(text: str) -> Named:
         return Named(name.strip())
     try:
         settings = _settings(ast.parse(f"f({rest.rstrip()[:-1]})", mode="eval").body)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(
             f"settings in {text!r} are not understood: write key=value pairs separated by commas, like "
             "pgd(steps=100, loss=cw)"

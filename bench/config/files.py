@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gauntlet.attacks.registry.settings import split_list
 from gauntlet.leaderboard.results.user_text import read_user_text
 
 DEFAULT = Path(__file__).parents[1] / "default.toml"
+MOST_BYTES: Final = 2**22
+"""Largest size in bytes of a configuration file."""
+_DEEPEST: Final = 20
+_PART: Final = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_DEEP_KEY: Final = re.compile(rf"(?<![\w-])(?:{_PART}){{{_DEEPEST}}}")
+"""A key with that many points: tomllib takes memory in the square of their number."""
 
 
 class ConfigError(ValueError):
@@ -65,6 +72,17 @@ def _tool_table(pyproject: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_user_text(path))
+        text = read_user_text(path)
+        if len(text) > MOST_BYTES:
+            raise ConfigError(f"{path} is not read: it has {len(text)} characters, and at most {MOST_BYTES} are read")
+        if _DEEP_KEY.search(text):
+            raise ConfigError(
+                f"{path} is not read: it has a key of more than {_DEEPEST} parts with points between them"
+            )
+        return tomllib.loads(text)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is not read: its values are nested too deeply; write lists of names") from None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.registry.settings import Named, parse_named
@@ -26,6 +26,9 @@ from gauntlet.defenses.pipeline.card import DefenseEntry
 from gauntlet.leaderboard.results.record import CellInfo
 
 R = TypeVar("R", ModelRef, DataRef)
+
+MOST_CELLS: Final = 100_000
+"""Largest number of cells of a plan: a file of a few lines can ask for more than anybody could wait for."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ def resolve_plan(request: PlanRequest, extra: Registry[DefenseEntry] | None = No
     Loads the plugins, whose code runs in this process. Raises ConfigError, ValueError and LookupError for names and settings,
     PluginError for a plugin.
     """
+    _bounded(
+        sum(
+            len(group.models) * len(group.defenses) * len(group.attacks) * len(group.threats)
+            for group in request.groups
+        )
+    )
     load_plugins(request.plugins)
     cells: dict[tuple[str, str], Cell] = {}
     skipped: list[str] = []
@@ -83,6 +92,7 @@ def resolve_plan(request: PlanRequest, extra: Registry[DefenseEntry] | None = No
                             ref, model, names, parse_named(defense), guard, member, suite, threat, request.seed
                         )
                         cells.setdefault((cell.name, suite), cell)
+                        _bounded(len(cells))
     skipped += [*MODELS.problems, *ATTACKS.problems]
     # Replays come last: they try the examples of the other cells.
     ordered = sorted(cells.values(), key=lambda cell: cell.info.replays)
@@ -95,6 +105,15 @@ def resolve_plan(request: PlanRequest, extra: Registry[DefenseEntry] | None = No
                 f"{expectation!r} applies to no cell of the plan: it would never be checked; correct or remove it"
             )
     return Plan(tuple(ordered), tuple(dict.fromkeys(skipped)))
+
+
+def _bounded(count: int) -> None:
+    """Raise ConfigError if a plan may not have so many cells."""
+    if count > MOST_CELLS:
+        raise ConfigError(
+            f"the configuration asks for {count} cells or more, and a plan has at most {MOST_CELLS}: name fewer models, "
+            "defenses, attacks or threat models, or divide it into several runs"
+        )
 
 
 Detail = Literal["short", "normalised", "full"]

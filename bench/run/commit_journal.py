@@ -15,6 +15,7 @@ from pathlib import Path
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.git_commit import commit
 from gauntlet.leaderboard.results.errors import WriteError
+from gauntlet.leaderboard.results.sealed_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _read_entries(path: Path) -> tuple[list[tuple[CommitRequest, list[str]]], in
     entries, damaged = [], 0
     for line in path.read_bytes().splitlines():
         try:
-            fields = json.loads(line)
+            fields = parse_json(line)
             request = CommitRequest(str(fields["commit"]), bool(fields["dirty"]), str(fields["time"]))
             entries.append((request, [str(key) for key in fields["keys"]]))
         except (ValueError, KeyError, TypeError):

@@ -11,12 +11,14 @@ import numpy as np
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.named_code import refuse_code
 from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, WrittenPicture, sample_path
-from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell, settings_lines
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_report, terminal_width
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.escape import visible
-from gauntlet.leaderboard.results.record import DRAWS, CellResult
+from gauntlet.leaderboard.results.record import DRAWS, CellError, CellResult
+from gauntlet.leaderboard.results.summary import CellSummary, summarise
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.stats.proportions import Proportion
 
@@ -26,9 +28,12 @@ class UnknownAttackError(LookupError):
 
 
 def describe_run(folder: Path) -> Iterator[str]:
-    """The leaderboard, then a line for each cell."""
+    """The leaderboard, then a line for each cell. Cells whose files are damaged are in error.
+
+    Raises StoreError in the end if a file is damaged.
+    """
     run = load_run(folder)
-    results = run.summaries()
+    results, damaged = _readable_results(run)
     yield from terminal_report(build_rows(results), "command line", terminal_width(), checks=run.context.checks)
     yield ""
     size = 0
@@ -49,6 +54,21 @@ def describe_run(folder: Path) -> Iterator[str]:
             passes = f"{cost.forwards_per_sample:.1f}/{cost.backwards_per_sample:.1f} passes a sample"
             yield f"{title}: {describe_cell(result)}, {cost.seconds:.2f} s, {passes}"
     yield f"{size / 2**20:.1f} MiB stored for this run in {run.root}"
+    if damaged is not None:
+        raise damaged
+
+
+def _readable_results(run: Run) -> tuple[list[CellSummary], StoreError | None]:
+    """The summaries of all cells, those that cannot be read in error; and the first such error."""
+    results, first = [], None
+    for cell in run.plan.cells:
+        try:
+            results.append(run.summary(cell))
+        except StoreError as problem:
+            first = first or problem
+            error = CellError(cell.info, type(problem).__name__, str(problem))
+            results.append(summarise(CellResult(cell.info, (), error)))
+    return results, first
 
 
 def describe_attacks(folder: Path, patterns: Patterns) -> Iterator[str]:

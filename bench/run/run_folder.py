@@ -22,12 +22,15 @@ from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, CellResult, Record
+from gauntlet.leaderboard.results.sealed_json import read_json, read_sealed, sealed, unsealed
 from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
 from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.results.summary import BlockNote, CellSummary, summarise
 from gauntlet.leaderboard.results.summary_file import read_summary, write_summary
 
 LATEST = "latest-run.json"
+_PLAN = "run"
+"""What the digest of a run's plan is about; a run's folder may be renamed."""
 _ONCE = 4
 """Entries of the state of a block that was run once: key, size, and the stamp of its file."""
 _SETTLED = 2_000_000_000
@@ -60,7 +63,7 @@ class Run:
         """Write the keys and sizes of a cell's blocks, and record the commit that requests them."""
         if self.held is not None:
             self.held.blocks[cell.name] = blocks
-        replace_text(self._keys_file(cell), json.dumps(blocks))
+        replace_text(self._keys_file(cell), sealed({"blocks": blocks}, cell.name))
         record_request(self.root, cell.name, [key for key, _ in blocks])
 
     def keys(self, cell: Cell) -> list[tuple[str, int]] | None:
@@ -69,13 +72,16 @@ class Run:
             noted = self.held.blocks.get(cell.name)
             return None if noted is None else list(noted)
         try:
-            pairs = [(key, count) for key, count in json.loads(self._keys_file(cell).read_text(encoding="utf-8"))]
+            held = read_json(self._keys_file(cell))
+            # Earlier versions wrote the list alone, without a digest.
+            found = held if isinstance(held, list) else unsealed(held, cell.name)["blocks"]
+            pairs = [(key, count) for key, count in found]
             if wrong := [pair for pair in pairs if not _is_key(pair[0]) or type(pair[1]) is not int or pair[1] < 1]:
                 raise ValueError(f"{wrong[0]!r} is not the key of a block and its number of samples")
             return pairs
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{self._keys_file(cell)} is damaged ({error}): run the same command again") from error
 
     def result(self, cell: Cell, *, adversarial: bool = False) -> CellResult:
@@ -101,7 +107,7 @@ class Run:
             self.held.published[model] = published
         record = {"model": model, "published": [dataclasses.asdict(figure) for figure in published]}
         name = hashlib.sha256(model.encode()).hexdigest()[:16]
-        replace_text(self.folder / "published" / f"{name}.json", json.dumps(record, indent=1))
+        replace_text(self.folder / "published" / f"{name}.json", sealed(record, name))
 
     def published(self) -> list[tuple[str, PublishedFigure]]:
         """Names of models in the tables, each with a published figure. Raises StoreError."""
@@ -110,7 +116,7 @@ class Run:
         figures = []
         for file in sorted((self.folder / "published").glob("*.json")):
             try:
-                record = json.loads(file.read_text(encoding="utf-8"))
+                record = read_sealed(file, file.stem)
                 figures += [(str(record["model"]), PublishedFigure(**fields)) for fields in record["published"]]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{file} is damaged ({error}): delete it and run the same command again") from error
@@ -199,6 +205,12 @@ def _is_key(key: object) -> bool:
     return isinstance(key, str) and re.fullmatch(r"[0-9a-f]{64}", key) is not None
 
 
+def _one_folder(name: object) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError(f"{name!r} is not the name of a run's folder")
+    return name
+
+
 def start_run(
     root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = (), held: Held | None = None
 ) -> Run:
@@ -211,7 +223,7 @@ def start_run(
         "context": dataclasses.asdict(context),
         "plugins": plugins,
     }
-    replace_text(run.folder / "run.json", json.dumps(record, indent=1))
+    replace_text(run.folder / "run.json", sealed(record, _PLAN))
     replace_text(root / LATEST, json.dumps({"run": run.folder.name}))
     return run
 
@@ -238,15 +250,15 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
     else:
         root = path
         try:
-            folder = root / "runs" / json.loads((path / LATEST).read_text())["run"]
+            folder = root / "runs" / _one_folder(read_json(path / LATEST)["run"])
         except FileNotFoundError:
             raise RunError(
                 f"{path} holds no run ({LATEST} is missing): give the --out folder of `gauntlet run`"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path / LATEST} is damaged ({error}): run the same command again") from error
     try:
-        record = json.loads((folder / "run.json").read_text())
+        record = read_sealed(folder / "run.json", _PLAN)
         if (schema := record.get("schema", 2)) != SCHEMA_VERSION:
             raise RunError(
                 f"{folder / 'run.json'} has schema {schema}, and this version of gauntlet reads schema {SCHEMA_VERSION}: run the "
@@ -256,8 +268,9 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         lists = {name: tuple(value) for name, value in record["context"].items() if isinstance(value, list)}
         context = RunContext(**{**record["context"], **lists})
         plugins = plugins or tuple(record.get("plugins", ()))
+        plan = Plan(cells, tuple(record["skipped"]))
     except RunError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / 'run.json'} is missing or damaged ({error}): run the same command again") from error
-    return Run(root, folder, Plan(cells, tuple(record["skipped"])), context, plugins)
+    return Run(root, folder, plan, context, plugins)

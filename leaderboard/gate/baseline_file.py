@@ -25,6 +25,7 @@ from gauntlet.leaderboard.gate.baseline import (
 )
 from gauntlet.leaderboard.gate.policy import read_policy
 from gauntlet.leaderboard.results.atomic_files import replace_text
+from gauntlet.leaderboard.results.sealed_json import parse_json
 from gauntlet.leaderboard.results.user_text import read_user_text
 
 _REMEDY = "write it again with `gauntlet baseline accept RUN`"
@@ -94,7 +95,7 @@ def _restore(path: Path) -> str:
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises BaselineError for a file that is missing or damaged, or has an unknown schema."""
     try:
-        fields = json.loads(read_user_text(path))
+        fields = parse_json(read_user_text(path))
     except FileNotFoundError as error:
         raise BaselineError(
             f"{path} does not exist: if the change removed it, {_restore(path)}; else correct its name, or make it of a run that "

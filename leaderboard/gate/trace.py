@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gauntlet.leaderboard.gate.baseline import BaselineCell, Key
+from gauntlet.leaderboard.results.sealed_json import parse_json
 
 
 def sample_order(cell: BaselineCell) -> npt.NDArray[np.int64]:
@@ -102,7 +103,7 @@ def dumps(trace: Trace) -> str:
 
 def loads(text: str) -> Trace:
     """The trace that `dumps` wrote. Raises ValueError, KeyError or TypeError for other text."""
-    fields: Mapping[str, Any] = json.loads(text)
+    fields: Mapping[str, Any] = parse_json(text)
     order = np.array(fields["order"], dtype=np.int64)
     bits = {
         name: np.unpackbits(np.frombuffer(base64.b64decode(fields[name]), np.uint8))[: len(order)].astype(np.bool_)

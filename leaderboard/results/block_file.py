@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from gauntlet.leaderboard.results.contradictions import contradiction
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
+from gauntlet.leaderboard.results.sealed_json import parse_json
 
 _METADATA = b"gauntlet"
 _COLUMNS: dict[str, str] = {
@@ -94,7 +95,7 @@ def _altered(record: Record, metadata: Mapping[str, Any], adversarial: bool) -> 
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    metadata: dict[str, Any] = json.loads(schema.metadata[_METADATA])
+    metadata: dict[str, Any] = parse_json(schema.metadata[_METADATA])
     _check_schema(metadata)
     return metadata
 

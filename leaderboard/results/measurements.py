@@ -6,7 +6,6 @@ the model by the same stages.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from gauntlet.leaderboard.results.atomic_files import write_once
 from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 
 Measurement = Mapping[str, Any]
 """Plain data, as JSON holds it."""
@@ -34,15 +34,15 @@ class Measurements:
     def settle(self, name: str, key: str, measured: Measurement) -> Measurement:
         """Store a measurement unless there is one, and return the one that is stored. Raises StoreError."""
         path = self.root / "measured" / name / f"{key}.json"
-        text = json.dumps(measured, indent=1, sort_keys=True)
+        text = sealed(measured, f"{name}/{key}")
         if write_once(path, lambda file: file.write(text.encode())):
             return measured
         return self._read(path)
 
     def _read(self, path: Path) -> Measurement:
         try:
-            measured: Measurement = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(measured, dict) or not measured.keys() & _KINDS:
+            measured = read_sealed(path, f"{path.parent.name}/{path.stem}")
+            if not measured.keys() & _KINDS:
                 raise ValueError("it holds no measurement")
             return measured
         except (OSError, ValueError) as error:

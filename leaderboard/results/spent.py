@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal, get_args
 
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 
 Part = Literal["load", "hash", "check", "clean", "attack", "verify", "store", "other"]
 """`load`: data, weights and code. `hash`: weights and images, for keys. `check`: the pipeline's profile, the choice of its form,
@@ -38,7 +38,7 @@ def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, floa
 def read_spent(path: Path) -> Spent | None:
     """The seconds that `write_spent` wrote; None where nothing is known. Raises StoreError for a damaged file."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_sealed(path, path.stem)
         return Spent(
             *({str(key): float(value) for key, value in fields[name].items()} for name in ("seconds", "stages"))
         )
@@ -50,4 +50,4 @@ def read_spent(path: Path) -> Spent | None:
 
 def write_spent(path: Path, spent: Spent) -> None:
     """Write the seconds as JSON. Raises StoreError."""
-    replace_text(path, json.dumps(asdict(spent), indent=1))
+    replace_text(path, sealed(asdict(spent), path.stem))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held, same_outcome
 from gauntlet.leaderboard.results.held import Timing as Timing
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
+from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Store:
         """Keep what a later run of a stored block cost. Raises StoreError."""
         if self.held is not None:
             self.held.timings[key] = timing
-        replace_text(self._timing_file(key), json.dumps(dataclasses.asdict(timing)))
+        replace_text(self._timing_file(key), sealed(dataclasses.asdict(timing), key))
 
     def timing(self, key: str) -> Timing | None:
         """What the latest run of a stored block cost; None if it was run once. Raises StoreError where the file is damaged."""
@@ -135,8 +135,7 @@ class Store:
             return self.held.timings.get(key)
         path = f"{self.root}/timings/{key[:2]}/{key}.json"
         try:
-            with open(path, encoding="utf-8") as file:  # noqa: PTH123  # of 80,000 blocks, few of which have one
-                return Timing(**json.loads(file.read()))
+            return Timing(**read_sealed(path, key))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -187,8 +186,7 @@ class Store:
         """Keep the latest failure of a cell, `name` being its identity within the store."""
         if self.held is not None:
             self.held.errors[name] = error
-        text = json.dumps(dataclasses.asdict(error), indent=1)
-        replace_text(self.root / "errors" / f"{name}.json", text)
+        replace_text(self.root / "errors" / f"{name}.json", sealed(dataclasses.asdict(error), name))
 
     def read_error(self, name: str) -> CellError | None:
         """The latest failure of a cell, if any. Raises StoreError where its file is damaged."""
@@ -196,7 +194,7 @@ class Store:
             return self.held.errors[name]
         path = self.root / "errors" / f"{name}.json"
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = read_sealed(path, name)
             return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
         except FileNotFoundError:
             return None

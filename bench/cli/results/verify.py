@@ -89,10 +89,11 @@ def verify(
 ) -> None:
     """Verify the stored adversarial examples of a run again.
 
-    Its flags are derived again, too. Only the files of the run are used, and the model. With --trust the plugins of the run are loaded again, or
-    those that --plugin names instead. What is verified bounds robustness from above only: a stronger attack may break
-    what stands. --attack attacks some of it: by the recorded attack with another seed, which shows whether the folder says what
-    this attack gives, and by adaptive, which shows whether the attack was strong enough. --examples takes a file of images in place of a run.
+    Its flags are derived again, too. Only the files of the run are used, and the model. With --trust the plugins of the run are
+    loaded again, or those that --plugin names instead. What is verified bounds robustness from above only: a stronger attack may
+    break what stands. --attack attacks some of it: by the recorded attack with another seed, which shows whether the folder says
+    what this attack gives, and by adaptive, which shows whether the attack was strong enough. --examples takes a file of images
+    in place of a run.
     """
     asked = [f"--{name}" for name in _WITH_EXAMPLES if options[name] not in (None, "none")]
     asked += ["--out"] if out is not None else []

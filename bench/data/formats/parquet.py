@@ -6,7 +6,6 @@ of labels has whole numbers.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from gauntlet.bench.data.formats.encoded_images import encoded_images
 from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
+from gauntlet.leaderboard.results.sealed_json import parse_json
 
 IMAGES = ("image", "images", "img")
 LABELS = ("label", "labels", "fine_label", "target")
@@ -129,7 +129,7 @@ def _classes(path: Path) -> int | None:
     with path.open("rb") as file:
         schema = pq.read_schema(file)
     try:
-        features: dict[str, Any] = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features: dict[str, Any] = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return len(features[column(schema.names, LABELS, "labels", path)]["names"])
     except (KeyError, TypeError, ValueError):
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from torch import nn
 from gauntlet.bench.models.files.local_files import check_file
 from gauntlet.bench.models.files.safe_weights import weights_only
 from gauntlet.bench.models.parts.errors import ModelError, short_error
+from gauntlet.leaderboard.results.sealed_json import parse_json
 
 _OPERATION = re.compile(r"torch\.ops\.(?!aten\.from_file\b)\w+\.\w+(\.\w+)?|torch\.sym_\w+|math\.\w+")
 _ARITHMETIC = re.compile(
@@ -86,7 +86,7 @@ def _problems(raw: bytes) -> Iterator[str]:
             if "aotinductor" in name or "executorch" in name:
                 yield f"a compiled library ({name})"
             elif inner.startswith("models/") or name.endswith(".json"):
-                yield from _unsafe(json.loads(archive.read(name)))
+                yield from _unsafe(parse_json(archive.read(name)))
 
 
 def _unsafe(value: Any, key: str = "") -> Iterator[str]:
@@ -105,7 +105,7 @@ def _unsafe(value: Any, key: str = "") -> Iterator[str]:
         elif key == "path_name" and value.startswith(_PICKLED):
             yield f"a pickled object ({value})"
         elif key in ("in_spec", "out_spec") and value:
-            yield from _unsafe_tree(json.loads(value))
+            yield from _unsafe_tree(parse_json(value))
 
 
 def _harmless_operation(target: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import pickle
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from gauntlet.bench.models.files.local_files import check_file
 from gauntlet.bench.models.parts.errors import ModelError
+from gauntlet.leaderboard.results.sealed_json import parse_json
 
 PLAIN = ("state_dict", "model_state_dict", "model", "net")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -128,7 +128,7 @@ def _shards(index: Path) -> Mapping[str, Any]:
     """The tensors of all files that an index lists. Raises ModelError for names that are no files beside it."""
     check_file(index, "weights file")
     try:
-        table = json.loads(index.read_bytes())["weight_map"]
+        table = parse_json(index.read_bytes())["weight_map"]
         files = sorted({str(file) for file in table.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"weights file {str(index)!r} is no index of files: it needs a table weight_map") from error

@@ -8,7 +8,6 @@ Files are read, never run.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from gauntlet.attacks.registry.settings import parse_named
 from gauntlet.bench.models.parts.errors import ModelError
+from gauntlet.leaderboard.results.sealed_json import parse_json
 from gauntlet.leaderboard.results.user_text import read_user_text
 
 _WNID = re.compile(r"n\d{8}")
@@ -110,7 +110,7 @@ def _line(line: str) -> ListedClass:
 
 
 def _json(text: str) -> list[ListedClass]:
-    value = json.loads(text)
+    value = parse_json(text)
     if isinstance(value, list):
         return [listed(one) for one in value]
     if not isinstance(value, dict):

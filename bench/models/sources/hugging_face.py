@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from gauntlet.bench.models.parts.errors import ModelError, short_error
 from gauntlet.bench.models.sources.import_library import import_library
 from gauntlet.bench.models.sources.parse_source import ModelSource, is_folder
 from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
+from gauntlet.leaderboard.results.sealed_json import parse_json
 from gauntlet.leaderboard.results.user_text import read_user_text
 
 _FILES = (
@@ -173,7 +173,7 @@ def _with_weights(card: ModelCard, files: list[Path]) -> ModelCard:
 def _json(path: Path, what: str) -> Mapping[str, Any]:
     check_file(path, f"{what} file")
     try:
-        content = json.loads(read_user_text(path))
+        content = parse_json(read_user_text(path))
     except (OSError, ValueError) as error:
         raise ModelError(f"{what} file {str(path)!r} is not valid JSON: {error}") from error
     if not isinstance(content, Mapping):

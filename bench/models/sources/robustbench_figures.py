@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -19,6 +18,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
+from gauntlet.leaderboard.results.sealed_json import parse_json
 from gauntlet.leaderboard.results.user_text import read_user_text
 
 TABLE = Path(__file__).with_name("robustbench.csv")
@@ -145,7 +145,7 @@ def _info_folders() -> list[Path]:
 
 def _read(file: Path) -> Mapping[str, str]:
     try:
-        held: Any = json.loads(read_user_text(file))
+        held: Any = parse_json(read_user_text(file))
         facts = {column: str(held[key]) for column, key in _KEYS.items() if held.get(key) is not None}
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"RobustBench's file {str(file)!r} cannot be read: {error}") from error

@@ -474,7 +474,7 @@ def test_a_model_that_fails_now_is_told(here, call):
 def test_a_run_whose_blocks_are_gone_is_told(here, call):
     (run_folder,) = Path("gauntlet-results/runs").iterdir()
     for file in (run_folder / "cells").iterdir():
-        for key, _ in json.loads(file.read_text()):
+        for key, _ in json.loads(file.read_text())["blocks"]:
             Path("gauntlet-results/store", key[:2], f"{key}.parquet").unlink()
     done = call("bisect", "gauntlet-results")
     assert done.returncode == 0

@@ -277,6 +277,7 @@ def test_measurements_of_another_machine_decide_in_verify_and_in_a_dry_run(tiny,
     assert tiny.run_here("run", *run) == 0
     for path in (tmp_path / "out" / "measured").glob("*/*.json"):
         measured = json.loads(path.read_text())
+        del measured["digest"]
         if "masked" in measured:
             path.write_text(json.dumps({**measured, "masked": not measured["masked"]}))
     shutil.rmtree(tmp_path / "out" / "store")
