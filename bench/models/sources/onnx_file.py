@@ -11,10 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gauntlet.bench.environment.size_limits import SizeLimitError
 from gauntlet.bench.models.files.local_files import check_file
 from gauntlet.bench.models.parts.errors import ModelError, short_error
 from gauntlet.bench.models.sources.import_library import import_library
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork, OnnxNode
+from gauntlet.bench.models.sources.onnx_operators import OPERATORS
+from gauntlet.bench.models.sources.onnx_safety import (
+    UnsafeFileError,
+    check_description,
+    check_shapes,
+    operators,
+    read_description,
+)
 
 _FLOATS = {1: torch.float32, 11: torch.float64}
 """ONNX element types that have gradients and the precision that verification needs."""
@@ -52,14 +61,19 @@ class OnnxFile:
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Read and check a file. Raises ModelError that names the problem."""
+    """Read and check a file; no library has run it then. Raises ModelError that names the problem."""
     check_file(path, "ONNX file")
     onnx = import_library("onnx", "onnx")
     try:
-        proto = onnx.load(str(path))
+        proto = read_description(path)
+        check_description(proto, path.parent)
+        onnx.load_external_data_for_model(proto, str(path.parent))
         onnx.checker.check_model(proto)
         if proto.functions:
             proto = import_library("onnx.inliner", "onnx").inline_local_functions(proto)
+        check_shapes(proto)
+    except (UnsafeFileError, SizeLimitError) as error:
+        raise ModelError(f"ONNX file {str(path)!r} is refused, and nothing of it was run: {error}") from error
     except Exception as error:  # the parser and the checker raise their own errors
         raise ModelError(f"ONNX file {str(path)!r} is damaged, or not an ONNX file: {short_error(error)}") from error
     graph = proto.graph
@@ -101,6 +115,12 @@ def to_network(file: OnnxFile, *, batch: int | None) -> OnnxNetwork:
         )
     except NotImplementedError as error:
         raise unsupported_operator(file, error) from error
+
+
+def check_convertible(file: OnnxFile) -> None:
+    """Raise ModelError if the file has operators that cannot be converted: before a library runs it."""
+    if missing := sorted(operators(file.proto) - {*OPERATORS, "Constant"}):
+        raise unsupported_operator(file, NotImplementedError(", ".join(missing)))
 
 
 def unsupported_operator(file: OnnxFile, error: NotImplementedError) -> ModelError:

@@ -17,7 +17,13 @@ from gauntlet.bench.models.parts.card import ModelCard
 from gauntlet.bench.models.parts.errors import ModelError, short_error
 from gauntlet.bench.models.sources.black_box_function import shared_queries
 from gauntlet.bench.models.sources.import_library import import_library
-from gauntlet.bench.models.sources.onnx_file import OnnxFile, read_onnx, to_network, unsupported_operator
+from gauntlet.bench.models.sources.onnx_file import (
+    OnnxFile,
+    check_convertible,
+    read_onnx,
+    to_network,
+    unsupported_operator,
+)
 from gauntlet.bench.models.sources.onnx_network import OnnxNetwork
 from gauntlet.bench.models.sources.parse_source import ModelSource
 from gauntlet.bench.models.sources.source_model import SourceModel
@@ -34,6 +40,7 @@ ImageArray = npt.NDArray[np.float32]
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """Load `onnx:FILE.onnx` as a torch module, checked against onnxruntime on random images. Raises ModelError."""
     file = _read(source, pretrained)
+    check_convertible(file)
     run = _session(file)
     model = _agreeing(file, run)
     size = _complete(file, run)
