@@ -14,6 +14,10 @@ MOST_ON_DISK = 2**37
 """Largest size in bytes of a compressed array that is unpacked into the folder for temporary files."""
 
 
+MOST_LABELS = 2**28
+"""Largest size in bytes of the labels, or of the ids, of a data set: 33 million labels."""
+
+
 class SizeLimitError(ValueError):
     """A file asks for more than is read; the message has the size and the limit."""
 

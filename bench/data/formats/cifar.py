@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from gauntlet.bench.data.formats.encoded_images import preprocessed_array
-from gauntlet.bench.data.formats.raw_data import MOST_BYTES, RawData, integer_labels, unreadable_file
+from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.formats.safe_pickle import read_pickled
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
+from gauntlet.bench.environment.size_limits import MOST_IN_MEMORY, check_size
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
@@ -44,11 +45,11 @@ def read_archive(path: Path, folder: str, names: Sequence[str], preprocessing: P
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
+                # Also of a member that is passed over: its bytes are unpacked.
+                check_size(f"the archive up to {member.name!r}", member.offset + member.size, MOST_IN_MEMORY)
                 name = wanted.get(member.name.removeprefix("./"))
                 if name is None or not member.isfile():
                     continue
-                if member.size > MOST_BYTES:
-                    raise tarfile.TarError(f"{member.name} is {member.size} bytes long")
                 file = archive.extractfile(member)
                 assert file is not None
                 contents[name] = file.read()

@@ -5,6 +5,7 @@ Nothing is unpickled, so reading a file does not run code from it.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import zipfile
@@ -21,6 +22,7 @@ from gauntlet.bench.data.samples.dataset import check_bytes, check_images_shape
 from gauntlet.bench.data.samples.in_memory import text_ids
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
+from gauntlet.bench.environment.size_limits import MOST_IN_MEMORY, MOST_LABELS, check_size, check_unpacked
 
 NAMES = ("images", "labels", "ids")
 
@@ -42,8 +44,7 @@ def npz_arrays(path: Path, *, held: int = MEMORY_LIMIT) -> dict[str, npt.NDArray
                 names = archive.files
                 for name in NAMES:
                     if name in names:
-                        large = name == "images" and archive.zip.getinfo(f"{name}.npy").file_size > held
-                        arrays[name] = _mapped(archive.zip, name) if large else archive[name]
+                        arrays[name] = _array(archive, name, held)
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         where = f"array {name!r} of " if name else ""
         raise ValueError(
@@ -59,15 +60,36 @@ def npz_arrays(path: Path, *, held: int = MEMORY_LIMIT) -> dict[str, npt.NDArray
     return arrays
 
 
+def _array(archive: Any, name: str, held: int) -> npt.NDArray[Any]:
+    """An array of the archive, mapped if it is that of the images and larger than `held`. Raises SizeLimitError and others."""
+    size: int = archive.zip.getinfo(f"{name}.npy").file_size
+    if name == "images" and size > held:
+        check_unpacked("it", size)
+        return _mapped(archive.zip, name)
+    check_size("it", size, MOST_IN_MEMORY if name == "images" else MOST_LABELS)
+    with archive.zip.open(f"{name}.npy") as packed:
+        shape, _, dtype = _header(packed)
+    # numpy allocates what the header claims before it reads.
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"its header claims {shape} of {dtype}, and it has {size} bytes")
+    array: npt.NDArray[Any] = archive[name]
+    return array
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = header(file)
+    return found
+
+
 def _mapped(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     # zipfile checks the content while copying. The file is already unlinked and is freed with the last reference.
     with tempfile.TemporaryFile(prefix="gauntlet-") as copy:
         with archive.open(f"{name}.npy") as packed:
             shutil.copyfileobj(packed, copy, 2**20)
         copy.seek(0)
-        version = np.lib.format.read_magic(copy)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(copy)
+        shape, fortran, dtype = _header(copy)
         if dtype.hasobject:
             raise ValueError("it contains Python objects")
         return np.memmap(copy, dtype, "r", copy.tell(), shape, "F" if fortran else "C")

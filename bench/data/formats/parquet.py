@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from gauntlet.bench.data.formats.encoded_images import encoded_images
 from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
+from gauntlet.bench.environment.size_limits import MOST_IN_MEMORY, MOST_LABELS, SizeLimitError, check_size
 from gauntlet.leaderboard.results.sealed_json import parse_json
 
 IMAGES = ("image", "images", "img")
@@ -99,6 +100,8 @@ def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
         with path.open("rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)
             schema = parquet.schema_arrow
+            # Runs of one label take no room in the file.
+            check_size("its column of labels", 8 * parquet.metadata.num_rows, MOST_LABELS)
             image, label = column(schema.names, IMAGES, "images", path), column(schema.names, LABELS, "labels", path)
             named = (
                 pa.types.is_struct(schema.field(image).type) and schema.field(image).type.get_field_index("path") >= 0
@@ -106,7 +109,7 @@ def _labels(path: Path) -> tuple[np.ndarray, list[str | None], list[int]]:
             wanted = [label, *([f"{image}.path"] if named else [])]
             table = parquet.read(columns=wanted, use_threads=False)
             sizes = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, SizeLimitError) as error:
         raise unreadable_file(path, error, _SHOULD_BE) from error
     if table[label].null_count:
         raise unreadable_file(path, f"{table[label].null_count} rows have no label", "every image needs one")
@@ -119,8 +122,9 @@ def _group(path: Path, number: int) -> pa.ChunkedArray:
         with path.open("rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=False)
             image = column(parquet.schema_arrow.names, IMAGES, "images", path)
+            check_size(f"row group {number}", parquet.metadata.row_group(number).total_byte_size, MOST_IN_MEMORY)
             return encoded_column(parquet.read_row_group(number, columns=[image], use_threads=False)[image], path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, SizeLimitError) as error:
         raise unreadable_file(path, error, _SHOULD_BE) from error
 
 

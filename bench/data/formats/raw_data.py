@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ import torch
 
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.lazy_images import Images
-
-MOST_BYTES = 2**31
-"""Largest size in bytes of a single compressed file that is read into memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +65,3 @@ def integer_labels(values: Any, path: Path) -> npt.NDArray[np.int64]:
             path, f"its labels are {array.dtype} {array.shape}", "labels should be one whole number per image"
         )
     return array.astype(np.int64)
-
-
-def read_limited(read: Callable[[int], bytes]) -> bytes:
-    """The content that a decompressing `read` returns. Raises OSError for more than `MOST_BYTES` bytes."""
-    content = read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(f"it unpacks to more than {MOST_BYTES} bytes")
-    return content

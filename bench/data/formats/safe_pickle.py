@@ -29,8 +29,10 @@ def read_pickled(content: bytes, path: Path) -> dict[str, Any]:
         content_dict = _Reader(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(content_dict, dict):
             raise pickle.UnpicklingError(f"it contains a {type(content_dict).__name__}, not a dictionary")
+        done: dict[int, Any] = {}
         return {
-            key.decode() if isinstance(key, bytes) else str(key): _plain(value) for key, value in content_dict.items()
+            key.decode() if isinstance(key, bytes) else str(key): _plain(value, done)
+            for key, value in content_dict.items()
         }
     except _RefusedError as error:
         raise ValueError(f"data file {str(path)!r} is refused, and none of its code was run: {error}") from None
@@ -93,8 +95,17 @@ class _Reader(pickle.Unpickler):
         return self.known[module, name]
 
 
-def _plain(value: Any) -> Any:
-    """Replace containers by the values that they stand for. Raises ValueError and others for invalid content."""
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Replace containers by the values that they stand for. Raises ValueError and others for invalid content.
+
+    `done`: results by the identity of the value. A file may name a list many times, also within lists that it names many times.
+    """
+    if id(value) not in done:
+        done[id(value)] = _converted(value, done)
+    return done[id(value)]
+
+
+def _converted(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, _Array):
         _, shape, dtype, fortran, content = value.state
         return _array(shape, dtype, content, "F" if fortran else "C")
@@ -104,11 +115,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _Text):
         return _bytes(value)
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, done) for item in value]
     if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(_plain(item, done) for item in value)
     if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {_plain(key, done): _plain(item, done) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     raise ValueError(f"it contains a {type(value).__name__}")

@@ -6,6 +6,7 @@ Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learni
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from gauntlet.bench.data.formats.encoded_images import preprocessed_array
 from gauntlet.bench.data.formats.raw_data import RawData, integer_labels, unreadable_file
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing
+from gauntlet.bench.environment.size_limits import MOST_IN_MEMORY, MOST_LABELS, check_size
 
 FILES = {"test": "test_32x32.mat", "train": "train_32x32.mat"}
 _SHOULD_BE = "it should be one of the original files, test_32x32.mat or train_32x32.mat; download it again"
@@ -21,9 +23,14 @@ _SHOULD_BE = "it should be one of the original files, test_32x32.mat or train_32
 
 def read_svhn(path: Path, preprocessing: Preprocessing = PLAIN) -> RawData:
     """Read images with the digits as labels. Raises ValueError for a damaged or other file."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        for name, shape, _ in whosmat(path):
+            most = MOST_IN_MEMORY if name == "X" else MOST_LABELS
+            check_size(
+                f"its array {name} of shape {shape}", math.prod(shape), most if name in ("X", "y") else MOST_IN_MEMORY
+            )
         arrays: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
         images, labels = arrays["X"], arrays["y"]
     except Exception as error:  # a damaged file may raise anything in scipy

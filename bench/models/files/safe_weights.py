@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gauntlet.bench.environment.size_limits import check_archive
 from gauntlet.bench.models.files.local_files import check_file
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.leaderboard.results.sealed_json import parse_json
@@ -151,6 +152,7 @@ def _held(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_archive(path)
         with weights_only():
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
