@@ -26,13 +26,14 @@ def to_junit(report: GateReport) -> str:
         cases.append(_with(case, "failure", "limit", problem))
     kinds = {kind: sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error", "skipped")}
     counts = {
+        "name": NAME,
         "tests": str(len(cases)),
         "failures": str(kinds["failure"]),
         "errors": str(kinds["error"]),
         "skipped": str(kinds["skipped"]),
     }
-    suites = ElementTree.Element("testsuites", name=NAME, **counts)
-    suite = ElementTree.SubElement(suites, "testsuite", name=NAME, **counts)
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(suites, "testsuite", counts)
     suite.extend(cases)
     said = [report.costs, report.rule, *report.notes, report.summary]
     ElementTree.SubElement(suite, "system-out").text = "\n".join(_text(line) for line in said if line)
