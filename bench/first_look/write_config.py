@@ -10,6 +10,7 @@ from typing import Any
 from gauntlet.bench.environment.provenance import package_version
 from gauntlet.bench.first_look.look import Look
 from gauntlet.bench.first_look.next_command import run_options
+from gauntlet.bench.first_look.workflow import WORKFLOW_TEXT, requirements
 
 CONFIG, REQUIREMENTS = Path("gauntlet.toml"), Path("requirements-robustness.txt")
 WORKFLOW = Path(".github/workflows/robustness.yml")
@@ -52,33 +53,6 @@ baseline = "{BASELINE}"
 # margin = 0.02                   # the drop that must be ruled out, a share of the samples
 # early = true                    # attack no more samples than that takes, after `baseline accept --test sequential`
 """
-_WORKFLOW = f"""name: robustness
-on: pull_request
-permissions:
-  contents: read
-jobs:
-  gate:
-    runs-on: ubuntu-latest
-    timeout-minutes: 30
-    env:
-      OMP_NUM_THREADS: "1" # small models only
-    steps:
-      - uses: actions/checkout@v4
-      - uses: actions/setup-python@v5
-        with:
-          python-version: "3.11"
-      - run: pip install -r {REQUIREMENTS}
-      # The baseline is named here too: without its file the gate must fail, not be left out.
-      - run: gauntlet run --gate {BASELINE}
-      - uses: actions/upload-artifact@v4
-        if: ${{{{ !cancelled() }}}}
-        with:
-          name: robustness
-          path: |
-            gauntlet-results/gate.*
-            gauntlet-results/pictures
-          if-no-files-found: ignore
-"""
 
 
 def config_text(found: Look, threat: str | None = None, plugins: Sequence[str] = (), *, gate: bool = False) -> str:
@@ -97,15 +71,8 @@ def config_files(
     """The texts of the files to write, by their paths in the project; `ci`: with a workflow and what it installs."""
     files = {CONFIG: config_text(found, threat, plugins, gate=ci)}
     if ci:
-        files |= {WORKFLOW: _WORKFLOW, REQUIREMENTS: _requirements()}
+        files |= {WORKFLOW: WORKFLOW_TEXT, REQUIREMENTS: requirements(package_version("robust-gauntlet"))}
     return files
-
-
-def _requirements() -> str:
-    return (
-        "# What the gate needs besides the project: pinned, so that a verdict changes with the model and with nothing else.\n"
-        f"robust-gauntlet[pictures]=={package_version('robust-gauntlet')}\n"
-    )
 
 
 def _value(value: Any) -> str:
