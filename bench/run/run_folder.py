@@ -20,6 +20,7 @@ from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held
+from gauntlet.leaderboard.results.leftovers import sweep
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, CellResult, Record
 from gauntlet.leaderboard.results.sealed_json import read_json, read_sealed, sealed, unsealed
@@ -214,7 +215,8 @@ def _one_folder(name: object) -> str:
 def start_run(
     root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = (), held: Held | None = None
 ) -> Run:
-    """Write the plan into `root` and make it the latest run there. Raises StoreError."""
+    """Write the plan into `root` and make it the latest run there; sweep what killed writers left. Raises StoreError."""
+    sweep(root)
     run = planned_run(root, plan, context, plugins, held)
     record = {
         "schema": SCHEMA_VERSION,

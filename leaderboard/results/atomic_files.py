@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from gauntlet.leaderboard.results.errors import WriteError
+from gauntlet.leaderboard.results.leftovers import temporary_name
 
 Save = Callable[[BinaryIO], object]
 """Writes the content to a binary file object."""
@@ -91,7 +91,7 @@ def check_writable(path: Path) -> None:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """The name of a temporary file beside `path`, which is deleted in the end if it is still there."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary

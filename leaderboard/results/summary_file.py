@@ -26,6 +26,7 @@ import numpy.typing as npt
 from gauntlet.leaderboard.results.atomic_files import write_once
 from gauntlet.leaderboard.results.cell_summary import Costs
 from gauntlet.leaderboard.results.coded import Coded
+from gauntlet.leaderboard.results.leftovers import temporary_name
 from gauntlet.leaderboard.results.record import CellInfo, Flag
 from gauntlet.leaderboard.results.sample_set import SampleSet, sample_set
 from gauntlet.leaderboard.results.summary import BlockNote, CellSummary
@@ -172,7 +173,7 @@ def _read_samples(key: bytes, path: Path) -> SampleSet | None:
 def _put(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. It is not flushed to the disk: the seal shows what a crash has left of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     temporary.write_bytes(content)
     temporary.replace(path)
 
