@@ -19,8 +19,10 @@ from gauntlet.bench.cli.list_command import list_command
 from gauntlet.bench.cli.reproduce import reproduce
 from gauntlet.bench.cli.results.bisect import bisect
 from gauntlet.bench.cli.results.compare import compare
+from gauntlet.bench.cli.results.gc import gc
 from gauntlet.bench.cli.results.leaderboard import leaderboard
 from gauntlet.bench.cli.results.merge import merge
+from gauntlet.bench.cli.results.pack import pack
 from gauntlet.bench.cli.results.remove import remove
 from gauntlet.bench.cli.results.show import show
 from gauntlet.bench.cli.results.verify import verify
@@ -46,7 +48,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(check, init, run, list_command, show, leaderboard, verify),
-    *(merge, remove),
+    *(merge, remove, pack, gc),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, stages, gate_costs),
 )

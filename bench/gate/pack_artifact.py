@@ -34,11 +34,11 @@ def pack(path: Path, store: Store, blocks: Mapping[Key, Sequence[str]], models: 
             cells = sorted([list(key), list(keys)] for key, keys in blocks.items())
             bundle.writestr(zipfile.ZipInfo(LIST, _EPOCH), json.dumps({"cells": cells}))
             for key in sorted({key for keys in blocks.values() for key in keys}):
-                _add(bundle, f"store/{key[:2]}/{key}.parquet", store.path(key))
+                _add(bundle, f"store/{key[:2]}/{key}.parquet", _content(store, key))
             for weights_digest, model in sorted(models.items()):
                 saved = Path(scratch, "weights")
                 save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(model)}, saved)
-                _add(bundle, f"weights/{weights_digest}.safetensors", saved)
+                _add(bundle, f"weights/{weights_digest}.safetensors", saved.read_bytes())
         digest = sha256(file)
         target = path.with_name(f"{path.stem}-{digest[:12]}.zip")
         size = file.stat().st_size
@@ -52,9 +52,12 @@ def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
 
-def _add(bundle: zipfile.ZipFile, name: str, file: Path) -> None:
+def _content(store: Store, key: str) -> bytes:
     try:
-        content = file.read_bytes()
+        return store.content(key)
     except OSError as error:
-        raise StoreError(f"{file} cannot be read ({error.strerror}): run the same command again") from error
+        raise StoreError(f"{store.place(key)} cannot be read ({error.strerror}): run the same command again") from error
+
+
+def _add(bundle: zipfile.ZipFile, name: str, content: bytes) -> None:
     bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content)

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 
 from gauntlet.bench.results_folder.all_runs import runs_of
-from gauntlet.bench.results_folder.merge_notes import merge_history, merge_published, merge_spent, read_keys
-from gauntlet.bench.run.run_folder import LATEST, RunError, load_run
+from gauntlet.bench.results_folder.merge_notes import merge_history, merge_published, merge_spent
+from gauntlet.bench.run.run_folder import LATEST, RunError, load_run, read_keys
 from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.record import Record
@@ -129,7 +129,7 @@ def _merge_run(out: Path, run: Path, added: set[str]) -> list[str]:
     notes = []
     target = out / "runs" / run.name
     for path in sorted((run / "cells").glob("*.json")):
-        keys = read_keys(path)
+        keys = read_keys(path) or []
         if not _copy(path, target / "cells" / path.name) and keys != read_keys(target / "cells" / path.name):
             notes.append(f"run {run.name}, cell {path.stem}: it asked for other blocks than before, which are kept")
             continue
@@ -149,7 +149,7 @@ def _merge_errors(out: Path, folder: Path) -> None:
     store = Store(out)
     finished = set()
     for keys in (out / "runs").glob("*/cells/*.json"):
-        if all(store.has(key) for key, _ in read_keys(keys)):
+        if all(store.has(key) for key, _ in read_keys(keys) or []):
             finished.add(keys.name)
     for path in errors:
         if path.name not in finished:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
+from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 from gauntlet.leaderboard.results.spent import read_spent, write_spent
 
 
@@ -27,7 +28,7 @@ def merge_published(target: Path, source: Path) -> None:
         if not more:
             return
         record = {**known, "published": [*known["published"], *more]}
-    replace_text(target, json.dumps(record, indent=1))
+    replace_text(target, sealed(record, target.stem))
 
 
 def merge_spent(target: Path, source: Path, *, more: bool) -> None:
@@ -37,17 +38,9 @@ def merge_spent(target: Path, source: Path, *, more: bool) -> None:
         write_spent(target, spent if before is None else before + spent)
 
 
-def read_keys(path: Path) -> list[tuple[str, int]]:
-    """The keys and sizes of a cell's blocks. Raises StoreError for a damaged file."""
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return [(str(key), int(count)) for key, count in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} is damaged ({error}): run the command that made it again") from error
-
-
-def _read(path: Path) -> dict[str, list[object]]:
-    try:
-        record: dict[str, list[object]] = json.loads(path.read_text(encoding="utf-8"))
+        record = read_sealed(path, path.stem)
         record["published"] = list(record["published"])
         return record
     except (OSError, ValueError, KeyError, TypeError) as error:

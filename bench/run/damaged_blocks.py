@@ -25,7 +25,7 @@ def set_aside_damaged(prepared: PreparedCell, store: Store, note: Note = log_not
             continue
         try:
             size = len(store.read(block.key).samples)
-            found = "" if size == block.size else f"{store.path(block.key)} has {size} samples instead of {block.size}"
+            found = "" if size == block.size else f"{store.place(block.key)} has {size} samples instead of {block.size}"
         except DamagedBlockError as error:
             found = error.found
         if found:

@@ -27,8 +27,10 @@ from gauntlet.bench.worker.messages import Failure, PreparedCell
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.seam import Work, Worker, WorkerSettings
 from gauntlet.leaderboard.report.markdown_writer import RunContext
+from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.held import Held
 from gauntlet.leaderboard.results.measurements import Measurements
+from gauntlet.leaderboard.results.packing import LEAST_BLOCKS, pack_blocks
 from gauntlet.leaderboard.results.record import CellError, CellResult
 from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.rows.bracket import bracket
@@ -173,6 +175,11 @@ class Engine:
             result = run_cell(
                 ready.request, ready.prepared, self.work, store, fresh=self.config.fresh, progress=progress
             )
+        if missing and result.error is None and len(blocks) >= LEAST_BLOCKS:
+            try:
+                pack_blocks(store, [block.key for block in blocks])
+            except DamagedBlockError as error:
+                self._note(f"warning: not packed: {error.found}")
         if missing:
             spent = self._watches.pop(ready.request.cell.name).spent
             self.run.note_spent(ready.request.cell, spent, anew=len(missing) == len(blocks))

@@ -72,18 +72,7 @@ class Run:
         if self.held is not None:
             noted = self.held.blocks.get(cell.name)
             return None if noted is None else list(noted)
-        try:
-            held = read_json(self._keys_file(cell))
-            # Earlier versions wrote the list alone, without a digest.
-            found = held if isinstance(held, list) else unsealed(held, cell.name)["blocks"]
-            pairs = [(key, count) for key, count in found]
-            if wrong := [pair for pair in pairs if not _is_key(pair[0]) or type(pair[1]) is not int or pair[1] < 1]:
-                raise ValueError(f"{wrong[0]!r} is not the key of a block and its number of samples")
-            return pairs
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{self._keys_file(cell)} is damaged ({error}): run the same command again") from error
+        return read_keys(self._keys_file(cell))
 
     def result(self, cell: Cell, *, adversarial: bool = False) -> CellResult:
         """The stored result of a cell: its finished blocks and its error. `adversarial`: with the examples."""
@@ -139,10 +128,10 @@ class Run:
         stamps = [(key, count, self.store.stamp(key)) for key, count in keys]
         state = [(key, count, *stamp) for key, count, stamp in stamps if stamp is not None]
         folder, name = self.root / "summaries", hashlib.sha256(repr([one[0] for one in state]).encode()).hexdigest()
-        known = read_summary(folder, name, state) if state and not anew else None
+        known = read_summary(folder, name, state) if state and not anew and self.held is None else None
         if known is None:
             made = summarise(self.result(cell))
-            if state and not _changed_just_now(state):
+            if state and self.held is None and not _changed_just_now(state):
                 write_summary(folder, name, made, state)
             return made
         again = {one[0] for one in state if len(one) > _ONCE}
@@ -162,7 +151,7 @@ class Run:
     def _block(self, key: str, count: int, adversarial: bool) -> Record:
         record = self.store.read(key, adversarial=adversarial)
         if len(record.samples) != count:
-            raise DamagedBlockError(f"{self.store.path(key)} has {len(record.samples)} samples instead of {count}")
+            raise DamagedBlockError(f"{self.store.place(key)} has {len(record.samples)} samples instead of {count}")
         return self._marked(record)
 
     def _marked(self, record: Record) -> Record:
@@ -200,6 +189,22 @@ def _with_measured(planned: CellInfo, measured: CellInfo) -> CellInfo:
 def _changed_just_now(state: Sequence[tuple[Any, ...]]) -> bool:
     """Whether a file is so new that another change might leave its time of change as it is."""
     return any(one[3] > time.time_ns() - _SETTLED for one in state)
+
+
+def read_keys(path: Path) -> list[tuple[str, int]] | None:
+    """Keys and sizes of a cell's blocks from the file of its name; None where there is none. Raises StoreError."""
+    try:
+        held = read_json(path)
+        # Earlier versions wrote the list alone, without a digest.
+        found = held if isinstance(held, list) else unsealed(held, path.stem)["blocks"]
+        pairs = [(key, count) for key, count in found]
+        if wrong := [pair for pair in pairs if not _is_key(pair[0]) or type(pair[1]) is not int or pair[1] < 1]:
+            raise ValueError(f"{wrong[0]!r} is not the key of a block and its number of samples")
+        return pairs
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path} is damaged ({error}): run the same command again") from error
 
 
 def _is_key(key: object) -> bool:

@@ -6,6 +6,7 @@ The content goes to a temporary file in the same folder, is flushed to the disk,
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,11 @@ from typing import BinaryIO
 from gauntlet.leaderboard.results.errors import WriteError
 from gauntlet.leaderboard.results.leftovers import temporary_name
 
+_NO_LINKS = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES}
+)
+"""What `link` answers on file systems that have no hard links."""
+
 Save = Callable[[BinaryIO], object]
 """Writes the content to a binary file object."""
 
@@ -23,7 +29,7 @@ Save = Callable[[BinaryIO], object]
 def write_once(path: Path, save: Save) -> bool:
     """Create a file unless it exists, and return whether it was created; of several writers the first wins.
 
-    Raises WriteError.
+    On file systems without hard links, of two writers at the same moment the last wins. Raises WriteError.
     """
     with _reported(path), _temporary(path) as temporary:
         _write(temporary, save)
@@ -31,7 +37,27 @@ def write_once(path: Path, save: Save) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # Of two writers that come here at once the last wins: both wrote a whole file.
+            if path.exists():
+                return False
+            temporary.replace(path)
     return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to the disk, where the system can. Raises WriteError."""
+    with _reported(folder):
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except PermissionError:  # Windows opens no folder
+            return
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def replace_file(path: Path, save: Save) -> None:

@@ -18,7 +18,8 @@ from gauntlet.leaderboard.results.contradictions import contradiction
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
 from gauntlet.leaderboard.results.sealed_json import parse_json
 
-_METADATA = b"gauntlet"
+METADATA = b"gauntlet"
+"""Key of the metadata in the schema of a block file."""
 _COLUMNS: dict[str, str] = {
     "label": "int64",
     "clean_prediction": "int64",
@@ -63,11 +64,22 @@ def from_file(file: BinaryIO, *, adversarial: bool = False) -> Record:
     Raises SchemaError for another schema; AlteredError where the content does not match its digest, of the examples where they
     are read, or contradicts itself; ArrowException, OSError, KeyError, ValueError or TypeError for other damage.
     """
-    columns = ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(["adversarial"] if adversarial else [])]
     # Without threads of its own: a process that ends right after pyarrow used some aborts at times.
     parquet = pq.ParquetFile(file, pre_buffer=False)
     metadata = _metadata(parquet.schema_arrow)
-    record = _from_table(parquet.read(columns=columns, use_threads=False), metadata, adversarial)
+    table = parquet.read(read_columns(adversarial=adversarial), use_threads=False)
+    return checked_record(table, metadata, adversarial=adversarial)
+
+
+def read_columns(*, adversarial: bool) -> list[str]:
+    """The columns that a record is made of."""
+    return ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(["adversarial"] if adversarial else [])]
+
+
+def checked_record(table: pa.Table, metadata: Mapping[str, Any], *, adversarial: bool) -> Record:
+    """The record of the columns of a block with that metadata. Raises as `from_file`."""
+    _check_schema(metadata)
+    record = _from_table(table, metadata, adversarial)
     if found := _altered(record, metadata, adversarial) or contradiction(record, adversarial=adversarial):
         raise AlteredError(found)
     return record
@@ -95,7 +107,7 @@ def _altered(record: Record, metadata: Mapping[str, Any], adversarial: bool) -> 
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    metadata: dict[str, Any] = parse_json(schema.metadata[_METADATA])
+    metadata: dict[str, Any] = parse_json(schema.metadata[METADATA])
     _check_schema(metadata)
     return metadata
 
@@ -177,7 +189,7 @@ def _to_table(record: Record) -> pa.Table:
     columns["clean_logits"] = pa.array(
         [None] * len(samples) if logits is None else logits.tolist(), pa.list_(pa.float64())
     )
-    return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
+    return pa.table(columns).replace_schema_metadata({METADATA: json.dumps(metadata).encode()})
 
 
 def _array_digest(array: npt.NDArray[Any] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,12 +13,21 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gauntlet.leaderboard.results.atomic_files import move_file, remove_file, replace_text, write_once
 from gauntlet.leaderboard.results.block_file import AlteredError, SchemaError, from_file, leaf_of, metadata_of, to_bytes
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held, same_outcome
 from gauntlet.leaderboard.results.held import Timing as Timing
+from gauntlet.leaderboard.results.pack_file import (
+    PackedBlock,
+    packed_metadata,
+    packed_size,
+    packed_table,
+    read_packed,
+)
+from gauntlet.leaderboard.results.pack_index import packed_blocks, strike
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
 from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 
@@ -49,7 +59,7 @@ class Store:
         found, leaves = cls(root), {}
         for key in found.stored_keys():
             try:
-                leaves[key] = found._read(key, leaf_of)
+                leaves[key] = found.leaf(key)
             except StoreError:
                 # Found to be damaged where it is read.
                 leaves[key] = ""
@@ -60,17 +70,32 @@ class Store:
         return self.root / "store" / key[:2] / f"{key}.parquet"
 
     def has(self, key: str) -> bool:
-        """Whether the block is stored."""
+        """Whether the block is stored, as a file of its own or in a pack."""
         if self.held is not None and key in self.held.own:
             return True
-        return (self.held is None or key in self.held.leaves) and self.path(key).exists()
+        known = self.held is None or key in self.held.leaves
+        return known and (_stamp(self._file(key)) is not None or key in packed_blocks(self.root))
+
+    def loose(self, key: str) -> bool:
+        """Whether the block has a file of its own, which comes before what packs have."""
+        return (self.held is None or key in self.held.leaves) and _stamp(self._file(key)) is not None
+
+    def place(self, key: str) -> str:
+        """Where the block is, for messages."""
+        packed = None if self.loose(key) else packed_blocks(self.root).get(key)
+        return str(self.path(key)) if packed is None else f"{packed.pack} (block {key[:16]})"
+
+    def _file(self, key: str) -> str:
+        return f"{self.root}/store/{key[:2]}/{key}.parquet"
 
     def stamp(self, key: str) -> Stamp | None:
         """The file of a block and of a note on its later run, as they are now; None where the block is not stored.
 
         A summary that was made of these files is made again once the stamp is another.
         """
-        file = _stamp(f"{self.root}/store/{key[:2]}/{key}.parquet")
+        file = _stamp(self._file(key))
+        if file is None and (packed := packed_blocks(self.root).get(key)) is not None:
+            file = _stamp(str(packed.pack)) or (-1, -1)
         return None if file is None else (*file, *(_stamp(f"{self.root}/timings/{key[:2]}/{key}.json") or ()))
 
     def write(self, record: Record) -> bool:
@@ -80,7 +105,7 @@ class Store:
     def add(self, key: str, block: bytes) -> bool:
         """Store a block that is bytes already; False where another writer was first. Raises StoreError."""
         if self.held is None:
-            return write_once(self.path(key), lambda file: file.write(block))
+            return key not in packed_blocks(self.root) and write_once(self.path(key), lambda file: file.write(block))
         return self._hold(key, block, self.held)
 
     def _hold(self, key: str, block: bytes, held: Held) -> bool:
@@ -121,7 +146,27 @@ class Store:
                 raise AlteredError("it was replaced while this run was going on")
             return record
 
-        return self._read(key, whole)
+        def packed(block: PackedBlock) -> Record:
+            record = read_packed(block, adversarial=adversarial)
+            if record.key != key:
+                raise AlteredError(f"it is the block of another key, {record.key!r}")
+            if held is not None and held.leaves.get(key) != packed_metadata(block)["leaf"]:
+                raise AlteredError("it was replaced while this run was going on")
+            return record
+
+        return self._read(key, whole, packed)
+
+    def leaf(self, key: str) -> str:
+        """The hash of a block's content, as its file or the index of its pack states it. Raises as `read`."""
+        return self._read(key, leaf_of, lambda block: block.leaf)
+
+    def content(self, key: str) -> bytes:
+        """The block as the bytes of a file of its own. Raises as `read`, and OSError."""
+        return self.path(key).read_bytes() if self.loose(key) else to_bytes(self.read(key, adversarial=True))
+
+    def table(self, key: str) -> pa.Table:
+        """The columns of a block as they are stored, its metadata with the schema; unchecked. Raises as `read`."""
+        return self._read(key, lambda file: pq.read_table(file, use_threads=False), packed_table)
 
     def note_timing(self, key: str, timing: Timing) -> None:
         """Keep what a later run of a stored block cost. Raises StoreError."""
@@ -146,41 +191,53 @@ class Store:
 
     def stored_keys(self) -> list[str]:
         """The keys of all stored blocks, sorted."""
-        keys = (path.stem for path in (self.root / "store").glob("??/*.parquet"))
+        keys = {*self.loose_keys(), *packed_blocks(self.root)}
         return sorted(key for key in keys if self.held is None or key in self.held.leaves)
+
+    def loose_keys(self) -> list[str]:
+        """The keys of all blocks that have a file of their own, sorted."""
+        return sorted(path.stem for path in (self.root / "store").glob("??/*.parquet"))
 
     def info(self, key: str) -> CellInfo:
         """The cell that a block belongs to. Raises StoreError where it is damaged or absent."""
-        return self._read(key, lambda file: CellInfo.read(metadata_of(file)["cell"]))
+        return self._read(key, lambda file: CellInfo.read(metadata_of(file)["cell"]), lambda block: block.cell)
 
     def set_aside(self, key: str) -> Path:
-        """Move a damaged block to `damaged/`, so that it is computed again, and return its new place. Raises StoreError."""
+        """Move a damaged block to `damaged/`, so that it is computed again, and return its new place. Raises StoreError.
+
+        A block of a pack is struck from the pack's index instead, and the new place is a note.
+        """
         if self.held is not None:
             self.held.leaves.pop(key, None)
+        if _stamp(self._file(key)) is None and (packed := packed_blocks(self.root).get(key)) is not None:
+            note = self.root / "damaged" / f"{key}.json"
+            replace_text(note, json.dumps({"pack": packed.pack.name, "row_group": packed.group}))
+            strike(key, packed)
+            return note
         return move_file(self.path(key), self.root / "damaged" / f"{key}.parquet")
 
-    def _read(self, key: str, read: Callable[[BinaryIO], T]) -> T:
-        """Apply `read` to the file of a block.
+    def _read(self, key: str, read: Callable[[BinaryIO], T], read_pack: Callable[[PackedBlock], T]) -> T:
+        """Apply `read` to the file of a block, or `read_pack` to its place in a pack.
 
         Raises DamagedBlockError; StoreError where it is absent or of another schema.
         """
-        path = self.path(key)
+        path = self._file(key)
         try:
             # The file is opened here: a missing file is then told apart from a damaged one.
-            with pa.OSFile(str(path), "rb") as file:
-                return read(file)
+            with pa.OSFile(path, "rb") as file:
+                return _named(path, lambda: read(file))
         except FileNotFoundError:
-            raise StoreError(f"{path} is missing: run the same command again to compute it") from None
-        except SchemaError as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
-        except AlteredError as error:
-            raise DamagedBlockError(f"{path} was altered: {error}") from error
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            packed = packed_blocks(self.root).get(key)
+        except OSError as error:
             raise DamagedBlockError(f"{path} is damaged ({error})") from error
+        if packed is None:
+            raise StoreError(f"{path} is missing: run the same command again to compute it")
+        return _named(f"{packed.pack} (block {key[:16]})", lambda: read_pack(packed))
 
     def size(self, key: str) -> int:
         """Bytes on disk."""
-        return self.path(key).stat().st_size
+        stamp = _stamp(self._file(key))
+        return stamp[0] if stamp is not None else packed_size(packed_blocks(self.root)[key])
 
     def write_error(self, name: str, error: CellError) -> None:
         """Keep the latest failure of a cell, `name` being its identity within the store."""
@@ -206,3 +263,15 @@ class Store:
         if self.held is not None:
             self.held.errors[name] = None
         remove_file(self.root / "errors" / f"{name}.json")
+
+
+def _named(place: str, read: Callable[[], T]) -> T:
+    """Read a block; errors name its place."""
+    try:
+        return read()
+    except SchemaError as error:
+        raise StoreError(f"{place} cannot be read: {error}") from error
+    except AlteredError as error:
+        raise DamagedBlockError(f"{place} was altered: {error}") from error
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise DamagedBlockError(f"{place} is damaged ({error})") from error

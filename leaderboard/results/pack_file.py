@@ -1,0 +1,123 @@
+"""Packs: the blocks of a finished cell in one Parquet file with a row group for each block.
+
+A row group has the columns of a block file, and one more, whose first row is the block's metadata: the digests of a block are
+the same as in a file of its own. A pack is named by the digest of its blocks. Beside it lies its index, which says which block
+each row group is; a block that is struck from the index is no longer offered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gauntlet.leaderboard.results.block_file import METADATA, AlteredError, checked_record, read_columns
+from gauntlet.leaderboard.results.record import CellInfo, Record
+from gauntlet.leaderboard.results.sealed_json import parse_json
+
+BLOCK: Final = "block"
+"""The column with the metadata of a block, in its first row."""
+
+
+@dataclass(frozen=True)
+class PackedBlock:
+    """The place of a block: its pack, and the number of its row group."""
+
+    pack: Path
+    group: int
+    leaf: str
+    """The hash of its content, as the index states it."""
+    cell: CellInfo
+    """Its cell, as the index states it."""
+
+
+def write_pack(sink: BinaryIO, tables: Iterable[pa.Table]) -> None:
+    """Write the tables of block files as the row groups of one file, one at a time."""
+    writer = None
+    try:
+        for table in tables:
+            text = table.schema.metadata[METADATA].decode()
+            column = pa.array([text, *[None] * (table.num_rows - 1)], pa.string())
+            group = table.replace_schema_metadata(None).append_column(BLOCK, column)
+            writer = writer or pq.ParquetWriter(
+                sink,
+                group.schema,
+                compression={"adversarial": "zstd", BLOCK: "zstd"},
+                use_dictionary=False,
+                write_statistics=False,
+            )
+            writer.write_table(group, row_group_size=group.num_rows)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def pack_name(leaves: Sequence[str]) -> str:
+    """The name of the pack of the blocks with these leaves, in order."""
+    return hashlib.sha256(" ".join(["pack", *leaves]).encode()).hexdigest()
+
+
+def read_packed(block: PackedBlock, *, adversarial: bool) -> Record:
+    """A block of a pack; its examples only on demand. Raises as `block_file.from_file`."""
+    found = block.pack.stat()
+    if adversarial:
+        opened = _opened(block.pack, found.st_size, found.st_mtime_ns)
+        table = opened.read_row_group(block.group, columns=[*read_columns(adversarial=True), BLOCK], use_threads=False)
+    else:
+        whole, starts = _verdicts(block.pack, found.st_size, found.st_mtime_ns)
+        start, end = starts[block.group : block.group + 2]
+        table = whole.slice(start, end - start)
+    return checked_record(table, _metadata(table), adversarial=adversarial)
+
+
+def packed_metadata(block: PackedBlock) -> dict[str, Any]:
+    """The metadata of a block of a pack. Raises as `block_file.from_file`."""
+    found = block.pack.stat()
+    whole, starts = _verdicts(block.pack, found.st_size, found.st_mtime_ns)
+    return _metadata(whole.slice(starts[block.group], 1))
+
+
+def packed_table(block: PackedBlock) -> pa.Table:
+    """The block as the table of a file of its own."""
+    found = block.pack.stat()
+    table = _opened(block.pack, found.st_size, found.st_mtime_ns).read_row_group(block.group, use_threads=False)
+    text = table[BLOCK][0].as_py()
+    return table.drop_columns([BLOCK]).replace_schema_metadata({METADATA: text.encode()})
+
+
+def packed_size(block: PackedBlock) -> int:
+    """Bytes of a block in its pack."""
+    found = block.pack.stat()
+    group = _opened(block.pack, found.st_size, found.st_mtime_ns).metadata.row_group(block.group)
+    return sum(group.column(number).total_compressed_size for number in range(group.num_columns))
+
+
+def _metadata(table: pa.Table) -> dict[str, Any]:
+    text = table[BLOCK][0].as_py() if table.num_rows else None
+    if text is None:
+        raise AlteredError("a block has no metadata")
+    metadata: dict[str, Any] = parse_json(text)
+    return metadata
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, size: int, changed: int) -> pq.ParquetFile:
+    """The pack, opened; another file of that name is another entry."""
+    return pq.ParquetFile(pa.OSFile(str(path), "rb"), pre_buffer=False)
+
+
+@lru_cache(maxsize=2)
+def _verdicts(path: Path, size: int, changed: int) -> tuple[pa.Table, list[int]]:
+    """All blocks of a pack without their examples, read at once, and where each begins."""
+    opened = _opened(path, size, changed)
+    starts = [0]
+    for number in range(opened.num_row_groups):
+        starts.append(starts[-1] + opened.metadata.row_group(number).num_rows)
+    table = opened.read(columns=[*read_columns(adversarial=False), BLOCK], use_threads=False)
+    return table.combine_chunks(), starts
