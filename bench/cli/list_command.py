@@ -11,6 +11,7 @@ import click
 
 from gauntlet.bench.cli.shared.options import command, load_plugins_named, plugin_option
 from gauntlet.bench.environment.exit_codes import EXIT_PASSED, EXIT_USAGE
+from gauntlet.leaderboard.results.escape import visible
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ def list_command(kind: str | None, pattern: str, plugins: tuple[str, ...]) -> No
         return
     found = entries(kind, pattern)
     for problem in problems(kind):
-        click.echo(f"warning: {problem}", err=True)
+        click.echo(visible(f"warning: {problem}"), err=True)
     if not found:
         raise click.UsageError(f"no {kind} match {pattern!r}: `gauntlet list {kind}` shows all")
-    width = max(len(name) for name, _ in found)
-    for name, summary in found:
+    # Names and summaries may come from plugins and installed packages.
+    shown = [(visible(name), visible(summary)) for name, summary in found]
+    width = max(len(name) for name, _ in shown)
+    for name, summary in shown:
         click.echo(f"{name:<{width}}  {summary}")
 
 

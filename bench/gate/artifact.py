@@ -6,10 +6,11 @@ zip of the store's blocks (Parquet), weights (safetensors) and a list of both (J
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -17,9 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Key
+from gauntlet.leaderboard.results.sealed_json import read_json
 from gauntlet.leaderboard.results.store import Store
 
 LIST = "artifact.json"
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    struct.error,
+)
+"""What the standard library raises for damaged archives: also for flags, methods and offsets that no artifact has."""
 _MEMBER = re.compile(r"artifact\.json|store/[0-9a-f]{2}/[0-9a-f]{64}\.parquet|weights/[0-9a-f]{64}\.safetensors")
 
 
@@ -70,8 +83,10 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     try:
-        cells = json.loads((target / LIST).read_text(encoding="utf-8"))["cells"]
+        cells = read_json(target / LIST)["cells"]
         blocks: dict[Key, tuple[str, ...]] = {tuple(key): tuple(keys) for key, keys in cells}  # type: ignore[misc]
+        if wrong := [key for keys in blocks.values() for key in keys if not re.fullmatch(r"[0-9a-f]{64}", key)]:
+            raise ValueError(f"{wrong[0]!r} is not the key of a block")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{target} is damaged ({error}): delete it and run the same command again") from error
     return Artifact(target, blocks, Store.holding(target))
@@ -80,15 +95,36 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
 def _extract(file: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(file) as bundle:
-            for name in bundle.namelist():
-                if not _MEMBER.fullmatch(name):
-                    raise ArtifactError(f"{file} holds {name!r}, which no artifact has: fetch the right file")
-                target = folder / name
+            members = bundle.infolist()
+            for member in members:
+                if not _MEMBER.fullmatch(member.filename):
+                    raise ArtifactError(
+                        f"{file} holds {member.filename!r}, which no artifact has: fetch the right file"
+                    )
+                # Members are stored as they are, so that none is larger than the file.
+                if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                    raise ArtifactError(
+                        f"{file} holds {member.filename!r} compressed, as no artifact does: fetch the right file"
+                    )
+            for member in members:
+                content = _content(bundle, member)
+                target = folder / member.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with bundle.open(name) as source, target.open("wb") as out:
-                    shutil.copyfileobj(source, out)
-    except zipfile.BadZipFile as error:
-        raise ArtifactError(f"{file} is damaged ({error}): fetch it again") from error
+                target.write_bytes(content)
+    except ArtifactError:
+        raise
+    except _BAD_ZIP as error:
+        raise ArtifactError(f"{file} is damaged ({type(error).__name__}: {error}): fetch it again") from error
+
+
+def _content(bundle: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The content of a member. Raises what `_BAD_ZIP` lists, and OSError if it cannot be read from the disk."""
+    try:
+        return bundle.read(member)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ValueError("a member lies outside the file") from error
+        raise
 
 
 def sha256(file: Path) -> str:

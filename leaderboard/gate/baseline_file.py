@@ -23,6 +23,7 @@ from gauntlet.leaderboard.gate.baseline import (
     Test,
     refuse_twins,
 )
+from gauntlet.leaderboard.gate.conditions import read_conditions
 from gauntlet.leaderboard.gate.policy import read_policy
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.sealed_json import parse_json
@@ -36,11 +37,13 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The groups of a cell's fields in the file, a line each; flags and bits follow in groups of their own."""
 _READ = (1, BASELINE_SCHEMA)
+_JUDGED = ("suite", "test", "policy", "artifact", "cells")
 _HEAD = ("suite", "test", "commit", "reason", "created")
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write the file atomically: JSON with a line for each group of a cell's fields; bits are packed in base64.
+    """Write the file atomically: JSON with a line for each group of a cell's fields; bits are packed in base64. A digest of what
+    judges stands in it: it shows damage and careless edits, and not who wrote the file.
 
     Raises WriteError; an existing file is then unchanged.
     """
@@ -56,9 +59,22 @@ def _text(baseline: Baseline) -> str:
     head = {name: getattr(baseline, name) for name in ("schema", *_HEAD)}
     head["policy"] = dict(baseline.policy)
     head["artifact"] = asdict(baseline.artifact) if baseline.artifact else None
-    lines = [f"  {json.dumps(name)}: {_line(value)}," for name, value in head.items()]
     stored = ",\n".join("    {\n" + ",\n".join(_lines(cell)) + "\n    }" for cell in baseline.cells)
+    if read_conditions(baseline.policy) is not None:
+        judged = {
+            "suite": baseline.suite,
+            "test": baseline.test,
+            "policy": head["policy"],
+            "artifact": head["artifact"],
+        }
+        head["digest"] = _digest(parse_json(_line(judged)) | {"cells": parse_json(f"[{stored}]")})
+    lines = [f"  {json.dumps(name)}: {_line(value)}," for name, value in head.items()]
     return "\n".join(["{", *lines, '  "cells": [', *([stored] if stored else []), "  ]", "}", ""])
+
+
+def _digest(judged: Mapping[str, Any]) -> str:
+    """sha256 of what judges: all but commit, reason and date, which are for readers."""
+    return hashlib.sha256(json.dumps({name: judged[name] for name in _JUDGED}, sort_keys=True).encode()).hexdigest()
 
 
 def _lines(cell: BaselineCell) -> list[str]:
@@ -89,7 +105,7 @@ def _pack(bits: npt.NDArray[np.bool_]) -> str:
 
 
 def _restore(path: Path) -> str:
-    return f"restore it with `git checkout BASE -- {path}`, where BASE is the branch that has it"
+    return f"restore it from version control with `git checkout BASE -- {path}`, where BASE is the branch that has it"
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -98,7 +114,7 @@ def read_baseline(path: Path) -> Baseline:
         fields = parse_json(read_user_text(path))
     except FileNotFoundError as error:
         raise BaselineError(
-            f"{path} does not exist: if the change removed it, {_restore(path)}; else correct its name, or make it of a run that "
+            f"{path} does not exist: correct its name, or if the change removed it, {_restore(path)}; or make it of a run that "
             f"is good with `gauntlet baseline accept RUN --out {path} --reason TEXT`"
         ) from error
     except OSError as error:
@@ -121,6 +137,9 @@ def read_baseline(path: Path) -> Baseline:
         artifact = _read_artifact(fields["artifact"])
         policy = {} if schema == 1 else _typed(fields, "policy", dict)
         read_policy(policy)
+        # Files of earlier versions have neither conditions nor a digest.
+        if read_conditions(policy) is not None and fields["digest"] != _digest(fields):
+            raise ValueError("it was edited, or is damaged: its digest does not match its content")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BaselineError(f"{path} is damaged ({problem}): {_restore(path)}, or {_REMEDY}") from error

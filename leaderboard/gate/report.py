@@ -208,12 +208,12 @@ def nothing_compared(reason: str) -> GateReport:
 
 _LONGEST = 800
 _COLUMNS = (
-    "*baseline %* and *now %*: robust accuracy on the n samples that were compared. *lost*: samples that were robust and are not "
-    "now; *gained*: the reverse. *drop at most*: the upper bound of the drop, which is below the margin where the cell held. *p "
-    "(Holm)*: how likely so large a drop is if no robustness was lost, corrected for the number of cells; below alpha, the cell "
+    "Columns. baseline % and now %: robust accuracy on the n samples that were compared. lost: samples that were robust and are "
+    "not now; gained: the reverse. drop at most: the upper bound of the drop, which is below the margin where the cell held. p "
+    "(Holm): how likely so large a drop is if no robustness was lost, corrected for the number of cells; below alpha, the cell "
     "regressed (where robustness rose without a reason: of the rise)."
 )
-_ACCEPTED = " *accepted %*: robust accuracy of the baseline on all of its samples."
+_ACCEPTED = " accepted %: robust accuracy of the baseline on all of its samples."
 
 
 def _head(*, partial: bool) -> str:

@@ -9,6 +9,8 @@ import sys
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import gauntlet
 from builders import ROOT
@@ -134,3 +136,31 @@ def test_environments_of_tox_share_a_directory_exactly_where_they_install_the_sa
         apart = section.get("env_dir", shared) != shared
         assert (section.get("runner", "shared") != "shared") is apart, name
         assert bool(own & set(section)) is apart, name
+
+
+def floors(requirements):
+    """The oldest version of each distribution that these requirements allow."""
+    parsed = map(Requirement, requirements)
+    bounds = [(one.name, bound) for one in parsed for bound in one.specifier if bound.operator == ">="]
+    return {name: Version(bound.version) for name, bound in bounds}
+
+
+def test_no_version_with_a_known_flaw_in_reading_files_is_allowed():
+    project = PYPROJECT["project"]
+    assert floors(project["dependencies"])["torch"] >= Version("2.10")
+    for extra in ("onnx", "dev"):
+        assert floors(project["optional-dependencies"][extra])["onnx"] >= Version("1.21")
+
+
+def test_the_versions_that_are_tested_are_allowed():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    project = PYPROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    required = [
+        requirement for group in groups for requirement in map(Requirement, group) if requirement.name in tested
+    ]
+    # robustbench needs an older setuptools than the one that is pinned, and has an environment of its own.
+    wrong = {one.name for one in required if not one.specifier.contains(tested[one.name]) and one.name != "setuptools"}
+    assert wrong == set()
+    assert {"torch", "onnx", "safetensors"} <= {one.name for one in required}

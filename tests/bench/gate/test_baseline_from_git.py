@@ -120,7 +120,10 @@ def test_a_configured_baseline_that_is_missing_fails_where_a_service_runs_it(her
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("run", "--gate=absent.json"), "absent.json does not exist: if the change removed it, restore it with"),
+        (
+            ("run", "--gate=absent.json"),
+            "absent.json does not exist: correct its name, or if the change removed it, restore",
+        ),
         (("gate", "out", "absent.json"), "git checkout BASE -- absent.json"),
         (("run", "--gate"), "requires an argument"),
         (("run", "--attacks=absent"), "absent"),

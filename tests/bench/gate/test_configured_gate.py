@@ -159,7 +159,7 @@ def test_the_summary_explains_its_columns_and_links_pictures_to_the_artifact(her
     assert call("run").returncode == 1
     summary = Path("summary.md").read_text(encoding="utf-8")
     head = next(line for line in summary.splitlines() if line.startswith("| verdict |"))
-    explained = summary.partition("*baseline %*")[2]
+    explained = summary.partition("Columns. baseline % and ")[2]
     for name in ("now %", "n samples", "lost", "gained", "drop at most", "p (Holm)"):
         assert name in explained
         assert name.removesuffix(" samples") in head
