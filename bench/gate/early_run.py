@@ -24,6 +24,7 @@ from gauntlet.leaderboard.gate.trace import Trace, dumps, loads
 from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult
+from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 from gauntlet.leaderboard.results.store import Store
 
 
@@ -105,7 +106,7 @@ def early_cell(
     if failure is not None:
         return failure
     record = {"baseline": baseline_digest(gate.baseline), "blocks": [block.key for block in prepared.blocks]}
-    replace_text(_trace_file(engine.run, cell), json.dumps(record | {"trace": json.loads(dumps(trace))}))
+    replace_text(_trace_file(engine.run, cell), sealed(record | {"trace": json.loads(dumps(trace))}, cell.name))
     return trace
 
 
@@ -118,7 +119,7 @@ def traces(run: Run, baseline: Baseline) -> list[Trace]:
     for cell in gated(run.plan.cells):
         file, keys = _trace_file(run, cell), [key for key, _ in run.keys(cell) or []]
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_sealed(file, cell.name)
             current = record["baseline"] == digest and record["blocks"] == keys
             trace = loads(json.dumps(record["trace"]))
         except FileNotFoundError:

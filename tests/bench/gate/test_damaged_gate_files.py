@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from gate_project import BASELINE
+from gate_project import ATTACK, BASELINE, RUN
 from gauntlet.bench.gate.artifact import ArtifactError, unpack
 from gauntlet.leaderboard.gate.baseline import BaselineError
 from gauntlet.leaderboard.gate.baseline_file import baseline_digest, read_baseline
@@ -172,3 +174,35 @@ def figures(done):
 
 def sha256_of(file):
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_damaged_report_changes_no_verdict_and_never_reads_as_passed(here, call, states, count):
+    torch.save(states[1], "weights.pt")
+    assert call(*RUN, ATTACK, f"--gate={BASELINE}").returncode == 1
+    file = Path("out/gate.json")
+    content = file.read_bytes()
+    whole = verdict(call("gate", "out", BASELINE))
+    for number, data in enumerate(damages(content, count, 6)):
+        # What action.yml looks for.
+        assert b'\n "passed": true,\n' not in data
+        file.write_bytes(data)
+        if number % 5 == 0:
+            assert verdict(call("gate", "out", BASELINE)) == whole
+            assert json.loads(file.read_text(encoding="utf-8"))["passed"] is False
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_damaged_trace_of_a_gate_that_stopped_early_is_named_or_gives_the_same_verdict(here, call, count):
+    assert call("baseline", "accept", "out", "--reason=early", "--test=sequential").returncode == 0
+    call(*RUN, ATTACK, f"--gate={BASELINE}", "--gate-early", "--seed=3", "--out=early")
+    (file,) = Path("early/runs").glob("*/gate/*.json")
+    content = file.read_bytes()
+    whole = call("gate", "early", BASELINE)
+    assert "seed 3" in whole.stdout
+    for data in damages(content, count, 7):
+        file.write_bytes(data)
+        done = call("gate", "early", BASELINE)
+        assert "Traceback" not in done.stdout + done.stderr
+        assert file.name in done.stdout + done.stderr or done.stdout == whole.stdout, data
+        assert done.returncode in (whole.returncode, 2, 3)
