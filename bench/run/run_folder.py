@@ -211,6 +211,12 @@ def _is_key(key: object) -> bool:
     return isinstance(key, str) and re.fullmatch(r"[0-9a-f]{64}", key) is not None
 
 
+def _file_names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"plugins={value!r} are no list of files")
+    return tuple(value)
+
+
 def _one_folder(name: object) -> str:
     if not isinstance(name, str) or Path(name).name != name:
         raise ValueError(f"{name!r} is not the name of a run's folder")
@@ -228,9 +234,9 @@ def start_run(
         "cells": _fields(plan),
         "skipped": plan.skipped,
         "context": dataclasses.asdict(context),
-        "plugins": plugins,
     }
-    replace_text(run.folder / "run.json", sealed(record, _PLAN))
+    # Plugins are paths, which whoever moves the folder may have to edit; they are not sealed.
+    replace_text(run.folder / "run.json", sealed(record, _PLAN, plugins=plugins))
     replace_text(root / LATEST, json.dumps({"run": run.folder.name}))
     return run
 
@@ -265,7 +271,7 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path / LATEST} is damaged ({error}): run the same command again") from error
     try:
-        record = read_sealed(folder / "run.json", _PLAN)
+        record = read_sealed(folder / "run.json", _PLAN, without=("plugins",))
         if (schema := record.get("schema", 2)) != SCHEMA_VERSION:
             raise RunError(
                 f"{folder / 'run.json'} has schema {schema}, and this version of gauntlet reads schema {SCHEMA_VERSION}: run the "
@@ -274,7 +280,7 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         cells = tuple(read_cell(fields) for fields in record["cells"])
         lists = {name: tuple(value) for name, value in record["context"].items() if isinstance(value, list)}
         context = RunContext(**{**record["context"], **lists})
-        plugins = plugins or tuple(record.get("plugins", ()))
+        plugins = plugins or _file_names(record.get("plugins", []))
         plan = Plan(cells, tuple(record["skipped"]))
     except RunError:
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,25 +18,26 @@ MOST_BYTES: Final = 2**28
 """Largest size in bytes of a file that is read."""
 
 
-def sealed(fields: Mapping[str, Any], name: str) -> str:
-    """The fields as JSON text with the digest; `name`: what they are about."""
-    return json.dumps({**fields, DIGEST: _digest(fields, name)}, indent=1)
+def sealed(fields: Mapping[str, Any], name: str, **unsealed_fields: Any) -> str:
+    """The fields as JSON text with the digest; `name`: what they are about. `unsealed_fields` may be edited."""
+    return json.dumps({**fields, **unsealed_fields, DIGEST: _digest(fields, name)}, indent=1)
 
 
-def read_sealed(path: Path | str, name: str) -> dict[str, Any]:
-    """The fields of a file that `sealed` wrote, without the digest.
+def read_sealed(path: Path | str, name: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a file that `sealed` wrote, without the digest; `without`: the names of those that it does not cover.
 
     Raises ValueError for anything else, FileNotFoundError and other OSErrors.
     """
-    return unsealed(read_json(path), name)
+    return unsealed(read_json(path), name, without)
 
 
-def unsealed(fields: Any, name: str) -> dict[str, Any]:
+def unsealed(fields: Any, name: str, without: Collection[str] = ()) -> dict[str, Any]:
     """The fields that `sealed` wrote, from their JSON value. Raises ValueError for anything else."""
     if not isinstance(fields, dict):
         raise ValueError(f"it holds a {type(fields).__name__} in place of named fields")
     held = {key: value for key, value in fields.items() if key != DIGEST}
-    if DIGEST in fields and fields[DIGEST] != _digest(held, name):
+    covered = {key: value for key, value in held.items() if key not in without}
+    if DIGEST in fields and fields[DIGEST] != _digest(covered, name):
         raise ValueError("it was altered: its digest does not match its content")
     return held
 

@@ -135,6 +135,14 @@ def test_control_characters_in_the_name_of_a_file_do_nothing_to_the_terminal(fol
     assert not {"\x1b", "\u202e"} & set(done.stderr)
 
 
+@pytest.mark.parametrize("wrong", ["evil.py", [5], [[]], {"a": 1}, 5, None])
+def test_plugins_that_are_no_files_are_told_in_a_sentence(folder, call, wrong):
+    edit(lambda fields: fields.update(plugins=wrong))
+    done = call("verify", "out")
+    assert done.returncode == 2
+    assert "run.json is missing or damaged" in done.stderr
+
+
 @pytest.mark.parametrize("wrong", [["evil.py:f"], "evil.py:f", None, 5])
 def test_a_run_file_of_another_form_is_told_in_a_sentence(folder, call, wrong):
     edit(lambda fields: fields["cells"][0].update(model=wrong))

@@ -45,6 +45,16 @@ def test_a_file_in_the_place_of_another_is_found(file):
         read_sealed(file, "another")
 
 
+def test_fields_that_are_not_covered_may_be_edited(file):
+    file.write_text(sealed(FIELDS, "mine", plugins=["a.py"]))
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps({**fields, "plugins": ["b.py"]}))
+    assert read_sealed(file, "mine", without=("plugins",)) == {**FIELDS, "plugins": ["b.py"]}
+    file.write_text(json.dumps({**fields, "seconds": 2}))
+    with pytest.raises(ValueError, match="altered"):
+        read_sealed(file, "mine", without=("plugins",))
+
+
 def test_a_file_without_a_digest_is_read_as_it_is(file):
     file.write_text(json.dumps(FIELDS))
     assert read_sealed(file, "mine") == FIELDS
