@@ -162,12 +162,37 @@ def _describe(problem: Exception) -> str:
     return str(problem) if isinstance(problem, StoreError | ValueError) else f"{type(problem).__name__}: {problem}"
 
 
+def table_problem(run: Run) -> str:
+    """Why cells.csv, with which verification compares what it measures, cannot be read; empty if it can, or is not there."""
+    try:
+        _read_table(run)
+    except StoreError as problem:
+        return str(problem)
+    return ""
+
+
 def _written(run: Run) -> dict[str, float]:
-    """Robust accuracies in cells.csv by cell; empty if the file does not exist."""
+    """Robust accuracies in cells.csv by cell; empty if the file does not exist, or cannot be read."""
+    try:
+        return _read_table(run)
+    except StoreError:
+        return {}
+
+
+def _read_table(run: Run) -> dict[str, float]:
+    """Robust accuracies in cells.csv by cell. Raises StoreError where the file is damaged."""
     path = run.root / "cells.csv"
     if not path.is_file():
         return {}
-    frame: pd.DataFrame = read_cells(path)
+    try:
+        return _accuracies(read_cells(path))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as problem:
+        raise StoreError(
+            f"{path} is damaged ({type(problem).__name__}: {problem}): write it again by gauntlet leaderboard {run.root}"
+        ) from problem
+
+
+def _accuracies(frame: pd.DataFrame) -> dict[str, float]:
     accuracies = {}
     for row in frame.to_dict("records"):
         if row["status"] == "ok":

@@ -169,7 +169,7 @@ def verify_run(
     from gauntlet.bench.environment.device import choose_device
     from gauntlet.bench.reverify.attack_again import Amount
     from gauntlet.bench.run.named_code import refuse_code
-    from gauntlet.bench.run.reverify import reverify
+    from gauntlet.bench.run.reverify import reverify, table_problem
     from gauntlet.bench.run.run_folder import load_run
     from gauntlet.leaderboard.results.escape import visible
 
@@ -195,6 +195,9 @@ def verify_run(
             click.echo(f"FAILED {title}: {visible(failure)}")
         if check.absent:
             click.echo(f"absent {title}: {visible(check.absent)}")
+    if problem := table_problem(run):
+        failures += 1
+        click.echo(f"FAILED {visible(problem)}")
     failures += _flag_failures(run, sound, chosen)
     if asked is not None:
         failures += _attack_failures(run, sound, asked, seed, chosen)

@@ -234,6 +234,28 @@ def test_a_table_that_was_altered_is_a_failure(finished, call):
     assert "cells.csv has robust accuracy 0.9990" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content.replace(b"attack", b"attick", 1), id="another column"),
+        pytest.param(lambda content: content[:200] + bytes([0xFF, 0xFE]) + content[202:], id="no text"),
+        pytest.param(lambda content: bytes(len(content)), id="zeros"),
+        pytest.param(lambda content: b"", id="empty"),
+    ],
+)
+def test_a_damaged_table_is_a_failure_with_its_remedy_and_the_cells_are_verified(finished, call, damage):
+    path = finished / "out" / "cells.csv"
+    path.write_bytes(damage(path.read_bytes()))
+    done = call("verify", "out", "--trust")
+    assert done.returncode == 1
+    (failure,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert "cells.csv is damaged" in failure
+    assert "gauntlet leaderboard out" in failure
+    assert sum(line.startswith("ok") for line in done.stdout.splitlines()) == 4
+    assert call("leaderboard", "out").returncode == 0
+    assert call("verify", "out", "--trust").returncode == 0
+
+
 def test_blocks_that_are_missing_are_told_and_are_no_pass_where_nothing_is_left(finished, call):
     store, key = block(finished)
     store.path(key).unlink()
