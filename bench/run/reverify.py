@@ -193,6 +193,8 @@ def _read_table(run: Run) -> dict[str, float]:
 
 
 def _accuracies(frame: pd.DataFrame) -> dict[str, float]:
+    if missing := {*_IDENTITY, "status", "robust_accuracy"} - set(frame.columns):
+        raise ValueError(f"it has no column {min(missing)}")
     accuracies = {}
     for row in frame.to_dict("records"):
         if row["status"] == "ok":
