@@ -12,6 +12,7 @@ from gauntlet.bench.results_folder.all_runs import (
     joint_summaries,
     shown_runs,
 )
+from gauntlet.bench.results_folder.fill_summaries import fill_summaries
 from gauntlet.bench.results_folder.kept_tables import keep_table
 from gauntlet.bench.results_folder.model_descriptions import read_descriptions, unknown_models
 from gauntlet.bench.results_folder.removed_models import removed_models
@@ -29,6 +30,7 @@ def write_joint_tables(folder: Path, run_id: str | None = None) -> Iterator[str]
     runs = shown_runs(folder, run_id)
     root, run = runs.newest.root, joint_run(runs)
     removed, described = removed_models(root), read_descriptions(root)
+    fill_summaries(runs.shown)
     results = joint_summaries(runs, tuple(removed))
     shown = dict.fromkeys(result.cell.model for result in results)
     models = [described[model] for model in shown if model in described]

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,15 +26,18 @@ from gauntlet.leaderboard.results.sealed_json import read_json, read_sealed, sea
 from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
 from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.results.summary import BlockNote, CellSummary, summarise
-from gauntlet.leaderboard.results.summary_file import read_summary, write_summary
+from gauntlet.leaderboard.results.summary_file import (
+    ONCE,
+    changed_just_now,
+    read_summary,
+    state_of,
+    summary_name,
+    write_summary,
+)
 
 LATEST = "latest-run.json"
 _PLAN = "run"
 """What the digest of a run's plan is about; a run's folder may be renamed."""
-_ONCE = 4
-"""Entries of the state of a block that was run once: key, size, and the stamp of its file."""
-_SETTLED = 2_000_000_000
-"""Nanoseconds after which a file that is changed again has another time of change, on any file system."""
 
 
 class RunError(ValueError):
@@ -124,17 +126,16 @@ class Run:
         """The summary of a cell: made of its blocks, unless one was made of the same files here before. Raises StoreError."""
         if self.held is not None:
             return summarise(self.result(cell))
-        keys = self.keys(cell) or []
-        stamps = [(key, count, self.store.stamp(key)) for key, count in keys]
-        state = [(key, count, *stamp) for key, count, stamp in stamps if stamp is not None]
-        folder, name = self.root / "summaries", hashlib.sha256(repr([one[0] for one in state]).encode()).hexdigest()
+        keys, folder = self.keys(cell) or [], self.root / "summaries"
+        state = state_of(self.store, keys)
+        name = summary_name(state)
         known = read_summary(folder, name, state) if state and not anew and self.held is None else None
         if known is None:
             made = summarise(self.result(cell))
-            if state and self.held is None and not _changed_just_now(state):
+            if state and self.held is None and not changed_just_now(state):
                 write_summary(folder, name, made, state)
             return made
-        again = {one[0] for one in state if len(one) > _ONCE}
+        again = {one[0] for one in state if len(one) > ONCE}
         blocks = (
             replace(block, cached=(self._latest(block) if block.key in again else block.time) < self.context.started)
             for block in known.blocks
@@ -147,6 +148,10 @@ class Run:
             expected=sum(count for _, count in keys),
             spent=read_spent(self._spent_file(cell)),
         )
+
+    def has_summary(self, cell: Cell) -> bool:
+        """Whether there is a summary of these blocks, made of the same files or not. Raises StoreError."""
+        return (self.root / "summaries" / summary_name(state_of(self.store, self.keys(cell) or []))).exists()
 
     def _block(self, key: str, count: int, adversarial: bool) -> Record:
         record = self.store.read(key, adversarial=adversarial)
@@ -184,11 +189,6 @@ def _with_measured(planned: CellInfo, measured: CellInfo) -> CellInfo:
         techniques=measured.techniques,
         precision=measured.precision,
     )
-
-
-def _changed_just_now(state: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether a file is so new that another change might leave its time of change as it is."""
-    return any(one[3] > time.time_ns() - _SETTLED for one in state)
 
 
 def read_keys(path: Path) -> list[tuple[str, int]] | None:

@@ -68,7 +68,7 @@ def from_file(file: BinaryIO, *, adversarial: bool = False) -> Record:
     parquet = pq.ParquetFile(file, pre_buffer=False)
     metadata = _metadata(parquet.schema_arrow)
     table = parquet.read(read_columns(adversarial=adversarial), use_threads=False)
-    return checked_record(table, metadata, adversarial=adversarial)
+    return checked_record(arrays_of(table), metadata, adversarial=adversarial)
 
 
 def read_columns(*, adversarial: bool) -> list[str]:
@@ -76,10 +76,10 @@ def read_columns(*, adversarial: bool) -> list[str]:
     return ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(["adversarial"] if adversarial else [])]
 
 
-def checked_record(table: pa.Table, metadata: Mapping[str, Any], *, adversarial: bool) -> Record:
+def checked_record(arrays: Mapping[str, Any], metadata: Mapping[str, Any], *, adversarial: bool) -> Record:
     """The record of the columns of a block with that metadata. Raises as `from_file`."""
     _check_schema(metadata)
-    record = _from_table(table, metadata, adversarial)
+    record = record_of(arrays, metadata)
     if found := _altered(record, metadata, adversarial) or contradiction(record, adversarial=adversarial):
         raise AlteredError(found)
     return record
@@ -196,34 +196,39 @@ def _array_digest(array: npt.NDArray[Any] | None) -> str:
     return "" if array is None else hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _texts(table: pa.Table, name: str) -> Sequence[str]:
+def arrays_of(table: pa.Table) -> dict[str, Any]:
+    """The columns of one block or several as arrays and lists, by name, for `record_of`."""
+    arrays: dict[str, Any] = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
+    arrays["id"] = np.array(table["id"].to_pylist(), dtype=np.str_)
+    optional = (name for name in (*_OPTIONAL, "clean_logits", "adversarial") if name in table.column_names)
+    return arrays | {name: table[name].to_pylist() for name in optional}
+
+
+def _texts(arrays: Mapping[str, Any], name: str) -> Sequence[str]:
     """An optional text column: empty where the block has none."""
-    values = table[name].to_pylist() if name in table.column_names else []
+    values = arrays.get(name, ())
     return () if not values or values[0] is None else tuple(values)
 
 
-def _from_table(table: pa.Table, fields: Mapping[str, Any], adversarial: bool) -> Record:
-    columns = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
-    logits = table["clean_logits"].to_pylist()
-    proven = table["certified"].to_pylist()
+def record_of(arrays: Mapping[str, Any], fields: Mapping[str, Any]) -> Record:
+    """The unchecked record of a block's columns and metadata; with its examples where the columns have them."""
+    logits, proven = arrays["clean_logits"], arrays["certified"]
     certified = None if not proven or proven[0] is None else np.array(proven, dtype=np.bool_)
-    images: list[Any] = [None] * table.num_rows
-    if adversarial:
-        images = [
-            None if raw is None else np.frombuffer(raw, dtype=fields["dtype"]).reshape(fields["shape"])
-            for raw in table["adversarial"].to_pylist()
-        ]
+    images: list[Any] = [
+        None if raw is None else np.frombuffer(raw, dtype=fields["dtype"]).reshape(fields["shape"])
+        for raw in arrays.get("adversarial", [None] * len(arrays["id"]))
+    ]
     return Record(
         key=fields["key"],
         cell=CellInfo.read(fields["cell"]),
         samples=Samples(
-            id=np.array(table["id"].to_pylist(), dtype=np.str_),
+            id=arrays["id"],
             adversarial=images,
-            stage=_texts(table, "stage"),
-            severities=_texts(table, "severities"),
-            faced=_texts(table, "faced"),
+            stage=_texts(arrays, "stage"),
+            severities=_texts(arrays, "severities"),
+            faced=_texts(arrays, "faced"),
             certified=certified,
-            **columns,
+            **{name: arrays[name] for name in _COLUMNS},
         ),
         stats=Stats(**fields["stats"]),
         flags=tuple(Flag.read(flag) for flag in fields["flags"]),

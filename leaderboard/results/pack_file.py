@@ -8,7 +8,7 @@ each row group is; a block that is struck from the index is no longer offered.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gauntlet.leaderboard.results.block_file import METADATA, AlteredError, checked_record, read_columns
+from gauntlet.leaderboard.results.block_file import METADATA, AlteredError, arrays_of, checked_record, read_columns
 from gauntlet.leaderboard.results.record import CellInfo, Record
 from gauntlet.leaderboard.results.sealed_json import parse_json
 
@@ -65,22 +65,33 @@ def pack_name(leaves: Sequence[str]) -> str:
 
 def read_packed(block: PackedBlock, *, adversarial: bool) -> Record:
     """A block of a pack; its examples only on demand. Raises as `block_file.from_file`."""
-    found = block.pack.stat()
-    if adversarial:
-        opened = _opened(block.pack, found.st_size, found.st_mtime_ns)
-        table = opened.read_row_group(block.group, columns=[*read_columns(adversarial=True), BLOCK], use_threads=False)
-    else:
-        whole, starts = _verdicts(block.pack, found.st_size, found.st_mtime_ns)
-        start, end = starts[block.group : block.group + 2]
-        table = whole.slice(start, end - start)
-    return checked_record(table, _metadata(table), adversarial=adversarial)
+    arrays = _arrays(block, adversarial=adversarial)
+    return checked_record(arrays, _metadata(arrays), adversarial=adversarial)
 
 
 def packed_metadata(block: PackedBlock) -> dict[str, Any]:
     """The metadata of a block of a pack. Raises as `block_file.from_file`."""
+    return _metadata(_arrays(block, adversarial=False))
+
+
+def _arrays(block: PackedBlock, *, adversarial: bool) -> dict[str, Any]:
+    """The columns of a block; without its examples those of the whole pack are read at once."""
     found = block.pack.stat()
-    whole, starts = _verdicts(block.pack, found.st_size, found.st_mtime_ns)
-    return _metadata(whole.slice(starts[block.group], 1))
+    if not adversarial:
+        try:
+            whole, starts = _verdicts(block.pack, found.st_size, found.st_mtime_ns)
+            start, end = starts[block.group : block.group + 2]
+            return {name: column[start:end] for name, column in whole.items()}
+        except (pa.ArrowException, OSError, ValueError):
+            # Another block may be what cannot be read.
+            pass
+    opened = _opened(block.pack, found.st_size, found.st_mtime_ns)
+    columns = [*read_columns(adversarial=adversarial), BLOCK]
+    return _with_blocks(opened.read_row_group(block.group, columns=columns, use_threads=False))
+
+
+def _with_blocks(table: pa.Table) -> dict[str, Any]:
+    return {**arrays_of(table), BLOCK: table[BLOCK].to_pylist()}
 
 
 def packed_table(block: PackedBlock) -> pa.Table:
@@ -98,11 +109,10 @@ def packed_size(block: PackedBlock) -> int:
     return sum(group.column(number).total_compressed_size for number in range(group.num_columns))
 
 
-def _metadata(table: pa.Table) -> dict[str, Any]:
-    text = table[BLOCK][0].as_py() if table.num_rows else None
-    if text is None:
+def _metadata(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    if not arrays[BLOCK] or arrays[BLOCK][0] is None:
         raise AlteredError("a block has no metadata")
-    metadata: dict[str, Any] = parse_json(text)
+    metadata: dict[str, Any] = parse_json(arrays[BLOCK][0])
     return metadata
 
 
@@ -113,11 +123,11 @@ def _opened(path: Path, size: int, changed: int) -> pq.ParquetFile:
 
 
 @lru_cache(maxsize=2)
-def _verdicts(path: Path, size: int, changed: int) -> tuple[pa.Table, list[int]]:
+def _verdicts(path: Path, size: int, changed: int) -> tuple[dict[str, Any], list[int]]:
     """All blocks of a pack without their examples, read at once, and where each begins."""
     opened = _opened(path, size, changed)
     starts = [0]
     for number in range(opened.num_row_groups):
         starts.append(starts[-1] + opened.metadata.row_group(number).num_rows)
     table = opened.read(columns=[*read_columns(adversarial=False), BLOCK], use_threads=False)
-    return table.combine_chunks(), starts
+    return _with_blocks(table), starts

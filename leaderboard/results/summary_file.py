@@ -14,6 +14,7 @@ import hmac
 import json
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -29,11 +30,16 @@ from gauntlet.leaderboard.results.coded import Coded
 from gauntlet.leaderboard.results.leftovers import temporary_name
 from gauntlet.leaderboard.results.record import CellInfo, Flag
 from gauntlet.leaderboard.results.sample_set import SampleSet, sample_set
+from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.results.summary import BlockNote, CellSummary
 
 T = TypeVar("T", str, float)
-State = Sequence[Any]
-"""Plain data, as JSON holds it, that says from which files a summary was made."""
+State = Sequence[tuple[Any, ...]]
+"""The files that a summary was made of: for each stored block its key, number of samples and stamp (`Store.stamp`)."""
+ONCE: Final = 4
+"""Entries of the state of a block that was run once: key, number of samples, and the stamp of its file."""
+_SETTLED: Final = 2_000_000_000
+"""Nanoseconds after which a file that is changed again has another time of change, on any file system."""
 
 _VERSION: Final = 1
 _ARRAYS: Final = ("correct", "robust", "recorded", "certified")
@@ -48,6 +54,22 @@ _PLAIN: Final = (
     "weights",
     "replayed_nothing",
 )
+
+
+def state_of(store: Store, keys: Sequence[tuple[str, int]]) -> State:
+    """The files of the stored ones of these blocks, as they are now."""
+    stamps = ((key, count, store.stamp(key)) for key, count in keys)
+    return [(key, count, *stamp) for key, count, stamp in stamps if stamp is not None]
+
+
+def summary_name(state: State) -> str:
+    """The name of the summary of these blocks."""
+    return hashlib.sha256(repr([one[0] for one in state]).encode()).hexdigest()
+
+
+def changed_just_now(state: State) -> bool:
+    """Whether a file is so new that another change might leave its time of change as it is."""
+    return any(one[3] > time.time_ns() - _SETTLED for one in state)
 
 
 def write_summary(folder: Path, name: str, summary: CellSummary, state: State) -> None:

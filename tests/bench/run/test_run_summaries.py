@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from gauntlet.bench.results_folder import fill_summaries
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.run.tables import write_leaderboard
 from gauntlet.bench.speed.synthetic_store import StoreSize, make_store
@@ -138,6 +139,23 @@ def test_nothing_is_kept_of_files_that_might_change_again_unnoticed(run):
         os.utime(path)
     run.summaries()
     assert not (run.root / "summaries").exists()
+
+
+def test_several_processes_make_the_summaries_that_one_makes(run, monkeypatch):
+    expected = tables(run, run.results())
+    monkeypatch.setattr(fill_summaries, "WORTH", 1)
+    monkeypatch.setattr(fill_summaries, "_processors", lambda: 2)
+    fill_summaries.fill_summaries([run])
+    no_block_is_read(monkeypatch)
+    assert tables(run, run.summaries()) == expected
+
+
+def test_a_damaged_block_stops_all_processes_with_its_name(run, monkeypatch):
+    first_block(run)[0].write_bytes(b"damaged")
+    monkeypatch.setattr(fill_summaries, "WORTH", 1)
+    monkeypatch.setattr(fill_summaries, "_processors", lambda: 2)
+    with pytest.raises(DamagedBlockError, match=first_block(run)[0].name):
+        fill_summaries.fill_summaries([run])
 
 
 def test_without_a_place_for_the_secret_tables_are_made_of_the_blocks(run, monkeypatch, tmp_path):

@@ -251,3 +251,14 @@ def test_gc_keeps_what_earlier_commits_asked_for(tmp_path):
         assert len(path.read_text().splitlines()) == 2
     run_here("gc", folder, "--history")
     assert run.store.stored_keys() == [keys[0][0]]
+
+
+def test_a_row_group_that_cannot_be_read_at_all_leaves_the_others_readable(store):
+    pack = pack_blocks(store, KEYS)
+    place = pq.ParquetFile(pack).metadata.row_group(4).column(0)
+    content = bytearray(pack.read_bytes())
+    content[place.data_page_offset : place.data_page_offset + 8] = b"\xff" * 8
+    pack.write_bytes(content)
+    with pytest.raises(DamagedBlockError, match=KEYS[4][:16]):
+        store.read(KEYS[4])
+    assert [len(store.read(key).samples) for key in KEYS if key != KEYS[4]] == [20] * 11
