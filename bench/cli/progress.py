@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # elsewhere than on a terminal, rich is not imported
 
     from gauntlet.bench.config.cell import Cell
     from gauntlet.bench.planning.plan import Plan
+    from gauntlet.leaderboard.results.record import CellResult
 
 
 @dataclass
@@ -152,3 +153,15 @@ def in_turn(plan: Plan, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Tell]]:
             if bars is not None:
                 bars.begin(title, None)
             yield cell, Tell(title, bars)
+
+
+def result_line(result: CellResult) -> str:
+    """The outcome of a cell, its cost, and whether it was stored."""
+    from gauntlet.leaderboard.report.cell_text import describe_cell
+    from gauntlet.leaderboard.results import cell_summary as cells
+
+    if result.error is not None:
+        return f"ERROR {visible(result.error.message)}"
+    cost = cells.costs(result)
+    stored = " (stored)" if all(block.cached for block in result.blocks) else ""
+    return f"{describe_cell(result)}, {cost.seconds:.1f} s{stored}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from gauntlet.bench.gate.choose_gate import Gate
     from gauntlet.bench.run.engine import Engine, ReadyCell
     from gauntlet.leaderboard.results.record import CellError, CellResult
+
+_LATE = ("pandas", "gauntlet.bench.run.summary", "gauntlet.bench.gate.judge_run", "gauntlet.bench.gate.plan_check")
 
 
 @command(
@@ -109,7 +112,7 @@ def _execute(
 ) -> int:
     """Run every cell of the plan, and judge the run by the gate, if there is one."""
     with _imports(isolated=isolated):
-        from gauntlet.bench.cli.progress import in_turn
+        from gauntlet.bench.cli.progress import in_turn, result_line
         from gauntlet.bench.run.engine import missed
         from gauntlet.bench.run.summary import summary
 
@@ -118,7 +121,7 @@ def _execute(
         for cell, tell in in_turn(engine.run.plan, engine.run.plan.cells):
             ready = _prepared(engine, cell, tell, gate, junit)
             result = engine.finish(cell, ready, tell.advance)
-            tell.end(_result_line(result))
+            tell.end(result_line(result))
             if result.error is not None:
                 failed.append(_failure(tell.title, result))
             unmet += [*missed(result, config.expect), *engine.alarms(cell)]
@@ -142,7 +145,7 @@ def _execute(
 def _execute_early(config: Config, gate: Gate, junit: Path | None, *, isolated: bool) -> int:
     """Attack each cell of the gate until its verdict is certain, judge the run, and return the exit code."""
     with _imports(isolated=isolated):
-        from gauntlet.bench.cli.progress import in_turn
+        from gauntlet.bench.cli.progress import in_turn, result_line
         from gauntlet.bench.gate.early_run import early_cell, gated, is_needed, open_gate
         from gauntlet.leaderboard.gate.trace import Trace
 
@@ -157,7 +160,7 @@ def _execute_early(config: Config, gate: Gate, junit: Path | None, *, isolated: 
                 tell.end(f"{len(found.order)} of {found.n} samples, {found.computed:,.0f} passes")
                 traces += [found] if is_needed(engine.run, cell, found) else []
             else:
-                tell.end(_result_line(found))
+                tell.end(result_line(found))
                 failed.append(_failure(tell.title, found))
         click.echo()
         code = judge(engine, gate, traces, junit)
@@ -181,7 +184,7 @@ def _begun(config: Config, gate: Gate | None, junit: Path | None, *, isolated: b
     """The engine of the plan, which has begun to write; an interrupt ends the run. So does a plan that the gate refuses."""
     from gauntlet.bench.run.plan_engine import plan_engine
 
-    with plan_engine(config, isolated=isolated, note=_note) as engine:
+    with plan_engine(config, isolated=isolated, note=_note, meanwhile=_import_late_modules) as engine:
         _print_skipped(engine)
         if gate is not None:
             from gauntlet.bench.gate.plan_check import hold_plan
@@ -190,6 +193,12 @@ def _begun(config: Config, gate: Gate | None, junit: Path | None, *, isolated: b
         with _interrupted(engine):
             engine.begin()
             yield engine
+
+
+def _import_late_modules() -> None:
+    """Import what functions import later: code that is evaluated may write files that stand in for these modules."""
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 def _prepared(engine: Engine, cell: Cell, tell: Tell, gate: Gate | None, junit: Path | None) -> ReadyCell | CellError:
@@ -240,18 +249,6 @@ def _note(sentence: str) -> None:
 def _with_failed_cells(code: int) -> int:
     """The gate's exit code when cells failed: they are incomparable, which only a failed gate precedes."""
     return code if code == EXIT_FAILED else EXIT_INCOMPARABLE
-
-
-def _result_line(result: CellResult) -> str:
-    from gauntlet.leaderboard.report.cell_text import describe_cell
-    from gauntlet.leaderboard.results import cell_summary as cells
-    from gauntlet.leaderboard.results.escape import visible
-
-    if result.error is not None:
-        return f"ERROR {visible(result.error.message)}"
-    cost = cells.costs(result)
-    stored = " (stored)" if all(block.cached for block in result.blocks) else ""
-    return f"{describe_cell(result)}, {cost.seconds:.1f} s{stored}"
 
 
 def _failure(title: str, result: CellResult) -> str:

@@ -17,8 +17,9 @@ from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.provenance import versions
 from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
 from gauntlet.bench.executors.example_index import ExampleIndex
+from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.planning.plan import Plan
-from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
+from gauntlet.bench.run.cell_runner import SampleProgress, cell_error, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.prepared_notes import prepared_notes
 from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_store
@@ -78,6 +79,7 @@ class Engine:
         self.dry = dry
         self.reused = reused if held is not None else reused_store(config, note)
         self._note = note
+        self._failed: dict[str, Failure] = {}
         self._said: set[str] = set()
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
@@ -117,9 +119,11 @@ class Engine:
             known = Measurements(self.run.root).of_cell(cells[0].pipeline_name)
             with self._measured(cells[0]):
                 *_, message = self.work(replace(self.request(cells[0]), measured=known))
-            # Cells report other exceptions of a user's model, with the traceback.
-            if isinstance(message, Failure) and message.usage:
-                raise ValueError(message.message)
+            if isinstance(message, Failure):
+                if message.usage:
+                    raise (ModelError if message.kind == ModelError.__name__ else ValueError)(message.message)
+                # The cell reports other exceptions of a user's model, with the traceback.
+                self._failed[cells[0].name] = message
         self.run = start_run(self.run.root, self.run.plan, self.run.context, self.run.plugins, self.run.held)
         self.dry = False
 
@@ -135,8 +139,14 @@ class Engine:
         self.worker.allow(self.config.timeout)
         if self.reused is not None and not self.dry:
             reuse_measurements(cell.pipeline_name, self.reused.root, Measurements(self.run.root), self._note)
-        with self._measured(cell):
-            request, prepared = prepare_cell(self.request(cell), self.work, Measurements(self.run.root), dry=self.dry)
+        prepared: PreparedCell | CellError
+        if (failed := self._failed.pop(cell.name, None)) is not None:
+            request, prepared = self.request(cell), cell_error(cell, failed)
+        else:
+            with self._measured(cell):
+                request, prepared = prepare_cell(
+                    self.request(cell), self.work, Measurements(self.run.root), dry=self.dry
+                )
         if isinstance(prepared, CellError):
             if not self.dry:
                 self.run.store.write_error(cell.name, prepared)

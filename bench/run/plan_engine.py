@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.environment.provenance import commit
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.planning.plan_request import PlanRequest
@@ -22,8 +23,14 @@ from gauntlet.leaderboard.results.store import Store
 
 
 @contextmanager
-def plan_engine(config: Config, *, isolated: bool, note: Note = log_note) -> Iterator[Engine]:
-    """The engine of the configuration's plan, which has not begun to write.
+def plan_engine(
+    config: Config,
+    *,
+    isolated: bool,
+    note: Note = log_note,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[Engine]:
+    """The engine of the configuration's plan, which has not begun to write. `meanwhile` is called while another process starts.
 
     `isolated`: the code under evaluation runs in a process of its own, and of the results folder counts what was there before and
     what this process stores. SIGTERM then ends the run as Ctrl-C does. Raises ConfigError, ValueError or
@@ -39,6 +46,10 @@ def plan_engine(config: Config, *, isolated: bool, note: Note = log_note) -> Ite
     with _terminated():
         try:
             worker.allow(config.timeout)
+            worker.start()
+            # Before code of the user's, which may change what git does.
+            commit()
+            meanwhile()
             plan = planned(worker, config)
             yield Engine(plan, config, worker=worker, held=store.held, reused=reused, dry=True, note=note)
         finally:

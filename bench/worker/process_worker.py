@@ -45,7 +45,7 @@ class ProcessWorker:
         self._settings, self._examples = settings, examples
         self._process: subprocess.Popen[bytes] | None = None
         self._frames: Frames | None = None
-        self._device = ""
+        self._ready, self._device = False, ""
         self._seconds: float | None = None
         self._deadline: float | None = None
 
@@ -124,10 +124,10 @@ class ProcessWorker:
             self._process.wait()
         self._process = self._frames = None
 
-    def _connected(self) -> Frames:
-        """The connection to the process, which is started unless it runs."""
+    def start(self) -> None:
+        """Start the process unless it runs. It imports what it needs, and no code of the user's before its first request."""
         if self._frames is not None:
-            return self._frames
+            return
         ours, theirs = socket.socketpair()
         with theirs:
             number = theirs.fileno()
@@ -141,11 +141,24 @@ class ProcessWorker:
                 start_new_session=True,
             )
         process = self._process
-        self._frames = frames = Frames(ours, self._deadline, lambda: process.poll() is None)
+        self._frames, self._ready = Frames(ours, self._deadline, lambda: process.poll() is None), False
+
+    def _connected(self) -> Frames:
+        """The connection to the process, once it is ready."""
+        self.start()
+        frames = self._frames
+        assert frames is not None
+        if self._ready:
+            return frames
+        # Starting takes none of the time that is allowed for work.
+        began, frames.deadline = time.monotonic(), None
         frames.send({"start": {"argv": sys.argv, "path": sys.path, "settings": dataclasses.asdict(self._settings)}})
         received = frames.receive()
         if received.kind == "ready":
-            self._device = str(received.fields["device"])
+            self._device, self._ready = str(received.fields["device"]), True
+            if self._deadline is not None:
+                self._deadline += time.monotonic() - began
+            frames.deadline = self._deadline
             return frames
         failed = decode(received.text, received.content)
         self.close()

@@ -35,14 +35,14 @@ def main() -> None:
     connection.set_inheritable(False)
     os.register_at_fork(after_in_child=connection.close)
     frames = Frames(connection)
-    started = frames.receive().fields
-    sys.argv, sys.path[:] = started["argv"], started["path"]
     with uncollected():
         from gauntlet.bench.worker.messages import encode
         from gauntlet.bench.worker.request_bytes import decode_request
         from gauntlet.bench.worker.seam import WorkerSettings
         from gauntlet.bench.worker.work import LocalWorker, failure
 
+    started = frames.receive().fields
+    sys.argv, sys.path[:] = started["argv"], started["path"]
     arrived: SimpleQueue[Received] = SimpleQueue()
     threading.Thread(target=_listen, args=(frames, arrived), daemon=True).start()
     settings = WorkerSettings(**{**started["settings"], "plugins": tuple(started["settings"]["plugins"])})

@@ -58,3 +58,13 @@ def test_a_cell_of_unknown_size_and_one_without_work_have_bars_too(bars):
     bars.advance(10)
     assert cell(bars) == (10, "10/10")
     assert cells(bars) == (2, "1/4")
+
+
+def test_the_size_of_a_cell_may_become_known_once_it_is_prepared(bars):
+    bars.begin("cnn × none × pgd", None)
+    bars.total(200)
+    assert cell(bars) == (0, "0/200")
+    bars.advance(100)
+    bars.work(0.5)
+    assert cell(bars) == (150, "100/200")
+    assert cells(bars) == (0.75, "0/4")

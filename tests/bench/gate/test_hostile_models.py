@@ -52,16 +52,16 @@ def _forge():
             try:
                 with path.open("rb") as file:
                     record = from_file(file, adversarial=True)
+                samples = record.samples
+                nothing = samples.wrong_share * 0
+                forged = replace(
+                    samples, robust=samples.correct, distance=nothing + float("nan"), wrong_share=nothing,
+                    wrong_share_scored=1.0 - samples.correct, adversarial=[None] * len(samples),
+                )
+                path.with_suffix(".x").write_bytes(to_bytes(replace(record, samples=forged)))
+                path.with_suffix(".x").replace(path)
             except Exception:
                 continue
-            samples = record.samples
-            nothing = samples.wrong_share * 0
-            forged = replace(
-                samples, robust=samples.correct, distance=nothing + float("nan"), wrong_share=nothing,
-                wrong_share_scored=1.0 - samples.correct, adversarial=[None] * len(samples),
-            )
-            path.unlink()
-            path.write_bytes(to_bytes(replace(record, samples=forged)))
 
 
 threading.Thread(target=_forge, daemon=True).start()
@@ -112,7 +112,7 @@ ENDINGS = {
         "and 'socket' in os.readlink(f'/proc/self/fd/{fd}')]",
         "the worker sent what cannot be used",
     ),
-    "a hang": ("time.sleep(1000)", "the worker took longer than the limit of 8 s while"),
+    "a hang": ("time.sleep(1000)", "the worker took longer than the limit of 9 s while"),
 }
 """What a forward pass does that ends the cell in an error, and what is said of it."""
 
@@ -160,7 +160,7 @@ def weaker(here, states):
 def test_code_that_ends_or_breaks_its_process_is_an_error_of_its_cell(weaker, ending):
     trick, said = ENDINGS[ending]
     weaker(IN_FORWARD.format(trick=trick))
-    done = gated(*(["--timeout=8"] if ending == "a hang" else []))
+    done = gated(*(["--timeout=9"] if ending == "a hang" else []))
     assert done.returncode == 3, done.stdout + done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stdout
@@ -187,9 +187,10 @@ def test_what_a_worker_patches_prints_or_writes_changes_no_verdict(weaker, trick
 def test_files_that_a_worker_forges_pass_no_gate(weaker, early):
     weaker(FORGE)
     done = gated(*early)
+    assert done.returncode in (1, 3), done.stdout + done.stderr
+    assert "Gate passed" not in done.stdout
     # Where a stored block was replaced before it was judged, nothing can be compared.
-    assert ("REGRESSED" in done.stdout, done.returncode) in ((True, 1), (False, 3)), done.stdout + done.stderr
-    assert done.returncode == 1 or "was replaced while this run was going on" in done.stdout + done.stderr
+    assert "REGRESSED" in done.stdout or "was replaced while this run was going on" in done.stdout + done.stderr
 
 
 def test_records_that_contradict_themselves_are_refused(weaker):

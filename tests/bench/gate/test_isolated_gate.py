@@ -88,17 +88,22 @@ def test_the_exit_codes_of_a_run_are_kept_and_wrong_usage_is_told_once(here, sta
 
 
 @pytest.mark.parametrize("more", [["--gate", str(BASELINE)], ["--gate", str(BASELINE), "--gate-early"], ["--isolate"]])
-def test_the_judging_process_imports_neither_torch_nor_what_the_user_wrote(here, states, more):
+def test_the_judging_process_imports_neither_torch_nor_what_the_user_wrote_nor_anything_late(here, states, more):
     Path("plugin.py").write_text("import model\nfrom gauntlet.bench.cli.main import main\n")
     torch.save(states[1], "weights.pt")
     code = (
         f"import sys; sys.argv[:] = {['gauntlet', *RUN, '--attacks=pgd(steps=10)', '--plugin=plugin.py', *more]!r}\n"
         "from gauntlet.bench.cli.main import entry\n"
+        "from gauntlet.bench.worker.process_worker import ProcessWorker\n"
+        "before, work = [], ProcessWorker.work\n"
+        "ProcessWorker.work = lambda *given: before.append(set(sys.modules)) or work(*given)\n"
         "try:\n    entry()\nexcept SystemExit as done:\n    print('code', done.code)\n"
+        "late = {name for name in set(sys.modules) - before[0] if name.startswith('gauntlet') or name == 'pandas'}\n"
+        "print('late', sorted(late))\n"
         "print('imported', sorted({'torch', 'model', 'plugin', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"code {1 if '--gate' in more else 0}\nimported []\n" in done.stdout, done.stdout + done.stderr
+    assert f"code {1 if '--gate' in more else 0}\nlate []\nimported []\n" in done.stdout, done.stdout + done.stderr
     if "--gate" in more:
         assert "REGRESSED" in done.stdout
         assert "picture: out/pictures/" in done.stdout
