@@ -135,9 +135,11 @@ def test_other_bytes_under_the_same_name_are_named_before_they_are_attacked(here
 
 
 def test_a_run_of_another_version_is_not_accepted(here, call):
-    (record,) = Path("out/runs").glob("*/run.json")
-    text = record.read_text(encoding="utf-8")
-    version = json.loads(text)["context"]["versions"]["robust-gauntlet"]
-    record.write_text(text.replace(f'"robust-gauntlet": "{version}"', '"robust-gauntlet": "0.0.9"'), encoding="utf-8")
+    (file,) = Path("out/runs").glob("*/run.json")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["context"]["versions"]["robust-gauntlet"] = "0.0.9"
+    # As a version wrote it that knew no digests.
+    record.pop("digest", None)
+    file.write_text(json.dumps(record), encoding="utf-8")
     done = call("baseline", "accept", "out", "--reason=old")
     assert_told(done, 2, "the run was made by gauntlet 0.0.9, and this is", "run the same command again")
