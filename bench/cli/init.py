@@ -47,5 +47,6 @@ def init(ci: bool, plugins: tuple[str, ...], **options: Any) -> None:
     click.echo("next: gauntlet run")
     if ci:
         click.echo(
-            "then: gauntlet baseline accept gauntlet-results --reason TEXT, and commit what it writes with the files above"
+            "then: gauntlet baseline accept gauntlet-results --reason TEXT, and commit what it writes with the files above; in "
+            f"{REQUIREMENTS} replace OWNER by the owner of Gauntlet's repository"
         )
