@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gauntlet.bench.environment.size_limits import check_archive
 from gauntlet.bench.models.files.local_files import check_file
 from gauntlet.bench.models.files.safe_weights import weights_only
 from gauntlet.bench.models.parts.errors import ModelError, short_error
@@ -53,6 +54,7 @@ def read_exported(path: Path) -> nn.Module:
     check_file(path, "file of torch.export")
     raw = path.read_bytes()
     try:
+        check_archive(io.BytesIO(raw))
         problem = next(_problems(raw), "")
     except (zipfile.BadZipFile, ValueError, RecursionError) as error:
         raise ModelError(f"{named} is no archive of torch.export.save, or damaged: {short_error(error)}") from error

@@ -127,6 +127,17 @@ def test_a_row_that_adaptive_attacked_is_not_attacked_by_it_twice(project, call)
     assert not any("adaptive attacked" in line for line in told)
 
 
+def test_certificates_corruptions_and_replays_are_no_attacks_to_repeat(project, call):
+    attacks = "--attacks=fgsm,certificate,replay,corruption.brightness"
+    assert call(*RUN[:-2], "--threat=Linf:0.1:target=next", "--out=out", attacks, "--samples=12").returncode == 0
+    done = call("verify", "out", "--trust", "--attack=3", "--seed=2")
+    assert done.returncode == 0, done.stdout
+    assert len(lines(done, "ok")) == 4
+    repeated, adaptive = lines(done, "again")
+    assert "fgsm" in repeated
+    assert "adaptive attacked" in adaptive
+
+
 def test_the_key_decides_the_sample_and_is_fresh_by_default(finished, call):
     first, again = (call("verify", "out", "--trust", "--attack=10", "--seed=7").stdout for _ in range(2))
     assert first == again
