@@ -300,15 +300,15 @@ def test_a_cell_in_error_makes_exit_code_one_and_the_others_are_run(project, cal
 def test_an_interrupt_says_what_is_stored_and_cells_that_were_not_reached_are_shown_as_such(
     project, call, monkeypatch, finished
 ):
-    run_cell, ended = Engine.cell, []
+    run_cell, ended = Engine.finish, []
 
-    def interrupted(engine, cell, progress):
+    def interrupted(engine, cell, ready, progress):
         if len(ended) == finished:
             raise KeyboardInterrupt
-        ended.append(run_cell(engine, cell, progress))
+        ended.append(run_cell(engine, cell, ready, progress))
         return ended[-1]
 
-    monkeypatch.setattr(Engine, "cell", interrupted)
+    monkeypatch.setattr(Engine, "finish", interrupted)
     done = call(*RUN)
     assert done.returncode == 130
     stored = "30 results of samples are stored; run the same command again to resume"
