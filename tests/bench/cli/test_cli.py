@@ -300,15 +300,15 @@ def test_a_cell_in_error_makes_exit_code_one_and_the_others_are_run(project, cal
 def test_an_interrupt_says_what_is_stored_and_cells_that_were_not_reached_are_shown_as_such(
     project, call, monkeypatch, finished
 ):
-    run_cell, ended = Engine.finish, []
+    prepare, reached = Engine.prepare, []
 
-    def interrupted(engine, cell, ready, progress):
-        if len(ended) == finished:
+    def interrupted(engine, cell):
+        if len(reached) == finished:
             raise KeyboardInterrupt
-        ended.append(run_cell(engine, cell, ready, progress))
-        return ended[-1]
+        reached.append(cell)
+        return prepare(engine, cell)
 
-    monkeypatch.setattr(Engine, "finish", interrupted)
+    monkeypatch.setattr(Engine, "prepare", interrupted)
     done = call(*RUN)
     assert done.returncode == 130
     stored = "30 results of samples are stored; run the same command again to resume"
