@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gauntlet.bench.cli.gate import judge, junit_option, refuse
+from gauntlet.bench.cli.shared.begin import imports, print_skipped, say
 from gauntlet.bench.cli.shared.options import command, option, run_options
 from gauntlet.bench.environment.exit_codes import (
     EXIT_FAILED,
@@ -50,6 +51,14 @@ _LATE = ("pandas", "gauntlet.bench.run.summary", "gauntlet.bench.gate.judge_run"
     metavar="SECONDS",
     help="Seconds after which a cell ends in error; implies --isolate. [default: no limit]",
 )
+@option(
+    "--shard",
+    group="machine",
+    metavar="I/N",
+    envvar="GAUNTLET_SHARD",
+    show_envvar=True,
+    help="Run the I-th of N equal parts of every cell, or auto: the part of this task of a Slurm job array. [default: all]",
+)
 @option("--dry-run", group="output", is_flag=True, help="Show the plan, stored results and an estimate; run nothing.")
 def run(dry_run: bool, **options: Any) -> None:
     """Attack models behind defenses; verify, store and rank.
@@ -61,7 +70,13 @@ def run(dry_run: bool, **options: Any) -> None:
     Without options or configuration the default benchmark runs.
     """
     gates_isolated = bool(click.get_current_context().obj)
-    raise SystemExit(show_plan(options) if dry_run else execute(options, gates_isolated=gates_isolated))
+    raise SystemExit(_dry(options) if dry_run else execute(options, gates_isolated=gates_isolated))
+
+
+def _dry(options: Mapping[str, Any]) -> int:
+    from gauntlet.bench.cli.dry_run import show_plan
+
+    return show_plan(options)
 
 
 def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
@@ -75,6 +90,8 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     from gauntlet.bench.gate.choose_gate import choose_gate
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+    if config.shard is not None:
+        return _execute_shard(config, options)
     gate, note = choose_gate(
         config,
         options.get("gate"),
@@ -101,6 +118,23 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     return _execute(config, note, gate, junit, isolated=isolated, profile=bool(options.get("profile")))
 
 
+def _execute_shard(config: Config, options: Mapping[str, Any]) -> int:
+    """Run a part of every cell, and return the exit code. Raises ValueError for options that need all of a run."""
+    for name in ("gate", "gate_early", "baseline_from", "junit", "profile"):
+        if options.get(name):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} needs all of a run, and --shard={config.shard} is a part: leave one of them out"
+            )
+    with imports(isolated=config.isolate or config.timeout is not None):
+        from gauntlet.bench.cli.shard_run import run_shard
+
+    with _begun(config, None, None, isolated=config.isolate or config.timeout is not None) as engine:
+        failed = run_shard(engine)
+    _print_problems(failed)
+    return EXIT_FAILED if failed else EXIT_PASSED
+
+
 def _execute(
     config: Config,
     note: str,
@@ -111,7 +145,7 @@ def _execute(
     profile: bool,
 ) -> int:
     """Run every cell of the plan, and judge the run by the gate, if there is one."""
-    with _imports(isolated=isolated):
+    with imports(isolated=isolated):
         from gauntlet.bench.cli.progress import in_turn, result_line
         from gauntlet.bench.run.engine import missed
         from gauntlet.bench.run.summary import summary
@@ -144,7 +178,7 @@ def _execute(
 
 def _execute_early(config: Config, gate: Gate, junit: Path | None, *, isolated: bool) -> int:
     """Attack each cell of the gate until its verdict is certain, judge the run, and return the exit code."""
-    with _imports(isolated=isolated):
+    with imports(isolated=isolated):
         from gauntlet.bench.cli.progress import in_turn, result_line
         from gauntlet.bench.gate.early_run import early_cell, gated, is_needed, open_gate
         from gauntlet.leaderboard.gate.trace import Trace
@@ -169,23 +203,12 @@ def _execute_early(config: Config, gate: Gate, junit: Path | None, *, isolated: 
 
 
 @contextmanager
-def _imports(*, isolated: bool) -> Iterator[None]:
-    """Import what a run needs, in this process also torch unless the run is isolated."""
-    from gauntlet.bench.environment.uncollected import uncollected
-
-    with uncollected():
-        if not isolated:
-            import torch  # noqa: F401  # what follows imports it
-        yield
-
-
-@contextmanager
 def _begun(config: Config, gate: Gate | None, junit: Path | None, *, isolated: bool) -> Iterator[Engine]:
     """The engine of the plan, which has begun to write; an interrupt ends the run. So does a plan that the gate refuses."""
     from gauntlet.bench.run.plan_engine import plan_engine
 
-    with plan_engine(config, isolated=isolated, note=_note, meanwhile=_import_late_modules) as engine:
-        _print_skipped(engine)
+    with plan_engine(config, isolated=isolated, note=say, meanwhile=_import_late_modules) as engine:
+        print_skipped(engine)
         if gate is not None:
             from gauntlet.bench.gate.plan_check import hold_plan
 
@@ -235,17 +258,6 @@ def _interrupted(engine: Engine) -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-def _print_skipped(engine: Engine) -> None:
-    for reason in engine.run.plan.skipped:
-        click.echo(f"not planned: {reason}", err=True)
-
-
-def _note(sentence: str) -> None:
-    from gauntlet.leaderboard.results.escape import visible
-
-    click.echo(visible(sentence), err=True)
-
-
 def _with_failed_cells(code: int) -> int:
     """The gate's exit code when cells failed: they are incomparable, which only a failed gate precedes."""
     return code if code == EXIT_FAILED else EXIT_INCOMPARABLE
@@ -261,33 +273,3 @@ def _print_problems(problems: Sequence[str]) -> None:
 
     for problem in problems:
         click.echo(f"PROBLEM {visible(problem)}", err=True)
-
-
-def show_plan(options: Mapping[str, Any]) -> int:
-    """Print the plan, what is stored and an estimate; returns the exit code."""
-    from gauntlet.bench.config.schema import load_config
-    from gauntlet.leaderboard.results.escape import visible
-
-    config = load_config(options, folder=Path.cwd(), file=options.get("config"))
-    with _imports(isolated=False):
-        from gauntlet.bench.run.estimate import estimate
-        from gauntlet.bench.run.plan_engine import plan_engine
-
-    total, unknown, broken = 0.0, 0, 0
-    with plan_engine(config, isolated=False, note=_note) as engine:
-        _print_skipped(engine)
-    for one in estimate(engine):
-        if one.error:
-            broken += 1
-            click.echo(f"{visible(one.title)}: ERROR {visible(one.error)}")
-            continue
-        if one.seconds is None:
-            unknown += 1
-        total += one.seconds or 0.0
-        cost = "at unknown cost (it was not run before)"
-        if one.seconds is not None:
-            cost = f"about {one.seconds:.1f} s {'as before' if one.basis == 'before' else 'by timed passes'}"
-        state = "stored" if one.stored == one.n else f"{one.stored} of {one.n} stored, the rest {cost}"
-        click.echo(f"{visible(one.title)}: {state}")
-    click.echo(f"{len(engine.run.plan.cells)} cells, about {total:.0f} s in all, {unknown} cells of unknown cost")
-    return EXIT_FAILED if broken else EXIT_PASSED

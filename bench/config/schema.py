@@ -17,6 +17,7 @@ from gauntlet.bench.config.model_ref import MODEL_SETTINGS, model_settings, pars
 from gauntlet.bench.config.model_ref import ModelRef as ModelRef
 from gauntlet.bench.config.model_ref import channel_values as channel_values
 from gauntlet.bench.config.published_table import read_published
+from gauntlet.bench.config.shard import Shard
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 _PAIRING = ("model", *MODEL_SETTINGS, "defense", "attacks", "data", "samples", "threat")
@@ -91,6 +92,8 @@ class Config:
     """Whether `gauntlet run` evaluates in a process of its own, as a gated run always does."""
     timeout: float | None = None
     """Seconds after which a cell ends in error, where it runs in a process of its own; None: no limit."""
+    shard: Shard | None = None
+    """The part of each cell's blocks to run, which an option or variable names, no configuration; None: all."""
     expect: tuple[Expectation, ...] = field(default=())
     gate: GateTable = field(default_factory=GateTable)
     published: tuple[tuple[str, PublishedFigure], ...] = ()
@@ -134,6 +137,7 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         keep_adversarials=not merged.get("no_adversarials", False),
         isolate=merged.get("isolate", False),
         timeout=merged.get("timeout"),
+        shard=Shard.parse(merged["shard"]) if "shard" in merged else None,
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
         gate=gate,
         published=published,

@@ -133,13 +133,13 @@ def _merge_run(out: Path, run: Path, added: set[str]) -> list[str]:
         if not _copy(path, target / "cells" / path.name) and keys != read_keys(target / "cells" / path.name):
             notes.append(f"run {run.name}, cell {path.stem}: it asked for other blocks than before, which are kept")
             continue
-        spent = run / "spent" / path.name
-        if spent.is_file():
-            merge_spent(target / "spent" / path.name, spent, more=any(key in added for key, _ in keys))
+        for spent in sorted((run / "spent").glob(f"{path.stem}*.json")):
+            merge_spent(target / "spent" / spent.name, spent, more=any(key in added for key, _ in keys))
     for path in sorted((run / "published").glob("*.json")):
         merge_published(target / "published" / path.name, path)
-    for path in sorted((run / "gate").glob("*.json")):
-        _copy(path, target / "gate" / path.name)
+    for folder in ("gate", "shards"):
+        for path in sorted((run / folder).glob("*.json")):
+            _copy(path, target / folder / path.name)
     return notes
 
 
@@ -152,11 +152,16 @@ def _merge_errors(out: Path, folder: Path) -> None:
         if all(store.has(key) for key, _ in read_keys(keys) or []):
             finished.add(keys.name)
     for path in errors:
-        if path.name not in finished:
+        if _cell_file(path) not in finished:
             _copy(path, out / "errors" / path.name)
     for path in (out / "errors").glob("*.json"):
-        if path.name in finished:
+        if _cell_file(path) in finished:
             path.unlink(missing_ok=True)
+
+
+def _cell_file(error: Path) -> str:
+    """The name of the file of a cell's keys, from that of its error or of a shard's."""
+    return f"{error.stem.partition('.')[0]}.json"
 
 
 def _name_latest(out: Path) -> None:

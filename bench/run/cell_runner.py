@@ -8,11 +8,12 @@ from contextlib import closing
 from dataclasses import replace
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.config.shard import Shard
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.run.check_messages import MessageError, check_prepared, checked_record
 from gauntlet.bench.run.resume import check_same, expected_logits, stored_records
 from gauntlet.bench.run.write_behind import write_behind
-from gauntlet.bench.worker.messages import BlockRecord, Failure, PreparedCell, Progress
+from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.seam import Work
 from gauntlet.leaderboard.results.errors import StoreError
@@ -68,17 +69,19 @@ def run_cell(
     store: Store,
     *,
     fresh: bool = False,
+    shard: Shard | None = None,
     progress: SampleProgress = lambda count: None,
 ) -> CellResult:
-    """Run the missing blocks of a prepared cell, store them, and return all of its blocks.
+    """Run the missing blocks of a prepared cell, or of a shard of it, store them, and return all of its blocks that are stored.
 
     A failure of the model, the attack or the verifier becomes the result's error, which is stored beside the finished blocks.
     StoreError and KeyboardInterrupt propagate.
     """
+    due = own_blocks(request.cell, prepared, shard)
     with timed("store"):
-        records = stored_records(prepared, store, fresh=fresh)
+        records = {} if fresh else stored_records(due, store)
     progress(sum(len(record.samples) for record in records.values()))
-    missing = [block.key for block in prepared.blocks if block.key not in records]
+    missing = [block.key for block in due if block.key not in records]
     expected = expected_logits(prepared, records)
     error = None
     if missing or expected is not None:
@@ -88,12 +91,23 @@ def run_cell(
         if error is None:
             request = replace(request, check=False, run=tuple(missing), expected=expected)
             error = _run(request, prepared, work, store, records, progress)
+    name = error_name(request.cell, shard)
     if error is None:
-        store.clear_error(request.cell.name)
+        store.clear_error(name)
     else:
-        store.write_error(request.cell.name, error)
+        store.write_error(name, error)
     ordered = tuple(records[block.key] for block in prepared.blocks if block.key in records)
     return CellResult(prepared.cell, ordered, error, expected=prepared.samples)
+
+
+def error_name(cell: Cell, shard: Shard | None) -> str:
+    """The name of the cell's error in the store; each shard has its own."""
+    return cell.name if shard is None else f"{cell.name}.{shard.name}"
+
+
+def own_blocks(cell: Cell, prepared: PreparedCell, shard: Shard | None) -> list[BlockInfo]:
+    """The blocks of a cell that a shard runs; without one, all."""
+    return [block for number, block in enumerate(prepared.blocks) if shard is None or shard.owns(cell.name, number)]
 
 
 def _run(

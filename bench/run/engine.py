@@ -19,12 +19,12 @@ from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.models.parts.errors import ModelError
 from gauntlet.bench.planning.plan import Plan
-from gauntlet.bench.run.cell_runner import SampleProgress, cell_error, prepare_cell, run_cell
+from gauntlet.bench.run.cell_runner import SampleProgress, cell_error, error_name, own_blocks, prepare_cell, run_cell
 from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.prepared_notes import prepared_notes
 from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_store
-from gauntlet.bench.run.run_folder import planned_run, start_run
-from gauntlet.bench.worker.messages import Failure, PreparedCell
+from gauntlet.bench.run.run_folder import planned_run, write_run
+from gauntlet.bench.worker.messages import BlockInfo, Failure, PreparedCell
 from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.seam import Work, Worker, WorkerSettings
 from gauntlet.leaderboard.report.markdown_writer import RunContext
@@ -84,7 +84,9 @@ class Engine:
         self._noted: set[str] = set()
         self._watches: dict[str, Stopwatch] = {}
         context = self._context(plan, command, started)
-        self.run = (planned_run if dry else start_run)(config.out, plan, context, config.plugins, held)
+        self.run = planned_run(config.out, plan, context, config.plugins, held)
+        if not dry:
+            write_run(self.run, config.shard)
 
     @property
     def work(self) -> Work:
@@ -124,7 +126,7 @@ class Engine:
                     raise (ModelError if message.kind == ModelError.__name__ else ValueError)(message.message)
                 # The cell reports other exceptions of a user's model, with the traceback.
                 self._failed[cells[0].name] = message
-        self.run = start_run(self.run.root, self.run.plan, self.run.context, self.run.plugins, self.run.held)
+        write_run(self.run, self.config.shard)
         self.dry = False
 
     def request(self, cell: Cell) -> Request:
@@ -149,7 +151,7 @@ class Engine:
                 )
         if isinstance(prepared, CellError):
             if not self.dry:
-                self.run.store.write_error(cell.name, prepared)
+                self.run.store.write_error(error_name(cell, self.config.shard), prepared)
             return prepared
         for note in prepared_notes(cell, prepared):
             if note not in self._said:
@@ -173,26 +175,37 @@ class Engine:
         if stated or prepared.published:
             self.run.note_published(name, [*stated, *prepared.published])
 
+    def due(self, ready: ReadyCell) -> list[BlockInfo]:
+        """The blocks of a prepared cell that this run computes unless they are stored: all, or those of its shard."""
+        return own_blocks(ready.request.cell, ready.prepared, self.config.shard)
+
     def stored(self, ready: ReadyCell) -> bool:
         """Whether the store holds the whole cell, so that nothing is run."""
         return not self.config.fresh and all(self.run.store.has(block.key) for block in ready.prepared.blocks)
 
     def execute(self, ready: ReadyCell, progress: SampleProgress = lambda count: None) -> CellResult:
         """Run the missing blocks of a prepared cell."""
-        blocks, store = ready.prepared.blocks, self.run.store
+        blocks, store = self.due(ready), self.run.store
         missing = [block for block in blocks if self.config.fresh or not store.has(block.key)]
         with self._measured(ready.request.cell):
             result = run_cell(
-                ready.request, ready.prepared, self.work, store, fresh=self.config.fresh, progress=progress
+                ready.request,
+                ready.prepared,
+                self.work,
+                store,
+                fresh=self.config.fresh,
+                shard=self.config.shard,
+                progress=progress,
             )
-        if missing and result.error is None and len(blocks) >= LEAST_BLOCKS:
+        if missing and result.error is None and len(blocks) >= LEAST_BLOCKS and self.config.shard is None:
             try:
                 pack_blocks(store, [block.key for block in blocks])
             except DamagedBlockError as error:
                 self._note(f"warning: not packed: {error.found}")
         if missing:
             spent = self._watches.pop(ready.request.cell.name).spent
-            self.run.note_spent(ready.request.cell, spent, anew=len(missing) == len(blocks))
+            anew = len(missing) == len(blocks)
+            self.run.note_spent(ready.request.cell, spent, anew=anew, shard=self.config.shard)
         return result
 
     def _measured(self, cell: Cell) -> AbstractContextManager[None]:

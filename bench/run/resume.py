@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from gauntlet.bench.worker.messages import PreparedCell
+from gauntlet.bench.worker.messages import BlockInfo, PreparedCell
 from gauntlet.bench.worker.request import StoredLogits
 from gauntlet.bench.worker.seam import StoredResultError
 from gauntlet.leaderboard.results.record import Record
@@ -17,11 +17,9 @@ _CLEAR = 1e-4
 """A verdict with a margin of more than this share of the block's largest margin cannot flip by rounding."""
 
 
-def stored_records(prepared: PreparedCell, store: Store, *, fresh: bool) -> dict[str, Record]:
-    """The stored records of the cell's blocks by key, marked as cached; none if `fresh`."""
-    if fresh:
-        return {}
-    keys = [block.key for block in prepared.blocks if store.has(block.key)]
+def stored_records(blocks: Sequence[BlockInfo], store: Store) -> dict[str, Record]:
+    """The stored records of these blocks by key, marked as cached."""
+    keys = [block.key for block in blocks if store.has(block.key)]
     return {key: replace(store.read(key), cached=True) for key in keys}
 
 

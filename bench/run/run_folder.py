@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.config.shard import Shard
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.run.commit_journal import record_request
 from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.report.markdown_writer import RunContext
-from gauntlet.leaderboard.results.atomic_files import replace_text
+from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held
 from gauntlet.leaderboard.results.leftovers import sweep
@@ -38,6 +39,7 @@ from gauntlet.leaderboard.results.summary_file import (
 LATEST = "latest-run.json"
 _PLAN = "run"
 """What the digest of a run's plan is about; a run's folder may be renamed."""
+_KEY = re.compile("[0-9a-f]{64}")
 
 
 class RunError(ValueError):
@@ -85,13 +87,21 @@ class Run:
             blocks,
             self.store.read_error(cell.name),
             expected=sum(count for _, count in keys),
-            spent=read_spent(self._spent_file(cell)),
+            spent=self.spent(cell),
         )
 
-    def note_spent(self, cell: Cell, spent: Spent, *, anew: bool) -> None:
-        """Add the seconds of a run that computed blocks of the cell; `anew`: it computed all of them. Raises StoreError."""
-        before = None if anew else read_spent(self._spent_file(cell))
-        write_spent(self._spent_file(cell), spent if before is None else before + spent)
+    def note_spent(self, cell: Cell, spent: Spent, *, anew: bool, shard: Shard | None = None) -> None:
+        """Add the seconds of a run that computed blocks of the cell; `anew`: it computed all of them. A shard adds to its own.
+        Raises StoreError."""
+        file = self.folder / "spent" / f"{cell.name}{f'.{shard.name}' if shard else ''}.json"
+        before = None if anew else read_spent(file)
+        write_spent(file, spent if before is None else before + spent)
+
+    def spent(self, cell: Cell) -> Spent | None:
+        """The seconds of a cell, those of shards included; None where nothing is known. Raises StoreError."""
+        files = sorted((self.folder / "spent").glob(f"{cell.name}*.json"))
+        known = [found for file in files if (found := read_spent(file)) is not None]
+        return sum(known[1:], known[0]) if known else None
 
     def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
         """Write the published figures of the model with this name in the tables."""
@@ -146,7 +156,7 @@ class Run:
             blocks=tuple(blocks),
             error=self.store.read_error(cell.name),
             expected=sum(count for _, count in keys),
-            spent=read_spent(self._spent_file(cell)),
+            spent=self.spent(cell),
         )
 
     def has_summary(self, cell: Cell) -> bool:
@@ -172,9 +182,6 @@ class Run:
         timing = self.store.timing(block.key)
         return block.time if timing is None else max(block.time, timing.time)
 
-    def _spent_file(self, cell: Cell) -> Path:
-        return self.folder / "spent" / f"{cell.name}.json"
-
     def _keys_file(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.json"
 
@@ -198,17 +205,13 @@ def read_keys(path: Path) -> list[tuple[str, int]] | None:
         # Earlier versions wrote the list alone, without a digest.
         found = held if isinstance(held, list) else unsealed(held, path.stem)["blocks"]
         pairs = [(key, count) for key, count in found]
-        if wrong := [pair for pair in pairs if not _is_key(pair[0]) or type(pair[1]) is not int or pair[1] < 1]:
+        if wrong := [one for one in pairs if not _KEY.fullmatch(one[0]) or type(one[1]) is not int or one[1] < 1]:
             raise ValueError(f"{wrong[0]!r} is not the key of a block and its number of samples")
         return pairs
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{path} is damaged ({error}): run the same command again") from error
-
-
-def _is_key(key: object) -> bool:
-    return isinstance(key, str) and re.fullmatch(r"[0-9a-f]{64}", key) is not None
 
 
 def _file_names(value: object) -> tuple[str, ...]:
@@ -226,19 +229,29 @@ def _one_folder(name: object) -> str:
 def start_run(
     root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = (), held: Held | None = None
 ) -> Run:
-    """Write the plan into `root` and make it the latest run there; sweep what killed writers left. Raises StoreError."""
-    sweep(root)
+    """The run of that plan, written into `root`. Raises StoreError."""
     run = planned_run(root, plan, context, plugins, held)
-    record = {
-        "schema": SCHEMA_VERSION,
-        "cells": _fields(plan),
-        "skipped": plan.skipped,
-        "context": dataclasses.asdict(context),
-    }
-    # Plugins are paths, which whoever moves the folder may have to edit; they are not sealed.
-    replace_text(run.folder / "run.json", sealed(record, _PLAN, plugins=plugins))
-    replace_text(root / LATEST, json.dumps({"run": run.folder.name}))
+    write_run(run)
     return run
+
+
+def write_run(run: Run, shard: Shard | None = None) -> None:
+    """Write the run's plan and make it the latest run of its folder; sweep what killed writers left. Raises StoreError.
+
+    A shard leaves what another shard or a run has written, and says in a file of its own how it was called.
+    """
+    sweep(run.root)
+    context = dataclasses.asdict(run.context)
+    record = {"schema": SCHEMA_VERSION, "cells": _fields(run.plan), "skipped": run.plan.skipped, "context": context}
+    # Plugins are paths, which whoever moves the folder may have to edit; they are not sealed.
+    plan, latest = sealed(record, _PLAN, plugins=run.plugins), json.dumps({"run": run.folder.name})
+    if shard is None:
+        replace_text(run.folder / "run.json", plan)
+        replace_text(run.root / LATEST, latest)
+        return
+    replace_text(run.folder / "shards" / f"{shard.name}.json", sealed({"context": context}, shard.name))
+    write_once(run.folder / "run.json", lambda file: file.write(plan.encode()))
+    write_once(run.root / LATEST, lambda file: file.write(latest.encode()))
 
 
 def planned_run(

@@ -259,10 +259,11 @@ class Store:
             raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
     def clear_error(self, name: str) -> None:
-        """Forget the failure of a cell that has succeeded since."""
+        """Forget the failure of a cell that has succeeded since, and those of its shards."""
         if self.held is not None:
             self.held.errors[name] = None
-        remove_file(self.root / "errors" / f"{name}.json")
+        for path in (self.root / "errors" / f"{name}.json", *(self.root / "errors").glob(f"{name}.shard-*.json")):
+            remove_file(path)
 
 
 def _named(place: str, read: Callable[[], T]) -> T:

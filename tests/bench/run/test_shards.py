@@ -1,0 +1,200 @@
+"""`gauntlet run --shard`: parts of a run on several machines, which together are the run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import gauntlet.bench.run.cell_runner as runner
+from gauntlet.bench.cli.main import cli
+from gauntlet.bench.run.run_folder import load_run
+from gauntlet.leaderboard.report.cells_csv import read_cells
+from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
+from gauntlet.leaderboard.results.store import Store
+
+ASK = ("--model=cnn.standard_digits,cnn.trades_digits", "--samples=0:350", "--device=cpu", "--checks=none")
+SHORT = (*ASK, "--attacks=fgsm,pgd(steps=3)")
+COSTS = ["seconds", "peak_memory_mib"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def gauntlet(*arguments, code=0, **environment):
+    done = CliRunner(env={"GAUNTLET_SHARD": None, **environment}).invoke(cli, arguments)
+    assert done.exit_code == code, (done.output, done.exc_info)
+    return done.output
+
+
+def tables(out):
+    """What a run's files say, but for what depends on the clock or on the process."""
+    board, cells = read_leaderboard(Path(out, "leaderboard.csv")), read_cells(Path(out, "cells.csv"))
+    spent = [name for name in cells if name.endswith("_seconds")]
+    return board.drop(columns=COSTS), cells.drop(columns=[*COSTS, *spent, "cached"])
+
+
+def same_tables(one, other):
+    for first, second in zip(tables(one), tables(other), strict=True):
+        assert first.equals(second), (first, second)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    gauntlet("run", *SHORT, f"--out={folder}")
+    return folder
+
+
+def test_shards_of_one_folder_are_the_run(whole):
+    for number in (2, 1, 3):
+        said = gauntlet("run", *SHORT, f"--shard={number}/3")
+        assert f"shard {number}/3: " in said
+        assert "the same command without --shard makes the tables" in said
+        assert not Path("gauntlet-results/leaderboard.csv").exists()
+    assert Store(Path("gauntlet-results")).stored_keys() == Store(whole).stored_keys()
+    assert len(list(Path("gauntlet-results").glob("runs/*/shards/*.json"))) == 3
+    said = gauntlet("run", *SHORT)
+    assert "4 cells: 4 answered from the store" in said
+    same_tables("gauntlet-results", whole)
+    # What the shards spent is part of what the cells cost.
+    run = load_run(Path("gauntlet-results"))
+    assert all(run.spent(cell).seconds["attack"] > 0 for cell in run.plan.cells)
+
+
+def test_shards_with_folders_of_their_own_are_merged(whole):
+    for number in (1, 2):
+        gauntlet("run", *SHORT, f"--out=part{number}", GAUNTLET_SHARD=f"{number}/2")
+    parts = [Store(Path(f"part{number}")).stored_keys() for number in (1, 2)]
+    assert {*parts[0]} | {*parts[1]} == {*Store(whole).stored_keys()}
+    assert not {*parts[0]} & {*parts[1]}
+    # Each has a half of every cell, so that one large cell is divided, too.
+    for number in (1, 2):
+        run = load_run(Path(f"part{number}"))
+        assert [len(run.result(cell).blocks) for cell in run.plan.cells] == [2] * 4
+    gauntlet("merge", "joined", "part1", "part2")
+    gauntlet("leaderboard", "joined")
+    same_tables("joined", whole)
+
+
+def test_a_shard_goes_on_and_leaves_others_alone():
+    gauntlet("run", *SHORT, "--shard=1/2")
+    before = set(Store(Path("gauntlet-results")).stored_keys())
+    said = gauntlet("run", *SHORT, "--shard=1/2")
+    assert "2 of 2 blocks stored, 2 of them before" in said
+    assert set(Store(Path("gauntlet-results")).stored_keys()) == before
+
+
+def test_replays_are_left_to_the_run_that_ends_the_work():
+    ask = (*ASK, "--attacks=fgsm,replay")
+    said = gauntlet("run", *ask, "--shard=1/2")
+    assert "left to the run without a shard, which needs all blocks: 2 cells of replay" in said
+    gauntlet("run", *ask, "--shard=2/2")
+    assert "4 cells: 2 answered from the store" in gauntlet("run", *ask)
+
+
+def test_what_is_measured_is_measured_by_the_first_shard(monkeypatch):
+    ask = ("--model=cnn.standard_digits", "--samples=0:200", "--device=cpu", "--attacks=adaptive,fgsm")
+    gauntlet("run", *ask, "--shard=1/2")
+    files = {path: path.read_bytes() for path in Path("gauntlet-results/measured").rglob("*.json")}
+    assert files
+    gauntlet("run", *ask, "--shard=2/2")
+    assert {path: path.read_bytes() for path in Path("gauntlet-results/measured").rglob("*.json")} == files
+
+
+def test_a_failure_is_its_shards_until_the_cell_is_whole(monkeypatch):
+    Path("net.py").write_text(
+        "import os\nimport torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(64, 10)\n        self.eval()\n\n    def forward(self, x):\n"
+        "        if os.environ.get('FAILS'):\n            raise RuntimeError('the node is ill')\n"
+        "        return self.layer(x.flatten(1))\n\n\ndef build():\n    torch.manual_seed(0)\n    return Net()\n"
+    )
+    ask = (
+        "run",
+        "--model=net.py:build,cnn.standard_digits",
+        "--samples=0:200",
+        "--device=cpu",
+        "--checks=none",
+        "--attacks=fgsm",
+    )
+    monkeypatch.setenv("FAILS", "1")
+    failed = gauntlet(*ask, "--shard=1/2", code=1)
+    assert "ERROR" in failed
+    assert "PROBLEM" in failed
+    (error,) = Path("gauntlet-results/errors").iterdir()
+    assert error.name.endswith(".shard-1-of-2.json")
+    monkeypatch.delenv("FAILS")
+    gauntlet(*ask, "--shard=2/2")
+    assert error.exists(), "another shard's success says nothing of it"
+    gauntlet(*ask)
+    assert not list(Path("gauntlet-results/errors").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--shard=4/3",), "shard '4/3' is not understood: write I/N"),
+        (("--shard=auto",), "needs SLURM_ARRAY_TASK_ID"),
+        (("--shard=1/2", "--gate=b.json"), "--gate needs all of a run, and --shard=1/2 is a part"),
+        (("--shard=1/2", "--profile"), "--profile needs all of a run"),
+        (("--shard=1/2", "--dry-run"), "--dry-run estimates all of a run"),
+    ],
+)
+def test_what_a_shard_cannot_do_is_refused(arguments, words, monkeypatch, call):
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    refused = call("run", *SHORT, *arguments)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert not Path("gauntlet-results").exists()
+
+
+def test_a_shard_reads_its_own_blocks_alone(monkeypatch):
+    gauntlet("run", *SHORT, "--shard=1/2")
+    read = []
+    stored = runner.stored_records
+
+    def counted(blocks, store):
+        found = stored(blocks, store)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(runner, "stored_records", counted)
+    gauntlet("run", *SHORT, "--shard=2/2")
+    assert read == []
+
+
+@pytest.mark.slow
+def test_shards_that_are_killed_lose_nothing(whole):
+    clock = random.Random(5)
+    for _ in range(15):
+        several = [
+            subprocess.Popen(
+                [sys.executable, "-m", "gauntlet.bench.cli.main", "run", *SHORT, f"--shard={number}/2"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            for number in (1, 2)
+        ]
+        victim = clock.choice(several)
+        try:
+            victim.wait(timeout=clock.uniform(1.5, 8))
+        except subprocess.TimeoutExpired:
+            victim.send_signal(signal.SIGKILL)
+        for process in several:
+            process.wait()
+        if all(process.returncode == 0 for process in several):
+            for path in Path("gauntlet-results").rglob("*.parquet"):
+                if clock.random() < 0.5:
+                    path.unlink()
+    gauntlet("run", *SHORT)
+    assert Store(Path("gauntlet-results")).stored_keys() == Store(whole).stored_keys()
+    same_tables("gauntlet-results", whole)
