@@ -18,7 +18,7 @@ ARRAY = {
 @pytest.mark.parametrize("cell", ["a", "b", "0123"])
 def test_each_block_belongs_to_one_shard_and_all_have_as_many(count, cell):
     owned = [[block for block in range(20) if Shard(number, count).owns(cell, block)] for number in range(1, count + 1)]
-    assert sorted(sum(owned, [])) == list(range(20))
+    assert sorted(block for several in owned for block in several) == list(range(20))
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
 
 
