@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from gauntlet.bench.config.schema import Config, ConfigError
-from gauntlet.bench.environment.provenance import commit
+from gauntlet.bench.environment.git_commit import commit
 from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.planning.plan_request import PlanRequest

@@ -226,11 +226,9 @@ def _one_folder(name: object) -> str:
     return name
 
 
-def start_run(
-    root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = (), held: Held | None = None
-) -> Run:
+def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, ...] = ()) -> Run:
     """The run of that plan, written into `root`. Raises StoreError."""
-    run = planned_run(root, plan, context, plugins, held)
+    run = planned_run(root, plan, context, plugins)
     write_run(run)
     return run
 
