@@ -156,7 +156,7 @@ checks = "none"
 out = "out"
 
 [[group]]
-attacks = ["adaptive(queries=20)", "fgsm", "fmn(steps=5)", "corruption.fog", "certificate", "replay"]
+attacks = ["gauntlet:fast", "fgsm", "fmn(steps=5)", "corruption.fog", "certificate", "replay"]
 threat = "Linf:0.1"
 
 [[group]]
