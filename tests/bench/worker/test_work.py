@@ -36,6 +36,7 @@ from gauntlet.bench.worker.work import LocalWorker
 from gauntlet.leaderboard.results.block_file import from_file
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
+from gauntlet.leaderboard.results.sealed_json import DIGEST, read_json, unsealed
 
 ASKED = {"model": ["model.py:build"], "data": "data.npz", "threat": ["Linf:0.1"], "attacks": ["pgd(steps=5)"]}
 
@@ -186,12 +187,16 @@ def test_the_first_measurement_of_a_pipeline_counts_for_every_later_worker(proje
     (cell,) = engine.run.plan.cells
     usual = engine.prepare(cell).prepared
     folder = Path("gauntlet-results/measured") / cell.pipeline_name
-    files = {path: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    assert {"profile", "form", "batch"} == {key for fields in files.values() for key in fields} - {"device", "masked"}
+    files = {path: read_json(path) for path in folder.glob("*.json")}
+    assert {"profile", "form", "batch"} == {key for fields in files.values() for key in fields} - {
+        "device",
+        "masked",
+        DIGEST,
+    }
     # Another machine was first, and found the gradients to be of no use.
     for path, fields in files.items():
         if "profile" in fields:
-            path.write_text(json.dumps({**fields, "masked": True}))
+            path.write_text(json.dumps({**unsealed(fields, f"{path.parent.name}/{path.stem}"), "masked": True}))
     later = Engine(make_plan(config), config, command="gauntlet run")
     taken = later.prepare(cell).prepared
     assert taken.cell.techniques != usual.cell.techniques
@@ -209,10 +214,10 @@ def test_a_run_over_more_blocks_takes_what_a_run_over_fewer_measured(tmp_path, m
         return engine.prepare(cell).prepared
 
     few = prepared("100")
-    files = {path: json.loads(path.read_text()) for path in Path("gauntlet-results/measured").rglob("*.json")}
+    files = {path: read_json(path) for path in Path("gauntlet-results/measured").rglob("*.json")}
     for path, fields in files.items():
         if "profile" in fields:
-            path.write_text(json.dumps({**fields, "masked": True}))
+            path.write_text(json.dumps({**unsealed(fields, f"{path.parent.name}/{path.stem}"), "masked": True}))
     more = prepared("200")
     assert more.cell.techniques != few.cell.techniques
     assert set(Path("gauntlet-results/measured").rglob("*.json")) == set(files)
