@@ -57,7 +57,8 @@ _LATE = ("pandas", "gauntlet.bench.run.summary", "gauntlet.bench.gate.judge_run"
     metavar="I/N",
     envvar="GAUNTLET_SHARD",
     show_envvar=True,
-    help="Run the I-th of N equal parts of every cell, or auto: the part of this task of a Slurm job array. [default: all]",
+    help="Run the I-th of N equal parts of every cell, or auto: the part of this task of a Slurm job array. A shard writes no "
+    "tables and judges nothing; the same command without it ends the work. [default: all]",
 )
 @option("--dry-run", group="output", is_flag=True, help="Show the plan, stored results and an estimate; run nothing.")
 def run(dry_run: bool, **options: Any) -> None:
@@ -90,6 +91,8 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     from gauntlet.bench.gate.choose_gate import choose_gate
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+    if options.get("shard") == "":
+        raise ValueError("--shard is empty: write I/N, such as 1/4, or leave it out for the whole run")
     if config.shard is not None:
         return _execute_shard(config, options)
     gate, note = choose_gate(
@@ -126,6 +129,15 @@ def _execute_shard(config: Config, options: Mapping[str, Any]) -> int:
             raise ValueError(
                 f"{option} needs all of a run, and --shard={config.shard} is a part: leave one of them out"
             )
+    if config.gate.baseline is not None and not options.get("no_gate"):
+        from gauntlet.bench.gate.choose_gate import automatic
+
+        if automatic():
+            raise ValueError(
+                f"--shard={config.shard} judges nothing, and the configuration has a gate: give --no-gate, or leave out "
+                "the shard (and GAUNTLET_SHARD) for a run that the gate judges"
+            )
+        click.echo("Gate not applied: a shard judges nothing; the run without --shard does.", err=True)
     with imports(isolated=config.isolate or config.timeout is not None):
         from gauntlet.bench.cli.shard_run import run_shard
 

@@ -20,12 +20,13 @@ def run_shard(engine: Engine) -> list[str]:
     Replays try the examples of all blocks, so they are left to the run without a shard that ends the work.
     """
     shard, cells = engine.config.shard, engine.run.plan.cells
-    own, stored, failed = 0, 0, []
+    own, stored, unknown, failed = 0, 0, 0, []
     left = [cell for cell in cells if cell.info.replays]
     for cell, tell in in_turn(engine.run.plan, [cell for cell in cells if not cell.info.replays]):
         engine.worker.watch = tell.work
         ready = engine.prepare(cell)
         if isinstance(ready, CellError):
+            unknown += 1
             failed.append(f"{tell.title}: {ready.kind}")
             tell.end(f"ERROR {visible(ready.message)}")
             continue
@@ -40,7 +41,10 @@ def run_shard(engine: Engine) -> list[str]:
             failed.append(f"{tell.title}: {result.error.kind}")
             line = f"ERROR {visible(result.error.message)} ({line})"
         tell.end(line)
-    click.echo(f"\nshard {shard}: {stored} of its {own} blocks are stored in {visible(str(engine.run.root))}")
+    found = f"{stored} of its {own} blocks are stored" if own else "none of the blocks is its own"
+    if unknown:
+        found += f"; {unknown} of the cells failed before their blocks were known"
+    click.echo(f"\nshard {shard}: {found} (results folder: {visible(str(engine.run.root))})")
     if left:
         click.echo(f"left to the run without a shard, which needs all blocks: {len(left)} cells of replay")
     click.echo(

@@ -105,7 +105,7 @@ def choose_gate(
     if file is None and named is not None:
         if config.narrowed:
             note = f"Gate not applied: options narrow the run. To apply it nevertheless, add {prefix}gate={named}"
-        elif baseline_from is None and not named.exists() and not _in_ci():
+        elif baseline_from is None and not named.exists() and not automatic():
             return None, (
                 f"Gate not applied: {named} does not exist yet. To make this run the first baseline: "
                 f"gauntlet baseline accept {config.out} --reason TEXT"
@@ -128,6 +128,6 @@ def choose_gate(
     return None, note
 
 
-def _in_ci() -> bool:
+def automatic() -> bool:
     """Whether an automatic service runs this, where no baseline is accepted: GitHub, GitLab and others set `CI`."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")

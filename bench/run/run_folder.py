@@ -17,7 +17,7 @@ from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.run.commit_journal import record_request
 from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.report.markdown_writer import RunContext
-from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
+from gauntlet.leaderboard.results.atomic_files import remove_file, replace_text, write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held
 from gauntlet.leaderboard.results.leftovers import sweep
@@ -91,10 +91,11 @@ class Run:
         )
 
     def note_spent(self, cell: Cell, spent: Spent, *, anew: bool, shard: Shard | None = None) -> None:
-        """Add the seconds of a run that computed blocks of the cell; `anew`: it computed all of them. A shard adds to its own.
-        Raises StoreError."""
+        """Add the seconds of a run, or of a shard, that computed blocks of the cell; `anew`: all of them. Raises StoreError."""
         file = self.folder / "spent" / f"{cell.name}{f'.{shard.name}' if shard else ''}.json"
         before = None if anew else read_spent(file)
+        for earlier in file.parent.glob(f"{cell.name}.shard-*.json") if anew and shard is None else ():
+            remove_file(earlier)
         write_spent(file, spent if before is None else before + spent)
 
     def spent(self, cell: Cell) -> Spent | None:
@@ -236,20 +237,19 @@ def start_run(root: Path, plan: Plan, context: RunContext, plugins: tuple[str, .
 def write_run(run: Run, shard: Shard | None = None) -> None:
     """Write the run's plan and make it the latest run of its folder; sweep what killed writers left. Raises StoreError.
 
-    A shard leaves what another shard or a run has written, and says in a file of its own how it was called.
+    A shard leaves the plan that another shard or a run has written, and says in a file of its own how it was called.
     """
     sweep(run.root)
     context = dataclasses.asdict(run.context)
     record = {"schema": SCHEMA_VERSION, "cells": _fields(run.plan), "skipped": run.plan.skipped, "context": context}
     # Plugins are paths, which whoever moves the folder may have to edit; they are not sealed.
-    plan, latest = sealed(record, _PLAN, plugins=run.plugins), json.dumps({"run": run.folder.name})
+    plan = sealed(record, _PLAN, plugins=run.plugins)
+    replace_text(run.root / LATEST, json.dumps({"run": run.folder.name}))
     if shard is None:
         replace_text(run.folder / "run.json", plan)
-        replace_text(run.root / LATEST, latest)
         return
     replace_text(run.folder / "shards" / f"{shard.name}.json", sealed({"context": context}, shard.name))
     write_once(run.folder / "run.json", lambda file: file.write(plan.encode()))
-    write_once(run.root / LATEST, lambda file: file.write(latest.encode()))
 
 
 def planned_run(

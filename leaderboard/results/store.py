@@ -246,12 +246,14 @@ class Store:
         replace_text(self.root / "errors" / f"{name}.json", sealed(dataclasses.asdict(error), name))
 
     def read_error(self, name: str) -> CellError | None:
-        """The latest failure of a cell, if any. Raises StoreError where its file is damaged."""
+        """The latest failure of a cell, or else of a shard of it, if any. Raises StoreError where its file is damaged."""
         if self.held is not None and name in self.held.errors:
             return self.held.errors[name]
         path = self.root / "errors" / f"{name}.json"
+        if not path.exists():
+            path = min((self.root / "errors").glob(f"{name}.shard-*.json"), default=path)
         try:
-            fields = read_sealed(path, name)
+            fields = read_sealed(path, path.stem)
             return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
         except FileNotFoundError:
             return None

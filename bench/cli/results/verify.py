@@ -106,6 +106,8 @@ def verify(
             raise click.UsageError(
                 f"{asked[0]} goes with --examples: of RUN all is verified, with the models and data that it names"
             )
+        if seed is not None and amount is None:
+            raise click.UsageError("--seed goes with --attack: without it no sample is drawn")
         passed = verify_run(folder, device, plugins, trust=trust, amount=amount, seed=seed)
     else:
         if folder is not None or amount is not None or seed is not None:
@@ -113,6 +115,10 @@ def verify(
         if missing := [f"--{name}" for name in ("model", "data", "threat") if not options[name]]:
             raise click.UsageError(
                 f"--examples needs {', '.join(missing)}: what the images are to mislead, and how far they may go"
+            )
+        if out is not None and out.exists() and out.resolve() == Path(str(examples).partition("#")[0]).resolve():
+            raise click.UsageError(
+                f"--out {out} is the file of the examples, which it would overwrite: name another one"
             )
         passed = verify_file(examples, options, device, plugins, out)
     if not passed:

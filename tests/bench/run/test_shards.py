@@ -134,6 +134,8 @@ def test_a_failure_is_its_shards_until_the_cell_is_whole(monkeypatch):
     monkeypatch.delenv("FAILS")
     gauntlet(*ask, "--shard=2/2")
     assert error.exists(), "another shard's success says nothing of it"
+    gauntlet("leaderboard", "gauntlet-results")
+    assert "the node is ill" in Path("gauntlet-results/leaderboard.md").read_text(encoding="utf-8")
     gauntlet(*ask)
     assert not list(Path("gauntlet-results/errors").iterdir())
 
@@ -142,6 +144,7 @@ def test_a_failure_is_its_shards_until_the_cell_is_whole(monkeypatch):
     ("arguments", "words"),
     [
         (("--shard=4/3",), "shard '4/3' is not understood: write I/N"),
+        (("--shard=",), "--shard is empty: write I/N"),
         (("--shard=auto",), "needs SLURM_ARRAY_TASK_ID"),
         (("--shard=1/2", "--gate=b.json"), "--gate needs all of a run, and --shard=1/2 is a part"),
         (("--shard=1/2", "--profile"), "--profile needs all of a run"),
@@ -154,6 +157,34 @@ def test_what_a_shard_cannot_do_is_refused(arguments, words, monkeypatch, call):
     assert refused.returncode == 2
     assert words in refused.stderr
     assert not Path("gauntlet-results").exists()
+
+
+def test_a_shard_of_another_plan_is_the_latest_run():
+    gauntlet("run", *SHORT)
+    gauntlet("run", *ASK, "--attacks=noise", "--shard=1/2")
+    assert [cell.attack.name for cell in load_run(Path("gauntlet-results")).plan.cells] == ["noise"] * 2
+
+
+def test_a_configured_gate_is_said_not_to_be_applied_and_never_left_out_by_a_service(call, monkeypatch):
+    Path("gauntlet.toml").write_text("[gate]\nbaseline = 'b.json'\n")
+    ask = ("run", "--attacks=noise", "--samples=0:100", "--model=cnn.standard_digits", "--device=cpu", "--checks=none")
+    done = call(*ask, "--shard=1/2")
+    assert done.returncode == 0, done.stderr
+    assert "Gate not applied: a shard judges nothing" in done.stderr
+    monkeypatch.setenv("CI", "true")
+    refused = call(*ask, "--shard=1/2")
+    assert refused.returncode == 2
+    assert "--shard=1/2 judges nothing, and the configuration has a gate: give --no-gate" in refused.stderr
+    assert call(*ask, "--shard=1/2", "--no-gate").returncode == 0
+
+
+def test_a_whole_run_anew_counts_its_own_seconds_alone():
+    ask = (*ASK, "--attacks=noise")
+    for number in (1, 2):
+        gauntlet("run", *ask, f"--shard={number}/2")
+    assert len(list(Path("gauntlet-results").glob("runs/*/spent/*.shard-*.json"))) == 4
+    gauntlet("run", *ask, "--fresh")
+    assert not list(Path("gauntlet-results").glob("runs/*/spent/*.shard-*.json"))
 
 
 def test_a_shard_reads_its_own_blocks_alone(monkeypatch):
