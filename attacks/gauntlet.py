@@ -1,4 +1,4 @@
-"""The `gauntlet` cascade: about as strong as AutoAttack, for a small part of its passes (measured in docs/attacks.md).
+"""The `gauntlet` cascade: about as strong as AutoAttack, for a small part of its passes (measured in docs/strength.md).
 
 Ideas and their sources:
 - cheap attacks with diverse losses first, each on the samples that are left (Croce and Hein 2020), and few steps for each target
