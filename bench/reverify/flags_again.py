@@ -37,7 +37,8 @@ def flags_again(run: Run, cells: Sequence[Cell], device: torch.device) -> Iterat
 
     Flags of the record that are not found now are no failure: they accuse the figure, and another device may round otherwise.
     """
-    workbench = Workbench(device, checks=run.context.checks or "default")
+    # Checks need no faster form of the model, which another device may lack.
+    workbench = Workbench(device, "float32", run.context.checks or "default")
     # The examples of a replay are those of other folders.
     for cell in (cell for cell in cells if not cell.info.replays):
         title = run.plan.title(cell)

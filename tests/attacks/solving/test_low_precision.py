@@ -347,7 +347,7 @@ def test_the_command_line_takes_a_precision_shows_it_and_verify_finds_the_result
     # Another device might choose another form.
     monkeypatch.delattr(fast_form, "choose_form")
     done = call("verify", "gauntlet-results", "--trust")
-    assert done.returncode == 0, done.out
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_config_file_has_a_precision_and_the_command_line_wins(project, call):
