@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,14 @@ def call(capsys):
         return subprocess.CompletedProcess(arguments, code, out, err)
 
     return run
+
+
+@pytest.fixture
+def finished(honest, tmp_path, monkeypatch):
+    """A copy of the module's project with a finished run, `honest`, as the working folder."""
+    shutil.copytree(honest, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""A project whose gate is tested: its model, the run that is accepted, and how its errors are read."""
+"""A project whose gate is tested: its model, the run that is accepted, its configuration, and how its errors are read."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 MODEL = '''
@@ -39,6 +40,32 @@ RUN = ("run", "--model=model.py:build", "--data=digits", "--samples=200", "--thr
 ATTACK = "--attacks=pgd(steps=10)"
 
 BASELINE = Path("bench", "baselines", "custom.json")
+
+PROJECT = f"""
+model = "model.py:build"
+data = "digits"
+samples = "200"
+threat = "Linf:0.15"
+attacks = "pgd(steps=10)"
+out = "out"
+
+[gate]
+baseline = "{BASELINE.as_posix()}"
+"""
+"""The configuration of the same run, with its gate."""
+
+FROM = "--baseline-from=HEAD^"
+
+
+def configure(old="", new=""):
+    """Write the configuration, with `new` in place of `old`."""
+    assert old in PROJECT
+    Path("gauntlet.toml").write_text(PROJECT.replace(old, new) if old else PROJECT, encoding="utf-8")
+
+
+def git(*arguments):
+    """Run git in the working folder, as somebody."""
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True)
 
 
 def assert_told(done, code, *words):

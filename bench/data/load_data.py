@@ -99,11 +99,12 @@ def _find(spec: str) -> None:
 
 def _from_function(spec: str, limit: int | None, classes: int | None) -> Data:
     # Imported here: most specs do not need it.
-    from gauntlet.bench.registry.import_file import import_object
+    from gauntlet.bench.registry.import_file import import_object, working_folder_kept
 
     imported = import_object(spec)
-    # A module may also hold the data set itself.
-    made = imported() if callable(imported) else imported
+    with working_folder_kept():
+        # A module may also hold the data set itself.
+        made = imported() if callable(imported) else imported
     where, _, function = spec.rpartition(":")
     name = f"{Path(where).stem if where.endswith('.py') else where}:{function}"
     return _as_data(made, spec, name, limit, classes)

@@ -23,7 +23,7 @@ from gauntlet.bench.models.parts.outputs import Output
 from gauntlet.bench.models.sources.catalog import open_source
 from gauntlet.bench.models.sources.parse_source import parse_source
 from gauntlet.bench.models.sources.source_model import SourceModel
-from gauntlet.bench.registry.import_file import import_object, source_digest
+from gauntlet.bench.registry.import_file import import_object, source_digest, working_folder_kept
 from gauntlet.bench.registry.live_code import live_digest
 
 
@@ -147,7 +147,8 @@ def _built(spec: str, factory: object) -> nn.Module:
             f"{spec!r} is a {type(factory).__name__}: name a function without arguments that returns the model"
         )
     try:
-        model = factory()
+        with working_folder_kept():
+            model = factory()
     except ModelError:
         raise
     except Exception as error:

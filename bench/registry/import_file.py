@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from contextlib import AbstractContextManager, chdir
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,7 +86,13 @@ def _parts(spec: str) -> tuple[str, str]:
 
 
 def _module(source: str) -> ModuleType:
-    return _from_file(Path(source)) if source.endswith(".py") else _from_name(source)
+    with working_folder_kept():
+        return _from_file(Path(source)) if source.endswith(".py") else _from_name(source)
+
+
+def working_folder_kept() -> AbstractContextManager[None]:
+    """The working folder is restored on exit: other names are relative to it, and code of a user's may change it."""
+    return chdir(Path.cwd())
 
 
 def _from_name(name: str) -> ModuleType:

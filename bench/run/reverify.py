@@ -44,6 +44,8 @@ class CellCheck:
     failures: tuple[str, ...]
     absent: str = ""
     """What could not be verified, and why."""
+    missing: int = 0
+    """Number of blocks that are not stored."""
 
 
 def reverify(run: Run, device: torch.device, progress: Callable[[], None] | None = None) -> Iterator[CellCheck]:
@@ -118,7 +120,7 @@ def _cell(run: Run, workbench: Workbench, cell: Cell, written: dict[str, float])
         failures.append(f"cells.csv has robust accuracy {in_table:.4f}, but the stored examples give {accuracy:.4f}")
     absent = [f"{missing} of {len(prepared.blocks)} blocks not run yet"] if missing else []
     absent += [f"{not_kept} examples were not kept (--no-adversarials)"] if not_kept else []
-    return CellCheck(title, n, accuracy, examples, boundary, tuple(failures), "; ".join(absent))
+    return CellCheck(title, n, accuracy, examples, boundary, tuple(failures), "; ".join(absent), missing)
 
 
 def _precision(run: Run, keys: Sequence[str]) -> str | None:

@@ -184,12 +184,13 @@ def verify_run(
     refuse_code(run, trust=trust, by_hand=bool(plugins))
     failures = examples = boundary = 0
     sound: list[Cell] = []
-    verified = 0
+    verified = unfinished = 0
     for cell, check in zip(run.plan.cells, reverify(run, chosen), strict=True):
         title = visible(check.title)
         examples, boundary = examples + check.examples, boundary + check.boundary
         if check.n:
             verified += 1
+            unfinished += check.missing > 0
             click.echo(
                 f"{'FAILED' if check.failures else 'ok':<7}{title}: robust {100 * check.robust_accuracy:.1f} % of {check.n}, "
                 f"{check.examples} examples, {check.boundary} on the boundary"
@@ -207,9 +208,10 @@ def verify_run(
     failures += _flag_failures(run, sound, chosen)
     if asked is not None:
         failures += _attack_failures(run, sound, asked, seed, chosen)
+    partly = f" ({unfinished} of them unfinished)" if unfinished else ""
     click.echo(
-        f"{verified} of {len(run.plan.cells)} cells, {examples} adversarial examples measured again and flags derived again: "
-        f"{failures} failures, {boundary} within rounding of the boundary; {UPPER_BOUND}"
+        f"{verified} of {len(run.plan.cells)} cells{partly}, {examples} adversarial examples measured again and flags derived "
+        f"again: {failures} failures, {boundary} within rounding of the boundary; {UPPER_BOUND}"
     )
     return failures == 0 and verified > 0
 

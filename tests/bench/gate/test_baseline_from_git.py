@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from gate_project import BASELINE, assert_told
+from gate_project import BASELINE, FROM, PROJECT, assert_told, git
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
-
-PROJECT = f"""
-model = "model.py:build"
-data = "digits"
-samples = "200"
-threat = "Linf:0.15"
-attacks = "pgd(steps=10)"
-out = "out"
-
-[gate]
-baseline = "{BASELINE.as_posix()}"
-"""
-FROM = "--baseline-from=HEAD^"
-
-
-def git(*arguments):
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture

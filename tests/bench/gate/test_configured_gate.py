@@ -9,19 +9,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from gate_project import BASELINE, assert_told
-
-PROJECT = f"""
-model = "model.py:build"
-data = "digits"
-samples = "200"
-threat = "Linf:0.15"
-attacks = "pgd(steps=10)"
-out = "out"
-
-[gate]
-baseline = "{BASELINE.as_posix()}"
-"""
+from gate_project import BASELINE, PROJECT, assert_told
 
 
 def configure(text=""):

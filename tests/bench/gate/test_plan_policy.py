@@ -10,26 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gate_project import ATTACK, BASELINE, RUN, assert_told
+from gate_project import ATTACK, BASELINE, RUN, assert_told, configure
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
 
-PROJECT = f"""
-model = "model.py:build"
-data = "digits"
-samples = "200"
-threat = "Linf:0.15"
-attacks = "pgd(steps=10)"
-out = "out"
-
-[gate]
-baseline = "{BASELINE.as_posix()}"
-"""
 RENEW = f"gauntlet run --no-gate && gauntlet baseline accept out --out {BASELINE} --reason TEXT"
-
-
-def configure(old="", new=""):
-    assert old in PROJECT
-    Path("gauntlet.toml").write_text(PROJECT.replace(old, new) if old else PROJECT, encoding="utf-8")
 
 
 def edit_policy(change):

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 import gauntlet
-from gate_project import BASELINE, MODEL, assert_told
+from gate_project import BASELINE, FROM, MODEL, PROJECT, assert_told, configure, git
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
-
-PROJECT = f"""
-model = "model.py:build"
-data = "digits"
-samples = "200"
-threat = "Linf:0.15"
-attacks = "pgd(steps=10)"
-out = "out"
-
-[gate]
-baseline = "{BASELINE.as_posix()}"
-"""
-FROM = "--baseline-from=HEAD^"
 
 CUT = '''
 
@@ -71,15 +57,6 @@ class Baked(torch.nn.Module):
 def build():
     return Baked(_first()).eval()
 '''
-
-
-def git(*arguments):
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True)
-
-
-def configure(old="", new=""):
-    assert old in PROJECT
-    Path("gauntlet.toml").write_text(PROJECT.replace(old, new) if old else PROJECT, encoding="utf-8")
 
 
 @pytest.fixture

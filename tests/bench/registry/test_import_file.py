@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import gauntlet
 from datafiles import write_modules
 from gauntlet.bench.registry.import_file import ImportSpecError, import_object, source_digest
 
@@ -118,3 +120,21 @@ def test_the_source_digest_follows_a_definition_elsewhere(tmp_path):
     before = source_digest(f"{repo}/two.py:build")
     (repo / "far.py").write_text("def build(): return 2\n")
     assert source_digest(f"{repo}/two.py:build") != before
+
+
+def test_the_working_folder_is_kept_when_a_user_changes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    leave = "import os\nos.chdir('/')\n"
+    built = "import torch\n\n\ndef build():\n    os.chdir('/')\n    return torch.nn.Flatten()\n"
+    made = (
+        "import torch\n\n\ndef data():\n    os.chdir('/')\n    return torch.zeros(2, 1, 2, 2), torch.zeros(2).long()\n"
+    )
+    write_modules(tmp_path, net=leave + built, images=leave + made)
+    assert isinstance(gauntlet.load_model("net.py:build").module.model, torch.nn.Flatten)
+    assert Path.cwd() == tmp_path
+    assert len(gauntlet.load_data("images.py:data").labels) == 2
+    assert Path.cwd() == tmp_path
+    (tmp_path / "ill.py").write_text(f"{leave}raise ValueError('ill')\n", encoding="utf-8")
+    with pytest.raises(ImportSpecError, match="ill"):
+        import_object("ill.py:build")
+    assert Path.cwd() == tmp_path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,14 +25,6 @@ def honest(tiny, tmp_path_factory):
         patch.chdir(folder)
         assert tiny.run_here(*RUN, "--attacks=fgsm,pgd(steps=5)", "--defense=none,input_noise") == 0
     return folder
-
-
-@pytest.fixture
-def finished(honest, tmp_path, monkeypatch):
-    """A copy of it, as the working folder."""
-    shutil.copytree(honest, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def rewrite(cell, change):

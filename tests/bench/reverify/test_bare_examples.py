@@ -226,6 +226,8 @@ def test_several_arrays_ask_for_a_name(examples, call):
         (("out", "--examples=x.pt"), "stands in place of RUN"),
         (("out", "--model=model.py:build"), "--model goes with --examples"),
         (("out", "--out=x.csv"), "--out goes with --examples"),
+        (("--examples=x.pt", "--out=x.pt", *OPTIONS), "which it would overwrite"),
+        (("out", "--seed=3"), "--seed goes with --attack"),
         (("--examples=x.pt", "--attack=5", *OPTIONS), "stands in place of RUN"),
         (("--examples=x.pt", "--model=cnn.*_digits", "--data=digits", "--threat=Linf:0.1"), "models: name one"),
         (("--examples=x.pt", "--model=model.py:build", "--data=data.npz", "--threat=L7:1"), "L7"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ def honest(tiny, tmp_path_factory):
         patch.chdir(folder)
         assert tiny.run_here(*RUN) == 0
     return folder
-
-
-@pytest.fixture
-def finished(honest, tmp_path, monkeypatch):
-    shutil.copytree(honest, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def lists():

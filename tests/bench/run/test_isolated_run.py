@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.report.cells_csv import read_cells
-from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 from gauntlet.leaderboard.results.store import Store
+from run_tables import same_tables
 
-COSTS = ["seconds", "peak_memory_mib"]
 COUNTED = """
 
 import os
@@ -36,18 +34,6 @@ def _count(module, given):
     if when and _calls[0] == int(when):
         os.kill(os.getpid() if whom == "worker" else os.getppid(), signal.SIGKILL)
 """
-
-
-def tables(out):
-    """What a run's files say, but for what depends on the clock or on which process asked for memory."""
-    board, cells = read_leaderboard(Path(out, "leaderboard.csv")), read_cells(Path(out, "cells.csv"))
-    spent = [name for name in cells if name.endswith("_seconds")]
-    return board.drop(columns=COSTS), cells.drop(columns=[*COSTS, *spent, "cached"])
-
-
-def same_tables(one, other):
-    for first, second in zip(tables(one), tables(other), strict=True):
-        assert first.equals(second), (first, second)
 
 
 def same_blocks(one, other, *, some=False):

@@ -28,14 +28,6 @@ def honest(tiny, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def finished(honest, tmp_path, monkeypatch):
-    """A copy of it, as the working folder: the files alone are what is verified."""
-    shutil.copytree(honest, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def block(folder):
     """Store and key of the undefended FGSM cell's only block."""
     run = load_run(folder / "out")

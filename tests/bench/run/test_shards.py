@@ -15,13 +15,11 @@ from click.testing import CliRunner
 import gauntlet.bench.run.cell_runner as runner
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.report.cells_csv import read_cells
-from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 from gauntlet.leaderboard.results.store import Store
+from run_tables import same_tables
 
 ASK = ("--model=cnn.standard_digits,cnn.trades_digits", "--samples=0:350", "--device=cpu", "--checks=none")
 SHORT = (*ASK, "--attacks=fgsm,pgd(steps=3)")
-COSTS = ["seconds", "peak_memory_mib"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +31,6 @@ def gauntlet(*arguments, code=0, **environment):
     done = CliRunner(env={"GAUNTLET_SHARD": None, **environment}).invoke(cli, arguments)
     assert done.exit_code == code, (done.output, done.exc_info)
     return done.output
-
-
-def tables(out):
-    """What a run's files say, but for what depends on the clock or on the process."""
-    board, cells = read_leaderboard(Path(out, "leaderboard.csv")), read_cells(Path(out, "cells.csv"))
-    spent = [name for name in cells if name.endswith("_seconds")]
-    return board.drop(columns=COSTS), cells.drop(columns=[*COSTS, *spent, "cached"])
-
-
-def same_tables(one, other):
-    for first, second in zip(tables(one), tables(other), strict=True):
-        assert first.equals(second), (first, second)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +69,14 @@ def test_shards_with_folders_of_their_own_are_merged(whole):
     gauntlet("merge", "joined", "part1", "part2")
     gauntlet("leaderboard", "joined")
     same_tables("joined", whole)
+
+
+def test_verification_says_that_a_cell_is_unfinished():
+    gauntlet("run", *SHORT, "--shard=1/2")
+    said = gauntlet("verify", "gauntlet-results")
+    assert "4 of 4 cells (4 of them unfinished), " in said
+    gauntlet("run", *SHORT)
+    assert "4 of 4 cells, " in gauntlet("verify", "gauntlet-results")
 
 
 def test_a_shard_goes_on_and_leaves_others_alone():
@@ -138,6 +132,21 @@ def test_a_failure_is_its_shards_until_the_cell_is_whole(monkeypatch):
     assert "the node is ill" in Path("gauntlet-results/leaderboard.md").read_text(encoding="utf-8")
     gauntlet(*ask)
     assert not list(Path("gauntlet-results/errors").iterdir())
+
+
+def test_a_cell_that_cannot_be_prepared_and_a_shard_without_blocks_are_told_apart():
+    Path("broken.py").write_text("def build():\n    raise RuntimeError('no weights here')\n", encoding="utf-8")
+    broken = gauntlet("run", *ASK, "--attacks=noise", "--model=broken.py:build", "--shard=1/2", code=1)
+    assert "shard 1/2: 4 of its 4 blocks are stored; 1 of the cells failed before their blocks were known" in broken
+    said = [
+        gauntlet(
+            "run", "--samples=0:50", "--attacks=noise", "--model=cnn.ibp_digits", f"--shard={number}/2", "--out=few"
+        )
+        for number in (1, 2)
+    ]
+    counted = sorted(line for text in said for line in text.splitlines() if line.startswith("shard "))
+    assert [line.partition(": ")[2].partition(" (")[0] for line in counted].count("none of the blocks is its own") == 1
+    assert sum("1 of its 1 blocks are stored" in line for line in counted) == 1
 
 
 @pytest.mark.parametrize(
