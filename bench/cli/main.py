@@ -23,6 +23,7 @@ from gauntlet.bench.cli.results.gc import gc
 from gauntlet.bench.cli.results.leaderboard import leaderboard
 from gauntlet.bench.cli.results.merge import merge
 from gauntlet.bench.cli.results.pack import pack
+from gauntlet.bench.cli.results.page import page
 from gauntlet.bench.cli.results.remove import remove
 from gauntlet.bench.cli.results.show import show
 from gauntlet.bench.cli.results.verify import verify
@@ -47,7 +48,7 @@ def cli() -> None:
 
 
 COMMANDS = (
-    *(check, init, run, list_command, show, leaderboard, verify),
+    *(check, init, run, list_command, show, leaderboard, page, verify),
     *(merge, remove, pack, gc),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, stages, gate_costs),

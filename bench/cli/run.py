@@ -234,6 +234,9 @@ def _import_late_modules() -> None:
     """Import what functions import later: code that is evaluated may write files that stand in for these modules."""
     for name in _LATE:
         importlib.import_module(name)
+    from gauntlet.leaderboard.page.assets import load
+
+    load()
 
 
 def _prepared(engine: Engine, cell: Cell, tell: Tell, gate: Gate | None, junit: Path | None) -> ReadyCell | CellError:

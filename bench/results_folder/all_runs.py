@@ -86,16 +86,22 @@ def joint_summaries(runs: ShownRuns, removed: Sequence[str] = ()) -> list[CellSu
 
     Of a row that several runs asked for, the newest run's cells are taken.
     """
-    taken: dict[tuple[str, ...], int] = {}
-    for number, run in enumerate(runs.shown):
-        for cell in run.plan.cells:
-            taken.setdefault(row_key(cell.info), number)
+    taken = row_runs(runs)
     return [
         run.summary(cell)
-        for number, run in reversed(list(enumerate(runs.shown)))
+        for run in reversed(runs.shown)
         for cell in run.plan.cells
-        if taken[row_key(cell.info)] == number and cell.info.model not in removed
+        if taken[row_key(cell.info)] is run and cell.info.model not in removed
     ]
+
+
+def row_runs(runs: ShownRuns) -> dict[tuple[str, str, str, str, str], Run]:
+    """The run whose cells are taken for each row: the newest one that asked for it."""
+    taken: dict[tuple[str, str, str, str, str], Run] = {}
+    for run in runs.shown:
+        for cell in run.plan.cells:
+            taken.setdefault(row_key(cell.info), run)
+    return taken
 
 
 def joint_run(runs: ShownRuns) -> Run:

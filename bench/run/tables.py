@@ -1,14 +1,34 @@
-"""The tables of a run, written into its results folder."""
+"""The tables and the page of a run, written into its results folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.run_folder import Run
+from gauntlet.leaderboard.page.content import PageContent, RowKey
+from gauntlet.leaderboard.page.details import RowDetails, row_details
+from gauntlet.leaderboard.page.write_page import write_page
 from gauntlet.leaderboard.report.leaderboard_files import WrittenFiles, write_leaderboard_files
-from gauntlet.leaderboard.results.summary import AnyResult
+from gauntlet.leaderboard.results.summary import AnyResult, summaries
+from gauntlet.leaderboard.rows.worst_case import row_key
 
 
 def write_leaderboard(run: Run, results: Sequence[AnyResult]) -> WrittenFiles:
     """Write the files of the leaderboard of a run with these results into the results folder. Raises WriteError, StoreError."""
     return write_leaderboard_files(run.root, results, run.context, run.published())
+
+
+def write_run_page(run: Run, results: Sequence[AnyResult]) -> Path:
+    """Write the page of a run with these results. Raises PageMissingError, WriteError, StoreError."""
+    content = PageContent(summaries(results), run.context, run.published(), details=details_of(run))
+    return write_page(run.root, content)
+
+
+def details_of(run: Run) -> Callable[[RowKey], RowDetails]:
+    """A function that reads the details of a row of the run from its blocks. It raises StoreError."""
+    rows: dict[RowKey, list[Cell]] = {}
+    for cell in run.plan.cells:
+        rows.setdefault(row_key(cell.info), []).append(cell)
+    return lambda key: row_details([run.result(cell) for cell in rows.get(key, []) if cell.info.adversarial])

@@ -1,0 +1,110 @@
+"""The parts of the page that are no results: templates and style of our own, and the script of DataTables from `itables`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gauntlet.leaderboard.report import formatting
+from gauntlet.leaderboard.results.escape import visible
+
+if TYPE_CHECKING:  # jinja2 is an extra
+    from jinja2 import Environment
+
+_EXPORTED = re.compile(r"export\s*\{([^}]*)\}\s*;?")
+_DEFAULT = re.compile(r"([\w$]+) as default")
+_WEB = re.compile(r"https?://[^\s\"'<>]+", re.ASCII)
+
+
+class PageMissingError(RuntimeError):
+    """What a page needs is not installed; the message has the command that installs it."""
+
+
+def missing() -> str:
+    """Why no page can be written, with the command that changes it; empty if everything is installed."""
+    absent = [name for name in ("jinja2", "itables") if importlib.util.find_spec(name) is None]
+    return f"a page needs {' and '.join(absent)}: pip install 'robust-gauntlet[page]'" if absent else ""
+
+
+def web_address(text: str) -> bool:
+    """Whether the text is an address of the web, which may be a link."""
+    return _WEB.fullmatch(text) is not None
+
+
+@cache
+def script() -> str:
+    """The script of the page, of one module: DataTables, then ours. Raises PageMissingError."""
+    own = (files(__package__) / "templates" / "page.js").read_text(encoding="utf-8")
+    return f"{_datatables()}\n{own}"
+
+
+def _datatables() -> str:
+    """The text of DataTables as `itables` ships it, which leaves the class under the name `DataTable`."""
+    spec = importlib.util.find_spec("itables")
+    if spec is None or spec.origin is None:
+        raise PageMissingError(missing())
+    path = Path(spec.origin).parent / "html" / "dt_bundle.js"
+    try:
+        text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    except OSError as error:
+        raise PageMissingError(f"itables has no script at {path} ({error}): pip install 'itables>=2.4,<3'") from error
+    found = _EXPORTED.search(text)
+    name = _DEFAULT.search(found[1]) if found else None
+    if found is None or name is None or "</script" in text.lower():
+        raise PageMissingError(f"the script of itables, {path}, has another form: pip install 'itables>=2.4,<3'")
+    return f"{text[: found.start()]}const DataTable={name[1]};{text[found.end() :]}"
+
+
+def policy(scripts: str) -> str:
+    """What a browser may do for the page: run this very script, show pictures that the file holds, and load nothing."""
+    digest = base64.b64encode(hashlib.sha256(scripts.encode()).digest()).decode()
+    rules = (
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+    return "; ".join([*rules, f"script-src 'sha256-{digest}'"])
+
+
+def load() -> None:
+    """Read what pages are made of, unless something is not installed: before code that could put files in the place of it."""
+    if not missing():
+        script()
+        for name in environment().list_templates(extensions=["html"]):
+            environment().get_template(name)
+
+
+@cache
+def environment() -> Environment:
+    """The templates, in which every text is escaped and every character visible. Raises PageMissingError."""
+    if lacking := missing():
+        raise PageMissingError(lacking)
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: object) -> object:
+        return value if isinstance(value, Markup | StrictUndefined) else visible(str(value))
+
+    made = Environment(
+        loader=PackageLoader("gauntlet.leaderboard.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=shown,
+    )
+    made.tests["web_address"] = web_address
+    made.filters |= {
+        "percent": formatting.percent,
+        "with_interval": formatting.with_interval,
+        "place": lambda value: f"{value:.1f}".removesuffix(".0"),
+    }
+    return made

@@ -1,0 +1,145 @@
+"""A chart as coordinates: axes with ticks, points, lines and bands in the units of a drawing of fixed size.
+
+The template draws it as SVG with the page's own colours, so that it is light and dark, and every text in it is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+WIDTH: Final = 440
+HEIGHT: Final = 300
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40
+_TICKS: Final = 6
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From `low` to `high`, both finite and different; logarithmic axes are positive."""
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """The place of a value, 0 at the low end and 1 at the high one; values beyond the ends are put there."""
+        low, high, at = self.low, self.high, min(max(value, self.low), self.high)
+        if self.log:
+            low, high, at = math.log10(low), math.log10(high), math.log10(at)
+        return (at - low) / (high - low)
+
+    @property
+    def ticks(self) -> tuple[tuple[float, str], ...]:
+        """Round values with their texts."""
+        if self.log:
+            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+            every = max(1, -(-len(powers) // _TICKS))
+            return tuple((10.0**power, f"{10.0**power:g}") for power in powers if power % every == 0)
+        step = _step((self.high - self.low) / _TICKS)
+        first = math.ceil(self.low / step - 1e-9)
+        values = [step * place for place in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        return tuple((value, f"{value:.6g}") for value in values)
+
+
+def _step(least: float) -> float:
+    """The smallest of 1, 2, 2.5 and 5 times a power of ten that is at least so large."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= least * (1 - 1e-9))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A marker with its name; `href` is the address of a page within the file, or empty."""
+
+    x: float
+    y: float
+    name: str
+    href: str = ""
+    low: float | None = None
+    """Vertical places of the ends of its interval."""
+    high: float | None = None
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A path in SVG's notation, with the band around it."""
+
+    path: str
+    name: str
+    band: str = ""
+    series: int = 0
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart that is ready to be drawn."""
+
+    title: str
+    words: str
+    """What a reader who does not see it should know."""
+    x: Axis
+    y: Axis
+    points: tuple[Point, ...] = ()
+    lines: tuple[Line, ...] = ()
+    kind: str = ""
+
+    @property
+    def x_ticks(self) -> list[tuple[str, str]]:
+        """Horizontal places and texts."""
+        return [(place(across(self.x, value)), text) for value, text in self.x.ticks]
+
+    @property
+    def y_ticks(self) -> list[tuple[str, str]]:
+        """Vertical places and texts."""
+        return [(place(up(self.y, value)), text) for value, text in self.y.ticks]
+
+
+def across(axis: Axis, value: float) -> float:
+    """The horizontal place of a value."""
+    return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
+
+
+def up(axis: Axis, value: float) -> float:
+    """The vertical place of a value."""
+    return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+
+
+def place(value: float) -> str:
+    """A coordinate with one decimal, as short as can be."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def steps(x: Axis, y: Axis, values: Sequence[float], heights: Sequence[float]) -> str:
+    """The path of a step function: `heights[i]` holds from `values[i]` to `values[i + 1]`, the last one to the end of the axis.
+
+    Steps that fall on the same place of the drawing are drawn as one.
+    """
+    parts = [f"M{place(across(x, values[0]))} {place(up(y, heights[0]))}"]
+    for value, height in _visible_steps(x, values, heights)[1:]:
+        parts.append(f"H{value}V{place(up(y, height))}")
+    return "".join([*parts, f"H{WIDTH - RIGHT}"])
+
+
+def band(x: Axis, y: Axis, values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> str:
+    """The path around a step function, from its lower to its upper ends."""
+    upper = steps(x, y, values, high)
+    lows = _visible_steps(x, values, low)
+    parts = [f"V{place(up(y, lows[-1][1]))}"]
+    for (at, _), (_, before) in zip(reversed(lows[1:]), reversed(lows[:-1]), strict=True):
+        parts.append(f"H{at}V{place(up(y, before))}")
+    return "".join([upper, *parts, f"H{lows[0][0]}Z"])
+
+
+def _visible_steps(x: Axis, values: Sequence[float], heights: Sequence[float]) -> list[tuple[str, float]]:
+    """The last height at each place of the drawing that differs from the one before."""
+    last: dict[str, float] = {}
+    for value, height in zip(values, heights, strict=True):
+        if value <= x.high:
+            last[place(across(x, value))] = height
+    return list(last.items())

@@ -1,0 +1,231 @@
+"""The page of a row: attacks and their stages, flags with their evidence, classes, costs and provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gauntlet.leaderboard.report import formatting
+from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell
+from gauntlet.leaderboard.results.record import Flag
+from gauntlet.leaderboard.results.sample_set import numbered
+from gauntlet.leaderboard.results.spent import PARTS, Spent
+from gauntlet.leaderboard.results.summary import CellSummary
+from gauntlet.leaderboard.rows.evidence import describe_evidence, describe_lifted
+from gauntlet.leaderboard.rows.per_class import ClassAccuracy, per_class
+from gauntlet.leaderboard.rows.row import LeaderboardRow
+
+MOST_CLASSES = 20
+"""Number of classes that are listed, those with the lowest robust accuracy."""
+MOST_SQUARE = 12
+"""Number of classes up to which the whole matrix is shown."""
+MOST_CONFUSIONS = 15
+
+
+@dataclass(frozen=True)
+class AttackLine:
+    """A cell of the row."""
+
+    label: str
+    seed: int
+    techniques: str
+    outcome: str
+    """Robust accuracy with its interval, or what the cell gave in its place."""
+    broken: int
+    alone: int
+    """Number of samples that no other attack of the row broke."""
+    distance: str
+    passes: str
+    seconds: str
+    status: str
+    settings: str
+    report_as: str
+
+
+@dataclass(frozen=True)
+class StageLine:
+    """A stage of a cascade."""
+
+    attack: str
+    label: str
+    technique: str
+    faced: str
+    broken: int
+    seconds: str
+
+
+@dataclass(frozen=True)
+class FlagView:
+    """A flag of the row in words."""
+
+    name: str
+    state: str
+    """`block`, `warn` or `answered`."""
+    message: str
+    evidence: str
+    lifted: str
+    samples: str
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Labels and predictions under attack."""
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """Empty for many classes."""
+    largest: tuple[tuple[str, str, int, int], ...]
+    """Label, wrong prediction, number of samples, and number of samples of the label; the most frequent first."""
+
+
+def attack_lines(cells: Sequence[CellSummary]) -> list[AttackLine]:
+    """A line for each cell that is no corruption."""
+    shown = [cell for cell in cells if not cell.cell.corrupts]
+    alone = _broken_alone(shown)
+    lines = []
+    for cell, count in zip(shown, alone, strict=True):
+        outcome = formatting.with_interval(cell.robust_accuracy)
+        if cell.cell.proves or cell.nothing_replayed or not len(cell):
+            outcome = describe_cell(cell) if len(cell) else formatting.NOTHING
+        if cell.error is not None:
+            outcome = f"{cell.error.kind}: {cell.error.message}"
+        costs = cell.costs
+        lines.append(
+            AttackLine(
+                label=cell.cell.attack,
+                seed=cell.cell.seed,
+                techniques=", ".join(sorted(cell.techniques)) or cell.cell.attack_kind,
+                outcome=outcome,
+                broken=int(cell.broken.sum()),
+                alone=count,
+                distance=f"{cell.median_distance:.4g}" if math.isfinite(cell.median_distance) else formatting.NOTHING,
+                passes=f"{formatting.number(costs.forwards_per_sample)} / {formatting.number(costs.backwards_per_sample)}",
+                seconds=formatting.number(costs.seconds),
+                status=cell.status,
+                settings=attack_settings(cell.cell.attack_spec),
+                report_as=cell.report_as,
+            )
+        )
+    return lines
+
+
+def _broken_alone(cells: Sequence[CellSummary]) -> list[int]:
+    """For each cell the number of samples that it broke and no other cell did."""
+    if not cells:
+        return []
+    count, numbers = numbered([cell.samples for cell in cells])
+    times = np.zeros(count, np.int64)
+    for cell, number in zip(cells, numbers, strict=True):
+        times[number[cell.broken]] += 1
+    return [int((times[number[cell.broken]] == 1).sum()) for cell, number in zip(cells, numbers, strict=True)]
+
+
+def stage_lines(cells: Sequence[CellSummary]) -> list[StageLine]:
+    """The stages of all cascades, in order, each with the samples that faced it and those that it broke."""
+    lines = []
+    for cell in cells:
+        if cell.stage is None:
+            continue
+        seconds = cell.spent.stages if cell.spent is not None else {}
+        for label, technique in cell.stage_techniques.items():
+            if not label:
+                continue
+            broke = cell.stage.where(lambda value, label=label: value == label)  # type: ignore[misc]
+            faced = cell.faced.where(lambda value, label=label: label in value.split()) if cell.faced else None  # type: ignore[misc]
+            lines.append(
+                StageLine(
+                    attack=cell.cell.attack,
+                    label=label,
+                    technique=technique,
+                    faced=str(int(faced.sum())) if faced is not None else formatting.NOTHING,
+                    broken=int(broke.sum()),
+                    seconds=formatting.number(seconds.get(label, math.nan)),
+                )
+            )
+    return lines
+
+
+def flag_views(row: LeaderboardRow) -> list[FlagView]:
+    """The flags of a row, those that block its rank first."""
+    order = {"block": 0, "warn": 1, "answered": 2}
+    return sorted(map(_flag_view, row.flags), key=lambda flag: order[flag.state])
+
+
+def _flag_view(flag: Flag) -> FlagView:
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in flag.evidence)
+    return FlagView(
+        name=flag.name,
+        state="answered" if flag.lifted_by else flag.severity,
+        message=flag.message,
+        evidence=describe_evidence(flag) or figures,
+        lifted=describe_lifted(flag) if flag.lifted_by else "",
+        samples=", ".join(flag.samples[:5]),
+    )
+
+
+def classes(row: LeaderboardRow) -> list[ClassAccuracy]:
+    """The classes with the lowest robust accuracy, lowest first."""
+    return sorted(per_class(row.worst_case, row.class_names), key=lambda one: one.robust.estimate)[:MOST_CLASSES]
+
+
+def confusion(counts: npt.NDArray[np.int64] | None, names: Sequence[str]) -> Confusion | None:
+    """The matrix of few classes, or the most frequent confusions of many; None without a matrix."""
+    if counts is None:
+        return None
+    titles = tuple(names[place] if place < len(names) else str(place) for place in range(len(counts)))
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    pairs = [divmod(int(place), len(counts)) for place in order]
+    largest = tuple(
+        (titles[label], titles[other], int(wrong[label, other]), int(counts[label].sum()))
+        for label, other in pairs
+        if wrong[label, other]
+    )
+    square = len(counts) <= MOST_SQUARE
+    return Confusion(titles, tuple(tuple(map(int, line)) for line in counts) if square else (), largest)
+
+
+def costs(row: LeaderboardRow, cells: Sequence[CellSummary]) -> list[tuple[str, str]]:
+    """Names and figures of what the row cost."""
+    spent = sum((cell.spent for cell in cells if cell.spent is not None), Spent())
+    parts = [(f"seconds, {part}", f"{spent.seconds[part]:.2f}") for part in PARTS if spent.seconds.get(part, 0) > 0]
+    passes = f"{formatting.number(row.forwards_per_sample)} / {formatting.number(row.backwards_per_sample)}"
+    return [
+        ("seconds of all attacks", formatting.number(row.seconds)),
+        ("forward / backward passes a sample", passes),
+        ("peak memory, MiB", formatting.number(row.peak_memory_mib, 0)),
+        *parts,
+    ]
+
+
+def provenance(row: LeaderboardRow, cells: Sequence[CellSummary]) -> list[tuple[str, str]]:
+    """Names and values of where the figures come from; without those that are not recorded."""
+    blocks = [block for cell in cells for block in cell.blocks]
+    times = sorted(filter(None, (block.time for block in blocks)))
+    span = "" if not times else times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
+    data = dict.fromkeys(block.data for block in blocks if block.data)
+    facts = [
+        ("model", row.model),
+        ("defense", row.defense),
+        ("threat model", row.threat),
+        ("data", f"{row.data}, {row.robust.n} samples"),
+        ("suite", row.suite),
+        ("seeds", " ".join(map(str, row.seeds))),
+        ("weights (sha256)", _unique(cell.weights for cell in cells)),
+        ("images and labels", f"{len(data)} blocks, the first {next(iter(data))[:16]}" if data else ""),
+        ("form of the model", _unique(cell.precision for cell in cells)),
+        ("device", _unique(cell.device for cell in cells)),
+        ("commit", _unique(block.commit for block in blocks)),
+        ("computed", span),
+        ("stored blocks", f"{len(blocks)}, the first {blocks[0].key[:16]}" if blocks else ""),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _unique(values: object) -> str:
+    return ", ".join(dict.fromkeys(filter(None, values)))  # type: ignore[call-overload,no-any-return]

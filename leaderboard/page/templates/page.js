@@ -1,0 +1,110 @@
+// Sorting, search and hidden columns are DataTables'; filters, the menu of columns and the pages of rows are here.
+const element = document.getElementById("leaderboard");
+const controls = document.getElementById("controls");
+const count = document.getElementById("count");
+const narrow = matchMedia("(max-width: 600px)").matches;
+const heads = [...element.tHead.rows[0].cells];
+const shown = heads.map((head) => Number(head.dataset.shown) >= (narrow ? 2 : 1));
+
+// An entry without a figure is sorted last in both directions.
+const last = (compare) => (one, other) => {
+  if (one === "" || other === "") return (one === "") - (other === "");
+  return compare(Number(one), Number(other));
+};
+DataTable.ext.type.order["figure-asc"] = last((one, other) => one - other);
+DataTable.ext.type.order["figure-desc"] = last((one, other) => other - one);
+
+const chosen = new Map();
+const matches = (row) => {
+  const marks = row.dataset.facets.split(";");
+  return [...chosen].every(([facet, value]) => marks[facet].split(" ").includes(value));
+};
+
+const table = element.tBodies[0].rows.length === 0 ? null : new DataTable(element, {
+  paging: false,
+  info: false,
+  order: [],
+  autoWidth: false,
+  orderClasses: false,
+  layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+  columns: heads.map((head, place) => ({
+    visible: shown[place],
+    type: head.classList.contains("n") ? "figure" : "string",
+  })),
+  language: { zeroRecords: "No row fits the search and the filters." },
+});
+
+if (table) {
+  const rows = table.rows().nodes().toArray();
+  table.search.fixed("facets", (text, data, place) => matches(rows[place]));
+  const search = document.getElementById("search");
+  const boxes = [...controls.querySelectorAll("[data-column]")];
+  const selects = [...controls.querySelectorAll("[data-facet]")];
+
+  const tell = () => {
+    const found = table.rows({ search: "applied" }).count();
+    count.textContent = found === rows.length ? `${found} rows` : `${found} of ${rows.length} rows`;
+  };
+  const apply = () => {
+    chosen.clear();
+    for (const select of selects) if (select.value !== "") chosen.set(select.dataset.facet, select.value);
+    table.search(search.value).draw();
+    tell();
+  };
+  // Ranks hold within a threat model: where there are several, the first is shown at first.
+  const first = () => {
+    for (const box of boxes) box.checked = shown[box.dataset.column];
+    for (const select of selects) select.value = select.dataset.facet === "0" && select.options.length > 2 ? "0" : "";
+    search.value = "";
+  };
+  const setColumns = () => {
+    for (const box of boxes) table.column(Number(box.dataset.column)).visible(box.checked, false);
+    table.columns.adjust();
+  };
+
+  controls.addEventListener("submit", (event) => event.preventDefault());
+  search.addEventListener("input", apply);
+  controls.addEventListener("change", (event) => (event.target.dataset.column ? setColumns() : apply()));
+  controls.addEventListener("reset", (event) => {
+    event.preventDefault();
+    first();
+    setColumns();
+    table.order([]).draw();
+    apply();
+  });
+  document.addEventListener("click", (event) => {
+    const menu = controls.querySelector(".menu");
+    if (menu.open && !menu.contains(event.target)) menu.open = false;
+  });
+  first();
+  apply();
+  controls.hidden = false;
+}
+
+// The page of a row takes the focus, and gives it back.
+const main = document.getElementById("main");
+let opener = null;
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#row-']");
+  if (link) opener = link;
+});
+const open = () => {
+  const row = location.hash.startsWith("#row-") ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+  main.inert = row !== null;
+  if (row) row.focus({ preventScroll: true });
+  else if (opener) {
+    opener.focus({ preventScroll: true });
+    opener = null;
+  }
+};
+addEventListener("hashchange", open);
+document.addEventListener("keydown", (event) => {
+  const menu = controls.querySelector(".menu");
+  if (event.key !== "Escape") return;
+  if (menu && menu.open) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  } else if (location.hash.startsWith("#row-")) location.hash = "#leaderboard";
+});
+open();
+document.documentElement.dataset.ready = "true";
