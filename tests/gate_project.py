@@ -35,6 +35,27 @@ def refuse(module, given):
 '''
 )
 
+CUT = '''
+
+_first = build
+
+
+class Cut(torch.nn.Module):
+    """Gradients are cut for a part of the images."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        part = x.mean((1, 2, 3), keepdim=True) > 0.33
+        return self.net(torch.where(part, x.detach(), x))
+
+
+def build():
+    return Cut(_first()).eval()
+'''
+
 RUN = ("run", "--model=model.py:build", "--data=digits", "--samples=200", "--threat=Linf:0.15", "--out=out")
 
 ATTACK = "--attacks=pgd(steps=10)"

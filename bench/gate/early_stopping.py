@@ -27,7 +27,6 @@ from gauntlet.leaderboard.gate.policy import Policy
 from gauntlet.leaderboard.gate.trace import Trace, sample_order
 from gauntlet.leaderboard.gate.verdicts import is_certain
 from gauntlet.leaderboard.results import cell_summary as cells
-from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record
 from gauntlet.leaderboard.results.store import Store
 
@@ -153,7 +152,7 @@ def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> Cell
     if not rest:
         return None
     blocks = None if len(rest) == len(indices) else (tuple(indices[at] for at in rest),)
-    request, ready = prepare_cell(replace(cell.request, blocks=blocks), cell.work, Measurements(cell.store.root))
+    request, ready = prepare_cell(replace(cell.request, blocks=blocks), cell.work, cell.store.measurements)
     if isinstance(ready, CellError):
         return CellResult(cell.prepared.cell, (), ready)
     set_aside_damaged(ready, cell.store)

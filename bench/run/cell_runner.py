@@ -86,7 +86,7 @@ def run_cell(
     error = None
     if missing or expected is not None:
         if missing:
-            request, checked = prepare_cell(replace(request, check=True), work, Measurements(store.root))
+            request, checked = prepare_cell(replace(request, check=True), work, store.measurements)
             error = checked if isinstance(checked, CellError) else None
         if error is None:
             request = replace(request, check=False, run=tuple(missing), expected=expected)

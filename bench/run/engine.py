@@ -30,7 +30,6 @@ from gauntlet.bench.worker.seam import Work, Worker, WorkerSettings
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.held import Held
-from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.packing import LEAST_BLOCKS, pack_blocks
 from gauntlet.leaderboard.results.record import CellError, CellResult
 from gauntlet.leaderboard.results.store import Store
@@ -118,7 +117,7 @@ class Engine:
         """
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
-            known = Measurements(self.run.root).of_cell(cells[0].pipeline_name)
+            known = self.run.store.measurements.of_cell(cells[0].pipeline_name)
             with self._measured(cells[0]):
                 *_, message = self.work(replace(self.request(cells[0]), measured=known))
             if isinstance(message, Failure):
@@ -140,15 +139,14 @@ class Engine:
         """
         self.worker.allow(self.config.timeout)
         if self.reused is not None and not self.dry:
-            reuse_measurements(cell.pipeline_name, self.reused.root, Measurements(self.run.root), self._note)
+            reuse_measurements(cell.pipeline_name, self.reused, self.run.store, self._note)
         prepared: PreparedCell | CellError
         if (failed := self._failed.pop(cell.name, None)) is not None:
             request, prepared = self.request(cell), cell_error(cell, failed)
         else:
             with self._measured(cell):
-                request, prepared = prepare_cell(
-                    self.request(cell), self.work, Measurements(self.run.root), dry=self.dry
-                )
+                measurements = self.run.store.measurements
+                request, prepared = prepare_cell(self.request(cell), self.work, measurements, dry=self.dry)
         if isinstance(prepared, CellError):
             if not self.dry:
                 self.run.store.write_error(error_name(cell, self.config.shard), prepared)

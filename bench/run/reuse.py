@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from gauntlet.bench.config.schema import Config, ConfigError
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.leaderboard.results.errors import StoreError
-from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.store import Store
 
 Note = Callable[[str], None]
@@ -17,7 +15,7 @@ Note = Callable[[str], None]
 def reused_store(config: Config, note: Note, *, held: bool = False) -> Store | None:
     """The store of the folder that a configuration reuses; None without one, and with a note for one that does not exist.
 
-    `held`: blocks that appear there later, or are replaced, are not read. Raises ConfigError for the results folder itself, or
+    `held`: what appears there later, or is replaced, is not read. Raises ConfigError for the results folder itself, or
     a file.
     """
     folder = config.reuse
@@ -33,11 +31,11 @@ def reused_store(config: Config, note: Note, *, held: bool = False) -> Store | N
     return Store.holding(folder) if held else Store(folder)
 
 
-def reuse_measurements(name: str, folder: Path, own: Measurements, note: Note) -> None:
-    """Take what the folder has measured of a pipeline, so that keys agree. Damaged files are named and left."""
+def reuse_measurements(name: str, reused: Store, store: Store, note: Note) -> None:
+    """Take what the reused folder has measured of a pipeline, so that keys agree. Damaged files are named and left."""
     try:
-        for key, measured in Measurements(folder).of_cell(name).items():
-            own.settle(name, key, measured)
+        for key, measured in reused.measurements.of_cell(name).items():
+            store.measurements.settle(name, key, measured)
     except StoreError as error:
         note(f"warning: not reused: {error}")
 

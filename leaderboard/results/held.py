@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import CellError, Record
 
@@ -25,7 +27,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Held:
-    """What counts of a folder: what this process stored itself, and the blocks that it found before foreign code was started.
+    """What counts of a folder: what this process stored itself, and what it found before foreign code was started.
 
     Blocks are held by the hash of their content, so that a file which was replaced, or has appeared since, is not read.
     """
@@ -35,13 +37,26 @@ class Held:
     own: dict[str, bytes] = field(default_factory=dict)
     """The files of blocks that this process made while another one stored the same."""
     errors: dict[str, CellError | None] = field(default_factory=dict)
-    """The latest failure of each cell of this run, by the cell's name; None for cells that succeeded."""
+    """The latest failure of each cell, or of a shard of it, by name; None for cells that succeeded."""
+    measured: dict[str, dict[str, Mapping[str, Any] | StoreError]] = field(default_factory=dict)
+    """The measurements of each pipeline by its name and their keys; an error for a file that was damaged when it was found."""
     timings: dict[str, Timing] = field(default_factory=dict)
     """By the keys of blocks that were run again."""
     blocks: dict[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
     """Keys and sizes of the blocks of each prepared cell, by the cell's name."""
     published: dict[str, Sequence[PublishedFigure]] = field(default_factory=dict)
     """By the names of models."""
+
+    def error(self, name: str) -> CellError | None:
+        """The latest failure of a cell, or else of a shard of it, if any."""
+        return next((self.errors[one] for one in self._named(name) if self.errors[one] is not None), None)
+
+    def clear_error(self, name: str) -> None:
+        """Forget the failures of a cell and of its shards."""
+        self.errors.update(dict.fromkeys((name, *self._named(name))))
+
+    def _named(self, name: str) -> list[str]:
+        return sorted(one for one in self.errors if one == name or one.startswith(f"{name}.shard-"))
 
 
 def same_outcome(one: Record, other: Record) -> bool:

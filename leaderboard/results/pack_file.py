@@ -63,15 +63,11 @@ def pack_name(leaves: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(["pack", *leaves]).encode()).hexdigest()
 
 
-def read_packed(block: PackedBlock, *, adversarial: bool) -> Record:
-    """A block of a pack; its examples only on demand. Raises as `block_file.from_file`."""
+def read_packed(block: PackedBlock, *, adversarial: bool) -> tuple[Record, str]:
+    """A block of a pack, its examples only on demand; and the hash of its content. Raises as `block_file.from_file`."""
     arrays = _arrays(block, adversarial=adversarial)
-    return checked_record(arrays, _metadata(arrays), adversarial=adversarial)
-
-
-def packed_metadata(block: PackedBlock) -> dict[str, Any]:
-    """The metadata of a block of a pack. Raises as `block_file.from_file`."""
-    return _metadata(_arrays(block, adversarial=False))
+    metadata = _metadata(arrays)
+    return checked_record(arrays, metadata, adversarial=adversarial), str(metadata["leaf"])
 
 
 def _arrays(block: PackedBlock, *, adversarial: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 from gauntlet.leaderboard.results.atomic_files import remove_file, replace_file, replace_text, sync_folder, write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError
-from gauntlet.leaderboard.results.pack_file import PackedBlock, pack_name, packed_metadata, read_packed, write_pack
+from gauntlet.leaderboard.results.pack_file import PackedBlock, pack_name, read_packed, write_pack
 from gauntlet.leaderboard.results.pack_index import FOLDER, IndexEntry, index_path, index_text
 from gauntlet.leaderboard.results.store import Store
 
@@ -41,8 +41,7 @@ def pack_blocks(store: Store, keys: Sequence[str]) -> Path | None:
     sync_folder(pack.parent)
     for group, entry in enumerate(entries):
         block = PackedBlock(pack, group, entry.leaf, entry.cell)
-        read_packed(block, adversarial=True)
-        if packed_metadata(block)["leaf"] != entry.leaf:
+        if read_packed(block, adversarial=True)[1] != entry.leaf:
             raise DamagedBlockError(f"{store.place(entry.key)} was replaced while it was packed")
     # Where a pack of this name was there, blocks may have been struck from its index: it is whole again.
     replace_text(index_path(pack), index_text(entries))

@@ -20,9 +20,9 @@ from gauntlet.leaderboard.results.block_file import AlteredError, SchemaError, f
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held, same_outcome
 from gauntlet.leaderboard.results.held import Timing as Timing
+from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.pack_file import (
     PackedBlock,
-    packed_metadata,
     packed_size,
     packed_table,
     read_packed,
@@ -63,7 +63,17 @@ class Store:
             except StoreError:
                 # Found to be damaged where it is read.
                 leaves[key] = ""
-        return cls(root, Held(leaves))
+        errors: dict[str, CellError | None] = {}
+        for path in (root / "errors").glob("*.json"):
+            # One that is damaged is replaced once its cell has run again.
+            with contextlib.suppress(StoreError):
+                errors[path.stem] = _error_of(path)
+        return cls(root, Held(leaves, errors=errors, measured=Measurements(root).found()))
+
+    @property
+    def measurements(self) -> Measurements:
+        """What was measured of pipelines; where blocks are held, so are these."""
+        return Measurements(self.root, self.held)
 
     def path(self, key: str) -> Path:
         """Where the block of that key lies, or would lie."""
@@ -147,10 +157,10 @@ class Store:
             return record
 
         def packed(block: PackedBlock) -> Record:
-            record = read_packed(block, adversarial=adversarial)
+            record, leaf = read_packed(block, adversarial=adversarial)
             if record.key != key:
                 raise AlteredError(f"it is the block of another key, {record.key!r}")
-            if held is not None and held.leaves.get(key) != packed_metadata(block)["leaf"]:
+            if held is not None and held.leaves.get(key) != leaf:
                 raise AlteredError("it was replaced while this run was going on")
             return record
 
@@ -247,25 +257,30 @@ class Store:
 
     def read_error(self, name: str) -> CellError | None:
         """The latest failure of a cell, or else of a shard of it, if any. Raises StoreError where its file is damaged."""
-        if self.held is not None and name in self.held.errors:
-            return self.held.errors[name]
+        if self.held is not None:
+            return self.held.error(name)
         path = self.root / "errors" / f"{name}.json"
         if not path.exists():
             path = min((self.root / "errors").glob(f"{name}.shard-*.json"), default=path)
-        try:
-            fields = read_sealed(path, path.stem)
-            return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+        return _error_of(path)
 
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since, and those of its shards."""
         if self.held is not None:
-            self.held.errors[name] = None
+            self.held.clear_error(name)
         for path in (self.root / "errors" / f"{name}.json", *(self.root / "errors").glob(f"{name}.shard-*.json")):
             remove_file(path)
+
+
+def _error_of(path: Path) -> CellError | None:
+    """The failure in a file; None where there is none. Raises StoreError where it is damaged."""
+    try:
+        fields = read_sealed(path, path.stem)
+        return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
 def _named(place: str, read: Callable[[], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gate_project import ATTACK, BASELINE, RUN
+from gate_project import ATTACK, BASELINE, CUT, RUN
+from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 
 ENTRY = "import sys; sys.argv[0] = 'gauntlet'; from gauntlet.bench.cli.main import entry; entry()"
 GATED = (*RUN, ATTACK, f"--gate={BASELINE}")
@@ -96,6 +98,29 @@ def _robust(*given, **more):
 
 making.block_record = _robust
 """
+
+FORGE_FLAGS = (
+    CUT
+    + """
+
+import os
+import shutil
+
+_cut = build
+
+
+def build():
+    net = _cut()
+    net.register_forward_pre_hook(_plant)
+    return net
+
+
+def _plant(module, given):
+    if os.path.isdir("forged"):
+        shutil.copytree("forged", "out/measured", dirs_exist_ok=True)
+        os.rename("forged", "used")
+"""
+)
 
 ENDINGS = {
     "sys.exit in a forward": ("sys.exit(0)", "SystemExit: the code of the model"),
@@ -191,6 +216,26 @@ def test_files_that_a_worker_forges_pass_no_gate(weaker, early):
     assert "Gate passed" not in done.stdout
     # Where a stored block was replaced before it was judged, nothing can be compared.
     assert "REGRESSED" in done.stdout or "was replaced while this run was going on" in done.stdout + done.stderr
+
+
+def test_measurements_that_a_worker_forges_drop_no_flags(here):
+    with Path("model.py").open("a", encoding="utf-8") as file:
+        file.write(FORGE_FLAGS)
+    done = gated("--out=honest")
+    assert "zero-gradient blocks the row" in done.stdout, done.stdout + done.stderr
+    for path in Path("honest/measured").rglob("*.json"):
+        name = f"{path.parent.name}/{path.stem}"
+        fields = read_sealed(path, name)
+        forged = Path("forged") / path.relative_to("honest/measured")
+        forged.parent.mkdir(parents=True, exist_ok=True)
+        forged.write_text(sealed(fields | ({"flags": []} if "flags" in fields else {}), name), encoding="utf-8")
+    assert '"flags": []' in "".join(path.read_text(encoding="utf-8") for path in Path("forged").rglob("*.json"))
+    shutil.rmtree("out")
+    done = gated()
+    assert Path("used").is_dir()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "zero-gradient blocks the row" in done.stdout
+    assert not list(Path("out").rglob("damaged"))
 
 
 def test_records_that_contradict_themselves_are_refused(weaker):

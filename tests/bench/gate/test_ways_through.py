@@ -9,29 +9,8 @@ import pytest
 import torch
 
 import gauntlet
-from gate_project import BASELINE, FROM, MODEL, PROJECT, assert_told, configure, git
+from gate_project import BASELINE, CUT, FROM, MODEL, PROJECT, assert_told, configure, git
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
-
-CUT = '''
-
-_first = build
-
-
-class Cut(torch.nn.Module):
-    """Gradients are cut for a part of the images."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        part = x.mean((1, 2, 3), keepdim=True) > 0.33
-        return self.net(torch.where(part, x.detach(), x))
-
-
-def build():
-    return Cut(_first()).eval()
-'''
 
 BAKED = '''
 

@@ -10,9 +10,10 @@ import pytest
 
 from builders import record, samples
 from gauntlet.leaderboard.results.block_file import to_bytes
-from gauntlet.leaderboard.results.errors import DamagedBlockError
+from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Timing
 from gauntlet.leaderboard.results.record import CellError
+from gauntlet.leaderboard.results.sealed_json import sealed
 from gauntlet.leaderboard.results.store import Store
 
 FOUND, MADE, PLANTED = (record(samples(bits)) for bits in ([True, False], [False, True, True], [True, True]))
@@ -106,3 +107,41 @@ def test_errors_and_timings_are_those_of_this_process(held):
     held.clear_error("cell")
     Store(held.root).write_error("cell", error)
     assert held.read_error("cell") is None
+
+
+def test_errors_of_before_stay_until_their_cell_succeeds_and_later_files_change_none(tmp_path):
+    error = CellError(FOUND.cell, "RuntimeError", "no")
+    for name in ("one", "two.shard-1-of-2", "two.shard-2-of-2"):
+        Store(tmp_path).write_error(name, error)
+    (tmp_path / "errors" / "damaged.json").write_text("{")
+    held = Store.holding(tmp_path)
+    shutil.rmtree(tmp_path / "errors")
+    Store(tmp_path).write_error("later", error)
+    assert [held.read_error(name) for name in ("one", "two", "later", "damaged")] == [error, error, None, None]
+    for name in ("one", "two"):
+        held.clear_error(name)
+        assert held.read_error(name) is None
+
+
+def test_measurements_of_before_and_of_this_process_count_and_no_file_that_appears_later(held):
+    Store(held.root).measurements.settle("pipeline", "before", {"flags": [["zero-gradient"]]})
+    again = Store.holding(held.root).measurements
+    for key in ("before", "made", "planted"):
+        path = held.root / "measured" / "pipeline" / f"{key}.json"
+        path.write_text(sealed({"flags": []}, f"pipeline/{key}"))
+    assert again.of_cell("pipeline") == {"before": {"flags": [["zero-gradient"]]}}
+    assert again.settle("pipeline", "before", {"flags": []}) == {"flags": [["zero-gradient"]]}
+    assert again.settle("pipeline", "made", {"flags": [["noise"]]}) == {"flags": [["noise"]]}
+    assert again.of_cell("pipeline").keys() == {"before", "made"}
+    # What this process measured stands in the place of what was planted.
+    assert Store(held.root).measurements.of_cell("pipeline")["made"] == {"flags": [["noise"]]}
+
+
+def test_a_measurement_that_was_damaged_before_is_an_error_of_its_pipeline_alone(tmp_path):
+    for name in ("damaged", "whole"):
+        Store(tmp_path).measurements.settle(name, "key", {"form": "float32"})
+    (tmp_path / "measured" / "damaged" / "key.json").write_text("{}")
+    measurements = Store.holding(tmp_path).measurements
+    assert measurements.of_cell("whole") == {"key": {"form": "float32"}}
+    with pytest.raises(StoreError, match=r"key\.json is damaged"):
+        measurements.of_cell("damaged")
