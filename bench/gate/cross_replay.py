@@ -17,7 +17,7 @@ from gauntlet.attacks.ops.threat import limit
 from gauntlet.bench.gate.artifact import Artifact, ArtifactError
 from gauntlet.bench.worker.messages import Failure, Tried
 from gauntlet.bench.worker.request import BaselineModel, Request, TryExamples
-from gauntlet.bench.worker.seam import Work
+from gauntlet.bench.worker.seam import Work, answer
 from gauntlet.leaderboard.gate.baseline import BaselineCell
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import Record
@@ -137,7 +137,7 @@ class CrossReplay:
         """Have the worker try the examples by position; without any, only the baseline's model is made."""
         images = np.stack(list(examples.values())) if examples else np.zeros((0, 1, 1, 1), np.float32)
         indices = tuple(self._indices[at] for at in examples)
-        *_, message = self._work(TryExamples(self._request.cell, indices, images, self._request.measured, baseline))
+        message = answer(self._work, TryExamples(self._request.cell, indices, images, self._request.measured, baseline))
         if isinstance(message, Failure):
             raise ReplayError(message)
         if not isinstance(message, Tried) or len(message.broken) not in (0 if message.reason else len(examples),):

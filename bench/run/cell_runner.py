@@ -15,7 +15,7 @@ from gauntlet.bench.run.resume import check_same, expected_logits, stored_record
 from gauntlet.bench.run.write_behind import write_behind
 from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, PreparedCell, Progress
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.seam import Work
+from gauntlet.bench.worker.seam import Work, answer
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.record import CellError, CellResult, Record
@@ -45,7 +45,7 @@ def prepare_cell(
     request = replace(request, measured=measurements.of_cell(cell.pipeline_name))
     while True:
         # A worker may end after its answer.
-        *_, message = work(request)
+        message = answer(work, request)
         if isinstance(message, Failure):
             return request, cell_error(cell, message)
         try:

@@ -26,7 +26,7 @@ from gauntlet.bench.run.reuse import reuse_blocks, reuse_measurements, reused_st
 from gauntlet.bench.run.run_folder import planned_run, write_run
 from gauntlet.bench.worker.messages import BlockInfo, Failure, PreparedCell
 from gauntlet.bench.worker.request import Request
-from gauntlet.bench.worker.seam import Work, Worker, WorkerSettings
+from gauntlet.bench.worker.seam import Work, Worker, WorkerSettings, answer
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.held import Held
@@ -119,7 +119,7 @@ class Engine:
         if len({(cell.model, cell.data) for cell in cells}) == 1:
             known = self.run.store.measurements.of_cell(cells[0].pipeline_name)
             with self._measured(cells[0]):
-                *_, message = self.work(replace(self.request(cells[0]), measured=known))
+                message = answer(self.work, replace(self.request(cells[0]), measured=known))
             if isinstance(message, Failure):
                 if message.usage:
                     raise (ModelError if message.kind == ModelError.__name__ else ValueError)(message.message)

@@ -20,7 +20,7 @@ from gauntlet.bench.worker.draw_examples import NoPictureError as NoPictureError
 from gauntlet.bench.worker.draw_examples import draw_examples, example_column
 from gauntlet.bench.worker.messages import Drawn, Failure
 from gauntlet.bench.worker.request import DrawExamples
-from gauntlet.bench.worker.seam import Work
+from gauntlet.bench.worker.seam import Work, answer
 from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
 from gauntlet.leaderboard.pictures.confusion import confusion_figure
 from gauntlet.leaderboard.pictures.curves import accuracy_against_cost, accuracy_against_eps
@@ -172,7 +172,7 @@ class Gallery:
         if self._work is None:
             message: object = draw_examples(self._loaded(request.data), request)
         else:
-            *_, message = self._work(request)
+            message = answer(self._work, request)
         if isinstance(message, Failure):
             raise NoPictureError(message.message)
         assert isinstance(message, Drawn)

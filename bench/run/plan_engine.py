@@ -18,7 +18,7 @@ from gauntlet.bench.run.engine import Engine
 from gauntlet.bench.run.reuse import reused_store
 from gauntlet.bench.worker.messages import Failure, Planned
 from gauntlet.bench.worker.process_worker import ProcessWorker
-from gauntlet.bench.worker.seam import Worker, WorkerSettings
+from gauntlet.bench.worker.seam import Worker, WorkerSettings, answer
 from gauntlet.leaderboard.results.store import Store
 
 
@@ -58,7 +58,7 @@ def plan_engine(
 
 def planned(worker: Worker, config: Config) -> Plan:
     """The plan, as a worker resolves its names. Raises ConfigError for names and settings, RuntimeError if the worker fails."""
-    *_, message = worker.work(PlanRequest.of(config))
+    message = answer(worker.work, PlanRequest.of(config))
     if isinstance(message, Failure):
         raise (ConfigError if message.usage else RuntimeError)(message.message)
     if not isinstance(message, Planned):

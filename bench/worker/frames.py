@@ -15,19 +15,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gauntlet.leaderboard.results.sealed_json import MOST_BYTES
+
 _MARK: Final = b"gntlt\x00\x01\xfe"
 _HEADER: Final = struct.Struct(">8sIQ")
 _CHUNK: Final = 1 << 20
 _LOOK: Final = 0.5
 """Seconds after which `receive` looks whether the other end still lives."""
-MOST_TEXT: Final = 1 << 26
-"""Bytes of a frame's JSON."""
+MOST_TEXT: Final = MOST_BYTES
+"""Bytes of a frame's JSON: as many as those of a file, so that a plan which can be stored can be sent."""
 MOST_CONTENT: Final = 1 << 32
 """Bytes of what follows it."""
 
 
 class FrameError(Exception):
     """What arrived is no frame: something else wrote into the connection."""
+
+
+class TooLongError(Exception):
+    """A message is longer than the limits, so that nothing of it was sent."""
+
+
+def _too_long(text: int, content: int) -> str:
+    """Why a message of so many bytes is not sent; empty if it is."""
+    if text <= MOST_TEXT and content <= MOST_CONTENT:
+        return ""
+    limits = f"the limits of {MOST_TEXT:,} and {MOST_CONTENT:,}"
+    return f"a message of {text:,} bytes of text and {content:,} of content is too long for {limits}"
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,13 @@ class Frames:
     _sending: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, fields: dict[str, Any] | str, content: bytes = b"") -> None:
-        """Send a frame; `fields` may be JSON already. Raises OSError where the other end is closed, TimeoutError."""
+        """Send a frame; `fields` may be JSON already.
+
+        Raises TooLongError for more than `MOST_TEXT` or `MOST_CONTENT`, OSError where the other end is closed, TimeoutError.
+        """
         text = (fields if isinstance(fields, str) else json.dumps(fields)).encode()
+        if too_long := _too_long(len(text), len(content)):
+            raise TooLongError(too_long)
         with self._sending:
             for part in (_HEADER.pack(_MARK, len(text), len(content)) + text, content):
                 if self.alive is not None:
@@ -70,8 +89,8 @@ class Frames:
         mark, text_size, size = _HEADER.unpack(self._read(_HEADER.size))
         if mark != _MARK:
             raise FrameError(f"{mark!r} stands where a message begins")
-        if text_size > MOST_TEXT or size > MOST_CONTENT:
-            raise FrameError(f"a message of {text_size:,} and {size:,} bytes is too long")
+        if too_long := _too_long(text_size, size):
+            raise FrameError(too_long)
         text, content = self._read(text_size), self._read(size)
         try:
             fields = json.loads(text)

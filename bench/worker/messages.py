@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.worker.field_types import typed
 from gauntlet.bench.worker.request import cell_fields, read_cell
 from gauntlet.leaderboard.results.measurements import Measurement
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
@@ -156,6 +157,15 @@ def encode(message: Message) -> tuple[str, bytes]:
 def decode(text: str, content: bytes) -> Message:
     """The message that `encode` encoded. Raises ValueError for an unknown kind, KeyError or TypeError for wrong fields."""
     ((kind, fields),) = json.loads(text).items()
+    message = _message(kind, fields, content)
+    if isinstance(message, BlockRecord):
+        if type(message.key) is not str:
+            raise TypeError(f"record.key is {message.key!r}, which is no text")
+        return message
+    return typed(message, kind)
+
+
+def _message(kind: str, fields: Mapping[str, Any], content: bytes) -> Message:
     match kind:
         case "planned":
             return Planned(tuple(map(read_cell, fields["cells"])), tuple(fields["skipped"]))

@@ -23,7 +23,7 @@ from gauntlet.bench.config.schema import ConfigError
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.stopwatch import note_elsewhere
 from gauntlet.bench.executors.example_index import FindExamples
-from gauntlet.bench.worker.frames import FrameError, Frames, Received
+from gauntlet.bench.worker.frames import FrameError, Frames, Received, TooLongError
 from gauntlet.bench.worker.messages import Failure, Message, decode
 from gauntlet.bench.worker.request_bytes import encode_request, shapes_of
 from gauntlet.bench.worker.seam import AnyRequest, Watch, WorkerSettings
@@ -107,7 +107,7 @@ class ProcessWorker:
                 yield failed
         except _StartError as error:
             yield error.failure
-        except (EOFError, OSError, FrameError) as error:
+        except (EOFError, OSError, FrameError, TooLongError) as error:
             yield self._failure(error, request.described)
         finally:
             if not whole:
@@ -194,6 +194,8 @@ class ProcessWorker:
             kind, happened = "TimeoutError", f"took longer than the limit of {self._seconds:g} s"
         elif isinstance(error, FrameError):
             kind, happened = "WorkerMessageError", f"sent what cannot be used: {error}"
+        elif isinstance(error, TooLongError):
+            kind, happened = "TooLongError", f"cannot be sent what it needs ({error})"
         else:
             kind, happened = "WorkerEndedError", self._ending()
         return Failure(kind, f"the worker {happened} while {described}", "", {"time": now()})

@@ -8,13 +8,20 @@ from typing import Protocol, TypeAlias
 
 from gauntlet.bench.config.schema import Config
 from gauntlet.bench.planning.plan_request import PlanRequest
-from gauntlet.bench.worker.messages import Message
+from gauntlet.bench.worker.messages import Failure, Message
 from gauntlet.bench.worker.request import DrawExamples, Request, TryExamples
 
 AnyRequest: TypeAlias = PlanRequest | Request | TryExamples | DrawExamples
 Work: TypeAlias = Callable[[AnyRequest], Generator[Message]]
 Watch: TypeAlias = Callable[[float], None]
 """Called now and then with the share of a request's blocks that is done, in 0..1, while they are attacked."""
+
+
+def answer(work: Work, request: AnyRequest) -> Message:
+    """The last message for a request that is answered by one; a `Failure` where there is none."""
+    none = Failure("WorkerMessageError", f"the worker sent no answer while {request.described}", "", {})
+    *_, message = none, *work(request)
+    return message
 
 
 class StoredResultError(RuntimeError):

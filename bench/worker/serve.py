@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from gauntlet.bench.environment.uncollected import uncollected
-from gauntlet.bench.worker.frames import FrameError, Frames, Received
+from gauntlet.bench.worker.frames import FrameError, Frames, Received, TooLongError
 
 if TYPE_CHECKING:
     from gauntlet.attacks.ops.threat import ThreatModel
@@ -74,11 +74,15 @@ def _listen(frames: Frames, arrived: SimpleQueue[Received]) -> None:
 def _answer(frames: Frames, worker: LocalWorker, request: AnyRequest) -> None:
     from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
     from gauntlet.bench.worker.messages import encode
+    from gauntlet.bench.worker.work import failure
 
     watch = Stopwatch()
     with measured_by(watch), closing(worker.work(request)) as messages:
-        for message in messages:
-            frames.send(*encode(message))
+        try:
+            for message in messages:
+                frames.send(*encode(message))
+        except TooLongError as error:
+            frames.send(*encode(failure(error)))
     frames.send({"end": dataclasses.asdict(watch.spent)})
 
 

@@ -137,6 +137,10 @@ ENDINGS = {
         "and 'socket' in os.readlink(f'/proc/self/fd/{fd}')]",
         "the worker sent what cannot be used",
     ),
+    "an answer without a message": (
+        "import gauntlet.bench.worker.work as w; w.LocalWorker.work = lambda self, request: (x for x in ())",
+        "the worker sent no answer while",
+    ),
     "a hang": ("time.sleep(1000)", "the worker took longer than the limit of 9 s while"),
 }
 """What a forward pass does that ends the cell in an error, and what is said of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.run.cell_runner import prepare_cell
 from gauntlet.bench.run.engine import Engine
-from gauntlet.bench.worker.messages import BlockRecord, PreparedCell, Tried
+from gauntlet.bench.run.plan_engine import planned
+from gauntlet.bench.worker.messages import BlockRecord, PreparedCell, Tried, decode, encode
+from gauntlet.bench.worker.request import Request
 from gauntlet.leaderboard.results.block_file import from_file, to_bytes
 from gauntlet.leaderboard.results.record import CellError
 
@@ -72,6 +76,76 @@ def test_a_prepared_cell_that_is_not_the_requested_one_is_an_error(engine, name)
     assert found.kind == "WorkerMessageError"
     assert not list(Path("gauntlet-results").rglob("x*"))
     assert not Path("gauntlet-results/store").exists()
+
+
+@pytest.mark.parametrize("blocks", [((0, 1),), ((3, 2),), ((2,), (3,)), ()])
+def test_a_block_of_other_samples_than_those_of_the_request_is_an_error(engine, blocks):
+    (cell,) = engine.run.plan.cells
+    asked = Request(cell, blocks=((2, 3),))
+    *_, other = engine.worker.work(Request(cell, blocks=blocks))
+    _, right = prepare_cell(asked, engine.work, engine.run.store.measurements)
+    assert [block.indices for block in right.blocks] == [(2, 3)]
+    worker = Altering(engine.worker, PreparedCell, lambda message: [other])
+    _, found = prepare_cell(asked, worker.work, engine.run.store.measurements)
+    assert "other samples than those of the request" in found.message
+
+
+def test_an_answer_without_a_message_is_an_error_of_the_cell(engine):
+    engine.worker = Altering(engine.worker, PreparedCell, lambda message: [])
+    (cell,) = engine.run.plan.cells
+    found = engine.prepare(cell)
+    assert (found.kind, found.message) == (
+        "WorkerMessageError",
+        f"the worker sent no answer while preparing {cell.info.title}",
+    )
+    with pytest.raises(RuntimeError, match="the worker sent no answer while"):
+        planned(Altering(engine.worker, object, lambda message: []), engine.config)
+
+
+WRONG_TYPES = {
+    "a key": lambda f: f["prepared"]["blocks"][0].update(key=["x"]),
+    "an id": lambda f: f["prepared"]["blocks"][0]["ids"].__setitem__(0, 7),
+    "indices": lambda f: f["prepared"]["blocks"][0]["indices"].__setitem__(0, "0"),
+    "a size": lambda f: f["prepared"]["blocks"][0].update(size=True),
+    "blocks": lambda f: f["prepared"].update(blocks=[7]),
+    "the cell": lambda f: f["prepared"]["cell"].update(eps="0.1"),
+    "the classes of the cell": lambda f: f["prepared"]["cell"].update(classes=[1, 2]),
+    "measurements": lambda f: f["prepared"].update(measured=[]),
+    "a measurement": lambda f: f["prepared"].update(measured={"x": 1}),
+    "notes": lambda f: f["prepared"].update(notes=[["x"]]),
+    "published figures": lambda f: f["prepared"].update(published=[{"model": 1, "data": "x"}]),
+    "a digest": lambda f: f["prepared"].update(data=None),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TYPES)
+def test_a_field_of_another_type_is_no_message(engine, name):
+    (cell,) = engine.run.plan.cells
+    *_, message = engine.work(Request(cell))
+    text, _ = encode(message)
+    assert decode(text, b"") == message
+    fields = json.loads(text)
+    WRONG_TYPES[name](fields)
+    with pytest.raises(TypeError):
+        decode(json.dumps(fields), b"")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"record": {"key": ["x"]}}',
+        '{"progress": {"samples": "1"}}',
+        '{"tried": {"broken": [1]}}',
+        '{"tried": {"broken": [], "forwards": "1"}}',
+        '{"drawn": {"reason": 1}}',
+        '{"error": {"kind": 1, "message": "", "traceback": "", "provenance": {}}}',
+        '{"error": {"kind": "", "message": "", "traceback": "", "provenance": []}}',
+        '{"planned": {"cells": [], "skipped": [1]}}',
+    ],
+)
+def test_no_message_has_a_field_of_another_type(text):
+    with pytest.raises(TypeError):
+        decode(text, b"")
 
 
 def forged(message, **changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 import struct
 import time
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from gauntlet.bench.config.schema import DataRef, load_config
-from gauntlet.bench.planning.plan import make_plan
+from gauntlet.bench.planning.plan import MOST_CELLS, make_plan
 from gauntlet.bench.planning.plan_request import PlanRequest
-from gauntlet.bench.worker.frames import MOST_CONTENT, MOST_TEXT, FrameError, Frames
-from gauntlet.bench.worker.request import BaselineModel, DrawExamples, Request, TryExamples
+from gauntlet.bench.worker import frames
+from gauntlet.bench.worker.frames import MOST_CONTENT, MOST_TEXT, FrameError, Frames, TooLongError
+from gauntlet.bench.worker.request import BaselineModel, DrawExamples, Request, TryExamples, cell_fields
 from gauntlet.bench.worker.request_bytes import decode_request, encode_request
+from gauntlet.leaderboard.results.sealed_json import MOST_BYTES
 from gauntlet.leaderboard.rows.closest_examples import BrokenSample
 
 MARK = b"gntlt\x00\x01\xfe"
@@ -91,6 +94,28 @@ def test_nothing_is_waited_for_after_the_deadline(ends):
     there.deadline = None
     here.send({"share": 1})
     assert there.receive().fields == 1
+
+
+def test_a_message_beyond_the_limits_is_not_sent_and_the_next_one_arrives(ends, monkeypatch):
+    here, there = ends
+    monkeypatch.setattr(frames, "MOST_TEXT", 30)
+    with pytest.raises(TooLongError, match="of 55 bytes of text and 0 of content is too long for the limits of 30 and"):
+        here.send({"record": {"key": "x" * 20, "more": ""}})
+    here.send({"share": 0.5})
+    assert there.receive().fields == 0.5
+
+
+def test_the_largest_plan_can_be_sent_and_stored(project):
+    asked = {
+        "model": ["model.py:build"],
+        "data": "data.npz",
+        "threat": ["Linf:0.1"],
+        "attacks": ["gauntlet", "autoattack"],
+    }
+    cells = make_plan(load_config(asked, folder=Path.cwd())).cells
+    longest = max(len(json.dumps(cell_fields(cell), indent=1)) for cell in cells)
+    assert longest > 2500
+    assert 1.5 * longest * MOST_CELLS < min(MOST_TEXT, MOST_BYTES)
 
 
 def test_every_request_survives_its_bytes(project):
