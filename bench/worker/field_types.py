@@ -16,7 +16,8 @@ def typed(value: T, where: str) -> T:
 
     Whole numbers count as float, as in JSON; truth values count as no numbers. `where`: what it is, for the message.
     """
-    for name, hint in _hints(type(value)).items():
+    kind: type[Any] = type(value)
+    for name, hint in _hints(kind).items():
         _check(getattr(value, name), hint, f"{where}.{name}")
     return value
 
