@@ -16,14 +16,14 @@ def typed(value: T, where: str) -> T:
 
     Whole numbers count as float, as in JSON; truth values count as no numbers. `where`: what it is, for the message.
     """
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     for name, hint in _hints(kind).items():
         _check(getattr(value, name), hint, f"{where}.{name}")
     return value
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
