@@ -27,6 +27,10 @@ _GATE = pytest.StashKey[tuple["Gate | None", str]]()
 """The gate, or None with the reason; set when the gate is chosen."""
 _VERDICTS = pytest.StashKey[list[str]]()
 _LEADERBOARDS = pytest.StashKey[list["Summary"]]()
+_OUT = pytest.StashKey[Path]()
+"""The results folder of the gate."""
+_GATED = ("gate", "allow_undecided", "gate_early", "baseline_from")
+"""Options that need a gate."""
 _PROPERTY = "gauntlet_run"
 _NOTE = "gauntlet_note"
 _ALL_COLUMNS = 10
@@ -45,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """End the run with a usage error, before any attack, if the options name a baseline that cannot be read."""
-    asked = any(config.getoption(f"gauntlet_{name}") for name in ("gate", "allow_undecided", "gate_early"))
+    asked = any(config.getoption(f"gauntlet_{name}") for name in _GATED)
     if asked and not hasattr(config, "workerinput"):
         _gate(config)
 
@@ -55,7 +59,9 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
     if _GATE not in config.stash:
         from gauntlet.bench.config.schema import load_config
         from gauntlet.bench.gate.choose_gate import choose_gate
+        from gauntlet.bench.gate.publish import remove_report
         from gauntlet.bench.gate.tracked_results import refuse_tracked
+        from gauntlet.leaderboard.results.errors import StoreError
 
         options = _options(config)
         try:
@@ -69,14 +75,25 @@ def _gate(config: pytest.Config, read: Config | None = None) -> tuple[Gate | Non
                 baseline_from=options["baseline_from"],
                 prefix="--gauntlet-",
             )
+            config.stash[_OUT] = read.out
             gate = config.stash[_GATE][0]
             if gate is not None:
                 refuse_tracked(read.out, read.reuse)
-            if gate is not None and gate.deviations:
-                raise ValueError(f"gate: POLICY {'; '.join(gate.deviations)}")
-        except ValueError as error:
+            if gate is not None and not (config.option.collectonly or hasattr(config, "workerinput")):
+                remove_report(read.out)
+        except (ValueError, StoreError) as error:
             raise _usage(config, error) from error
+        if gate is not None:
+            _end_if_refused(config, gate)
     return config.stash[_GATE]
+
+
+def _end_if_refused(config: pytest.Config, gate: Gate) -> None:
+    """Raise UsageError for what is looser than the gate's baseline, or different."""
+    from gauntlet.bench.gate.plan_check import refusal
+
+    if found := refusal(gate):
+        raise _usage(config, ValueError(found))
 
 
 def _usage(config: pytest.Config, error: Exception) -> pytest.UsageError:
@@ -156,10 +173,7 @@ def _session(config: pytest.Config) -> Session:
         # The configured baseline is read before any attack, too.
         gate, _ = _gate(config, session.config)
         if gate is not None:
-            try:
-                session.hold(gate)
-            except SessionError as error:
-                raise _usage(config, error) from error
+            _end_if_refused(config, session.hold(gate))
         config.stash[_SESSION] = session
     return config.stash[_SESSION]
 
@@ -244,7 +258,7 @@ def _judge(session: pytest.Session) -> None:
     from gauntlet.bench.gate.publish import default_format, lines
 
     passed = True
-    for judged in judge_all(folders, gate):
+    for judged in judge_all(folders, gate, config.stash[_OUT]):
         passed = passed and judged.report.passed
         config.stash[_VERDICTS] += [*lines(judged.report, default_format()), *judged.notes]
         for verdict in judged.report.verdicts:

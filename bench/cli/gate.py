@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +114,7 @@ def gate_run(
     from gauntlet.bench.gate.early_run import traces
     from gauntlet.bench.gate.judge_run import judge_run
     from gauntlet.bench.gate.plan_check import hold_run
-    from gauntlet.bench.gate.publish import write_junit
+    from gauntlet.bench.gate.publish import remove_report
     from gauntlet.bench.gate.tracked_results import refuse_tracked
     from gauntlet.bench.run.run_folder import load_run
 
@@ -127,25 +126,19 @@ def gate_run(
         raise click.UsageError("BASELINE is missing: give the file, or set `baseline` in the table [gate]")
     # Files that cannot be read are wrong usage, which is reported before anything is judged.
     run = load_run(folder)
+    remove_report(run.root)
     chosen = gate_of(path, replace(read, out=run.root), policy, baseline_from=baseline_from)
     if policy.floors and traces(run, chosen.baseline):
         raise ValueError(
             "min_robust (--min-robust) needs every sample, and the run stopped early (--gate-early): make a complete run without "
             "--gate-early and `early = true`, or leave the floor out"
         )
-    refuse_tracked(folder)
-    judged = judge_run(folder, hold_run(chosen, run))
-    if format_ == "json":
-        click.echo(judged.json)
-        for note in (*judged.notes, *write_junit(judged.report, junit)):
-            click.echo(note, err=True)
-    else:
-        print_judged(judged, format_, junit)
-    return GATE_EXITS[judged.report.state]
+    refuse_tracked(run.root)
+    return print_judged(judge_run(run, hold_run(chosen, run)), format_, junit)
 
 
 def judge(engine: Engine, gate: Gate, traces: Sequence[Trace] = (), junit: Path | None = None) -> int:
-    """Judge the run that an engine made, print the report, and return the exit code: success only with a complete gate.json.
+    """Judge the run that an engine made, print the report, and return the exit code: success only with its own gate.json.
 
     `traces`: of the cells in which the gate stopped early; `junit`: a file for JUnit XML.
     """
@@ -154,10 +147,11 @@ def judge(engine: Engine, gate: Gate, traces: Sequence[Trace] = (), junit: Path 
 
     # Pictures of lost samples are a worker's work as well.
     engine.worker.allow(engine.config.timeout)
-    judged = judge_loaded(engine.run, gate, traces, work=engine.work, nonce=secrets.token_hex(16))
-    print_judged(judged, junit=junit)
-    code = GATE_EXITS[judged.report.state]
-    if code == EXIT_PASSED and (problem := unpassed(judged, gate, engine.run.root)):
+    judged = judge_loaded(engine.run, gate, traces, work=engine.work)
+    # Nothing of it may write any more when the report is read again.
+    engine.worker.close()
+    code = print_judged(judged, junit=junit)
+    if code == EXIT_PASSED and (problem := unpassed(judged, engine.run.root)):
         click.echo(f"PROBLEM the gate is not passed, although its verdicts are: {visible(problem)}", err=True)
         return EXIT_FAILED
     return code
@@ -167,17 +161,29 @@ def refuse(gate: Gate, out: Path, junit: Path | None = None) -> int:
     """Print and write the verdict on what is looser than the baseline, or different; nothing is attacked."""
     from gauntlet.bench.gate.judge_run import refused
 
-    judged = refused(gate, out)
-    print_judged(judged, junit=junit)
-    return GATE_EXITS[judged.report.state]
+    return print_judged(refused(gate, out), junit=junit)
 
 
 def print_judged(
-    judged: JudgedRun, format_: Literal["text", "github"] | None = None, junit: Path | None = None
-) -> None:
-    """Print the report, without a format with annotations inside GitHub Actions, and write it as JUnit XML if a file is named."""
-    from gauntlet.bench.gate.publish import default_format, lines, write_junit
+    judged: JudgedRun, format_: Literal["text", "json", "github"] | None = None, junit: Path | None = None
+) -> int:
+    """Print the report, write it as JUnit XML if a file is named, and return the exit code: that of the verdicts, or of a failure
+    where that file cannot be written.
 
-    written = write_junit(judged.report, junit)
-    for line in (*lines(judged.report, format_ or default_format()), *judged.notes, *written):
+    Without a format the report has annotations inside GitHub Actions; `json`: its notes go to standard error.
+    """
+    from gauntlet.bench.gate.publish import default_format, lines, write_junit
+    from gauntlet.leaderboard.results.errors import WriteError
+
+    as_json = format_ == "json"
+    for line in [judged.json] if as_json else lines(judged.report, format_ or default_format()):
         click.echo(line)
+    for note in judged.notes:
+        click.echo(note, err=as_json)
+    try:
+        for note in write_junit(judged.report, junit):
+            click.echo(note, err=as_json)
+    except WriteError as error:
+        click.echo(f"error: --junit: {error}", err=True)
+        return EXIT_FAILED
+    return GATE_EXITS[judged.report.state]

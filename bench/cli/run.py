@@ -49,7 +49,8 @@ _LATE = ("pandas", "gauntlet.bench.run.summary", "gauntlet.bench.gate.judge_run"
     group="machine",
     type=float,
     metavar="SECONDS",
-    help="Seconds after which a cell ends in error; implies --isolate. [default: no limit]",
+    help="Seconds that preparing a cell, and then attacking it, may take before it ends in error; implies --isolate. "
+    "[default: no limit]",
 )
 @option(
     "--shard",

@@ -91,7 +91,7 @@ class Config:
     isolate: bool = False
     """Whether `gauntlet run` evaluates in a process of its own, as a gated run always does."""
     timeout: float | None = None
-    """Seconds after which a cell ends in error, where it runs in a process of its own; None: no limit."""
+    """Seconds that preparing a cell, and then attacking it, may take in a process of its own; None: no limit."""
     shard: Shard | None = None
     """The part of each cell's blocks to run, which an option or variable names, no configuration; None: all."""
     expect: tuple[Expectation, ...] = field(default=())

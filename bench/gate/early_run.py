@@ -97,6 +97,7 @@ def early_cell(
         cross_replay=CrossReplay(request, engine.work, indices, old, gate.artifact, gate.no_artifact),
         reused=engine.reused,
     )
+    engine.worker.allow(engine.config.timeout)
     try:
         trace, failure = run_early(early, progress)
     except ReplayError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,66 +30,67 @@ class JudgedRun:
 
     report: GateReport
     json: str
+    """The text of gate.json, which has a number of its own: no other run has the same."""
     notes: tuple[str, ...]
     """Sentences on the files that were written, or could not be."""
-    written: bool = False
-    """Whether gate.json was written."""
 
 
-def judge_run(folder: Path, gate: Gate) -> JudgedRun:
-    """Judge the run in `folder`, and write gate.md, gate.json and pictures of lost samples into its results folder.
+def judge_run(run: Run, gate: Gate) -> JudgedRun:
+    """Judge a stored run, and write gate.md, gate.json and pictures of lost samples into its results folder.
 
     On GitHub the report is also appended to the step's summary. A run that cannot be read is incomparable. A file that cannot be
     written is named in the notes and changes no verdict.
     """
     if gate.deviations:
-        return refused(gate, folder)
+        return refused(gate, run.root)
     try:
-        run = load_run(folder)
         known = traces(run, gate.baseline)
-    except (RunError, StoreError) as error:
-        return _published(nothing_compared(str(error)), gate)
+    except StoreError as error:
+        return _published(nothing_compared(str(error)), gate, run.root)
     return judge_loaded(run, gate, known)
 
 
-def judge_loaded(
-    run: Run, gate: Gate, known: Sequence[Trace], *, work: Work | None = None, nonce: str = ""
-) -> JudgedRun:
-    """The same of a run in memory. `known`: the traces of its cells; `work`: draws the pictures; `nonce`: stands in gate.json."""
+def judge_loaded(run: Run, gate: Gate, known: Sequence[Trace], *, work: Work | None = None) -> JudgedRun:
+    """The same of a run in memory. `known`: the traces of its cells; `work`: draws the pictures."""
     try:
         judged = judge(gate.baseline, snapshot_so_far(run, known), gate.policy, known)
         report, reasons = detailed(judged, run, known, work)
         report = replace(report, notes=gate.notes)
     except (BaselineError, StoreError) as error:
-        return _published(nothing_compared(str(error)), gate, nonce=nonce)
-    missing = [f"no picture: {visible(reason)}" for reason in reasons]
-    return _published(report, gate, run.root, missing, nonce=nonce)
+        return _published(nothing_compared(str(error)), gate, run.root)
+    return _published(report, gate, run.root, [f"no picture: {visible(reason)}" for reason in reasons])
 
 
-def unpassed(judged: JudgedRun, gate: Gate, root: Path) -> str:
-    """Why a run does not pass although its verdicts do: others rely on gate.json, which must be complete. Empty if it passes."""
-    compared = sum(verdict.key is not None for verdict in judged.report.verdicts)
-    if compared < len(gate.baseline.cells):
-        return f"only {compared} of the baseline's {len(gate.baseline.cells)} cells have a verdict"
-    return "" if judged.written else f"{root / 'gate.json'} could not be written"
+def unpassed(judged: JudgedRun, root: Path) -> str:
+    """Why a run does not pass although its verdicts do: others rely on gate.json, which is not its report. Empty if it passes."""
+    file = root / "gate.json"
+    try:
+        found = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        return f"{file} cannot be read ({error})"
+    return "" if found == f"{judged.json}\n" else f"{file} is not the report of this run: something has replaced it"
 
 
-def refused(gate: Gate, folder: Path | None = None) -> JudgedRun:
+def refused(gate: Gate, root: Path) -> JudgedRun:
     """The verdict where configuration or plan are looser than the baseline, or different: nothing is compared."""
-    return _published(loosened(gate.deviations, gate.renew), gate, folder)
+    return _published(loosened(gate.deviations, gate.renew), gate, root)
 
 
-def judge_all(folders: Sequence[Path], gate: Gate) -> list[JudgedRun]:
-    """Judge the run in each folder. Without folders, the one report says that nothing was run."""
+def judge_all(folders: Sequence[Path], gate: Gate, root: Path) -> list[JudgedRun]:
+    """Judge the runs in these folders of the results folder `root`. Without folders, the report says that nothing was run."""
     if not folders:
-        return [_published(nothing_compared("No cell was run: run the cells of the baseline."), gate)]
-    return [judge_run(folder, gate) for folder in folders]
+        return [_published(nothing_compared("No cell was run: run the cells of the baseline."), gate, root)]
+    judged = []
+    for folder in folders:
+        try:
+            judged.append(judge_run(load_run(folder), gate))
+        except RunError as error:
+            judged.append(_published(nothing_compared(str(error)), gate, root))
+    return judged
 
 
-def _published(
-    report: GateReport, gate: Gate, root: Path | None = None, notes: Sequence[str] = (), nonce: str = ""
-) -> JudgedRun:
+def _published(report: GateReport, gate: Gate, root: Path, notes: Sequence[str] = ()) -> JudgedRun:
+    nonce = secrets.token_hex(16)
     text = to_json(report, gate.baseline, gate.policy, exit_code=GATE_EXITS[report.state], nonce=nonce)
-    files = {"gate.md": report.markdown(), "gate.json": text + "\n"} if root else {}
-    told, written = write_files(root or Path(), files)
-    return JudgedRun(report, text, (*notes, *told, *append_summary(report)), "gate.json" in written)
+    written = write_files(root, {"gate.md": report.markdown(), "gate.json": f"{text}\n"})
+    return JudgedRun(report, text, (*notes, *written, *append_summary(report)))

@@ -32,6 +32,13 @@ def hold_run(gate: Gate, run: Run) -> Gate:
     return _held(gate, run.plan, context.checks or "default", free, versions)
 
 
+def refusal(gate: Gate) -> str:
+    """What is looser or different than the gate's baseline, as one sentence; empty if nothing is."""
+    if not gate.deviations:
+        return ""
+    return f"gate: POLICY {'; '.join(gate.deviations)}. To renew the baseline on the base branch: {gate.renew}"
+
+
 def _held(gate: Gate, plan: Plan, checks: str, free: Collection[str], versions: Mapping[str, str]) -> Gate:
     planned = plan_deviations(gate.baseline, [cell.info for cell in plan.cells], checks=checks, free=free)
     found = (*gate.deviations, *planned, *version_deviations(gate.baseline, versions))

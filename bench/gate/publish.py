@@ -36,10 +36,9 @@ def lines(report: GateReport, format_: Format) -> Iterator[str]:
 
 
 def write_junit(report: GateReport, file: Path | None) -> list[str]:
-    """Write the report as JUnit XML, if a file is named. Returns a sentence for it. Raises WriteError, OSError."""
+    """Write the report as JUnit XML, if a file is named. Returns a sentence for it. Raises WriteError."""
     if file is None:
         return []
-    file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, to_junit(report))
     return [f"written: {file}"]
 
@@ -53,20 +52,16 @@ def remove_report(root: Path) -> None:
         raise WriteError(f"cannot replace {report} ({error.strerror}): remove what stands in its place") from error
 
 
-def write_files(root: Path, texts: Mapping[str, str]) -> tuple[list[str], set[str]]:
-    """Write texts by file name into the results folder; a failed write raises no error.
-
-    Returns a sentence for each file, and the names of those that were written.
-    """
-    notes, written = [], set()
+def write_files(root: Path, texts: Mapping[str, str]) -> list[str]:
+    """Write texts by file name into the results folder, and return a sentence for each. A failed write raises no error."""
+    notes = []
     for name, text in texts.items():
         try:
             replace_text(root / name, text)
             notes.append(f"written: {root / name}")
-            written.add(name)
         except StoreError as error:
             notes.append(f"not written: {visible(str(error))}")
-    return notes, written
+    return notes
 
 
 def append_summary(report: GateReport) -> list[str]:

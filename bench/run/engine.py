@@ -118,6 +118,7 @@ class Engine:
         cells = self.run.plan.cells
         if len({(cell.model, cell.data) for cell in cells}) == 1:
             known = self.run.store.measurements.of_cell(cells[0].pipeline_name)
+            self.worker.allow(self.config.timeout)
             with self._measured(cells[0]):
                 message = answer(self.work, replace(self.request(cells[0]), measured=known))
             if isinstance(message, Failure):
@@ -135,7 +136,7 @@ class Engine:
     def prepare(self, cell: Cell) -> ReadyCell | CellError:
         """Load a cell and compute its keys. A failure, such as a model that cannot be built, is stored as the cell's error.
 
-        From here on a worker has the configured time for the cell.
+        A worker has the configured time for it, and as much again for the attack.
         """
         self.worker.allow(self.config.timeout)
         if self.reused is not None and not self.dry:
@@ -185,6 +186,7 @@ class Engine:
         """Run the missing blocks of a prepared cell."""
         blocks, store = self.due(ready), self.run.store
         missing = [block for block in blocks if self.config.fresh or not store.has(block.key)]
+        self.worker.allow(self.config.timeout)
         with self._measured(ready.request.cell):
             result = run_cell(
                 ready.request,

@@ -45,12 +45,13 @@ def plan_engine(
     worker = ProcessWorker(WorkerSettings.of(config), ExampleIndex(store).load)
     with _terminated():
         try:
-            worker.allow(config.timeout)
             worker.start()
             # Before code of the user's, which may change what git does.
             commit()
             meanwhile()
+            worker.allow(config.timeout)
             plan = planned(worker, config)
+            worker.allow(config.timeout)
             yield Engine(plan, config, worker=worker, held=store.held, reused=reused, dry=True, note=note)
         finally:
             worker.close()

@@ -85,19 +85,16 @@ class Session:
 
         return gated(self.plan.cells)
 
-    def hold(self, gate: Gate) -> None:
-        """Hold the plan, and each cell once it is prepared, against the gate; attack no more than an early one needs.
+    def hold(self, gate: Gate) -> Gate:
+        """Hold each cell against the gate once it is prepared, and attack no more than an early one needs.
 
-        Raises SessionError for a plan that differs from the baseline's policy.
+        Returns the gate with what the plan has that differs from the baseline's policy.
         """
         from gauntlet.bench.gate.plan_check import hold_plan
         from gauntlet.bench.worker.installed_versions import installed_versions
 
-        try:
-            _refuse(hold_plan(gate, self.config, self.plan, installed_versions()))
-        except ValueError as error:
-            raise SessionError(str(error)) from error
         self._gate = gate
+        return hold_plan(gate, self.config, self.plan, installed_versions())
 
     @cached_property
     def _early(self) -> EarlyGate:
@@ -111,12 +108,10 @@ class Session:
         """Run a cell, timed by pytest-benchmark unless its result is stored; fail the test for errors and missed bounds."""
         prepared = self.engine.prepare(cell)
         if self._gate is not None:
-            from gauntlet.bench.gate.plan_check import hold_prepared
+            from gauntlet.bench.gate.plan_check import hold_prepared, refusal
 
-            try:
-                _refuse(hold_prepared(self._gate, self.config, prepared))
-            except ValueError as error:
-                pytest.fail(visible(str(error)), pytrace=False)
+            if found := refusal(hold_prepared(self._gate, self.config, prepared)):
+                pytest.fail(visible(found), pytrace=False)
         if self._gate is not None and self._gate.early:
             self._check_early(cell, prepared, request)
             return
@@ -162,14 +157,6 @@ class Session:
             request.node.user_properties.append((name, value))
         if error is not None:
             pytest.fail(visible(phrased(f"{cell.info.title}: {error.kind}: {error.message}", "pytest")), pytrace=False)
-
-
-def _refuse(gate: Gate) -> None:
-    """Raise ValueError for what is looser or different than the gate's baseline."""
-    if gate.deviations:
-        raise ValueError(
-            f"gate: POLICY {'; '.join(gate.deviations)}. To renew the baseline on the base branch: {gate.renew}"
-        )
 
 
 def _figures(result: CellResult) -> dict[str, Any]:

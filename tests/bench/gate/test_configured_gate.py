@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from gate_project import BASELINE, PROJECT, assert_told
+from gate_project import BASELINE, PROJECT, assert_told, git
 
 
 def configure(text=""):
@@ -136,6 +136,47 @@ def test_the_report_is_written_as_junit_xml_by_runs_and_gates_and_needs_a_gate(h
     assert call("run", "--junit=d.xml").returncode == 1
     assert ElementTree.parse("d.xml").getroot().find(".//failure").get("type") == "policy"
     assert_told(call("run", "--no-gate", "--junit=e.xml"), 2, "--junit needs a gate")
+
+
+def test_a_junit_file_that_cannot_be_written_is_an_error_after_the_report(here, call, states):
+    configure()
+    Path("file").write_text("no folder", encoding="utf-8")
+    for command in (["run"], ["run", "--gate-early"], ["gate", "out"], ["gate", "out", "--format=json"]):
+        done = call(*command, "--junit=file/a.xml")
+        assert_told(done, 1, "error: --junit: cannot write file/a.xml")
+        assert "Gate passed: 1 held." in done.stdout
+    assert json.loads(Path("out/gate.json").read_text(encoding="utf-8"))["passed"] is True
+
+
+def test_a_gate_on_a_run_s_own_folder_judges_and_writes_in_the_results_folder(here, call):
+    (run,) = Path("out/runs").iterdir()
+    for change in ("", "margin = 0.5\n"):
+        configure(change)
+        Path("out/gate.json").unlink(missing_ok=True)
+        assert call("gate", run).returncode == (1 if change else 0)
+        assert Path("out/gate.json").is_file()
+        assert not (run / "gate.json").exists()
+    git("init", "-q", ".")
+    git("add", "-f", "out")
+    assert_told(call("gate", run), 2, "out='out' holds results that git tracks")
+
+
+def test_no_report_of_an_earlier_gate_is_left_where_one_ends_without_a_verdict(here, call):
+    assert call("gate", "out", BASELINE).returncode == 0
+    assert_told(call("gate", "out", "nowhere.json"), 2, "nowhere.json does not exist")
+    assert not Path("out/gate.json").exists()
+
+
+def test_a_run_whose_early_traces_are_damaged_is_incomparable_in_the_report_as_well(here, call):
+    configure()
+    shutil.rmtree("out")
+    assert call("run", "--gate-early").returncode == 0
+    (trace,) = Path("out").glob("runs/*/gate/*.json")
+    trace.write_text("{", encoding="utf-8")
+    assert call("gate", "out").returncode == 3
+    (found,) = json.loads(Path("out/gate.json").read_text(encoding="utf-8"))["verdicts"]
+    assert found["verdict"] == "incomparable"
+    assert trace.name in found["sentence"]
 
 
 def test_the_summary_explains_its_columns_and_links_pictures_to_the_artifact(here, call, states, monkeypatch):

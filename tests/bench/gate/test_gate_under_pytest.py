@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import pytest
@@ -279,6 +280,34 @@ def test_a_plan_that_differs_from_the_baseline_s_is_a_usage_error_before_anythin
         ["*gauntlet: gate: POLICY the seed is 0 in the baseline and 5 here. To renew the baseline*"]
     )
     assert not (configured.path / "gauntlet-results").exists()
+
+
+def test_rules_that_are_looser_than_the_baseline_s_are_told_with_the_commands_that_renew_it(configured):
+    folder = configured.path / "gauntlet-results"
+    folder.mkdir()
+    (folder / "gate.json").write_text('{"passed": true}', encoding="utf-8")
+    (configured.path / "gauntlet.toml").write_text(f"{CONFIG}margin = 0.9\n", encoding="utf-8")
+    result = configured.runpytest()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*POLICY margin is * in the baseline and 0.9 here. To renew the baseline*"])
+    assert not (folder / "gate.json").exists()
+
+
+@pytest.mark.parametrize("ref", ["HEAD", "nowhere"])
+def test_the_baseline_can_be_that_of_a_commit(user, ref):
+    for command in (["init", "-q", "."], ["add", "-A"], ["commit", "-qm", "base"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], check=True, cwd=user.path)
+    (user.path / "baseline.json").unlink()
+    result = user.runpytest(*OPTIONS, GATE, f"--gauntlet-baseline-from={ref}")
+    if ref == "HEAD":
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(["Baseline of HEAD, commit *", "Gate passed: *"])
+    else:
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*baseline-from='nowhere' is no commit that git knows*"])
+    alone = user.runpytest("--gauntlet-baseline-from=HEAD")
+    assert alone.ret == pytest.ExitCode.USAGE_ERROR
+    alone.stderr.fnmatch_lines(["*--gauntlet-baseline-from needs a gate*"])
 
 
 def test_other_bytes_under_the_same_name_fail_each_cell_unattacked(configured, tiny):

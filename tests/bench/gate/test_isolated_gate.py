@@ -12,6 +12,11 @@ import pytest
 import torch
 
 from gate_project import BASELINE, RUN, assert_told
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.gate.choose_gate import gate_of
+from gauntlet.bench.gate.judge_run import judge_run, unpassed
+from gauntlet.bench.run.run_folder import load_run
+from gauntlet.leaderboard.gate.policy import Policy
 
 ENTRY = "import sys; sys.argv[0] = 'gauntlet'; from gauntlet.bench.cli.main import entry; entry()"
 GATED = (*RUN, "--attacks=pgd(steps=10)", f"--gate={BASELINE}")
@@ -56,6 +61,18 @@ def test_a_report_that_cannot_be_written_passes_no_gate(here):
     assert done.returncode == 1
     assert "cannot replace out/gate.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_report_that_is_not_that_of_this_run_passes_no_gate(here, tmp_path):
+    gate = gate_of(BASELINE, load_config({}, folder=here), Policy())
+    run = load_run(Path("out"))
+    judged, other = judge_run(run, gate), judge_run(run, gate)
+    assert judged.report.passed
+    assert judged.json != other.json
+    assert "is not the report of this run" in unpassed(judged, run.root)
+    assert unpassed(other, run.root) == ""
+    Path("out/gate.json").unlink()
+    assert "out/gate.json cannot be read" in unpassed(other, run.root)
 
 
 def test_results_that_git_tracks_are_refused_by_every_gate(here, call):

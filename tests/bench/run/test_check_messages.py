@@ -28,6 +28,34 @@ def engine(project):
     return Engine(make_plan(config), config, command="gauntlet run")
 
 
+class Timed:
+    """A worker that notes when time is allowed, and for what it is used."""
+
+    def __init__(self, worker):
+        self.watch, self.device, self.versions, self.noted = None, worker.device, {}, []
+        self._worker = worker
+
+    def allow(self, seconds):
+        self.noted.append(seconds)
+
+    def work(self, request):
+        self.noted.append(request.described.partition(" ")[0])
+        yield from self._worker.work(request)
+
+
+def test_preparing_takes_none_of_the_time_that_is_allowed_for_the_attack(engine):
+    engine.config = dataclasses.replace(engine.config, timeout=60.0)
+    engine.worker = worker = Timed(engine.worker)
+    (cell,) = engine.run.plan.cells
+    assert engine.cell(cell).error is None
+    # Measurements that were stored meanwhile are taken by preparing once more.
+    at = worker.noted.index("checking")
+    assert worker.noted[0] == worker.noted[at - 1] == 60.0
+    assert set(worker.noted[1 : at - 1]) == {"preparing"}
+    assert worker.noted[-1] == "attacking"
+    assert 60.0 not in worker.noted[at:]
+
+
 class Altering:
     """A worker whose messages are changed on their way."""
 
