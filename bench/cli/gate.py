@@ -176,7 +176,8 @@ def print_judged(
     from gauntlet.leaderboard.results.errors import WriteError
 
     as_json = format_ == "json"
-    for line in [judged.json] if as_json else lines(judged.report, format_ or default_format()):
+    shown = [judged.json] if format_ == "json" else lines(judged.report, format_ or default_format())
+    for line in shown:
         click.echo(line)
     for note in judged.notes:
         click.echo(note, err=as_json)
