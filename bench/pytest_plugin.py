@@ -33,8 +33,6 @@ _GATED = ("gate", "allow_undecided", "gate_early", "baseline_from")
 """Options that need a gate."""
 _PROPERTY = "gauntlet_run"
 _NOTE = "gauntlet_note"
-_ALL_COLUMNS = 10
-"""Number of the columns of pytest-benchmark's table."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -200,31 +198,16 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """
     import warnings
 
-    _show_one_time(session.config)
+    if _SESSION in session.config.stash:
+        from gauntlet.bench.session.time_columns import show_one_time
+
+        show_one_time(session.config)
     _write_leaderboards(session)
     _judge(session)
     with warnings.catch_warnings():
         if _SESSION in session.config.stash:
             warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
         return (yield)
-
-
-def _show_one_time(config: pytest.Config) -> None:
-    """Have pytest-benchmark show one column where everything was timed once, as cells are: its columns are then the same number.
-
-    Columns that were asked for are kept.
-    """
-    timed = getattr(config, "_benchmarksession", None)
-    benchmarks = getattr(timed, "benchmarks", ())
-    # Older versions of pytest-benchmark have a list of all columns as the default.
-    chosen = len(config.getoption("benchmark_columns", None) or ()) not in (0, _ALL_COLUMNS)
-    if (
-        timed is not None
-        and _SESSION in config.stash
-        and not chosen
-        and all(one.stats.rounds == 1 for one in benchmarks)
-    ):
-        timed.columns = ["mean"]
 
 
 def _write_leaderboards(session: pytest.Session) -> None:

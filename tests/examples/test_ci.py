@@ -252,7 +252,7 @@ def test_the_gitlab_template_judges_a_merge_request_by_its_target_and_writes_jun
 
 
 def test_owners_are_named_for_what_judges():
-    lines = (EXAMPLE / ".github" / "CODEOWNERS").read_text(encoding="utf-8").splitlines()
+    lines = (EXAMPLE / "CODEOWNERS").read_text(encoding="utf-8").splitlines()
     owned = {line.split()[0]: line.split()[1:] for line in lines if line and not line.startswith("#")}
     assert all(owners == ["@OWNER"] for owners in owned.values())
     assert {"/robustness/", "/pyproject.toml", "/requirements-robustness.txt", "/.github/", "/.gitlab-ci.yml"} <= set(
