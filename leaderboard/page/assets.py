@@ -9,14 +9,20 @@ import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from gauntlet.leaderboard.page.chart import place
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.results.escape import visible
 
 if TYPE_CHECKING:  # jinja2 is an extra
     from jinja2 import Environment
 
+FIRST: Final = (
+    "const root = document.documentElement; root.classList.add('early', 'scripted'); "
+    "addEventListener('load', () => root.classList.remove('early'));"
+)
+"""What runs first: the table is not drawn until the script has left out what is not shown, which takes longer than all else."""
 _EXPORTED = re.compile(r"export\s*\{([^}]*)\}\s*;?")
 _DEFAULT = re.compile(r"([\w$]+) as default")
 _WEB = re.compile(r"https?://[^\s\"'<>]+", re.ASCII)
@@ -61,17 +67,14 @@ def _datatables() -> str:
     return f"{text[: found.start()]}const DataTable={name[1]};{text[found.end() :]}"
 
 
-def policy(scripts: str) -> str:
-    """What a browser may do for the page: run this very script, show pictures that the file holds, and load nothing."""
-    digest = base64.b64encode(hashlib.sha256(scripts.encode()).digest()).decode()
-    rules = (
-        "default-src 'none'",
-        "style-src 'unsafe-inline'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
+def policy(*scripts: str) -> str:
+    """What a browser may do for the page: run these very scripts, show pictures that the file holds, and load nothing."""
+    digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src {allowed}"
     )
-    return "; ".join([*rules, f"script-src 'sha256-{digest}'"])
 
 
 def load() -> None:
@@ -80,6 +83,11 @@ def load() -> None:
         script()
         for name in environment().list_templates(extensions=["html"]):
             environment().get_template(name)
+
+
+def _order(value: float | None) -> str:
+    """What an entry is sorted by; empty where there is no figure."""
+    return "" if value is None else f"{value:.7g}"
 
 
 @cache
@@ -105,6 +113,7 @@ def environment() -> Environment:
     made.filters |= {
         "percent": formatting.percent,
         "with_interval": formatting.with_interval,
-        "place": lambda value: f"{value:.1f}".removesuffix(".0"),
+        "place": place,
+        "order": _order,
     }
     return made

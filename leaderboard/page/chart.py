@@ -53,12 +53,12 @@ def _step(least: float) -> float:
 
 @dataclass(frozen=True)
 class Point:
-    """A marker with its name; `href` is the address of a page within the file, or empty."""
+    """A marker with its name; `href` is the page of its row."""
 
     x: float
     y: float
     name: str
-    href: str = ""
+    href: str
     low: float | None = None
     """Vertical places of the ends of its interval."""
     high: float | None = None
@@ -73,7 +73,6 @@ class Line:
     name: str
     band: str = ""
     series: int = 0
-    href: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,35 +110,46 @@ def up(axis: Axis, value: float) -> float:
 
 
 def place(value: float) -> str:
-    """A coordinate with one decimal, as short as can be."""
+    """A coordinate of a tick or a point, with one decimal, as short as can be."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def steps(x: Axis, y: Axis, values: Sequence[float], heights: Sequence[float]) -> str:
     """The path of a step function: `heights[i]` holds from `values[i]` to `values[i + 1]`, the last one to the end of the axis.
 
-    Steps that fall on the same place of the drawing are drawn as one.
+    Places are whole units of the drawing; steps that fall on the same place are drawn as one.
     """
-    parts = [f"M{place(across(x, values[0]))} {place(up(y, heights[0]))}"]
-    for value, height in _visible_steps(x, values, heights)[1:]:
-        parts.append(f"H{value}V{place(up(y, height))}")
-    return "".join([*parts, f"H{WIDTH - RIGHT}"])
+    return _walk(_corners(x, y, values, heights))
 
 
 def band(x: Axis, y: Axis, values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> str:
-    """The path around a step function, from its lower to its upper ends."""
-    upper = steps(x, y, values, high)
-    lows = _visible_steps(x, values, low)
-    parts = [f"V{place(up(y, lows[-1][1]))}"]
-    for (at, _), (_, before) in zip(reversed(lows[1:]), reversed(lows[:-1]), strict=True):
-        parts.append(f"H{at}V{place(up(y, before))}")
-    return "".join([upper, *parts, f"H{lows[0][0]}Z"])
+    """The path around a step function, along its upper ends and back along its lower ends."""
+    there, back = _corners(x, y, values, high), _corners(x, y, values, low)
+    return f"{_walk([*there, *reversed(back)])}z"
 
 
-def _visible_steps(x: Axis, values: Sequence[float], heights: Sequence[float]) -> list[tuple[str, float]]:
-    """The last height at each place of the drawing that differs from the one before."""
-    last: dict[str, float] = {}
+def _corners(x: Axis, y: Axis, values: Sequence[float], heights: Sequence[float]) -> list[tuple[int, int]]:
+    """The corners of a step function from left to right, in whole units."""
+    heights_at: dict[int, int] = {}
     for value, height in zip(values, heights, strict=True):
         if value <= x.high:
-            last[place(across(x, value))] = height
-    return list(last.items())
+            heights_at[round(across(x, value))] = round(up(y, height))
+    corners: list[tuple[int, int]] = []
+    for at, height in heights_at.items():
+        if corners and corners[-1][1] == height:
+            continue
+        if corners:
+            corners.append((at, corners[-1][1]))
+        corners.append((at, height))
+    return [*corners, (WIDTH - RIGHT, corners[-1][1])]
+
+
+def _walk(corners: Sequence[tuple[int, int]]) -> str:
+    """The path along corners of which neighbours share a coordinate, in SVG's relative commands."""
+    (x, y), *rest = corners
+    parts = [f"M{x} {y}"]
+    for to_x, to_y in rest:
+        parts += [f"h{to_x - x}"] if to_x != x else []
+        parts += [f"v{to_y - y}"] if to_y != y else []
+        x, y = to_x, to_y
+    return "".join(parts)

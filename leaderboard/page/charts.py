@@ -16,6 +16,7 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 
 MOST_CURVES: Final = 6
 """Number of rows that a chart against eps shows at first: those with the highest robust accuracy."""
+_MOST_INTERVALS: Final = 60
 _ROBUST: Final = Axis("robust accuracy (%)", 0, 100)
 
 
@@ -64,7 +65,7 @@ def cost_charts(rows: Sequence[TableRow]) -> list[Chart]:
                 f"{len(known)} rows; on the frontier, from cheap to costly: {', '.join(one.row.title for one in names[:8])}.",
                 x,
                 _ROBUST,
-                tuple(_point(x, _ROBUST, value, one) for value, one in known),
+                tuple(_point(x, value, one, len(known)) for value, one in known),
                 (Line(path, "frontier: the highest robust accuracy at this cost or below"),),
                 "cost",
             )
@@ -88,21 +89,23 @@ def clean_chart(rows: Sequence[TableRow]) -> Chart | None:
         f"{len(known)} rows; no point can lie above the line, where the attacks break nothing.",
         x,
         _ROBUST,
-        tuple(_point(x, _ROBUST, 100 * one.row.clean.estimate, one) for one in known),
+        tuple(_point(x, 100 * one.row.clean.estimate, one, len(known)) for one in known),
         (Line(diagonal, "robust accuracy equals clean accuracy"),),
         "clean",
     )
 
 
-def _point(x: Axis, y: Axis, value: float, one: TableRow) -> Point:
+def _point(x: Axis, value: float, one: TableRow, beside: int) -> Point:
+    """The point of a row; its interval is drawn where there are few."""
     low, high = one.row.robust.interval
+    few = beside <= _MOST_INTERVALS
     return Point(
         across(x, value),
-        up(y, 100 * one.row.robust.estimate),
+        up(_ROBUST, 100 * one.row.robust.estimate),
         f"{one.row.title}: {formatting.with_interval(one.row.robust)} %, {value:.4g}",
         one.anchor,
-        up(y, 100 * low),
-        up(y, 100 * high),
+        up(_ROBUST, 100 * low) if few else None,
+        up(_ROBUST, 100 * high) if few else None,
     )
 
 
@@ -146,7 +149,7 @@ def eps_chart(
         name = known[0].row.title
         curve = next((curves[one.row.key] for one in known if one.row.key in curves), None)
         if curve is not None:
-            lines.append(curve_line(curve, x, name, series, known[0].anchor))
+            lines.append(curve_line(curve, x, name, series))
         points.append(
             Point(
                 across(x, 0),
@@ -174,7 +177,7 @@ def eps_chart(
     return Chart(title, "; ".join(words) + ".", x, _ROBUST, tuple(points), tuple(lines), "eps") if points else None
 
 
-def curve_line(curve: EpsCurve, x: Axis, name: str, series: int, href: str) -> Line:
+def curve_line(curve: EpsCurve, x: Axis, name: str, series: int) -> Line:
     """The steps of a curve with their 95 % band."""
     shares = [Proportion(int(count), curve.n) for count in curve.standing]
     eps = curve.eps.tolist()
@@ -184,5 +187,4 @@ def curve_line(curve: EpsCurve, x: Axis, name: str, series: int, href: str) -> L
         f"{name}, by {', '.join(curve.attacks)}",
         band(x, _ROBUST, eps, [100 * low for low, _ in intervals], [100 * high for _, high in intervals]),
         series,
-        href,
     )

@@ -80,19 +80,46 @@ if (table) {
   apply();
   controls.hidden = false;
 }
+document.documentElement.classList.remove("early");
+
+// Pages of many rows are packed: they are unpacked once, and one is made when it is opened.
+const packed = document.getElementById("packed");
+let unpacked = null;
+const unpack = async () => {
+  const bytes = Uint8Array.from(atob(packed.textContent.trim()), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const parts = (await new Response(stream).text()).split("\x1e").slice(1);
+  return new Map(parts.map((part) => [part.slice(0, part.indexOf("\n")), part.slice(part.indexOf("\n") + 1)]));
+};
+const page = async (name) => {
+  const known = document.getElementById(name);
+  if (known || !packed) return known;
+  unpacked ??= unpack();
+  const text = (await unpacked).get(name);
+  if (text === undefined) return null;
+  const made = document.createElement("template");
+  made.innerHTML = text;
+  document.getElementById("rows").append(made.content);
+  return document.getElementById(name);
+};
 
 // The page of a row takes the focus, and gives it back.
 const main = document.getElementById("main");
 let opener = null;
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href^='#row-']");
-  if (link) opener = link;
+  if (link && main.contains(link)) opener = link;
 });
-const open = () => {
-  const row = location.hash.startsWith("#row-") ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+const open = async () => {
+  const name = decodeURIComponent(location.hash.slice(1));
+  const row = name.startsWith("row-") ? await page(name) : null;
+  if (decodeURIComponent(location.hash.slice(1)) !== name) return;
+  for (const other of document.querySelectorAll(".row.open")) other.classList.remove("open");
   main.inert = row !== null;
-  if (row) row.focus({ preventScroll: true });
-  else if (opener) {
+  if (row) {
+    row.classList.add("open");
+    row.focus({ preventScroll: true });
+  } else if (opener) {
     opener.focus({ preventScroll: true });
     opener = null;
   }
@@ -106,5 +133,5 @@ document.addEventListener("keydown", (event) => {
     menu.querySelector("summary").focus();
   } else if (location.hash.startsWith("#row-")) location.hash = "#leaderboard";
 });
-open();
+await open();
 document.documentElement.dataset.ready = "true";

@@ -5,26 +5,20 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
 from builders import bits, cell_info, result
-from gauntlet.leaderboard.page.content import PageContent, anchor
-from gauntlet.leaderboard.page.details import row_details
+from gauntlet.leaderboard.page.content import anchor
 from gauntlet.leaderboard.page.render import render_page
 from gauntlet.leaderboard.page.write_page import write_page
-from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.report.model_table import ModelDescription
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
-from gauntlet.leaderboard.results.record import Flag
-from gauntlet.leaderboard.results.summary import summaries
 from gauntlet.leaderboard.rows.build_rows import build_rows
+from page_results import HOSTILE, content_of, planted
 
 pytest.importorskip("jinja2", reason="the extra page is not installed")
 pytest.importorskip("itables", reason="the extra page is not installed")
 
-CONTEXT = RunContext(("Linf:0.15",), "digits, 100 images", command="gauntlet run --model 'net'")
-HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 VOID = {"meta", "img", "input", "link", "br"}
 
 
@@ -56,43 +50,8 @@ class Tree(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def planted():
-    label = np.arange(100) % 10
-    flag = Flag(
-        "zero-gradient",
-        "block",
-        "No gradient reaches the image.",
-        needs=("black-box",),
-        evidence=(("planted-example: planted", 20.0), ("planted-example: missed", 0.0)),
-    )
-    return [
-        result(
-            bits(100, 60), cell_info("net"), label=label, prediction=np.where(bits(100, 60), label, (label + 3) % 10)
-        ),
-        result(bits(100, 70), cell_info("net", "square", attack_kind="black-box"), label=label),
-        result(bits(100, 80), cell_info("masked"), label=label, flags=[flag]),
-        result(
-            bits(100, 30),
-            cell_info("net", "fmn", minimum_norm=True),
-            label=label,
-            distance=np.linspace(0.05, 0.25, 100),
-        ),
-    ]
-
-
-def content(results=None, **changes):
-    results = planted() if results is None else results
-    rows = {}
-    for one in results:
-        rows.setdefault((one.cell.model, one.cell.defense, one.cell.threat, one.cell.data, one.cell.suite), []).append(
-            one
-        )
-    given = {"results": summaries(results), "context": CONTEXT, "details": lambda key: row_details(rows[key])}
-    return PageContent(**(given | changes))
-
-
 def test_every_row_has_a_line_and_a_page_that_the_line_leads_to():
-    made = content()
+    made = content_of(planted())
     text = render_page(made)
     tree = Tree(text)
     ids = [attributes["id"] for _, attributes in tree.tags if "id" in attributes]
@@ -105,7 +64,7 @@ def test_every_row_has_a_line_and_a_page_that_the_line_leads_to():
 
 
 def test_the_table_can_be_read_without_script():
-    tree = Tree(render_page(content()))
+    tree = Tree(render_page(content_of(planted())))
     assert "Robust accuracy of 2 rows" in tree.texts["leaderboard"]
     assert tree.of("caption")
     assert all(attributes.get("scope") in ("col", "row") for attributes in tree.of("th"))
@@ -113,7 +72,7 @@ def test_the_table_can_be_read_without_script():
 
 
 def test_the_page_of_a_row_says_what_the_attacks_did_and_why_there_is_no_rank():
-    made = content()
+    made = content_of(planted())
     texts = Tree(render_page(made)).texts
     net, masked = (
         texts[anchor(row.key)] for row in sorted(build_rows(made.results), key=lambda row: row.model != "net")
@@ -136,46 +95,46 @@ def test_names_from_outside_are_text_wherever_they_stand():
     published = [
         (HOSTILE, PublishedFigure(model=HOSTILE, data=HOSTILE, clean=0.5, source="javascript:alert(4)", note=HOSTILE))
     ]
-    text = render_page(content(results, models={HOSTILE: described}, published=published))
+    text = render_page(content_of(results, models={HOSTILE: described}, published=published))
     tree = Tree(text)
-    assert len(tree.of("script")) == 1
+    assert [one.get("type") for one in tree.of("script")] == [None, "module"]
     assert tree.of("img") == []
     assert not [name for _, attributes in tree.tags for name in attributes if name.startswith("on")]
     assert "49" not in tree.texts["leaderboard"]
-    assert "<script>alert(1)</script>" in tree.texts["leaderboard"]
+    assert "<script>window.hit=1</script>" in tree.texts["leaderboard"]
     assert all(attributes["href"].startswith("#") for attributes in tree.of("a") if "href" in attributes)
 
 
 def test_only_addresses_of_the_web_become_links():
     described = ModelDescription("net", link="https://example.org/a?b=1&c=2", paper="data:text/html,x", licence="MIT")
-    tree = Tree(render_page(content(models={"net": described})))
+    tree = Tree(render_page(content_of(planted(), models={"net": described})))
     outside = {attributes["href"] for attributes in tree.of("a") if not attributes.get("href", "#").startswith("#")}
     assert outside == {"https://example.org/a?b=1&c=2"}
 
 
 def test_invisible_characters_are_shown():
-    text = render_page(content([result(bits(20, 12), cell_info("a\u202eb\x00c"))]))
+    text = render_page(content_of([result(bits(20, 12), cell_info("a\u202eb\x00c"))]))
     assert "\u202e" not in text
     assert "\x00" not in text
     assert "a\\u202eb" in text
 
 
 def test_the_page_loads_nothing_and_lets_only_its_own_script_run():
-    text = render_page(content())
+    text = render_page(content_of(planted()))
     tree = Tree(text)
     assert not tree.of("link")
     assert not [attributes for attributes in tree.of("script") if "src" in attributes]
     (policy,) = [one["content"] for one in tree.of("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in policy
-    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]+='", policy)
+    assert re.search(r"script-src('sha256-[A-Za-z0-9+/]+='| )+$", policy)
     assert "unsafe-inline" not in policy.split("script-src")[1]
 
 
 def test_a_page_without_cells_says_so():
-    assert "No cells were run." in render_page(content([]))
+    assert "No cells were run." in render_page(content_of([]))
 
 
 def test_the_page_is_one_file(tmp_path):
-    path = write_page(tmp_path, content())
+    path = write_page(tmp_path, content_of(planted()))
     assert [file.name for file in tmp_path.iterdir()] == ["leaderboard.html"]
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
