@@ -42,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         extra: dict[str, Any] = {"action": "store_true"} if option.flag else {"metavar": option.metavar}
         if not option.flag:
             extra |= {"action": "append", "default": []} if option.many else {"type": option.kind, "default": None}
+        if option.bare is not None:
+            extra |= {"nargs": "?", "const": option.bare}
         group.addoption(f"--gauntlet-{option.name}", dest=f"gauntlet_{option.key}", help=option.text(), **extra)
 
 
@@ -112,6 +114,8 @@ def pytest_configure_node(node: Any) -> None:
     """pytest-xdist: give the workers the start time of the controller, so that they agree on which results are older."""
     from gauntlet.bench.environment.clock import now
 
+    if node.config.getoption("gauntlet_ray") is not None:
+        raise pytest.UsageError("gauntlet: --gauntlet-ray shares out the cells by itself: leave out -n")
     started = node.config.stash.setdefault(_STARTED, now())
     node.workerinput["gauntlet_started"] = started
     if any(value not in (None, [], False) for value in _options(node.config).values()):

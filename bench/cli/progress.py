@@ -22,10 +22,9 @@ if TYPE_CHECKING:  # elsewhere than on a terminal, rich is not imported
 
 
 @dataclass
-class _CellBar:
-    """The bar of the cell that is running."""
+class CellWork:
+    """How far a cell is."""
 
-    task: TaskID
     samples: int | None
     finished: int = 0
     before: int = 0
@@ -40,6 +39,20 @@ class _CellBar:
             return self.finished
         return min(self.samples, max(self.finished, self.before + self.worked * (self.samples - self.before)))
 
+    def work(self, share: float) -> None:
+        """This share, in 0..1, of the work on the samples that were not finished at first is done."""
+        if not self.worked:
+            self.before = self.finished
+        self.worked = share
+
+
+@dataclass
+class _CellBar:
+    """The bar of the cell that is running."""
+
+    task: TaskID
+    cell: CellWork
+
 
 class Bars:
     """A bar for all cells, and one for the cell that is running. Both move with its work, and its count with finished samples."""
@@ -52,27 +65,26 @@ class Bars:
 
     def begin(self, title: str, samples: int | None) -> None:
         """Show a bar for a cell with so many samples; None: their number is not known."""
-        self._cell = _CellBar(self._progress.add_task(title, total=samples, count=_count(0, samples)), samples)
+        task = self._progress.add_task(title, total=samples, count=count(0, samples))
+        self._cell = _CellBar(task, CellWork(samples))
 
     def total(self, samples: int) -> None:
         """The cell has so many samples."""
         if self._cell is not None:
-            self._cell.samples = samples
+            self._cell.cell.samples = samples
             self._progress.update(self._cell.task, total=samples)
             self._show(self._cell)
 
     def advance(self, samples: int) -> None:
         """So many more samples of the cell are finished."""
         if self._cell is not None:
-            self._cell.finished += samples
+            self._cell.cell.finished += samples
             self._show(self._cell)
 
     def work(self, share: float) -> None:
         """This share, in 0..1, of the work on the samples that were not finished at first is done."""
         if self._cell is not None:
-            if not self._cell.worked:
-                self._cell.before = self._cell.finished
-            self._cell.worked = share
+            self._cell.cell.work(share)
             self._show(self._cell)
 
     def end(self, line: str) -> None:
@@ -82,33 +94,39 @@ class Bars:
             self._progress.remove_task(self._cell.task)
             self._cell = None
         self._done += 1
-        self._progress.update(self._overall, completed=self._done, count=_count(self._done, self._cells))
+        self._progress.update(self._overall, completed=self._done, count=count(self._done, self._cells))
 
-    def _show(self, cell: _CellBar) -> None:
-        completed = cell.completed
-        self._progress.update(cell.task, completed=completed, count=_count(cell.finished, cell.samples))
+    def _show(self, bar: _CellBar) -> None:
+        cell, completed = bar.cell, bar.cell.completed
+        self._progress.update(bar.task, completed=completed, count=count(cell.finished, cell.samples))
         self._progress.update(self._overall, completed=self._done + (completed / cell.samples if cell.samples else 0))
 
 
-def _count(finished: int, total: int | None) -> str:
+def count(finished: int, total: int | None) -> str:
+    """So many of so many; `total` None: not known."""
     return f"{finished}/{'?' if total is None else total}"
 
 
 @contextmanager
 def progress_bars(cells: int, console: Console | None = None) -> Iterator[Bars]:
     """Bars on standard error, as long as the context is open."""
+    with columns(console) as progress:
+        yield Bars(progress, cells)
+
+
+def columns(console: Console | None = None) -> Progress:
+    """A display of bars on standard error, with count, time and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=console or Console(stderr=True),
     )
-    with Progress(*columns, console=console or Console(stderr=True)) as progress:
-        yield Bars(progress, cells)
 
 
 class Tell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     junit = options.get("junit")
     if junit is not None and gate is None:
         raise ValueError(f"--junit needs a gate: name the baseline with --gate=FILE, or leave it out. {note}".strip())
-    isolated = config.isolate or config.timeout is not None or (gates_isolated and gate is not None)
+    isolated = config.elsewhere or (gates_isolated and gate is not None)
     if gate is None:
         return _execute(config, note, isolated=isolated, profile=bool(options.get("profile")))
     from gauntlet.bench.gate.publish import remove_report
@@ -139,10 +139,10 @@ def _execute_shard(config: Config, options: Mapping[str, Any]) -> int:
                 "the shard (and GAUNTLET_SHARD) for a run that the gate judges"
             )
         click.echo("Gate not applied: a shard judges nothing; the run without --shard does.", err=True)
-    with imports(isolated=config.isolate or config.timeout is not None):
+    with imports(isolated=config.elsewhere):
         from gauntlet.bench.cli.shard_run import run_shard
 
-    with _begun(config, None, None, isolated=config.isolate or config.timeout is not None) as engine:
+    with _begun(config, None, None, isolated=config.elsewhere) as engine:
         failed = run_shard(engine)
     _print_problems(failed)
     return EXIT_FAILED if failed else EXIT_PASSED
@@ -159,19 +159,19 @@ def _execute(
 ) -> int:
     """Run every cell of the plan, and judge the run by the gate, if there is one."""
     with imports(isolated=isolated):
-        from gauntlet.bench.cli.progress import in_turn, result_line
+        from gauntlet.bench.cli.progress import result_line
+        from gauntlet.bench.cli.run_cells import run_cells
         from gauntlet.bench.run.engine import missed
         from gauntlet.bench.run.summary import summary
 
     failed, unmet = [], []
     with _begun(config, gate, junit, isolated=isolated) as engine:
-        for cell, tell in in_turn(engine.run.plan, engine.run.plan.cells):
-            ready = _prepared(engine, cell, tell, gate, junit)
-            result = engine.finish(cell, ready, tell.advance)
-            tell.end(result_line(result))
-            if result.error is not None:
-                failed.append(_failure(tell.title, result))
-            unmet += [*missed(result, config.expect), *engine.alarms(cell)]
+        with closing(run_cells(engine, lambda cell, tell: _prepared(engine, cell, tell, gate, junit))) as finished:
+            for cell, tell, result in finished:
+                tell.end(result_line(result))
+                if result.error is not None:
+                    failed.append(_failure(tell.title, result))
+                unmet += [*missed(result, config.expect), *engine.alarms(cell)]
         click.echo()
         shown = summary(engine.run, profile=profile)
         for line in shown.lines:

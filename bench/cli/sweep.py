@@ -31,7 +31,7 @@ from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 )
 @run_options(
     single=("model", "defense", "threat"),
-    without=("attacks", "out", "gate", "gate-early", "no-gate", "allow-undecided"),
+    without=("attacks", "out", "gate", "gate-early", "no-gate", "allow-undecided", "ray", "gpus-per-task"),
 )
 @option("--out", group="output", default="gauntlet-sweep", metavar="FOLDER", help="Folder for the results.")
 def sweep(attack: str, over: tuple[str, ...], seeds: int, **options: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gauntlet.bench.config.cluster_options import FOUND
+
 Group = Literal["model", "data", "attack", "training", "gate", "output", "machine", "configuration"]
 
 
@@ -21,7 +23,9 @@ class Option:
     """Whether the option may be repeated; each value may be a comma-separated list."""
     flag: bool = False
     metavar: str | None = None
-    kind: type[str] | type[int] = str
+    kind: type[str] | type[int] | type[float] = str
+    bare: str | None = None
+    """The value of the option where it is given without one; None: it needs one."""
 
     @property
     def key(self) -> str:
@@ -215,6 +219,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default="measured on a GPU; else 32 to 384, by the size of an image",
         metavar="N",
         kind=int,
+    ),
+    Option(
+        "ray",
+        "Run on all GPUs, else all CPUs, of a Ray cluster: that of ADDRESS (HOST:PORT, auto, local), or without an address the "
+        "one of RAY_ADDRESS or of this machine, else this machine alone.",
+        "machine",
+        default="without Ray",
+        metavar="ADDRESS",
+        bare=FOUND,
+    ),
+    Option(
+        "gpus-per-task",
+        "With --ray: the part of a GPU for each worker, above 0 and at most 1.",
+        "machine",
+        default="1",
+        metavar="X",
+        kind=float,
     ),
     Option(
         "config",

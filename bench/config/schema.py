@@ -10,6 +10,7 @@ from typing import Any
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import one_of, positive, whole_number
+from gauntlet.bench.config.cluster_options import ClusterOptions, read_cluster
 from gauntlet.bench.config.files import ConfigError as ConfigError
 from gauntlet.bench.config.files import plugins_of, read_file, texts
 from gauntlet.bench.config.gate_table import GateTable, read_gate_table
@@ -94,6 +95,8 @@ class Config:
     """Seconds that preparing a cell, and then attacking it, may take in a process of its own; None: no limit."""
     shard: Shard | None = None
     """The part of each cell's blocks to run, which an option or variable names, no configuration; None: all."""
+    cluster: ClusterOptions | None = None
+    """The Ray cluster to run on, which an option names, no configuration; None: this process, or one of its own."""
     expect: tuple[Expectation, ...] = field(default=())
     gate: GateTable = field(default_factory=GateTable)
     published: tuple[tuple[str, PublishedFigure], ...] = ()
@@ -102,6 +105,11 @@ class Config:
     """What options of the command line chose: `cells` (models, attacks, threat models, data), `seed`, `checks`."""
     narrowed: bool = False
     """Whether options change the groups: then the gate of the file does not apply, and its expectations may match no cell."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the configuration or an option has the code under evaluation run in other processes."""
+        return self.isolate or self.timeout is not None or self.cluster is not None
 
 
 def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = None) -> Config:
@@ -119,6 +127,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         published = read_published(_tables(table, "published"))
         merged = _merged(table, given)
         _validate(merged)
+        shard = Shard.parse(merged["shard"]) if "shard" in merged else None
+        cluster = read_cluster(given, merged.get("device"), shard)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     narrowed = any(key in given for key in _PAIRING)
@@ -137,7 +147,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
         keep_adversarials=not merged.get("no_adversarials", False),
         isolate=merged.get("isolate", False),
         timeout=merged.get("timeout"),
-        shard=Shard.parse(merged["shard"]) if "shard" in merged else None,
+        shard=shard,
+        cluster=cluster,
         expect=tuple(_expectation(row) for row in _tables(merged, "expect")),
         gate=gate,
         published=published,

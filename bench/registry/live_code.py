@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import types
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ class _Walk:
         if isinstance(module, torch.fx.GraphModule):
             yield "code", module.code.encode()
         elif not _is_library(type(module)):
-            yield from ((name, value) for name, value in sorted(own.items()) if name not in _OF_MODULES)
+            attributes = ((name, value) for name, value in sorted(own.items()) if name not in _OF_MODULES)
+            yield from ((name, _numbered(value) if name in _HOOKS else value) for name, value in attributes)
         else:
             # A library's module that calls a user's function.
             yield from ((name, value) for name, value in sorted(own.items()) if isinstance(value, _CALLABLES))
@@ -140,6 +142,11 @@ class _Walk:
         if dataclasses.is_dataclass(value) or isinstance(value, types.SimpleNamespace) or not _is_library(type(value)):
             yield "class", type(value)
             yield from sorted(getattr(value, "__dict__", {}).items())
+
+
+def _numbered(hooks: Mapping[int, Any]) -> OrderedDict[int, Any]:
+    """Hooks by their place: torch counts all hooks of a process, and those of other models do not matter."""
+    return OrderedDict(enumerate(hooks.values()))
 
 
 def _named(value: Any) -> str:

@@ -10,7 +10,7 @@ from types import FrameType
 
 from gauntlet.bench.config.schema import Config, ConfigError
 from gauntlet.bench.environment.git_commit import commit
-from gauntlet.bench.executors.example_index import ExampleIndex
+from gauntlet.bench.executors.example_index import ExampleIndex, FindExamples
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.planning.plan_request import PlanRequest
 from gauntlet.bench.run.damaged_blocks import Note, log_note
@@ -42,19 +42,32 @@ def plan_engine(
         yield Engine(make_plan(config), config, dry=True, note=note)
         return
     store, reused = Store.holding(config.out), reused_store(config, note, held=True)
-    worker = ProcessWorker(WorkerSettings.of(config), ExampleIndex(store).load)
-    with _terminated():
-        try:
-            worker.start()
-            # Before code of the user's, which may change what git does.
-            commit()
-            meanwhile()
-            worker.allow(config.timeout)
-            plan = planned(worker, config)
-            worker.allow(config.timeout)
-            yield Engine(plan, config, worker=worker, held=store.held, reused=reused, dry=True, note=note)
-        finally:
-            worker.close()
+    with _elsewhere(config, ExampleIndex(store).load) as worker, _terminated():
+        # Before code of the user's, which may change what git does.
+        commit()
+        meanwhile()
+        worker.allow(config.timeout)
+        plan = planned(worker, config)
+        worker.allow(config.timeout)
+        yield Engine(plan, config, worker=worker, held=store.held, reused=reused, dry=True, note=note)
+
+
+@contextmanager
+def _elsewhere(config: Config, examples: FindExamples) -> Iterator[Worker]:
+    """A worker in other processes, which end with the context: one of this machine, or those of a Ray cluster."""
+    settings = WorkerSettings.of(config)
+    if config.cluster is not None:
+        from gauntlet.bench.cluster.ray_cluster import ray_workers
+
+        with ray_workers(config.cluster, settings, examples) as workers:
+            yield workers
+        return
+    worker = ProcessWorker(settings, examples)
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.close()
 
 
 def planned(worker: Worker, config: Config) -> Plan:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.environment.device import choose_device
+from gauntlet.bench.executors.example_index import ExampleIndex
 from gauntlet.bench.gate.choose_gate import Gate
 from gauntlet.bench.planning.plan import make_plan
 from gauntlet.bench.run.engine import Engine, missed
+from gauntlet.bench.worker.seam import Worker, WorkerSettings
 from gauntlet.leaderboard.report.notes import phrased
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CellError, CellResult
+from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.rows.corruptions import accuracy
 
 if TYPE_CHECKING:
+    from gauntlet.bench.cluster.worker_pool import WorkerPool
     from gauntlet.bench.gate.early_run import EarlyGate
     from gauntlet.bench.run.engine import ReadyCell
+    from gauntlet.bench.session.shared_cells import SharedCells
 
 
 class SessionError(ValueError):
@@ -47,7 +53,8 @@ class Session:
         try:
             self.config = load_config(options, folder=folder, file=options.get("config"))
             self.plan = make_plan(self.config)
-            choose_device(self.config.device)
+            if self.config.cluster is None:
+                choose_device(self.config.device)
         except (ValueError, LookupError) as error:
             raise SessionError(error.args[0] if error.args else str(error)) from error
         self._threads = torch.get_num_threads()
@@ -55,7 +62,9 @@ class Session:
             # Otherwise every worker would use all cores, and the workers would slow each other down.
             torch.set_num_threads(max(1, self._threads // workers))
         self._command, self._started = command, started
+        self._open = ExitStack()
         self._engine: Engine | None = None
+        self._shared: SharedCells[tuple[CellResult, list[str]]] | None = None
         self._notes: list[str] = []
         self._gate: Gate | None = None
 
@@ -64,16 +73,36 @@ class Session:
         """The engine, made when the first cell runs, so that collecting tests writes nothing."""
         if self._engine is None:
             self._engine = Engine(
-                self.plan, self.config, command=self._command, started=self._started, note=self._notes.append
+                self.plan,
+                self.config,
+                worker=self._workers(),
+                command=self._command,
+                started=self._started,
+                note=self._notes.append,
             )
         return self._engine
+
+    def _workers(self) -> Worker | None:
+        """The workers of the cluster that an option names; None for this process. Ends the run where there is no such cluster."""
+        if self.config.cluster is None:
+            return None
+        from gauntlet.bench.cluster.ray_cluster import ray_workers
+
+        examples = ExampleIndex(Store(self.config.out)).load
+        try:
+            return self._open.enter_context(ray_workers(self.config.cluster, WorkerSettings.of(self.config), examples))
+        except ConfigError as error:
+            pytest.exit(f"gauntlet: {visible(phrased(str(error), 'pytest'))}", returncode=pytest.ExitCode.USAGE_ERROR)
 
     def title(self, cell: Any) -> str:
         """The id of a test, with control characters escaped."""
         return visible(self.plan.title(cell))
 
     def close(self) -> None:
-        """Restore the number of threads of this process."""
+        """End the workers of a cluster, and restore the number of threads of this process."""
+        if self._shared is not None:
+            self._shared.close()
+        self._open.close()
         torch.set_num_threads(self._threads)
 
     @property
@@ -105,13 +134,16 @@ class Session:
         return open_gate(self._gate.file, self._gate.baseline, self._gate.policy, self.config)
 
     def check(self, cell: Cell, request: pytest.FixtureRequest) -> None:
-        """Run a cell, timed by pytest-benchmark unless its result is stored; fail the test for errors and missed bounds."""
-        prepared = self.engine.prepare(cell)
-        if self._gate is not None:
-            from gauntlet.bench.gate.plan_check import hold_prepared, refusal
+        """Run a cell, timed by pytest-benchmark unless its result is stored; fail the test for errors and missed bounds.
 
-            if found := refusal(hold_prepared(self._gate, self.config, prepared)):
-                pytest.fail(visible(found), pytrace=False)
+        On a cluster all cells of the selected tests run side by side, and the recorded seconds stand for their time.
+        """
+        if self.config.cluster is not None and (self._gate is None or not self._gate.early):
+            self._check_shared(cell, request)
+            return
+        prepared = self.engine.prepare(cell)
+        if found := self._refused(prepared):
+            pytest.fail(visible(found), pytrace=False)
         if self._gate is not None and self._gate.early:
             self._check_early(cell, prepared, request)
             return
@@ -127,6 +159,37 @@ class Session:
         self._report(cell, result.error, _figures(result), request)
         if sentences := [*missed(result, self.config.expect), *self.engine.alarms(cell)]:
             pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
+
+    def _refused(self, prepared: ReadyCell | CellError) -> str:
+        """How a prepared cell differs from the gate's policy; empty if it does not."""
+        if self._gate is None:
+            return ""
+        from gauntlet.bench.gate.plan_check import hold_prepared, refusal
+
+        return refusal(hold_prepared(self._gate, self.config, prepared))
+
+    def _check_shared(self, cell: Cell, request: pytest.FixtureRequest) -> None:
+        if self._shared is None:
+            from gauntlet.bench.session.shared_cells import SharedCells
+
+            chosen = [item.callspec.params.get("gauntlet_cell") for item in _parametrized(request.session.items)]
+            pool = cast("WorkerPool", self.engine.worker)
+            self._shared = SharedCells([one for one in self.cells if one in chosen], self._finish, pool)
+        try:
+            result, sentences = self._shared.result(cell)
+        except SessionError as error:
+            pytest.fail(visible(str(error)), pytrace=False)
+        self._report(cell, result.error, _figures(result), request)
+        if sentences:
+            pytest.fail("\n".join(map(visible, sentences)), pytrace=False)
+
+    def _finish(self, cell: Cell) -> tuple[CellResult, list[str]]:
+        """The result of a cell, and a sentence for each bound that it misses. Raises SessionError where the gate refuses it."""
+        prepared = self.engine.prepare(cell)
+        if found := self._refused(prepared):
+            raise SessionError(found)
+        result = self.engine.finish(cell, prepared)
+        return result, [*missed(result, self.config.expect), *self.engine.alarms(cell)]
 
     def _check_early(self, cell: Cell, ready: ReadyCell | CellError, request: pytest.FixtureRequest) -> None:
         from gauntlet.bench.gate.artifact import ArtifactError
@@ -157,6 +220,10 @@ class Session:
             request.node.user_properties.append((name, value))
         if error is not None:
             pytest.fail(visible(phrased(f"{cell.info.title}: {error.kind}: {error.message}", "pytest")), pytrace=False)
+
+
+def _parametrized(items: Sequence[pytest.Item]) -> list[Any]:
+    return [item for item in items if hasattr(item, "callspec")]
 
 
 def _figures(result: CellResult) -> dict[str, Any]:

@@ -7,7 +7,6 @@ arrive.
 from __future__ import annotations
 
 import json
-import socket
 import struct
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gauntlet.bench.worker.child import Connection
 from gauntlet.leaderboard.results.sealed_json import MOST_BYTES
 
 _MARK: Final = b"gntlt\x00\x01\xfe"
@@ -59,7 +59,7 @@ class Received:
 class Frames:
     """The frames of one end of a connection."""
 
-    connection: socket.socket
+    connection: Connection
     deadline: float | None = None
     """Of `time.monotonic`, until which calls wait; None: without end."""
     alive: Callable[[], bool] | None = None

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -23,6 +19,7 @@ from gauntlet.bench.config.schema import ConfigError
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.stopwatch import note_elsewhere
 from gauntlet.bench.executors.example_index import FindExamples
+from gauntlet.bench.worker.child import Child, ChildProcess
 from gauntlet.bench.worker.frames import FrameError, Frames, Received, TooLongError
 from gauntlet.bench.worker.messages import Failure, Message, decode
 from gauntlet.bench.worker.request_bytes import encode_request, shapes_of
@@ -30,20 +27,20 @@ from gauntlet.bench.worker.seam import AnyRequest, Watch, WorkerSettings
 from gauntlet.leaderboard.results.record import CellInfo
 from gauntlet.leaderboard.results.spent import Spent
 
-_START: Final = "from gauntlet.bench.worker.serve import main; main()"
-_ENDING: Final = 5.0
-"""Seconds that a worker which closed its connection has to end."""
-_STDERR: Final = 2
+ENDED: Final = "WorkerEndedError"
+"""The kind of failure where the process ended before its answer did."""
 
 
 class ProcessWorker:
     """Answers requests in a process of its own, one after another. It is started by the first request."""
 
-    def __init__(self, settings: WorkerSettings, examples: FindExamples) -> None:
-        """`examples`: finds the stored examples that replays try."""
+    def __init__(
+        self, settings: WorkerSettings, examples: FindExamples, launch: Callable[[], Child] = ChildProcess
+    ) -> None:
+        """`examples`: finds the stored examples that replays try; `launch`: starts the process."""
         self.watch: Watch | None = None
-        self._settings, self._examples = settings, examples
-        self._process: subprocess.Popen[bytes] | None = None
+        self._settings, self._examples, self._launch = settings, examples, launch
+        self._child: Child | None = None
         self._frames: Frames | None = None
         self._ready, self._device = False, ""
         self._seconds: float | None = None
@@ -115,44 +112,33 @@ class ProcessWorker:
 
     def close(self) -> None:
         """End the process, and what it started in its group."""
-        if self._frames is not None:
-            self._frames.connection.close()
-        if self._process is not None:
-            # The group may outlive its first process.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._process = self._frames = None
+        if self._child is not None:
+            self._child.end()
+        self._child = self._frames = None
+
+    def interrupt(self) -> None:
+        """End the process at once; another thread may wait for it, whose request then fails."""
+        if (child := self._child) is not None:
+            child.kill()
 
     def start(self) -> None:
         """Start the process unless it runs. It imports what it needs, and no code of the user's before its first request."""
-        if self._frames is not None:
+        if self._child is not None:
             return
-        ours, theirs = socket.socketpair()
-        with theirs:
-            number = theirs.fileno()
-            self._process = subprocess.Popen(  # noqa: S603
-                # Modules of the working folder must not stand in for ours.
-                [sys.executable, "-P", "-c", _START, str(number)],
-                pass_fds=(number,),
-                stdin=subprocess.DEVNULL,
-                stdout=_STDERR,
-                # Ctrl-C is for this process, which ends the worker.
-                start_new_session=True,
-            )
-        process = self._process
-        self._frames, self._ready = Frames(ours, self._deadline, lambda: process.poll() is None), False
+        self._child = child = self._launch()
+        self._frames, self._ready = Frames(child.connection, self._deadline, child.alive), False
 
     def _connected(self) -> Frames:
         """The connection to the process, once it is ready."""
         self.start()
-        frames = self._frames
+        frames, child = self._frames, self._child
         assert frames is not None
+        assert child is not None
         if self._ready:
             return frames
         # Starting takes none of the time that is allowed for work.
         began, frames.deadline = time.monotonic(), None
-        frames.send({"start": {"argv": sys.argv, "path": sys.path, "settings": dataclasses.asdict(self._settings)}})
+        frames.send({"start": {"argv": sys.argv, "path": child.path, "settings": dataclasses.asdict(self._settings)}})
         received = frames.receive()
         if received.kind == "ready":
             self._device, self._ready = str(received.fields["device"]), True
@@ -197,21 +183,9 @@ class ProcessWorker:
         elif isinstance(error, TooLongError):
             kind, happened = "TooLongError", f"cannot be sent what it needs ({error})"
         else:
-            kind, happened = "WorkerEndedError", self._ending()
+            assert self._child is not None
+            kind, happened = ENDED, self._child.ending()
         return Failure(kind, f"the worker {happened} while {described}", "", {"time": now()})
-
-    def _ending(self) -> str:
-        """How the process ended."""
-        assert self._process is not None
-        try:
-            code = self._process.wait(_ENDING)
-        except subprocess.TimeoutExpired:
-            return "closed its connection"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
-        memory = ", perhaps for lack of memory," if -code == signal.SIGKILL else ""
-        return f"ended with signal {-code} ({name}){memory}"
 
 
 class _StartError(Exception):

@@ -28,6 +28,10 @@ class StoredResultError(RuntimeError):
     """The model or the attack does not reproduce a stored result with the same key."""
 
 
+class KeysDifferError(RuntimeError):
+    """A worker was asked for blocks of other keys than those that it prepares."""
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """What holds for all requests to a worker; see `Config`."""

@@ -42,7 +42,7 @@ def main() -> None:
         from gauntlet.bench.worker.work import LocalWorker, failure
 
     started = frames.receive().fields
-    sys.argv, sys.path[:] = started["argv"], started["path"]
+    sys.argv, sys.path[:] = started["argv"], started["path"] or sys.path
     arrived: SimpleQueue[Received] = SimpleQueue()
     threading.Thread(target=_listen, args=(frames, arrived), daemon=True).start()
     settings = WorkerSettings(**{**started["settings"], "plugins": tuple(started["settings"]["plugins"])})

@@ -30,7 +30,7 @@ from gauntlet.bench.worker.draw_examples import draw_examples
 from gauntlet.bench.worker.installed_versions import installed_versions
 from gauntlet.bench.worker.messages import BlockInfo, BlockRecord, Failure, Message, Planned, PreparedCell, Progress
 from gauntlet.bench.worker.request import DrawExamples, Request, StoredLogits, TryExamples
-from gauntlet.bench.worker.seam import AnyRequest, StoredResultError, Watch, WorkerSettings
+from gauntlet.bench.worker.seam import AnyRequest, KeysDifferError, StoredResultError, Watch, WorkerSettings
 from gauntlet.bench.worker.try_examples import BaselineModels, try_examples
 from gauntlet.leaderboard.gate.baseline import data_digest
 from gauntlet.leaderboard.results.block_file import to_bytes
@@ -126,6 +126,11 @@ class LocalWorker:
         if request.expected is not None:
             _check_logits(prepared, blocks, request.expected)
         wanted = [block for block in blocks if block.key in set(request.run)]
+        if len(wanted) < len(request.run):
+            raise KeysDifferError(
+                f"{prepared.cell.info.title} has other keys here than where it was prepared: have the same code, weights and "
+                "data on all machines, in the same versions"
+            )
         settings = RunSettings(bench.device, request.batch_size, watch=self.watch)
         with closing(attack_blocks(prepared, wanted, settings)) as records:
             for record in records:

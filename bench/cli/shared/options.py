@@ -140,7 +140,8 @@ def _click_option(one: Option, *parameter: str, **settings: Any) -> Decorator:
     if one.flag:
         return option(f"--{one.name}", *parameter, group=one.group, **{"is_flag": True, "help": one.text(), **settings})
     # Without a default of its own: what is not given leaves the configuration as it is.
-    given = {"type": one.kind, "multiple": one.many, "metavar": one.metavar, "help": one.text(), **settings}
+    bare = {} if one.bare is None else {"is_flag": False, "flag_value": one.bare, "show_default": False}
+    given = {**bare, "type": one.kind, "multiple": one.many, "metavar": one.metavar, "help": one.text(), **settings}
     return option(f"--{one.name}", *parameter, group=one.group, **given)
 
 

@@ -35,7 +35,7 @@ def test_help_imports_nothing_heavy(tmp_path, arguments):
 
 def test_a_run_imports_neither_gates_nor_other_libraries_nor_scipy(tmp_path):
     gate = {"gauntlet.bench.gate.judge_run", "gauntlet.bench.gate.early_run", "gauntlet.leaderboard.gate.judge"}
-    libraries = {"scipy", "sklearn", "matplotlib", "art", "torchattacks", "pytest", "rich"}
+    libraries = {"ray", "scipy", "sklearn", "matplotlib", "art", "torchattacks", "pytest", "rich"}
     for stored in (False, True):
         done = check(tmp_path, RUN, gate | libraries)
         assert done.returncode == 0, done.stderr

@@ -95,6 +95,18 @@ def test_a_hook_counts():
     assert live_digest({"module": module}) != before
 
 
+def test_hooks_of_other_models_do_not_count():
+    def hooked():
+        module = Held(1)
+        module.register_forward_pre_hook(double)
+        return live_digest({"module": module})
+
+    def double(module, given):
+        return tuple(2 * one for one in given)
+
+    assert hooked() == hooked()
+
+
 def test_a_helper_of_the_file_of_a_class_counts(tmp_path):
     text = "import part\nfrom torch import nn\n\nclass Net(nn.Module): ...\n"
     digests = []

@@ -7,12 +7,10 @@ import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.leaderboard.results.store import Store
-from run_tables import same_tables
+from run_tables import same_blocks, same_tables
 
 COUNTED = """
 
@@ -34,19 +32,6 @@ def _count(module, given):
     if when and _calls[0] == int(when):
         os.kill(os.getpid() if whom == "worker" else os.getppid(), signal.SIGKILL)
 """
-
-
-def same_blocks(one, other, *, some=False):
-    """Every block of the first store is whole, and that of the second; `some`: the second may have more."""
-    first, second = Store(Path(one)), Store(Path(other))
-    assert some or first.stored_keys() == second.stored_keys()
-    for key in first.stored_keys():
-        a, b = first.read(key, adversarial=True), second.read(key, adversarial=True)
-        assert (a.cell, a.flags) == (b.cell, b.flags)
-        for name in ("id", "label", "prediction", "robust", "distance", "margin", "forwards", "backwards", "steps"):
-            np.testing.assert_array_equal(getattr(a.samples, name), getattr(b.samples, name), err_msg=name)
-        pairs = list(zip(a.samples.adversarial, b.samples.adversarial, strict=True))
-        assert all((x is None) == (y is None) and (x is None or np.array_equal(x, y)) for x, y in pairs)
 
 
 def test_the_records_and_tables_are_those_of_a_local_run(project, call):
