@@ -132,6 +132,13 @@ class Gallery:
         for name, make in drawings:
             yield self._write(row.folder / name, make, nothing)
 
+    def examples(self, row: TableRow, most: int) -> list[ExampleColumn]:
+        """At most `most` examples of the row, spread over the classes, with their clean images.
+
+        Raises NoPictureError, and what loading the data raises.
+        """
+        return self._example_columns([(cell, self.result(cell)) for cell in row.cells], most)
+
     def draw_sample(self, row: TableRow, sample: str) -> WrittenPicture | None:
         """Write the picture of a sample, with a column for each of the row's cells that has an example; None if none has."""
         broken = []
@@ -195,11 +202,13 @@ class Gallery:
         replace_bytes(path, figure if isinstance(figure, bytes) else png(figure))
         return WrittenPicture(path)
 
-    def _example_columns(self, pairs: Sequence[tuple[Cell, CellResult]]) -> list[ExampleColumn]:
+    def _example_columns(
+        self, pairs: Sequence[tuple[Cell, CellResult]], most: int = MOST_EXAMPLES
+    ) -> list[ExampleColumn]:
         broken = closest_examples([result for _, result in pairs]).broken
         if not broken:
             raise NoPictureError("no sample was broken: there is no example to show")
-        return [self._images(entry, pairs[entry.cell][0]) for entry in spread_over_classes(broken.values())]
+        return [self._images(entry, pairs[entry.cell][0]) for entry in spread_over_classes(broken.values(), most)]
 
     def _broken_sample(self, cell: Cell, sample: str, number: int) -> BrokenSample | None:
         for block in self.result(cell).blocks:

@@ -35,14 +35,24 @@ class Axis:
     @property
     def ticks(self) -> tuple[tuple[float, str], ...]:
         """Round values with their texts."""
-        if self.log:
-            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-            every = max(1, -(-len(powers) // _TICKS))
-            return tuple((10.0**power, f"{10.0**power:g}") for power in powers if power % every == 0)
+        found = _log_ticks(self.low, self.high) if self.log else []
+        if len(found) > 2:
+            return tuple((value, f"{value:g}") for value in found)
         step = _step((self.high - self.low) / _TICKS)
         first = math.ceil(self.low / step - 1e-9)
         values = [step * place for place in range(first, math.floor(self.high / step + 1e-9) + 1)]
         return tuple((value, f"{value:.6g}") for value in values)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten, or the powers alone, or every second or third of them, where these are enough."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors, every in (((1, 2, 5), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+        values = [factor * 10.0**power for power in range(first, last + 1) if power % every == 0 for factor in factors]
+        inside = [value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+        if len(inside) <= _TICKS:
+            break
+    return inside
 
 
 def _step(least: float) -> float:
@@ -87,6 +97,8 @@ class Chart:
     points: tuple[Point, ...] = ()
     lines: tuple[Line, ...] = ()
     kind: str = ""
+    legend: tuple[tuple[str, str, int], ...] = ()
+    """Names, pages and series of what is drawn in several colours."""
 
     @property
     def x_ticks(self) -> list[tuple[str, str]]:

@@ -16,6 +16,8 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 
 MOST_CURVES: Final = 6
 """Number of rows that a chart against eps shows at first: those with the highest robust accuracy."""
+_DIFFERENT: Final = 1.05
+"""Ratio of the largest to the smallest cost from which on there is something to see."""
 _MOST_INTERVALS: Final = 60
 _ROBUST: Final = Axis("robust accuracy (%)", 0, 100)
 
@@ -48,21 +50,22 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def cost_charts(rows: Sequence[TableRow]) -> list[Chart]:
-    """Robust accuracy against each cost that is known of at least two rows, with the frontier."""
+    """Robust accuracy against each cost in which rows differ, with the frontier."""
     charts = []
     for cost in _COSTS:
         known = [(cost.of(one), one) for one in rows if one.bar is not None and cost.of(one) > 0]
         known = [(value, one) for value, one in known if math.isfinite(value)]
-        if len(known) < 2:
+        values = [value for value, _ in known]
+        if len(values) < 2 or max(values) < _DIFFERENT * min(values):
             continue
-        x = _log_axis(cost.label, [value for value, _ in known])
+        x = _log_axis(cost.label, values)
         edge = frontier([(value, 100 * one.row.robust.estimate) for value, one in known])
         path = steps(x, _ROBUST, *zip(*edge, strict=True))
         names = [one for value, one in known if (value, 100 * one.row.robust.estimate) in edge]
         charts.append(
             Chart(
                 f"Robust accuracy against {cost.name}",
-                f"{len(known)} rows; on the frontier, from cheap to costly: {', '.join(one.row.title for one in names[:8])}.",
+                f"{len(known)} rows; on the frontier, from cheap to costly: {', '.join(one.title for one in names[:8])}.",
                 x,
                 _ROBUST,
                 tuple(_point(x, value, one, len(known)) for value, one in known),
@@ -78,10 +81,8 @@ def clean_chart(rows: Sequence[TableRow]) -> Chart | None:
     known = [one for one in rows if one.bar is not None]
     if len(known) < 2:
         return None
-    x = Axis("clean accuracy (%)", 0, 100)
     least = min(100 * one.row.clean.estimate for one in known)
-    if least > 50:
-        x = Axis("clean accuracy (%)", 50, 100)
+    x = Axis("clean accuracy (%)", max(0, 10 * math.floor(least / 10 - 0.5)), 100)
     low = max(x.low, _ROBUST.low)
     diagonal = f"M{place(across(x, low))} {place(up(_ROBUST, low))}L{place(across(x, 100))} {place(up(_ROBUST, 100))}"
     return Chart(
@@ -102,7 +103,7 @@ def _point(x: Axis, value: float, one: TableRow, beside: int) -> Point:
     return Point(
         across(x, value),
         up(_ROBUST, 100 * one.row.robust.estimate),
-        f"{one.row.title}: {formatting.with_interval(one.row.robust)} %, {value:.4g}",
+        f"{one.title}: {formatting.with_interval(one.row.robust)} %, {value:.4g}",
         one.anchor,
         up(_ROBUST, 100 * low) if few else None,
         up(_ROBUST, 100 * high) if few else None,
@@ -110,8 +111,7 @@ def _point(x: Axis, value: float, one: TableRow, beside: int) -> Point:
 
 
 def _log_axis(label: str, values: Sequence[float]) -> Axis:
-    low, high = 10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(max(values)))
-    return Axis(label, low, high if high > low else 10 * low, log=True)
+    return Axis(label, min(values) / 1.2, max(values) * 1.2, log=True)
 
 
 def eps_axis(rows: Iterable[TableRow], curves: Mapping[RowKey, EpsCurve]) -> Axis:
@@ -141,15 +141,16 @@ def eps_chart(
     """
     points: list[Point] = []
     lines: list[Line] = []
-    words = []
+    words, legend = [], []
     for series, members in enumerate(groups):
         known = [one for one in members if one.bar is not None]
         if not known:
             continue
-        name = known[0].row.title
+        name = known[0].title
         curve = next((curves[one.row.key] for one in known if one.row.key in curves), None)
         if curve is not None:
             lines.append(curve_line(curve, x, name, series))
+        legend.append((name, known[0].anchor, series))
         points.append(
             Point(
                 across(x, 0),
@@ -174,7 +175,9 @@ def eps_chart(
             )
         radii = ", ".join(f"{formatting.percent(one.row.robust)} % at {one.row.eps:.4g}" for one in known)
         words.append(f"{name}: clean {formatting.percent(known[0].row.clean)} %, {radii}")
-    return Chart(title, "; ".join(words) + ".", x, _ROBUST, tuple(points), tuple(lines), "eps") if points else None
+    if not points:
+        return None
+    return Chart(title, "; ".join(words) + ".", x, _ROBUST, tuple(points), tuple(lines), "eps", tuple(legend))
 
 
 def curve_line(curve: EpsCurve, x: Axis, name: str, series: int) -> Line:

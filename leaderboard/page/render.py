@@ -12,7 +12,7 @@ from gauntlet.leaderboard.page.assets import FIRST, environment, policy, script
 from gauntlet.leaderboard.page.content import PageContent, RowKey
 from gauntlet.leaderboard.page.facets import facets_of, marks
 from gauntlet.leaderboard.page.row_view import row_view
-from gauntlet.leaderboard.page.sections import by_radius, eps_sections, pipeline, sections
+from gauntlet.leaderboard.page.sections import by_radius, eps_sections, pipeline, scope_mark, sections
 from gauntlet.leaderboard.page.table import TableRow, columns, table_rows
 from gauntlet.leaderboard.report.markdown_writer import READING, READING_RANDOMISED
 from gauntlet.leaderboard.report.model_table import same_weights
@@ -49,7 +49,9 @@ def render_page(content: PageContent) -> str:
     packed = pack(pages) if len(pages) > PLAIN else ""
     code = script()
     context = content.context
-    return env.get_template("page.html").render(
+    return env.get_template(
+        "page.html"
+    ).render(
         title="Leaderboard",
         subtitle=_subtitle(content, rows),
         policy=policy(FIRST, code),
@@ -61,6 +63,7 @@ def render_page(content: PageContent) -> str:
         rows=rows,
         marks=[marks(one, facets) for one in rows],
         facets=facets,
+        scopes=[scope_mark(pipeline(one)[2:]) if radii[pipeline(one)].drawn else "" for one in rows],
         pages=[] if packed else [Markup(page) for page in pages.values()],  # noqa: S704
         packed=packed,
         sections=[*eps_sections(radii, curves), *sections(rows, cells)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,19 @@ class Section:
     note: str
     charts: Sequence[Chart]
     agreement: Agreement | None = None
+    scopes: Sequence[str] = ()
+    """For charts to which other rows may be added, marks that these rows bear too."""
 
 
 def pipeline(one: TableRow) -> tuple[str, ...]:
     """What rows share that differ in their radius alone."""
     row = one.row
     return row.model, row.defense, row.norm, row.threat.partition(":target=")[2], row.data, row.suite
+
+
+def scope_mark(scope: tuple[str, ...]) -> str:
+    """A short name of what rows share whose curves may be laid on each other."""
+    return hashlib.sha256(repr(scope).encode("utf-8", "backslashreplace")).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,14 @@ def eps_sections(pipelines: Mapping[tuple[str, ...], Radii], curves: Mapping[Row
     for name, radii in pipelines.items():
         if radii.drawn:
             scopes.setdefault(name[2:], []).append(radii)
-    charts = []
-    for (norm, _, data, suite), members in scopes.items():
+    charts, marks = [], []
+    for (norm, target, data, suite), members in scopes.items():
         best = sorted(members, key=lambda radii: -max(one.row.robust.successes for one in radii.members))[:MOST_CURVES]
         chart = eps_chart(f"{norm} on {data}, suite {suite}", [radii.members for radii in best], curves, best[0].axis)
-        charts += [chart] if chart is not None else []
-    return [Section("Robust accuracy against eps", "", charts)] if charts else []
+        if chart is not None:
+            charts.append(chart)
+            marks.append(scope_mark((norm, target, data, suite)))
+    return [Section("Robust accuracy against eps", "", charts, scopes=marks)] if charts else []
 
 
 def sections(rows: Sequence[TableRow], cells: Mapping[RowKey, Sequence[CellSummary]]) -> list[Section]:

@@ -82,6 +82,11 @@ class TableRow:
     facets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The values of each filter."""
 
+    @property
+    def title(self) -> str:
+        """Name and defense."""
+        return self.name if self.row.defense == "none" else f"{self.name} × {self.row.defense}"
+
 
 FACETS: Final[Mapping[str, str]] = {
     "threat": "Threat model",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gauntlet.bench.cli.shared.options import command, option
+from gauntlet.bench.cli.shared.options import command, option, plugin_option, trust_option
 
 
 @command(
@@ -15,7 +15,17 @@ from gauntlet.bench.cli.shared.options import command, option
 )
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @option("--run", "run_id", group="output", metavar="ID", help="Show this run alone. [default: all compatible runs]")
-def page(folder: Path, run_id: str | None) -> None:
+@option(
+    "--gallery",
+    group="output",
+    type=click.IntRange(0, 8),
+    default=0,
+    metavar="N",
+    help="Number of adversarial examples of each row to show as pictures, which needs the data of the run.",
+)
+@plugin_option()
+@trust_option()
+def page(folder: Path, run_id: str | None, gallery: int, plugins: tuple[str, ...], trust: bool) -> None:
     """Write the leaderboard of all runs of a folder as one HTML file.
 
     leaderboard.html needs no network and no other file: a table to sort, search and filter, a page for each row with its
@@ -23,5 +33,5 @@ def page(folder: Path, run_id: str | None) -> None:
     """
     from gauntlet.bench.results_folder.joint_page import write_joint_page
 
-    for line in write_joint_page(folder, run_id):
+    for line in write_joint_page(folder, run_id, gallery=gallery, plugins=plugins, trust=trust):
         click.echo(line)

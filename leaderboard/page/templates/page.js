@@ -29,7 +29,7 @@ const table = element.tBodies[0].rows.length === 0 ? null : new DataTable(elemen
   layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
   columns: heads.map((head, place) => ({
     visible: shown[place],
-    type: head.classList.contains("n") ? "figure" : "string",
+    type: "figure" in head.dataset ? "figure" : "string",
   })),
   language: { zeroRecords: "No row fits the search and the filters." },
 });
@@ -102,6 +102,59 @@ const page = async (name) => {
   document.getElementById("rows").append(made.content);
   return document.getElementById(name);
 };
+
+// Curves of other rows of the same norm, data and suite are laid into a chart: they have the same axes on their own pages.
+const colours = 6;
+for (const figure of document.querySelectorAll("figure[data-scope]")) {
+  const known = new Map();
+  for (const row of table ? table.rows().nodes().toArray() : []) {
+    if (row.dataset.scope !== figure.dataset.scope) continue;
+    const link = row.querySelector("th a");
+    const title = row.querySelector(".with") ? `${link.textContent} ${row.querySelector(".with").textContent}` : link.textContent;
+    if (!known.has(title)) known.set(title, link.hash.slice(1));
+  }
+  const legend = figure.querySelector(".legend");
+  if (known.size <= legend.children.length) continue;
+  const label = document.createElement("label");
+  label.className = "add";
+  label.textContent = "Add a row: ";
+  const input = label.appendChild(document.createElement("input"));
+  const list = label.appendChild(document.createElement("datalist"));
+  list.id = `rows-${figure.dataset.scope}`;
+  input.setAttribute("list", list.id);
+  for (const title of known.keys()) list.appendChild(document.createElement("option")).value = title;
+  legend.after(label);
+  const remove = (entry, parts) => {
+    const button = entry.appendChild(document.createElement("button"));
+    button.textContent = "×";
+    button.setAttribute("aria-label", `Remove ${entry.textContent.slice(0, -1)}`);
+    button.addEventListener("click", () => [entry, ...parts].forEach((part) => part.remove()));
+  };
+  const svg = figure.querySelector("svg");
+  for (const entry of legend.children) remove(entry, [...svg.querySelectorAll(`.${entry.className}`)]);
+  input.addEventListener("change", async () => {
+    const name = known.get(input.value);
+    const row = name && (await page(name));
+    const shown = [...legend.querySelectorAll("a")].some((link) => link.textContent === input.value);
+    if (!row || shown) return;
+    const taken = new Set([...legend.children].map((entry) => entry.className));
+    const free = [...Array(colours).keys()].map((number) => `s${number}`).find((one) => !taken.has(one));
+    const series = free ?? `s${legend.children.length % colours}`;
+    const parts = [...row.querySelectorAll("figure.eps .s0:not(li)")].map((part) => {
+      const copy = svg.appendChild(part.cloneNode(true));
+      copy.classList.replace("s0", series);
+      return copy;
+    });
+    const entry = legend.appendChild(document.createElement("li"));
+    entry.className = series;
+    entry.appendChild(document.createElement("i"));
+    const link = entry.appendChild(document.createElement("a"));
+    link.href = `#${name}`;
+    link.textContent = input.value;
+    remove(entry, parts);
+    input.value = "";
+  });
+}
 
 // The page of a row takes the focus, and gives it back.
 const main = document.getElementById("main");

@@ -306,3 +306,18 @@ def test_200_models_under_4_threat_models_take_less_than_5_megabytes(visit, fold
     assert path.stat().st_size < 5e6
     page = visit("large")
     assert page.locator("#count").inner_text() == "200 of 800 rows"
+
+
+def test_a_row_is_added_to_the_chart_against_eps_and_removed_again(visit):
+    page = visit("many")
+    figure = page.locator("figure[data-scope]").first
+    assert figure.locator("path.line").count() == 6
+    assert figure.locator(".legend li").count() == 6
+    figure.locator(".legend button").first.click()
+    assert figure.locator("path.line").count() == 5
+    figure.locator("input").fill("Method 3")
+    figure.locator("input").press("Tab")
+    page.wait_for_function("document.querySelectorAll('figure[data-scope] .legend li').length >= 6")
+    assert figure.locator("path.line").count() == 6
+    assert "Method 3" in figure.locator(".legend").inner_text()
+    assert len({line.get_attribute("class") for line in figure.locator("path.line").all()}) == 6
