@@ -82,6 +82,8 @@ def main(*, isolate_gates: bool = False) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except (ValueError, LookupError) as error:
         _fail(str(error.args[0] if error.args else error), EXIT_USAGE)
+    except FileNotFoundError as error:
+        _fail(str(error), EXIT_USAGE)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)

@@ -92,8 +92,6 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     from gauntlet.bench.gate.choose_gate import choose_gate
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
-    if options.get("shard") == "":
-        raise ValueError("--shard is empty: write I/N, such as 1/4, or leave it out for the whole run")
     if config.shard is not None:
         return _execute_shard(config, options)
     gate, note = choose_gate(
@@ -124,7 +122,7 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
 
 def _execute_shard(config: Config, options: Mapping[str, Any]) -> int:
     """Run a part of every cell, and return the exit code. Raises ValueError for options that need all of a run."""
-    for name in ("gate", "gate_early", "baseline_from", "junit", "profile"):
+    for name in ("gate", "gate_early", "baseline_from", "allow_undecided", "junit", "profile"):
         if options.get(name):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(

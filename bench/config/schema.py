@@ -19,6 +19,7 @@ from gauntlet.bench.config.model_ref import ModelRef as ModelRef
 from gauntlet.bench.config.model_ref import channel_values as channel_values
 from gauntlet.bench.config.published_table import read_published
 from gauntlet.bench.config.shard import Shard
+from gauntlet.leaderboard.gate.conditions import CHECKS
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 
 _PAIRING = ("model", *MODEL_SETTINGS, "defense", "attacks", "data", "samples", "threat")
@@ -26,7 +27,6 @@ _RUN = ("plugin", "seed", "device", "precision", "compile", "checks", "batch_siz
 _ISOLATION = ("isolate", "timeout")
 _TOP = (*_PAIRING, *_RUN, *_ISOLATION, "group", "expect", "gate", "published")
 
-CHECKS = ("default", "all", "none")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 
 
@@ -90,7 +90,7 @@ class Config:
     fresh: bool = False
     keep_adversarials: bool = True
     isolate: bool = False
-    """Whether `gauntlet run` evaluates in a process of its own, as a gated run always does."""
+    """Whether a process of its own is asked for by name; see `elsewhere`."""
     timeout: float | None = None
     """Seconds that preparing a cell, and then attacking it, may take in a process of its own; None: no limit."""
     shard: Shard | None = None
@@ -118,6 +118,8 @@ def load_config(options: Mapping[str, Any], *, folder: Path, file: str | None = 
     Without a file the default benchmark applies. If an option names a model, defense, attack, data set, samples or threat
     model, the groups of the file are replaced by one group of the options and the file's top-level values. Raises ConfigError.
     """
+    if options.get("shard") == "":
+        raise ConfigError("--shard is empty: write I/N, such as 1/4, or leave it out for the whole run")
     table = read_file(folder, file)
     # A seed of 0 is given; it equals False.
     given = {key: value for key, value in options.items() if value is not False and value not in (None, (), [], "")}

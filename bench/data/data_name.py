@@ -16,9 +16,14 @@ from pathlib import Path
 
 from gauntlet.attacks.registry.settings import Setting, parse_named
 from gauntlet.bench.data.catalog import DATA
+from gauntlet.bench.data.formats.suffixes import FILE_FORMS, is_data_file
 from gauntlet.bench.data.samples.card import DataEntry
 from gauntlet.bench.data.samples.preprocessing import PLAIN, SETTINGS, with_settings
 
+FORMS = (
+    f"write a registered name, {FILE_FORMS}, a folder with one sub-folder per class or "
+    "with Parquet files, or module:function or path/to/file.py:function"
+)
 FORM = "NAME, NAME/PART, NAME(setting=value, …), NAME@FOLDER, or all of it in this order"
 _REGISTERED = re.compile(r"(?P<name>[^/(@]+)(/(?P<part>[^/(@]+))?(?P<settings>\([^@]*\))?(@(?P<root>.+))?")
 _PATH = re.compile(r"(?P<path>.+?)(?P<settings>\([^()]*=[^()]*\))", re.DOTALL)
@@ -86,6 +91,12 @@ def path_settings(spec: str) -> tuple[Path, Mapping[str, Setting]]:
     if unknown:
         raise ValueError(f"{spec!r} has the unknown setting {unknown[0]!r}: files have {', '.join(SETTINGS)}")
     return Path(match["path"]), settings
+
+
+def require_file(spec: str) -> None:
+    """Raise FileNotFoundError if the data set `spec` is a data file that does not exist, ValueError for wrong settings."""
+    if parse_data_name(spec) is None and is_data_file(path := path_settings(spec)[0]) and not path.exists():
+        raise FileNotFoundError(f"data file {str(path)!r} does not exist: {FORMS}")
 
 
 def data_title(spec: str) -> str:

@@ -12,20 +12,15 @@ from torch import Tensor
 
 from gauntlet.attacks.registry.settings import Setting
 from gauntlet.bench.data.catalog import DATA
-from gauntlet.bench.data.data_name import DataName, parse_data_name, path_settings
+from gauntlet.bench.data.data_name import FORMS, DataName, parse_data_name, path_settings
 from gauntlet.bench.data.formats.catalog import read_path
 from gauntlet.bench.data.formats.raw_data import RawData, to_data
-from gauntlet.bench.data.formats.suffixes import FILE_FORMS, is_data_file
+from gauntlet.bench.data.formats.suffixes import is_data_file
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.data.samples.lazy_images import load_if_small
 from gauntlet.bench.data.samples.preprocessing import PLAIN, Preprocessing, with_settings
 from gauntlet.bench.data.samples.selection import last_needed, select
-
-FORMS = (
-    f"write a registered name, {FILE_FORMS}, a folder with one sub-folder per class or "
-    "with Parquet files, or module:function or path/to/file.py:function"
-)
 
 
 def load_data(spec: str, *, samples: str | int | None = None, classes: int | None = None) -> Data:

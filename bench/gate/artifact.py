@@ -11,13 +11,13 @@ import hashlib
 import re
 import shutil
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Key
+from gauntlet.leaderboard.results.leftovers import temporary_name
 from gauntlet.leaderboard.results.sealed_json import read_json
 from gauntlet.leaderboard.results.store import Store
 
@@ -49,14 +49,21 @@ class Artifact:
     """Keys of the blocks of each cell of the baseline, in order."""
     store: Store
     """The artifact's blocks, as they were when it was opened."""
+    held: Mapping[str, str]
+    """The digest of each file of weights, as it was then, by the digest of the model."""
 
     def weights(self, digest: str) -> bytes | None:
         """The file of the weights with this digest; None if the artifact does not have it. Raises ArtifactError."""
+        if digest not in self.held:
+            return None
         file = self.folder / "weights" / f"{digest}.safetensors"
         try:
-            return file.read_bytes() if file.is_file() else None
+            content = file.read_bytes()
         except OSError as error:
             raise ArtifactError(f"{file} cannot be read ({error.strerror}): run the same command again") from error
+        if hashlib.sha256(content).hexdigest() != self.held[digest]:
+            raise ArtifactError(f"{file} was replaced while this run was going on: delete its folder and run again")
+        return content
 
 
 def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
@@ -71,8 +78,8 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
                 f"{file} is not the artifact that the baseline names (sha256 {sha256(file)[:12]}…, not {ref.sha256[:12]}…): "
                 "fetch the right file, or accept the baseline again with --artifact"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".artifact-"))
+        scratch = temporary_name(target)
+        scratch.mkdir(parents=True)
         try:
             _extract(file, scratch)
             scratch.rename(target)
@@ -87,9 +94,10 @@ def unpack(file: Path, ref: ArtifactRef, folder: Path) -> Artifact:
         blocks: dict[Key, tuple[str, ...]] = {tuple(key): tuple(keys) for key, keys in cells}  # type: ignore[misc]
         if wrong := [key for keys in blocks.values() for key in keys if not re.fullmatch(r"[0-9a-f]{64}", key)]:
             raise ValueError(f"{wrong[0]!r} is not the key of a block")
+        held = {path.stem: sha256(path) for path in (target / "weights").glob("*.safetensors")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{target} is damaged ({error}): delete it and run the same command again") from error
-    return Artifact(target, blocks, Store.holding(target))
+    return Artifact(target, blocks, Store.holding(target), held)
 
 
 def _extract(file: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ count an attack's luck as robustness lost or gained; so both directions are repl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from gauntlet.attacks.ops.threat import limit
 from gauntlet.bench.gate.artifact import Artifact, ArtifactError
-from gauntlet.bench.worker.messages import Failure, Tried
+from gauntlet.bench.worker.messages import Failure, Message, Tried
 from gauntlet.bench.worker.request import BaselineModel, Request, TryExamples
 from gauntlet.bench.worker.seam import Work, answer
 from gauntlet.leaderboard.gate.baseline import BaselineCell
@@ -49,7 +50,7 @@ class CrossReplay:
         self._request, self._work, self._indices = request, work, indices
         self._old, self._artifact, self._no_artifact = old, artifact, no_artifact
         self._replayed: set[int] = set()
-        self._requested = False
+        self._requested = self._sent = False
         self.radius = limit(request.cell.threat)
         """The largest distance of a valid example."""
         self.forwards = 0.0
@@ -137,10 +138,19 @@ class CrossReplay:
         """Have the worker try the examples by position; without any, only the baseline's model is made."""
         images = np.stack(list(examples.values())) if examples else np.zeros((0, 1, 1, 1), np.float32)
         indices = tuple(self._indices[at] for at in examples)
-        message = answer(self._work, TryExamples(self._request.cell, indices, images, self._request.measured, baseline))
+        # Weights are large: a worker that has made the baseline's model keeps it.
+        known = replace(baseline, weights=b"") if baseline is not None and self._sent else baseline
+        message = self._tried(indices, images, known)
+        if known is not baseline and isinstance(message, Tried) and message.needs_weights:
+            message = self._tried(indices, images, baseline)
+        self._sent = self._sent or baseline is not None
         if isinstance(message, Failure):
             raise ReplayError(message)
         if not isinstance(message, Tried) or len(message.broken) not in (0 if message.reason else len(examples),):
             raise ReplayError(Failure("WorkerMessageError", "the worker did not answer for each example", "", {}))
         self.forwards += message.forwards
         return message
+
+    def _tried(self, indices: tuple[int, ...], images: Image, baseline: BaselineModel | None) -> Message:
+        request = TryExamples(self._request.cell, indices, images, self._request.measured, baseline)
+        return answer(self._work, request)

@@ -14,8 +14,8 @@ from gauntlet.bench.gate.cross_replay import CrossReplay, ReplayError
 from gauntlet.bench.gate.early_stopping import EarlyCell, run_early
 from gauntlet.bench.run.cell_runner import SampleProgress, cell_error
 from gauntlet.bench.run.engine import Engine, ReadyCell
+from gauntlet.bench.run.reuse import reuse_blocks
 from gauntlet.bench.run.run_folder import Run
-from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.leaderboard.gate.baseline import Baseline, BaselineCell, Key
 from gauntlet.leaderboard.gate.baseline_file import baseline_digest
 from gauntlet.leaderboard.gate.judge import partners
@@ -25,7 +25,6 @@ from gauntlet.leaderboard.results.atomic_files import replace_text
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult
 from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
-from gauntlet.leaderboard.results.store import Store
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ def early_cell(
     request, prepared, store = ready.request, ready.prepared, engine.run.store
     key = cell_key(prepared.cell)
     if gate.artifact is not None:
-        _copy_blocks(gate.artifact.store, store, prepared)
+        # Same model, data, attack and settings.
+        reuse_blocks(prepared, gate.artifact.store, store, engine.note)
     indices = [index for block in prepared.blocks for index in block.indices]
     old = _baseline_cell(engine, gate.baseline, key)
     early = EarlyCell(
@@ -96,6 +96,7 @@ def early_cell(
         old=old,
         cross_replay=CrossReplay(request, engine.work, indices, old, gate.artifact, gate.no_artifact),
         reused=engine.reused,
+        note=engine.note,
     )
     engine.worker.allow(engine.config.timeout)
     try:
@@ -148,13 +149,6 @@ def _baseline_cell(engine: Engine, baseline: Baseline, key: Key) -> BaselineCell
     keys = [cell_key(cell.info) for cell in gated(engine.run.plan.cells)]
     old_key = {new: old for old, new in partners([cell.key for cell in baseline.cells], keys).items()}.get(key)
     return next((cell for cell in baseline.cells if cell.key == old_key), None)
-
-
-def _copy_blocks(artifact: Store, store: Store, prepared: PreparedCell) -> None:
-    """Copy the artifact's blocks with the cell's keys (same model, data, attack and settings) into the store."""
-    for block in prepared.blocks:
-        if artifact.has(block.key) and not store.has(block.key):
-            store.write(artifact.read(block.key, adversarial=True))
 
 
 def _trace_file(run: Run, cell: Cell) -> Path:

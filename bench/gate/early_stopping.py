@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gauntlet.bench.gate.cross_replay import CrossReplay
 from gauntlet.bench.run.cell_runner import SampleProgress, prepare_cell, run_cell
-from gauntlet.bench.run.damaged_blocks import log_note, set_aside_damaged
+from gauntlet.bench.run.damaged_blocks import Note, log_note, set_aside_damaged
 from gauntlet.bench.run.reuse import reuse_blocks
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.bench.worker.request import Request
@@ -52,6 +52,8 @@ class EarlyCell:
     cross_replay: CrossReplay
     reused: Store | None = None
     """A store whose blocks are taken where they fit."""
+    note: Note = log_note
+    """Is told of damaged blocks."""
 
     @property
     def indices(self) -> list[int]:
@@ -155,9 +157,9 @@ def _attack(cell: EarlyCell, decisions: _Decisions, rest: Sequence[int]) -> Cell
     request, ready = prepare_cell(replace(cell.request, blocks=blocks), cell.work, cell.store.measurements)
     if isinstance(ready, CellError):
         return CellResult(cell.prepared.cell, (), ready)
-    set_aside_damaged(ready, cell.store)
+    set_aside_damaged(ready, cell.store, cell.note)
     if cell.reused is not None:
-        reuse_blocks(ready, cell.reused, cell.store, log_note)
+        reuse_blocks(ready, cell.reused, cell.store, cell.note)
     result = run_cell(request, ready, cell.work, cell.store, fresh=cell.fresh)
     if result.error is not None:
         return result

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, Expectation
+from gauntlet.bench.data.data_name import require_file
 from gauntlet.bench.environment.clock import now
 from gauntlet.bench.environment.provenance import versions
 from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by
@@ -77,7 +78,7 @@ class Engine:
         self.worker = _local_worker(config) if worker is None else worker
         self.dry = dry
         self.reused = reused if held is not None else reused_store(config, note)
-        self._note = note
+        self.note = note
         self._failed: dict[str, Failure] = {}
         self._said: set[str] = set()
         self._noted: set[str] = set()
@@ -112,10 +113,12 @@ class Engine:
     def begin(self) -> None:
         """Start to write. If all cells have the same model and data, these are loaded first.
 
-        A model or data set that cannot be loaded then raises ValueError or LookupError, and nothing is written. Among several
-        models, the cells of a faulty model end in error.
+        A model or data set that cannot be loaded then raises ValueError or LookupError, and a data file that does not exist
+        FileNotFoundError, and nothing is written. Among several models, the cells of a faulty model end in error.
         """
         cells = self.run.plan.cells
+        for spec in dict.fromkeys(cell.data.spec for cell in cells):
+            require_file(spec)
         if len({(cell.model, cell.data) for cell in cells}) == 1:
             known = self.run.store.measurements.of_cell(cells[0].pipeline_name)
             self.worker.allow(self.config.timeout)
@@ -140,7 +143,7 @@ class Engine:
         """
         self.worker.allow(self.config.timeout)
         if self.reused is not None and not self.dry:
-            reuse_measurements(cell.pipeline_name, self.reused, self.run.store, self._note)
+            reuse_measurements(cell.pipeline_name, self.reused, self.run.store, self.note)
         prepared: PreparedCell | CellError
         if (failed := self._failed.pop(cell.name, None)) is not None:
             request, prepared = self.request(cell), cell_error(cell, failed)
@@ -155,11 +158,11 @@ class Engine:
         for note in prepared_notes(cell, prepared):
             if note not in self._said:
                 self._said.add(note)
-                self._note(note)
+                self.note(note)
         if not self.dry:
-            set_aside_damaged(prepared, self.run.store, self._note)
+            set_aside_damaged(prepared, self.run.store, self.note)
             if self.reused is not None:
-                reuse_blocks(prepared, self.reused, self.run.store, self._note)
+                reuse_blocks(prepared, self.reused, self.run.store, self.note)
             self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])
             self._note_published(cell, prepared)
         return ReadyCell(request, prepared)
@@ -201,7 +204,7 @@ class Engine:
             try:
                 pack_blocks(store, [block.key for block in blocks])
             except DamagedBlockError as error:
-                self._note(f"warning: not packed: {error.found}")
+                self.note(f"warning: not packed: {error.found}")
         if missing:
             spent = self._watches.pop(ready.request.cell.name).spent
             anew = len(missing) == len(blocks)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gauntlet.bench.config.schema import Config, ConfigError
+from gauntlet.bench.run.damaged_blocks import Note
 from gauntlet.bench.worker.messages import PreparedCell
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.store import Store
-
-Note = Callable[[str], None]
 
 
 def reused_store(config: Config, note: Note, *, held: bool = False) -> Store | None:

@@ -108,6 +108,8 @@ class Tried:
     """Number of forward passes."""
     reason: str = ""
     """Why nothing was tried; empty if all were."""
+    needs_weights: bool = False
+    """Whether nothing was tried because this worker has not had the baseline's weights."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class BaselineModel:
 
     digest: str
     weights: bytes
-    """A safetensors file."""
+    """A safetensors file; empty where an earlier request of this cell had it."""
     logits: tuple[tuple[float, ...], ...] | None
     """What the model must give for `samples`; None if that is not known."""
     samples: tuple[int, ...] = ()

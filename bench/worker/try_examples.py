@@ -38,10 +38,14 @@ class BaselineModels:
 
     _made: tuple[Cell, str, DefendedModel | None, str] | None = None
 
+    def has(self, cell: Cell, digest: str) -> bool:
+        """Whether the pipeline of that cell was made last with the weights of that digest, or could not be."""
+        return self._made is not None and self._made[:2] == (cell, digest)
+
     def pipeline(self, prepared: Prepared, baseline: BaselineModel) -> tuple[DefendedModel | None, str, int]:
         """The pipeline, or None and the reason; and the number of forward passes that were made for it."""
         made, forwards = self._made, 0
-        if made is None or made[:2] != (prepared.cell, baseline.digest):
+        if made is None or not self.has(prepared.cell, baseline.digest):
             found, reason, forwards = _with_weights(prepared, baseline)
             self._made = made = (prepared.cell, baseline.digest, found, reason)
         return made[2], made[3], forwards
@@ -52,6 +56,8 @@ def try_examples(bench: Workbench, baselines: BaselineModels, request: TryExampl
     prepared = bench.prepare(request.cell, measured=request.measured)
     pipeline, forwards = prepared.defended, 0
     if request.baseline is not None:
+        if not request.baseline.weights and not baselines.has(prepared.cell, request.baseline.digest):
+            return Tried(needs_weights=True)
         made, reason, forwards = baselines.pipeline(prepared, request.baseline)
         if made is None:
             return Tried(forwards=forwards, reason=reason)

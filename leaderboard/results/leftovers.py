@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from typing import Final
 
 OLD: Final = 24 * 3600
 """Seconds after which a temporary file is swept whose writer cannot be asked for: it is on another machine."""
-_FOLDERS: Final = ("store", "timings", "measured", "runs", "errors", "summaries")
+_FOLDERS: Final = (
+    *("store", "packs", "damaged", "timings", "measured", "runs", "errors", "summaries", "gate", "tables", "pictures"),
+)
 """Where a results folder has files of its own, beside its top."""
 _NAME: Final = re.compile(r"\..+\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]{32}\.tmp")
 """Earlier versions named no machine and no process."""
@@ -28,7 +31,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def sweep(root: Path) -> int:
-    """Delete the temporary files below a results folder whose writers are gone, and return their number.
+    """Delete the temporary files and folders below a results folder whose writers are gone, and return their number.
 
     A file is left alone while its process lives, or, where that cannot be known, until it is `OLD`. What cannot be deleted stays.
     """
@@ -36,21 +39,24 @@ def sweep(root: Path) -> int:
     for path in _temporary_files(root):
         with suppress(OSError):
             if _is_left(path):
-                path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
                 swept += 1
     return swept
 
 
 def _temporary_files(root: Path) -> Iterator[Path]:
-    """The files with names of temporary ones, in the folders that a results folder has."""
-    folders = [os.path.join(root, name) for name in _FOLDERS]  # noqa: PTH118  # of 80,000 blocks
+    """The files and folders with names of temporary ones, in the folders that a results folder has."""
+    tops = [os.path.join(root, name) for name in _FOLDERS]  # noqa: PTH118  # of 80,000 blocks
     with suppress(OSError), os.scandir(root) as entries:
         yield from (
             root / entry.name for entry in entries if entry.name.endswith(".tmp") and _NAME.fullmatch(entry.name)
         )
-    for top in folders:
-        for folder, _, files in os.walk(top):
-            for name in files:
+    for top in tops:
+        for folder, folders, files in os.walk(top):
+            for name in (*folders, *files):
                 if name.endswith(".tmp") and _NAME.fullmatch(name):
                     yield Path(folder, name)
 

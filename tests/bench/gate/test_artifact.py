@@ -65,6 +65,17 @@ def test_what_is_packed_is_unpacked(packed, tmp_path):
     assert torch.equal(other.scale, model.scale)
 
 
+def test_weights_that_are_replaced_or_appear_once_the_artifact_is_open_are_not_taken(packed, tmp_path):
+    model, file, ref, _ = packed
+    found = unpack(file, ref, tmp_path / "out")
+    (held,) = (found.folder / "weights").iterdir()
+    shutil.copy(held, held.with_name(f"{'00' * 32}.safetensors"))
+    save_file({"x": torch.zeros(1)}, held)
+    assert found.weights("00" * 32) is None
+    with pytest.raises(ArtifactError, match="was replaced while this run was going on"):
+        found.weights(model_digest(model))
+
+
 def test_the_file_is_named_by_its_content_and_the_same_content_gives_the_same_bytes(packed):
     _, file, ref, again = packed
     assert ref.file == file.name == f"custom-{ref.sha256[:12]}.zip"

@@ -10,6 +10,7 @@ import pytest
 
 from gauntlet.bench.gate.snapshot import snapshot
 from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.worker.try_examples import try_examples
 from gauntlet.leaderboard.gate.baseline_file import read_baseline
 
 MODEL = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1")
@@ -159,6 +160,29 @@ def test_luck_alone_flips_samples_without_replay_and_none_with_it(here, call):
     # On the same weights every example of one side breaks the other, too.
     assert (with_replay["lost"], with_replay["gained"]) == (0, 0)
     assert "more were broken by examples that break the baseline's model too" in with_replay["sentence"]
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_weights_of_the_baseline_are_sent_once_unless_the_worker_has_them_no_more(
+    here, call, tiny, monkeypatch, forgets
+):
+    sent = []
+
+    def tried(bench, baselines, request):
+        if request.baseline is not None:
+            sent.append(len(request.baseline.weights) > 0)
+            if forgets and not request.baseline.weights:
+                baselines._made = None
+        return try_examples(bench, baselines, request)
+
+    monkeypatch.setattr("gauntlet.bench.worker.work.try_examples", tried)
+    here("fixed")
+    change(tiny, *BLURRED)
+    done = early(call)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert judged()[1]["verdict"] == "regressed"
+    assert len(sent) > 2
+    assert sent == [number % 2 == 0 if forgets else number == 0 for number in range(len(sent))]
 
 
 def test_what_was_attacked_before_an_interruption_is_not_attacked_again(here, call, tiny):

@@ -78,8 +78,12 @@ import gauntlet.bench.cli.run as run
 from gauntlet.bench.environment.exit_codes import GATE_EXITS
 
 report.GateReport.passed = report.GateReport.state = "passed"
-judging.judge = judge.judge = judging.judge_run = judging.judge_loaded = lambda *given, **more: None
-run.execute = run._judge = lambda *given, **more: 0
+for module, *names in (
+    (judging, "judge", "judge_run", "judge_loaded", "unpassed"), (judge, "judge"), (run, "execute", "judge", "refuse")
+):
+    for name in names:
+        assert callable(getattr(module, name))
+        setattr(module, name, lambda *given, **more: 0)
 """
 
 PATCH_RECORDS = """

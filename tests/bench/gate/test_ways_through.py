@@ -72,20 +72,20 @@ def test_the_change_itself_is_caught(change, call):
     assert "REGRESSED" in call("run", FROM, "--out=fresh").stdout
 
 
-def test_12_a_results_folder_in_the_change_is_refused_and_a_fresh_one_is_not_touched_by_it(change, call):
+def test_a_results_folder_in_the_change_is_refused_and_a_fresh_one_is_not_touched_by_it(change, call):
     forge(call, "out")
     assert_told(call("run"), 2, "out='out' holds results that git tracks")
     assert "REGRESSED" in call("run", FROM, "--out=fresh").stdout
 
 
-def test_13_a_configured_folder_that_holds_results_is_refused_and_the_workflow_s_option_wins(change, call):
+def test_a_configured_folder_that_holds_results_is_refused_and_the_workflow_s_option_wins(change, call):
     configure('out = "out"', 'out = "docs/assets"')
     forge(call, "docs/assets")
     assert_told(call("run"), 2, "out='docs/assets' holds results that git tracks")
     assert "REGRESSED" in call("run", FROM, "--out=fresh").stdout
 
 
-def test_14_an_edited_baseline_decides_nothing_beside_the_base_s(change, call):
+def test_an_edited_baseline_decides_nothing_beside_the_base_s(change, call):
     accepted = read_baseline(BASELINE)
     (cell,) = accepted.cells
     cell.robust[:] = False
@@ -106,7 +106,7 @@ def test_14_an_edited_baseline_decides_nothing_beside_the_base_s(change, call):
         ("allow_undecided = true", "allow_undecided is False in the baseline and True here"),
     ],
 )
-def test_15_looser_rules_in_the_change_are_named_with_both_values(change, call, rule, says):
+def test_looser_rules_in_the_change_are_named_with_both_values(change, call, rule, says):
     Path("gauntlet.toml").write_text(f"{PROJECT}{rule}\n", encoding="utf-8")
     commit()
     done = call("run", FROM)
@@ -115,7 +115,7 @@ def test_15_looser_rules_in_the_change_are_named_with_both_values(change, call, 
     assert not Path("out/store").exists()
 
 
-def test_16_gradients_that_are_cut_for_a_part_of_the_images_are_masked(change, call):
+def test_gradients_that_are_cut_for_a_part_of_the_images_are_masked(change, call):
     Path("model.py").write_text(MODEL + CUT, encoding="utf-8")
     commit()
     done = call("run", FROM)
@@ -128,7 +128,7 @@ def test_16_gradients_that_are_cut_for_a_part_of_the_images_are_masked(change, c
 
 
 @pytest.mark.parametrize("keep", ["", "[gate]\nmargin = 0.02\n"])
-def test_17_a_removed_table_leaves_the_gate_that_the_workflow_names(change, call, keep):
+def test_a_removed_table_leaves_the_gate_that_the_workflow_names(change, call, keep):
     Path("gauntlet.toml").write_text(PROJECT.partition("[gate]")[0] + keep, encoding="utf-8")
     commit()
     for options in ([f"--gate={BASELINE}"], [f"--gate={BASELINE}", FROM]):
@@ -139,7 +139,7 @@ def test_17_a_removed_table_leaves_the_gate_that_the_workflow_names(change, call
     assert_told(call("run", FROM), 2, "--baseline-from needs a gate")
 
 
-def test_18_a_deleted_baseline_is_read_from_the_base_and_missed_by_every_service(change, call, monkeypatch):
+def test_a_deleted_baseline_is_read_from_the_base_and_missed_by_every_service(change, call, monkeypatch):
     BASELINE.unlink()
     commit()
     assert "REGRESSED" in call("run", FROM).stdout
@@ -147,7 +147,7 @@ def test_18_a_deleted_baseline_is_read_from_the_base_and_missed_by_every_service
     assert_told(call("run"), 2, f"{BASELINE} does not exist", f"git checkout BASE -- {BASELINE}")
 
 
-def test_11_labels_of_public_images_pass_the_public_gate_and_not_that_of_images_which_the_change_does_not_hold(
+def test_labels_of_public_images_pass_the_public_gate_and_not_that_of_images_which_the_change_does_not_hold(
     change, call
 ):
     """What still passes, and what answers it: a secret split, with a baseline of its own."""

@@ -67,6 +67,15 @@ def test_wrong_names_and_settings_are_wrong_usage_as_in_a_local_run(project, cal
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("isolate", [(), ("--isolate",)])
+def test_a_data_file_that_does_not_exist_is_wrong_usage_for_several_models_too(project, call, isolate):
+    models = "--model=cnn.standard_digits,cnn.fast_digits"
+    done = call("run", models, "--data=no.npz", "--attacks=fgsm", "--out=out", *isolate)
+    assert done.returncode == 2
+    assert "error: data file 'no.npz' does not exist: write a registered name" in done.stderr
+    assert not Path("out").exists()
+
+
 def test_a_configured_timeout_isolates_and_is_checked(project, call):
     Path("gauntlet.toml").write_text('model = "model.py:build"\ndata = "data.npz"\nattacks = "fgsm"\ntimeout = 0\n')
     assert "timeout=0" in call("run", "--out=out").stderr

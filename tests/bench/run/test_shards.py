@@ -157,6 +157,8 @@ def test_a_cell_that_cannot_be_prepared_and_a_shard_without_blocks_are_told_apar
         (("--shard=auto",), "needs SLURM_ARRAY_TASK_ID"),
         (("--shard=1/2", "--gate=b.json"), "--gate needs all of a run, and --shard=1/2 is a part"),
         (("--shard=1/2", "--profile"), "--profile needs all of a run"),
+        (("--shard=1/2", "--allow-undecided"), "--allow-undecided needs all of a run"),
+        (("--shard=", "--dry-run"), "--shard is empty: write I/N"),
         (("--shard=1/2", "--dry-run"), "--dry-run estimates all of a run"),
     ],
 )

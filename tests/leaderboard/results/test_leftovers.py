@@ -79,6 +79,22 @@ def test_files_of_earlier_versions_and_of_other_machines_go_after_a_day(tmp_path
     assert sweep(tmp_path) == 4
 
 
+@pytest.mark.parametrize(
+    "folder", ["packs", "damaged", "gate/baseline-0", "tables/1", "pictures/x", "summaries/samples"]
+)
+def test_every_folder_of_a_results_folder_is_swept_and_folders_are_too(tmp_path, folder):
+    file = tmp_path / folder / ".a.parquet.{}.tmp".format("0" * 32)
+    unpacked = tmp_path / folder / ".artifact-0.{}.tmp".format("0" * 32)
+    (unpacked / "store").mkdir(parents=True)
+    for path in (file, unpacked / "store" / "b.parquet"):
+        path.write_text("x")
+    for path in (file, unpacked):
+        old(path)
+    assert sweep(tmp_path) == 2
+    assert not file.exists()
+    assert not unpacked.exists()
+
+
 def test_nothing_else_is_touched(tmp_path):
     names = [
         ".mine.tmp",
