@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import one_of, whole_number
-from gauntlet.bench.config.schema import CHECKS, PRECISIONS, Config, DataRef, Group, ModelRef
+from gauntlet.bench.config.schema import PRECISIONS, Config, DataRef, Group, ModelRef
 from gauntlet.bench.data.samples.dataset import Data
 from gauntlet.bench.data.samples.in_memory import from_arrays, from_dataset
 from gauntlet.bench.environment.device import choose_device
@@ -38,6 +38,7 @@ from gauntlet.bench.run.evaluation import Evaluation, collect
 from gauntlet.bench.run.in_memory import run_in_memory
 from gauntlet.defenses.pipeline.card import DefenseCard, DefenseEntry
 from gauntlet.defenses.pipeline.profile import is_differentiable, is_randomised
+from gauntlet.leaderboard.gate.conditions import CHECKS
 from gauntlet.leaderboard.report.notes import phrased
 
 _MEMORY = "memory:model"

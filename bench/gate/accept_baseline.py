@@ -19,7 +19,7 @@ from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.bench.worker.installed_versions import installed_versions
 from gauntlet.leaderboard.gate.baseline import ArtifactRef, Baseline, BaselineError, Key, Test, diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
-from gauntlet.leaderboard.gate.conditions import Conditions, condition_fields, conditions_of
+from gauntlet.leaderboard.gate.conditions import RunConditions, condition_fields, conditions_of
 from gauntlet.leaderboard.gate.policy import Policy, policy_fields
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.record import CellResult
@@ -97,7 +97,7 @@ def accept(
     return AcceptedBaseline(path, baseline, changes)
 
 
-def _conditions(run: Run, results: Sequence[CellResult]) -> Conditions:
+def _conditions(run: Run, results: Sequence[CellResult]) -> RunConditions:
     """The conditions of the run. Raises AcceptError if another version of Gauntlet made it, whose rules are not known here."""
     versions = installed_versions()
     if (made := run.context.versions.get("robust-gauntlet", versions["gauntlet"])) != versions["gauntlet"]:

@@ -29,21 +29,20 @@ class Gate:
     """What is looser or different here than in the baseline, which alone decides then (`leaderboard.gate.plan_policy`)."""
     renew: str = ""
     """The commands that renew the baseline, to be run on the base branch."""
-
     origin: str = ""
     """A sentence on the commit that the baseline is from; empty for a file of the working folder."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where the baseline is from, and what its policy does not bind because an earlier version accepted it."""
+        """Where the baseline is from, and what its policy does not require because an earlier version accepted it."""
         origin = (self.origin,) if self.origin else ()
         if read_conditions(self.baseline.policy) is not None:
             return origin
-        what = "neither attacks, checks nor versions" if self.baseline.policy else "no policy"
-        return (
-            *origin,
-            f"The baseline stores {what}, so that nothing binds them here: to add them, run on the base branch `{self.renew}`.",
+        what = "attacks, checks or versions" if self.baseline.policy else "policy"
+        missing = (
+            f"The baseline stores no {what}, and none are required of this run: to add them, run on the base branch"
         )
+        return *origin, f"{missing} `{self.renew}`."
 
 
 def gate_of(

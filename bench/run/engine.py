@@ -1,4 +1,4 @@
-"""The local engine: walks a plan, has the worker run the cells that the store does not hold, and writes the leaderboard."""
+"""The engine: has a worker run the cells of a plan that the store does not hold, and stores what it sends."""
 
 from __future__ import annotations
 

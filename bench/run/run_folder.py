@@ -140,10 +140,10 @@ class Run:
         keys, folder = self.keys(cell) or [], self.root / "summaries"
         state = state_of(self.store, keys)
         name = summary_name(state)
-        known = read_summary(folder, name, state) if state and not anew and self.held is None else None
+        known = read_summary(folder, name, state) if state and not anew else None
         if known is None:
             made = summarise(self.result(cell))
-            if state and self.held is None and not changed_just_now(state):
+            if state and not changed_just_now(state):
                 write_summary(folder, name, made, state)
             return made
         again = {one[0] for one in state if len(one) > ONCE}

@@ -18,7 +18,7 @@ CHECKS: Final = ("none", "default", "all")
 
 
 @dataclass(frozen=True)
-class Conditions:
+class RunConditions:
     """The conditions of a run that no key of a cell holds."""
 
     attacks: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Conditions:
     """The versions of `gauntlet`, of its `verifier`, and of each of its rules."""
 
 
-NAMES: Final = tuple(one.name for one in fields(Conditions))
+NAMES: Final = tuple(one.name for one in fields(RunConditions))
 """The names of the conditions in a policy."""
 
 
@@ -40,7 +40,7 @@ def attack_name(cell: CellInfo | BaselineCell) -> str:
     return f"{cell.attack} {cell.threat} in {cell.suite}"
 
 
-def conditions_of(results: Iterable[CellResult], *, checks: str, versions: Mapping[str, str]) -> Conditions:
+def conditions_of(results: Iterable[CellResult], *, checks: str, versions: Mapping[str, str]) -> RunConditions:
     """The conditions of the gated cells of a run."""
     gated = [result for result in results if result.cell.gated]
     codes = {
@@ -48,7 +48,7 @@ def conditions_of(results: Iterable[CellResult], *, checks: str, versions: Mappi
         for result in gated
         for block in result.blocks
     }
-    return Conditions(
+    return RunConditions(
         attacks={attack_name(result.cell): result.cell.attack_spec for result in gated},
         code={name: code for name, code in codes.items() if code},
         checks=checks or "default",
@@ -56,12 +56,12 @@ def conditions_of(results: Iterable[CellResult], *, checks: str, versions: Mappi
     )
 
 
-def condition_fields(conditions: Conditions) -> dict[str, Any]:
+def condition_fields(conditions: RunConditions) -> dict[str, Any]:
     """The conditions as plain data, for the policy of a baseline."""
     return asdict(conditions)
 
 
-def read_conditions(policy: Mapping[str, Any]) -> Conditions | None:
+def read_conditions(policy: Mapping[str, Any]) -> RunConditions | None:
     """The conditions in a policy; None if it has none, as those of earlier versions.
 
     Raises TypeError or ValueError for wrong ones.
@@ -75,4 +75,4 @@ def read_conditions(policy: Mapping[str, Any]) -> Conditions | None:
             raise TypeError(f"policy has {name}={value!r}")
     if stored.get("checks", "default") not in CHECKS:
         raise ValueError(f"policy has checks={stored['checks']!r}")
-    return Conditions(**stored)
+    return RunConditions(**stored)

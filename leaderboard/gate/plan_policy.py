@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from gauntlet.leaderboard.gate.baseline import Baseline, Key
-from gauntlet.leaderboard.gate.conditions import CHECKS, Conditions, attack_name, read_conditions
+from gauntlet.leaderboard.gate.conditions import CHECKS, RunConditions, attack_name, read_conditions
 from gauntlet.leaderboard.gate.judge import partners
 from gauntlet.leaderboard.results.record import CellInfo
 
@@ -56,7 +56,7 @@ def content_deviations(baseline: Baseline, cell: CellInfo, *, data: str, code: s
 
 
 def _cell_deviations(
-    baseline: Baseline, conditions: Conditions, planned: Sequence[CellInfo], *, seeds: bool
+    baseline: Baseline, conditions: RunConditions, planned: Sequence[CellInfo], *, seeds: bool
 ) -> Iterator[str]:
     found = {_key(info): info for info in planned if info.gated}
     partner = partners([cell.key for cell in baseline.cells], list(found))

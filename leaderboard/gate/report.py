@@ -163,9 +163,9 @@ class GateReport:
         """The report as Markdown: a table of the cells that were compared, what its columns mean, and an entry for each cell that
         needs attention.
 
-        `pictures`: the address of the artifact with the pictures, which then are links. With a `limit` in bytes of UTF-8, at
-        least 3,000, whole rows and entries are left out from the end, where those that
-        need least attention are, and a sentence says how many.
+        `pictures`: the address of the artifact with the pictures, which then are links. `limit`: the largest size in bytes of
+        UTF-8, at least 3,000; whole rows and entries are left out from the end, where those that need least attention are, and a
+        sentence says how many.
         """
         ranked = self.by_urgency
         partial = any(verdict.partial for verdict in ranked)

@@ -9,12 +9,12 @@ import pytest
 from builders import baseline, baseline_cell, cell_info
 from gauntlet.leaderboard.gate.baseline import diff
 from gauntlet.leaderboard.gate.baseline_file import read_baseline, write_baseline
-from gauntlet.leaderboard.gate.conditions import Conditions, condition_fields, read_conditions
+from gauntlet.leaderboard.gate.conditions import RunConditions, condition_fields, read_conditions
 from gauntlet.leaderboard.gate.plan_policy import content_deviations, plan_deviations, version_deviations
 from gauntlet.leaderboard.gate.policy import Policy, policy_fields
 
 PLANNED = cell_info(attack="pgd", attack_spec="PGD(steps=40)", suite="quick", data="digits", model="net")
-CONDITIONS = Conditions(
+CONDITIONS = RunConditions(
     attacks={"pgd Linf:0.15 in quick": "PGD(steps=40)"},
     code={"pgd Linf:0.15 in quick": "c0de"},
     checks="default",
