@@ -38,10 +38,8 @@ class Gate:
         origin = (self.origin,) if self.origin else ()
         if read_conditions(self.baseline.policy) is not None:
             return origin
-        what = "attacks, checks or versions" if self.baseline.policy else "policy"
-        missing = (
-            f"The baseline stores no {what}, and none are required of this run: to add them, run on the base branch"
-        )
+        what, them = ("neither attacks, checks nor versions", "them") if self.baseline.policy else ("no policy", "one")
+        missing = f"The baseline stores {what}, so that this run is held to none: to add {them}, run on the base branch"
         return *origin, f"{missing} `{self.renew}`."
 
 

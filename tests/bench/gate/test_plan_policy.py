@@ -88,7 +88,7 @@ def test_a_baseline_without_conditions_binds_nothing_and_says_how_to_add_them(he
     edit_policy(lambda policy: {})
     done = call("run")
     assert "POLICY" not in done.stdout
-    assert "The baseline stores no policy, so that nothing binds them here" in done.stdout
+    assert "The baseline stores no policy, so that this run is held to none" in done.stdout
     assert RENEW in done.stdout
     assert "stores no policy" in Path("out/gate.md").read_text(encoding="utf-8")
     assert json.loads(Path("out/gate.json").read_text())["notes"]
