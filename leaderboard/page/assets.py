@@ -105,6 +105,8 @@ def environment() -> Environment:
         loader=PackageLoader("gauntlet.leaderboard.page"),
         autoescape=True,
         undefined=StrictUndefined,
+        # Code that is evaluated may change the files once the templates are loaded.
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=shown,

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from builders import bits, cell_info, result
+from gauntlet.leaderboard.page.assets import environment, load
 from gauntlet.leaderboard.page.content import anchor
 from gauntlet.leaderboard.page.render import render_page
 from gauntlet.leaderboard.page.write_page import write_page
@@ -138,3 +139,12 @@ def test_the_page_is_one_file(tmp_path):
     path = write_page(tmp_path, content_of(planted()))
     assert [file.name for file in tmp_path.iterdir()] == ["leaderboard.html"]
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_template_that_changes_once_it_is_loaded_is_not_read_again(monkeypatch):
+    load()
+    before = environment().get_template("row.html")
+    monkeypatch.setattr(before, "_uptodate", lambda: False)
+    changed = ("{{ 7 * 7 }}", None, lambda: False)
+    monkeypatch.setattr(environment().loader, "get_source", lambda *given: changed)
+    assert environment().get_template("row.html") is before
