@@ -126,6 +126,7 @@ def gate_run(
         raise click.UsageError("BASELINE is missing: give the file, or set `baseline` in the table [gate]")
     # Files that cannot be read are wrong usage, which is reported before anything is judged.
     run = load_run(folder)
+    refuse_tracked(run.root)
     remove_report(run.root)
     chosen = gate_of(path, replace(read, out=run.root), policy, baseline_from=baseline_from)
     if policy.floors and traces(run, chosen.baseline):
@@ -133,7 +134,6 @@ def gate_run(
             "min_robust (--min-robust) needs every sample, and the run stopped early (--gate-early): make a complete run without "
             "--gate-early and `early = true`, or leave the floor out"
         )
-    refuse_tracked(run.root)
     return print_judged(judge_run(run, hold_run(chosen, run)), format_, junit)
 
 
