@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gauntlet.bench.results_folder.all_runs import (
@@ -13,19 +13,22 @@ from gauntlet.bench.results_folder.all_runs import (
     shown_runs,
 )
 from gauntlet.bench.results_folder.fill_summaries import fill_summaries
+from gauntlet.bench.results_folder.joint_page import write_joint_page
 from gauntlet.bench.results_folder.kept_tables import keep_table
 from gauntlet.bench.results_folder.model_descriptions import read_descriptions, unknown_models
 from gauntlet.bench.results_folder.removed_models import removed_models
+from gauntlet.bench.results_folder.table_formats import ALWAYS, write_formats
 from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_files
 from gauntlet.leaderboard.report.model_table import same_weights
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.summary import newest_commit
 
 
-def write_joint_tables(folder: Path, run_id: str | None = None) -> Iterator[str]:
+def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequence[str] = ALWAYS) -> Iterator[str]:
     """Write the tables of the compatible runs of a results folder, or of one run, and yield lines on what they hold.
 
-    Raises RunError, DescriptionError, StoreError and WriteError.
+    `formats`: of `FORMATS`; CSV and Markdown are written anyway. Raises RunError, DescriptionError, StoreError and WriteError;
+    PageMissingError and LatexMissingError where what a format needs is not installed.
     """
     runs = shown_runs(folder, run_id)
     root, run = runs.newest.root, joint_run(runs)
@@ -34,9 +37,15 @@ def write_joint_tables(folder: Path, run_id: str | None = None) -> Iterator[str]
     results = joint_summaries(runs, tuple(removed))
     shown = dict.fromkeys(result.cell.model for result in results)
     models = [described[model] for model in shown if model in described]
-    files = write_leaderboard_files(root, results, run.context, joint_published(runs), models)
+    published = joint_published(runs)
+    files = write_leaderboard_files(root, results, run.context, published, models)
     paths = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown, files.models_csv)
     yield from (f"written: {path}" for path in paths if path is not None)
+    for path in write_formats(root, formats, results, run.context, published, models):
+        yield f"written: {path}"
+    if "html" in formats:
+        # The first line names the file; the others are those of the tables.
+        yield next(write_joint_page(folder, run_id))
     if len(runs.shown) > 1:
         yield f"{len(runs.shown)} runs together; one alone: --run {', --run '.join(one.folder.name for one in runs.shown)}"
     yield from (visible(line) for line in describe_others(runs, root))

@@ -12,6 +12,7 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.named_code import refuse_code
 from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, WrittenPicture, sample_path
 from gauntlet.bench.run.run_folder import Run, load_run
+from gauntlet.leaderboard.pictures.canvas import Form
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell, settings_lines
 from gauntlet.leaderboard.report.formatting import with_interval
 from gauntlet.leaderboard.report.terminal import terminal_report, terminal_width
@@ -96,7 +97,12 @@ def describe_attacks(folder: Path, patterns: Patterns) -> Iterator[str]:
 
 
 def draw_pictures(
-    folder: Path, patterns: Patterns, plugins: tuple[str, ...] = (), *, trust: bool = False
+    folder: Path,
+    patterns: Patterns,
+    plugins: tuple[str, ...] = (),
+    *,
+    trust: bool = False,
+    form: Form = "png",
 ) -> Iterator[str]:
     """Draw the pictures of every row that the patterns match. Yields the path of each picture, or why it is missing.
 
@@ -104,7 +110,7 @@ def draw_pictures(
     """
     run = load_run(folder, plugins)
     refuse_code(run, trust=trust, by_hand=bool(plugins), models=False)
-    gallery = Gallery(run)
+    gallery = Gallery(run, form=form)
     for row in gallery.rows(patterns):
         yield visible(row.title)
         for picture in gallery.draw(row):

@@ -21,7 +21,7 @@ from gauntlet.bench.worker.draw_examples import draw_examples, example_column
 from gauntlet.bench.worker.messages import Drawn, Failure
 from gauntlet.bench.worker.request import DrawExamples
 from gauntlet.bench.worker.seam import Work, answer
-from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, png
+from gauntlet.leaderboard.pictures.canvas import Form, PicturesMissingError, drawn
 from gauntlet.leaderboard.pictures.confusion import confusion_figure
 from gauntlet.leaderboard.pictures.curves import accuracy_against_cost, accuracy_against_eps
 from gauntlet.leaderboard.pictures.examples import (
@@ -81,10 +81,17 @@ class WrittenPicture:
 class Gallery:
     """The pictures of a run. Data are loaded once, for the first clean image."""
 
-    def __init__(self, run: Run, results: Mapping[str, CellResult] | None = None, work: Work | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        results: Mapping[str, CellResult] | None = None,
+        work: Work | None = None,
+        form: Form = "png",
+    ) -> None:
         """`results`: by the cells' names; they replace the stored results of these cells. `work`: loads data and draws lost
-        samples; default, this process."""
+        samples; default, this process. `form`: of the pictures of rows."""
         self.run = run
+        self._form = form
         self._work = work
         self._data: dict[DataRef, Data] = {}
         self._results: dict[str, CellResult] = dict(results or {})
@@ -124,10 +131,10 @@ class Gallery:
         title = f"{row.title}\nunder {', '.join(dict.fromkeys(result.cell.attack for result in attacked))}"
         nothing = "no minimum-norm attack (such as fmn, ddn, cw, deepfool) was run: this picture needs its distances"
         drawings: list[tuple[str, Callable[[], Figure | None]]] = [
-            ("examples.png", lambda: examples_figure(self._example_columns(pairs), title)),
-            ("robust-against-eps.png", lambda: accuracy_against_eps(attacked, row.title)),
-            ("robust-against-cost.png", lambda: accuracy_against_cost(attacked, row.title)),
-            ("confusion.png", lambda: confusion_figure(attacked, f"Worst case: {title}")),
+            (f"examples.{self._form}", lambda: examples_figure(self._example_columns(pairs), title)),
+            (f"robust-against-eps.{self._form}", lambda: accuracy_against_eps(attacked, row.title)),
+            (f"robust-against-cost.{self._form}", lambda: accuracy_against_cost(attacked, row.title)),
+            (f"confusion.{self._form}", lambda: confusion_figure(attacked, f"Worst case: {title}")),
         ]
         for name, make in drawings:
             yield self._write(row.folder / name, make, nothing)
@@ -199,7 +206,7 @@ class Gallery:
             return WrittenPicture(path, f"{kind}{reason}")
         if figure is None:
             return WrittenPicture(path, nothing)
-        replace_bytes(path, figure if isinstance(figure, bytes) else png(figure))
+        replace_bytes(path, figure if isinstance(figure, bytes) else drawn(figure, self._form))
         return WrittenPicture(path)
 
     def _example_columns(

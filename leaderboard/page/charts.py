@@ -9,8 +9,8 @@ from typing import Final
 
 from gauntlet.leaderboard.page.chart import Axis, Chart, Line, Point, across, band, place, steps, up
 from gauntlet.leaderboard.page.content import RowKey
-from gauntlet.leaderboard.page.details import EpsCurve
 from gauntlet.leaderboard.page.table import TableRow
+from gauntlet.leaderboard.pictures.eps_curve import EpsCurve
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.stats.proportions import Proportion
 

@@ -10,8 +10,8 @@ from gauntlet.leaderboard.page.agreement import Agreement, agreement
 from gauntlet.leaderboard.page.chart import Axis, Chart
 from gauntlet.leaderboard.page.charts import MOST_CURVES, clean_chart, cost_charts, eps_axis, eps_chart
 from gauntlet.leaderboard.page.content import RowKey
-from gauntlet.leaderboard.page.details import EpsCurve
 from gauntlet.leaderboard.page.table import TableRow
+from gauntlet.leaderboard.pictures.eps_curve import EpsCurve
 from gauntlet.leaderboard.report.comparisons import describe_comparisons
 from gauntlet.leaderboard.report.formatting import target_meaning
 from gauntlet.leaderboard.results.summary import CellSummary

@@ -1,16 +1,18 @@
-"""Shared by all pictures: figures without global state, accessible colours, plain text, PNG bytes."""
+"""Shared by all pictures: figures without global state, accessible colours, plain text, the bytes of files."""
 
 from __future__ import annotations
 
 import io
 import textwrap
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gauntlet.leaderboard.results.escape import visible
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -18,7 +20,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
 
+Form = Literal["png", "svg", "pdf"]
+"""What a picture is written as."""
+FORMS: tuple[Form, ...] = get_args(Form)
+
 _DPI = 120
+_UNDATED: Mapping[Form, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 
 class PicturesMissingError(RuntimeError):
@@ -41,14 +52,38 @@ def new_figure(width: float, height: float) -> Figure:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG at 120 dpi; the same bytes for the same figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    return drawn(figure, "png")
+
+
+def drawn(figure: Figure, form: Form) -> bytes:
+    """The figure as the content of a file, the same bytes for the same figure; texts of SVG are texts."""
+    import matplotlib
 
     file = io.BytesIO()
-    with warnings.catch_warnings():
+    # Dates and random names of parts would differ each time.
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"svg.hashsalt": "gauntlet", "svg.fonttype": "none"}),
+    ):
         # Characters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        FigureCanvasAgg(figure).print_figure(file, format="png", metadata={"Software": None})
+        canvas = _canvas(figure, form)
+        canvas.print_figure(file, format=form, metadata=_UNDATED[form])
     return file.getvalue()
+
+
+def _canvas(figure: Figure, form: Form) -> FigureCanvasBase:
+    if form == "svg":
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        return FigureCanvasSVG(figure)
+    if form == "pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        return FigureCanvasPdf(figure)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    return FigureCanvasAgg(figure)
 
 
 def plain(text: str) -> str:

@@ -82,7 +82,7 @@ def accuracy_against_eps(results: Sequence[CellResult], title: str) -> Figure | 
         entries += 1
     points = [result for result in shown if not result.cell.minimum_norm]
     for number, result in enumerate(points, start=len(lines)):
-        _point(axes, eps, cells.robust_accuracy(result), _name(result, results), number)
+        draw_point(axes, eps, cells.robust_accuracy(result), _name(result, results), number)
     axes.axvline(eps, color="#666666", linewidth=1, linestyle=(0, (1, 3)))
     axes.text(eps, 101, f" eps {eps:.4g}", fontsize=8, color="#444444", va="top")
     axes.set_xlim(0, end)
@@ -136,9 +136,23 @@ def _steps(
     band: bool = True,
 ) -> None:
     x, counts = standing(falls, correct)
-    n = len(correct)
-    x, counts = np.append(x, max(end, float(x[-1]))), np.append(counts, counts[-1])
     x[0] = start
+    draw_steps(axes, x, counts, len(correct), end, name, number, band=band)
+
+
+def draw_steps(
+    axes: Axes,
+    x: Numbers,
+    counts: npt.NDArray[np.int64],
+    n: int,
+    end: float,
+    name: str,
+    number: int,
+    *,
+    band: bool = True,
+) -> None:
+    """Draw `counts` of `n` samples, as `standing` gives them, in percent to the place `end`, with their 95 % intervals."""
+    x, counts = np.append(x, max(end, float(x[-1]))), np.append(counts, counts[-1])
     look = style(number)
     axes.plot(
         x,
@@ -155,7 +169,8 @@ def _steps(
         axes.fill_between(x, low, high, step="post", color=look["color"], alpha=0.12, linewidth=0)
 
 
-def _point(axes: Axes, eps: float, accuracy: Proportion, name: str, number: int) -> None:
+def draw_point(axes: Axes, eps: float, accuracy: Proportion, name: str, number: int) -> None:
+    """Draw an accuracy at an eps in percent, with its 95 % interval; without a name it is not in the legend."""
     low, high = accuracy.interval
     share, look = 100 * accuracy.estimate, style(number)
     axes.errorbar(
@@ -167,7 +182,7 @@ def _point(axes: Axes, eps: float, accuracy: Proportion, name: str, number: int)
         markersize=5,
         linestyle="none",
         capsize=3,
-        label=plain(name),
+        label=plain(name) if name else None,
     )
 
 

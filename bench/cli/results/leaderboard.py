@@ -15,7 +15,15 @@ from gauntlet.bench.cli.shared.options import command, option
 )
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @option("--run", "run_id", group="output", metavar="ID", help="Show this run alone. [default: all compatible runs]")
-def leaderboard(folder: Path, run_id: str | None) -> None:
+@option(
+    "--format",
+    "formats",
+    group="output",
+    default="csv,md",
+    metavar="F,F…",
+    help="Formats: html (as `gauntlet page`), json (leaderboard.json), latex (leaderboard.tex); csv and md are written always.",
+)
+def leaderboard(folder: Path, run_id: str | None, formats: str) -> None:
     """Write the tables of all runs of a folder, from stored results.
 
     Runs are compatible if they ask for a threat model on the same samples of the same data; of a row that several runs
@@ -24,6 +32,7 @@ def leaderboard(folder: Path, run_id: str | None) -> None:
     models (docs/scale.md), `gauntlet remove` leaves them out.
     """
     from gauntlet.bench.results_folder.joint_tables import write_joint_tables
+    from gauntlet.bench.results_folder.table_formats import parse_formats
 
-    for line in write_joint_tables(folder, run_id):
+    for line in write_joint_tables(folder, run_id, parse_formats(formats)):
         click.echo(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -28,6 +29,14 @@ from gauntlet.bench.cli.shared.options import RUN, command, option, plugin_optio
     is_flag=True,
     help="Write pictures of every row, or of --sample, to RUN/pictures (needs matplotlib).",
 )
+@option(
+    "--format",
+    "form",
+    group="output",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default="png",
+    help="Format of the pictures of rows.",
+)
 @plugin_option()
 @trust_option()
 def show(
@@ -37,6 +46,7 @@ def show(
     sample: str | None,
     attack: str | None,
     pictures: bool,
+    form: Literal["png", "svg", "pdf"],
     plugins: tuple[str, ...],
     trust: bool,
 ) -> None:
@@ -52,7 +62,7 @@ def show(
     if sample is not None:
         lines = describe_sample(folder, sample, chosen, pictures=pictures, plugins=plugins, trust=trust)
     elif pictures:
-        lines = draw_pictures(folder, chosen, plugins, trust=trust)
+        lines = draw_pictures(folder, chosen, plugins, trust=trust, form=form)
     elif attack is not None:
         lines = describe_attacks(folder, chosen)
     elif chosen != Patterns():

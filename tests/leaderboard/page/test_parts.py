@@ -14,8 +14,9 @@ from builders import bits, cell_info, result
 from gauntlet.leaderboard.page.agreement import agreement
 from gauntlet.leaderboard.page.chart import Axis, band, steps
 from gauntlet.leaderboard.page.charts import frontier
-from gauntlet.leaderboard.page.details import eps_curve, row_details
+from gauntlet.leaderboard.page.details import row_details
 from gauntlet.leaderboard.page.pictures import LARGEST, picture_columns
+from gauntlet.leaderboard.pictures.eps_curve import eps_curve
 from gauntlet.leaderboard.pictures.examples import ExampleColumn
 from gauntlet.leaderboard.results.summary import summaries
 from gauntlet.leaderboard.rows.closest_examples import BrokenSample
