@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gauntlet.bench.config.schema import load_config
+from gauntlet.bench.run.reuse import reuse_measurements, reused_store
+from gauntlet.leaderboard.results.store import Store
+
 RUN = ("run", "--model=model.py:build", "--data=data.npz", "--threat=Linf:0.15", "--attacks=pgd(steps=5)")
 
 
@@ -60,6 +64,15 @@ def test_a_damaged_block_is_named_and_computed_again(cached, call):
     assert "1 cell: 0 answered from the store" in done.stdout
     assert tree("cache") == before
     assert not Path("cache/damaged").exists()
+
+
+def test_measurements_that_appear_in_a_held_cache_later_are_not_taken(project):
+    Store(Path("cache")).measurements.settle("pipeline", "before", {"flags": [["noise"]]})
+    config = load_config({"out": "out", "reuse": "cache"}, folder=Path.cwd())
+    reused, store = reused_store(config, print, held=True), Store.holding(Path("out"))
+    Store(Path("cache")).measurements.settle("pipeline", "planted", {"flags": []})
+    reuse_measurements("pipeline", reused, store, print)
+    assert store.measurements.of_cell("pipeline") == {"before": {"flags": [["noise"]]}}
 
 
 def test_a_cache_that_is_not_there_yet_is_a_note(project, call):
