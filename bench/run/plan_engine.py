@@ -41,7 +41,9 @@ def plan_engine(
 
         yield Engine(make_plan(config), config, dry=True, note=note)
         return
-    store, reused = Store.holding(config.out), reused_store(config, note, held=True)
+    # Shards must agree on keys, and judge nothing.
+    store = Store.holding(config.out, measured=config.shard is None)
+    reused = reused_store(config, note, held=True)
     with _elsewhere(config, ExampleIndex(store).load) as worker, _terminated():
         # Before code of the user's, which may change what git does.
         commit()

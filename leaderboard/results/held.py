@@ -38,8 +38,9 @@ class Held:
     """The files of blocks that this process made while another one stored the same."""
     errors: dict[str, CellError | None] = field(default_factory=dict)
     """The latest failure of each cell, or of a shard of it, by name; None for cells that succeeded."""
-    measured: dict[str, dict[str, Mapping[str, Any] | StoreError]] = field(default_factory=dict)
-    """The measurements of each pipeline by its name and their keys; an error for a file that was damaged when it was found."""
+    measured: dict[str, dict[str, Mapping[str, Any] | StoreError]] | None = field(default_factory=dict)
+    """The measurements of each pipeline by its name and their keys; an error for a file that was damaged when it was found. None:
+    those of the folder count, whoever writes them."""
     timings: dict[str, Timing] = field(default_factory=dict)
     """By the keys of blocks that were run again."""
     blocks: dict[str, Sequence[tuple[str, int]]] = field(default_factory=dict)

@@ -32,17 +32,17 @@ class Measurements:
 
     def of_cell(self, name: str) -> dict[str, Measurement]:
         """All stored measurements of the cell with that identity, by key. Raises StoreError for a damaged file."""
-        if self.held is not None:
-            return {key: _whole(found) for key, found in self.held.measured.get(name, {}).items()}
+        if (known := self._known) is not None:
+            return {key: _whole(found) for key, found in known.get(name, {}).items()}
         return {path.stem: self._read(path) for path in sorted((self.root / "measured" / name).glob("*.json"))}
 
     def settle(self, name: str, key: str, measured: Measurement) -> Measurement:
         """Store a measurement unless there is one, and return the one that is stored. Raises StoreError."""
         path = self.root / "measured" / name / f"{key}.json"
         text = sealed(measured, f"{name}/{key}")
-        if self.held is not None:
+        if (known := self._known) is not None:
             # Cells that run side by side settle at once.
-            first = self.held.measured.setdefault(name, {}).setdefault(key, measured)
+            first = known.setdefault(name, {}).setdefault(key, measured)
             if first is measured:
                 # What has appeared since may be forged.
                 replace_text(path, text)
@@ -50,6 +50,10 @@ class Measurements:
         if write_once(path, lambda file: file.write(text.encode())):
             return measured
         return self._read(path)
+
+    @property
+    def _known(self) -> dict[str, dict[str, Measurement | StoreError]] | None:
+        return None if self.held is None else self.held.measured
 
     def found(self) -> dict[str, dict[str, Measurement | StoreError]]:
         """All stored measurements by pipeline and key; an error in place of one whose file is damaged."""

@@ -54,8 +54,11 @@ class Store:
     """If given, only these blocks and errors count, whatever else appears in the folder."""
 
     @classmethod
-    def holding(cls, root: Path) -> Store:
-        """A store that vouches for what it finds now and stores itself: what other code adds or changes later is not read."""
+    def holding(cls, root: Path, *, measured: bool = True) -> Store:
+        """A store that vouches for what it finds now and stores itself: what other code adds or changes later is not read.
+
+        `measured`: that holds for measurements, too; else machines that share the folder agree on those that were stored first.
+        """
         found, leaves = cls(root), {}
         for key in found.stored_keys():
             try:
@@ -68,7 +71,7 @@ class Store:
             # One that is damaged is replaced once its cell has run again.
             with contextlib.suppress(StoreError):
                 errors[path.stem] = _error_of(path)
-        return cls(root, Held(leaves, errors=errors, measured=Measurements(root).found()))
+        return cls(root, Held(leaves, errors=errors, measured=Measurements(root).found() if measured else None))
 
     @property
     def measurements(self) -> Measurements:

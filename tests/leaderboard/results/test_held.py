@@ -137,6 +137,13 @@ def test_measurements_of_before_and_of_this_process_count_and_no_file_that_appea
     assert Store(held.root).measurements.of_cell("pipeline")["made"] == {"flags": [["noise"]]}
 
 
+def test_machines_that_share_a_folder_may_agree_on_the_measurement_that_was_stored_first(tmp_path):
+    one, other = (Store.holding(tmp_path, measured=False).measurements for _ in range(2))
+    assert one.settle("pipeline", "key", {"form": "float32"}) == {"form": "float32"}
+    assert other.settle("pipeline", "key", {"form": "bf16"}) == {"form": "float32"}
+    assert other.of_cell("pipeline") == {"key": {"form": "float32"}}
+
+
 def test_a_measurement_that_was_damaged_before_is_an_error_of_its_pipeline_alone(tmp_path):
     for name in ("damaged", "whole"):
         Store(tmp_path).measurements.settle(name, "key", {"form": "float32"})
