@@ -23,6 +23,7 @@ from gauntlet.bench.cli.results.curve import curve
 from gauntlet.bench.cli.results.gc import gc
 from gauntlet.bench.cli.results.leaderboard import leaderboard
 from gauntlet.bench.cli.results.merge import merge
+from gauntlet.bench.cli.results.migrate import migrate
 from gauntlet.bench.cli.results.pack import pack
 from gauntlet.bench.cli.results.page import page
 from gauntlet.bench.cli.results.remove import remove
@@ -50,7 +51,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(check, init, run, list_command, show, leaderboard, page, curve, verify),
-    *(merge, remove, pack, gc),
+    *(merge, remove, pack, gc, migrate),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, stages, gate_costs),
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gauntlet.bench.results_folder.all_runs import runs_of
 from gauntlet.bench.run.commit_journal import requests_by_block
+from gauntlet.leaderboard.examples.clean_images import FOLDER
 from gauntlet.leaderboard.results.atomic_files import remove_file
 from gauntlet.leaderboard.results.pack_file import PackedBlock
 from gauntlet.leaderboard.results.pack_index import index_path, packed_blocks
 from gauntlet.leaderboard.results.packing import pack_blocks, unpack_block
+from gauntlet.leaderboard.results.store import Store
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ def collect(root: Path, *, history: bool = False, dry: bool = False) -> Collecte
         asked |= requests_by_block(root)[0].keys()
     idle = [key for key in store.stored_keys() if key not in asked]
     size = sum(store.size(key) for key in idle)
-    kept = len(store.stored_keys()) - len(idle)
+    staying = [key for key in store.stored_keys() if key in asked]
+    kept, clean = len(staying), _idle_clean(store, staying)
+    size += sum(path.stat().st_size for path in clean)
     if not dry:
         packs: dict[Path, list[tuple[str, PackedBlock]]] = {}
         for key, block in packed_blocks(root).items():
@@ -47,11 +52,20 @@ def collect(root: Path, *, history: bool = False, dry: bool = False) -> Collecte
         for pack, blocks in packs.items():
             if all(key in asked for key, _ in blocks):
                 continue
-            staying = [key for key, _ in blocks if key in asked]
-            for key in staying:
+            asked_for = [key for key, _ in blocks if key in asked]
+            for key in asked_for:
                 unpack_block(store, key)
             # The index goes first: without it the pack offers nothing.
             remove_file(index_path(pack))
             remove_file(pack)
-            pack_blocks(store, staying)
+            pack_blocks(store, asked_for)
+        for path in clean:
+            remove_file(path)
     return Collected(len(idle), size, kept)
+
+
+def _idle_clean(store: Store, keys: Sequence[str]) -> list[Path]:
+    """The files of clean images that the examples of none of these blocks differ from."""
+    files = sorted((store.root / FOLDER).glob("??/*.parquet"))
+    needed = {store.clean_digest(key) for key in keys} if files else set()
+    return [path for path in files if path.stem not in needed]

@@ -285,8 +285,8 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         record = read_sealed(folder / "run.json", _PLAN, without=("plugins",))
         if (schema := record.get("schema", 2)) != SCHEMA_VERSION:
             raise RunError(
-                f"{folder / 'run.json'} has schema {schema}, and this version of gauntlet reads schema {SCHEMA_VERSION}: run the "
-                "same command again, or read old results with the version that wrote them (schema 2: gauntlet 0.1.0)"
+                f"{folder / 'run.json'} has schema {schema}, and gauntlet reads schema {SCHEMA_VERSION} here: lift schema 2 by "
+                "`gauntlet migrate`, run the same command again, or read old results with the version that wrote them"
             )
         cells = tuple(read_cell(fields) for fields in record["cells"])
         lists = {name: tuple(value) for name, value in record["context"].items() if isinstance(value, list)}

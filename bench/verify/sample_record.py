@@ -13,6 +13,7 @@ from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.verify.measurement import Measurement, unrepeated
+from gauntlet.bench.verify.rounded_examples import clean_levels, rounded
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import Flag, Samples
 
@@ -68,10 +69,13 @@ def block_record(
     `by_batch`: the model's answers depend on the batch, so that successes that fail alone, or when they are measured together, do
     not count; the same holds once an audited success shows it. Of other models they are an error: raises VerificationError.
     """
+    rows = slice(place.start, place.stop)
+    clean_images = None if verify.minimum_norm else clean_levels(verify.images[rows])
+    if clean_images is not None and not (by_batch or verify.alone or verify.randomised):
+        outcomes = rounded(verify, outcomes, clean_images, place.start)
     audited = verify.depends and not by_batch
     if by_batch or audited:
         outcomes = _held_together(verify, outcomes)
-    rows = slice(place.start, place.stop)
     broken = [outcome for outcome in outcomes if outcome.adversarial is not None]
     local = np.array([outcome.sample - place.start for outcome in broken], dtype=np.int64)
     labels = verify.labels[rows].cpu().numpy()
@@ -114,6 +118,7 @@ def block_record(
         wrong_share=share,
         wrong_share_scored=scored,
         adversarial=images,
+        clean=() if clean_images is None or not broken else tuple(clean_images.to(torch.uint8).cpu().numpy()),
         stage=tuple(stages) if any(stages) else (),
         faced=tuple(faced) if any(faced) else (),
     )

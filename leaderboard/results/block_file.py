@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gauntlet.leaderboard.examples.clean_images import COLUMN as CLEAN
+from gauntlet.leaderboard.examples.differences import Levels, clean_digest, decode, encode
 from gauntlet.leaderboard.results.contradictions import contradiction
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
 from gauntlet.leaderboard.results.sealed_json import parse_json
@@ -37,8 +39,14 @@ _COLUMNS: dict[str, str] = {
 
 _OPTIONAL = ("stage", "severities", "faced", "certified")
 _DIGESTS = ("verdict_digest", "examples_digest", "leaf")
-_EXAMPLE_ENCODING = "raw"
-"""How examples are stored: the bytes of the array. Others may come."""
+_RAW = "raw"
+"""How examples are stored: the bytes of the array."""
+_DIFFERENCE = "difference"
+"""8-bit examples are differences from the clean image (`gauntlet.leaderboard.examples.differences`), others as they are."""
+COMPRESSION = {"adversarial": "zstd", "difference": "zstd", CLEAN: "zstd"}
+"""Columns of numbers are small, and reading them is what a table of many cells waits for."""
+FindClean = Callable[[str], Sequence[Levels]]
+"""Finds the clean images of a digest; raises OSError, ArrowException or ValueError."""
 
 
 class AlteredError(ValueError):
@@ -51,15 +59,24 @@ class SchemaError(Exception):
 
 def to_bytes(record: Record) -> bytes:
     """The block file of a record."""
+    return table_bytes(_to_table(record))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A block's table as the bytes of a file."""
     sink = pa.BufferOutputStream()
-    # Columns of numbers are small, and reading them is what a table of many cells waits for.
-    images = {"adversarial": "zstd"}
-    pq.write_table(_to_table(record), sink, compression=images, use_dictionary=False, write_statistics=False)
+    used = {name: kind for name, kind in COMPRESSION.items() if name in table.column_names}
+    pq.write_table(table, sink, compression=used, use_dictionary=False, write_statistics=False)
     return bytes(sink.getvalue())
 
 
-def from_file(file: BinaryIO, *, adversarial: bool = False) -> Record:
-    """The record of a block file; its examples only on demand.
+def no_clean(digest: str) -> Sequence[Levels]:
+    """Finds nothing: for blocks that have their clean images with them."""
+    raise FileNotFoundError(f"the clean images {digest[:16]}, which its examples differ from, are missing")
+
+
+def from_file(file: BinaryIO, *, adversarial: bool = False, find_clean: FindClean = no_clean) -> Record:
+    """The record of a block file; its examples only on demand. `find_clean`: for a file without its clean images.
 
     Raises SchemaError for another schema; AlteredError where the content does not match its digest, of the examples where they
     are read, or contradicts itself; ArrowException, OSError, KeyError, ValueError or TypeError for other damage.
@@ -68,18 +85,20 @@ def from_file(file: BinaryIO, *, adversarial: bool = False) -> Record:
     parquet = pq.ParquetFile(file, pre_buffer=False)
     metadata = _metadata(parquet.schema_arrow)
     table = parquet.read(read_columns(adversarial=adversarial), use_threads=False)
-    return checked_record(arrays_of(table), metadata, adversarial=adversarial)
+    return checked_record(arrays_of(table), metadata, adversarial=adversarial, find_clean=find_clean)
 
 
 def read_columns(*, adversarial: bool) -> list[str]:
-    """The columns that a record is made of."""
-    return ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(["adversarial"] if adversarial else [])]
+    """The columns that a record is made of; a file may lack those of examples."""
+    return ["id", *_COLUMNS, *_OPTIONAL, "clean_logits", *(COMPRESSION if adversarial else [])]
 
 
-def checked_record(arrays: Mapping[str, Any], metadata: Mapping[str, Any], *, adversarial: bool) -> Record:
+def checked_record(
+    arrays: Mapping[str, Any], metadata: Mapping[str, Any], *, adversarial: bool, find_clean: FindClean = no_clean
+) -> Record:
     """The record of the columns of a block with that metadata. Raises as `from_file`."""
     _check_schema(metadata)
-    record = record_of(arrays, metadata)
+    record = record_of(arrays, metadata, find_clean if adversarial else None)
     if found := _altered(record, metadata, adversarial) or contradiction(record, adversarial=adversarial):
         raise AlteredError(found)
     return record
@@ -153,13 +172,15 @@ def _check_schema(metadata: Mapping[str, Any]) -> None:
     if schema != SCHEMA_VERSION:
         raise SchemaError(
             f"it has schema {schema}, and this version of gauntlet reads schema {SCHEMA_VERSION}: run the same command again, "
-            "or read old results with the version that wrote them"
+            "lift schema 2 by `gauntlet migrate`, or read old results with the version that wrote them"
         )
 
 
 def _to_table(record: Record) -> pa.Table:
     samples = record.samples
     kept = [image for image in samples.adversarial if image is not None]
+    differences = _differences(samples)
+    near = any(one is not None for one in differences)
     metadata: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "key": record.key,
@@ -171,7 +192,8 @@ def _to_table(record: Record) -> pa.Table:
         "clean_logits": _array_digest(record.clean_logits),
         "shape": list(kept[0].shape) if kept else None,
         "dtype": str(kept[0].dtype) if kept else None,
-        "encoding": _EXAMPLE_ENCODING,
+        "encoding": _DIFFERENCE if near else _RAW,
+        **({CLEAN: clean_digest(samples.clean)} if near else {}),
     }
     # As JSON will give it back: tuples become lists before the digest is taken.
     metadata = json.loads(json.dumps(metadata))
@@ -179,17 +201,31 @@ def _to_table(record: Record) -> pa.Table:
     columns: dict[str, Any] = {"id": pa.array(samples.id.tolist(), pa.string())}
     for name, dtype in _COLUMNS.items():
         columns[name] = pa.array(np.asarray(getattr(samples, name)), pa.type_for_alias(dtype))
-    images = [None if image is None else np.ascontiguousarray(image).tobytes() for image in samples.adversarial]
+    images = [
+        None if image is None or difference is not None else np.ascontiguousarray(image).tobytes()
+        for image, difference in zip(samples.adversarial, differences, strict=True)
+    ]
     proven = samples.certified
     columns["certified"] = pa.array([None] * len(samples) if proven is None else proven.tolist(), pa.bool_())
     for name in ("stage", "severities", "faced"):
         columns[name] = pa.array(getattr(samples, name) or itertools.repeat(None, len(samples)), pa.string())
     columns["adversarial"] = pa.array(images, pa.binary())
+    if near:
+        columns["difference"] = pa.array(differences, pa.binary())
+        columns[CLEAN] = pa.array([np.ascontiguousarray(image).tobytes() for image in samples.clean], pa.binary())
     logits = record.clean_logits
     columns["clean_logits"] = pa.array(
         [None] * len(samples) if logits is None else logits.tolist(), pa.list_(pa.float64())
     )
     return pa.table(columns).replace_schema_metadata({METADATA: json.dumps(metadata).encode()})
+
+
+def _differences(samples: Samples) -> list[bytes | None]:
+    """Each example as a difference from its clean image, where that is how it is stored."""
+    if not samples.clean:
+        return [None] * len(samples)
+    pairs = zip(samples.adversarial, samples.clean, strict=True)
+    return [None if image is None else encode(image, clean) for image, clean in pairs]
 
 
 def _array_digest(array: npt.NDArray[Any] | None) -> str:
@@ -200,7 +236,7 @@ def arrays_of(table: pa.Table) -> dict[str, Any]:
     """The columns of one block or several as arrays and lists, by name, for `record_of`."""
     arrays: dict[str, Any] = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
     arrays["id"] = np.array(table["id"].to_pylist(), dtype=np.str_)
-    optional = (name for name in (*_OPTIONAL, "clean_logits", "adversarial") if name in table.column_names)
+    optional = (name for name in (*_OPTIONAL, "clean_logits", *COMPRESSION) if name in table.column_names)
     return arrays | {name: table[name].to_pylist() for name in optional}
 
 
@@ -210,20 +246,43 @@ def _texts(arrays: Mapping[str, Any], name: str) -> Sequence[str]:
     return () if not values or values[0] is None else tuple(values)
 
 
-def record_of(arrays: Mapping[str, Any], fields: Mapping[str, Any]) -> Record:
+def _clean(arrays: Mapping[str, Any], fields: Mapping[str, Any], find_clean: FindClean | None) -> Sequence[Levels]:
+    """The clean images of a block that is read with its examples: those beside them, or those that are found."""
+    if find_clean is None or fields.get("encoding") != _DIFFERENCE:
+        return ()
+    levels = arrays.get(CLEAN) or [None]
+    if levels[0] is None:
+        found = find_clean(fields[CLEAN])
+    else:
+        found = [np.frombuffer(raw, dtype=np.uint8).reshape(fields["shape"]) for raw in levels]
+    if len(found) != len(arrays["id"]):
+        raise AlteredError(f"it has {len(arrays['id'])} samples, and its clean images are {len(found)}")
+    return found
+
+
+def _examples(arrays: Mapping[str, Any], fields: Mapping[str, Any], clean: Sequence[Levels]) -> list[Any]:
+    exact = arrays.get("adversarial", [None] * len(arrays["id"]))
+    images: list[Any] = [
+        None if raw is None else np.frombuffer(raw, dtype=fields["dtype"]).reshape(fields["shape"]) for raw in exact
+    ]
+    if not clean:
+        return images
+    near = zip(images, arrays["difference"], clean, strict=True)
+    return [image if raw is None else decode(raw, beside) for image, raw, beside in near]
+
+
+def record_of(arrays: Mapping[str, Any], fields: Mapping[str, Any], find_clean: FindClean | None = None) -> Record:
     """The unchecked record of a block's columns and metadata; with its examples where the columns have them."""
     logits, proven = arrays["clean_logits"], arrays["certified"]
     certified = None if not proven or proven[0] is None else np.array(proven, dtype=np.bool_)
-    images: list[Any] = [
-        None if raw is None else np.frombuffer(raw, dtype=fields["dtype"]).reshape(fields["shape"])
-        for raw in arrays.get("adversarial", [None] * len(arrays["id"]))
-    ]
+    clean = _clean(arrays, fields, find_clean)
     return Record(
         key=fields["key"],
         cell=CellInfo.read(fields["cell"]),
         samples=Samples(
             id=arrays["id"],
-            adversarial=images,
+            adversarial=_examples(arrays, fields, clean),
+            clean=clean,
             stage=_texts(arrays, "stage"),
             severities=_texts(arrays, "severities"),
             faced=_texts(arrays, "faced"),

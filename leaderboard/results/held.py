@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gauntlet.leaderboard.results.errors import StoreError
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
-from gauntlet.leaderboard.results.record import CellError, Record
+from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
+from gauntlet.leaderboard.results.sealed_json import read_sealed
 
 _OUTCOME = ("id", "label", "clean_prediction", "prediction", "robust", "wrong_share_scored")
 
@@ -64,3 +67,33 @@ def same_outcome(one: Record, other: Record) -> bool:
     """Whether two blocks say the same of the same cell, but for costs, time and place."""
     columns = [(getattr(one.samples, name), getattr(other.samples, name)) for name in _OUTCOME]
     return (one.cell, one.flags) == (other.cell, other.flags) and all(np.array_equal(a, b) for a, b in columns)
+
+
+def read_timing(path: Path, key: str) -> Timing | None:
+    """What the latest run of a block cost; None where there is no file. Raises StoreError where it is damaged."""
+    try:
+        return Timing(**read_sealed(path, key))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+
+def read_failure(path: Path) -> CellError | None:
+    """The failure in a file; None where there is no file. Raises StoreError where it is damaged."""
+    try:
+        fields = read_sealed(path, path.stem)
+        return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+
+def read_failures(folder: Path) -> dict[str, CellError | None]:
+    """The failures in the files of a folder, by their names, without damaged ones, which are replaced once their cell has run."""
+    failures = {}
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(StoreError):
+            failures[path.stem] = read_failure(path)
+    return failures

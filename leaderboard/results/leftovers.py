@@ -18,7 +18,20 @@ from typing import Final
 OLD: Final = 24 * 3600
 """Seconds after which a temporary file is swept whose writer cannot be asked for: it is on another machine."""
 _FOLDERS: Final = (
-    *("store", "packs", "damaged", "timings", "measured", "runs", "errors", "summaries", "gate", "tables", "pictures"),
+    *(
+        "store",
+        "packs",
+        "damaged",
+        "timings",
+        "measured",
+        "runs",
+        "errors",
+        "summaries",
+        "clean",
+        "gate",
+        "tables",
+        "pictures",
+    ),
 )
 """Where a results folder has files of its own, beside its top."""
 _NAME: Final = re.compile(r"\..+\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]{32}\.tmp")

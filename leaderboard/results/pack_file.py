@@ -8,18 +8,29 @@ each row group is; a block that is struck from the index is no longer offered.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gauntlet.leaderboard.results.block_file import METADATA, AlteredError, arrays_of, checked_record, read_columns
+from gauntlet.leaderboard.examples.clean_images import read_clean
+from gauntlet.leaderboard.results.block_file import (
+    METADATA,
+    AlteredError,
+    SchemaError,
+    arrays_of,
+    checked_record,
+    read_columns,
+)
+from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.record import CellInfo, Record
 from gauntlet.leaderboard.results.sealed_json import parse_json
+
+T = TypeVar("T")
 
 BLOCK: Final = "block"
 """The column with the metadata of a block, in its first row."""
@@ -37,6 +48,18 @@ class PackedBlock:
     """Its cell, as the index states it."""
 
 
+def named(place: str, read: Callable[[], T]) -> T:
+    """Read a block of a pack or of a file of its own; errors name its place. Raises StoreError, DamagedBlockError."""
+    try:
+        return read()
+    except SchemaError as error:
+        raise StoreError(f"{place} cannot be read: {error}") from error
+    except AlteredError as error:
+        raise DamagedBlockError(f"{place} was altered: {error}") from error
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise DamagedBlockError(f"{place} is damaged ({error})") from error
+
+
 def write_pack(sink: BinaryIO, tables: Iterable[pa.Table]) -> None:
     """Write the tables of block files as the row groups of one file, one at a time."""
     writer = None
@@ -45,10 +68,15 @@ def write_pack(sink: BinaryIO, tables: Iterable[pa.Table]) -> None:
             text = table.schema.metadata[METADATA].decode()
             column = pa.array([text, *[None] * (table.num_rows - 1)], pa.string())
             group = table.replace_schema_metadata(None).append_column(BLOCK, column)
+            if "difference" not in group.column_names:
+                # Row groups have the same columns.
+                group = group.append_column("difference", pa.nulls(table.num_rows, pa.binary()))
+            last = ["difference", BLOCK]
+            group = group.select([*(name for name in group.column_names if name not in last), *last])
             writer = writer or pq.ParquetWriter(
                 sink,
                 group.schema,
-                compression={"adversarial": "zstd", BLOCK: "zstd"},
+                compression={"adversarial": "zstd", "difference": "zstd", BLOCK: "zstd"},
                 use_dictionary=False,
                 write_statistics=False,
             )
@@ -67,7 +95,13 @@ def read_packed(block: PackedBlock, *, adversarial: bool) -> tuple[Record, str]:
     """A block of a pack, its examples only on demand; and the hash of its content. Raises as `block_file.from_file`."""
     arrays = _arrays(block, adversarial=adversarial)
     metadata = _metadata(arrays)
-    return checked_record(arrays, metadata, adversarial=adversarial), str(metadata["leaf"])
+    find = partial(read_clean, block.pack.parent.parent)
+    return checked_record(arrays, metadata, adversarial=adversarial, find_clean=find), str(metadata["leaf"])
+
+
+def packed_metadata(block: PackedBlock) -> dict[str, Any]:
+    """The metadata of a block of a pack. Raises as `block_file.from_file`."""
+    return _metadata(_arrays(block, adversarial=False))
 
 
 def _arrays(block: PackedBlock, *, adversarial: bool) -> dict[str, Any]:

@@ -197,6 +197,9 @@ class Samples:
     the sample is misclassified at any severity, else 0."""
     adversarial: Sequence[npt.NDArray[np.floating[Any]] | None]
     """The verified example (C, H, W); None if there is none, or if it was not kept."""
+    clean: Sequence[npt.NDArray[np.uint8]] = ()
+    """The clean images (C, H, W) in levels of 0 to 255, of which examples are stored as differences; no entries where these are
+    stored as they are, or were not read."""
     stage: Sequence[str] = ()
     """Cascades: the stage that broke each sample, or an empty text; no entries for other attacks."""
     faced: Sequence[str] = ()

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -15,21 +16,32 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gauntlet.leaderboard.results.atomic_files import move_file, remove_file, replace_text, write_once
-from gauntlet.leaderboard.results.block_file import AlteredError, SchemaError, from_file, leaf_of, metadata_of, to_bytes
+from gauntlet.leaderboard.examples.clean_images import COLUMN as CLEAN
+from gauntlet.leaderboard.examples.clean_images import keep_apart, read_clean
+from gauntlet.leaderboard.results.atomic_files import move_file, remove_file, replace_file, replace_text, write_once
+from gauntlet.leaderboard.results.block_file import (
+    AlteredError,
+    from_file,
+    leaf_of,
+    metadata_of,
+    table_bytes,
+    to_bytes,
+)
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
-from gauntlet.leaderboard.results.held import Held, same_outcome
+from gauntlet.leaderboard.results.held import Held, read_failure, read_failures, read_timing, same_outcome
 from gauntlet.leaderboard.results.held import Timing as Timing
 from gauntlet.leaderboard.results.measurements import Measurements
 from gauntlet.leaderboard.results.pack_file import (
     PackedBlock,
+    named,
+    packed_metadata,
     packed_size,
     packed_table,
     read_packed,
 )
 from gauntlet.leaderboard.results.pack_index import packed_blocks, strike
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
-from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
+from gauntlet.leaderboard.results.sealed_json import sealed
 
 T = TypeVar("T")
 
@@ -66,11 +78,7 @@ class Store:
             except StoreError:
                 # Found to be damaged where it is read.
                 leaves[key] = ""
-        errors: dict[str, CellError | None] = {}
-        for path in (root / "errors").glob("*.json"):
-            # One that is damaged is replaced once its cell has run again.
-            with contextlib.suppress(StoreError):
-                errors[path.stem] = _error_of(path)
+        errors = read_failures(root / "errors")
         return cls(root, Held(leaves, errors=errors, measured=Measurements(root).found() if measured else None))
 
     @property
@@ -118,23 +126,32 @@ class Store:
     def add(self, key: str, block: bytes) -> bool:
         """Store a block that is bytes already; False where another writer was first. Raises StoreError."""
         if self.held is None:
-            return key not in packed_blocks(self.root) and write_once(self.path(key), lambda file: file.write(block))
+            return key not in packed_blocks(self.root) and self._put(key, block)
         return self._hold(key, block, self.held)
+
+    def _put(self, key: str, block: bytes) -> bool:
+        """Write the file of a block, its clean images apart. False where another writer was first."""
+        metadata = metadata_of(BytesIO(block))
+        if CLEAN in metadata:
+            table = pq.read_table(BytesIO(block), use_threads=False)
+            block = table_bytes(keep_apart(table, self.root, metadata, replace_file))
+        written = write_once(self.path(key), lambda file: file.write(block))
+        if written and self.held is not None:
+            self.held.leaves[key] = str(metadata["leaf"])
+        return written
 
     def _hold(self, key: str, block: bytes, held: Held) -> bool:
         """The same where only held blocks count. A block that has appeared since counts for nothing."""
         if key in held.leaves or key in held.own:
             return False
-        if write_once(self.path(key), lambda file: file.write(block)):
-            held.leaves[key] = leaf_of(BytesIO(block))
+        if self._put(key, block):
             return True
         held.own[key] = block
         with contextlib.suppress(StoreError):
             if same_outcome(Store(self.root).read(key), from_file(BytesIO(block))):
                 return True
         self.set_aside(key)
-        if write_once(self.path(key), lambda file: file.write(block)):
-            held.leaves[key] = leaf_of(BytesIO(block))
+        if self._put(key, block):
             del held.own[key]
         return True
 
@@ -152,7 +169,7 @@ class Store:
         def whole(file: BinaryIO) -> Record:
             # In one piece, so that what is compared is what is read.
             file = file if held is None else BytesIO(file.read())
-            record = from_file(file, adversarial=adversarial)
+            record = from_file(file, adversarial=adversarial, find_clean=partial(read_clean, self.root))
             if record.key != key:
                 raise AlteredError(f"it is the block of another key, {record.key!r}")
             if held is not None and held.leaves.get(key) != leaf_of(file):
@@ -174,12 +191,24 @@ class Store:
         return self._read(key, leaf_of, lambda block: block.leaf)
 
     def content(self, key: str) -> bytes:
-        """The block as the bytes of a file of its own. Raises as `read`, and OSError."""
-        return self.path(key).read_bytes() if self.loose(key) else to_bytes(self.read(key, adversarial=True))
+        """The block as the bytes of a file of its own, with its clean images. Raises as `read`, and OSError."""
+        # Metadata are plain text; without clean images a file is taken as it is, whatever is wrong with it.
+        if self.loose(key) and b'"encoding": "difference"' not in (block := self.path(key).read_bytes()):
+            return block
+        return to_bytes(self.read(key, adversarial=True))
+
+    def clean_digest(self, key: str) -> str | None:
+        """The digest of the clean images that the examples of a block differ from, if they do. Raises as `read`."""
+        return self._read(key, metadata_of, packed_metadata).get(CLEAN)
 
     def table(self, key: str) -> pa.Table:
         """The columns of a block as they are stored, its metadata with the schema; unchecked. Raises as `read`."""
-        return self._read(key, lambda file: pq.read_table(file, use_threads=False), packed_table)
+
+        def loose(file: BinaryIO) -> pa.Table:
+            table = pq.read_table(file, use_threads=False)
+            return keep_apart(table, self.root, metadata_of(file), replace_file)
+
+        return self._read(key, loose, packed_table)
 
     def note_timing(self, key: str, timing: Timing) -> None:
         """Keep what a later run of a stored block cost. Raises StoreError."""
@@ -191,13 +220,7 @@ class Store:
         """What the latest run of a stored block cost; None if it was run once. Raises StoreError where the file is damaged."""
         if self.held is not None:
             return self.held.timings.get(key)
-        path = f"{self.root}/timings/{key[:2]}/{key}.json"
-        try:
-            return Timing(**read_sealed(path, key))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
+        return read_timing(self._timing_file(key), key)
 
     def _timing_file(self, key: str) -> Path:
         return self.root / "timings" / key[:2] / f"{key}.json"
@@ -238,14 +261,14 @@ class Store:
         try:
             # The file is opened here: a missing file is then told apart from a damaged one.
             with pa.OSFile(path, "rb") as file:
-                return _named(path, lambda: read(file))
+                return named(path, lambda: read(file))
         except FileNotFoundError:
             packed = packed_blocks(self.root).get(key)
         except OSError as error:
             raise DamagedBlockError(f"{path} is damaged ({error})") from error
         if packed is None:
             raise StoreError(f"{path} is missing: run the same command again to compute it")
-        return _named(f"{packed.pack} (block {key[:16]})", lambda: read_pack(packed))
+        return named(f"{packed.pack} (block {key[:16]})", lambda: read_pack(packed))
 
     def size(self, key: str) -> int:
         """Bytes on disk."""
@@ -265,7 +288,7 @@ class Store:
         path = self.root / "errors" / f"{name}.json"
         if not path.exists():
             path = min((self.root / "errors").glob(f"{name}.shard-*.json"), default=path)
-        return _error_of(path)
+        return read_failure(path)
 
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since, and those of its shards."""
@@ -273,26 +296,3 @@ class Store:
             self.held.clear_error(name)
         for path in (self.root / "errors" / f"{name}.json", *(self.root / "errors").glob(f"{name}.shard-*.json")):
             remove_file(path)
-
-
-def _error_of(path: Path) -> CellError | None:
-    """The failure in a file; None where there is none. Raises StoreError where it is damaged."""
-    try:
-        fields = read_sealed(path, path.stem)
-        return CellError(**{**fields, "cell": CellInfo.read(fields["cell"])})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{path} is damaged ({error}): delete it and run the same command again") from error
-
-
-def _named(place: str, read: Callable[[], T]) -> T:
-    """Read a block; errors name its place."""
-    try:
-        return read()
-    except SchemaError as error:
-        raise StoreError(f"{place} cannot be read: {error}") from error
-    except AlteredError as error:
-        raise DamagedBlockError(f"{place} was altered: {error}") from error
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise DamagedBlockError(f"{place} is damaged ({error})") from error

@@ -1,0 +1,64 @@
+"""Examples of 8-bit images, rounded to 8-bit images themselves wherever these still break their samples.
+
+They take a tenth of the room (`gauntlet.leaderboard.examples.differences`), and a file of images can hold them. What is recorded
+of a sample (margin, distance, prediction) is measured of the rounded example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from gauntlet.attacks.solving.task import Outcome
+from gauntlet.bench.verify.verifier import Verifier
+
+_STEPS: Final = (2, 1)
+"""Differences from the clean image are multiples of the first of these that still breaks the sample."""
+_SLACK: Final = 1e-6
+
+
+def clean_levels(images: Tensor) -> Tensor | None:
+    """Images (N, C, H, W) in levels of 0 to 255, int16; None where one is no 8-bit image."""
+    levels = (images * 255).round()
+    in_range = bool(((levels >= 0) & (levels <= 255)).all())
+    if not len(images) or not in_range or not torch.equal(_values(levels.to(torch.int64)), images):
+        return None
+    return levels.to(torch.int16)
+
+
+def rounded(verify: Verifier, outcomes: Sequence[Outcome], clean: Tensor, first: int) -> Sequence[Outcome]:
+    """The outcomes with rounded examples, where these are verified; `clean` (N, C, H, W) are levels from sample `first` on."""
+    broken = [number for number, outcome in enumerate(outcomes) if outcome.adversarial is not None]
+    settled = list(outcomes)
+    for step in _STEPS:
+        if not broken:
+            break
+        points = torch.stack([point for number in broken if (point := outcomes[number].adversarial) is not None])
+        samples = torch.tensor([outcomes[number].sample for number in broken], device=verify.labels.device)
+        near = _values(_to_steps(verify, points, clean[samples - first].to(torch.int64), step))
+        holds = verify(near, samples, torch.zeros_like(samples)).success.tolist()
+        for number, point, held in zip(broken, near, holds, strict=True):
+            if held:
+                settled[number] = replace(settled[number], adversarial=point.clone())
+        broken = [number for number, held in zip(broken, holds, strict=True) if not held]
+    return settled
+
+
+def _to_steps(verify: Verifier, points: Tensor, clean: Tensor, step: int) -> Tensor:
+    """The levels (N, C, H, W) nearest to points that differ from the clean levels by multiples of `step`."""
+    steps = ((points.to(torch.float64) * 255 - clean) / step).round().to(torch.int64)
+    if verify.threat.norm == "Linf":
+        most = math.floor(verify.threat.eps * 255 / step + _SLACK)
+        steps = steps.clamp(-most, most)
+    # Not beyond the levels that there are, where rounding goes away from the clean image.
+    return clean + step * torch.minimum(torch.maximum(steps, -(clean // step)), (255 - clean) // step)
+
+
+def _values(levels: Tensor) -> Tensor:
+    """Levels as float32 in 0..1: those that reading 8-bit images gives, whatever the device divides by."""
+    return (torch.arange(256, dtype=torch.float32) / 255).to(levels.device)[levels]

@@ -1,0 +1,1 @@
+"""How adversarial examples of 8-bit images are stored: as differences from clean images that a results folder has once."""
