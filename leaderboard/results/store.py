@@ -161,7 +161,6 @@ class Store:
         What is read is whole: digests match, of the examples where they are read, and no column contradicts another. Raises
         DamagedBlockError where it is not, StoreError where the block is absent or of another schema.
         """
-
         held = self.held
         if held is not None and key in held.own:
             return from_file(BytesIO(held.own[key]), adversarial=adversarial)
