@@ -20,6 +20,7 @@ from gauntlet.bench.cli.reproduce import reproduce
 from gauntlet.bench.cli.results.bisect import bisect
 from gauntlet.bench.cli.results.compare import compare
 from gauntlet.bench.cli.results.curve import curve
+from gauntlet.bench.cli.results.export import export
 from gauntlet.bench.cli.results.gc import gc
 from gauntlet.bench.cli.results.leaderboard import leaderboard
 from gauntlet.bench.cli.results.merge import merge
@@ -51,7 +52,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(check, init, run, list_command, show, leaderboard, page, curve, verify),
-    *(merge, remove, pack, gc, migrate),
+    *(merge, remove, pack, gc, migrate, export),
     *(diagnose, sweep, compare, bisect, reproduce),
     *(gate, baseline, train, speed, strength, stages, gate_costs),
 )

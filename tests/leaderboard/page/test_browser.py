@@ -10,6 +10,7 @@ from builders import bits, cell_info, result
 from gauntlet.leaderboard.page.content import anchor
 from gauntlet.leaderboard.page.write_page import write_page
 from gauntlet.leaderboard.report.model_table import ModelDescription
+from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from page_results import HOSTILE, content_of, described, many, planted
 
@@ -282,16 +283,34 @@ def test_without_script_a_large_table_is_whole_too(visit):
     assert page.get_by_text("need JavaScript").is_visible()
 
 
+def wide():
+    """Results of which every name is one long word."""
+    word = "w" * 300
+    flag = Flag(word, "warn", word, evidence=((word, 1.0),), samples=(word,))
+    cell = cell_info(word, word, defense=word, data=word, suite=word, classes=(word,) * 3)
+    return [result(bits(20, 12), cell, flags=[flag]), result((), cell_info("other", data=word), error=word, expected=9)]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("name", ["planted", "many"])
-def test_nothing_is_wider_than_the_window(visit, width, scheme, name):
+@pytest.mark.parametrize("name", ["planted", "many", "wide"])
+def test_nothing_is_wider_than_the_window(visit, folder, width, scheme, name):
+    if name == "wide":
+        write_page(
+            folder / "wide", content_of(wide(), models={"other": ModelDescription("other", architecture="w" * 300)})
+        )
     page = visit(name, width=width, scheme=scheme)
 
     def fits():
         return page.evaluate("document.documentElement.scrollWidth") <= width
 
+    page.evaluate("document.querySelectorAll('details.section').forEach((one) => (one.open = true))")
+    page.locator(".menu summary").click()
     assert fits()
+    box = page.locator(".menu > div").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    page.keyboard.press("Escape")
     page.locator("#leaderboard tbody th a").first.click()
     page.locator(".row.open").wait_for()
     assert fits()

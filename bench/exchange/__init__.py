@@ -1,0 +1,1 @@
+"""Exchange of results with other benchmarks."""
