@@ -54,10 +54,11 @@ def export(
     plugins: tuple[str, ...],
     trust: bool,
 ) -> None:
-    """Write what RobustBench asks for: the text of an issue, model_info, and the adversarial images.
+    """Write the files that RobustBench asks for.
 
-    examples.pt has one image for each sample, in the order of the data: the closest verified adversarial example, or the clean
-    image of a sample that stands. `gauntlet verify --examples` measures it again. What results do not tell is marked FILL IN.
+    issue.md is the text of an issue, model_info.json has the fields of a file of model_info. examples.pt has one image for
+    each sample, in the order of the data: the closest verified adversarial example, or the clean image of a sample that
+    stands. `gauntlet verify --examples` measures it again. What results do not tell is marked FILL IN.
     """
     from gauntlet.bench.exchange.export_robustbench import export_robustbench
 
