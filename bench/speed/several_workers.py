@@ -64,8 +64,14 @@ def measure(way: Way, cells: Sequence[str], folder: Path) -> Measured:
 def _seconds(way: Way, cells: Sequence[str], folder: Path) -> list[float]:
     """The seconds of each process of a way, which start together."""
     began = time.perf_counter()
+    # Linux may share a busy machine out by sessions: each process has its own, as workers of Ray have.
     running = [
-        subprocess.Popen([*_START, *cells, f"--out={folder}", *own], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+        subprocess.Popen(  # noqa: S603
+            [*_START, *cells, f"--out={folder}", *own],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         for own in way.processes
     ]
     ended: dict[int, float] = {}

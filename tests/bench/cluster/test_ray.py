@@ -78,11 +78,12 @@ def _raise(module, given):
 
 
 @contextlib.contextmanager
-def cluster(*nodes):
+def cluster(*nodes, **head):
     """A Ray cluster whose nodes have so many CPUs; the first one is the head, which must outlive the others."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": nodes[0], "include_dashboard": False})
+    given = {"num_cpus": nodes[0], "include_dashboard": False, **head}
+    made = Cluster(initialize_head=True, head_node_args=given)
     try:
         made.extra = [made.add_node(num_cpus=count) for count in nodes[1:]]
         yield made
@@ -200,6 +201,22 @@ def test_a_node_that_joins_gets_tasks(hello, call, tiny):
         _, err = running.communicate(timeout=200)
     assert running.returncode == 0, err
     same_as_local(call, *options)
+
+
+@pytest.mark.slow
+def test_workers_share_a_gpu_that_the_cluster_says_it_has(hello, call, tiny):
+    options = ("--model=model.py:build,model.py:again", "--attacks=fgsm", "--device=auto", "--gpus-per-task=0.5")
+    with cluster(1, num_gpus=1) as made:
+        running = tiny.start_command(".", *PLAN, *options, "--out=out", f"--ray={made.address}")
+        both = {hello(), hello()}
+        Path("hello").unlink()
+        seen = {Path(f"/proc/{worker}/environ").read_bytes().count(b"CUDA_VISIBLE_DEVICES=0\0") for worker in both}
+        for worker in both:
+            go(worker)
+        _, err = running.communicate(timeout=200)
+    assert running.returncode == 0, err
+    assert len(both) == 2
+    assert seen == {1}
 
 
 @pytest.mark.slow
