@@ -6,6 +6,8 @@ const narrow = matchMedia("(max-width: 600px)").matches;
 const heads = [...element.tHead.rows[0].cells];
 const shown = heads.map((head) => Number(head.dataset.shown) >= (narrow ? 2 : 1));
 
+document.getElementById("words").open = !narrow;
+
 // An entry without a figure is sorted last in both directions.
 const last = (compare) => (one, other) => {
   if (one === "" || other === "") return (one === "") - (other === "");
