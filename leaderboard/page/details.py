@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from gauntlet.leaderboard.pictures.confusion import confusion_matrix
+from gauntlet.leaderboard.page.confusions import Confusion, confusions
 from gauntlet.leaderboard.pictures.eps_curve import EpsCurve, eps_curve
 from gauntlet.leaderboard.results import cell_summary as cells
 from gauntlet.leaderboard.results.record import CellResult
@@ -32,8 +29,8 @@ class PictureColumn:
 class RowDetails:
     """What a row's page shows beside the figures of the tables."""
 
-    confusion: npt.NDArray[np.int64] | None = None
-    """(K, K), label × prediction in the worst case; None where no attack has results."""
+    confusion: Confusion | None = None
+    """None where no attack has results."""
     curve: EpsCurve | None = None
     """None without minimum-norm attacks."""
     pictures: tuple[PictureColumn, ...] = ()
@@ -44,4 +41,4 @@ def row_details(results: Sequence[CellResult]) -> RowDetails:
     attacked = [result for result in results if result.cell.adversarial and cells.covered(result)]
     if not attacked:
         return RowDetails()
-    return RowDetails(confusion_matrix(attacked), eps_curve(attacked))
+    return RowDetails(confusions(attacked), eps_curve(attacked))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell
@@ -21,9 +20,6 @@ from gauntlet.leaderboard.rows.row import LeaderboardRow
 
 MOST_CLASSES = 20
 """Number of classes that are listed, those with the lowest robust accuracy."""
-MOST_SQUARE = 12
-"""Number of classes up to which the whole matrix is shown."""
-MOST_CONFUSIONS = 15
 
 
 @dataclass(frozen=True)
@@ -69,17 +65,6 @@ class FlagView:
     evidence: str
     lifted: str
     samples: str
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Labels and predictions under attack."""
-
-    names: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-    """Empty for many classes."""
-    largest: tuple[tuple[str, str, int, int], ...]
-    """Label, wrong prediction, number of samples, and number of samples of the label; the most frequent first."""
 
 
 def attack_lines(cells: Sequence[CellSummary]) -> list[AttackLine]:
@@ -170,24 +155,6 @@ def _flag_view(flag: Flag) -> FlagView:
 def classes(row: LeaderboardRow) -> list[ClassAccuracy]:
     """The classes with the lowest robust accuracy, lowest first."""
     return sorted(per_class(row.worst_case, row.class_names), key=lambda one: one.robust.estimate)[:MOST_CLASSES]
-
-
-def confusion(counts: npt.NDArray[np.int64] | None, names: Sequence[str]) -> Confusion | None:
-    """The matrix of few classes, or the most frequent confusions of many; None without a matrix."""
-    if counts is None:
-        return None
-    titles = tuple(names[place] if place < len(names) else str(place) for place in range(len(counts)))
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
-    pairs = [divmod(int(place), len(counts)) for place in order]
-    largest = tuple(
-        (titles[label], titles[other], int(wrong[label, other]), int(counts[label].sum()))
-        for label, other in pairs
-        if wrong[label, other]
-    )
-    square = len(counts) <= MOST_SQUARE
-    return Confusion(titles, tuple(tuple(map(int, line)) for line in counts) if square else (), largest)
 
 
 def costs(row: LeaderboardRow, cells: Sequence[CellSummary]) -> list[tuple[str, str]]:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from gauntlet.leaderboard.page.chart import Chart
 from gauntlet.leaderboard.page.charts import eps_chart
+from gauntlet.leaderboard.page.confusions import Confusion
 from gauntlet.leaderboard.page.content import PageContent
 from gauntlet.leaderboard.page.details import PictureColumn, RowDetails
 from gauntlet.leaderboard.page.row_page import (
     AttackLine,
-    Confusion,
     FlagView,
     StageLine,
     attack_lines,
     classes,
-    confusion,
     costs,
     flag_views,
     provenance,
@@ -66,7 +65,7 @@ def row_view(
         flags=flag_views(row),
         curve=curve,
         classes=classes(row),
-        confusion=confusion(details.confusion, row.class_names),
+        confusion=details.confusion,
         pictures=details.pictures,
         costs=costs(row, cells),
         provenance=provenance(row, cells),

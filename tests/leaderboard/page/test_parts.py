@@ -80,7 +80,19 @@ def test_a_curve_is_the_nearest_example_of_the_minimum_norm_attacks():
 def test_the_confusion_counts_what_the_attacks_left_under_the_clean_prediction():
     label = np.array([0, 0, 1, 1])
     made = result(bits(4, 1), label=label, prediction=np.array([0, 1, 0, 1]), correct=np.array([1, 1, 1, 0], bool))
-    assert row_details([made]).confusion.tolist() == [[1, 1, 0], [1, 0, 1], [0, 0, 0]]
+    found = row_details([made]).confusion
+    assert found.counts == ((1, 1, 0), (1, 0, 1), (0, 0, 0))
+    assert sorted(found.largest) == [("0", "1", 1, 2), ("1", "0", 1, 2), ("1", "2", 1, 2)]
+
+
+def test_of_many_classes_only_the_most_frequent_confusions_are_kept():
+    label = np.repeat([3, 90], 10)
+    names = tuple(f"class {place}" for place in range(100))
+    prediction = np.array([*[7] * 4, *[3] * 6, *[5] * 3, *[90] * 7])
+    made = result(prediction == label, cell_info(classes=names), label=label, prediction=prediction)
+    found = row_details([made]).confusion
+    assert (found.names, found.counts) == ((), ())
+    assert found.largest == (("class 3", "class 7", 4, 10), ("class 90", "class 5", 3, 10))
 
 
 def test_agreement_counts_shared_and_lone_samples_over_rows_and_seeds():
