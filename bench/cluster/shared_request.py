@@ -14,8 +14,8 @@ from gauntlet.bench.worker.request import Request
 from gauntlet.bench.worker.seam import AnyRequest
 from gauntlet.leaderboard.results.spent import Spent
 
-_PARTS: Final = 2
-"""Tasks of a request for each worker: large ones keep batches full, and several even out workers of different speed."""
+_MOST: Final = 50
+"""Blocks of a task: a worker attacks those of a task together, and small batches cost more for each sample."""
 _WAITING: Final = 8
 """Messages that may wait to be taken: blocks are in memory until they are stored."""
 _LOOK: Final = 0.5
@@ -49,10 +49,10 @@ class Task:
 
 
 def tasks_of(request: AnyRequest, workers: int) -> list[Task]:
-    """A request as tasks for so many workers."""
+    """A request as tasks for so many workers: one for each, unless it has very many blocks."""
     if not isinstance(request, Request) or not request.run:
         return [Task(request)]
-    size = -(-len(request.run) // (_PARTS * max(1, workers)))
+    size = min(_MOST, -(-len(request.run) // max(1, workers)))
     parts = [request.run[start : start + size] for start in range(0, len(request.run), size)]
     return [Task(replace(request, run=keys), number, len(keys)) for number, keys in enumerate(parts)]
 

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from gauntlet.bench.cluster import worker_pool
+from gauntlet.bench.cluster import shared_request, worker_pool
 from gauntlet.bench.cluster.worker_pool import MAX_RETRIES, WorkerPool
 from gauntlet.bench.config.schema import ConfigError, load_config
 from gauntlet.bench.planning.plan import make_plan
@@ -132,8 +132,8 @@ def test_what_a_dead_worker_had_is_done_once_more_but_for_what_came(pool, cell):
     assert keys(messages) == Counter(KEYS)
     assert not any(isinstance(message, Failure) for message in messages)
     assert asked[KEYS[0]] == 1, "the block that came is not done again"
-    assert {asked[key] for key in KEYS[1:3]} == {2}
-    assert {asked[key] for key in KEYS[3:]} == {1}
+    assert {asked[key] for key in KEYS[1:6]} == {2}
+    assert {asked[key] for key in KEYS[6:]} == {1}
 
 
 def test_a_worker_that_dies_after_its_answer_has_answered(pool, cell):
@@ -146,7 +146,7 @@ def test_a_worker_that_dies_after_its_answer_has_answered(pool, cell):
 
     assert keys(pool(answer).work(Request(cell, run=KEYS[:4]))) == Counter(KEYS[:4])
     assert list(pool(answer).work(Request(cell))) == [prepared(Request(cell))]
-    assert len(calls) == 4 + 1
+    assert len(calls) == 2 + 1
 
 
 def test_code_that_kills_every_worker_is_a_failure_in_the_end(pool, cell):
@@ -171,13 +171,13 @@ def test_an_exception_is_the_last_message_and_is_not_tried_again(pool, cell):
             assert other.wait(20)
             yield failure
             return
-        if KEYS[3] in request.run:
+        if KEYS[6] in request.run:
             other.set()
         yield from answered(worker, request)
 
     messages = list(pool(answer).work(Request(cell, run=KEYS)))
     assert messages[-1] == failure
-    assert set(KEYS[3:6]) <= set(keys(messages)), "what the other worker has finished is kept"
+    assert set(KEYS[6:]) == set(keys(messages)), "what the other worker has finished is kept"
     assert sum(KEYS[0] in request.run for request in asked) == 1
 
 
@@ -238,7 +238,8 @@ def test_workers_of_other_versions_are_not_used(pool, cell, caplog):
     assert used == {0}
 
 
-def test_a_machine_that_joins_gets_work(pool, cell):
+def test_a_machine_that_joins_gets_work(pool, cell, monkeypatch):
+    monkeypatch.setattr(shared_request, "_MOST", 4)
     joined = threading.Event()
     capacity = [1]
 
