@@ -59,7 +59,7 @@ class Adaptive:
 
     norm: Norm
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def against(self, pipeline: Pipeline) -> Cascade:
         """The cascade. For an undefended model with useful gradients it is `gauntlet`."""

@@ -10,9 +10,11 @@ Ideas and their sources:
   arXiv 1902.06705), and, if gradients look masked, BPDA and a longer search (Athalye et al. 2018, arXiv 1802.00420);
 - with many classes, the targets whose boundaries are nearest in the linearised model (Melamed et al. 2024, "MALT powers up
   adversarial attacks", arXiv 2407.02240);
-- a leaky backward pass through ReLU units that are off (after Guo, Li and Chen 2020, arXiv 2012.03528).
+- a leaky backward pass through ReLU units that are off (after Guo, Li and Chen 2020, arXiv 2012.03528), and gradients of a
+  smoothed loss (Wu et al. 2018, arXiv 1802.09707), most of them where they come nearer than those of the loss itself.
 In L1 the stages are the same, with the ascents for that norm; in L2 there is one more stage, along the boundary (Croce and Hein
-2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044).
+2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack", arXiv 1907.02044), for samples that are
+near, or that ascents got nowhere with.
 """
 
 from __future__ import annotations
@@ -27,16 +29,17 @@ from gauntlet.attacks.ops.threat import Norm, ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.slide import SLIDE
+from gauntlet.attacks.smoothed_pgd import SmoothedPGD
 from gauntlet.attacks.solving.cascade import Cascade
 from gauntlet.attacks.solving.solver import Stage
-from gauntlet.attacks.solving.stage_conditions import Masked, Near
+from gauntlet.attacks.solving.stage_conditions import InDoubt, Masked, Near, Smoothed
 from gauntlet.attacks.square import Square
 
 # For samples with masked gradients, beside a longer black-box search: a straight-through gradient where there is none.
 _THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", technique="bpda")
 _LEAKY = Stage("leaky", PGD(steps=20, loss="cw"), Near(0.3), "leaky")
 
-_ALONG = Stage("along", FAB(steps=60, classes=3, stop_inside=True))
+_ALONG = Stage("along", FAB(steps=60, classes=3, stop_inside=True), InDoubt(0.3))
 
 BUDGETS: dict[str, tuple[Stage, ...]] = {
     "gauntlet:fast": (
@@ -46,6 +49,8 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("probe", Square(queries=30), technique="probe"),
         _THROUGH,
         Stage("wide", Square(queries=300), Masked(), technique="black-box"),
+        Stage("smoothed", SmoothedPGD(steps=12), Near(0.2)),
+        Stage("smoothed-long", SmoothedPGD(steps=40), Smoothed()),
         Stage("rival", APGD(steps=20, loss="cw_targeted", targets=1), Near(0.1), rival_first=True),
         _LEAKY,
         Stage("close", APGD(steps=50, loss="cw_targeted", targets=1), Near(0.03), rival_first=True),
@@ -60,6 +65,9 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("probe", Square(queries=50), technique="probe"),
         _THROUGH,
         Stage("wide", Square(queries=1000), Masked(), technique="black-box"),
+        # A short trial of smoothed gradients, and a long run where they come nearer than those of the loss itself.
+        Stage("smoothed", SmoothedPGD(steps=12)),
+        Stage("smoothed-long", SmoothedPGD(steps=80, restarts=2), Smoothed()),
         # From here on the budget goes to samples that are nearly broken; the nearer, the more. The class that breaks one in the
         # end is nearly always the one that short attacks came nearest to: it has the steps that other targets would have.
         Stage("rival", APGD(steps=20, loss="cw_targeted", targets=1), Near(0.3), rival_first=True),
@@ -77,6 +85,8 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         Stage("probe", Square(queries=200), technique="probe"),
         _THROUGH,
         Stage("wide", Square(queries=5000), Masked(), technique="black-box"),
+        Stage("smoothed", SmoothedPGD(steps=20)),
+        Stage("smoothed-long", SmoothedPGD(steps=160, restarts=4), Smoothed()),
         _LEAKY,
         Stage("rivals", APGD(steps=100, loss="cw_targeted", targets=1, restarts=5), Near(0.3), rival_first=True),
         Stage("margins", APGD(steps=50, loss="cw_targeted"), Near(0.3), rival_first=True),
@@ -88,7 +98,7 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
 }
 """Stages of each budget; the measured trade-off is in docs/attacks.md."""
 
-EDITION = 3
+EDITION = 4
 """The edition of all stages, a part of the name under which results are reported. It rises with each release that changes a stage
 in any norm, so that results of the same name are of the same attack."""
 
@@ -124,13 +134,13 @@ def budget(name: str, norm: Norm) -> tuple[Stage, ...]:
 def in_norm(stage: Stage, norm: Norm) -> Stage:
     """The stage, in L1 with the ascent for that norm.
 
-    In L1 ascents end farther from the boundary, so that samples count as near at four times the share of the margin.
+    In L1 ascents end farther from the boundary, so that samples count as near at twice the share of the margin.
     """
     if norm != "L1":
         return stage
     rule, when = stage.rule, stage.when
     if isinstance(when, Near):
-        when = Near(4 * when.below)
+        when = Near(2 * when.below)
     if isinstance(rule, PGD):
         rule = SLIDE(steps=rule.steps, restarts=rule.restarts, step_size=rule.step_size, loss=rule.loss)
     elif isinstance(rule, APGD):

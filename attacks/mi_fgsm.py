@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.losses import named_loss
-from gauntlet.attacks.ops.norms import per_image, project, steepest
+from gauntlet.attacks.ops.norms import project, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.ops.validators import number, positive, whole_number
 from gauntlet.attacks.parts.input_diversity import diversify
+from gauntlet.attacks.parts.levelled import levelled
 from gauntlet.attacks.parts.smoothing_kernel import scaled_length, smooth
 from gauntlet.attacks.registry.card import AttackCard, AttackEntry
 from gauntlet.attacks.solving.oracle import Oracle
@@ -86,15 +87,9 @@ class MIFGSM(Rule[State]):
         kernel = scaled_length(min(gradient.shape[2:])) if self.kernel is None else self.kernel
         if kernel > 1:
             gradient = smooth(gradient, kernel, self.kernel_sigmas)
-        momentum = self.decay * state.momentum + _levelled(gradient)
+        momentum = self.decay * state.momentum + levelled(gradient)
         x = project(state.x + size * steepest(momentum, threat.norm), oracle.clean, threat)
         return State(x=x, momentum=momentum)
-
-
-def _levelled(gradient: Tensor) -> Tensor:
-    """Each image's gradient, scaled to a mean absolute value of 1; a gradient of 0 stays 0."""
-    mean = gradient.abs().flatten(1).mean(1)
-    return gradient / per_image(torch.where(mean > 0, mean, 1.0), gradient)
 
 
 def build(threat: ThreatModel, **settings: int | float | str | None) -> MIFGSM:

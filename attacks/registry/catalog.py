@@ -5,6 +5,7 @@ from __future__ import annotations
 ATTACKS: dict[str, str] = {
     "fgsm": "gauntlet.attacks.fgsm:ENTRY",
     "pgd": "gauntlet.attacks.pgd:ENTRY",
+    "smoothed-pgd": "gauntlet.attacks.smoothed_pgd:ENTRY",
     "mi-fgsm": "gauntlet.attacks.mi_fgsm:ENTRY",
     "di-fgsm": "gauntlet.attacks.mi_fgsm:DIVERSE",
     "ti-fgsm": "gauntlet.attacks.mi_fgsm:SMOOTHED",

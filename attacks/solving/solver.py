@@ -206,7 +206,7 @@ def _settle(
         kind = "review" if queue.stage.precision == "review" else "probe"
         if counts["backwards"]:
             own = queue.stage.backward == "true" and not queue.stage.view
-            kind = "gradient" if own else "substitute"
+            kind = ("smoothed" if queue.stage.rule.smooths else "gradient") if own else "substitute"
             outcome.gradients += counts["backwards"] if own else 0
             outcome.vanished += counts["vanished"] if own else 0
         if counts["nearness"] < outcome.near(*outcome.nearest):

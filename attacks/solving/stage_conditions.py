@@ -82,3 +82,15 @@ class Masked:
     def __call__(self, outcome: Outcome) -> bool:
         """False before the first gradient."""
         return outcome.dead or outcome.near("probe") < outcome.near("gradient")
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """Gradients of a smoothed loss left less than the share `share` of the margin that those of the loss itself left: these lead
+    nowhere in much of the ball."""
+
+    share: float = 0.8
+
+    def __call__(self, outcome: Outcome) -> bool:
+        """False before the first gradient of a smoothed loss."""
+        return outcome.near("smoothed") < self.share * outcome.near("gradient")

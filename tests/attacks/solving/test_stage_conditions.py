@@ -14,7 +14,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving.oracle import AttackError
 from gauntlet.attacks.solving.solver import Outcome, Stage, Task, solve
-from gauntlet.attacks.solving.stage_conditions import Masked, Near, nearness
+from gauntlet.attacks.solving.stage_conditions import Masked, Near, Smoothed, nearness
 from gauntlet.attacks.square import Square
 from gauntlet.bench.verify.verifier import Verifier
 from solving import outcomes
@@ -101,6 +101,23 @@ def test_near_asks_whether_any_stage_came_nearer(nearest, shown):
 def test_masked_asks_whether_gradients_vanished_or_a_probe_came_nearer(counts, nearest, shown):
     gradients, vanished = counts
     assert Masked()(Outcome(0, gradients=gradients, vanished=vanished, nearest=nearest)) is shown
+
+
+@pytest.mark.parametrize(
+    ("nearest", "shown"),
+    [
+        ({}, False),
+        ({"gradient": 0.2}, False),
+        ({"gradient": 0.2, "smoothed": 0.2}, False),
+        ({"gradient": 0.2, "smoothed": 0.17}, False),
+        ({"gradient": 0.2, "smoothed": 0.15}, True),
+        ({"gradient": 0.2, "probe": 0.1, "smoothed": 0.15}, True),
+        ({"smoothed": 0.9}, True),
+        ({"gradient": math.inf, "smoothed": math.inf}, False),
+    ],
+)
+def test_smoothed_asks_whether_gradients_of_a_smoothed_loss_came_clearly_nearer(nearest, shown):
+    assert Smoothed()(Outcome(0, nearest=nearest)) is shown
 
 
 def test_signs_are_part_of_what_a_stored_result_is_keyed_by():

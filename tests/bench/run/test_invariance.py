@@ -39,6 +39,7 @@ SHORT = {
     "mi-fgsm": "mi-fgsm(steps=5)",
     "di-fgsm": "di-fgsm(steps=5)",
     "ti-fgsm": "ti-fgsm(steps=5)",
+    "smoothed-pgd": "smoothed-pgd(steps=8)",
     "apgd": "apgd(steps=10)",
     "apgd-t": "apgd-t(steps=5)",
     "cw": "cw(search_steps=3, steps=15)",
