@@ -43,12 +43,12 @@ def keep_table(root: Path, started: str, commit: str) -> TableChange | None:
     `started`: when its newest run was, ISO 8601. Raises WriteError, and StoreError where the last one cannot be read.
     """
     folder = root / FOLDER
-    texts = {name: (root / name).read_bytes() for name in ("leaderboard.csv", "leaderboard.md")}
-    kept = sorted(path for path in folder.glob("*/leaderboard.csv"))
-    last = kept[-1] if kept else None
+    texts = {name: (root / name).read_bytes() for name in ("leaderboard.md", "leaderboard.csv")}
+    last = max(folder.glob("[0-9][0-9][0-9][0-9]-*/leaderboard.csv"), default=None)
     change = None if last is None else _change(last, root / "leaderboard.csv")
     if last is None or last.read_bytes() != texts["leaderboard.csv"]:
-        name = f"{len(kept) + 1:04d}-{re.sub(r'[^0-9T]', '', started[:19])}-{commit[:12] or 'no-commit'}"
+        number = 1 if last is None else 1 + int(last.parent.name.partition("-")[0])
+        name = f"{number:04d}-{re.sub(r'[^0-9T]', '', started[:19])}-{commit[:12] or 'no-commit'}"
         for file, text in texts.items():
             replace_bytes(folder / name / file, text)
     return change

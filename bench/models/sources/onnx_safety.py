@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from gauntlet.bench.environment.size_limits import MOST_IN_MEMORY, check_size
 from gauntlet.bench.models.sources.import_library import import_library
@@ -40,7 +40,7 @@ def read_description(path: Path) -> Any:
 
 def check_description(proto: Any, folder: Path) -> None:
     """Raise UnsafeFileError or SizeLimitError for a model that no library is to run; `folder`: where its file is."""
-    functions = {(function.domain, function.name): function for function in proto.functions}
+    functions = {_identity(function, function.name): function for function in proto.functions}
     for node in _nodes(proto):
         _check_operator(node, functions)
     _check_unrolled(proto, functions)
@@ -89,9 +89,19 @@ def _within(nodes: Any) -> Iterator[Any]:
                 yield from _within(graph.node)
 
 
-def _check_operator(node: Any, functions: Mapping[tuple[str, str], Any]) -> None:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    if (node.domain, node.op_type) in functions or (domain, node.op_type) in functions:
+_Identity: TypeAlias = tuple[str, str, str]
+
+
+def _identity(item: Any, name: str) -> _Identity:
+    """Domain, name and overload, by which a node finds its function. The standard domain has two names."""
+    domain = "" if item.domain == "ai.onnx" else item.domain
+    # Files before IR version 10 have no overloads.
+    return domain, name, getattr(item, "overload", "")
+
+
+def _check_operator(node: Any, functions: Mapping[_Identity, Any]) -> None:
+    domain, *_ = identity = _identity(node, node.op_type)
+    if identity in functions:
         return
     if node.domain == RUNTIMES:
         if node.op_type in _REFUSED:
@@ -103,14 +113,14 @@ def _check_operator(node: Any, functions: Mapping[tuple[str, str], Any]) -> None
         raise UnsafeFileError(f"its operator {node.op_type} is not one of the standard, as the installed onnx knows it")
 
 
-def _check_unrolled(proto: Any, functions: Mapping[tuple[str, str], Any]) -> None:
+def _check_unrolled(proto: Any, functions: Mapping[_Identity, Any]) -> None:
     """Functions that call functions double at each level: a small file can unroll to more nodes than fit."""
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[_Identity, int] = {}
 
-    def count(nodes: Any, above: tuple[tuple[str, str], ...]) -> int:
+    def count(nodes: Any, above: tuple[_Identity, ...]) -> int:
         total = 0
         for node in _within(nodes):
-            name = node.domain, node.op_type
+            name = _identity(node, node.op_type)
             if name in above:
                 raise UnsafeFileError(f"its function {node.op_type} calls itself")
             if name in functions and name not in counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -156,3 +157,9 @@ def test_each_table_is_kept_and_what_changed_is_said(folder, capsys):
     kept = sorted(path.name for path in (folder / "tables").iterdir())
     assert [name[:4] for name in kept] == ["0001", "0002", "0003"]
     assert (folder / "tables" / kept[-1] / "leaderboard.csv").read_bytes() == (folder / "leaderboard.csv").read_bytes()
+    # A table that somebody deletes leaves a gap: no other takes its number.
+    shutil.rmtree(folder / "tables" / kept[0])
+    run_here("remove", "model_0000.*", "--out", folder, "--undo")
+    run_here("leaderboard", folder)
+    assert "new: model_0000.made_up" in capsys.readouterr().out
+    assert sorted(path.name[:4] for path in (folder / "tables").iterdir()) == ["0002", "0003", "0004"]

@@ -136,6 +136,37 @@ def test_functions_that_unroll_to_too_many_nodes_are_refused(tmp_path, unseen):
     refused(tmp_path / "net.onnx", f"more than {onnx_safety.MOST_NODES} nodes once its functions are unrolled")
 
 
+def test_a_function_does_not_hide_behind_another_of_its_name_with_another_overload(tmp_path, unseen):
+    doubled = [
+        helper.make_function(
+            "mine", "F0", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], [helper.make_opsetid("", 20)]
+        )
+    ]
+    for level in range(1, 40):
+        calls = [
+            helper.make_node(f"F{level - 1}", [first], [second], domain="mine", overload="" if level == 1 else "long")
+            for first, second in (("a", "m"), ("m", "b"))
+        ]
+        imports = [helper.make_opsetid("mine", 1)]
+        doubled.append(helper.make_function("mine", f"F{level}", ["a"], ["b"], calls, imports, overload="long"))
+        # Without overloads this one stands for the other, and unrolls to a single node.
+        short = [helper.make_node("Neg", ["a"], ["b"])]
+        doubled.append(helper.make_function("mine", f"F{level}", ["a"], ["b"], short, [helper.make_opsetid("", 20)]))
+    called = graph([helper.make_node("F39", ["y"], ["z"], domain="mine", overload="long")], last="z")
+    whole = model(called, doubled, ("", "mine"))
+    whole.ir_version = 10
+    onnx.save(whole, tmp_path / "net.onnx")
+    refused(tmp_path / "net.onnx", f"more than {onnx_safety.MOST_NODES} nodes once its functions are unrolled")
+
+
+def test_functions_in_the_standard_domain_are_found_under_both_of_its_names(tmp_path, unseen):
+    body = helper.make_function(
+        "ai.onnx", "Own", ["a"], ["b"], [helper.make_node("Own", ["a"], ["b"])], [helper.make_opsetid("", 20)]
+    )
+    onnx.save(model(graph([helper.make_node("Own", ["y"], ["z"])], last="z"), [body]), tmp_path / "net.onnx")
+    refused(tmp_path / "net.onnx", "calls itself")
+
+
 def test_a_function_that_calls_itself_is_refused(tmp_path, unseen):
     body = helper.make_function(
         "mine",
