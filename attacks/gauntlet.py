@@ -120,7 +120,8 @@ def _entry(name: str, summary: str, budget_name: str) -> AttackEntry:
 
 
 def budget(name: str, norm: Norm) -> tuple[Stage, ...]:
-    """The stages of a budget in a norm. In L2 the samples that survive the first ascents face FAB, which follows the boundary.
+    """The stages of a budget in a norm. In L2 the samples that are in doubt after the first ascents face FAB, which follows
+    the boundary.
 
     On the interval-trained network at L2 0.8 it breaks samples that ascents cannot break, since gradients there are almost 0.
     """

@@ -27,7 +27,10 @@ def nearness(logits: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
 
 
 def nearest(outcome: Outcome) -> float:
-    """The least nearness over all stages so far; infinite before the first."""
+    """The least nearness over all stages so far but those on a smoothed loss; infinite before the first.
+
+    Where only smoothed gradients came near, gradients of the loss itself do not: stages on them would be wasted.
+    """
     return outcome.near("gradient", "substitute", "probe", "review")
 
 
@@ -41,7 +44,7 @@ class StageCondition(Protocol):
 
 @dataclass(frozen=True)
 class Near:
-    """Some stage left less than the share `below` of the clean image's margin."""
+    """Some stage, not on a smoothed loss, left less than the share `below` of the clean image's margin."""
 
     below: float
 
@@ -56,18 +59,19 @@ NO_HEADWAY = 0.8
 
 @dataclass(frozen=True)
 class InDoubt:
-    """Stages in low precision do not decide: some came nearer than `below`, none left less than `above` of the margin, or half of
-    the gradients vanished.
+    """What stages so far left does not decide: some came nearer than `below`, none left less than `above` of the margin, or half
+    of the gradients vanished.
 
-    Where outputs saturate, as probabilities do, rounding them may take the slope away, and margins say nothing of the distance to
-    a boundary: then no stage makes headway.
+    So what stages in low precision left is measured again, and in L2 the boundary is followed. Where outputs saturate, as
+    probabilities do, rounding them may take the slope away, and margins say nothing of the distance to a boundary: then no stage
+    makes headway.
     """
 
     below: float
     above: float = NO_HEADWAY
 
     def __call__(self, outcome: Outcome) -> bool:
-        """By the margins in low precision and those that were measured again."""
+        """By the margins so far, also those in low precision."""
         return not self.below <= nearest(outcome) <= self.above or outcome.dead
 
 
@@ -93,4 +97,5 @@ class Smoothed:
 
     def __call__(self, outcome: Outcome) -> bool:
         """False before the first gradient of a smoothed loss."""
-        return outcome.near("smoothed") < self.share * outcome.near("gradient")
+        own = outcome.near("gradient")
+        return outcome.near("smoothed") < min(self.share * own, own)

@@ -86,8 +86,9 @@ class Outcome:
     faced: tuple[str, ...] = ()
     """Labels of the stages that it faced, in order; those in low precision end in `:low`."""
     nearest: dict[str, float] = field(default_factory=dict)
-    """The least nearness (`stage_conditions.nearness`) of stages that use the model's own gradients (`gradient`), gradients of
-    a substitute (`substitute`), or none (`probe`), and of what low precision left, measured again (`review`)."""
+    """The least nearness (`stage_conditions.nearness`) of stages that use the model's own gradients (`gradient`), those of a
+    smoothed loss (`smoothed`), gradients of a substitute (`substitute`), or none (`probe`), and of what low precision left,
+    measured again (`review`)."""
     rival: int = -1
     """The class that they came nearest to; -1 before the first."""
 

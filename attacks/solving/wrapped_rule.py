@@ -34,6 +34,11 @@ class WrappedRule(Rule[Any]):
         return self.rule.uses_ends
 
     @property
+    def smooths(self) -> bool:  # type: ignore[override]
+        """That of the rule."""
+        return self.rule.smooths
+
+    @property
     def ranks_targets(self) -> bool:  # type: ignore[override]
         """That of the rule."""
         return self.rule.ranks_targets

@@ -44,12 +44,17 @@ def read_clean(root: Path, digest: str) -> Sequence[Levels]:
 
 
 def keep_apart(table: pa.Table, root: Path, metadata: Mapping[str, Any], replace: Replace) -> pa.Table:
-    """The table of a block without its clean images, which the folder then has for all cells. `replace` writes a file."""
+    """The table of a block without its clean images, which the folder then has for all cells. `replace` writes a file.
+
+    Raises ValueError where they are not those of the digest that the metadata names: it is the name of the file.
+    """
     if COLUMN not in table.column_names:
         return table
     digest, shape = metadata[COLUMN], metadata["shape"]
+    images = [np.frombuffer(raw, dtype=np.uint8).reshape(shape) for raw in table[COLUMN].to_pylist()]
+    if clean_digest(images) != digest:
+        raise ValueError(f"the clean images of a block are not those of its digest {str(digest)[:16]!r}")
     if not has_clean(root, digest):
-        images = [np.frombuffer(raw, dtype=np.uint8).reshape(shape) for raw in table[COLUMN].to_pylist()]
         replace(clean_path(root, digest), lambda file: write_clean(file, images))
     return table.drop_columns([COLUMN])
 

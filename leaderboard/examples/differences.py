@@ -30,7 +30,12 @@ def encode(image: npt.NDArray[Any], clean: Levels) -> bytes | None:
     if image.dtype != np.float32 or image.shape != clean.shape:
         return None
     levels = np.rint(image * np.float32(255))
-    if not np.array_equal(levels / np.float32(255), image) or levels.min() < 0 or levels.max() > 255:
+    # By their bytes, since -0.0 would come back as 0.0, under another digest.
+    if (
+        (levels / np.float32(255) + np.float32(0)).tobytes() != image.tobytes()
+        or levels.min() < 0
+        or levels.max() > 255
+    ):
         return None
     difference = levels.astype(np.int16).ravel() - clean.ravel()
     most = int(np.abs(difference).max(initial=0))

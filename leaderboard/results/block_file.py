@@ -255,6 +255,8 @@ def _clean(arrays: Mapping[str, Any], fields: Mapping[str, Any], find_clean: Fin
         found = find_clean(fields[CLEAN])
     else:
         found = [np.frombuffer(raw, dtype=np.uint8).reshape(fields["shape"]) for raw in levels]
+        if clean_digest(found) != fields[CLEAN]:
+            raise AlteredError("its clean images are not those of its digest")
     if len(found) != len(arrays["id"]):
         raise AlteredError(f"it has {len(arrays['id'])} samples, and its clean images are {len(found)}")
     return found

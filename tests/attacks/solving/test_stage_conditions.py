@@ -78,6 +78,7 @@ def test_a_class_that_is_never_predicted_plays_no_part():
         ({"gradient": 0.2, "substitute": 0.05}, True),
         ({"gradient": -0.01}, True),
         ({"probe": math.inf}, False),
+        ({"gradient": 0.2, "smoothed": 0.05}, False),
     ],
 )
 def test_near_asks_whether_any_stage_came_nearer(nearest, shown):
@@ -113,6 +114,7 @@ def test_masked_asks_whether_gradients_vanished_or_a_probe_came_nearer(counts, n
         ({"gradient": 0.2, "smoothed": 0.15}, True),
         ({"gradient": 0.2, "probe": 0.1, "smoothed": 0.15}, True),
         ({"smoothed": 0.9}, True),
+        ({"gradient": -0.1, "smoothed": -0.09}, False),
         ({"gradient": math.inf, "smoothed": math.inf}, False),
     ],
 )

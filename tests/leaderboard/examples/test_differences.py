@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from gauntlet.leaderboard.examples.clean_images import COLUMN, clean_path, keep_apart
 from gauntlet.leaderboard.examples.differences import clean_digest, decode, encode
 
 RANDOM = np.random.default_rng(0)
@@ -38,6 +40,8 @@ def test_the_same_example_comes_back(most, step):
         values(CLEAN).astype(np.float64),
         values(CLEAN)[:, :4],
         values(CLEAN) + np.float32(1),
+        # It would come back as 0.0.
+        np.where(np.arange(CLEAN.size).reshape(CLEAN.shape) == 5, np.float32(-0.0), values(CLEAN)),
     ],
 )
 def test_other_arrays_are_not_encoded(image):
@@ -57,3 +61,17 @@ def test_bytes_that_are_no_example_are_refused():
 def test_a_digest_is_that_of_levels_and_shapes():
     assert clean_digest([CLEAN]) == clean_digest([CLEAN.copy()])
     assert len({clean_digest([CLEAN]), clean_digest([CLEAN.transpose(0, 2, 1)]), clean_digest([CLEAN, CLEAN])}) == 3
+
+
+@pytest.mark.parametrize("digest", ["../../elsewhere", "/tmp/elsewhere", clean_digest([CLEAN + 1]), ""])
+def test_clean_images_of_another_digest_are_written_nowhere(tmp_path, digest):
+    table = pa.table({"id": ["a"], COLUMN: pa.array([CLEAN.tobytes()], pa.binary())})
+    written = []
+    with pytest.raises(ValueError, match="not those of its digest"):
+        keep_apart(
+            table, tmp_path, {COLUMN: digest, "shape": list(CLEAN.shape)}, lambda path, save: written.append(path)
+        )
+    assert written == []
+    own = clean_digest([CLEAN])
+    keep_apart(table, tmp_path, {COLUMN: own, "shape": list(CLEAN.shape)}, lambda path, save: written.append(path))
+    assert written == [clean_path(tmp_path, own)]
