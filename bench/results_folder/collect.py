@@ -10,6 +10,7 @@ from gauntlet.bench.results_folder.all_runs import runs_of
 from gauntlet.bench.run.commit_journal import requests_by_block
 from gauntlet.leaderboard.examples.clean_images import FOLDER
 from gauntlet.leaderboard.results.atomic_files import remove_file
+from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.pack_file import PackedBlock
 from gauntlet.leaderboard.results.pack_index import index_path, packed_blocks
 from gauntlet.leaderboard.results.packing import pack_blocks, unpack_block
@@ -65,7 +66,10 @@ def collect(root: Path, *, history: bool = False, dry: bool = False) -> Collecte
 
 
 def _idle_clean(store: Store, keys: Sequence[str]) -> list[Path]:
-    """The files of clean images that the examples of none of these blocks differ from."""
+    """The files of clean images that the examples of none of these blocks differ from; none if a damaged block may need one."""
     files = sorted((store.root / FOLDER).glob("??/*.parquet"))
-    needed = {store.clean_digest(key) for key in keys} if files else set()
+    try:
+        needed = {store.clean_digest(key) for key in keys} if files else set()
+    except DamagedBlockError:
+        return []
     return [path for path in files if path.stem not in needed]
