@@ -46,6 +46,7 @@ def export_robustbench(
     *,
     threat: str | None = None,
     data: str | None = None,
+    suite: str | None = None,
     kind: Kind | None = None,
     out: Path | None = None,
     plugins: tuple[str, ...] = (),
@@ -53,12 +54,12 @@ def export_robustbench(
 ) -> Iterator[str]:
     """Write `issue.md`, `model_info.json` and `examples.pt`, and yield lines on what was written.
 
-    The row is that of the model without a defense; `threat` and `data` choose among several. `kind`: by default `external` for
-    models of RobustBench's zoo, else `new`. `out`: default, `robustbench/MODEL` in the results folder. Raises ExportError,
-    RunError, StoreError, WriteError, UntrustedCodeError, and what loading the data raises.
+    The row is that of the model without a defense; `threat`, `data` and `suite` choose among several. `kind`: by default
+    `external` for models of RobustBench's zoo, else `new`. `out`: default, `robustbench/MODEL` in the results folder. Raises
+    ExportError, RunError, StoreError, WriteError, UntrustedCodeError, and what loading the data raises.
     """
     runs = shown_runs(folder)
-    row = _row(build_rows(joint_summaries(runs)), model, threat, data)
+    row = _row(build_rows(joint_summaries(runs)), model, threat, data, suite)
     run = row_runs(runs)[row.key]
     run = replace(run, plugins=plugins or run.plugins)
     refuse_code(run, trust=trust, by_hand=bool(plugins), models=False)
@@ -126,18 +127,38 @@ def _examples(run: Run, result: CellResult, names: set[str]) -> Iterator[tuple[s
                 yield name, image.astype(np.float32)
 
 
-def _row(rows: Sequence[LeaderboardRow], model: str, threat: str | None, data: str | None) -> LeaderboardRow:
+def _row(
+    rows: Sequence[LeaderboardRow], model: str, threat: str | None, data: str | None, suite: str | None
+) -> LeaderboardRow:
     own = [row for row in rows if row.model == model and row.defense == "none"]
     if not own:
         known = ", ".join(dict.fromkeys(row.model for row in rows if row.defense == "none"))
         raise ExportError(f"no row without a defense has model {model!r}: name one of {known}")
-    chosen = [row for row in own if threat in (None, row.threat) and data in (None, row.data)]
+    given = (threat, data, suite)
+    chosen = [
+        row
+        for row in own
+        if all(one in (None, of_row) for one, of_row in zip(given, (row.threat, row.data, row.suite), strict=True))
+    ]
     if len(chosen) != 1:
-        listed = ", ".join(f"{row.threat} on {row.data}" for row in own)
-        raise ExportError(f"model {model!r} has {len(own)} rows ({listed}): choose one with --threat and --data")
+        listed = ", ".join(f"{row.threat} on {row.data}, suite {row.suite}" for row in own)
+        raise ExportError(
+            f"model {model!r} has {len(own)} rows ({listed}), of which {len(chosen)} fit: choose one with --threat and --data, "
+            "and of several suites with --suite"
+        )
     (row,) = chosen
     if row.status != "ok" or not row.robust.n:
         raise ExportError(f"the row of {model!r} at {row.threat} is not finished: {' '.join(row.unranked)}")
+    if ":target=" in row.threat:
+        raise ExportError(
+            f"the row of {model!r} at {row.threat} is of targeted attacks, and RobustBench's figures are of untargeted ones: "
+            f"choose a row at {row.threat.partition(':target=')[0]}, or run the attacks there"
+        )
+    if row.randomised:
+        raise ExportError(
+            f"model {model!r} is randomised: no fixed images show its robust accuracy, and RobustBench takes deterministic "
+            "models only; export a model that is deterministic"
+        )
     return row
 
 

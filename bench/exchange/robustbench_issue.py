@@ -16,7 +16,8 @@ from gauntlet.leaderboard.stats.proportions import Proportion
 Kind = Literal["external", "new"]
 FILL_IN: Final = "FILL IN"
 PREFIX: Final = "robustbench:"
-_AUTOATTACK: Final = ("autoattack", "pyautoattack", "torchattacks.autoattack", "art.autoattack")
+_AUTOATTACK: Final = ("autoattack", "pyautoattack.AutoAttack")
+"""Labels of the standard version: with settings in brackets it is another attack."""
 _NO_DATA: Final = ("", "none", "no", "–")
 
 
@@ -46,9 +47,9 @@ def model_info(row: LeaderboardRow, kind: Kind, about: ModelDescription) -> dict
         "clean_acc": _percent(row.clean),
         "reported": _percent(row.robust),
     }
-    known = next((entry for label, entry in row.attacks.items() if label.lower().startswith(_AUTOATTACK)), None)
-    if isinstance(known, Proportion):
-        fields["autoattack_acc"] = _percent(known)
+    found = [entry for label, entry in row.attacks.items() if label in _AUTOATTACK and isinstance(entry, Proportion)]
+    if found:
+        fields["autoattack_acc"] = _percent(min(found, key=lambda entry: entry.estimate))
     if kind == "external":
         fields["external"] = _percent(row.robust)
     fields["unreliable"] = any(flag.severity == "block" and not flag.lifted_by for flag in row.flags)

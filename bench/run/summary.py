@@ -10,7 +10,7 @@ from gauntlet.bench.environment.stopwatch import process_age
 from gauntlet.bench.run.named_code import named_code
 from gauntlet.bench.run.run_folder import Run, load_run
 from gauntlet.bench.run.tables import write_leaderboard, write_run_page
-from gauntlet.leaderboard.page.assets import missing
+from gauntlet.leaderboard.page.assets import PageMissingError, missing
 from gauntlet.leaderboard.report.notes import Surface, wrapped
 from gauntlet.leaderboard.report.profile_report import PROFILE, profile_lines, write_profile
 from gauntlet.leaderboard.report.terminal import describe_references, terminal_report, terminal_width
@@ -46,17 +46,27 @@ def summary(run: Run | Path, surface: Surface = "command line", *, profile: bool
         files = write_leaderboard(run, results)
         if profile:
             write_profile(run.root / PROFILE, results)
-        page = None if missing() else write_run_page(run, results)
+        page, no_page = _page(run, results)
     except (WriteError, StoreError) as error:
         return Summary(tuple(lines), f"the leaderboard could not be written: {error}")
     written = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.published_csv, files.markdown, page)
     lines += [f"written: {path}" for path in written if path is not None]
-    if page is None:
-        lines.append(f"no page was written: {missing()}")
+    if no_page:
+        lines.append(f"no page was written: {visible(no_page)}")
     if profile:
         lines += [*profile_lines(results, process_age()), f"written: {run.root / PROFILE}"]
     trust = " --trust" if named_code(run) else ""
     return Summary((*lines, f"verify every stored example: gauntlet verify {run.root}{trust}"))
+
+
+def _page(run: Run, results: Sequence[CellSummary]) -> tuple[Path | None, str]:
+    """The page that was written, or why what it needs is missing, which fails no run. Raises WriteError, StoreError."""
+    if lacking := missing():
+        return None, lacking
+    try:
+        return write_run_page(run, results), ""
+    except PageMissingError as error:
+        return None, str(error)
 
 
 def _figures(run: Run, results: Sequence[CellSummary], surface: Surface) -> Iterator[str]:

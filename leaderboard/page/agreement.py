@@ -14,6 +14,7 @@ from gauntlet.leaderboard.results.summary import CellSummary
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 MOST_ATTACKS: Final = 15
+"""Number of attacks that are shown, the first of the rows."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Agreement:
     shared: tuple[tuple[Proportion, ...], ...]
     """`shared[a][b]`: of the samples that attack a broke, those that attack b broke too."""
     alone: tuple[int, ...]
-    """Number of samples that no other attack of its row broke."""
+    """Number of samples that no other attack of its row broke, whether it is shown or not."""
+    attacks: int
+    """Number of attacks, shown or not."""
 
 
 def agreement(rows: Sequence[RowKey], cells: Mapping[RowKey, Sequence[CellSummary]]) -> Agreement | None:
@@ -33,14 +36,14 @@ def agreement(rows: Sequence[RowKey], cells: Mapping[RowKey, Sequence[CellSummar
         dict.fromkeys(
             cell.cell.attack for key in rows for cell in cells[key] if cell.cell.adversarial and _counts(cell)
         )
-    )[:MOST_ATTACKS]
+    )
     if len(labels) < 2:
         return None
     broken = np.zeros((len(labels), len(labels)), np.int64)
     both = np.zeros_like(broken)
     alone = np.zeros(len(labels), np.int64)
     for key in rows:
-        found = [cell for cell in cells[key] if cell.cell.attack in labels and _counts(cell)]
+        found = [cell for cell in cells[key] if _counts(cell)]
         if not found:
             continue
         count, numbers = numbered([cell.samples for cell in found])
@@ -53,12 +56,13 @@ def agreement(rows: Sequence[RowKey], cells: Mapping[RowKey, Sequence[CellSummar
         broken += fallen @ covered.T
         alone += (fallen * (fallen.sum(0) == 1)).sum(1)
     return Agreement(
-        tuple(labels),
+        tuple(labels[:MOST_ATTACKS]),
         tuple(
             tuple(Proportion(int(two), int(one)) for two, one in zip(*pair, strict=True))
-            for pair in zip(both, broken, strict=True)
+            for pair in zip(both[:MOST_ATTACKS, :MOST_ATTACKS], broken[:MOST_ATTACKS, :MOST_ATTACKS], strict=True)
         ),
-        tuple(map(int, alone)),
+        tuple(map(int, alone[:MOST_ATTACKS])),
+        len(labels),
     )
 
 

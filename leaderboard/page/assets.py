@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from gauntlet.leaderboard.page.chart import place
 from gauntlet.leaderboard.report import formatting
-from gauntlet.leaderboard.results.escape import visible
+from gauntlet.leaderboard.results.escape import visible, visible_lines
 
 if TYPE_CHECKING:  # jinja2 is an extra
     from jinja2 import Environment
@@ -44,10 +44,27 @@ def web_address(text: str) -> bool:
 
 
 @cache
+def style() -> str:
+    """The style of the page."""
+    return (files(__package__) / "templates" / "page.css").read_text(encoding="utf-8")
+
+
 def script() -> str:
     """The script of the page, of one module: DataTables, then ours. Raises PageMissingError."""
+    text, problem = _script()
+    if problem:
+        raise PageMissingError(problem)
+    return text
+
+
+@cache
+def _script() -> tuple[str, str]:
+    """The script and why there is none, of which one is empty; read once, whatever becomes of the file later."""
     own = (files(__package__) / "templates" / "page.js").read_text(encoding="utf-8")
-    return f"{_datatables()}\n{own}"
+    try:
+        return f"{_datatables()}\n{own}", ""
+    except PageMissingError as error:
+        return "", str(error)
 
 
 def _datatables() -> str:
@@ -78,9 +95,13 @@ def policy(*scripts: str) -> str:
 
 
 def load() -> None:
-    """Read what pages are made of, unless something is not installed: before code that could put files in the place of it."""
+    """Read what pages are made of, unless something is not installed: before code that could put files in the place of it.
+
+    A script of another form is no error here: it is when a page is written.
+    """
     if not missing():
-        script()
+        style()
+        _script()
         for name in environment().list_templates(extensions=["html"]):
             environment().get_template(name)
 
@@ -96,7 +117,7 @@ def environment() -> Environment:
     if lacking := missing():
         raise PageMissingError(lacking)
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def shown(value: object) -> object:
         return value if isinstance(value, Markup | StrictUndefined) else visible(str(value))
@@ -113,6 +134,7 @@ def environment() -> Environment:
     )
     made.tests["web_address"] = web_address
     made.filters |= {
+        "verbatim": lambda text: escape(visible_lines(text)),
         "percent": formatting.percent,
         "with_interval": formatting.with_interval,
         "place": place,

@@ -25,6 +25,8 @@ class Confusion:
     """Empty for many classes."""
     largest: tuple[tuple[str, str, int, int], ...]
     """Label, wrong prediction, number of samples, and number of samples of the label; the most frequent first."""
+    rejects: bool = False
+    """Whether the model may reject images: samples whose clean image it rejects are left out."""
 
 
 def confusions(results: Sequence[CellResult]) -> Confusion:
@@ -43,5 +45,8 @@ def confusions(results: Sequence[CellResult]) -> Confusion:
     )
     square = len(counts) <= MOST_SQUARE
     return Confusion(
-        names if square else (), tuple(tuple(map(int, line)) for line in counts) if square else (), largest
+        names if square else (),
+        tuple(tuple(map(int, line)) for line in counts) if square else (),
+        largest,
+        any(result.cell.rejects for result in results),
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Final
 
-from gauntlet.leaderboard.page.assets import FIRST, environment, policy, script
+from gauntlet.leaderboard.page.assets import FIRST, environment, policy, script, style
 from gauntlet.leaderboard.page.content import PageContent, RowKey
 from gauntlet.leaderboard.page.facets import facets_of, marks
 from gauntlet.leaderboard.page.row_view import row_view
@@ -28,7 +27,7 @@ PLAIN: Final = 100
 
 def render_page(content: PageContent) -> str:
     """The whole HTML file. Raises PageMissingError, and ValueError as `build_rows` does."""
-    env = environment()
+    env, code = environment(), script()
     from markupsafe import Markup
 
     ordered = build_rows(content.results)
@@ -47,7 +46,6 @@ def render_page(content: PageContent) -> str:
         for one in sorted(rows, key=pipeline)
     }
     packed = pack(pages) if len(pages) > PLAIN else ""
-    code = script()
     context = content.context
     return env.get_template(
         "page.html"
@@ -56,7 +54,7 @@ def render_page(content: PageContent) -> str:
         subtitle=_subtitle(content, rows),
         policy=policy(FIRST, code),
         first=Markup(FIRST),  # noqa: S704
-        css=Markup((files(__package__) / "templates" / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+        css=Markup(style()),  # noqa: S704
         script=Markup(code),  # noqa: S704
         verdict=[*verdict(ordered), *([checks_off("command line")] if context.checks == "none" else [])],
         columns=columns(rows) if rows else [],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.cell_text import attack_settings, describe_cell
@@ -99,13 +100,14 @@ def attack_lines(cells: Sequence[CellSummary]) -> list[AttackLine]:
 
 
 def _broken_alone(cells: Sequence[CellSummary]) -> list[int]:
-    """For each cell the number of samples that it broke and no other cell did."""
+    """For each cell the number of samples that it broke and no other attack did; seeds of an attack are one attack."""
     if not cells:
         return []
     count, numbers = numbered([cell.samples for cell in cells])
-    times = np.zeros(count, np.int64)
+    broken: dict[str, npt.NDArray[np.bool_]] = {}
     for cell, number in zip(cells, numbers, strict=True):
-        times[number[cell.broken]] += 1
+        broken.setdefault(cell.cell.attack, np.zeros(count, np.bool_))[number[cell.broken]] = True
+    times = sum(broken.values(), np.zeros(count, np.int64))
     return [int((times[number[cell.broken]] == 1).sum()) for cell, number in zip(cells, numbers, strict=True)]
 
 

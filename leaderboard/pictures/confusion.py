@@ -23,12 +23,14 @@ _TICKS = 25
 def confusion_matrix(results: Sequence[CellResult]) -> npt.NDArray[np.int64]:
     """Counts (K, K): label × prediction in the worst case over the cells of one row.
 
-    A sample that no attack broke counts under its clean prediction. K is the largest label or prediction, plus 1.
+    A sample that no attack broke counts under its clean prediction; a sample whose clean image the model rejects has none and is
+    left out. K is the largest label or prediction, plus 1.
     """
     examples = closest_examples(results)
     classes = 1 + int(max(examples.label.max(initial=0), examples.prediction.max(initial=0)))
     counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (examples.label, examples.prediction), 1)
+    taken = examples.prediction >= 0
+    np.add.at(counts, (examples.label[taken], examples.prediction[taken]), 1)
     return counts
 
 
@@ -51,7 +53,8 @@ def confusion_figure(results: Sequence[CellResult], title: str) -> Figure:
     axes.set_yticks(
         range(0, classes, every), [f"{label}  (n {int(n[label, 0])})" for label in range(0, classes, every)]
     )
-    axes.set_xlabel("prediction under attack")
+    left_out = " (rejected clean images are left out)" if any(result.cell.rejects for result in results) else ""
+    axes.set_xlabel(f"prediction under attack{left_out}")
     axes.set_ylabel("label")
     axes.set_title(heading(title), fontsize=10)
     # Correct predictions are on the diagonal.

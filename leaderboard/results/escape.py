@@ -26,6 +26,11 @@ def visible(text: str) -> str:
     return line if line.isascii() and line.isprintable() else "".join(map(_visible_character, line))
 
 
+def visible_lines(text: str) -> str:
+    """The text with its lines and blanks as they are, in which every other character is visible as in `visible`."""
+    return "\n".join("".join(map(_visible_character, line)) for line in text.splitlines())
+
+
 def _visible_character(character: str) -> str:
     return f"\\u{ord(character):04x}" if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character
 
@@ -45,8 +50,7 @@ def markdown(text: str, limit: int | None = None) -> str:
 def fenced(text: str) -> str:
     """The text as a shell code block; the fence is longer than any run of backticks in the text."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    lines = ("".join(map(_visible_character, line)) for line in text.splitlines() or [""])
-    return "\n".join([fence + "sh", *lines, fence])
+    return "\n".join([fence + "sh", visible_lines(text), fence])
 
 
 def spreadsheet(text: str) -> str:

@@ -29,6 +29,12 @@ from gauntlet.bench.cli.shared.options import command, option, plugin_option, tr
 )
 @option("--data", group="data", metavar="DATA", help="Data, where the model has several rows. [default: its only one]")
 @option(
+    "--suite",
+    group="attack",
+    metavar="SUITE",
+    help="Attack suite, as the tables name it, where the model has rows of several. [default: its only one]",
+)
+@option(
     "--kind",
     group="output",
     type=click.Choice(["external", "new"]),
@@ -49,6 +55,7 @@ def export(
     model: str,
     threat: str | None,
     data: str | None,
+    suite: str | None,
     kind: Literal["external", "new"] | None,
     out: Path | None,
     plugins: tuple[str, ...],
@@ -63,7 +70,7 @@ def export(
     from gauntlet.bench.exchange.export_robustbench import export_robustbench
 
     lines = export_robustbench(
-        folder, model, threat=threat, data=data, kind=kind, out=out, plugins=plugins, trust=trust
+        folder, model, threat=threat, data=data, suite=suite, kind=kind, out=out, plugins=plugins, trust=trust
     )
     for line in lines:
         click.echo(line)

@@ -95,14 +95,18 @@ const unpack = async () => {
 };
 const page = async (name) => {
   const known = document.getElementById(name);
-  if (known || !packed) return known;
+  if (known || !packed) return known && known.closest(".row");
   unpacked ??= unpack();
-  const text = (await unpacked).get(name);
-  if (text === undefined) return null;
-  const made = document.createElement("template");
-  made.innerHTML = text;
-  document.getElementById("rows").append(made.content);
-  return document.getElementById(name);
+  const pages = await unpacked;
+  // Parts of a page have its name and an ending.
+  const own = pages.has(name) ? name : [...pages.keys()].find((one) => name.startsWith(`${one}-`));
+  if (own === undefined) return null;
+  if (document.getElementById(own) === null) {
+    const made = document.createElement("template");
+    made.innerHTML = pages.get(own);
+    document.getElementById("rows").append(made.content);
+  }
+  return document.getElementById(own);
 };
 
 // Curves of other rows of the same norm, data and suite are laid into a chart: they have the same axes on their own pages.
@@ -161,14 +165,21 @@ for (const figure of document.querySelectorAll("figure[data-scope]")) {
 // The page of a row takes the focus, and gives it back.
 const main = document.getElementById("main");
 let opener = null;
+const fragment = () => {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+};
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href^='#row-']");
   if (link && main.contains(link)) opener = link;
 });
 const open = async () => {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = fragment();
   const row = name.startsWith("row-") ? await page(name) : null;
-  if (decodeURIComponent(location.hash.slice(1)) !== name) return;
+  if (fragment() !== name) return;
   for (const other of document.querySelectorAll(".row.open")) other.classList.remove("open");
   main.inert = row !== null;
   if (row) {

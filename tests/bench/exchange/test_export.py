@@ -11,6 +11,11 @@ import torch
 from conftest import run_here
 
 import gauntlet
+from builders import bits, cell_info, result
+from gauntlet.bench.exchange.robustbench_issue import model_info
+from gauntlet.leaderboard.report.model_table import ModelDescription
+from gauntlet.leaderboard.results.summary import summaries
+from gauntlet.leaderboard.rows.build_rows import build_rows
 
 MODEL = """
 import torch
@@ -136,11 +141,68 @@ def test_the_command_that_is_named_verifies_a_model_with_settings(tmp_path, monk
         (("nothing",), "no row without a defense has model 'nothing'"),
         (("cnn.pgd_digits",), "choose one with --threat and --data"),
         (("cnn.pgd_digits", "--threat=L2:1"), "choose one with --threat and --data"),
+        (("cnn.pgd_digits", "--threat=Linf:0.15", "--suite=quick"), "of several suites with --suite"),
     ],
 )
 def test_a_row_that_is_not_one_is_refused(out, capsys, arguments, sentence):
     assert run_here("export", "robustbench", out, *arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_of_two_suites_at_one_threat_model_one_can_be_chosen(tmp_path, capsys):
+    options = ("--threat=Linf:0.15", "--data=digits", "--samples=20", "--checks=none", f"--out={tmp_path}")
+    assert run_here("run", "--model=cnn.standard_digits", "--attacks=quick,pgd(steps=5)", *options) == 0
+    assert run_here("export", "robustbench", tmp_path, "cnn.standard_digits", "--threat=Linf:0.15") == 2
+    assert "suite quick" in capsys.readouterr().err
+    for suite in ("quick", "custom"):
+        out = tmp_path / suite
+        assert (
+            run_here("export", "robustbench", tmp_path, "cnn.standard_digits", f"--suite={suite}", f"--out={out}") == 0
+        )
+        assert f"suite {suite}" in (out / "issue.md").read_text(encoding="utf-8")
+
+
+def test_targeted_rows_are_refused(tmp_path, capsys):
+    options = (
+        "--attacks=pgd(steps=5)",
+        "--threat=Linf:0.15:target=3",
+        "--data=digits",
+        "--samples=20",
+        "--checks=none",
+    )
+    assert run_here("run", "--model=cnn.standard_digits", *options, f"--out={tmp_path}") == 0
+    assert run_here("export", "robustbench", tmp_path, "cnn.standard_digits") == 2
+    assert "at Linf:0.15:target=3 is of targeted attacks" in capsys.readouterr().err
+    assert not (tmp_path / "robustbench").exists()
+
+
+def test_rows_of_randomised_models_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    noisy = MODEL.replace("    return net", "    return nn.Sequential(Noise(), net)")
+    noise = "class Noise(nn.Module):\n    def forward(self, x):\n        return x + 0.1 * torch.randn_like(x)\n\n"
+    (tmp_path / "noisy.py").write_text(noisy.replace("def build", noise + "def build"))
+    options = ("--attacks=pgd(steps=2)", "--threat=Linf:0.1", "--data=digits", "--samples=10", "--checks=none")
+    assert run_here("run", "--model=noisy.py:build", *options, "--out=out") == 0
+    assert run_here("export", "robustbench", "out", "noisy.build") == 2
+    assert "is randomised" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("attacks", "expected"),
+    [
+        (("pgd", "autoattack"), "30.00"),
+        (("pgd", "pyautoattack.AutoAttack"), "30.00"),
+        (("pgd", "autoattack(version=rand)"), None),
+        (("pgd", "autoattack(steps=10)"), None),
+        (("pgd", "pyautoattack.APGD"), None),
+    ],
+)
+def test_only_the_standard_autoattack_gives_the_figure_of_autoattack(attacks, expected):
+    results = [
+        result(bits(100, robust), cell_info("net", name)) for robust, name in zip((20, 30), attacks, strict=True)
+    ]
+    (row,) = build_rows(summaries(results))
+    assert model_info(row, "new", ModelDescription("net")).get("autoattack_acc") == expected
 
 
 def test_examples_that_were_not_kept_are_named(tmp_path, capsys):

@@ -67,6 +67,38 @@ def test_descriptions_stand_in_the_page(out):
     (out / "models.toml").unlink()
 
 
+@pytest.fixture
+def other_form(monkeypatch):
+    """As if itables had a script that no page can be made of."""
+    monkeypatch.setattr(assets, "_EXPORTED", re.compile("(?!)"))
+    assets._script.cache_clear()
+    yield
+    assets._script.cache_clear()
+
+
+@pytest.mark.parametrize("isolated", [(), ("--isolate",)])
+def test_a_script_of_another_form_costs_the_page_and_not_the_run(tmp_path, other_form, capsys, isolated):
+    assert run_here(*RUN, "--checks=none", *isolated, f"--out={tmp_path}") == 0
+    told = capsys.readouterr().out
+    (line,) = [line for line in told.splitlines() if line.startswith("no page was written: ")]
+    assert line.endswith("has another form: pip install 'itables>=2.4,<3'")
+    assert not (tmp_path / "leaderboard.html").exists()
+    assert run_here("page", tmp_path) == 1
+    assert "has another form" in capsys.readouterr().err
+
+
+def test_a_script_of_another_form_does_not_keep_the_gate_from_judging(tmp_path, other_form, capsys):
+    out, baseline = tmp_path / "out", tmp_path / "baseline.json"
+    assert run_here(*RUN, "--checks=none", f"--out={out}") == 0
+    assert run_here("baseline", "accept", out, f"--out={baseline}") == 0
+    capsys.readouterr()
+    judged = run_here(*RUN, "--checks=none", f"--gate={baseline}", "--allow-undecided", f"--out={out}")
+    told = capsys.readouterr().out
+    assert judged == 0, told
+    assert "no page was written: " in told
+    assert (out / "gate.json").exists()
+
+
 def test_without_the_extra_a_run_says_that_there_is_no_page_and_the_command_fails(tmp_path, monkeypatch, capsys):
     found = importlib.util.find_spec
 

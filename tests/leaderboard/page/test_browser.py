@@ -210,6 +210,27 @@ def test_an_address_of_no_row_shows_the_table(visit):
     assert page.locator("#main").get_attribute("inert") is None
 
 
+@pytest.mark.parametrize("name", ["planted", "many"])
+def test_an_address_within_a_row_opens_the_row(visit, name):
+    row = build_rows(planted() if name == "planted" else many(40))[-1]
+    page = visit(name, f"#{anchor(row.key)}-t")
+    assert page.locator(".row.open").get_attribute("id") == anchor(row.key)
+    assert page.locator(".row.open h2").is_visible()
+    page.keyboard.press("Escape")
+    page.locator("#main:not([inert])").wait_for()
+    assert page.locator("#leaderboard").is_visible()
+
+
+def test_an_address_that_cannot_be_decoded_shows_the_table(visit):
+    page = visit("planted", "#%")
+    assert page.locator("#leaderboard").is_visible()
+    page.locator("#leaderboard tbody th a").first.click()
+    page.locator(".row.open").wait_for()
+    page.evaluate("location.hash = '#%'")
+    page.locator(".row.open").wait_for(state="hidden")
+    assert page.locator("#main").get_attribute("inert") is None
+
+
 def test_the_page_of_a_row_shows_attacks_flags_curve_and_confusions(visit):
     page = visit("planted", f"#{anchor(build_rows(planted())[0].key)}")
     text = page.locator(".row.open").inner_text()

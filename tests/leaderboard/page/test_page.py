@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from builders import bits, cell_info, result
-from gauntlet.leaderboard.page.assets import environment, load
+from gauntlet.leaderboard.page import assets
+from gauntlet.leaderboard.page.assets import environment, load, style
 from gauntlet.leaderboard.page.content import anchor
 from gauntlet.leaderboard.page.render import render_page
 from gauntlet.leaderboard.page.write_page import write_page
 from gauntlet.leaderboard.report.model_table import ModelDescription
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.rows.build_rows import build_rows
-from page_results import HOSTILE, content_of, planted
+from page_results import CONTEXT, HOSTILE, content_of, planted
 
 pytest.importorskip("jinja2", reason="the extra page is not installed")
 pytest.importorskip("itables", reason="the extra page is not installed")
@@ -133,6 +135,31 @@ def test_the_page_loads_nothing_and_lets_only_its_own_script_run():
 
 def test_a_page_without_cells_says_so():
     assert "No cells were run." in render_page(content_of([]))
+
+
+def test_a_command_keeps_its_blanks_and_lines():
+    command = "gauntlet run --model 'a  b'  --out '<x>'\ngauntlet page 'a\u202e  b'"
+    made = content_of(planted(), context=replace(CONTEXT, command=command))
+    text = render_page(made)
+    assert (
+        text.count("--model &#39;a  b&#39;  --out &#39;&lt;x&gt;&#39;\ngauntlet page &#39;a\\u202e  b&#39;</code>") == 2
+    )
+    assert "<code>gauntlet run --model &#39;a  b&#39;  --out &#39;&lt;x&gt;&#39;</code>" in text
+
+
+def test_of_many_attacks_the_caption_says_how_many_are_left_out():
+    results = [result(bits(8, 4), cell_info("net", f"attack-{number}")) for number in range(17)]
+    assert "; the first 15 of 17 attacks</caption>" in render_page(content_of(results))
+    assert "attacks</caption>" not in render_page(content_of(results[:15]))
+
+
+def test_the_style_is_read_once():
+    load()
+    before = style()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assets, "files", lambda package: pytest.fail("read again"))
+        assert style() is before
+        assert before in render_page(content_of(planted()))
 
 
 def test_the_page_is_one_file(tmp_path):

@@ -16,6 +16,7 @@ from gauntlet.leaderboard.page.chart import Axis, band, steps
 from gauntlet.leaderboard.page.charts import frontier
 from gauntlet.leaderboard.page.details import row_details
 from gauntlet.leaderboard.page.pictures import LARGEST, picture_columns
+from gauntlet.leaderboard.page.row_page import attack_lines
 from gauntlet.leaderboard.pictures.eps_curve import eps_curve
 from gauntlet.leaderboard.pictures.examples import ExampleColumn
 from gauntlet.leaderboard.results.summary import summaries
@@ -85,6 +86,21 @@ def test_the_confusion_counts_what_the_attacks_left_under_the_clean_prediction()
     assert sorted(found.largest) == [("0", "1", 1, 2), ("1", "0", 1, 2), ("1", "2", 1, 2)]
 
 
+def test_a_rejected_clean_image_is_taken_for_no_class():
+    label = np.array([0, 1, 2])
+    made = result(
+        bits(3, 3),
+        cell_info(rejects=True),
+        label=label,
+        prediction=np.array([0, 1, 2]),
+        correct=np.array([1, 0, 1], bool),
+        clean_prediction=np.array([0, -1, 2]),
+    )
+    found = row_details([made]).confusion
+    assert found.counts == ((1, 0, 0), (0, 0, 0), (0, 0, 1))
+    assert (found.largest, found.rejects) == ((), True)
+
+
 def test_of_many_classes_only_the_most_frequent_confusions_are_kept():
     label = np.repeat([3, 90], 10)
     names = tuple(f"class {place}" for place in range(100))
@@ -112,6 +128,25 @@ def test_agreement_counts_shared_and_lone_samples_over_rows_and_seeds():
     assert [[(one.successes, one.n) for one in line] for line in found.shared] == [[(5, 5), (2, 4)], [(2, 3), (3, 3)]]
     assert found.alone == (3, 1)
     assert agreement(list(rows)[1:], rows) is None
+
+
+def test_attacks_that_are_not_shown_count_where_an_attack_is_alone():
+    cells = [result(bits(4, 3), cell_info("net", f"attack-{number}")) for number in range(17)]
+    cells[0] = result(bits(4, 0), cell_info("net", "attack-0"))
+    cells[16] = result(bits(4, 2), cell_info("net", "attack-16"))
+    rows = {row_key(cells[0].cell): summaries(cells)}
+    found = agreement(list(rows), rows)
+    assert (len(found.labels), found.attacks) == (15, 17)
+    assert found.alone == (2, *[0] * 14)
+
+
+def test_seeds_of_an_attack_are_alone_together():
+    cells = [
+        result(np.array([0, 0, 1, 1], bool), cell_info("a", "pgd")),
+        result(np.array([0, 0, 0, 1], bool), cell_info("a", "pgd", seed=1)),
+        result(np.array([1, 0, 1, 0], bool), cell_info("a", "square")),
+    ]
+    assert [line.alone for line in attack_lines(summaries(cells))] == [1, 2, 1]
 
 
 def test_pictures_are_small_and_magnify_the_change():

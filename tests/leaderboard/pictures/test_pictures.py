@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,13 @@ def test_a_sample_that_is_wrong_when_clean_stands_under_its_clean_prediction():
     samples = cell.blocks[0].samples
     samples.clean_prediction[1] = 0
     assert confusion_matrix([cell]).tolist() == [[1, 0], [1, 0]]
+
+
+def test_a_sample_whose_clean_image_is_rejected_is_left_out():
+    cell = attacked(label=[0, 1, 2], robust=[True] * 3, clean_prediction=np.array([0, -1, 2]), correct=[1, 0, 1])
+    assert confusion_matrix([cell]).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    shown = CellResult(replace(cell.cell, rejects=True), cell.blocks)
+    assert "rejected clean images are left out" in confusion_figure([shown], "net").axes[0].get_xlabel()
 
 
 def test_the_confusion_picture_shows_shares_as_colours_and_counts_as_text():
