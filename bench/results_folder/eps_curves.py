@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -135,11 +134,10 @@ def _attacked(eps: float, at: dict[float, Proportion]) -> Proportion | None:
 
 
 def _not_known(radii: Sequence[float], row: LeaderboardRow) -> str:
-    threats = [part for eps in radii for part in ("--threat", f"{row.norm}:{eps:g}")]
-    command = shlex.join(["gauntlet", "run", "--model", row.model, "--data", row.data, *threats])
+    threats = " ".join(f"--threat {row.norm}:{eps:g}" for eps in radii)
     return (
         f"{row.title} was not attacked at eps {', '.join(f'{eps:g}' for eps in radii)} and has no minimum-norm attack (fmn, ddn, "
-        f"cw): run one, or add the radii: {command}"
+        f"cw): run one, or add the radii, {threats}, to the command of its run, which the report names"
     )
 
 

@@ -275,7 +275,7 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         root = path
         try:
             folder = root / "runs" / _one_folder(read_json(path / LATEST)["run"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{path} holds no run ({LATEST} is missing): give the --out folder of `gauntlet run`"
             ) from None

@@ -118,6 +118,7 @@ def test_a_baseline_that_cannot_be_read_is_told_and_stays_as_it_is(here, call, k
         (("gate", "out", "nowhere.json"), ["nowhere.json"]),
         (("gate", "out", BASELINE, "--format=xml"), ["xml"]),
         (("gate", "nowhere", BASELINE), ["nowhere", "holds no run"]),
+        (("gate", BASELINE, BASELINE), [str(BASELINE), "holds no run"]),
         (("gate", "out", BASELINE, "--margin=0"), ["margin 0.0", "between 0 and 1"]),
         (("gate", "out", BASELINE, "--alpha=5"), ["alpha 5.0", "between 0 and 0.5"]),
         (("gate", "out", BASELINE, "--min-robust=70"), ["min_robust 70.0", "a share in 0..1"]),
