@@ -16,6 +16,7 @@ from gauntlet.bench.results_folder.fill_summaries import fill_summaries
 from gauntlet.bench.results_folder.joint_page import write_joint_page
 from gauntlet.bench.results_folder.kept_tables import keep_table
 from gauntlet.bench.results_folder.model_descriptions import read_descriptions, unknown_models
+from gauntlet.bench.results_folder.other_weights import other_weights
 from gauntlet.bench.results_folder.removed_models import removed_models
 from gauntlet.bench.results_folder.table_formats import ALWAYS, write_formats
 from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_files
@@ -51,7 +52,7 @@ def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequenc
     yield from (visible(line) for line in describe_others(runs, root))
     if removed:
         yield visible(f"removed: {', '.join(removed)} (shown again by `gauntlet remove --undo`)")
-    yield from (visible(line) for line in same_weights(results))
+    yield from (visible(line) for line in [*same_weights(results), *other_weights(runs)])
     known = frozenset(cell.info.model for one in (*runs.shown, *runs.others) for cell in one.plan.cells)
     yield from (visible(line) for line in unknown_models(described, known))
     change = keep_table(root, run.context.started, newest_commit(results))

@@ -142,6 +142,18 @@ def test_models_with_the_same_weights_are_pointed_out(folder, monkeypatch, capsy
     assert "one model under 4 names" in (folder / "leaderboard.md").read_text()
 
 
+def test_other_weights_of_an_older_run_under_the_same_name_are_pointed_out(folder, monkeypatch, capsys):
+    # Only models 2 of these runs is in both; each cell is of weights of its own here.
+    digests = iter(f"{number:064x}" for number in range(1000))
+    monkeypatch.setattr("gauntlet.leaderboard.results.summary._weights", lambda blocks: next(digests))
+    old, new = (shown_runs(folder).shown[place].folder.name for place in (1, 0))
+    assert run_here("leaderboard", folder) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "other weights under this name" in line]
+    assert len(said) == 1
+    assert said[0].startswith(f"model_0002.made_up: run {old} evaluated other weights")
+    assert f"run {new} stand in" in said[0]
+
+
 def test_each_table_is_kept_and_what_changed_is_said(folder, capsys):
     old = shown_runs(folder).shown[1].folder.name
     run_here("leaderboard", folder, "--run", old)
