@@ -114,7 +114,10 @@ def test_a_run_of_schema_2_is_refused_with_what_to_do(tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / "latest-run.json").write_text('{"run": "abc"}')
     (folder / "run.json").write_text(json.dumps({"cells": [], "skipped": [], "context": {}}))
-    with pytest.raises(RunError, match=r"schema 2.*reads schema 3: run the same command again.*gauntlet 0\.1\.0"):
+    with pytest.raises(
+        RunError,
+        match=r"schema 2, and gauntlet reads schema 3 here: lift schema 2 by `gauntlet migrate`, run the same command again, or",
+    ):
         load_run(Path(tmp_path))
 
 
