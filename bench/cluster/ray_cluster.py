@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -77,24 +77,32 @@ def _reach(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
+def workers_that_fit(nodes: Iterable[Mapping[str, float]], kind: str, each: float) -> int:
+    """How many workers that take `each`, in (0, 1], of one GPU or CPU (`kind`) fit on nodes with these resources.
+
+    A worker has a part of one GPU, not parts of two.
+    """
+    return sum(int(node.get(kind, 0)) for node in nodes) * int(1 / each + 1e-6)
+
+
 def _pool(options: ClusterOptions, settings: WorkerSettings, examples: FindExamples) -> WorkerPool:
     import ray
 
     from gauntlet.bench.cluster.ray_child import RayChild
     from gauntlet.bench.cluster.relay import Relay
 
-    def resources() -> dict[str, float]:
-        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return found
+    def nodes() -> list[dict[str, float]]:
+        found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        return [node["Resources"] for node in found if node["Alive"]]
 
-    there = resources()
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     on_gpus = settings.device != "cpu" and (there.get("GPU", 0) > 0 or settings.device != "auto")
     kind, each = ("GPU", options.gpus_per_task) if on_gpus else ("CPU", 1.0)
     if not on_gpus and options.gpus_given:
         raise ConfigError(
             f"--gpus-per-task={options.gpus_per_task:g} needs a cluster with GPUs and --device=auto or cuda: leave it out"
         )
-    if there.get(kind, 0) < each:
+    if workers_that_fit(nodes(), kind, each) < 1:
         raise ConfigError(
             f"--ray: the cluster has {there.get(kind, 0):g} {kind}, and a worker needs {each:g}: add machines, or choose "
             "another --device or --gpus-per-task"
@@ -107,7 +115,7 @@ def _pool(options: ClusterOptions, settings: WorkerSettings, examples: FindExamp
         return actor.options(**wanted, max_concurrency=_CONCURRENT, max_restarts=0).remote(folder)
 
     def capacity() -> int:
-        return int(resources().get(kind, 0) / each + 1e-6)
+        return workers_that_fit(nodes(), kind, each)
 
     one_at_a_time = threading.Lock()
 

@@ -11,7 +11,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
-from gauntlet.bench.cluster.shared_request import Share, SharedRequest, StoppedError, Task, tasks_of
+from gauntlet.bench.cluster.shared_request import Share, SharedRequest, StoppedError, tasks_of
+from gauntlet.bench.cluster.slot import Slot
 from gauntlet.bench.config.schema import ConfigError
 from gauntlet.bench.environment.stopwatch import Stopwatch, measured_by, note_elsewhere
 from gauntlet.bench.worker.messages import BlockRecord, Failure, Message, PreparedCell
@@ -42,7 +43,7 @@ class WorkerPool:
         self._local = threading.local()
         self._changed = threading.Condition()
         self._requests: deque[SharedRequest] = deque()
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._versions: Mapping[str, str] | None = None
         self._device = ""
         self._problem: Exception | None = None
@@ -165,10 +166,13 @@ class WorkerPool:
         """Begin more workers where there can be more."""
         capacity = self._capacity()
         with self._changed:
+            if self._closed or self._none_left():
+                return
+            # A place whose worker has ended is not tried again while it is there; places that are gone count no more.
+            for slot in [slot for slot in self._slots if slot.ended][: max(0, len(self._slots) - capacity)]:
+                self._slots.remove(slot)
             for _ in range(capacity - len(self._slots)):
-                if self._closed or self._none_left():
-                    return
-                slot = _Slot(self._make())
+                slot = Slot(self._make())
                 slot.thread = threading.Thread(target=self._serve, args=(slot,), name="gauntlet-worker", daemon=True)
                 self._slots.append(slot)
                 slot.thread.start()
@@ -184,7 +188,7 @@ class WorkerPool:
         problem = self._problem or RuntimeError("no worker is left")
         return Failure(type(problem).__name__, str(problem), "", {}, usage=isinstance(problem, ConfigError))
 
-    def _serve(self, slot: _Slot) -> None:
+    def _serve(self, slot: Slot) -> None:
         """The thread of a worker: start it, and give it tasks."""
         try:
             while self._connected(slot):
@@ -196,8 +200,11 @@ class WorkerPool:
         except Exception as error:
             _log.exception("a worker's thread has ended")
             self._problem = error
+            if slot.shared is not None:
+                slot.shared.end(failure=Failure(type(error).__name__, str(error), "", {}))
         finally:
-            slot.worker.close()
+            with contextlib.suppress(Exception):
+                slot.worker.close()
             with self._changed:
                 slot.ended = True
                 if self._none_left() and not self._closed:
@@ -205,14 +212,14 @@ class WorkerPool:
                         shared.fail(self._failure())
                 self._changed.notify_all()
 
-    def _connected(self, slot: _Slot) -> bool:
+    def _connected(self, slot: Slot) -> bool:
         """Whether the worker has started, and has the versions of the others."""
         for _ in range(MAX_RETRIES):
             if self._closed:
                 return False
             try:
                 # It may be another process than before, or have ended meanwhile.
-                slot.worker.allow(None)
+                slot.worker.allow(self._seconds)
                 device, versions = slot.worker.device, slot.worker.versions
             except ConfigError as error:
                 self._problem = error
@@ -235,7 +242,7 @@ class WorkerPool:
             return False
         return False
 
-    def _next(self, slot: _Slot) -> bool:
+    def _next(self, slot: Slot) -> bool:
         """Give the worker the first task that is due; False if there is none."""
         for shared in self._requests:
             if (task := shared.take()) is not None:
@@ -243,7 +250,7 @@ class WorkerPool:
                 return True
         return False
 
-    def _run(self, slot: _Slot) -> None:
+    def _run(self, slot: Slot) -> None:
         """Have the worker do its task, and hand its messages on."""
         shared, task = slot.shared, slot.task
         assert shared is not None
@@ -255,7 +262,7 @@ class WorkerPool:
         slot.worker.watch = watch_share
         slot.worker.allow(self._seconds)
         left, failure, answered, watch = dict.fromkeys(task.keys), None, False, Stopwatch()
-        with measured_by(watch), closing(slot.worker.work(task.request)) as messages:
+        with measured_by(watch), closing(slot.messages(task.request)) as messages:
             for message in messages:
                 if isinstance(message, Failure):
                     failure = message
@@ -275,15 +282,3 @@ class WorkerPool:
         shared.end(again, None if again is not None or (done and failure and failure.kind == ENDED) else failure)
         with self._changed:
             self._changed.notify_all()
-
-
-class _Slot:
-    """A worker with its thread, and what it works on."""
-
-    thread: threading.Thread
-
-    def __init__(self, worker: ProcessWorker) -> None:
-        self.worker = worker
-        self.shared: SharedRequest | None = None
-        self.task: Task | None = None
-        self.ended = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from gauntlet.bench.cluster.claims import Claims
 from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.schema import Config, Expectation
 from gauntlet.bench.data.data_name import require_file
@@ -82,7 +83,8 @@ class Engine:
         self._failed: dict[str, Failure] = {}
         self._said: set[str] = set()
         self._noted: set[str] = set()
-        self._watches: dict[str, Stopwatch] = {}
+        self._watches: dict[tuple[str, str], Stopwatch] = {}
+        self._claims = Claims()
         context = self._context(plan, command, started)
         self.run = planned_run(config.out, plan, context, config.plugins, held)
         if not dry:
@@ -160,10 +162,11 @@ class Engine:
                 self._said.add(note)
                 self.note(note)
         if not self.dry:
-            set_aside_damaged(prepared, self.run.store, self.note)
-            if self.reused is not None:
-                reuse_blocks(prepared, self.reused, self.run.store, self.note)
-            self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])
+            with self._claimed(cell, prepared):
+                set_aside_damaged(prepared, self.run.store, self.note)
+                if self.reused is not None:
+                    reuse_blocks(prepared, self.reused, self.run.store, self.note)
+                self.run.note_keys(cell, [(block.key, block.size) for block in prepared.blocks])
             self._note_published(cell, prepared)
         return ReadyCell(request, prepared)
 
@@ -186,7 +189,15 @@ class Engine:
         return not self.config.fresh and all(self.run.store.has(block.key) for block in ready.prepared.blocks)
 
     def execute(self, ready: ReadyCell, progress: SampleProgress = lambda count: None) -> CellResult:
-        """Run the missing blocks of a prepared cell."""
+        """Run the missing blocks of a prepared cell. Cells with the same blocks, as of two suites, wait for one another."""
+        with self._claimed(ready.request.cell, ready.prepared):
+            return self._execute(ready, progress)
+
+    def _claimed(self, cell: Cell, prepared: PreparedCell) -> AbstractContextManager[None]:
+        """The context has the cell's files and its blocks to itself."""
+        return self._claims.of((cell.name, *(block.key for block in prepared.blocks)))
+
+    def _execute(self, ready: ReadyCell, progress: SampleProgress) -> CellResult:
         blocks, store = self.due(ready), self.run.store
         missing = [block for block in blocks if self.config.fresh or not store.has(block.key)]
         self.worker.allow(self.config.timeout)
@@ -206,14 +217,14 @@ class Engine:
             except DamagedBlockError as error:
                 self.note(f"warning: not packed: {error.found}")
         if missing:
-            spent = self._watches.pop(ready.request.cell.name).spent
+            spent = self._watches.pop(_watched(ready.request.cell)).spent
             anew = len(missing) == len(blocks)
             self.run.note_spent(ready.request.cell, spent, anew=anew, shard=self.config.shard)
         return result
 
     def _measured(self, cell: Cell) -> AbstractContextManager[None]:
         """The context's time is that cell's."""
-        return measured_by(self._watches.setdefault(cell.name, Stopwatch()))
+        return measured_by(self._watches.setdefault(_watched(cell), Stopwatch()))
 
     def cell(self, cell: Cell, progress: SampleProgress = lambda count: None) -> CellResult:
         """Prepare and execute a cell."""
@@ -249,6 +260,11 @@ class Engine:
             checks=self.config.checks,
             by_hand=tuple(sorted(self.config.by_hand)),
         )
+
+
+def _watched(cell: Cell) -> tuple[str, str]:
+    # Cells of two suites may have the same name.
+    return cell.name, cell.info.suite
 
 
 def _local_worker(config: Config) -> Worker:

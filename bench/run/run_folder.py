@@ -115,7 +115,7 @@ class Run:
     def published(self) -> list[tuple[str, PublishedFigure]]:
         """Names of models in the tables, each with a published figure. Raises StoreError."""
         if self.held is not None:
-            return [(model, figure) for model, several in self.held.published.items() for figure in several]
+            return [(model, figure) for model, several in self.held.published.copy().items() for figure in several]
         figures = []
         for file in sorted((self.folder / "published").glob("*.json")):
             try:

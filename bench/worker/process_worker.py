@@ -162,7 +162,7 @@ class ProcessWorker:
                 self._find(frames, received.fields)
                 return None
             return decode(received.text, received.content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise FrameError(f"a message of kind {received.kind!r} cannot be read ({error})") from error
 
     def _find(self, frames: Frames, wanted: dict[str, Any]) -> None:
@@ -203,5 +203,5 @@ def _spent(fields: Any) -> Spent:
             for part in ("seconds", "stages")
         )
         return Spent(seconds, stages)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return Spent()

@@ -60,7 +60,8 @@ class Held:
         self.errors.update(dict.fromkeys((name, *self._named(name))))
 
     def _named(self, name: str) -> list[str]:
-        return sorted(one for one in self.errors if one == name or one.startswith(f"{name}.shard-"))
+        # Cells that run side by side may fail meanwhile.
+        return sorted(one for one in list(self.errors) if one == name or one.startswith(f"{name}.shard-"))
 
 
 def same_outcome(one: Record, other: Record) -> bool:

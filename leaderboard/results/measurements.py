@@ -33,7 +33,8 @@ class Measurements:
     def of_cell(self, name: str) -> dict[str, Measurement]:
         """All stored measurements of the cell with that identity, by key. Raises StoreError for a damaged file."""
         if (known := self._known) is not None:
-            return {key: _whole(found) for key, found in known.get(name, {}).items()}
+            # Cells that run side by side may settle meanwhile.
+            return {key: _whole(found) for key, found in known.get(name, {}).copy().items()}
         return {path.stem: self._read(path) for path in sorted((self.root / "measured" / name).glob("*.json"))}
 
     def settle(self, name: str, key: str, measured: Measurement) -> Measurement:

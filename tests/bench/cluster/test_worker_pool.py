@@ -27,13 +27,13 @@ class Worker:
         self.number, self.answer, self.watch = number, answer, None
         self.device, self.versions = "made up", versions or {"gauntlet": "1"}
         self.interrupted = threading.Event()
-        self.closed = False
+        self.closed, self.limit = False, None
 
     def work(self, request):
         yield from self.answer(self, request)
 
     def allow(self, seconds):
-        pass
+        self.limit = seconds
 
     def interrupt(self):
         self.interrupted.set()
@@ -327,3 +327,67 @@ def test_a_request_that_is_left_ends_its_worker_and_no_other(pool, cell):
     finish.set()
     assert list(other) == []
     assert sum(worker.interrupted.is_set() for worker in workers.workers) == 1
+
+
+def test_an_exception_that_nobody_expected_is_a_failure_and_the_worker_goes_on(pool, cell):
+    def answer(worker, request):
+        if request.run:
+            raise OverflowError("int too large to convert to float")
+        yield prepared(request)
+
+    workers = pool(answer, 1)
+    (failure,) = workers.work(Request(cell, run=KEYS))
+    assert (failure.kind, failure.message) == ("OverflowError", "int too large to convert to float")
+    assert "in answer" in failure.traceback
+    assert list(workers.work(Request(cell))) == [prepared(Request(cell))]
+
+
+def test_the_time_limit_holds_between_two_tasks_as_well(pool, cell):
+    limits = []
+
+    class Asked(Worker):
+        @property
+        def versions(self):
+            limits.append(self.limit)
+            return {"gauntlet": "1"}
+
+        @versions.setter
+        def versions(self, value):
+            pass
+
+    workers = pool(None, capacity=lambda: 1, make=lambda number: Asked(number, answered))
+    workers.allow(5.0)
+    for _ in range(2):
+        list(workers.work(Request(cell)))
+    # The first look was perhaps before the limit was given.
+    assert limits[1] == 5.0
+
+
+def test_a_worker_that_ended_counts_no_more_once_its_machine_is_gone(pool, cell):
+    capacity, looked, joined = [2], threading.Semaphore(0), threading.Event()
+
+    def look():
+        looked.release()
+        return capacity[0]
+
+    def make(number):
+        if number == 2:
+            joined.set()
+        return Worker(number, answered, {"gauntlet": "2" if number == 1 else "1"})
+
+    def two_looks():
+        while looked.acquire(blocking=False):
+            pass
+        for _ in range(2):
+            assert looked.acquire(timeout=20)
+
+    workers = pool(None, capacity=look, make=make)
+    assert workers.versions
+    while workers.size == 2:
+        list(workers.work(Request(cell)))
+    two_looks()
+    assert not joined.is_set(), "a machine whose worker is of no use is not tried again"
+    capacity[0] = 1
+    two_looks()
+    capacity[0] = 2
+    assert joined.wait(20)

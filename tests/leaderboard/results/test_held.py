@@ -152,3 +152,29 @@ def test_a_measurement_that_was_damaged_before_is_an_error_of_its_pipeline_alone
     assert measurements.of_cell("whole") == {"key": {"form": "float32"}}
     with pytest.raises(StoreError, match=r"key\.json is damaged"):
         measurements.of_cell("damaged")
+
+
+def test_failures_and_measurements_are_read_while_other_cells_add_theirs(held):
+    class Name(str):
+        """A name that another one joins while it is looked at."""
+
+        __slots__ = ()
+
+        def startswith(self, *given):
+            held.held.errors[f"{self}-beside"] = None
+            return super().startswith(*given)
+
+    class Measured(dict):
+        @property
+        def __class__(self):
+            held.measurements.settle("pipeline", "beside", {"form": "bf16"})
+            return dict
+
+    error = CellError(FOUND.cell, "ValueError", "no such layer")
+    held.held.errors.update({Name("one"): error, Name("two"): None})
+    assert held.read_error("three") is None
+    assert held.read_error("one") == error
+    held.measurements.settle("pipeline", "key", Measured(form="float32"))
+    held.measurements.settle("pipeline", "other", Measured(form="float32"))
+    assert {"key", "other"} <= held.measurements.of_cell("pipeline").keys()
+    assert "beside" in held.measurements.of_cell("pipeline")
