@@ -151,4 +151,4 @@ def in_norm(stage: Stage, norm: Norm) -> Stage:
 
 FAST = _entry("gauntlet:fast", "cascade with a third to a half of gauntlet's passes", "fast")
 DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for a small part of its passes", "standard")
-THOROUGH = _entry("gauntlet:thorough", "the same cascade with four to seven times its passes", "thorough")
+THOROUGH = _entry("gauntlet:thorough", "the same cascade with four to eight times its passes", "thorough")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.l1_ball import sparse_ascent
+from gauntlet.attacks.ops.l1_ball import ascent_in_box
 from gauntlet.attacks.ops.losses import named_loss
 from gauntlet.attacks.ops.norms import project, random_point
 from gauntlet.attacks.ops.validators import boolean, positive, share, whole_number
@@ -65,7 +63,5 @@ class SLIDE(Rule[State]):
         x, threat = state.x, oracle.threat
         size = threat.eps * (2.5 / self.steps if self.step_size is None else self.step_size)
         gradient = oracle.gradient(x, named_loss(self.loss)).gradient
-        free = torch.where(gradient > 0, x < 1, x > 0)
-        count = math.ceil(self.share * math.prod(x.shape[1:]))
-        direction = sparse_ascent(torch.where(free, gradient, 0.0), torch.full_like(oracle.labels, count))
+        direction = ascent_in_box(gradient, x, self.share)
         return State(x=project(x + size * direction, oracle.clean, threat))

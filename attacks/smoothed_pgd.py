@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.l1_ball import sparse_ascent
+from gauntlet.attacks.ops.l1_ball import ascent_in_box
 from gauntlet.attacks.ops.losses import named_loss
 from gauntlet.attacks.ops.norms import per_image, project, random_point, steepest
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -37,9 +36,9 @@ class SmoothedPGD(Rule[State]):
     """g ← decay · g + ∇ loss(x + noise) / ‖∇‖₁, x ← project(x + size · direction(g)), with new noise at each step.
 
     Wu, Zhu, Tai and E, "Understanding and enhancing the transferability of adversarial examples", 2018 (arXiv 1802.09707),
-    section 4 (vr-IGSM): the gradient of the loss's mean over random points around the iterate, which they use for transfer. It
-    breaks networks that were trained for a provable bound: their units are off within the radius that they were trained for, so
-    that the gradients of the loss itself lead nowhere, and the noise switches units on.
+    vr-IGSM: the gradient of the loss's mean over random points around the iterate, which they use for transfer. It breaks
+    networks that were trained for a provable bound: their units are off within the radius that they were trained for, so that
+    the gradients of the loss itself lead nowhere, and the noise switches units on.
 
     `steps`; `restarts`: number of starts, the first from the clean image, others from random points; `step_size`: size of the
     first step as a share of eps, from which steps decrease to 0; `decay`: share of the accumulated gradient that is kept;
@@ -106,9 +105,7 @@ class SmoothedPGD(Rule[State]):
         """The steepest ascent; in L1 along the largest entries that may still move."""
         if oracle.threat.norm != "L1":
             return steepest(momentum, oracle.threat.norm)
-        free = torch.where(momentum > 0, x < 1, x > 0)
-        count = math.ceil(self.share * math.prod(x.shape[1:]))
-        return sparse_ascent(torch.where(free, momentum, 0.0), torch.full_like(oracle.labels, count))
+        return ascent_in_box(momentum, x, self.share)
 
 
 def build(threat: ThreatModel, **settings: int | float | str) -> SmoothedPGD:

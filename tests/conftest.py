@@ -42,6 +42,9 @@ def build():
     return Means().eval()
 '''
 
+CELL = "from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n"
+"""The file of a user who runs the cells of the benchmark by pytest."""
+
 
 def _digits():
     bunch = load_digits()
@@ -165,6 +168,17 @@ def finished(honest, tmp_path, monkeypatch):
     shutil.copytree(honest, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def user(pytester, tiny, monkeypatch):
+    """A user's project: a model, data, and the two lines that bring the cells in."""
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    tiny.write_project(pytester.path)
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    pytester.makepyfile(test_robust=CELL)
+    return pytester
 
 
 @pytest.fixture

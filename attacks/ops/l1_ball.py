@@ -5,6 +5,8 @@ Croce and Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image c
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,3 +53,11 @@ def sparse_ascent(gradient: Tensor, count: Tensor) -> Tensor:
     least = flat.abs().sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
     sign = torch.where(flat.abs() >= least, flat.sign(), 0.0)
     return (sign / sign.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+
+
+def ascent_in_box(gradient: Tensor, x: Tensor, share: float) -> Tensor:
+    """`sparse_ascent` along the share `share`, in (0, 1], of the entries, without those of `x` (N, …) that would leave [0, 1]."""
+    free = torch.where(gradient > 0, x < 1, x > 0)
+    count = math.ceil(share * math.prod(x.shape[1:]))
+    counts = torch.full((len(x),), count, dtype=torch.int64, device=x.device)
+    return sparse_ascent(torch.where(free, gradient, 0.0), counts)

@@ -33,9 +33,9 @@ class Rule(ABC, Generic[S]):
     """Whether the rule looks at `oracle.ends`, where earlier stages of a cascade ended."""
     looks_ahead: ClassVar[bool] = False
     """Whether a step may evaluate several moves of a slot, up to `oracle.ahead` (`gauntlet.attacks.solving.look_ahead`)."""
-
     smooths: ClassVar[bool] = False
     """Whether the rule follows gradients of the loss's mean over random points (`stage_conditions.Smoothed`)."""
+
     ranks_targets: ClassVar[bool] = False
     """Whether the rule ranks the classes that later stages of a cascade attack first (`Slots.ranked`)."""
     least_classes: ClassVar[int] = 2

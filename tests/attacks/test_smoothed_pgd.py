@@ -75,13 +75,14 @@ def test_the_cascade_tries_smoothed_gradients_and_goes_on_with_them_where_they_c
 def test_a_long_run_is_for_samples_that_the_trial_came_nearer_to():
     model, images, labels = zoo_digits()
     found = outcomes(
-        list(budget("gauntlet", "Linf")), model, images[:60], labels[:60], ThreatModel("Linf", 0.1), classes=10
+        list(budget("gauntlet", "Linf")), model, images[:60], labels[:60], ThreatModel("Linf", 0.2), classes=10
     )
     left = [one for one in found if one.adversarial is None]
-    assert len(left) > 10
-    for one in left:
-        nearer = one.nearest["smoothed"] < 0.8 * one.nearest["gradient"]
-        assert ("smoothed-long" in one.faced) is nearer or one.nearest["gradient"] < 0.1
+    spared = [one for one in left if "smoothed-long" not in one.faced]
+    assert 10 < len(spared) < len(left)
+    # Later stages may only have brought the gradients of the loss itself nearer.
+    for one in spared:
+        assert one.nearest["smoothed"] >= 0.8 * one.nearest["gradient"]
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import pytest
+from conftest import CELL
 
 # Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
 import gauntlet.attacks.adapters.torchattacks_adapter
@@ -20,23 +21,11 @@ from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 pytest_plugins = ["pytester"]
 
-CELL = "from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n"
 MODEL = ("--gauntlet-model=model.py:build", "--gauntlet-data=data.npz", "--gauntlet-threat=Linf:0.1")
 QUICK = (*MODEL, "--gauntlet-attacks=quick")
 ONE = (*MODEL, "--gauntlet-attacks=fgsm")
 """A single cell."""
 FAILING = "\n\ndef broken():\n    raise OSError('no weights here')\n"
-
-
-@pytest.fixture
-def user(pytester, tiny, monkeypatch):
-    """A user's project: a model, data, and the two lines that bring the cells in."""
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
-        monkeypatch.delenv(name, raising=False)
-    tiny.write_project(pytester.path)
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
-    pytester.makepyfile(test_robust=CELL)
-    return pytester
 
 
 def table(user, out="gauntlet-results"):

@@ -13,16 +13,6 @@ MODEL = ("--gauntlet-model=model.py:build", "--gauntlet-data=data.npz", "--gaunt
 CELLS = (*MODEL, "--gauntlet-attacks=fgsm,pgd(steps=5),noise,replay", "--gauntlet-device=cpu")
 
 
-@pytest.fixture
-def user(pytester, tiny, monkeypatch):
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
-        monkeypatch.delenv(name, raising=False)
-    tiny.write_project(pytester.path)
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
-    pytester.makepyfile(test_robust="from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n")
-    return pytester
-
-
 def test_cells_of_selected_tests_run_and_show_their_recorded_seconds(user):
     result = user.runpytest_subprocess("-v", *CELLS, "--gauntlet-ray=local", "-k", "not noise")
     result.assert_outcomes(passed=3, deselected=1)

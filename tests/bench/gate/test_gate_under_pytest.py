@@ -8,6 +8,7 @@ import subprocess
 from xml.etree import ElementTree
 
 import pytest
+from conftest import CELL
 
 # Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
 import gauntlet.attacks.fgsm
@@ -20,7 +21,6 @@ from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
 
 pytest_plugins = ["pytester"]
 
-CELL = "from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n"
 MODEL = ("--model=model.py:build", "--data=data.npz", "--threat=Linf:0.1", "--attacks=quick")
 OPTIONS = tuple(one.replace("--", "--gauntlet-", 1) for one in MODEL)
 GATE = "--gauntlet-gate=baseline.json"

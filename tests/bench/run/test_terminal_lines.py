@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import CELL
 
 # Imported before pytester looks, which forgets all modules that a run in this process brings: torch loads only once.
 import gauntlet.attacks.pgd
@@ -182,7 +183,7 @@ def test_settings_of_a_cascade_are_shown_in_full_by_its_name_or_its_digest(print
 def test_pytest_says_why_and_names_its_own_options(pytester, monkeypatch):
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyfile(models=MODELS)
-    pytester.makepyfile(test_robust="from gauntlet.bench.test_cells import test_cell\n\n__all__ = ['test_cell']\n")
+    pytester.makepyfile(test_robust=CELL)
     options = ("--gauntlet-model=models.py:rounded", "--gauntlet-samples=10", "--gauntlet-attacks=fgsm")
     done = pytester.runpytest("-p", "no:cacheprovider", *options)
     said = joined(done.stdout.str())
