@@ -6,34 +6,45 @@ import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from store_damage import damage, figures, fresh_copy
 
+import gauntlet
 from gauntlet.bench.run.run_folder import load_run
 
-RUN = (
-    "run",
-    "--model=cnn.fast_digits,cnn.pgd_digits",
-    "--data=digits",
-    "--samples=120",
-    "--threat=Linf:0.1",
-    "--attacks=fgsm,pgd(steps=3)",
-    "--out=out",
-)
 N = 120
 DEFAULT = range(30)
 SLOW = range(30, 330)
+
+
+def run_of(folder, out="out"):
+    """The command over 8-bit images that lie in a folder: its examples are differences from files of clean images."""
+    return (
+        "run",
+        "--model=cnn.fast_digits,cnn.pgd_digits",
+        f"--data={folder / 'data.npz'}",
+        f"--samples={N}",
+        "--threat=Linf:0.1",
+        "--attacks=fgsm,pgd(steps=3)",
+        f"--out={out}",
+    )
 
 
 @pytest.fixture(scope="module")
 def honest(tiny, tmp_path_factory):
     """A folder with two blocks in each of four cells, another one to compare with, and what is true of each cell."""
     folder = tmp_path_factory.mktemp("honest")
+    digits = gauntlet.load_data("digits", samples=N)
+    images = (digits.images * 255).round().to(torch.uint8)
+    np.savez(folder / "data.npz", images=images.numpy(), labels=digits.labels.numpy())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert tiny.run_here(*RUN) == 0
-        assert tiny.run_here(*RUN[:-1], "--out=other") == 0
+        assert tiny.run_here(*run_of(folder)) == 0
+        assert tiny.run_here(*run_of(folder, "other")) == 0
+        assert list(Path("out/clean").rglob("*.parquet"))
         run = load_run(Path("out"))
         true = {}
         for result in run.results():
@@ -95,7 +106,7 @@ def withstands(number, honest, call, folder):
             assert compared.stdout == before
         if check(call, true, "leaderboard", "out").returncode == 0:
             assert not untrue_table(out / "cells.csv", true)
-        ran = check(call, true, *RUN)
+        ran = check(call, true, *run_of(template))
         if ran.returncode == 0:
             assert not untrue_table(out / "cells.csv", true)
             assert (pd.read_csv(out / "cells.csv")["n"] == N).all()
