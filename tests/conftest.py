@@ -150,6 +150,17 @@ def imports_are_undone(monkeypatch):
 
 
 @pytest.fixture
+def registries_as_before(monkeypatch):
+    """What a test registers is forgotten after it, and so are the modules that it imports."""
+    from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
+
+    for registry in (ATTACKS, DATA, DEFENSES, MODELS):
+        for name in ("_entries", "_registrants", "_problems"):
+            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
 def call(capsys):
     """`gauntlet` with these arguments in this process: its exit code, and what it wrote."""
 

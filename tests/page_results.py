@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from builders import bits, cell_info, result
+from gauntlet.leaderboard.compare.library_agreement import AgreementResults, Member, library_agreement
 from gauntlet.leaderboard.page.content import PageContent
 from gauntlet.leaderboard.page.details import row_details
 from gauntlet.leaderboard.report.markdown_writer import RunContext
@@ -15,6 +18,7 @@ from gauntlet.leaderboard.rows.worst_case import row_key
 
 CONTEXT = RunContext(("Linf:0.15",), "digits, 100 images", command="gauntlet run --model 'net'")
 HOSTILE = "<script>window.hit=1</script>'\"><img src=x onerror='window.hit=2'>{{ 7 * 7 }}"
+OURS, THEIRS = "pgd(steps=40)", "lib.PGD(steps=40)"
 MASKED = Flag(
     "zero-gradient",
     "block",
@@ -81,3 +85,22 @@ def described(models):
         )
         for place, name in enumerate(names)
     }
+
+
+def with_stats(one, **changes):
+    """The result with other statistics in each block."""
+    return replace(one, blocks=tuple(replace(block, stats=replace(block.stats, **changes)) for block in one.blocks))
+
+
+def agreement_results(name=THEIRS, model="net"):
+    """Two comparisons of two attacks: a library's breaks a sample more and returns three invalid points, and one that fails."""
+
+    def cell(attack):
+        return cell_info(model, attack)
+
+    other = with_stats(result(bits(10, 3), cell(name)), outside_ball=0, outside_box=1, false_claims=2)
+    failed = result((), cell(name), error=HOSTILE, expected=3)
+    members = [Member("gauntlet", OURS, [result(bits(10, 4), cell(OURS))]), Member("lib", name, [other])]
+    comparisons = (members, [Member("gauntlet", OURS, []), Member("lib", name, [failed])])
+    together = tuple(library_agreement("PGD-40 Linf", "Linf:0.15", one) for one in comparisons)
+    return AgreementResults(together, (), (f"the attacks of {name} are left out",))

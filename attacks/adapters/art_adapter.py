@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from gauntlet.attacks.adapters.art_attack import ArtAttack, deepfool, evasion
 from gauntlet.attacks.adapters.art_search_attacks import ArtAutoAttack, ArtHopSkipJump, ArtSquare
@@ -15,6 +15,8 @@ from gauntlet.attacks.registry.card import AttackEntry
 class ArtFastGradientMethod(ArtAttack):
     """One step of eps along the sign of the gradient (Linf) or the normalised gradient (L2)."""
 
+    returns_failures: ClassVar[bool] = True
+
     def generate(self, estimator: Any, x: Any, y: Any) -> Any:
         """One step."""
         ball = {"norm": self.order, "eps": self.threat.eps, "eps_step": self.threat.eps}
@@ -24,6 +26,8 @@ class ArtFastGradientMethod(ArtAttack):
 @dataclass(frozen=True, kw_only=True)
 class ArtPGD(ArtAttack):
     """Projected gradient descent; the step is set here, since ART's default of 0.1 can exceed eps."""
+
+    returns_failures: ClassVar[bool] = True
 
     steps: int = 40
     restarts: int = 1
@@ -54,6 +58,8 @@ class ArtPGD(ArtAttack):
 @dataclass(frozen=True, kw_only=True)
 class ArtAutoPGD(ArtAttack):
     """Auto-PGD on cross-entropy from one start; the first step is 2 eps, as published."""
+
+    returns_failures: ClassVar[bool] = True
 
     steps: int = 100
 
@@ -104,6 +110,8 @@ class ArtCarliniL2(ArtAttack):
 @dataclass(frozen=True, kw_only=True)
 class ArtDeepFool(ArtAttack):
     """DeepFool over the `gradients` most likely classes, with the paper's overshoot (ART's default is 1e-6)."""
+
+    returns_failures: ClassVar[bool] = True
 
     steps: int = 50
     overshoot: float = 0.02

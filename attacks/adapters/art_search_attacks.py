@@ -16,6 +16,8 @@ from gauntlet.attacks.adapters.run_library import library
 class ArtSquare(ArtAttack):
     """Square Attack; `queries` are proposals, for each of which ART makes about three forward passes."""
 
+    returns_failures: ClassVar[bool] = True
+
     queries: int = 5000
     restarts: int = 1
     p_init: float = 0.8

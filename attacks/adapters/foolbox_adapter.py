@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from gauntlet.attacks.views.guard import LogitsModel
 @dataclass(frozen=True, kw_only=True)
 class FoolboxAttack(LibraryAttack):
     """Wraps the model; subclasses choose the attack."""
+
+    returns_failures: ClassVar[bool] = True
 
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Candidates, which the library clips to the ball if the attack has an eps."""

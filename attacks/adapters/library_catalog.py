@@ -8,6 +8,15 @@ _OFFICIAL = "gauntlet.attacks.adapters.pyautoattack_adapter"
 _FOOLBOX = "gauntlet.attacks.adapters.foolbox_adapter"
 _ADV_LIB = "gauntlet.attacks.adapters.adv_lib_adapter"
 
+MODULES: dict[str, tuple[str, ...]] = {
+    "torchattacks": ("torchattacks",),
+    "adversarial-robustness-toolbox": ("art.attacks.evasion", "art.estimators.classification"),
+    "pyautoattack": ("pyautoattack",),
+    "foolbox": ("foolbox",),
+    "adv-lib": ("adv_lib.attacks",),
+}
+"""The modules that the adapters import when they run, by distribution."""
+
 ADAPTERS: dict[str, str] = {
     "torchattacks.APGD": f"{_TORCHATTACKS}:APGD",
     "torchattacks.APGDT": f"{_TORCHATTACKS}:APGDT",

@@ -31,6 +31,8 @@ class LibraryAttack(ABC):
 
     version: ClassVar[int] = 1
     """Increased whenever the output changes: it is part of the key of stored results."""
+    returns_failures: ClassVar[bool] = False
+    """Whether the library also returns points that are no successes, such as the last iterate."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting out of range."""

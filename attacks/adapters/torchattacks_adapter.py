@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ def _torchattacks() -> ModuleType:
 class TorchattacksFGSM(LibraryAttack):
     """One signed step of eps (torchattacks.FGSM)."""
 
+    returns_failures: ClassVar[bool] = True
+
     def run(self, model: LogitsModel, images: Tensor, labels: Tensor, seed: int) -> Tensor:
         """One step."""
         return _result(_torchattacks().FGSM(model, eps=self.threat.eps), images, labels)
@@ -38,6 +40,8 @@ class TorchattacksFGSM(LibraryAttack):
 @dataclass(frozen=True, kw_only=True)
 class TorchattacksPGD(LibraryAttack):
     """torchattacks.PGD for Linf, torchattacks.PGDL2 for L2; the step is set here, since their default does not depend on eps."""
+
+    returns_failures: ClassVar[bool] = True
 
     steps: int = 40
     step_size: float | None = None
@@ -166,6 +170,8 @@ class TorchattacksDeepFool(LibraryAttack):
     The library overshoots each step, which can end just inside the boundary if pixels are clipped. As in the paper (section 2.1)
     the whole perturbation is overshot at the end, for the samples that need it.
     """
+
+    returns_failures: ClassVar[bool] = True
 
     steps: int = 50
     overshoot: float = 0.02

@@ -23,7 +23,8 @@ _GRADIENT_KINDS = ("white-box", "naive", "certificate")
 class WholeAttack(Protocol):
     """An attack of another library or of a user that runs whole on a batch.
 
-    Its changes to the model and to global state are undone (`gauntlet.attacks.views.guard`).
+    Its changes to the model and to global state are undone (`gauntlet.attacks.views.guard`). A returned point that differs from
+    its image is a claim of success, unless the attack has an attribute `returns_failures` that is true.
     """
 
     version: ClassVar[int]

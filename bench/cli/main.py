@@ -9,6 +9,7 @@ from typing import NoReturn, TextIO
 
 import click
 
+from gauntlet.bench.cli.agreement import agreement
 from gauntlet.bench.cli.baseline import baseline
 from gauntlet.bench.cli.check import check
 from gauntlet.bench.cli.diagnose import diagnose
@@ -54,7 +55,7 @@ COMMANDS = (
     *(check, init, run, list_command, show, leaderboard, page, curve, verify),
     *(merge, remove, pack, gc, migrate, export),
     *(diagnose, sweep, compare, bisect, reproduce),
-    *(gate, baseline, train, speed, strength, stages, gate_costs),
+    *(gate, baseline, train, speed, strength, agreement, stages, gate_costs),
 )
 """In the order of the help."""
 for _command in COMMANDS:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gauntlet.attacks.adapters.run_whole import run_whole
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.card import WholeAttack
-from gauntlet.attacks.solving.solver import Outcome
+from gauntlet.attacks.solving.solver import Outcome, Verification
 from gauntlet.bench.environment.clock import synchronised_time
 from gauntlet.bench.environment.device import peak_memory
 from gauntlet.bench.environment.provenance import library_version
@@ -24,6 +24,7 @@ from gauntlet.bench.executors.executable import (
 )
 from gauntlet.bench.executors.native import technique
 from gauntlet.bench.executors.settings import doubled, gradient_steps, without_addresses
+from gauntlet.bench.verify.verifier import in_box
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 from gauntlet.defenses.pipeline.profile import PipelineProfile
 from gauntlet.leaderboard.results.record import Stats
@@ -46,6 +47,8 @@ class LibraryExecutable(Executable):
     """Whether it averages gradients over draws of a randomised model."""
     code: str = ""
     """Digest of its code; empty for Gauntlet's own attacks."""
+    returns_failures: bool = False
+    """Whether it also returns points that are no successes, which then claim nothing."""
 
     @property
     def spec(self) -> str:
@@ -68,7 +71,7 @@ class LibraryExecutable(Executable):
         for number, place in enumerate(batch.places):
             rows = batch.to_attack(place)
             if not len(rows):
-                yield BlockResult(number, [], Stats(0.0, 0.0))
+                yield BlockResult(number, [], Stats(0.0, 0.0, outside_ball=0, outside_box=0, false_claims=0))
                 continue
             seed, labels, images = prepared.cell.info.seed, verify.labels[rows], verify.images[rows]
             targets = verify.targets()[rows] if prepared.cell.threat.target else None
@@ -78,8 +81,8 @@ class LibraryExecutable(Executable):
                 seconds = synchronised_time() - began
             verdict = verify(points, rows, torch.zeros_like(rows))
             # An unchanged image means that the attack failed; it is not an invalid example.
-            claimed = (points != images).flatten(1).any(1)
-            rejected = (verdict.rejected & claimed).tolist()
+            moved = (points != images).flatten(1).any(1)
+            rejected = (verdict.rejected & moved).tolist()
             outcomes = [
                 Outcome(
                     sample=sample,
@@ -93,7 +96,18 @@ class LibraryExecutable(Executable):
                     zip(rows.tolist(), verdict.success.tolist(), verdict.disagreement.tolist(), strict=True)
                 )
             ]
-            yield BlockResult(number, outcomes, Stats(seconds, peak.mib))
+            yield BlockResult(number, outcomes, self._stats(Stats(seconds, peak.mib), points, moved, verdict))
+
+    def _stats(self, costs: Stats, points: Tensor, moved: Tensor, verdict: Verification) -> Stats:
+        """The costs, with the points (N, C, H, W) that the attack should not have returned, of those that it moved, bool (N,)."""
+        refused, inside = moved & verdict.rejected, in_box(points)
+        unconfirmed = verdict.disagreement if self.returns_failures else ~verdict.success
+        return replace(
+            costs,
+            outside_ball=int((refused & inside).sum()),
+            outside_box=int((refused & ~inside).sum()),
+            false_claims=int((moved & ~verdict.rejected & unconfirmed).sum()),
+        )
 
     def key_parts(self, ids: Sequence[str]) -> dict[str, Any]:
         """The attack's settings, version, library and code, and its batch, which is a block."""

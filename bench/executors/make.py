@@ -41,4 +41,5 @@ def executable(entry: AttackEntry, threat: ThreatModel, **settings: Any) -> Exec
         whole: WholeAttack = attack
         return whole
 
-    return kind(spec, made, remake, card.kind, card.library, averages, entry.source_digest)
+    failures = bool(getattr(made, "returns_failures", False))
+    return kind(spec, made, remake, card.kind, card.library, averages, entry.source_digest, failures)

@@ -36,6 +36,12 @@ _VALUES = 2**23
 """Pixels whose distance is computed at once."""
 
 
+def in_box(points: Tensor) -> Tensor:
+    """Whether points (N, C, H, W) are finite and in [0, 1], bool (N,)."""
+    flat = points.flatten(1)
+    return flat.isfinite().all(1) & (flat >= 0).all(1) & (flat <= 1).all(1)
+
+
 class Verifier:
     """Judges points of one task on `model`, the defended model itself, in eval mode and in its own precision.
 
@@ -182,8 +188,7 @@ class Verifier:
 
     def valid(self, points: Tensor, samples: Tensor) -> Tensor:
         """Finite, in the box, and inside the ball unless the attack seeks the minimum norm; bool (N,)."""
-        flat = points.flatten(1)
-        valid = flat.isfinite().all(1) & (flat >= 0).all(1) & (flat <= 1).all(1)
+        valid = in_box(points)
         if not self.minimum_norm:
             valid &= self._distance(points, samples) <= limit(self.threat)
         return valid

@@ -85,9 +85,9 @@ def _datatables() -> str:
 
 
 def policy(*scripts: str) -> str:
-    """What a browser may do for the page: run these very scripts, show pictures that the file holds, and load nothing."""
+    """What a browser may do for the page: run these scripts alone, show pictures that the file holds, and load nothing."""
     digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     return (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src {allowed}"

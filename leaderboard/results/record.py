@@ -242,6 +242,12 @@ class Stats:
     recorded."""
     speculative_passes: float = 0.0
     """Passes of restarts that ran beside an earlier one and were not needed; no other count has them."""
+    outside_ball: int | None = None
+    """Attacks that run whole: points that were returned inside the box but outside the ball; None: not recorded."""
+    outside_box: int | None = None
+    """The same: points outside the box, or not finite."""
+    false_claims: int | None = None
+    """The same: valid points that the attack returned as successes, which the verifier does not confirm."""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,10 @@
-"""Registries and imports as they were before a test."""
+"""The example of a plugin."""
 
 import shutil
-import sys
 
 import pytest
 
 from builders import ROOT
-from gauntlet.bench.registries import ATTACKS, DATA, DEFENSES, MODELS
-
-
-@pytest.fixture
-def registries_as_before(monkeypatch):
-    """What a test registers is forgotten after it, and so are the modules that it imports."""
-    for registry in (ATTACKS, DATA, DEFENSES, MODELS):
-        for name in ("_entries", "_registrants", "_problems"):
-            monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
-    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from builders import bits, cell_info, result
@@ -14,28 +12,11 @@ from gauntlet.leaderboard.results.record import Flag
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from page_results import HOSTILE, content_of, described, many, planted
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OPTIONS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
-for _module in ("jinja2", "itables", "playwright"):
-    pytest.importorskip(_module, reason=f"{_module} is not installed")
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(browser, tmp_path_factory):
     """Pages that several tests open: `planted`, 40 models under four threat models (packed), and hostile names."""
     root = tmp_path_factory.mktemp("pages")
     write_page(root / "planted", content_of(planted()))

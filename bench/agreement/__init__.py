@@ -1,0 +1,1 @@
+"""The work of `gauntlet agreement`: the same attack in every installed library."""
