@@ -259,7 +259,7 @@ def _apart(
     keys: Sequence[SampleKey], members: Sequence[Member], covered: Bits, broken: Bits
 ) -> Iterator[tuple[SampleKey, tuple[str, ...], tuple[str, ...]]]:
     fell, stood = covered & broken, covered & ~broken
-    for place in (fell.any(0) & stood.any(0)).nonzero()[0].tolist():
+    for place in np.flatnonzero(fell.any(0) & stood.any(0)).tolist():
         yield (
             keys[place],
             tuple(member.attack for member, bit in zip(members, fell[:, place], strict=True) if bit),
