@@ -22,6 +22,7 @@ HEAD: Final = (
 _SYMBOLS: Final = {"–": "--", "→": "$\\rightarrow$", "×": "$\\times$", "…": "\\dots{}", "≤": "$\\leq$", "−": "$-$"}
 _COMMAND = re.compile(r"[\\{}$&#^_%~]")
 _ESCAPED: Final = {"\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
+_LIGATURE = re.compile(r"(?<=[-,<>'`!?])(?=[-,<>'`])")
 _OTHER = re.compile(r"[^\x20-\x7e]")
 
 
@@ -53,11 +54,18 @@ def latex_tables(rows: Sequence[LeaderboardRow], models: Mapping[str, ModelDescr
 
 def latex(text: str) -> str:
     """Text that LaTeX prints literally; letters that pdfLaTeX cannot be expected to know become their code points."""
-    escaped = _COMMAND.sub(lambda match: _ESCAPED.get(match[0], f"\\{match[0]}"), visible(text))
+    # Two hyphens, commas or quotes would become another sign.
+    apart = (_COMMAND.sub(_command, part) for part in _LIGATURE.split(visible(text)))
+    escaped = "{}".join(apart)
     for symbol, command in _SYMBOLS.items():
         escaped = escaped.replace(symbol, command)
     # A bracket after the end of a line would be read as an argument.
     return _OTHER.sub(_letter, escaped).replace("[", "{[}").replace("]", "{]}")
+
+
+def _command(match: re.Match[str]) -> str:
+    """A character that is a command, as a letter."""
+    return _ESCAPED.get(match[0], f"\\{match[0]}")
 
 
 def _letter(match: re.Match[str]) -> str:

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 
 import pytest
+from conftest import run_here
 
 from builders import bits, cell_info, result
+from gauntlet.bench.speed.synthetic_store import StoreSize, make_store
 from gauntlet.leaderboard.report.latex_tables import latex, latex_tables
 from gauntlet.leaderboard.report.leaderboard_json import json_schema, leaderboard_json
 from gauntlet.leaderboard.report.model_table import ModelDescription
@@ -94,6 +96,7 @@ def test_text_for_latex_is_printed_literally():
         "a\\_b \\& 50 \\% \\#1 \\$\\{x\\}\\textasciicircum{}2\\textasciitilde{}\\textbackslash{}"
     )
     assert latex("→ [naïve] Ж") == "$\\rightarrow$ {[}naïve{]} U+0416"
+    assert latex("a--b <<c>> ,,d'' ?`") == "a-{}-b <{}<c>{}> ,{},d'{}' ?{}`"
 
 
 def test_latex_has_a_table_with_booktabs_for_each_threat_model():
@@ -107,22 +110,86 @@ def test_latex_has_a_table_with_booktabs_for_each_threat_model():
     assert all(len(re.findall(r"(?<!\\)&", line)) == len(re.findall(r"(?<!\\)&", header)) for line in body)
 
 
-def test_latex_compiles_whatever_the_names_are(tmp_path):
-    program = shutil.which("pdflatex")
-    finder = shutil.which("kpsewhich")
+def hostile():
+    return result(bits(20, 12), cell_info(SPECIAL, SPECIAL, defense=SPECIAL, data=SPECIAL, suite=SPECIAL))
+
+
+def test_latex_is_balanced_and_every_special_character_is_escaped_whatever_the_names_are():
+    text = latex_tables(rows([hostile()]))
+    assert text.count("\\begin{table}") == 3
+    is_parsed(text)
+
+
+def is_parsed(text):
+    """Fail unless environments and braces are balanced, and every line has the columns of its table and no bare command."""
+    open_environments = []
+    for command, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if command == "begin":
+            open_environments.append(name)
+        else:
+            assert open_environments.pop() == name
+    assert not open_environments
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", text.replace("\\\\", "")):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+    tables = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL)
+    assert len(tables) == text.count("\\begin{table}")
+    for columns, body in tables:
+        lines = [line for line in body.splitlines() if line.endswith("\\\\")]
+        assert len(lines) > 1
+        for line in lines:
+            assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+            assert not re.search(r"(?<!\\)[#%_^~]", line)
+            assert len(re.findall(r"(?<!\\)\$", line)) % 2 == 0
+            assert line.isascii() or not re.search(r"[^\x20-\x7e\u00a1-\u017f]", line)
+
+
+@pytest.fixture(scope="module")
+def pdflatex():
+    """The program, where booktabs is installed beside it."""
+    program, finder = shutil.which("pdflatex"), shutil.which("kpsewhich")
     found = [finder, "booktabs.sty"]
     if program is None or finder is None or subprocess.run(found, capture_output=True, check=False).returncode:
         pytest.skip("pdflatex with booktabs is not installed (Debian: apt-get install texlive-latex-recommended)")
-    hostile = result(bits(20, 12), cell_info(SPECIAL, SPECIAL, defense=SPECIAL, data=SPECIAL, suite=SPECIAL))
-    (tmp_path / "leaderboard.tex").write_text(latex_tables(rows([hostile])), encoding="utf-8")
-    (tmp_path / "paper.tex").write_text(
+    return program
+
+
+def test_latex_compiles_whatever_the_names_are(pdflatex, tmp_path):
+    (tmp_path / "leaderboard.tex").write_text(latex_tables(rows([hostile()])), encoding="utf-8")
+    compiles(pdflatex, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A results folder for which `gauntlet leaderboard` wrote both formats."""
+    run = make_store(tmp_path_factory.mktemp("formats") / "out", StoreSize(3, 2, 60))
+    assert run_here("leaderboard", run.root, "--format=latex,json") == 0
+    return run.root
+
+
+def test_the_commands_files_fit_the_schema_and_are_balanced(written):
+    content = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
+    jsonschema.validate(content, json_schema())
+    assert len(content["rows"]) == 3
+    is_parsed((written / "leaderboard.tex").read_text(encoding="utf-8"))
+
+
+def test_the_commands_latex_compiles(pdflatex, written):
+    compiles(pdflatex, written)
+
+
+def compiles(program, folder):
+    """Fail unless the program makes a document of the folder's leaderboard.tex, by the preamble that the file asks for."""
+    (folder / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\\usepackage{booktabs}"
         "\\begin{document}\\input{leaderboard}\\end{document}",
         encoding="utf-8",
     )
     command = [program, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False
+        command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert (tmp_path / "paper.pdf").stat().st_size > 1000
+    assert (folder / "paper.pdf").stat().st_size > 1000
