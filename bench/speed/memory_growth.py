@@ -25,15 +25,16 @@ COUNT, SIZE = {count}, {size}
 
 
 class Generated(torch.utils.data.Dataset):
-    """8-bit images, bright in the channel of their class."""
+    """8-bit images of squares, brighter in the channel of their class: in every second image so little that the attack wins."""
 
     def __len__(self):
         return COUNT
 
     def __getitem__(self, index):
-        pixels = np.random.default_rng(index).integers(0, 200, (3, SIZE, SIZE), dtype=np.uint8)
-        pixels[index % 3] += np.uint8(20)
-        return torch.from_numpy(pixels), index % 3
+        half = np.random.default_rng(index).integers(-90, 90, (3, SIZE // 8, SIZE // 16))
+        squares = 100 + np.concatenate([half, -half], 2)
+        squares[index % 3] += 5 if index % 2 else 40
+        return torch.from_numpy(squares.astype(np.uint8).repeat(8, 1).repeat(8, 2)), index % 3
 
 
 def data():
@@ -56,7 +57,7 @@ def memory_costs(folder: Path, counts: tuple[int, ...], size: int) -> Iterator[t
     """
     for count in counts:
         place = folder / str(count)
-        place.mkdir()
+        place.mkdir(parents=True)
         (place / "project.py").write_text(PROJECT.format(count=count, size=size), encoding="utf-8")
         out = str(place / "out")
         run = [f"--model={place / 'project.py'}:model", f"--data={place / 'project.py'}:data", "--attacks=fgsm"]

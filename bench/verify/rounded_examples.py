@@ -7,7 +7,7 @@ of a sample (margin, distance, prediction) is measured of the rounded example.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,15 +20,27 @@ from gauntlet.bench.verify.verifier import Verifier
 _STEPS: Final = (2, 1)
 """Differences from the clean image are multiples of the first of these that still breaks the sample."""
 _SLACK: Final = 1e-6
+_VALUES: Final = 2**20
+"""Pixels whose levels are computed at once."""
 
 
 def clean_levels(images: Tensor) -> Tensor | None:
     """Images (N, C, H, W) in levels of 0 to 255, int16; None where one is no 8-bit image."""
+    parts = [_levels(images[rows]) for rows in _parts(images)]
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known and len(known) == len(parts) else None
+
+
+def _levels(images: Tensor) -> Tensor | None:
     levels = (images * 255).round()
     in_range = bool(((levels >= 0) & (levels <= 255)).all())
-    if not len(images) or not in_range or not torch.equal(_values(levels.to(torch.int64)), images):
-        return None
-    return levels.to(torch.int16)
+    return levels.to(torch.int16) if in_range and torch.equal(_values(levels.to(torch.int64)), images) else None
+
+
+def _parts(images: Tensor) -> Iterator[slice]:
+    """Slices of few images, since levels are computed in 64 bits, several times over."""
+    count = max(1, _VALUES // images.shape[1:].numel())
+    return (slice(start, start + count) for start in range(0, len(images), count))
 
 
 def rounded(verify: Verifier, outcomes: Sequence[Outcome], clean: Tensor, first: int) -> Sequence[Outcome]:
@@ -40,13 +52,20 @@ def rounded(verify: Verifier, outcomes: Sequence[Outcome], clean: Tensor, first:
             break
         points = torch.stack([point for number in broken if (point := outcomes[number].adversarial) is not None])
         samples = torch.tensor([outcomes[number].sample for number in broken], device=verify.labels.device)
-        near = _values(_to_steps(verify, points, clean[samples - first].to(torch.int64), step))
+        near = _near(verify, points, clean[samples - first], step)
         holds = verify(near, samples, torch.zeros_like(samples)).success.tolist()
         for number, point, held in zip(broken, near, holds, strict=True):
             if held:
                 settled[number] = replace(settled[number], adversarial=point.clone())
         broken = [number for number, held in zip(broken, holds, strict=True) if not held]
     return settled
+
+
+def _near(verify: Verifier, points: Tensor, clean: Tensor, step: int) -> Tensor:
+    """The images (N, C, H, W) nearest to points whose levels differ from the clean ones by multiples of `step`."""
+    return torch.cat(
+        [_values(_to_steps(verify, points[rows], clean[rows].to(torch.int64), step)) for rows in _parts(points)]
+    )
 
 
 def _to_steps(verify: Verifier, points: Tensor, clean: Tensor, step: int) -> Tensor:

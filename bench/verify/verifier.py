@@ -32,8 +32,8 @@ BATCH = 16
 AUDITED = 16
 """One sample in so many, and at least `LEAST`, is judged alone too, whatever its margin: which ones, their keys say."""
 LEAST = 4
-_VALUES = 2**23
-"""Pixels whose distance is computed at once."""
+_VALUES, _VALUES_ON_CPU = 2**23, 2**20
+"""Pixels whose distance is computed at once; on a CPU few enough that the memory is taken again and stays in its caches."""
 
 
 def in_box(points: Tensor) -> Tensor:
@@ -224,7 +224,8 @@ class Verifier:
 
     def _distance(self, points: Tensor, samples: Tensor) -> Tensor:
         # In parts, since each is computed in float64, which would take many times the memory of the images.
-        parts = torch.arange(len(points), device=points.device).split(max(1, _VALUES // points.shape[1:].numel()))
+        values = _VALUES_ON_CPU if points.device.type == "cpu" else _VALUES
+        parts = torch.arange(len(points), device=points.device).split(max(1, values // points.shape[1:].numel()))
         return torch.cat([distance(points[rows], self.images[samples[rows]], self.threat.norm) for rows in parts])
 
     def logits(self, points: Tensor, size: int = BATCH) -> Tensor:

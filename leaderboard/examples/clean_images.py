@@ -6,8 +6,8 @@ A file has the images of one block of the data, and is named by their digest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
@@ -20,6 +20,13 @@ FOLDER: Final = "clean"
 COLUMN: Final = "clean"
 """The column of a block with its clean images; in the block's metadata, their digest."""
 Replace: TypeAlias = Callable[[Path, Callable[[BinaryIO], object]], None]
+_MEMORY_LIMIT: Final = 2**24
+"""Bytes of images that are kept in memory; those that were read last are kept in any case."""
+_File: TypeAlias = tuple[Path, int, int]
+"""A file with its size and time of change; another file of that name is another entry."""
+_kept: dict[_File, tuple[Sequence[Levels], int]] = {}
+"""Images that were read, the latest last, and their bytes."""
+_lock = Lock()
 
 
 def clean_path(root: Path, digest: str) -> Path:
@@ -40,7 +47,17 @@ def read_clean(root: Path, digest: str) -> Sequence[Levels]:
     """The clean images of that digest. Raises FileNotFoundError, OSError, ArrowException, and ValueError for other images."""
     path = clean_path(root, digest)
     found = path.stat()
-    return _read(path, digest, found.st_size, found.st_mtime_ns)
+    file = path, found.st_size, found.st_mtime_ns
+    with _lock:
+        known = _kept.pop(file, None)
+    if known is None:
+        images = _read(path, digest)
+        known = images, sum(image.nbytes for image in images)
+    with _lock:
+        _kept[file] = known
+        while len(_kept) > 1 and sum(size for _, size in _kept.values()) > _MEMORY_LIMIT:
+            del _kept[next(iter(_kept))]
+    return known[0]
 
 
 def keep_apart(table: pa.Table, root: Path, metadata: Mapping[str, Any], replace: Replace) -> pa.Table:
@@ -68,9 +85,8 @@ def write_clean(file: BinaryIO, images: Sequence[Levels]) -> None:
     pq.write_table(pa.table(columns), file, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
-@lru_cache(maxsize=16)
-def _read(path: Path, digest: str, size: int, changed: int) -> Sequence[Levels]:
-    """The images of a file; another file of that name is another entry."""
+def _read(path: Path, digest: str) -> Sequence[Levels]:
+    """The images of a file. Raises as `read_clean`."""
     with pa.OSFile(str(path), "rb") as file:
         table = pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
     pairs = zip(table["levels"].to_pylist(), table["shape"].to_pylist(), strict=True)

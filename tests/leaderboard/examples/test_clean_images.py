@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from io import BytesIO
 
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import record, samples
-from gauntlet.leaderboard.examples.clean_images import clean_path
+from gauntlet.leaderboard.examples.clean_images import clean_path, read_clean, write_clean
 from gauntlet.leaderboard.examples.differences import clean_digest
+from gauntlet.leaderboard.results.atomic_files import replace_file
 from gauntlet.leaderboard.results.block_file import METADATA, AlteredError, from_file, table_bytes, to_bytes
 from gauntlet.leaderboard.results.store import Store
 
@@ -50,3 +52,20 @@ def test_clean_images_of_another_digest_are_refused_and_written_nowhere(block, t
     with pytest.raises(ValueError, match="not those of its digest"):
         Store(tmp_path / "out").add(block.key, forged)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_of_many_blocks_the_images_that_were_read_last_are_kept_in_memory_and_no_more(tmp_path):
+    levels = np.random.default_rng(1).integers(0, 256, (12, 40, 3, 128, 128), dtype=np.uint8)
+    digests = [clean_digest(list(block)) for block in levels]
+    for digest, block in zip(digests, levels, strict=True):
+        replace_file(clean_path(tmp_path, digest), lambda file, block=block: write_clean(file, list(block)))
+    tracemalloc.start()
+    try:
+        began, _ = tracemalloc.get_traced_memory()
+        for digest, block in zip(digests, levels, strict=True):
+            np.testing.assert_array_equal(read_clean(tmp_path, digest), block)
+        assert tracemalloc.get_traced_memory()[0] - began < 2**24 + levels[0].nbytes
+    finally:
+        tracemalloc.stop()
+    latest = read_clean(tmp_path, digests[-1])
+    assert read_clean(tmp_path, digests[-1]) is latest
