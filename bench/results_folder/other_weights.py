@@ -7,6 +7,8 @@ from gauntlet.bench.results_folder.all_runs import ShownRuns
 
 def other_weights(runs: ShownRuns) -> list[str]:
     """A sentence for each model of which an older run evaluated other weights under the same name. Raises StoreError."""
+    if len(runs.shown) < 2:
+        return []
     found: dict[str, dict[str, frozenset[str]]] = {}
     for run in runs.shown:
         weights: dict[str, set[str]] = {}

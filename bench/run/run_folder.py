@@ -24,7 +24,7 @@ from gauntlet.leaderboard.results.leftovers import sweep
 from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, CellResult, Record
 from gauntlet.leaderboard.results.sealed_json import read_json, read_sealed, sealed, unsealed
-from gauntlet.leaderboard.results.spent import Spent, read_spent, write_spent
+from gauntlet.leaderboard.results.spent import Spent, joint_spent, read_spent, write_spent
 from gauntlet.leaderboard.results.store import Store
 from gauntlet.leaderboard.results.summary import BlockNote, CellSummary, summarise
 from gauntlet.leaderboard.results.summary_file import (
@@ -99,10 +99,9 @@ class Run:
         write_spent(file, spent if before is None else before + spent)
 
     def spent(self, cell: Cell) -> Spent | None:
-        """The seconds of a cell, those of shards included; None where nothing is known. Raises StoreError."""
-        files = sorted((self.folder / "spent").glob(f"{cell.name}*.json"))
-        known = [found for file in files if (found := read_spent(file)) is not None]
-        return sum(known[1:], known[0]) if known else None
+        """The seconds of a cell, with those of shards; None where nothing is known. Raises StoreError."""
+        shards = (f".{path.stem}" for path in sorted((self.folder / "shards").glob("*.json")))
+        return joint_spent(self.folder / "spent" / f"{cell.name}{shard}.json" for shard in ("", *shards))
 
     def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
         """Write the published figures of the model with this name in the tables."""

@@ -39,10 +39,8 @@ _COLUMNS: dict[str, str] = {
 
 _OPTIONAL = ("stage", "severities", "faced", "certified")
 _DIGESTS = ("verdict_digest", "examples_digest", "leaf")
-_RAW = "raw"
-"""How examples are stored: the bytes of the array."""
-_DIFFERENCE = "difference"
-"""8-bit examples are differences from the clean image (`gauntlet.leaderboard.examples.differences`), others as they are."""
+_RAW, _DIFFERENCE = "raw", "difference"
+"""How examples are stored: the bytes of the array; 8-bit examples as differences from the clean image, others as they are."""
 COMPRESSION = {"adversarial": "zstd", "difference": "zstd", CLEAN: "zstd"}
 """Columns of numbers are small, and reading them is what a table of many cells waits for."""
 FindClean = Callable[[str], Sequence[Levels]]
@@ -236,8 +234,10 @@ def arrays_of(table: pa.Table) -> dict[str, Any]:
     """The columns of one block or several as arrays and lists, by name, for `record_of`."""
     arrays: dict[str, Any] = {name: table[name].to_numpy().astype(dtype) for name, dtype in _COLUMNS.items()}
     arrays["id"] = np.array(table["id"].to_pylist(), dtype=np.str_)
-    optional = (name for name in (*_OPTIONAL, "clean_logits", *COMPRESSION) if name in table.column_names)
-    return arrays | {name: table[name].to_pylist() for name in optional}
+    optional = [name for name in (*_OPTIONAL, "clean_logits", *COMPRESSION) if name in table.column_names]
+    # Without a value a column is empty, unless it is one of images.
+    none = {name for name in optional if name not in COMPRESSION and table[name].null_count == len(table)}
+    return arrays | {name: [] if name in none else table[name].to_pylist() for name in optional}
 
 
 def _texts(arrays: Mapping[str, Any], name: str) -> Sequence[str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,3 +64,11 @@ def parse_json(text: str | bytes) -> Any:
 def _digest(fields: Mapping[str, Any], name: str) -> str:
     # As JSON will give it back: tuples become lists.
     return hashlib.sha256(f"{name}\n{json.dumps(fields, sort_keys=True)}".encode()).hexdigest()
+
+
+def files_of_shards(folder: Path, name: str) -> list[Path]:
+    """The files of a folder that shards wrote on the cell `name`, each its own, sorted; none where there is no folder."""
+    start = f"{name}.shard-"
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.name.startswith(start))
+    return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -46,6 +46,12 @@ def read_spent(path: Path) -> Spent | None:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(f"{path} is damaged ({error}): delete it; its figures are lost, no result is") from error
+
+
+def joint_spent(paths: Iterable[Path]) -> Spent | None:
+    """The seconds of those of these files that there are; None where there are none. Raises StoreError."""
+    known = [found for path in paths if (found := read_spent(path)) is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def write_spent(path: Path, spent: Spent) -> None:

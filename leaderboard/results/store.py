@@ -41,7 +41,7 @@ from gauntlet.leaderboard.results.pack_file import (
 )
 from gauntlet.leaderboard.results.pack_index import packed_blocks, strike
 from gauntlet.leaderboard.results.record import CellError, CellInfo, Record
-from gauntlet.leaderboard.results.sealed_json import sealed
+from gauntlet.leaderboard.results.sealed_json import files_of_shards, sealed
 
 T = TypeVar("T")
 
@@ -286,12 +286,13 @@ class Store:
             return self.held.error(name)
         path = self.root / "errors" / f"{name}.json"
         if not path.exists():
-            path = min((self.root / "errors").glob(f"{name}.shard-*.json"), default=path)
+            path = min(files_of_shards(self.root / "errors", name), default=path)
         return read_failure(path)
 
     def clear_error(self, name: str) -> None:
         """Forget the failure of a cell that has succeeded since, and those of its shards."""
         if self.held is not None:
             self.held.clear_error(name)
-        for path in (self.root / "errors" / f"{name}.json", *(self.root / "errors").glob(f"{name}.shard-*.json")):
+        folder = self.root / "errors"
+        for path in (folder / f"{name}.json", *files_of_shards(folder, name)):
             remove_file(path)
