@@ -9,9 +9,11 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.page.content import PageContent, RowKey
 from gauntlet.leaderboard.page.details import RowDetails, row_details
+from gauntlet.leaderboard.page.details_file import details_path, read_details, write_details
 from gauntlet.leaderboard.page.write_page import write_page
 from gauntlet.leaderboard.report.leaderboard_files import WrittenFiles, write_leaderboard_files
 from gauntlet.leaderboard.results.summary import AnyResult, summaries
+from gauntlet.leaderboard.results.summary_file import changed_just_now, state_of
 from gauntlet.leaderboard.rows.worst_case import row_key
 
 
@@ -27,8 +29,25 @@ def write_run_page(run: Run, results: Sequence[AnyResult]) -> Path:
 
 
 def details_of(run: Run) -> Callable[[RowKey], RowDetails]:
-    """A function that reads the details of a row of the run from its blocks. It raises StoreError."""
+    """A function that gives the details of a row of the run: read, where they were made of the same blocks here before.
+
+    The function raises StoreError.
+    """
     rows: dict[RowKey, list[Cell]] = {}
     for cell in run.plan.cells:
-        rows.setdefault(row_key(cell.info), []).append(cell)
-    return lambda key: row_details([run.result(cell) for cell in rows.get(key, []) if cell.info.adversarial])
+        if cell.info.adversarial:
+            rows.setdefault(row_key(cell.info), []).append(cell)
+    return lambda key: _details(run, rows.get(key, []))
+
+
+def _details(run: Run, cells: Sequence[Cell]) -> RowDetails:
+    if run.held is not None or not cells:
+        return row_details([run.result(cell) for cell in cells])
+    states = [state_of(run.store, run.keys(cell) or []) for cell in cells]
+    path = details_path(run.root, [cell.name for cell in cells], states)
+    known = read_details(path, states)
+    if known is None:
+        known = row_details([run.result(cell) for cell in cells])
+        if not any(map(changed_just_now, states)):
+            write_details(path, known, states)
+    return known

@@ -74,34 +74,43 @@ def changed_just_now(state: State) -> bool:
 
 def write_summary(folder: Path, name: str, summary: CellSummary, state: State) -> None:
     """Write the summary of a cell below `folder`. Where it cannot be written, nothing is: it will be made again."""
-    key = _secret()
-    if key is None:
-        return
-    sets = folder / "samples"
     samples = _samples_bytes(summary.samples)
     digest = hashlib.sha256(samples).hexdigest()[:32]
-    try:
-        if not (sets / digest).exists():
-            _put(sets / digest, _sealed(key, samples))
-        _put(folder / name, _sealed(key, zlib.compress(_text(summary, digest, state).encode(), 1)))
-    except OSError:
-        return
+    place = folder / "samples" / digest
+    if place.exists() or write_derived(place, samples):
+        write_derived(folder / name, zlib.compress(_text(summary, digest, state).encode(), 1))
 
 
 def read_summary(folder: Path, name: str, state: State) -> CellSummary | None:
     """The summary of a cell, without its error and its plan; None where there is none that was made of these files here."""
-    key = _secret()
     try:
-        content = None if key is None else _opened(key, (folder / name).read_bytes())
-        if key is None or content is None:
+        content = read_derived(folder / name)
+        if content is None:
             return None
         fields = json.loads(zlib.decompress(content))
         if fields["version"] != _VERSION or fields["state"] != json.loads(json.dumps(state)):
             return None
-        samples = _read_samples(key, folder / "samples" / fields["samples"])
+        samples = _read_samples(_secret(), folder / "samples" / fields["samples"])
         return None if samples is None else _summary(fields, samples)
     except (OSError, ValueError, KeyError, TypeError, zlib.error):
         return None
+
+
+def write_derived(path: Path, content: bytes) -> bool:
+    """Write what follows from stored blocks under the seal of this user and machine; False where it cannot be written."""
+    key = _secret()
+    try:
+        if key is not None:
+            _put(path, _sealed(key, content))
+        return key is not None
+    except OSError:
+        return False
+
+
+def read_derived(path: Path) -> bytes | None:
+    """What `write_derived` wrote here; None where nothing was, or somebody else did. Raises OSError where there is no file."""
+    key = _secret()
+    return None if key is None else _opened(key, path.read_bytes())
 
 
 def _text(summary: CellSummary, samples: str, state: State) -> str:
@@ -183,8 +192,9 @@ def _samples_bytes(samples: SampleSet) -> bytes:
 
 
 @cache
-def _read_samples(key: bytes, path: Path) -> SampleSet | None:
-    content = _opened(key, path.read_bytes())
+def _read_samples(key: bytes | None, path: Path) -> SampleSet | None:
+    """The samples of a file; `key` is the secret that seals it, so that another one reads anew."""
+    content = read_derived(path)
     if content is None:
         path.unlink(missing_ok=True)
         return None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.results_folder import fill_summaries
 from gauntlet.bench.run.run_folder import load_run
-from gauntlet.bench.run.tables import write_leaderboard
-from gauntlet.bench.speed.synthetic_store import StoreSize, make_store
+from gauntlet.bench.run.tables import details_of, write_leaderboard
+from gauntlet.bench.speed.synthetic_store import ATTACKS, StoreSize, make_store
 from gauntlet.leaderboard.results import summary_file
 from gauntlet.leaderboard.results.block_file import to_bytes
 from gauntlet.leaderboard.results.errors import DamagedBlockError
@@ -156,6 +158,56 @@ def test_a_damaged_block_stops_all_processes_with_its_name(run, monkeypatch):
     monkeypatch.setattr(fill_summaries, "_processors", lambda: 2)
     with pytest.raises(DamagedBlockError, match=first_block(run)[0].name):
         fill_summaries.fill_summaries([run])
+
+
+def details(run):
+    """What the page of each model's row has beside summaries, in a form that is compared."""
+    found = {row.model: details_of(run)(row.key) for row in build_rows(run.summaries())}
+    curves = {model: one.curve for model, one in found.items()}
+    return {
+        model: (one.confusion, curves[model].attacks, curves[model].eps.tolist(), curves[model].standing.tolist())
+        for model, one in found.items()
+    }
+
+
+@pytest.fixture
+def with_curves(run, monkeypatch):
+    """The same run, whose last attack is a minimum-norm attack."""
+    cells = tuple(
+        replace(cell, info=replace(cell.info, minimum_norm=cell.info.attack == ATTACKS[1].label))
+        for cell in run.plan.cells
+    )
+    return replace(run, plan=Plan(cells))
+
+
+def test_details_of_rows_are_read_without_their_blocks_the_second_time(with_curves, monkeypatch):
+    expected = details(with_curves)
+    no_block_is_read(monkeypatch)
+    assert details(with_curves) == expected
+
+
+def test_details_of_rows_may_be_deleted_and_are_made_again_where_they_were_edited(with_curves):
+    expected, folder = details(with_curves), with_curves.root / "summaries" / "rows"
+    files = list(folder.iterdir())
+    assert len(files) == 2
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert details(with_curves) == expected
+    shutil.rmtree(folder)
+    assert details(with_curves) == expected
+
+
+def test_details_of_a_row_follow_a_block_that_was_replaced(with_curves):
+    before = details(with_curves)
+    path, key = first_block(with_curves)
+    record = with_curves.store.read(key)
+    samples = record.samples
+    samples.robust[:], samples.wrong_share_scored[:], samples.distance[:] = False, 1.0, 0.001
+    samples.prediction[:] = (samples.label + 3) % 10
+    path.write_bytes(to_bytes(record))
+    set_time(path, -60)
+    after, changed = details(with_curves), with_curves.plan.cells[0].info.model
+    assert {model for model in before if after[model] != before[model]} == {changed}
 
 
 def test_without_a_place_for_the_secret_tables_are_made_of_the_blocks(run, monkeypatch, tmp_path):
