@@ -6,13 +6,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from gauntlet.attacks.registry.settings import Named
-from gauntlet.attacks.registry.suites import SUITES
 from gauntlet.bench.config.cell import Cell
-from gauntlet.bench.config.model_ref import MODEL_SETTINGS
 from gauntlet.bench.gate.early_run import attacked_part, cell_key
+from gauntlet.bench.planning.row_command import attack_option, pairing_options, run_command
 from gauntlet.bench.run.pictures import Gallery
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.bench.worker.seam import Work
@@ -27,8 +24,6 @@ _MOST_PICTURES = 10
 """Largest number of pictures; each takes about a second."""
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "tf32": "tf32", "float32": "float32"}
 """Value of --precision by a part of the name of the model's form; forms without such a part are `auto`'s choice."""
-_IN_MEMORY = "memory:model."
-"""The beginning of the specs of models that `gauntlet.evaluate` received in memory; no command can load them."""
 
 
 def detailed(
@@ -69,38 +64,11 @@ def again_command(cell: Cell, out: Path, precision: str) -> str:
     Empty for a model that was given in memory. `precision`: the form of the model that was attacked. Relative paths are
     relative to the run's working folder.
     """
-    model, data = cell.model, cell.data
-    if model.spec.startswith(_IN_MEMORY):
+    options = pairing_options(cell, attack_option(cell.attack))
+    if options is None:
         return ""
-    options = {
-        "model": model.spec,
-        **{name.replace("_", "-"): value for name in MODEL_SETTINGS if (value := getattr(model, name)) is not None},
-        "defense": str(cell.defense),
-        "attacks": _attack(cell.attack),
-        "threat": str(cell.threat),
-        "data": data.spec,
-        "samples": data.samples,
-        "seed": str(cell.info.seed),
-        "precision": next((_PRECISIONS[part] for part in precision.split("+") if part in _PRECISIONS), "auto"),
-        "out": str(out),
-    }
-    given = [
-        part
-        for name, value in options.items()
-        if value is not None
-        for part in (f"--{name}", *([] if value is True else [_text(value)]))
-    ]
-    given += ["--compile"] if "compiled" in precision.split("+") else []
-    return shlex.join(["gauntlet", "run", *given])
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
-
-
-def _attack(attack: Named) -> str:
-    """The attack as the value of an option; brackets tell it from a suite of the same name."""
-    return f"{attack}()" if str(attack) in SUITES else str(attack)
+    options["precision"] = next((_PRECISIONS[part] for part in precision.split("+") if part in _PRECISIONS), "auto")
+    return run_command({**options, "out": str(out)}, ["--compile"] if "compiled" in precision.split("+") else [])
 
 
 def show_command(cell: Cell, root: Path, sample: str) -> str:

@@ -21,7 +21,7 @@ from gauntlet.bench.results_folder.removed_models import removed_models
 from gauntlet.bench.run.named_code import refuse_code
 from gauntlet.bench.run.pictures import Gallery, NoPictureError, Patterns, TableRow
 from gauntlet.bench.run.run_folder import Run
-from gauntlet.bench.run.tables import details_of
+from gauntlet.bench.run.tables import details_of, row_commands
 from gauntlet.leaderboard.page.assets import PageMissingError, missing
 from gauntlet.leaderboard.page.content import PageContent, RowKey
 from gauntlet.leaderboard.page.details import PictureColumn, RowDetails
@@ -50,6 +50,7 @@ def write_joint_page(
     fill_summaries(runs.shown)
     taken = row_runs(runs)
     known = {run.folder: details_of(run) for run in runs.shown}
+    commands = {run.folder: row_commands(run) for run in runs.shown}
     pictures = _Pictures([replace(run, plugins=plugins or run.plugins) for run in runs.shown], gallery)
     if gallery:
         for run in pictures.runs:
@@ -65,7 +66,7 @@ def write_joint_page(
         published=joint_published(runs),
         models=read_descriptions(root),
         details=details,
-        commands={key: run.context.command for key, run in taken.items()},
+        commands={key: commands[run.folder][key] for key, run in taken.items()},
     )
     path = write_page(root, content)
     yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)"

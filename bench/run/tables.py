@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gauntlet.bench.config.cell import Cell
+from gauntlet.bench.planning.row_command import row_command
 from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.page.content import PageContent, RowKey
 from gauntlet.leaderboard.page.details import RowDetails, row_details
@@ -24,7 +25,9 @@ def write_leaderboard(run: Run, results: Sequence[AnyResult]) -> WrittenFiles:
 
 def write_run_page(run: Run, results: Sequence[AnyResult]) -> Path:
     """Write the page of a run with these results. Raises PageMissingError, WriteError, StoreError."""
-    content = PageContent(summaries(results), run.context, run.published(), details=details_of(run))
+    content = PageContent(
+        summaries(results), run.context, run.published(), details=details_of(run), commands=row_commands(run)
+    )
     return write_page(run.root, content)
 
 
@@ -33,11 +36,20 @@ def details_of(run: Run) -> Callable[[RowKey], RowDetails]:
 
     The function raises StoreError.
     """
+    rows = _rows(run)
+    return lambda key: _details(run, [cell for cell in rows.get(key, []) if cell.info.adversarial])
+
+
+def row_commands(run: Run) -> dict[RowKey, str]:
+    """The command that repeats each row of the run into its results folder."""
+    return {key: row_command(cells, run.context.command, run.root) for key, cells in _rows(run).items()}
+
+
+def _rows(run: Run) -> dict[RowKey, list[Cell]]:
     rows: dict[RowKey, list[Cell]] = {}
     for cell in run.plan.cells:
-        if cell.info.adversarial:
-            rows.setdefault(row_key(cell.info), []).append(cell)
-    return lambda key: _details(run, rows.get(key, []))
+        rows.setdefault(row_key(cell.info), []).append(cell)
+    return rows
 
 
 def _details(run: Run, cells: Sequence[Cell]) -> RowDetails:
