@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from conftest import run_here
@@ -20,6 +15,8 @@ from gauntlet.bench.speed.synthetic_store import StoreSize, make_store
 from gauntlet.leaderboard.results.block_file import to_bytes
 from gauntlet.leaderboard.results.record import CellError
 from gauntlet.leaderboard.results.store import Store
+from random_kills import events, kill_often
+from run_tables import same_blocks
 
 TABLES = ("leaderboard.csv", "cells.csv", "classes.csv")
 
@@ -136,19 +133,24 @@ def test_a_damaged_run_of_a_folder_is_an_error_that_names_the_file(whole, tmp_pa
     assert str(cells) in capsys.readouterr().err
 
 
-def test_a_merge_that_was_killed_is_taken_up_by_the_same_command(whole, tmp_path):
-    out = tmp_path / "out"
-    code = f"import sys; sys.argv = ['gauntlet', 'merge', {str(out)!r}, {str(whole)!r}]\n"
-    code += "from gauntlet.bench.cli.main import main; main()"
-    for blocks in (1, 7, 14):
-        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
-        while process.poll() is None and len(Store(out).stored_keys()) < blocks:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert set(Store(out).stored_keys()) <= set(Store(whole).stored_keys())
-    (last,) = merged(out, whole)
-    assert not last.notes
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_merge_that_is_killed_at_random_moments_is_taken_up_by_the_same_command(tmp_path, kills):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    make_store(whole, StoreSize(2, 3, 250, shape=(3, 8, 8)))
+    halves = [shard(whole, tmp_path / f"half{number}", number) for number in (0, 1)]
+    merge = ("merge", out, *halves)
+    count = events(out, *merge)
+    shutil.rmtree(out)
+
+    def check():
+        if out.exists():
+            same_blocks(out, whole, some=True)
+            assert len(list(out.glob("store/*/*.parquet"))) == len(Store(out).stored_keys())
+
+    kill_often(kills, 11, out, count, check, lambda: None, *merge)
+    notes = [note for one in merged(out, *halves) for note in one.notes]
+    assert not notes
+    same_blocks(whole, out)
     assert tables(out) == tables(whole)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,8 @@ import gauntlet.bench.run.cell_runner as runner
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.results.store import Store
-from run_tables import same_tables
+from random_kills import events, start, was_killed
+from run_tables import same_blocks, same_tables
 
 ASK = ("--model=cnn.standard_digits,cnn.trades_digits", "--samples=0:350", "--device=cpu", "--checks=none")
 SHORT = (*ASK, "--attacks=fgsm,pgd(steps=3)")
@@ -214,29 +212,24 @@ def test_a_shard_reads_its_own_blocks_alone(monkeypatch):
 
 
 @pytest.mark.slow
-def test_shards_that_are_killed_lose_nothing(whole):
-    clock = random.Random(5)
-    for _ in range(15):
-        several = [
-            subprocess.Popen(
-                [sys.executable, "-m", "gauntlet.bench.cli.main", "run", *SHORT, f"--shard={number}/2"],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            for number in (1, 2)
+def test_shards_that_are_killed_lose_and_double_nothing(whole):
+    clock, killed, out = random.Random(5), 0, Path("gauntlet-results")
+    shards = [("run", *SHORT, f"--shard={number}/2") for number in (1, 2)]
+    counts = [events(out, *shard) for shard in shards]
+    shutil.rmtree(out)
+    while killed < 30:
+        both = [
+            start(out, clock.randint(1, count), clock.uniform(0, 0.05), *shard)
+            for shard, count in zip(shards, counts, strict=True)
         ]
-        victim = clock.choice(several)
-        try:
-            victim.wait(timeout=clock.uniform(1.5, 8))
-        except subprocess.TimeoutExpired:
-            victim.send_signal(signal.SIGKILL)
-        for process in several:
-            process.wait()
-        if all(process.returncode == 0 for process in several):
-            for path in Path("gauntlet-results").rglob("*.parquet"):
+        ends = [was_killed(process) for process in both]
+        killed += sum(ends)
+        if out.exists():
+            same_blocks(out, whole, some=True)
+        if not any(ends):
+            for path in out.rglob("*.parquet"):
                 if clock.random() < 0.5:
                     path.unlink()
     gauntlet("run", *SHORT)
-    assert Store(Path("gauntlet-results")).stored_keys() == Store(whole).stored_keys()
+    same_blocks("gauntlet-results", whole)
     same_tables("gauntlet-results", whole)

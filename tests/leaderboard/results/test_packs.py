@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +18,8 @@ from gauntlet.leaderboard.results.atomic_files import write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.packing import pack_blocks, unpack_block
 from gauntlet.leaderboard.results.store import Store
+from random_kills import events, kill_often
+from run_tables import same_blocks
 
 KEYS = [f"{number:02x}" * 32 for number in range(12)]
 
@@ -194,24 +192,24 @@ def test_the_command_packs_every_finished_cell_and_changes_no_table(tmp_path, ca
     assert len(list((folder / "packs").glob("*.parquet"))) == 6
 
 
-def test_packing_that_was_killed_loses_and_doubles_nothing(tmp_path):
-    folder = tmp_path / "out"
-    run = make_store(folder, StoreSize(2, 4, 400))
-    expected, keys = tables(folder), run.store.stored_keys()
-    code = f"import sys; sys.argv = ['gauntlet', 'pack', {str(folder)!r}]\n"
-    code += "from gauntlet.bench.cli.main import main; main()"
-    for packs in range(1, 9):
-        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
-        while process.poll() is None and len(list(folder.glob("packs/*.parquet"))) < packs:
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert load_run(folder).store.stored_keys() == keys
-        for key in keys:
-            run.store.read(key, adversarial=True)
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_packing_that_is_killed_at_random_moments_loses_and_doubles_nothing(tmp_path, kills):
+    whole, folder = tmp_path / "whole", tmp_path / "out"
+    make_store(whole, StoreSize(2, 4, 400, shape=(3, 8, 8)))
+    expected = tables(whole)
+
+    def anew():
+        shutil.copytree(whole, folder)
+
+    anew()
+    count = events(folder, "pack", folder)
+    shutil.rmtree(folder)
+    anew()
+    kill_often(kills, 12, folder, count, lambda: same_blocks(whole, folder), anew, "pack", folder)
     assert run_here("pack", folder) == 0
+    same_blocks(whole, folder)
+    assert not load_run(folder).store.loose_keys()
     assert tables(folder) == expected
-    assert run.store.stored_keys() == keys
 
 
 def test_gc_removes_what_no_run_asks_for_from_files_and_packs(tmp_path, capsys):
