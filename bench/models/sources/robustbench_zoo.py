@@ -1,4 +1,4 @@
-"""Models of RobustBench's zoo (Croce et al. 2021, arXiv 2010.09670), through the package robustbench."""
+"""Models of the zoo of RobustBench (Croce et al. 2021, arXiv 2010.09670), through its package, or by networks of our own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from gauntlet.bench.models.parts.errors import ModelError, short_error
 from gauntlet.bench.models.sources.import_library import import_library
 from gauntlet.bench.models.sources.parse_source import ModelSource
 from gauntlet.bench.models.sources.robustbench_figures import known_names, robustbench_card
+from gauntlet.bench.models.sources.robustbench_networks import has_network, own_network
 from gauntlet.bench.models.sources.source_model import SourceModel, library_digest
 
 FOLDER_VARIABLE = "GAUNTLET_MODELS"
+_OWN = "networks of RobustBench, first edition"
+"""Stands in keys for the code of our own networks, which is hashed with the model, and for what a checkpoint does not say."""
 
 
 def models_folder() -> Path:
@@ -49,13 +52,24 @@ def checkpoints(name: str) -> list[Path]:
 def load(source: ModelSource, *, pretrained: bool) -> SourceModel:
     """Load a model of the zoo; without data set and norm, for CIFAR-10 in Linf, RobustBench's default.
 
-    A checkpoint in `models_folder` is used without a network; others are downloaded there. Raises ModelError.
+    A checkpoint in `models_folder` is used without a network; others are downloaded there. Where the package cannot be imported,
+    a checkpoint of a network that Gauntlet has (`robustbench_networks`) is loaded into that. Raises ModelError.
     """
     name = source.name if "/" in source.name else f"cifar10/Linf/{source.name}"
     data, norm, model_name = name.split("/")
     for file in checkpoints(name):
         check_file(file, "checkpoint")
-    utils, zoo = _package()
+    place = models_folder() / data / norm / f"{model_name}.pt"
+    try:
+        utils, zoo = _package()
+    except ModelError as error:
+        if not pretrained or not has_network(name):
+            raise
+        if not place.is_file():
+            raise ModelError(f"{error}; or put the checkpoint at {str(place)!r}, which needs no package") from error
+        network, mean, std = own_network(name, place)
+        card = replace(robustbench_card(name), weights=str(place), sha256=file_sha256(place), mean=mean, std=std)
+        return SourceModel(network, card, _OWN)
     model = _fetched(utils, zoo, data, norm, model_name) if pretrained else _built(zoo, data, norm, model_name)
     files = checkpoints(name) if pretrained else []
     card = robustbench_card(name)

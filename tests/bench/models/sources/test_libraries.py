@@ -16,7 +16,8 @@ from gauntlet.bench.models.sources import robustbench_zoo
 from gauntlet.bench.models.sources.timm_models import timm_card
 from gauntlet.bench.models.sources.torchvision_models import torchvision_card
 
-CARMON = "robustbench:cifar10/Linf/Carmon2019Unlabeled"
+MMA = "robustbench:cifar10/Linf/Ding2020MMA"
+"""Gauntlet has no network of its own for it."""
 
 
 def importable(name):
@@ -46,7 +47,7 @@ class Absent:
     [
         ("timm:resnet18", "timm", "timm"),
         ("torchvision:resnet18", "torchvision", "torchvision"),
-        (CARMON, "robustbench", "robustbench"),
+        (MMA, "robustbench", "robustbench"),
         ("hf:owner/net", "huggingface_hub", "huggingface"),
     ],
 )
@@ -82,7 +83,7 @@ def test_a_copy_of_robustbench_that_another_package_brought_is_not_taken_for_it(
     with pytest.raises(
         ModelError, match=r"^robustbench is not installed: pip install 'robust-gauntlet\[robustbench\]'$"
     ):
-        load_model(CARMON)
+        load_model(MMA)
 
 
 def test_timms_configuration_becomes_a_card():
