@@ -69,13 +69,36 @@ def _near(verify: Verifier, points: Tensor, clean: Tensor, step: int) -> Tensor:
 
 
 def _to_steps(verify: Verifier, points: Tensor, clean: Tensor, step: int) -> Tensor:
-    """The levels (N, C, H, W) nearest to points that differ from the clean levels by multiples of `step`."""
-    steps = ((points.to(torch.float64) * 255 - clean) / step).round().to(torch.int64)
+    """The levels (N, C, H, W) near points that differ from the clean levels by multiples of `step` and lie inside the ball."""
+    exact = (points.to(torch.float64) * 255 - clean) / step
+    steps, most = exact.round().to(torch.int64), verify.threat.eps * 255 / step
     if verify.threat.norm == "Linf":
-        most = math.floor(verify.threat.eps * 255 / step + _SLACK)
-        steps = steps.clamp(-most, most)
+        steps = steps.clamp(-math.floor(most + _SLACK), math.floor(most + _SLACK))
+    else:
+        steps = _to_norm(steps, exact, most * (1 - _SLACK), square=verify.threat.norm == "L2")
     # Not beyond the levels that there are, where rounding goes away from the clean image.
     return clean + step * torch.minimum(torch.maximum(steps, -(clean // step)), (255 - clean) // step)
+
+
+def _to_norm(steps: Tensor, exact: Tensor, most: float, *, square: bool) -> Tensor:
+    """Whole steps (N, C, H, W), rounded from `exact`, with nearly its norm, and at most `most`.
+
+    Where rounding made the norm larger, coordinates that were rounded away from the clean image get one step fewer; where it made
+    it smaller, those that were rounded towards it get one more; the least clear ones first. `square`: the norm is L2, else L1.
+    Where these are too few, the norm stays larger.
+    """
+    taken, wanted = steps.flatten(1).abs(), exact.flatten(1).abs()
+    norm, own = ((one**2 if square else one).sum(1, keepdim=True) for one in (taken, wanted))
+    excess = norm - own.clamp_max(most**2 if square else most)
+    sign = torch.where(excess > 0, -1, 1)
+    unclear = sign * (wanted - taken)
+    costs = torch.where(unclear > 0, 2 * taken + sign if square else torch.ones_like(taken), torch.zeros_like(taken))
+    order = unclear.argsort(1, descending=True)
+    cost = costs.gather(1, order)
+    spent = cost.cumsum(1)
+    changed = (cost > 0) & torch.where(excess > 0, spent - cost < excess, spent <= -excess)
+    change = torch.zeros_like(taken).scatter(1, order, changed.to(taken.dtype))
+    return steps + (exact.flatten(1).sign().to(taken.dtype) * sign * change).view_as(steps)
 
 
 def _values(levels: Tensor) -> Tensor:

@@ -18,14 +18,16 @@ Levels: TypeAlias = npt.NDArray[np.uint8]
 _STEPS: Final = (2, 1)
 _HALVES: Final = 0x80
 """Flag of the first byte: two differences in each byte that follows, as 8 more than a number of steps."""
+_WRAPPED: Final = 0x40
+"""Flag of the first byte: the differences are modulo 256."""
 _MOST: Final = 7
 """Largest number of steps that fits into half a byte."""
 
 
 def encode(image: npt.NDArray[Any], clean: Levels) -> bytes | None:
-    """An example as bytes; None where it is not an 8-bit image of float32, or too far from the clean one.
+    """An example as bytes; None where it is not an 8-bit image of float32.
 
-    The first byte says in which steps the differences are, and whether two of them share a byte.
+    The first byte says in which steps the differences are, whether two of them share a byte, and whether they are modulo 256.
     """
     if image.dtype != np.float32 or image.shape != clean.shape:
         return None
@@ -43,12 +45,12 @@ def encode(image: npt.NDArray[Any], clean: Levels) -> bytes | None:
     if most <= _MOST * step:
         halves = np.append(difference // step, [0] * (len(difference) % 2)).astype(np.int8) + 8
         return bytes([step | _HALVES]) + (halves[::2] << 4 | halves[1::2]).astype(np.uint8).tobytes()
-    return bytes([1]) + difference.astype(np.int8).tobytes() if most < 128 else None
+    return bytes([1 if most < 128 else 1 | _WRAPPED]) + difference.astype(np.int8).tobytes()
 
 
 def decode(encoded: bytes, clean: Levels) -> npt.NDArray[np.float32]:
     """The example that `encode` encoded. Raises ValueError for other bytes."""
-    step, raw = encoded[0] & ~_HALVES, np.frombuffer(encoded, dtype=np.uint8, offset=1)
+    step, raw = encoded[0] & ~(_HALVES | _WRAPPED), np.frombuffer(encoded, dtype=np.uint8, offset=1)
     if step not in _STEPS:
         raise ValueError(f"an example is stored in steps of {step}")
     if encoded[0] & _HALVES:
@@ -57,6 +59,8 @@ def decode(encoded: bytes, clean: Levels) -> npt.NDArray[np.float32]:
     else:
         difference = raw.view(np.int8).astype(np.int16)
     levels = difference.reshape(clean.shape) + clean
+    if encoded[0] & _WRAPPED:
+        levels %= 256
     if levels.min(initial=0) < 0 or levels.max(initial=0) > 255:
         raise ValueError("an example has levels outside of 0 to 255")
     return levels.astype(np.float32) / np.float32(255)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gauntlet.bench.run.run_folder import load_run
+from gauntlet.bench.verify.rounded_examples import _near
 from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.pack_index import packed_blocks
 from gauntlet.leaderboard.results.store import Store
@@ -56,13 +57,21 @@ def examples(out):
                 yield name, image, distance
 
 
-@pytest.mark.parametrize(("threat", "attack"), [("Linf:8/255", "pgd(steps=10)"), ("L2:0.5", "pgd(steps=10)")])
+@pytest.mark.parametrize(
+    ("threat", "attack"),
+    [
+        ("Linf:8/255", "pgd(steps=10)"),
+        ("L2:0.5", "pgd(steps=10)"),
+        ("L2:0.2", "apgd(steps=10)"),
+        ("L1:4", "apgd(steps=10)"),
+    ],
+)
 def test_examples_within_the_ball_are_8_bit_images_and_still_break(here, call, threat, attack):
     done = call("run", *OPTIONS, f"--threat={threat}", f"--attacks={attack}", "--out=out")
     assert done.returncode == 0, done.stderr
     found = list(examples("out"))
     assert len(found) > 50
-    eps = EPS if threat.startswith("Linf") else 0.5
+    eps = EPS if threat.startswith("Linf") else float(threat.partition(":")[2])
     eighths = [
         image
         for _, image, _ in found
@@ -160,3 +169,33 @@ def test_collecting_removes_clean_images_that_no_block_needs(here, call):
     assert call("gc", "out", "--history").returncode == 0
     assert len(set(Path("out/clean").rglob("*.parquet"))) == len(files) - 1
     assert list(examples("out"))
+
+
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_rounding_keeps_the_norm_below_eps_and_near_it(norm, step):
+    import torch
+
+    from gauntlet.attacks.ops.threat import ThreatModel
+    from gauntlet.bench.verify.verifier import Verifier
+
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.randint(60, 196, (40, 3, 16, 16), generator=generator)
+    change = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    # Of some images few coordinates change, and by much.
+    change = torch.where((torch.arange(40) % 2 == 0).view(-1, 1, 1, 1) | (change > 1.5), change, 0.0)
+    size = change.flatten(1).norm(p=2 if norm == "L2" else 1, dim=1)
+    eps = 0.6 if norm == "L2" else 4.0
+    points = (clean / 255 + change * (eps / size).view(-1, 1, 1, 1)).to(torch.float32)
+    labels = torch.zeros(40, dtype=torch.int64)
+    verify = Verifier(
+        torch.nn.Identity(), clean / 255, labels, [str(n) for n in range(40)], ThreatModel(norm, eps), seed=0
+    )
+    near = _near(verify, points, clean.to(torch.int16), step)
+    levels = (near.to(torch.float64) * 255 - clean).flatten(1)
+    assert torch.equal(levels.round().remainder(step), torch.zeros_like(levels))
+    reached = levels.norm(p=2 if norm == "L2" else 1, dim=1) / 255
+    assert bool((reached <= eps).all())
+    assert bool((reached > 0.98 * eps).all()), reached.min()
+    # No coordinate goes farther than to one of the two levels beside it.
+    assert float((levels - (points.to(torch.float64) * 255 - clean).flatten(1)).abs().max()) < step

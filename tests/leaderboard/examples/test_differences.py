@@ -22,9 +22,6 @@ def test_the_same_example_comes_back(most, step):
     moved = CLEAN.astype(int) + step * RANDOM.integers(-(most // step), most // step + 1, CLEAN.shape)
     image = values(np.clip(moved, 0, 255) if step == 1 else np.where((moved < 0) | (moved > 255), CLEAN, moved))
     encoded = encode(image, CLEAN)
-    if np.abs(np.rint(image * 255) - CLEAN).max() > 127:
-        assert encoded is None
-        return
     back = decode(encoded, CLEAN)
     assert back.dtype == np.float32
     np.testing.assert_array_equal(back, image)
