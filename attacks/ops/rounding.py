@@ -10,10 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.losses import largest_other
+from gauntlet.attacks.ops.losses import largest_other, margin
 
 RESOLUTION = 4
 """Units in the last place by which a logit may differ between two ways to compute the same sum."""
+_ROOM = 8
+"""Units in the last place of the clean image's margin: far more than two batch compositions differ by, far less than an attack
+aims at."""
+FAR = 64
+"""Multiples of rounding, and of what single images and batches differ by, beyond which neither decides a prediction."""
 
 
 def round_towards(exact: Tensor, center: Tensor, dtype: torch.dtype) -> Tensor:
@@ -31,6 +36,14 @@ def resolution(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None]).squeeze(1)
     size = torch.maximum(own.abs(), largest_other(logits, labels).abs())
     return RESOLUTION / 2 * torch.finfo(logits.dtype).eps * size
+
+
+def with_room(logits: Tensor, known: Tensor, labels: Tensor) -> Tensor:
+    """Logits (N, K) with the label's raised by the rounding that they, and those of the clean image, `known` (N, K), may have."""
+    room = torch.maximum(resolution(logits.detach(), labels), resolution(known, labels))
+    room = room + _ROOM * torch.finfo(logits.dtype).eps * margin(known, labels).abs()
+    room = torch.where(room.isfinite(), room, 0).to(logits.dtype)
+    return logits + torch.zeros_like(logits).scatter(1, labels[:, None], room[:, None])
 
 
 def decides(logits: Tensor) -> Tensor:

@@ -32,15 +32,16 @@ class Known(NamedTuple):
     rejected: Rows
     disagreements: Rows
     vanished: Rows
+    sure: Rows
     nearest_class: Rows
     nearness: npt.NDArray[np.float64]
-    """The last five: as of the latest `Slots.reported`."""
+    """The last six: as of the latest `Slots.reported`."""
 
 
 def known_start(sample: Rows) -> Known:
     """What is known of slots of these samples at their start."""
     zero = np.zeros_like(sample)
-    return Known._make([sample, *[zero] * 8, zero - 1, np.full(len(sample), np.inf)])
+    return Known._make([sample, *[zero] * 9, zero - 1, np.full(len(sample), np.inf)])
 
 
 def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:

@@ -37,6 +37,8 @@ DOUBT, LONG_DOUBT = 0.3, 0.2
 after bfloat16. Precisions that round less leave less in doubt."""
 ROUNDING = {"bf16": 1.0, "fp16": 1 / 8, "tf32": 1 / 8}
 """How coarsely factors are rounded, relative to bfloat16, by the name in a form: to 7 bits after the leading one, or 10."""
+COARSE = 0.1
+"""Share of the clean image's margin beyond which no rounding of bfloat16 decides: twice what forms may differ by."""
 SHORT = 10
 _ANSWER_NOTHING = ("white-box", "probe")
 """Techniques that no flag names as what lifts a block."""

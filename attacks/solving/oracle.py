@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.input_gradient import input_gradient
 from gauntlet.attacks.ops.losses import Loss, likeliest_other, margin, misclassified
 from gauntlet.attacks.ops.norms import distance, limit, per_image
 from gauntlet.attacks.ops.random import Draws, model_randomness
-from gauntlet.attacks.ops.rounding import resolution
+from gauntlet.attacks.ops.rounding import with_room
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.known import Rows
 from gauntlet.attacks.solving.slots import Slots
@@ -25,10 +26,6 @@ from gauntlet.attacks.views.interception.release import release
 from gauntlet.attacks.views.rejection_view import reduced, strict
 from gauntlet.attacks.views.targeted_view import towards
 from gauntlet.attacks.views.tf32 import kept_setting
-
-_ROOM = 8
-"""Units in the last place of the clean image's margin: far more than two batch compositions differ by, far less than an attack
-aims at."""
 
 _REFUSED = re.compile(
     r"requires? grad|autograd|automatic differentiation|saved for backward|inference tensor|graph leaves", re.I
@@ -91,9 +88,7 @@ class Oracle:
         point is then evaluated on the judge too, by one more forward pass. `rejects`: the last output of the attacked model
         is the rejection; a view of it has no such output. `needs_gradient`: whether a pass without a gradient is an error.
         """
-        self.model = model
-        self.threat = threat
-        self.slots = slots
+        self.model, self.threat, self.slots = model, threat, slots
         self.minimum_norm = minimum_norm
         self.leaves_ball = leaves_ball
         self.watch = watch
@@ -101,8 +96,9 @@ class Oracle:
         self.judge = judge
         self.rejects = rejects
         self.needs_gradient = needs_gradient
-        # Images in a pass of several draws; moves of a slot in a step, and steps that it may make in it (`look_ahead`). While
-        # passes that count together are made: their successes, and the number of a frozen draw.
+        self.certainty: Certainty | None = None
+        # Images in a pass of several draws; moves of a slot in a step, and steps that it may make in it (`look_ahead`).
+        # While passes that count together are made: their successes, and the number of a frozen draw.
         self.room, self.ahead, self.horizon = 0, 1, slots.known.step
         self.extra: Tensor | None = None
         self.successes: list[Tensor] | None = None
@@ -241,10 +237,7 @@ class Oracle:
         fixed, labels = logits.detach(), self.labels
         # Where two logits are near 0 on the boundary, the rounding is still that of the clean image's logits.
         known = self._problem(self.slots.clean_logits) if self.slots.clean_logits.shape[1] else fixed
-        room = torch.maximum(resolution(fixed, labels), resolution(known, labels))
-        room = room + _ROOM * torch.finfo(logits.dtype).eps * margin(known, labels).abs()
-        room = torch.where(room.isfinite(), room, 0).to(logits.dtype)
-        return logits + torch.zeros_like(logits).scatter(1, labels[:, None], room[:, None])
+        return with_room(logits, known, labels)
 
     def _put(self, x: Tensor, full: Tensor, logits: Tensor, backwards: int, plain: Tensor | bool = True) -> None:
         """Record a pass at `x`. `full`: the outputs of `model`; if that is a view, the attacked model is evaluated too."""
@@ -288,13 +281,20 @@ class Oracle:
                 counted = counted._replace(nearness=torch.minimum(slots.nearness, near), nearest_class=rival)
         self.slots = counted
         if self.successes is None:
-            self.keep(success, x)
+            self.keep(success, x, self._sure(logits))
         else:
             self.successes.append(success)
 
-    def keep(self, success: Tensor, x: Tensor) -> None:
-        """Keep `x` as the candidate where `success`, bool (N,)."""
+    def _sure(self, logits: Tensor) -> Tensor | None:
+        if self.certainty is None:
+            return None
+        clean = self._problem(self.slots.clean_logits) if self.certainty.low else None
+        return self.certainty.sure(logits, self.labels, clean)
+
+    def keep(self, success: Tensor, x: Tensor, sure: Tensor | None = None) -> None:
+        """Keep `x` as the candidate where `success`, bool (N,); which are `sure`, bool (N,); None: none is."""
         slots = self.slots
         # Everywhere: to ask whether there is a success would make the host wait.
         point = torch.where(per_image(success, x), x.detach().to(slots.point.dtype), slots.point)
-        self.slots = slots._replace(found=slots.found | success, point=point)
+        certain = slots.sure & ~success if sure is None else torch.where(success, sure, slots.sure)
+        self.slots = slots._replace(found=slots.found | success, point=point, sure=certain)

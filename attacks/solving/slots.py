@@ -40,6 +40,8 @@ class Slots(NamedTuple):
     point: Tensor
     """The candidate: the latest misclassified point (towards a class: the latest point classified as the target); for
     minimum-norm rules the closest such point."""
+    sure: Tensor
+    """bool, whether `point` is surely misclassified (`gauntlet.attacks.ops.certainty`); False where that is not asked."""
     distance: Tensor
     """float64, of `point`; infinite before the first success of a minimum-norm rule."""
     rejected: Tensor
@@ -93,13 +95,14 @@ class Slots(NamedTuple):
 
     def reported(self, truth: Tensor) -> tuple[Slots, Truths]:
         """The slots with all counts known to the host, and `truth`, bool (N,), on the host: one wait for the device."""
-        counts = self.rejected, self.disagreements, self.vanished, self.nearest_class
+        counts = self.rejected, self.disagreements, self.vanished, self.sure, self.nearest_class
         *rows, nearness, truths = to_host(*counts, self.nearness, truth)
-        rejected, disagreements, vanished, nearest_class = (one.astype(np.int64) for one in rows)
+        rejected, disagreements, vanished, sure, nearest_class = (one.astype(np.int64) for one in rows)
         known = self.known._replace(
             rejected=rejected,
             disagreements=disagreements,
             vanished=vanished,
+            sure=sure,
             nearest_class=nearest_class,
             nearness=nearness,
         )
@@ -139,6 +142,7 @@ def new_slots(
         backwards=zero,
         found=zero.bool(),
         point=clean,
+        sure=zero.bool(),
         distance=unknown,
         rejected=zero,
         disagreements=zero,

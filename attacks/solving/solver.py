@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.random import Draws, model_randomness, sample_keys
 from gauntlet.attacks.ops.validators import whole_number
 from gauntlet.attacks.solving.batch_size import Meter, halved, run_in_batches
@@ -56,6 +57,7 @@ def solve(
     progress: Callable[[float], None] | None = None,
     useful: Callable[[], int] | None = None,
     low: nn.Module | None = None,
+    certainty: Certainty | None = None,
 ) -> Iterator[Outcome]:
     """Run a rule, or the stages of a cascade, on all samples of `task`, and yield each outcome as soon as it is known.
 
@@ -66,8 +68,9 @@ def solve(
     `gauntlet.attacks.views.rejection_view`. `progress` is called now and then with the share of the work that is done.
     `useful`: gives the smallest batch that is worth a pass: where fewer slots run, further restarts run beside them
     (`gauntlet.attacks.solving.lanes`), which changes no outcome of a deterministic model; None, and `verify_every` above 1: one
-    after another. `low`: the form of the model that stages in low precision see; None: the model itself. Raises ValueError for a
-    batch size below 1.
+    after another. `low`: the form of the model that stages in low precision see; None: the model itself. `certainty`:
+    candidates that are sure by it end their sample's attack and are left to the caller to verify (`Outcome.unverified`), many
+    in one pass; None: every candidate is verified at once. Raises ValueError for a batch size below 1.
     """
     whole_number("batch_size", batch_size, 1)
     meter = meter or Meter()
@@ -76,7 +79,8 @@ def solve(
     queues = [stage_queue(stage, task, classes) for stage in stages]
     watch = any(stage.when is not None or stage.rival_first for stage in stages)
     outcomes = [Outcome(sample) for sample in range(len(task.ids))]
-    if watch and task.clean_logits is None:
+    coarse = certainty is not None and bool(certainty.coarse)
+    if (watch or coarse) and task.clean_logits is None:
         logits, batch_size = _clean_logits(model, task, batch_size, meter)
         task = replace(task, clean_logits=logits)
         for outcome in outcomes:
@@ -107,6 +111,7 @@ def solve(
         useful if verify_every == 1 else None,
         low,
         batch_size,
+        certainty,
     )
     queues[0].waiting.extend(range(len(task.ids)))
     work = WorkDone(queues, progress) if progress is not None else None
@@ -214,6 +219,7 @@ def _settle(
         outcome.nearest[kind] = min(outcome.near(kind), counts["nearness"])
         if broken:
             outcome.adversarial, outcome.stage = slots.point[counts["row"]].clone(), queue.stage.label
+            outcome.unverified = bool(counts["sure"])
         elif orders is not None and queue.stage.rule.ranks_targets:
             orders.add(outcome.sample, slots.order[counts["row"]])
         elif ends is not None and slots.end.dim() > 2 and counts["backwards"] > 2 * counts["vanished"]:

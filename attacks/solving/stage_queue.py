@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.random import sample_keys
 from gauntlet.attacks.solving import lanes, look_ahead
 from gauntlet.attacks.solving.ends import Ends, Orders
@@ -58,6 +59,8 @@ class Shared:
     """The form of the model that stages in low precision see; None: the model itself."""
     room: int = 0
     """Images that a pass over several draws of a randomised model may have, see `gauntlet.attacks.parts.several_draws`."""
+    certainty: Certainty | None = None
+    """Which candidates are left to the caller to verify; None: none."""
 
 
 Departures = tuple[Slots, Truths]
@@ -154,11 +157,12 @@ def step(queue: StageQueue, shared: Shared) -> Departures | None:
     verifies = not rule.minimum_norm and (
         stops is not None or bool(((made >= rule.budget) | (made % every == 0)).any())
     )
-    found, stopped, extra = _answers(slots.found if verifies else None, stops, oracle.extra, size(slots))
+    sure = slots.sure if verifies and shared.certainty is not None else None
+    found, stopped, extra, certain = _answers(slots.found if verifies else None, stops, oracle.extra, sure, size(slots))
     slots = look_ahead.note(queue, oracle, slots, extra)
     ended, due = (slots.known.step >= rule.budget) | stopped, slots.known.step % every == 0
     rows = np.flatnonzero(found & (ended | due))
-    slots, success = judge(slots, rows, shared.verify)
+    slots, success = judge(slots, rows, certain[rows], shared.verify)
     broken = np.zeros_like(ended)
     leaving: Departures | None = None
     if len(rows):
@@ -187,13 +191,14 @@ def _stops(queue: StageQueue, slots: Slots, state: Any) -> tuple[Slots, Tensor |
 
 
 def _answers(
-    found: Tensor | None, stops: Tensor | None, extra: Tensor | None, count: int
-) -> tuple[Truths, Truths, Rows]:
+    found: Tensor | None, stops: Tensor | None, extra: Tensor | None, sure: Tensor | None, count: int
+) -> tuple[Truths, Truths, Rows, Truths]:
     """All on the host by one wait for the device; False and 0 where there is nothing to ask."""
-    asked = [one for one in (found, stops, extra) if one is not None]
+    every = found, stops, extra, sure
+    asked = [one for one in every if one is not None]
     answers = iter(to_host(*asked) if asked else ())
-    first, second, third = (np.zeros(count) if one is None else next(answers) for one in (found, stops, extra))
-    return first > 0, second > 0, third.astype(np.int64)
+    first, second, third, last = (np.zeros(count) if one is None else next(answers) for one in every)
+    return first > 0, second > 0, third.astype(np.int64), last > 0
 
 
 def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
@@ -212,7 +217,8 @@ def close(queue: StageQueue, shared: Shared, batch_size: int) -> Departures:
         slots = oracle.slots
     slots, broken = slots.reported(slots.found)
     if broken.any():
-        slots, success = judge(slots, np.flatnonzero(broken), shared.verify, OUTWARDS if rule.minimum_norm else ())
+        rows, outwards = np.flatnonzero(broken), OUTWARDS if rule.minimum_norm else ()
+        slots, success = judge(slots, rows, slots.known.sure[rows] > 0, shared.verify, outwards)
         slots, broken = slots.reported(success)
     if rule.minimum_norm:
         # The closest example of a restart does not end the search for a closer one in the next.
@@ -242,6 +248,7 @@ def counts_of(departures: Departures) -> Iterator[tuple[dict[str, Any], bool]]:
         "nearness",
         "nearest_class",
         "vanished",
+        "sure",
     )
     columns = [getattr(slots.known, name).tolist() for name in names]
     for row, won in enumerate(broken.tolist()):
@@ -287,4 +294,6 @@ def _oracle(queue: StageQueue, shared: Shared, slots: Slots) -> Oracle:
         needs_gradient=shared.needs_gradient,
     )
     oracle.room = shared.room
+    if shared.certainty is not None and not rule.minimum_norm:
+        oracle.certainty = shared.certainty.of(low=queue.stage.precision == "low")
     return oracle

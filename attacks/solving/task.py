@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -30,6 +31,18 @@ class Task:
     """int64 (N,), the class to reach for each sample, from `threat.targets`; None: any other class."""
     clean_logits: Tensor | None = None
     """(N, K), the model's logits of the images, if they are known; otherwise they cost a pass where they are needed."""
+
+    def of(self, samples: Sequence[int]) -> Task:
+        """The task of some of its samples, in that order."""
+        rows = torch.tensor(list(samples), dtype=torch.int64, device=self.images.device)
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            ids=[self.ids[sample] for sample in samples],
+            targets=None if self.targets is None else self.targets[rows],
+            clean_logits=None if self.clean_logits is None else self.clean_logits[rows],
+        )
 
     def __post_init__(self) -> None:
         if (self.targets is None) != (not self.threat.target):
@@ -66,7 +79,7 @@ class Outcome:
 
     sample: int
     adversarial: Tensor | None = None
-    """(C, H, W), the verified example; None without success."""
+    """(C, H, W), the example, verified unless `unverified`; None without success."""
     forwards: float = 0
     backwards: float = 0
     taken: int = 0
@@ -91,6 +104,8 @@ class Outcome:
     measured again (`review`)."""
     rival: int = -1
     """The class that they came nearest to; -1 before the first."""
+    unverified: bool = False
+    """Whether the example was taken because of its margin (`solve(certainty=…)`), and waits for the verifier."""
 
     @property
     def steps(self) -> int:

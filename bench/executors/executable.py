@@ -86,6 +86,8 @@ class BlockResult:
     """bool, for each sample of the block; None for executables that prove nothing."""
     samples: Samples | None = None
     """The recorded samples of an executable without outcomes; None: they are derived from `outcomes`."""
+    again: Callable[[Sequence[int]], list[Outcome]] | None = None
+    """Attacks samples again, whose examples wait for the verifier (`Outcome.unverified`) and do not hold; None: none waits."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
+
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.solving.batch_size import useful_batch
 from gauntlet.attacks.solving.cascade import Cascade
+from gauntlet.attacks.solving.low_precision import COARSE, low_precision_first, rounding, takes_low_precision
 from gauntlet.attacks.solving.low_precision import VERSION as LOW_PRECISION
-from gauntlet.attacks.solving.low_precision import low_precision_first, takes_low_precision
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Meter, Outcome, Stage, Task, solve
 from gauntlet.bench.environment.clock import synchronised_time
@@ -128,22 +130,42 @@ class NativeExecutable(Executable):
             yield BlockResult(number, [], Stats(0.0, 0.0))
         meter, size = Meter(), prepared.slots.count(batch.settings, verify.images[0])
         full = prepared.light.full or prepared.light
+        certainty = verify.certainty if observable else None
+        if certainty is not None and self.low:
+            certainty = replace(certainty, coarse=COARSE * rounding(self.low))
+        attack = partial(
+            solve,
+            self.stages,
+            full.module,
+            batch_size=size,
+            verify_every=10 if cell.info.randomised else 1,
+            classes=clean.classes,
+            views=prepared.views,
+            rejects=prepared.defended.rejects,
+            useful=partial(useful_batch, prepared.light.module, verify.images[:1], size) if observable else None,
+            low=prepared.light.module,
+        )
+
+        def again(samples: Sequence[int]) -> list[Outcome]:
+            """The samples attacked once more, every candidate verified as it is found."""
+            chosen = torch.tensor(samples, device=rows.device)
+            places = torch.searchsorted(rows, chosen).tolist()
+            found = attack(
+                task.of(places),
+                lambda points, samples, attempt: verify(points, chosen[samples], attempt),
+                meter=Meter(),
+            )
+            outcomes = sorted(found, key=lambda outcome: outcome.sample)
+            return [replace(outcome, sample=sample) for outcome, sample in zip(outcomes, samples, strict=True)]
+
         with peak_memory(batch.settings.device) as peak, _stages_noted(meter):
             began, judged = synchronised_time(), verify.seconds
-            for outcome in solve(
-                self.stages,
-                full.module,
+            for outcome in attack(
                 task,
                 lambda points, samples, attempt: verify(points, rows[samples], attempt),
-                batch_size=size,
-                verify_every=10 if cell.info.randomised else 1,
-                classes=clean.classes,
                 meter=meter,
-                views=prepared.views,
-                rejects=prepared.defended.rejects,
                 progress=batch.settings.watch,
-                useful=partial(useful_batch, prepared.light.module, verify.images[:1], size) if observable else None,
-                low=prepared.light.module,
+                certainty=certainty,
             ):
                 sample = where[outcome.sample]
                 number = block_of[sample]
@@ -154,7 +176,7 @@ class NativeExecutable(Executable):
                     seconds = synchronised_time() - began - (verify.seconds - judged)
                     peak.update()
                     costs = Stats(seconds, peak.mib, occupancy=meter.occupancy, halved=meter.halved)
-                    yield BlockResult(number, outcomes[number], costs)
+                    yield BlockResult(number, outcomes[number], costs, again=again)
                     began, judged = synchronised_time(), verify.seconds
         prepared.slots.note(batch.settings, meter)
 

@@ -53,10 +53,10 @@ def rounded(verify: Verifier, outcomes: Sequence[Outcome], clean: Tensor, first:
         points = torch.stack([point for number in broken if (point := outcomes[number].adversarial) is not None])
         samples = torch.tensor([outcomes[number].sample for number in broken], device=verify.labels.device)
         near = _near(verify, points, clean[samples - first], step)
-        holds = verify(near, samples, torch.zeros_like(samples)).success.tolist()
+        holds = verify.together(near, samples).success.tolist()
         for number, point, held in zip(broken, near, holds, strict=True):
             if held:
-                settled[number] = replace(settled[number], adversarial=point.clone())
+                settled[number] = replace(settled[number], adversarial=point.clone(), unverified=False)
         broken = [number for number, held in zip(broken, holds, strict=True) if not held]
     return settled
 

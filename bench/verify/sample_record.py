@@ -13,7 +13,7 @@ from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Outcome
 from gauntlet.bench.verify.measurement import Measurement, unrepeated
-from gauntlet.bench.verify.rounded_examples import clean_levels, rounded
+from gauntlet.bench.verify.rounded_examples import clean_levels
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import Flag, Samples
 
@@ -40,13 +40,17 @@ class CleanEvaluation:
     """Number of logits of the model."""
 
 
-def examine_clean(verify: Verifier) -> CleanEvaluation:
+def examine_clean(verify: Verifier, places: Sequence[range] = ()) -> CleanEvaluation:
     """Measure the clean images. Misclassified samples and samples of the target class are not attacked.
 
-    Raises ValueError if the model does not have the target class of the threat model.
+    `places`: where each block lies among the samples: then those of a block are in full batches of their own, so that what is
+    measured of it depends on no other. Raises ValueError if the model does not have the target class of the threat model.
     """
     every = torch.arange(len(verify.labels), device=verify.labels.device)
-    measured = verify.measure(verify.images, every)
+    logits = None
+    if places and not verify.randomised:
+        logits = torch.cat([verify.full_logits(verify.images[place.start : place.stop]) for place in places])
+    measured = verify.measure(verify.images, every, logits)
     if measured.logits is not None:
         verify.calibrate(measured.logits)
     attacked = measured.prediction.to(verify.labels.device) == verify.labels
@@ -70,9 +74,6 @@ def block_record(
     not count; the same holds once an audited success shows it. Of other models they are an error: raises VerificationError.
     """
     rows = slice(place.start, place.stop)
-    clean_images = None if verify.minimum_norm else clean_levels(verify.images[rows])
-    if clean_images is not None and not (by_batch or verify.alone or verify.randomised):
-        outcomes = rounded(verify, outcomes, clean_images, place.start)
     audited = verify.depends and not by_batch
     if by_batch or audited:
         outcomes = _held_together(verify, outcomes)
@@ -103,6 +104,7 @@ def block_record(
         share[local[within]], scored[local[within]] = again.wrong_share[within], again.wrong_share_scored[within]
         for at, point in zip(local, points.cpu().numpy(), strict=True):
             images[at] = point
+    clean_images = clean_levels(verify.images[rows]) if broken and not verify.minimum_norm else None
     correct = clean_prediction == labels
     result = Samples(
         id=np.array(verify.ids[rows], dtype=np.str_),
@@ -118,7 +120,7 @@ def block_record(
         wrong_share=share,
         wrong_share_scored=scored,
         adversarial=images,
-        clean=() if clean_images is None or not broken else tuple(clean_images.to(torch.uint8).cpu().numpy()),
+        clean=() if clean_images is None else tuple(clean_images.to(torch.uint8).cpu().numpy()),
         stage=tuple(stages) if any(stages) else (),
         faced=tuple(faced) if any(faced) else (),
     )

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.ops.losses import margin
-from gauntlet.attacks.ops.rounding import decides, resolution
+from gauntlet.attacks.ops.rounding import FAR, decides, resolution
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.views.rejection_view import reduced
-
-FAR = 64
-"""Multiples of rounding, and of what single images and batches differ by, beyond which neither decides a prediction."""
 
 
 class NonFiniteLogitsError(RuntimeError):

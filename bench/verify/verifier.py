@@ -7,28 +7,30 @@ batch could decide, and for a keyed sixteenth of the samples: what batch and sin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.norms import distance, limit
 from gauntlet.attacks.ops.random import sample_keys
+from gauntlet.attacks.ops.rounding import FAR
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verification
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.verify.drawn_verdicts import DrawnVerdicts
-from gauntlet.bench.verify.fixed_batches import fixed_batches
+from gauntlet.bench.verify.fixed_batches import fixed_batches, full_batches
 from gauntlet.bench.verify.measurement import Measurement, Question, unrepeated
-from gauntlet.bench.verify.verdicts import FAR, Verdicts
+from gauntlet.bench.verify.verdicts import Verdicts
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
 
-VERSION = 3
+VERSION = 4
 """Rises when a judgement changes: it is part of the key of stored results."""
 BATCH = 16
-"""Size of a full batch; a last batch is filled up by repeating its first row."""
+"""Images of a pass over candidates as an attack finds them; a last batch is filled up by repeating its first row."""
 AUDITED = 16
 """One sample in so many, and at least `LEAST`, is judged alone too, whatever its margin: which ones, their keys say."""
 LEAST = 4
@@ -120,9 +122,21 @@ class Verifier:
         settings: dict[str, Any] = {"seed": self.seed, "randomised": self.randomised, "rejects": self.rejects}
         return Verifier(self.model, self.images, self.labels, self.ids, threat, **settings)
 
-    @timed("verify")
+    @property
+    def certainty(self) -> Certainty | None:
+        """Which candidates may be judged together when their attack is over; None where all are judged as they are found."""
+        return None if self.randomised or self.alone else Certainty(self._apart)
+
     def __call__(self, points: Tensor, samples: Tensor, attempt: Tensor) -> Verification:
         """Judge candidates (N, C, H, W) for the samples (N,): see `gauntlet.attacks.solving.solver.Verify`."""
+        return self._judge(points, samples, attempt, self.logits)
+
+    def together(self, points: Tensor, samples: Tensor) -> Verification:
+        """The same of all examples of a block, in full batches."""
+        return self._judge(points, samples, torch.zeros_like(samples), self.full_logits)
+
+    @timed("verify")
+    def _judge(self, points: Tensor, samples: Tensor, attempt: Tensor, ask: Callable[[Tensor], Tensor]) -> Verification:
         began = time.perf_counter()
         valid = self.valid(points, samples)
         wrong = torch.zeros_like(valid)
@@ -133,14 +147,14 @@ class Verifier:
             if self.randomised:
                 wrong[rows] = self._drawn.hold(chosen, where, attempt[rows])
             else:
-                wrong[rows], split[rows] = self._wins(chosen, where)
+                wrong[rows], split[rows] = self._wins(chosen, where, ask)
         verdict = Verification(success=wrong, rejected=~valid, disagreement=split)
         self.seconds += time.perf_counter() - began
         return verdict
 
-    def _wins(self, points: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def _wins(self, points: Tensor, samples: Tensor, ask: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Whether a deterministic model gives the attack what it wants, and whether batch and single image differ, bool (N,)."""
-        logits = self.logits(points)
+        logits = ask(points)
         won, gap = self.verdicts.won(logits, samples)
         near = self.verdicts.near(logits, gap, samples, self._apart)
         again = torch.ones_like(won) if self.alone else near | (won & self.audited(samples))
@@ -149,7 +163,7 @@ class Verifier:
             single, _ = self.verdicts.won(self.logits(points[rows], 1), samples[rows])
             split[rows] = single != won[rows]
             if bool((split & ~near).any()) and not self.depends:
-                self._same_again(points, samples, logits, near)
+                self._same_again(ask(points), samples, logits, near)
                 self.depends = self.alone = True
         holds = won & ~split
         rows = holds.nonzero().squeeze(1)
@@ -157,10 +171,9 @@ class Verifier:
             self._kept[sample] = points[row].clone(), logits[row]
         return holds, split
 
-    def _same_again(self, points: Tensor, samples: Tensor, logits: Tensor, near: Tensor) -> None:
+    def _same_again(self, second: Tensor, samples: Tensor, logits: Tensor, near: Tensor) -> None:
         """Raise VerificationError unless the same batches have the same predictions a second time, where these are not near."""
-        first, again = self.verdicts.won(logits, samples)[0], self.verdicts.won(self.logits(points), samples)[0]
-        bad = (first != again) & ~near
+        bad = (self.verdicts.won(logits, samples)[0] != self.verdicts.won(second, samples)[0]) & ~near
         if bool(bad.any()):
             raise unrepeated(bad, samples, self.ids)
 
@@ -231,6 +244,12 @@ class Verifier:
     def logits(self, points: Tensor, size: int = BATCH) -> Tensor:
         """Logits (N, K) of the original model in batches of `size`. Raises NonFiniteLogitsError."""
         logits = fixed_batches(self.model, points, size)
+        self.verdicts.check(logits)
+        return logits
+
+    def full_logits(self, points: Tensor) -> Tensor:
+        """Logits (N, K) of the original model in full batches. Raises NonFiniteLogitsError."""
+        logits = full_batches(self.model, points)
         self.verdicts.check(logits)
         return logits
 

@@ -19,6 +19,7 @@ from gauntlet.bench.executors.executable import Block, BlockBatch, BlockResult, 
 from gauntlet.bench.prepare.defense_facts import merge_flags
 from gauntlet.bench.verify import verifier
 from gauntlet.bench.verify.sample_record import CleanEvaluation, block_record, examine_clean
+from gauntlet.bench.verify.settle import settled
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.bench.worker.prefetch import prefetched
 from gauntlet.leaderboard.results.record import Record, Stats
@@ -90,13 +91,14 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings, 
         with timed("check"):
             flags = merge_flags(prepared.flags, prepared.check())
         with timed("clean"):
-            clean = examine_clean(verify)
+            clean = examine_clean(verify, places)
         for result in timed_steps("attack", prepared.attack.run(BlockBatch(prepared, verify, clean, places, settings))):
-            block, place, outcomes = blocks[result.number], places[result.number], result.outcomes
+            block, place = blocks[result.number], places[result.number]
             if result.samples is None:
                 with timed("verify"):
+                    result = replace(result, outcomes=settled(verify, result.outcomes, place, result.again))
                     samples, more_flags = block_record(
-                        verify, clean, place, outcomes, prepared.cell.threat, by_batch=prepared.by_batch
+                        verify, clean, place, result.outcomes, prepared.cell.threat, by_batch=prepared.by_batch
                     )
             else:
                 samples, more_flags = result.samples, ()

@@ -15,6 +15,7 @@ import torch
 
 from builders import clipped_task
 from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.solving import solver, work_done
@@ -199,6 +200,13 @@ def test_so_it_is_where_batches_are_small_and_progress_is_shown(monkeypatch):
     seen, _ = turns(stages, monkeypatch, threat=LINF, batch_size=10, progress=shares.append)
     assert all(turn.waits <= (2 if turn.verified else 1) for turn in seen)
     assert shares[-1] == 1
+
+
+def test_the_host_waits_for_no_verdict_on_sure_candidates(monkeypatch):
+    seen, _ = turns("pgd(steps=20, restarts=3)", monkeypatch, threat=LINF, certainty=Certainty(1e-6))
+    assert all(turn.waits <= 2 for turn in seen)
+    assert sum(turn.waits == 2 for turn in seen) >= 3
+    assert sum(turn.verifying for turn in seen) == 0
 
 
 def test_where_candidates_are_not_due_the_host_does_not_wait(monkeypatch):
