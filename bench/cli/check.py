@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gauntlet.bench.cli.shared.options import command, load_plugins_named, model_options, plugin_option, run_option
-from gauntlet.bench.environment.exit_codes import EXIT_FAILED
+from gauntlet.bench.environment.exit_codes import EXIT_FAILED, EXIT_USAGE
 
 if TYPE_CHECKING:
     from gauntlet.bench.first_look.line import Line
@@ -24,7 +24,11 @@ def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         plugin_option(),
         run_option("device", default="auto", help="Device: auto (a GPU if available), cpu, cuda or cuda:1."),
-        run_option("threat", multiple=False, help="Threat model NORM:EPS of the next command. [default: Linf:8/255]"),
+        run_option(
+            "threat",
+            multiple=False,
+            help="Threat model NORM:EPS of the next command. [default: by the size of the images]",
+        ),
         run_option("samples", help="Samples of the data, named as for `gauntlet run`. [default: all]"),
         run_option(
             "data",
@@ -50,8 +54,13 @@ def check(plugins: tuple[str, ...], **options: Any) -> None:
     load_plugins_named(plugins)
     found = looked_at(options)
     if found.state == "problem":
-        raise SystemExit(EXIT_FAILED)
+        raise SystemExit(problem_exit(found))
     click.echo(f"\nnext: {next_command(found, options['threat'], plugins)}")
+
+
+def problem_exit(found: Look) -> int:
+    """The exit code of a look that found a problem: wrong usage where a name or a file does not exist."""
+    return EXIT_USAGE if found.misnamed else EXIT_FAILED
 
 
 def looked_at(options: Mapping[str, Any]) -> Look:

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from gauntlet.bench.cli.check import MODEL, look_options, looked_at
+from gauntlet.bench.cli.check import MODEL, look_options, looked_at, problem_exit
 from gauntlet.bench.cli.shared.options import command, load_plugins_named, option
-from gauntlet.bench.environment.exit_codes import EXIT_FAILED
 
 
 @command(arguments=MODEL, failed="The model cannot be attacked as it is, or a file cannot be written.")
@@ -34,7 +33,7 @@ def init(ci: bool, plugins: tuple[str, ...], **options: Any) -> None:
     load_plugins_named(plugins)
     found = looked_at(options)
     if found.state == "problem":
-        raise SystemExit(EXIT_FAILED)
+        raise SystemExit(problem_exit(found))
     if found.data is None:
         raise click.UsageError(
             "the data are not named: add --data DATA, such as FILE.npz or a folder of images by class"

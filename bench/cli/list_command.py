@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -74,7 +75,9 @@ def list_command(kind: str | None, pattern: str, plugins: tuple[str, ...]) -> No
     for problem in problems(kind):
         click.echo(visible(f"warning: {problem}"), err=True)
     if not found:
-        raise click.UsageError(f"no {kind} match {pattern!r}: `gauntlet list {kind}` shows all")
+        near = difflib.get_close_matches(pattern, [name for name, _ in entries(kind, "*")], 3, 0.4)
+        meant = f"; did you mean {', '.join(near)}?" if near else ":"
+        raise click.UsageError(visible(f"no {kind} match {pattern!r}{meant} `gauntlet list {kind}` shows all"))
     # Names and summaries may come from plugins and installed packages.
     shown = [(visible(name), visible(summary)) for name, summary in found]
     width = max(len(name) for name, _ in shown)

@@ -231,9 +231,18 @@ def _group(row: Mapping[str, Any]) -> Group:
     )
 
 
-def default_threat(data: str) -> str:
-    """The default threat model: Linf 0.15 for the 8×8 digits, else the usual Linf 8/255."""
-    return "Linf:0.15" if data in ("digits", "digits-train") else "Linf:8/255"
+_SMALL = {"digits": "Linf:0.15", "pairs": "Linf:0.1"}
+"""Threat models of the zoo's data, whose images have few pixels: a change of 8/255 is less than it is of a photo."""
+_FEW_PIXELS = 128
+
+
+def default_threat(data: str, pixels: int = 0) -> str:
+    """The default threat model: that of the zoo for its data, Linf 0.1 for other images as small, else the usual Linf 8/255.
+
+    `pixels`: height times width of an image; 0 if that is not known.
+    """
+    usual = "Linf:0.1" if 0 < pixels <= _FEW_PIXELS else "Linf:8/255"
+    return _SMALL.get(data.removesuffix("-train"), usual)
 
 
 def _expectation(row: Mapping[str, Any]) -> Expectation:

@@ -17,8 +17,10 @@ from gauntlet.bench.first_look.seen import data_images, random_images
 from gauntlet.bench.models.catalog import MODELS
 from gauntlet.bench.models.load_model import LoadedModel
 from gauntlet.bench.models.parts.black_box import model_access
+from gauntlet.bench.models.parts.errors import MissingFileError
 from gauntlet.bench.prepare.loader import Loader
 from gauntlet.bench.registries import DATA, DEFENSES
+from gauntlet.bench.registry.import_file import ImportSpecError
 from gauntlet.defenses.pipeline.defended_model import defend
 
 
@@ -31,6 +33,10 @@ class Look:
     data: DataRef | None
     n: int = 0
     """Number of samples of the data."""
+    pixels: int = 0
+    """Height times width of an image of the data; 0 for random images."""
+    misnamed: bool = False
+    """Whether the problem is a name or a file that does not exist: the command is wrong, not the model."""
     image_seconds: float = 0.0
     """Seconds of a pass forward and back for an image; 0 if it was not measured."""
 
@@ -69,6 +75,9 @@ class _Glance:
         try:
             yield from self.lines()
         except Exception as error:  # code of the user's, which may raise anything
+            # Exactly LookupError, as registries raise it: a KeyError may come from the model's code.
+            missing = isinstance(error, FileNotFoundError | ImportSpecError | MissingFileError)
+            self.found = replace(self.found, misnamed=missing or type(error) is LookupError)
             yield Line(self.topic, _sentence(error), "problem")
 
     def lines(self) -> Iterator[Line]:
@@ -87,7 +96,7 @@ class _Glance:
             yield Line("data", f"none named: {len(seen.images)} random images; --data DATA shows more", "note")
         else:
             seen = data_images(loader, ref, self.found.model)
-            self.found = replace(self.found, data=ref, n=seen.n)
+            self.found = replace(self.found, data=ref, n=seen.n, pixels=seen.images[0, 0].numel())
             yield Line("data", f"{ref.spec}: {len(seen.images)} of {seen.n:,} images, {seen.classes} classes")
         self.topic = "input"
         lines, better = input_lines(loaded.module, seen)

@@ -27,7 +27,7 @@ def run_options(found: Look, threat: str | None = None) -> dict[str, Any]:
         **model_options(model),
         "data": spec,
         **({"samples": samples or str(_samples(found))} if samples or 0 < _samples(found) < found.n else {}),
-        "threat": threat or default_threat(spec),
+        "threat": threat or default_threat(spec, found.pixels),
         "attacks": "standard" if _is_black_box(model) else "adaptive",
     }
 

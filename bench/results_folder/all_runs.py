@@ -67,6 +67,11 @@ def shown_runs(folder: Path, run_id: str | None = None) -> ShownRuns:
     return ShownRuns(tuple(sorted(shown, key=runs.index)), tuple(others))
 
 
+def run_folder_of(folder: Path, run_id: str | None) -> Path:
+    """The folder of the run whose name begins with `run_id`; without one `folder`, whose latest run is meant. Raises RunError."""
+    return folder if run_id is None else shown_runs(folder, run_id).newest.folder
+
+
 def questions_of(run: Run) -> frozenset[Question]:
     """The questions of a run."""
     return frozenset((cell.data.spec, cell.data.samples or "", str(cell.threat)) for cell in run.plan.cells)

@@ -12,6 +12,7 @@ from gauntlet.bench.cli.shared.options import RUN, command, option, plugin_optio
 
 @command(arguments=RUN, failed="A stored result cannot be read, or a picture cannot be written.")
 @run_argument()
+@option("--run", "run_id", group="data", metavar="ID", help="Show this run of the folder. [default: the latest run]")
 @option("--model", group="model", default="*", metavar="PATTERN", help="Models for --attack, --pictures and --sample.")
 @option(
     "--defense", group="model", default="*", metavar="PATTERN", help="Defenses for --attack, --pictures and --sample."
@@ -41,6 +42,7 @@ from gauntlet.bench.cli.shared.options import RUN, command, option, plugin_optio
 @trust_option()
 def show(
     folder: Path,
+    run_id: str | None,
     model: str,
     defense: str,
     sample: str | None,
@@ -55,9 +57,11 @@ def show(
     A run is shown by its leaderboard and cells. --attack alone shows settings in full, which tables name by a digest if they
     are long. --sample shows the results of one sample, --pictures draws pictures instead.
     """
+    from gauntlet.bench.results_folder.all_runs import run_folder_of
     from gauntlet.bench.run.describe_run import describe_attacks, describe_run, describe_sample, draw_pictures
     from gauntlet.bench.run.pictures import Patterns
 
+    folder = run_folder_of(folder, run_id)
     chosen = Patterns(model, defense, attack or "*")
     if sample is not None:
         lines = describe_sample(folder, sample, chosen, pictures=pictures, plugins=plugins, trust=trust)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from gauntlet.bench.config.cell import Cell
     from gauntlet.bench.reverify.attack_again import Amount
+    from gauntlet.bench.run.reverify import CellCheck
     from gauntlet.bench.run.run_folder import Run
 
 UPPER_BOUND = "this bounds robustness from above only: what stands may fall to a stronger attack"
@@ -36,6 +37,7 @@ UPPER_BOUND = "this bounds robustness from above only: what stands may fall to a
     "nothing to verify, or one of --examples is not within the threat model (those that are not adversarial fail nothing).",
 )
 @click.argument("folder", metavar="RUN", required=False, type=click.Path(path_type=Path))
+@option("--run", "run_id", group="data", metavar="ID", help="Verify this run of the folder. [default: the latest run]")
 @option(
     "--examples",
     group="data",
@@ -78,6 +80,7 @@ UPPER_BOUND = "this bounds robustness from above only: what stands may fall to a
 @trust_option()
 def verify(
     folder: Path | None,
+    run_id: str | None,
     examples: Path | None,
     out: Path | None,
     amount: str | None,
@@ -108,10 +111,13 @@ def verify(
             )
         if seed is not None and amount is None:
             raise click.UsageError("--seed goes with --attack: without it no sample is drawn")
+        from gauntlet.bench.results_folder.all_runs import run_folder_of
+
+        folder = run_folder_of(folder, run_id)
         passed = verify_run(folder, device, plugins, trust=trust, amount=amount, seed=seed)
     else:
-        if folder is not None or amount is not None or seed is not None:
-            raise click.UsageError("--examples stands in place of RUN, without --attack and --seed")
+        if any(given is not None for given in (folder, run_id, amount, seed)):
+            raise click.UsageError("--examples stands in place of RUN, without --run, --attack and --seed")
         if missing := [f"--{name}" for name in ("model", "data", "threat") if not options[name]]:
             raise click.UsageError(
                 f"--examples needs {', '.join(missing)}: what the images are to mislead, and how far they may go"
@@ -191,10 +197,7 @@ def verify_run(
         if check.n:
             verified += 1
             unfinished += check.missing > 0
-            click.echo(
-                f"{'FAILED' if check.failures else 'ok':<7}{title}: robust {100 * check.robust_accuracy:.1f} % of {check.n}, "
-                f"{check.examples} examples, {check.boundary} on the boundary"
-            )
+            click.echo(f"{'FAILED' if check.failures else 'ok':<7}{title}: {_verified(run, cell, check)}")
             if not check.failures:
                 sound.append(cell)
         for failure in check.failures:
@@ -214,6 +217,17 @@ def verify_run(
         f"again: {failures} failures, {boundary} within rounding of the boundary; {UPPER_BOUND}"
     )
     return failures == 0 and verified > 0
+
+
+def _verified(run: Run, cell: Cell, check: CellCheck) -> str:
+    """What was verified of a cell: of a certificate no proof, but the examples of its search."""
+    share = f"{100 * check.robust_accuracy:.1f} % of {check.n}"
+    measured = f"{check.examples} examples, {check.boundary} on the boundary"
+    if cell.info.proves:
+        return f"{share} not broken by its search, no proof was made again; {measured}"
+    if cell.info.replays and not check.failures and run.summary(cell).nothing_replayed:
+        return f"nothing was replayed: no example was there to try on {check.n} samples"
+    return f"robust {share}, {measured}"
 
 
 def _flag_failures(run: Run, cells: list[Cell], device: torch.device) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from gauntlet.bench.models.parts.errors import ModelError
+from gauntlet.bench.models.parts.errors import MissingFileError, ModelError
 
 _HEAD = 512
 _SHOWN = 3
@@ -22,7 +22,7 @@ def check_file(path: Path, what: str) -> Path:
         held = f" (it holds {', '.join(inside)})" if inside else ""
         raise ModelError(f"{named} is a folder{held}: name a file in it")
     if not path.is_file():
-        raise ModelError(f"{named} is not there (looked in {Path.cwd()})")
+        raise MissingFileError(f"{named} is not there (looked in {Path.cwd()})")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD).lstrip()

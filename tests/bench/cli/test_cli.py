@@ -145,6 +145,7 @@ def test_list_alone_shows_what_can_be_listed_with_the_number_of_entries(call):
 def test_list_takes_wildcards_and_says_where_nothing_matches(call):
     assert call("list", "attacks", "torchattacks.*").stdout.count("torchattacks.PGD") == 1
     assert_told(call("list", "models", "resnet*"), 2, "no models match 'resnet*'", "gauntlet list models")
+    assert_told(call("list", "attacks", "apdg"), 2, "no attacks match 'apdg'; did you mean apgd")
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_files_that_exist_are_not_replaced_and_nothing_is_written_beside_them(pr
     [
         (("net.py:training", "--data=data.npz"), 1, "PROBLEM the model is in training mode"),
         (("net.py:build",), 2, "add --data DATA"),
-        (("net.py:build", "--data=absent.npz"), 1, "absent.npz"),
+        (("net.py:build", "--data=absent.npz"), 2, "absent.npz"),
         (("net.py:build", "--data=data.npz", "--threat=Linf"), 1, "NORM:EPS"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from gauntlet.bench.cli.main import cli
-from gauntlet.bench.config.schema import DataRef, ModelRef
+from gauntlet.bench.config.schema import DataRef, ModelRef, default_threat
 from gauntlet.bench.first_look.look import look
 
 CPU = torch.device("cpu")
@@ -180,6 +180,42 @@ def test_check_fails_where_an_attack_would(nets, monkeypatch):
     assert done.exit_code == 1
     assert "PROBLEM the model is in training mode" in done.output
     assert "next:" not in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("none.py:plain",),
+        ("nets.py:plian",),
+        ("nets.py:plain@none.pth",),
+        ("cnn.standard_digts",),
+        ("nets.py:plain", "--data", "none.npz"),
+        ("nets.py:plain", "--data", "digts"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "init"])
+def test_a_name_or_a_file_that_does_not_exist_is_wrong_usage(nets, monkeypatch, command, arguments):
+    monkeypatch.chdir(nets.parent)
+    done = CliRunner().invoke(cli, [command, *arguments])
+    assert done.exit_code == 2, done.output
+    assert "PROBLEM" in done.output
+
+
+@pytest.mark.parametrize(
+    ("size", "threat"), [((1, 8, 8), "Linf:0.1"), ((1, 8, 16), "Linf:0.1"), ((3, 32, 32), "Linf:8/255")]
+)
+def test_the_budget_fits_the_size_of_the_images(size, threat, nets, monkeypatch):
+    monkeypatch.chdir(nets.parent)
+    np.savez("data.npz", images=np.zeros((4, *size), np.uint8), labels=np.arange(4))
+    assert look(ModelRef(f"{nets}:plain"), DataRef("data.npz"), CPU).pixels == size[1] * size[2]
+    assert default_threat("data.npz", size[1] * size[2]) == threat
+
+
+@pytest.mark.parametrize(
+    ("data", "threat"), [("digits", "Linf:0.15"), ("pairs-train", "Linf:0.1"), ("x", "Linf:8/255")]
+)
+def test_the_zoo_s_data_have_the_budget_of_its_models(data, threat):
+    assert default_threat(data) == threat
 
 
 def test_settings_and_threat_reach_the_command(nets, monkeypatch):
