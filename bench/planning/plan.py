@@ -15,6 +15,7 @@ from gauntlet.bench.config.cell import Cell
 from gauntlet.bench.config.model_ref import MODEL_SETTINGS, given_settings
 from gauntlet.bench.config.schema import Config, ConfigError, DataRef, Group, ModelRef
 from gauntlet.bench.data.data_name import data_title
+from gauntlet.bench.environment.provenance import package_version
 from gauntlet.bench.executors.entry import ExecutableEntry
 from gauntlet.bench.models.parts.class_list import class_file
 from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
@@ -188,9 +189,17 @@ def _members(group: Group, norm: Norm, skipped: list[str]) -> Iterator[tuple[str
             continue
         named = parse_named(text)
         for name in expand_executables(named.name):
-            norms = executable_entry(name).card.norms
-            if norm not in norms:
-                skipped.append(f"attack {name!r} is for {', '.join(norms)}, not for {norm}")
+            card = executable_entry(name).card
+            if norm not in card.norms:
+                skipped.append(f"attack {name!r} is for {', '.join(card.norms)}, not for {norm}")
+                continue
+            if card.library and package_version(card.library) == "absent":
+                missing = (
+                    f"attack {name!r} is one of {card.library}, which is not installed: pip install {card.library}"
+                )
+                if name == named.name:
+                    raise ConfigError(missing)
+                skipped.append(missing)
                 continue
             spec = str(Named(name, named.settings))
             yield "custom", Member(spec, spec)
