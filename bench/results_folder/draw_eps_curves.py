@@ -10,6 +10,7 @@ from gauntlet.leaderboard.pictures.canvas import FORMS, drawn
 from gauntlet.leaderboard.pictures.eps_series import series_figure, series_frame
 from gauntlet.leaderboard.report.csv_writer import csv_text
 from gauntlet.leaderboard.results.atomic_files import replace_bytes, replace_text
+from gauntlet.leaderboard.results.escape import visible
 
 
 def draw_eps_curves(
@@ -35,3 +36,5 @@ def draw_eps_curves(
     title = f"Robust accuracy against eps, {series[0].data}\nn {n}, bands and bars: 95 % intervals"
     replace_bytes(path, drawn(series_figure(series, title), form))
     yield f"written: {path}"
+    for title, missing in {one.title: one.missing for one in series if one.missing > 0}.items():
+        yield visible(f"{title} is not finished: {missing} samples are missing; run its command again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -85,7 +86,13 @@ def _of_folder(
     runs = shown_runs(folder)
     taken = row_runs(runs)
     pipelines: dict[tuple[str, ...], list[LeaderboardRow]] = {}
-    for row in build_rows(joint_summaries(runs, tuple(removed_models(runs.newest.root)))):
+    summaries = joint_summaries(runs, tuple(removed_models(runs.newest.root)))
+    missing: dict[tuple[str, ...], int] = {}
+    for one in summaries:
+        if not one.cell.corrupts:
+            key = row_key(one.cell)
+            missing[key] = max(missing.get(key, 0), one.expected - len(one))
+    for row in build_rows(summaries):
         seen.setdefault(row.model)
         chosen = any(_fits(row.model, pattern) for pattern in models)
         if chosen and _fits(row.defense, defense) and _fits(row.data, data) and norm in (None, row.norm):
@@ -95,7 +102,8 @@ def _of_folder(
         keys = {row.key for row in rows}
         cells = [(run, cell) for run in runs.shown for cell in run.plan.cells]
         own = [(run, cell) for run, cell in cells if row_key(cell.info) in keys and taken[row_key(cell.info)] is run]
-        yield from _series(sorted(rows, key=lambda row: row.eps), _curve(own), str(folder), radii)
+        for series in _series(sorted(rows, key=lambda row: row.eps), _curve(own), str(folder), radii):
+            yield replace(series, missing=max(missing[key] for key in keys))
 
 
 def _curve(cells: Sequence[tuple[Run, Cell]]) -> EpsCurve | None:

@@ -52,6 +52,8 @@ class EpsSeries:
     exact: bool
     """Whether the accuracy holds up to the next eps, as that of minimum-norm attacks does; else nothing is known between."""
     points: tuple[tuple[float, Proportion], ...]
+    missing: int = 0
+    """Number of samples that were asked for and that some attack of the rows has not covered."""
 
     @property
     def title(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,6 +98,17 @@ def test_the_picture_is_written_as_its_name_says_and_the_same_each_time(folder, 
         contents.append(path.read_bytes())
     assert contents[0].startswith(begin)
     assert contents[0] == contents[1]
+
+
+def test_samples_that_an_unfinished_row_lacks_are_counted(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "out")
+    assert run_here("curve", tmp_path / "out") == 0
+    assert "not finished" not in capsys.readouterr().out
+    run = next(run for run in map(load_run, (tmp_path / "out" / "runs").iterdir()) if len(run.plan.cells) == 2)
+    (key, _), *_ = run.keys(run.plan.cells[1])
+    run.store.path(key).unlink()
+    assert run_here("curve", tmp_path / "out") == 0
+    assert "cnn.fast_digits is not finished: 40 samples are missing" in capsys.readouterr().out
 
 
 def test_several_folders_are_told_apart(folder):
