@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gauntlet.attacks.ops.losses import margin
-from gauntlet.attacks.ops.rounding import FAR, resolution
+from gauntlet.attacks.ops.losses import largest_other, margin
+from gauntlet.attacks.ops.rounding import FAR, resolution_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Certainty:
 
         `clean_logits` (N, K): those of the clean images, needed in low precision.
         """
-        bound = FAR * resolution(logits, labels).clamp_min(self.apart)
+        own, other = logits.gather(1, labels[:, None]).squeeze(1), largest_other(logits, labels)
+        bound = FAR * resolution_of(own, other).clamp_min(self.apart)
         if clean_logits is not None:
             bound = torch.maximum(bound, self.coarse * margin(clean_logits, labels).abs())
-        return -margin(logits, labels) > bound
+        return other - own > bound

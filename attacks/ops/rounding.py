@@ -33,9 +33,13 @@ def resolution(logits: Tensor, labels: Tensor) -> Tensor:
 
     Infinite or not a number where one of them is.
     """
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    size = torch.maximum(own.abs(), largest_other(logits, labels).abs())
-    return RESOLUTION / 2 * torch.finfo(logits.dtype).eps * size
+    own, other = logits.gather(1, labels[:, None]).squeeze(1), largest_other(logits, labels)
+    return resolution_of(own, other)
+
+
+def resolution_of(own: Tensor, other: Tensor) -> Tensor:
+    """The same of the label's logits and the largest other ones, both (N,)."""
+    return RESOLUTION / 2 * torch.finfo(own.dtype).eps * torch.maximum(own.abs(), other.abs())
 
 
 def with_room(logits: Tensor, known: Tensor, labels: Tensor) -> Tensor:
