@@ -77,7 +77,7 @@ def _record(row: Comparison, work: Workload, setup: SpeedConfig, progress: Progr
     """Ours in the first precision, the peers, and ours in the others."""
     threat = ThreatModel("Linf", setup.linf) if row.norm == "Linf" else ThreatModel("L2", setup.l2)
     first, *more = PRECISIONS
-    yield _ours(row, work, threat, OURS, first)
+    yield record_ours(row, work, threat, OURS, first)
     for spec in row.peers:
         library, named = spec.partition(".")[0], parse_named(spec)
         if fnmatchcase(library, setup.peers):
@@ -89,10 +89,11 @@ def _record(row: Comparison, work: Workload, setup: SpeedConfig, progress: Progr
             else:
                 yield recording
     for precision in more:
-        yield _ours(row, work, threat, f"{OURS}, {precision}", precision)
+        yield record_ours(row, work, threat, f"{OURS}, {precision}", precision)
 
 
-def _ours(row: Comparison, work: Workload, threat: ThreatModel, name: str, precision: str) -> Recording:
+def record_ours(row: Comparison, work: Workload, threat: ThreatModel, name: str, precision: str) -> Recording:
+    """The recorded evaluation of our attack of a comparison; `name` is the participant's."""
     assert work.data is not None
     log = CallLog(work.images.shape[1:])
     settings: dict[str, Any] = {"batch_size": work.batch_size, "device": work.images.device, "precision": precision}
