@@ -267,7 +267,7 @@ def _interrupted(engine: Engine) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         stored = sum(cells.covered(result) for result in engine.run.results())
-        kept = f"{stored:,} results of samples are stored; run the same command again to resume"
+        kept = f"{stored:,} outcomes are stored, one for each sample and attack; run the same command again to resume"
         click.echo(f"\ninterrupted: {kept if stored else 'nothing of this run is stored yet'}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
 

@@ -312,7 +312,7 @@ def test_an_interrupt_says_what_is_stored_and_cells_that_were_not_reached_are_sh
     monkeypatch.setattr(Engine, "prepare", interrupted)
     done = call(*RUN)
     assert done.returncode == 130
-    stored = "30 results of samples are stored; run the same command again to resume"
+    stored = "30 outcomes are stored, one for each sample and attack; run the same command again to resume"
     assert done.stderr.endswith(f"interrupted: {stored if finished else 'nothing of this run is stored yet'}\n")
     shown = call("show", "out").stdout
     assert "model.build × none × pgd-10: not started\n" in shown

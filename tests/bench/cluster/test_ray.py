@@ -231,7 +231,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_came(hello, call, tiny, mo
         running.send_signal(number)
         out, err = running.communicate(timeout=100)
         assert running.returncode == 130, (out, err)
-        assert "200 results of samples are stored; run the same command again to resume" in err
+        assert "200 outcomes are stored, one for each sample and attack; run the same command again to resume" in err
         assert first_to_end(worker) == worker
     Path("hello").unlink()
     assert len(Store(Path("out")).stored_keys()) == 2

@@ -133,7 +133,10 @@ def test_a_killed_and_then_interrupted_run_is_finished_by_the_same_command(whole
     out, err = interrupted.communicate(timeout=120)
     reached.close()
     assert interrupted.returncode == 130
-    assert re.search(r"interrupted: \d+ results of samples are stored; run the same command again to resume", err)
+    assert re.search(
+        r"interrupted: \d+ outcomes are stored, one for each sample and attack; run the same command again to resume",
+        err,
+    )
     assert "Traceback" not in out + err
     assert files(folder).items() >= kept.items()
     # A third process finishes, with what is missing alone.
