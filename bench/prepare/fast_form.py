@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.solving.stage import Stage
 from gauntlet.attacks.views.compiled import NAME as _COMPILED
 from gauntlet.attacks.views.compiled import CompileError, compiled_form, faster_compiled
 from gauntlet.attacks.views.fast_model import FastModel, choose_form, fast_precisions, full_float32
@@ -23,6 +25,7 @@ _TIMED_IMAGES = 32
 _ENOUGH = 1.0
 """Seconds after which passes are not timed again."""
 _ROUNDS = 2
+_FEW_STEPS = 2
 _LAYOUT, _FOLDED, _FLUSHED = "channels_last", "folded", "flushed"
 
 
@@ -60,6 +63,11 @@ def rebuilt_form(view: nn.Module, name: str, example: Tensor, slots: int) -> Fas
     return form
 
 
+def pays(stages: Sequence[Stage]) -> bool:
+    """Whether a form may save more than choosing it takes, some twenty passes over few images: not in a step or two."""
+    return sum(stage.steps_expected for stage in stages) > _FEW_STEPS
+
+
 def chosen_form(view: nn.Module, example: Tensor, precision: str, compiled: int | None = None) -> FastModel:
     """The form for a setting of `--precision`; `auto` chooses layout and folding, and low precision where it pays.
 
@@ -81,9 +89,11 @@ def chosen_form(view: nn.Module, example: Tensor, precision: str, compiled: int 
 def _fastest(view: nn.Module, example: Tensor) -> FastModel:
     """The form in float32, or one in low precision: where the device computes in it, the form agrees with the model, and its
     passes are `CLEARLY` faster than those of the best form so far, which is timed."""
-    best = choose_form(view, example, precision="float32")
-    for name in fast_precisions(example.device, best.work):
-        form = choose_form(view, example, precision=name)
+    # In the first of the precisions, if there is any.
+    form = choose_form(view, example)
+    best = form.full or form
+    for place, name in enumerate(fast_precisions(example.device, form.work)):
+        form = choose_form(view, example, precision=name) if place else form
         if form.full is not None and speed_up(best.module, form.module, example) >= CLEARLY:
             best = form
     return best

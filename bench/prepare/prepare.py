@@ -220,7 +220,8 @@ class Workbench(Loader):
         compiles = (
             self.compiled and loaded.model.access == "white-box" and not self._batch_dependence(loaded, used).found
         )
-        if not attack.stages or cell.info.randomised or (self.precision == "float32" and not compiles):
+        plain = self.precision == "float32" or (self.precision == "auto" and not fast_form.pays(attack.stages))
+        if not attack.stages or cell.info.randomised or (plain and not compiles):
             return FastModel(view, "")
         example = loaded.data.images[: fast_form.FORM_IMAGES].to(self.device)
         slots = RunSettings(self.device).slots(example[0])

@@ -5,24 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.solving.batch_size import Meter, run_in_batches
+
 _VALUES = 2**21
 """Pixels of a full batch, so that its activations fit into memory."""
-_MOST = 128
+_MOST = 64
 
 
 def full_batch(image: Tensor) -> int:
-    """Images of a full batch, for images of this shape (C, H, W): 128, fewer of large ones, and at least 16."""
+    """Images of a full batch, for images of this shape (C, H, W): 64, fewer of large ones, and at least 16."""
     return max(16, min(_MOST, _VALUES // image.numel()))
 
 
-def full_batches(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits (N, K), computed in batches of `full_batch` and a last one of what is left, without autocast and gradients.
+def full_batches(model: nn.Module, images: Tensor, size: int) -> tuple[Tensor, int]:
+    """Logits (N, K), computed in batches of `size` and a last one of what is left, without autocast and gradients.
 
-    What a batch is filled with may decide how its images are rounded: so the same images are to be given again.
+    Where memory runs out, batches are halved; returned too: the size that fitted. What a batch is filled with may decide how its
+    images are rounded: so the same images are to be given again.
     """
-    parts = images.split(full_batch(images[0]) if len(images) else 1)
+
+    def run(batch: slice) -> Tensor:
+        logits: Tensor = model(images[batch])
+        return logits
+
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        return torch.cat([model(part) for part in parts])
+        return run_in_batches(run, len(images), size, Meter())
 
 
 def fixed_batches(model: nn.Module, images: Tensor, size: int) -> Tensor:

@@ -22,7 +22,7 @@ from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Verification
 from gauntlet.bench.environment.stopwatch import timed
 from gauntlet.bench.verify.drawn_verdicts import DrawnVerdicts
-from gauntlet.bench.verify.fixed_batches import fixed_batches, full_batches
+from gauntlet.bench.verify.fixed_batches import fixed_batches, full_batch, full_batches
 from gauntlet.bench.verify.measurement import Measurement, Question, unrepeated
 from gauntlet.bench.verify.verdicts import Verdicts
 from gauntlet.defenses.pipeline.defended_model import DefendedModel
@@ -82,6 +82,7 @@ class Verifier:
         self.seconds = 0.0
         self.verdicts = Verdicts(labels, ids, threat, rejects=rejects)
         self._apart = 0.0
+        self._fits = 0
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._drawn = DrawnVerdicts(model, self.verdicts, seed, images.device)
         keys = sample_keys(seed, "audit", ids, images.device)
@@ -249,7 +250,8 @@ class Verifier:
 
     def full_logits(self, points: Tensor) -> Tensor:
         """Logits (N, K) of the original model in full batches. Raises NonFiniteLogitsError."""
-        logits = full_batches(self.model, points)
+        size = self._fits or full_batch(points[0])
+        logits, self._fits = full_batches(self.model, points, size)
         self.verdicts.check(logits)
         return logits
 

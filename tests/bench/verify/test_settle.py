@@ -155,3 +155,29 @@ def test_what_is_measured_of_a_blocks_clean_images_depends_on_no_other_block(dig
     second = Verifier(model, images[40:], labels[40:], ids[40:], threat, seed=0)
     alone = examine_clean(second, [range(N - 40)])
     assert torch.equal(both.measured.margin[40:], alone.measured.margin)
+
+
+class Small(nn.Module):
+    """Class 1 where the mean is above 0.7; memory runs out above `limit` images."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.sizes = limit, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.limit:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        gap = 0.7 - x.flatten(1).mean(1)
+        return torch.stack([gap, -gap], dim=1)
+
+
+def test_full_batches_are_halved_where_memory_runs_out_and_stay_so():
+    images, labels = torch.full((50, 1, 2, 2), 0.5), torch.zeros(50, dtype=torch.int64)
+    model = Small(limit=16)
+    verify = Verifier(model, images, labels, [str(number) for number in range(50)], ThreatModel("Linf", 0.3), seed=0)
+    clean = examine_clean(verify, [range(50)])
+    assert clean.measured.margin.tolist() == pytest.approx([0.4] * 50)
+    model.sizes.clear()
+    assert verify.together(images + 0.25, torch.arange(50)).success.all()
+    assert max(model.sizes) <= 16
