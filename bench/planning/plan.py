@@ -20,6 +20,7 @@ from gauntlet.bench.executors.entry import ExecutableEntry
 from gauntlet.bench.models.parts.class_list import class_file
 from gauntlet.bench.models.sources.parse_source import complete_robustbench_name, parse_source
 from gauntlet.bench.planning.plan_request import PlanRequest
+from gauntlet.bench.planning.target_class import check_target
 from gauntlet.bench.registries import ATTACKS, DEFENSES, MODELS, executable_entry, expand_executables
 from gauntlet.bench.registry.plugin_files import load_plugins
 from gauntlet.bench.registry.registry import Registry
@@ -85,6 +86,7 @@ def resolve_plan(request: PlanRequest, extra: Registry[DefenseEntry] | None = No
                 allowed = list(_allowed(members, model, models[model], threat.norm, skipped))
                 for defense in group.defenses:
                     guard, ref = guards[defense], _data(group, guards[defense])
+                    check_target(threat, model, ref)
                     for suite, member in allowed:
                         if not _entry(member).applies(guard.card, threat.norm):
                             continue

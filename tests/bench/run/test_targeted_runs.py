@@ -117,6 +117,23 @@ def test_a_class_that_no_model_has_is_an_error_that_names_it_and_how_many_there_
     assert "'ten'" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("named", "where"),
+    [
+        (("--model=cnn.fast_digits", "--data=data.npz"), "model 'cnn.fast_digits', which has 10"),
+        (("--model=model.py:build", "--data=digits"), "data 'digits', which has 10"),
+        (("--model=cnn.standard_pairs", "--data=pairs", "--isolate"), "model 'cnn.standard_pairs', which has 100"),
+    ],
+)
+def test_a_class_that_registered_data_do_not_have_is_wrong_usage_and_nothing_is_run(project, call, named, where):
+    done = call("run", *named, "--attacks=fgsm", "--threat=Linf:0.1", "--threat=Linf:0.1:target=100", "--out=out")
+    assert done.returncode == 2, done.stdout
+    assert f"--threat Linf:0.1:target=100: target 100 is not a class of {where}: use 0 to" in " ".join(
+        done.stderr.split()
+    )
+    assert not (project / "out").exists()
+
+
 def test_the_configuration_names_targets(project, call):
     (project / "gauntlet.toml").write_text(
         'model = "model.py:build"\ndata = "data.npz"\nattacks = "fgsm"\nout = "out"\n'
