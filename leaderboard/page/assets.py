@@ -135,6 +135,7 @@ def environment() -> Environment:
     made.tests["web_address"] = web_address
     made.filters |= {
         "verbatim": lambda text: escape(visible_lines(text)),
+        "counted": formatting.counted,
         "percent": formatting.percent,
         "with_interval": formatting.with_interval,
         "place": place,

@@ -13,6 +13,7 @@ from gauntlet.leaderboard.page.facets import facets_of, marks
 from gauntlet.leaderboard.page.row_view import row_view
 from gauntlet.leaderboard.page.sections import by_radius, eps_sections, pipeline, scope_mark, sections
 from gauntlet.leaderboard.page.table import TableRow, columns, table_rows
+from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.markdown_writer import READING, READING_RANDOMISED
 from gauntlet.leaderboard.report.model_table import same_weights
 from gauntlet.leaderboard.report.notes import checks_off, verdict
@@ -95,7 +96,7 @@ def _subtitle(content: PageContent, rows: Sequence[TableRow]) -> str:
     parts = [
         content.context.data,
         ", ".join(content.context.threat_models),
-        f"{models} model{'' if models == 1 else 's'}",
+        formatting.counted(models, "model"),
         content.context.started[:10],
     ]
     return " · ".join(part for part in parts if part)

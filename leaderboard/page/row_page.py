@@ -182,18 +182,24 @@ def provenance(row: LeaderboardRow, cells: Sequence[CellSummary]) -> list[tuple[
         ("model", row.model),
         ("defense", row.defense),
         ("threat model", row.threat),
-        ("data", f"{row.data}, {row.robust.n} samples"),
+        ("data", f"{row.data}, {formatting.counted(row.robust.n, 'sample')}"),
         ("suite", row.suite),
         ("seeds", " ".join(map(str, row.seeds))),
         ("weights (sha256)", _unique(cell.weights for cell in cells)),
-        ("images and labels", f"{len(data)} blocks, the first {next(iter(data))[:16]}" if data else ""),
+        ("images and labels", _blocks(list(data))),
         ("form of the model", _unique(cell.precision for cell in cells)),
         ("device", _unique(cell.device for cell in cells)),
         ("commit", _unique(block.commit for block in blocks)),
         ("computed", span),
-        ("stored blocks", f"{len(blocks)}, the first {blocks[0].key[:16]}" if blocks else ""),
+        ("stored blocks", _blocks([block.key for block in blocks])),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _blocks(digests: Sequence[str]) -> str:
+    if not digests:
+        return ""
+    return f"{formatting.counted(len(digests), 'block')}, {'the first ' if len(digests) > 1 else ''}{digests[0][:16]}"
 
 
 def _unique(values: object) -> str:

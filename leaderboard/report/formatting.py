@@ -72,3 +72,8 @@ def rank(row: LeaderboardRow) -> str:
 def number(value: float, decimals: int = 1) -> str:
     """A number with that many decimals; `–` for NaN and infinity."""
     return f"{value:.{decimals}f}" if math.isfinite(value) else NOTHING
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 block`, `3 blocks`: a number with its noun, given in the singular."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -45,7 +45,8 @@ if (table) {
 
   const tell = () => {
     const found = table.rows({ search: "applied" }).count();
-    count.textContent = found === rows.length ? `${found} rows` : `${found} of ${rows.length} rows`;
+    const all = `${rows.length} row${rows.length === 1 ? "" : "s"}`;
+    count.textContent = found === rows.length ? all : `${found} of ${all}`;
   };
   const apply = () => {
     chosen.clear();

@@ -175,3 +175,18 @@ def test_a_template_that_changes_once_it_is_loaded_is_not_read_again(monkeypatch
     changed = ("{{ 7 * 7 }}", None, lambda: False)
     monkeypatch.setattr(environment().loader, "get_source", lambda *given: changed)
     assert environment().get_template("row.html") is before
+
+
+@pytest.mark.parametrize(
+    ("attacks", "count", "expected"),
+    [
+        (["pgd"], 1, ["% robust of 1 sample,", "digits, 1 sample", "stored blocks1 block, "]),
+        (["pgd", "square"], 3, ["% robust of 3 samples,", "digits, 3 samples", "stored blocks2 blocks, the first "]),
+    ],
+)
+def test_the_page_counts_in_the_singular_and_the_plural(attacks, count, expected):
+    made = content_of([result(bits(count, count), cell_info("net", attack), label=0) for attack in attacks])
+    texts = Tree(render_page(made)).texts
+    assert "Robust accuracy of 1 row." in texts["leaderboard"]
+    for part in expected:
+        assert part in texts[anchor(build_rows(made.results)[0].key)]
