@@ -18,7 +18,7 @@ from gauntlet.bench.results_folder.kept_tables import keep_table
 from gauntlet.bench.results_folder.model_descriptions import read_descriptions, unknown_models
 from gauntlet.bench.results_folder.other_weights import other_weights
 from gauntlet.bench.results_folder.removed_models import removed_models
-from gauntlet.bench.results_folder.table_formats import ALWAYS, write_formats
+from gauntlet.bench.results_folder.table_formats import ALWAYS, earlier_files, write_formats
 from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_files
 from gauntlet.leaderboard.report.model_table import same_weights
 from gauntlet.leaderboard.results.escape import visible
@@ -47,6 +47,7 @@ def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequenc
     if "html" in formats:
         # The first line names the file; the others are those of the tables.
         yield next(write_joint_page(folder, run_id))
+    yield from earlier_files(root, formats)
     if len(runs.shown) > 1:
         yield f"{len(runs.shown)} runs together; one alone: --run {', --run '.join(one.folder.name for one in runs.shown)}"
     yield from (visible(line) for line in describe_others(runs, root))

@@ -18,6 +18,7 @@ import numpy as np
 from gauntlet.bench.results_folder.all_runs import runs_of
 from gauntlet.bench.results_folder.merge_notes import merge_history, merge_published, merge_spent
 from gauntlet.bench.run.run_folder import LATEST, RunError, load_run, read_keys
+from gauntlet.leaderboard.report.formatting import counted
 from gauntlet.leaderboard.results.atomic_files import replace_text, write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError
 from gauntlet.leaderboard.results.record import Record
@@ -44,7 +45,8 @@ class Merged:
     @property
     def line(self) -> str:
         """A line on the folder."""
-        return f"{self.folder}: {self.blocks} blocks and {self.runs} runs added, {self.same} blocks were there"
+        there = f"{counted(self.same, 'block')} {'was' if self.same == 1 else 'were'} there"
+        return f"{self.folder}: {counted(self.blocks, 'block')} and {counted(self.runs, 'run')} added, {there}"
 
 
 def merge_folders(out: Path, folders: Sequence[Path]) -> Iterator[Merged]:

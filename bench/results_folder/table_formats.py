@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from gauntlet.leaderboard.page.write_page import PAGE
 from gauntlet.leaderboard.report.latex_tables import latex_tables
 from gauntlet.leaderboard.report.leaderboard_json import leaderboard_json
 from gauntlet.leaderboard.report.markdown_writer import RunContext
@@ -19,6 +20,10 @@ from gauntlet.leaderboard.rows.references import references
 FORMATS: Final = ("csv", "md", "html", "json", "latex")
 ALWAYS: Final = ("csv", "md")
 """Written whatever else is asked for: the folder keeps them, and says what changed."""
+
+
+FILES: Final = {"html": PAGE, "json": "leaderboard.json", "latex": "leaderboard.tex"}
+"""The files of the formats that are written only where they are asked for."""
 
 
 class FormatError(ValueError):
@@ -44,8 +49,8 @@ def write_formats(
     """Write `leaderboard.json` and `leaderboard.tex`, if they are among the formats. Raises LatexMissingError, WriteError."""
     rows = build_rows(results)
     texts: dict[str, tuple[str, Callable[[], str]]] = {
-        "json": ("leaderboard.json", lambda: leaderboard_json(rows, context, references(rows, published), models)),
-        "latex": ("leaderboard.tex", lambda: latex_tables(rows, {one.model: one for one in models})),
+        "json": (FILES["json"], lambda: leaderboard_json(rows, context, references(rows, published), models)),
+        "latex": (FILES["latex"], lambda: latex_tables(rows, {one.model: one for one in models})),
     }
     written = []
     for name, (file, make) in texts.items():
@@ -53,3 +58,12 @@ def write_formats(
             replace_text(root / file, make())
             written.append(root / file)
     return written
+
+
+def earlier_files(root: Path, formats: Sequence[str]) -> list[str]:
+    """A line on the files of other formats that earlier commands wrote, with the option that writes them; else empty."""
+    left = {name: file for name, file in FILES.items() if name not in formats and (root / file).exists()}
+    if not left:
+        return []
+    again = f"--format {','.join(left)} writes {'it' if len(left) == 1 else 'them'}"
+    return [f"not written again: {', '.join(left.values())} ({again})"]

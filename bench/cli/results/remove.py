@@ -14,7 +14,7 @@ from gauntlet.bench.cli.shared.options import command, option, run_option
     failed="A file cannot be written.",
 )
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
-@run_option("out", help="Results folder. [default: gauntlet-results]", default="gauntlet-results")
+@run_option("out", help="Results folder.", default="gauntlet-results")
 @option("--undo", group="model", is_flag=True, help="Show models again that were removed.")
 def remove(models: tuple[str, ...], out: str, undo: bool) -> None:
     """Leave models out of the tables of `gauntlet leaderboard`.

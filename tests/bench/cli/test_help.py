@@ -63,6 +63,7 @@ def test_every_option_with_a_value_shows_its_default_or_is_required(path):
         if isinstance(parameter, click.Option) and not parameter.is_flag:
             _, text = parameter.get_help_record(context)
             assert "[default: " in text or "[required]" in text, parameter.name
+            assert text.count("[default: ") <= 1, parameter.name
 
 
 @pytest.mark.parametrize("path", PATHS)

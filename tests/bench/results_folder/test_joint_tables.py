@@ -175,3 +175,15 @@ def test_each_table_is_kept_and_what_changed_is_said(folder, capsys):
     run_here("leaderboard", folder)
     assert "new: model_0000.made_up" in capsys.readouterr().out
     assert sorted(path.name[:4] for path in (folder / "tables").iterdir()) == ["0002", "0003", "0004"]
+
+
+def test_files_of_other_formats_that_are_not_written_again_are_named(folder, capsys):
+    run_here("leaderboard", folder, "--format", "json")
+    assert "not written again" not in capsys.readouterr().out
+    (folder / "leaderboard.html").write_text("an earlier page")
+    run_here("remove", "model_0000.*", "--out", folder)
+    run_here("leaderboard", folder)
+    said = capsys.readouterr().out
+    assert "not written again: leaderboard.html, leaderboard.json (--format html,json writes them)" in said
+    run_here("leaderboard", folder, "--format", "json")
+    assert "not written again: leaderboard.html (--format html writes it)" in capsys.readouterr().out

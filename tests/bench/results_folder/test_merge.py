@@ -51,6 +51,7 @@ def test_two_halves_give_the_tables_of_the_whole(whole, tmp_path):
     halves = [shard(whole, tmp_path / f"half{number}", number) for number in (0, 1)]
     first, second = merged(tmp_path / "out", *halves)
     assert (first.blocks, second.blocks, first.same, second.same) == (9, 9, 0, 0)
+    assert first.line == f"{halves[0]}: 9 blocks and 1 run added, 0 blocks were there"
     assert tables(tmp_path / "out") == tables(whole)
     again = merged(tmp_path / "out", *halves)
     assert [(one.blocks, one.runs, one.same) for one in again] == [(0, 0, 9), (0, 0, 9)]
