@@ -153,7 +153,8 @@ class NativeExecutable(Executable):
             found = attack(
                 task.of(places),
                 lambda points, samples, attempt: verify(points, chosen[samples], attempt),
-                meter=Meter(),
+                meter=meter,
+                batch_size=min(size, meter.fitted or size),
             )
             outcomes = sorted(found, key=lambda outcome: outcome.sample)
             return [replace(outcome, sample=sample) for outcome, sample in zip(outcomes, samples, strict=True)]

@@ -43,20 +43,35 @@ class CleanEvaluation:
 def examine_clean(verify: Verifier, places: Sequence[range] = ()) -> CleanEvaluation:
     """Measure the clean images. Misclassified samples and samples of the target class are not attacked.
 
-    `places`: where each block lies among the samples: then those of a block are in full batches of their own, so that what is
-    measured of it depends on no other. Raises ValueError if the model does not have the target class of the threat model.
+    `places`: where each block lies among the samples: then those of a block are in batches of their own, so that what is measured
+    of it depends on no other; in full ones, unless answers depend on the batch. Raises ValueError if the model does not have the
+    target class of the threat model.
     """
     every = torch.arange(len(verify.labels), device=verify.labels.device)
-    logits = None
-    if places and not verify.randomised:
-        logits = torch.cat([verify.full_logits(verify.images[place.start : place.stop]) for place in places])
+    logits = _clean_logits(verify, places)
     measured = verify.measure(verify.images, every, logits)
-    if measured.logits is not None:
+    if logits is None and measured.logits is not None:
         verify.calibrate(measured.logits)
     attacked = measured.prediction.to(verify.labels.device) == verify.labels
     if verify.threat.target:
         attacked = attacked & (verify.targets() != verify.labels)
     return CleanEvaluation(measured, attacked, verify.classes)
+
+
+def _clean_logits(verify: Verifier, places: Sequence[range]) -> Tensor | None:
+    """Logits (N, K) of the clean images, each block by itself, by which the verifier is then calibrated; None: not known."""
+    if verify.randomised or not places:
+        return None
+    parts = [verify.images[place.start : place.stop] for place in places]
+    if not verify.alone:
+        logits = torch.cat([verify.full_logits(part) for part in parts])
+        verify.calibrate(logits)
+        if not verify.alone:
+            return logits
+    # More than rounding depends on the batch: then batches are of the one size that every later measurement has.
+    logits = torch.cat([verify.logits(part) for part in parts])
+    verify.calibrate(logits)
+    return logits
 
 
 def block_record(

@@ -133,8 +133,8 @@ class Verifier:
         return self._judge(points, samples, attempt, self.logits)
 
     def together(self, points: Tensor, samples: Tensor) -> Verification:
-        """The same of all examples of a block, in full batches."""
-        return self._judge(points, samples, torch.zeros_like(samples), self.full_logits)
+        """The same of all examples of a block, in full batches, unless answers depend on the batch."""
+        return self._judge(points, samples, torch.zeros_like(samples), self.logits if self.alone else self.full_logits)
 
     @timed("verify")
     def _judge(self, points: Tensor, samples: Tensor, attempt: Tensor, ask: Callable[[Tensor], Tensor]) -> Verification:

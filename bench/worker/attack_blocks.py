@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks.solving.task import Outcome
 from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.kept_weights import weights_kept
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
+from gauntlet.bench.environment.clock import synchronised_time
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.environment.stopwatch import timed, timed_steps
 from gauntlet.bench.executors.executable import Block, BlockBatch, BlockResult, Prepared, RunSettings
@@ -96,7 +98,7 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings, 
             block, place = blocks[result.number], places[result.number]
             if result.samples is None:
                 with timed("verify"):
-                    result = replace(result, outcomes=settled(verify, result.outcomes, place, result.again))
+                    result = _settled(verify, result, place)
                     samples, more_flags = block_record(
                         verify, clean, place, result.outcomes, prepared.cell.threat, by_batch=prepared.by_batch
                     )
@@ -113,6 +115,24 @@ def _attack(prepared: Prepared, blocks: Sequence[Block], settings: RunSettings, 
                 provenance=_provenance(prepared, block, settings),
                 clean_logits=_clean_logits(prepared, clean, place, block),
             )
+
+
+def _settled(verify: Verifier, result: BlockResult, place: range) -> BlockResult:
+    """The result with verified examples alone, and with the seconds of attacks that were made again."""
+    attack, seconds = result.again, 0.0
+    if attack is None:
+        return replace(result, outcomes=settled(verify, result.outcomes, place))
+
+    def again(samples: Sequence[int]) -> list[Outcome]:
+        nonlocal seconds
+        with timed("attack"):
+            began, judged = synchronised_time(), verify.seconds
+            outcomes = attack(samples)
+            seconds += synchronised_time() - began - (verify.seconds - judged)
+        return outcomes
+
+    outcomes = settled(verify, result.outcomes, place, again)
+    return replace(result, outcomes=outcomes, stats=replace(result.stats, seconds=result.stats.seconds + seconds))
 
 
 def _stats(result: BlockResult) -> Stats:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gauntlet
 from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
+from gauntlet.attacks.registry.card import AttackCard, AttackEntry
+from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Task, solve
 from gauntlet.attacks.square import Square
 from gauntlet.bench.verify.sample_record import examine_clean
@@ -181,3 +184,94 @@ def test_full_batches_are_halved_where_memory_runs_out_and_stay_so():
     model.sizes.clear()
     assert verify.together(images + 0.25, torch.arange(50)).success.all()
     assert max(model.sizes) <= 16
+
+
+class Crowded(nn.Module):
+    """Class 1 where the mean of the image is above `edge`; in batches of more than 16 images, above a lower one. Images
+    below both get the same logits in any batch."""
+
+    def __init__(self, edge=0.6, lower=0.55):
+        super().__init__()
+        self.edge, self.lower = edge, lower
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        gap = (self.lower if len(x) > 16 else self.edge) - mean
+        gap = torch.where(mean < self.lower - 0.002, 0.7 - mean, gap + 0.1 * gap.sign())
+        return torch.stack([gap, -gap], dim=1)
+
+
+def test_where_a_block_shows_that_answers_depend_on_the_batch_its_other_examples_are_judged_alone_and_attacked_again():
+    images, labels = torch.full((60, 1, 2, 2), 0.545), torch.zeros(60, dtype=torch.int64)
+    images[40:] = 0.2
+    result = gauntlet.evaluate(
+        Crowded().eval(), images, labels, threat="Linf:0.06", attacks="pgd(steps=20)", checks="none", device="cpu"
+    )
+    # Alone, 40 of them cross the edge at the end of their attack; in large batches sooner.
+    assert result.robust_accuracy == 20 / 60
+    assert "batch-dependent" in [flag.name for flag in result.flags]
+
+
+class Turned(nn.Module):
+    """A linear model whose classes are turned round in batches of more than 16."""
+
+    def forward(self, x):
+        gap = 0.7 - x.flatten(1).mean(1)
+        return torch.stack([gap, -gap] if len(x) <= 16 else [-gap, gap], dim=1)
+
+
+def test_clean_images_of_a_model_that_depends_on_the_batch_are_measured_in_batches_of_one_size():
+    images, labels = torch.full((40, 1, 2, 2), 0.5), torch.zeros(40, dtype=torch.int64)
+    verify = Verifier(Turned(), images, labels, [str(i) for i in range(40)], ThreatModel("Linf", 0.1), seed=0)
+    clean = examine_clean(verify, [range(40)])
+    assert clean.attacked.all()
+    assert verify.certainty is None
+
+
+class Centred(nn.Module):
+    """Subtracts half of the batch's mean."""
+
+    def forward(self, x):
+        gap = 0.2 - (x - x.mean(0, keepdim=True) / 2).flatten(1).mean(1)
+        return torch.stack([gap, -gap], dim=1)
+
+
+def test_a_run_of_a_model_that_depends_on_the_batch_is_resumed(tmp_path):
+    images = torch.rand(60, 1, 2, 2, generator=torch.Generator().manual_seed(0)) / 2
+    labels = torch.zeros(60, dtype=torch.int64)
+    options = {"threat": "Linf:0.1", "checks": "none", "device": "cpu", "store": tmp_path}
+    gauntlet.evaluate(Centred().eval(), images, labels, attacks="pgd(steps=3)", **options)
+    again = gauntlet.evaluate(Centred().eval(), images, labels, attacks="pgd(steps=3)", **options)
+    assert 0 < again.robust_accuracy < 1
+
+
+class State(NamedTuple):
+    point: Tensor
+
+
+@dataclass(frozen=True)
+class Astray(Rule[State]):
+    """Leaves the ball, and says nothing of it."""
+
+    budget: ClassVar[int] = 3
+
+    def start(self, oracle):
+        return State(oracle.clean)
+
+    def step(self, state, oracle):
+        oracle.logits((oracle.clean + 0.5).clamp(0, 1))
+        return state
+
+    def last(self, state):
+        return None
+
+
+def test_examples_outside_the_ball_are_rejected_and_flagged_where_rounding_to_8_bits_would_bring_them_back():
+    card = AttackCard(name="astray", summary="leaves the ball", source="none", norms=("Linf",), kind="white-box")
+    gauntlet.register_attack("astray", AttackEntry(card, lambda threat: Astray()))
+    images, labels = torch.full((20, 1, 2, 2), 128 / 255), torch.zeros(20, dtype=torch.int64)
+    result = gauntlet.evaluate(
+        Step(0.7).eval(), images, labels, threat="Linf:0.3", attacks="astray", checks="none", device="cpu"
+    )
+    assert result.robust_accuracy == 1
+    assert "invalid-candidates" in [flag.name for flag in result.flags]
