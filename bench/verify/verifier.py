@@ -158,7 +158,7 @@ class Verifier:
         logits = ask(points)
         won, gap = self.verdicts.won(logits, samples)
         near = self.verdicts.near(logits, gap, samples, self._apart)
-        again = torch.ones_like(won) if self.alone else near | (won & self.audited(samples))
+        again = torch.ones_like(won) if self.alone else near | self._audit(won, samples)
         rows, split = again.nonzero().squeeze(1), torch.zeros_like(won)
         if len(rows):
             single, _ = self.verdicts.won(self.logits(points[rows], 1), samples[rows])
@@ -177,6 +177,12 @@ class Verifier:
         bad = (self.verdicts.won(logits, samples)[0] != self.verdicts.won(second, samples)[0]) & ~near
         if bool(bad.any()):
             raise unrepeated(bad, samples, self.ids)
+
+    def _audit(self, won: Tensor, samples: Tensor) -> Tensor:
+        """The successes that are judged alone whatever their margin, bool (N,): at least the first of those judged together."""
+        audited = won & self.audited(samples)
+        first = torch.arange(len(won), device=won.device) == won.to(torch.int8).argmax()
+        return torch.where(audited.any() | (len(won) <= BATCH), audited, won & first)
 
     def audited(self, samples: Tensor) -> Tensor:
         """The samples that are judged alone whatever their margin, bool (N,)."""

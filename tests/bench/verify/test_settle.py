@@ -275,3 +275,17 @@ def test_examples_outside_the_ball_are_rejected_and_flagged_where_rounding_to_8_
     )
     assert result.robust_accuracy == 1
     assert "invalid-candidates" in [flag.name for flag in result.flags]
+
+
+def test_one_success_of_those_judged_together_is_judged_alone_though_none_of_them_is_audited():
+    count = 60
+    images, labels = torch.full((count, 1, 2, 2), 0.5), torch.zeros(count, dtype=torch.int64)
+    verify = Verifier(
+        Crowded(), images, labels, [str(number) for number in range(count)], ThreatModel("Linf", 0.3), seed=0
+    )
+    verify.calibrate(verify.logits(images))
+    rows = (~verify.audited(torch.arange(count))).nonzero().squeeze(1)
+    assert len(rows) > 32
+    assert not verify.depends
+    verify.together(images[rows] + 0.08, rows)
+    assert verify.depends
