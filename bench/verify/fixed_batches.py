@@ -9,11 +9,11 @@ from gauntlet.attacks.solving.batch_size import Meter, run_in_batches
 
 _VALUES = 2**21
 """Pixels of a full batch, so that its activations fit into memory."""
-_MOST = 64
+_MOST = 50
 
 
 def full_batch(image: Tensor) -> int:
-    """Images of a full batch, for images of this shape (C, H, W): 64, fewer of large ones, and at least 16."""
+    """Images of a full batch, for images of this shape (C, H, W): 50 (half a block), fewer of large ones, and at least 16."""
     return max(16, min(_MOST, _VALUES // image.numel()))
 
 
