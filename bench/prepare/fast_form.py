@@ -26,6 +26,7 @@ _ENOUGH = 1.0
 """Seconds after which passes are not timed again."""
 _ROUNDS = 2
 _FEW_STEPS = 2
+"""Steps of an attack for which no form is chosen."""
 _LAYOUT, _FOLDED, _FLUSHED = "channels_last", "folded", "flushed"
 
 

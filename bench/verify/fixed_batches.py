@@ -10,6 +10,7 @@ from gauntlet.attacks.solving.batch_size import Meter, run_in_batches
 _VALUES = 2**21
 """Pixels of a full batch, so that its activations fit into memory."""
 _MOST = 50
+"""Images of a full batch at most."""
 
 
 def full_batch(image: Tensor) -> int:
