@@ -21,12 +21,13 @@ from gauntlet.bench.results_folder.removed_models import removed_models
 from gauntlet.bench.results_folder.table_formats import ALWAYS, earlier_files, write_formats
 from gauntlet.leaderboard.report.leaderboard_files import write_leaderboard_files
 from gauntlet.leaderboard.report.model_table import same_weights
+from gauntlet.leaderboard.report.terminal import terminal_report, terminal_width
 from gauntlet.leaderboard.results.escape import visible
 from gauntlet.leaderboard.results.summary import newest_commit
 
 
 def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequence[str] = ALWAYS) -> Iterator[str]:
-    """Write the tables of the compatible runs of a results folder, or of one run, and yield lines on what they hold.
+    """Write the tables of the compatible runs of a results folder, or of one run; yield them as text, then lines on the files.
 
     `formats`: of `FORMATS`; CSV and Markdown are written anyway. Raises RunError, DescriptionError, StoreError and WriteError;
     PageMissingError and LatexMissingError where what a format needs is not installed.
@@ -40,6 +41,8 @@ def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequenc
     models = [described[model] for model in shown if model in described]
     published = joint_published(runs)
     files = write_leaderboard_files(root, results, run.context, published, models)
+    yield from terminal_report(files.rows, "command line", terminal_width(), checks=run.context.checks)
+    yield ""
     paths = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown, files.models_csv)
     yield from (f"written: {path}" for path in paths if path is not None)
     for path in write_formats(root, formats, results, run.context, published, models):

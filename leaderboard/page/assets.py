@@ -25,6 +25,8 @@ FIRST: Final = (
 """What runs first: the table is not drawn until the script has left out what is not shown, which takes longer than all else."""
 _EXPORTED = re.compile(r"export\s*\{([^}]*)\}\s*;?")
 _DEFAULT = re.compile(r"([\w$]+) as default")
+_BREAK = re.compile(r"([._/@-])(?=[^._/@-])")
+"""Where a name may be broken; no entity of HTML has one of these."""
 _WEB = re.compile(r"https?://[^\s\"'<>]+", re.ASCII)
 
 
@@ -140,5 +142,6 @@ def environment() -> Environment:
         "with_interval": formatting.with_interval,
         "place": place,
         "order": _order,
+        "breakable": lambda text: Markup(_BREAK.sub(r"\1<wbr>", str(escape(visible(text))))),  # noqa: S704
     }
     return made

@@ -14,6 +14,8 @@ WIDTH: Final = 440
 HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40
 _TICKS: Final = 6
+_LETTER: Final = 7.0
+"""Width of a digit, in units of the drawing."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,20 @@ class Chart:
     kind: str = ""
     legend: tuple[tuple[str, str, int], ...] = ()
     """Names, pages and series of what is drawn in several colours."""
+    note: str = ""
+    """What points and lines are, below the chart."""
 
     @property
     def x_ticks(self) -> list[tuple[str, str]]:
-        """Horizontal places and texts."""
-        return [(place(across(self.x, value)), text) for value, text in self.x.ticks]
+        """Horizontal places and texts, without those that would touch the one before."""
+        shown: list[tuple[str, str]] = []
+        end = -math.inf
+        for value, text in self.x.ticks:
+            at, half = across(self.x, value), _LETTER * len(text) / 2
+            if at - half >= end:
+                shown.append((place(at), text))
+                end = at + half + _LETTER
+        return shown
 
     @property
     def y_ticks(self) -> list[tuple[str, str]]:

@@ -86,7 +86,7 @@ def clean_chart(rows: Sequence[TableRow]) -> Chart | None:
     low = max(x.low, _ROBUST.low)
     diagonal = f"M{place(across(x, low))} {place(up(_ROBUST, low))}L{place(across(x, 100))} {place(up(_ROBUST, 100))}"
     return Chart(
-        "Clean against robust accuracy",
+        "Robust against clean accuracy",
         f"{len(known)} rows; no point can lie above the line, where the attacks break nothing.",
         x,
         _ROBUST,
@@ -142,6 +142,7 @@ def eps_chart(
     points: list[Point] = []
     lines: list[Line] = []
     words, legend = [], []
+    by: dict[str, None] = {}
     for series, members in enumerate(groups):
         known = [one for one in members if one.bar is not None]
         if not known:
@@ -150,6 +151,7 @@ def eps_chart(
         curve = next((curves[one.row.key] for one in known if one.row.key in curves), None)
         if curve is not None:
             lines.append(curve_line(curve, x, name, series))
+            by |= dict.fromkeys(curve.attacks)
         legend.append((name, known[0].anchor, series))
         points.append(
             Point(
@@ -177,7 +179,10 @@ def eps_chart(
         words.append(f"{name}: clean {formatting.percent(known[0].row.clean)} %, {radii}")
     if not points:
         return None
-    return Chart(title, "; ".join(words) + ".", x, _ROBUST, tuple(points), tuple(lines), "eps", tuple(legend))
+    note = "Points: worst case over all attacks at the radii that were attacked, with 95 % intervals; at eps 0 clean accuracy."
+    if by:
+        note += f" Steps: every eps, by {', '.join(by)}, with the 95 % band."
+    return Chart(title, "; ".join(words) + ".", x, _ROBUST, tuple(points), tuple(lines), "eps", tuple(legend), note)
 
 
 def curve_line(curve: EpsCurve, x: Axis, name: str, series: int) -> Line:

@@ -60,6 +60,7 @@ def render_page(content: PageContent) -> str:
         verdict=[*verdict(ordered), *([checks_off("command line")] if context.checks == "none" else [])],
         columns=columns(rows) if rows else [],
         rows=rows,
+        several=len({(one.row.threat, one.row.data, one.row.suite) for one in rows}) > 1,
         marks=[marks(one, facets) for one in rows],
         facets=facets,
         scopes=[scope_mark(pipeline(one)[2:]) if radii[pipeline(one)].drawn else "" for one in rows],

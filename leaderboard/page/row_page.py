@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,7 +148,7 @@ def _flag_view(flag: Flag) -> FlagView:
     return FlagView(
         name=flag.name,
         state="answered" if flag.lifted_by else flag.severity,
-        message=flag.message,
+        message=flag.message if flag.message.endswith((".", "!", "?")) else f"{flag.message}.",
         evidence=describe_evidence(flag) or figures,
         lifted=describe_lifted(flag) if flag.lifted_by else "",
         samples=", ".join(flag.samples[:5]),
@@ -175,7 +176,7 @@ def costs(row: LeaderboardRow, cells: Sequence[CellSummary]) -> list[tuple[str, 
 def provenance(row: LeaderboardRow, cells: Sequence[CellSummary]) -> list[tuple[str, str]]:
     """Names and values of where the figures come from; without those that are not recorded."""
     blocks = [block for cell in cells for block in cell.blocks]
-    times = sorted(filter(None, (block.time for block in blocks)))
+    times = sorted({re.sub(r"\.\d+", "", block.time) for block in blocks if block.time})
     span = "" if not times else times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
     data = dict.fromkeys(block.data for block in blocks if block.data)
     facts = [

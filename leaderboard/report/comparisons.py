@@ -53,11 +53,10 @@ def describe_comparisons(rows: Sequence[LeaderboardRow]) -> str:
 def _facts(conditions: Conditions) -> tuple[str, ...]:
     """What may set a comparison apart."""
     labels = [label for label, _ in conditions.attacks]
-    more = f" and {len(labels) - _MOST} more" if len(labels) > _MOST else ""
     ids = conditions.ids
     return (
         _ACCESS[conditions.access],
-        f"attacked by {', '.join(labels[:_MOST])}{more}",
+        f"attacked by {formatting.some(labels, _MOST)}",
         f"seed {' '.join(map(str, conditions.seeds))}",
         f"{len(ids)} samples" + (f" from {ids[0]} to {ids[-1]}" if ids else ""),
     )

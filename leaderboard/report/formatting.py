@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.stats.proportions import Proportion
 
 NOTHING = "–"
 """Shown in place of a missing figure."""
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """`a, b and 3 more`: the names, of which `most` are given."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def target_meaning(threat: str) -> str:

@@ -23,6 +23,11 @@ _SYMBOLS: Final = {"–": "--", "→": "$\\rightarrow$", "×": "$\\times$", "…
 _COMMAND = re.compile(r"[\\{}$&#^_%~]")
 _ESCAPED: Final = {"\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
 _LIGATURE = re.compile(r"(?<=[-,<>'`!?])(?=[-,<>'`])")
+_PIECE = re.compile(r"[^-_./@=(,:;]{1,12}[-_./@=(,:;]?|[-_./@=(,:;]")
+_LONGEST: Final = 24
+"""Number of characters from which on a name may be broken."""
+_SMALL: Final = "\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
+"""Before a table: nine columns then fit a page of one column."""
 _OTHER = re.compile(r"[^\x20-\x7e]")
 
 
@@ -44,7 +49,7 @@ def latex_tables(rows: Sequence[LeaderboardRow], models: Mapping[str, ModelDescr
         _table(
             members,
             models or {},
-            f"Robust accuracy (\\%) at {latex(threat)} on {latex(data)}, suite {latex(suite)}.",
+            f"Robust accuracy (\\%) at {latex(threat)} on {_broken(data)}, suite {_broken(suite)}.",
             number,
         )
         for number, ((threat, data, suite), members) in enumerate(sections.items(), start=1)
@@ -61,6 +66,16 @@ def latex(text: str) -> str:
         escaped = escaped.replace(symbol, command)
     # A bracket after the end of a line would be read as an argument.
     return _OTHER.sub(_letter, escaped).replace("[", "{[}").replace("]", "{]}")
+
+
+def _broken(text: str) -> str:
+    """The text for LaTeX; one of more than `_LONGEST` characters may be broken after punctuation and every 12 characters."""
+    return "\\allowbreak{}".join(map(latex, _PIECE.findall(text))) if len(text) > _LONGEST else latex(text)
+
+
+def _name(text: str) -> str:
+    """The entry of a name, over several lines where it is long."""
+    return f"\\parbox[t]{{0.22\\linewidth}}{{\\raggedright {_broken(text)}}}" if len(text) > _LONGEST else latex(text)
 
 
 def _command(match: re.Match[str]) -> str:
@@ -104,7 +119,7 @@ def _table(rows: Sequence[LeaderboardRow], models: Mapping[str, ModelDescription
         position_float="centering",
         column_format="".join("l" if name in left else "r" for name in frame.columns),
     )
-    return text
+    return text.replace("\\begin{tabular}", f"{_SMALL}\\begin{{tabular}}", 1)
 
 
 def _line(row: LeaderboardRow, models: Mapping[str, ModelDescription], several: bool) -> dict[str, str]:
@@ -114,8 +129,8 @@ def _line(row: LeaderboardRow, models: Mapping[str, ModelDescription], several: 
     unfinished = "" if row.status == "ok" else f" ({row.status})"
     return {
         "Rank": latex(rank(row, named=several)),
-        "Model": latex((described.name if described is not None else "") or row.model),
-        "Defense": latex(row.defense),
+        "Model": _name((described.name if described is not None else "") or row.model),
+        "Defense": _name(row.defense),
         "Clean": latex(formatting.percent(row.clean)),
         "Proven": latex(certified),
         "Naive": latex(formatting.percent(row.naive) if row.naive is not None else formatting.NOTHING),

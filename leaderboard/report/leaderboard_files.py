@@ -18,11 +18,12 @@ from gauntlet.leaderboard.results.published_figure import PublishedFigure
 from gauntlet.leaderboard.results.summary import AnyResult, summaries
 from gauntlet.leaderboard.rows.build_rows import build_rows
 from gauntlet.leaderboard.rows.references import references
+from gauntlet.leaderboard.rows.row import LeaderboardRow
 
 
 @dataclass(frozen=True)
 class WrittenFiles:
-    """Paths of the files that were written."""
+    """Paths of the files that were written, and the rows in them."""
 
     leaderboard_csv: Path
     cells_csv: Path
@@ -32,6 +33,8 @@ class WrittenFiles:
     """None if no published figure has a measured one beside it."""
     models_csv: Path | None = None
     """None if no model is described."""
+    rows: tuple[LeaderboardRow, ...] = ()
+    """What the tables show, in their order."""
 
 
 def write_leaderboard_files(
@@ -49,8 +52,8 @@ def write_leaderboard_files(
     In the CSV files accuracies are shares in 0..1 and an empty field is a missing value. `read_leaderboard`, `read_cells`,
     `read_classes` and `read_published` return the tables with their types.
 
-    The files are replaced together, once all of them are written. Raises WriteError, which names the file; all older files
-    are then intact.
+    The files are replaced together, once all of them are written; `models.csv` and `published.csv` of before are removed where
+    they are not written. Raises WriteError, which names the file; all older files are then intact.
     """
     cells = summaries(results)
     rows = build_rows(cells)
@@ -62,6 +65,7 @@ def write_leaderboard_files(
         markdown=folder / "leaderboard.md",
         published_csv=folder / "published.csv" if compared else None,
         models_csv=folder / "models.csv" if models else None,
+        rows=tuple(rows),
     )
     texts = {
         files.leaderboard_csv: csv_text(with_published(leaderboard_frame(rows), rows, compared)),
@@ -74,6 +78,7 @@ def write_leaderboard_files(
     if files.published_csv is not None:
         texts[files.published_csv] = csv_text(published_frame(compared))
     replace_files({path: text.encode() for path, text in texts.items()})
-    if not compared:
-        remove_file(folder / "published.csv")
+    for name, written in (("published.csv", files.published_csv), ("models.csv", files.models_csv)):
+        if written is None:
+            remove_file(folder / name)
     return files

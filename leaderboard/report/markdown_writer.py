@@ -34,7 +34,7 @@ READING = (
     "Rank: 1 + the number of rows that are significantly better (two-sided exact McNemar test on the same samples, Holm's "
     "correction over all pairs, alpha 0.05); a range ends at the number of ranked rows minus the number of rows that are "
     "significantly worse. Only rows are compared that faced the same attacks, as they were asked for, with the same seeds; black "
-    "boxes are compared among themselves. Rows marked – have no rank, for the reasons below.",
+    "boxes are compared among themselves. Rows marked – have no rank, for the reasons stated.",
     "Passes are the forward / backward passes of all attacks together, a mean over the samples; s is the attacks' time in "
     "seconds.",
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from gauntlet.leaderboard.report import formatting
 from gauntlet.leaderboard.report.csv_writer import TEXT, csv_text, typed_frame
 from gauntlet.leaderboard.results.escape import markdown as safe
 from gauntlet.leaderboard.results.summary import CellSummary
@@ -62,7 +63,7 @@ def same_weights(results: Iterable[CellSummary]) -> list[str]:
         if result.weights:
             models.setdefault(result.weights, {})[result.cell.model] = None
     return [
-        f"{', '.join(names)} have the same weights ({digest[:12]}): one model under {len(names)} names"
+        f"{formatting.some(list(names))} have the same weights ({digest[:12]}): one model under {len(names)} names"
         for digest, names in models.items()
         if len(names) > 1
     ]

@@ -88,9 +88,10 @@ def row_notes(rows: Sequence[LeaderboardRow], surface: Surface) -> list[str]:
     lines = []
     for text, members in missing.items():
         names = _names(members, shown)
-        lines.append(f"{_some(names)} {'has' if len(names) == 1 else 'have'} no rank: {text}")
+        lines.append(f"{formatting.some(names)} {'has' if len(names) == 1 else 'have'} no rank: {text}")
     lines += [
-        f"{_some(_names(members, shown))} ({name}): {_lower(sentence)}" for (name, sentence), members in advice.items()
+        f"{formatting.some(_names(members, shown))} ({name}): {_lower(sentence)}"
+        for (name, sentence), members in advice.items()
     ]
     return [visible(phrased(line, surface)) for line in lines]
 
@@ -131,7 +132,7 @@ def verdict(rows: Sequence[LeaderboardRow]) -> list[str]:
             f"{best.comparison}: " if any(row.comparison != best.comparison for row in _beside(best, ranked)) else ""
         )
         level = [title(row) for row in others if row.rank == 1]
-        tied = f"; not significantly worse: {_some(level)}" if level else ""
+        tied = f"; not significantly worse: {formatting.some(level)}" if level else ""
         lines.append(
             f"{among}{title(best)} keeps {formatting.percent(best.robust)} %{_interval(best)} under the strongest attack{tied}"
         )
@@ -206,10 +207,6 @@ def _interval(row: LeaderboardRow) -> str:
 
 def _short(row: LeaderboardRow) -> str:
     return next((reason.name for reason in reasons(row) if reason.blocks), row.status)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")
 
 
 def _lower(sentence: str) -> str:

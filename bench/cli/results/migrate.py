@@ -21,11 +21,13 @@ def migrate(folder: Path) -> None:
     Files are replaced one at a time; a command that was stopped is taken up by the same command.
     """
     from gauntlet.bench.results_folder.migrate import migrate
+    from gauntlet.leaderboard.report.formatting import counted
     from gauntlet.leaderboard.results.escape import visible
 
     done = migrate(folder)
     for note in done.notes:
         click.echo(visible(note))
-    click.echo(f"{done.runs} runs, {done.blocks} blocks and {done.errors} failures of cells lifted")
+    failures = "1 failure of a cell" if done.errors == 1 else f"{done.errors} failures of cells"
+    click.echo(f"{counted(done.runs, 'run')}, {counted(done.blocks, 'block')} and {failures} lifted")
     if done.notes:
         raise SystemExit(EXIT_FAILED)

@@ -114,6 +114,17 @@ def test_described_models_have_a_table(folder, capsys):
     assert "| model\\_0001.made\\_up |" in text or "Made up \\| 1" in text
     assert "architecture" not in text
     assert (folder / "models.csv").read_text().splitlines()[1].startswith("model_0001.made_up,Made up | 1,Nobody 2026,")
+    (folder / "models.toml").write_text("")
+    assert run_here("leaderboard", folder) == 0
+    assert not (folder / "models.csv").exists()
+
+
+def test_the_table_is_printed_as_a_run_prints_it(folder, capsys):
+    assert run_here("leaderboard", folder) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:4] == ["rank", "model", "clean", "%"]
+    assert any("model_0001.made_up" in line and "adaptive" not in line for line in lines[2:6])
+    assert any(line.startswith("written: ") for line in lines)
 
 
 @pytest.mark.parametrize(

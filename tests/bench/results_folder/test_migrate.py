@@ -32,7 +32,7 @@ def test_the_tables_are_those_of_the_version_that_wrote_it(old, call):
     assert "gauntlet migrate" in refused.stderr
     done = call("migrate", "schema2")
     assert done.returncode == 0, done.stderr
-    assert "1 runs, 4 blocks and 0 failures of cells lifted" in done.stdout
+    assert "1 run, 4 blocks and 0 failures of cells lifted" in done.stdout
     assert call("leaderboard", "schema2").returncode == 0
     now = read_cells(old / "cells.csv").set_index("attack")
     assert set(now.index) == set(then.index)
@@ -86,7 +86,7 @@ def test_a_failure_is_lifted(old, call):
     name = load_name(old)
     (old / "errors").mkdir()
     (old / "errors" / f"{name}.json").write_text(json.dumps(error))
-    assert "1 failures of cells lifted" in call("migrate", "schema2").stdout
+    assert "1 failure of a cell lifted" in call("migrate", "schema2").stdout
     assert load_run(old).store.read_error(name).message == "no weights"
 
 

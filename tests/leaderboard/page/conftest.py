@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,13 @@ OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+READABLE = Path(__file__).with_name("readable.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def unreadable():
+    """A function: what cannot be read on a page, as a list of texts."""
+    return lambda page: page.evaluate(READABLE)
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,13 @@ def test_it_is_read_with_the_keyboard_alone(visit):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_contrast_and_tables_have_names_and_focus(visit, unreadable, scheme):
+    page = visit(scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    assert unreadable(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ["lib.PGD", "w" * 300])
 def test_nothing_is_wider_than_the_window(visit, width, scheme, name):

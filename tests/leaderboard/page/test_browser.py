@@ -319,6 +319,27 @@ def test_nothing_is_wider_than_the_window(visit, folder, width, scheme, name):
     assert page.evaluate("(row => row.scrollWidth <= row.clientWidth)(document.querySelector('.row.open'))")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["planted", "many"])
+def test_texts_have_contrast_and_tables_have_names_and_focus(visit, unreadable, scheme, name):
+    page = visit(name, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details.section').forEach((one) => (one.open = true))")
+    assert unreadable(page) == []
+    for place in (0, -1):
+        page.locator("#leaderboard tbody th a").nth(place).click()
+        page.locator(".row.open").wait_for()
+        assert unreadable(page) == []
+        page.keyboard.press("Escape")
+        page.locator(".row.open").wait_for(state="hidden")
+
+
+def test_a_caption_is_whole_on_a_narrow_screen(visit):
+    page = visit("many", width=400)
+    page.evaluate("document.querySelectorAll('details.section').forEach((one) => (one.open = true))")
+    ends = page.evaluate("[...document.querySelectorAll('caption')].map((one) => one.getBoundingClientRect().right)")
+    assert max(ends) <= 400
+
+
 def test_dark_and_light_follow_the_reader(visit):
     def colours(scheme):
         page = visit(scheme=scheme)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from builders import bits, cell_info, result
 from gauntlet.leaderboard.page.agreement import agreement
-from gauntlet.leaderboard.page.chart import Axis, band, steps
+from gauntlet.leaderboard.page.chart import Axis, Chart, band, steps
 from gauntlet.leaderboard.page.charts import frontier
 from gauntlet.leaderboard.page.details import row_details
 from gauntlet.leaderboard.page.pictures import LARGEST, picture_columns
@@ -46,6 +47,14 @@ def corners(path):
 )
 def test_ticks_are_round_and_few(low, high, log, expected):
     assert [text for _, text in Axis("x", low, high, log).ticks] == expected
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.4, 15.5), (24_000, 155_000), (1.01, 9.9), (1e6, 4e6), (0.0012, 0.0051)])
+def test_texts_of_ticks_do_not_touch(low, high):
+    ticks = Chart("", "", Axis("x", low, high, log=True), Axis("y", 0, 100)).x_ticks
+    assert len(ticks) > 2
+    for (at, text), (after, beside) in pairwise(ticks):
+        assert float(after) - float(at) > 7 * (len(text) + len(beside)) / 2
 
 
 def test_steps_hold_each_height_to_the_next_value_and_are_never_slanted():

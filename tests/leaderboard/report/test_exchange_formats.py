@@ -156,6 +156,14 @@ def pdflatex():
     return program
 
 
+@pytest.mark.parametrize("name", ["w" * 300, "net.py:build_with_all_layers@best-of-ten.safetensors(mean=0.5,std=0.25)"])
+def test_long_names_are_broken_so_that_the_table_fits_the_page(pdflatex, tmp_path, name):
+    named = result(bits(20, 12), cell_info(name, "naive", attack_kind="naive", defense=name, data=name, suite=name))
+    (tmp_path / "leaderboard.tex").write_text(latex_tables(build_rows([named])), encoding="utf-8")
+    is_parsed((tmp_path / "leaderboard.tex").read_text(encoding="utf-8"))
+    assert "Overfull" not in compiles(pdflatex, tmp_path)
+
+
 def test_latex_compiles_whatever_the_names_are(pdflatex, tmp_path):
     (tmp_path / "leaderboard.tex").write_text(latex_tables(rows([hostile()])), encoding="utf-8")
     compiles(pdflatex, tmp_path)
@@ -181,7 +189,7 @@ def test_the_commands_latex_compiles(pdflatex, written):
 
 
 def compiles(program, folder):
-    """Fail unless the program makes a document of the folder's leaderboard.tex, by the preamble that the file asks for."""
+    """What the program says; fail unless it makes a document of the folder's leaderboard.tex, by the preamble it asks for."""
     (folder / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\\usepackage{booktabs}"
         "\\begin{document}\\input{leaderboard}\\end{document}",
@@ -193,3 +201,4 @@ def compiles(program, folder):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert (folder / "paper.pdf").stat().st_size > 1000
+    return done.stdout
