@@ -117,15 +117,16 @@ SIMULATED = (
 def choose_comparisons(
     patterns: tuple[str, ...], among: tuple[Comparison, ...] = COMPARISONS
 ) -> tuple[Comparison, ...]:
-    """Comparisons whose name matches one of the patterns (shell wildcards, case ignored); all without patterns.
+    """Comparisons whose name, with its norm or without, matches one of the patterns; all without patterns.
 
-    Raises ValueError that lists the names if a pattern matches none.
+    Patterns are shell wildcards, and case is ignored. Raises ValueError that lists the names if a pattern matches none.
     """
+
+    def fits(row: Comparison, pattern: str) -> bool:
+        names = {row.name, row.name.removesuffix(f" {row.norm}")}
+        return any(fnmatchcase(name.lower(), pattern.lower()) for name in names)
+
     for pattern in patterns:
-        if not any(fnmatchcase(row.name.lower(), pattern.lower()) for row in among):
+        if not any(fits(row, pattern) for row in among):
             raise ValueError(f"no row fits {pattern!r}: there are {', '.join(row.name for row in among)}")
-    return tuple(
-        row
-        for row in among
-        if not patterns or any(fnmatchcase(row.name.lower(), pattern.lower()) for pattern in patterns)
-    )
+    return tuple(row for row in among if not patterns or any(fits(row, pattern) for pattern in patterns))

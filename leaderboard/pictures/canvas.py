@@ -102,7 +102,7 @@ def style(number: int) -> dict[str, str]:
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number % len(DASHES)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
     }
 
 

@@ -18,8 +18,10 @@ from gauntlet.bench.cli.shared.options import command, option
 @click.argument("folders", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @option("--model", group="model", default="*", metavar="A,B", help="Models, with wildcards, separated by commas.")
 @option("--defense", group="model", default="*", metavar="PATTERN", help="Defenses.")
-@option("--data", group="data", default="*", metavar="PATTERN", help="Data, where the rows have several.")
-@option("--norm", group="attack", metavar="NORM", help="Norm, where the rows have several. [default: all]")
+@option("--data", group="data", default="*", metavar="PATTERN", help="Data: one of them, where the rows have several.")
+@option(
+    "--norm", group="attack", metavar="NORM", help="Norm, needed where the rows have several. [default: the only one]"
+)
 @option(
     "--over",
     group="attack",

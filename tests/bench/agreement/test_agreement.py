@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gauntlet.bench.agreement.run_agreement import choose_rows
 from plugin_texts import write
 
 PLANTED = '''
@@ -166,6 +167,15 @@ def test_the_installed_libraries_are_compared_on_the_users_model(project, call):
     assert (frame.loc[frame["library"] != "gauntlet", ["outside_ball", "outside_box", "false_claims"]] == 0).all(
         axis=None
     )
+
+
+def test_a_name_without_its_norm_chooses_the_comparison_in_every_norm():
+    for name, rows in {
+        "fgsm": ["FGSM", "FGSM L2"],
+        "PGD-40": ["PGD-40 Linf", "PGD-40 L2"],
+        "fgsm l2": ["FGSM L2"],
+    }.items():
+        assert [row.name for row in choose_rows([name], [], ["Linf:0.1", "L2:0.5"])] == rows
 
 
 @pytest.mark.parametrize(

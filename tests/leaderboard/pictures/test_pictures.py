@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from builders import cell_info, result
-from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, plain, png
+from gauntlet.leaderboard.pictures.canvas import PicturesMissingError, plain, png, style
 from gauntlet.leaderboard.pictures.confusion import confusion_figure, confusion_matrix
 from gauntlet.leaderboard.pictures.curves import accuracy_against_cost, accuracy_against_eps, standing
 from gauntlet.leaderboard.pictures.examples import ExampleColumn, examples_figure, spread_over_classes
@@ -222,6 +222,11 @@ def test_settings_are_drawn_at_their_values_with_intervals_and_against_cost():
         )
     assert left.get_xscale() == "log"
     assert [text.get_text() for text in left.get_xticklabels()] == ["5", "10", "40"]
+
+
+def test_28_lines_and_49_markers_are_told_apart():
+    assert len({(style(number)["color"], style(number)["linestyle"]) for number in range(28)}) == 28
+    assert len({(style(number)["color"], style(number)["marker"]) for number in range(49)}) == 49
 
 
 def test_words_are_drawn_side_by_side():
