@@ -16,6 +16,7 @@ from gauntlet.bench.config.shard import Shard
 from gauntlet.bench.planning.plan import Plan
 from gauntlet.bench.run.commit_journal import record_request
 from gauntlet.bench.worker.request import cell_fields, read_cell
+from gauntlet.leaderboard.reading.read_blocks import read_blocks
 from gauntlet.leaderboard.report.markdown_writer import RunContext
 from gauntlet.leaderboard.results.atomic_files import remove_file, replace_text, write_once
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
@@ -81,7 +82,9 @@ class Run:
     def result(self, cell: Cell, *, adversarial: bool = False) -> CellResult:
         """The stored result of a cell: its finished blocks and its error. `adversarial`: with the examples."""
         keys = self.keys(cell) or []
-        blocks = tuple(self._block(key, count, adversarial) for key, count in keys if self.store.has(key))
+        stored = [noted for noted in keys if self.store.has(noted[0])]
+        records = read_blocks(self.store, [key for key, _ in stored], adversarial=adversarial)
+        blocks = tuple(map(self._block, stored, records))
         return CellResult(
             _with_measured(cell.info, blocks[0].cell if blocks else cell.info),
             blocks,
@@ -146,14 +149,12 @@ class Run:
                 write_summary(folder, name, made, state)
             return made
         again = {one[0] for one in state if len(one) > ONCE}
-        blocks = (
-            replace(block, cached=(self._latest(block) if block.key in again else block.time) < self.context.started)
-            for block in known.blocks
-        )
+        started = self.context.started
+        times = (self._latest(block) if block.key in again else block.time for block in known.blocks)
         return replace(
             known,
             cell=_with_measured(cell.info, known.cell),
-            blocks=tuple(blocks),
+            blocks=tuple(map(lambda block, time: replace(block, cached=time < started), known.blocks, times)),
             error=self.store.read_error(cell.name),
             expected=sum(count for _, count in keys),
             spent=self.spent(cell),
@@ -163,8 +164,8 @@ class Run:
         """Whether there is a summary of these blocks, made of the same files or not. Raises StoreError."""
         return (self.root / "summaries" / summary_name(state_of(self.store, self.keys(cell) or []))).exists()
 
-    def _block(self, key: str, count: int, adversarial: bool) -> Record:
-        record = self.store.read(key, adversarial=adversarial)
+    def _block(self, noted: tuple[str, int], record: Record) -> Record:
+        key, count = noted
         if len(record.samples) != count:
             raise DamagedBlockError(f"{self.store.place(key)} has {len(record.samples)} samples instead of {count}")
         return self._marked(record)

@@ -20,6 +20,8 @@ FOLDER: Final = "clean"
 COLUMN: Final = "clean"
 """The column of a block with its clean images; in the block's metadata, their digest."""
 Replace: TypeAlias = Callable[[Path, Callable[[BinaryIO], object]], None]
+FindClean: TypeAlias = Callable[[str], Sequence[Levels]]
+"""Finds the clean images of a digest; raises OSError, ArrowException or ValueError."""
 _MEMORY_LIMIT: Final = 2**24
 """Bytes of images that are kept in memory; those that were read last are kept in any case."""
 _File: TypeAlias = tuple[Path, int, int]
@@ -27,6 +29,11 @@ _File: TypeAlias = tuple[Path, int, int]
 _kept: dict[_File, tuple[Sequence[Levels], int]] = {}
 """Images that were read, the latest last, and their bytes."""
 _lock = Lock()
+
+
+def no_clean(digest: str) -> Sequence[Levels]:
+    """Finds nothing: for blocks that have their clean images with them."""
+    raise FileNotFoundError(f"the clean images {digest[:16]}, which its examples differ from, are missing")
 
 
 def clean_path(root: Path, digest: str) -> Path:

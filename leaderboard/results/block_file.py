@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gauntlet.leaderboard.examples.clean_images import COLUMN as CLEAN
+from gauntlet.leaderboard.examples.clean_images import FindClean, no_clean
 from gauntlet.leaderboard.examples.differences import Levels, clean_digest, decode, encode
 from gauntlet.leaderboard.results.contradictions import contradiction
 from gauntlet.leaderboard.results.record import SCHEMA_VERSION, CellInfo, Flag, Record, Samples, Stats
@@ -35,16 +36,14 @@ _COLUMNS: dict[str, str] = {
     "wrong_share": "float64",
     "wrong_share_scored": "float64",
 }
-
-
 _OPTIONAL = ("stage", "severities", "faced", "certified")
 _DIGESTS = ("verdict_digest", "examples_digest", "leaf")
 _RAW, _DIFFERENCE = "raw", "difference"
 """How examples are stored: the bytes of the array; 8-bit examples as differences from the clean image, others as they are."""
 COMPRESSION = {"adversarial": "zstd", "difference": "zstd", CLEAN: "zstd"}
 """Columns of numbers are small, and reading them is what a table of many cells waits for."""
-FindClean = Callable[[str], Sequence[Levels]]
-"""Finds the clean images of a digest; raises OSError, ArrowException or ValueError."""
+Columns = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""The columns of a block by name, as `arrays_of` gives them, and its metadata."""
 
 
 class AlteredError(ValueError):
@@ -68,11 +67,6 @@ def table_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def no_clean(digest: str) -> Sequence[Levels]:
-    """Finds nothing: for blocks that have their clean images with them."""
-    raise FileNotFoundError(f"the clean images {digest[:16]}, which its examples differ from, are missing")
-
-
 def from_file(file: BinaryIO, *, adversarial: bool = False, find_clean: FindClean = no_clean) -> Record:
     """The record of a block file; its examples only on demand. `find_clean`: for a file without its clean images.
 
@@ -81,7 +75,7 @@ def from_file(file: BinaryIO, *, adversarial: bool = False, find_clean: FindClea
     """
     # Without threads of its own: a process that ends right after pyarrow used some aborts at times.
     parquet = pq.ParquetFile(file, pre_buffer=False)
-    metadata = _metadata(parquet.schema_arrow)
+    metadata = _metadata(parquet.metadata)
     table = parquet.read(read_columns(adversarial=adversarial), use_threads=False)
     return checked_record(arrays_of(table), metadata, adversarial=adversarial, find_clean=find_clean)
 
@@ -95,16 +89,24 @@ def checked_record(
     arrays: Mapping[str, Any], metadata: Mapping[str, Any], *, adversarial: bool, find_clean: FindClean = no_clean
 ) -> Record:
     """The record of the columns of a block with that metadata. Raises as `from_file`."""
-    _check_schema(metadata)
-    record = record_of(arrays, metadata, find_clean if adversarial else None)
-    if found := _altered(record, metadata, adversarial) or contradiction(record, adversarial=adversarial):
+    record = unaltered_record((arrays, metadata), find_clean if adversarial else None)
+    if found := contradiction(record, adversarial=adversarial):
+        raise AlteredError(found)
+    return record
+
+
+def unaltered_record(columns: Columns, find_clean: FindClean | None = None) -> Record:
+    """The same, of which columns may contradict each other; with its examples where `find_clean` is given."""
+    _check_schema(columns[1])
+    record = record_of(*columns, find_clean)
+    if found := _altered(record, columns[1], adversarial=find_clean is not None):
         raise AlteredError(found)
     return record
 
 
 def metadata_of(file: BinaryIO) -> dict[str, Any]:
     """The metadata of a block file: key, cell, stats, flags, provenance, digests. Raises as `from_file`."""
-    return _metadata(pq.ParquetFile(file, pre_buffer=False).schema_arrow)
+    return _metadata(pq.ParquetFile(file, pre_buffer=False).metadata)
 
 
 def leaf_of(file: BinaryIO) -> str:
@@ -112,7 +114,7 @@ def leaf_of(file: BinaryIO) -> str:
     return str(metadata_of(file)["leaf"])
 
 
-def _altered(record: Record, metadata: Mapping[str, Any], adversarial: bool) -> str:
+def _altered(record: Record, metadata: Mapping[str, Any], *, adversarial: bool) -> str:
     """Which digest does not match what was read, in words; empty if all do."""
     verdict, examples, leaf = (metadata[name] for name in _DIGESTS)
     logits = _array_digest(record.clean_logits) == metadata["clean_logits"]
@@ -123,8 +125,8 @@ def _altered(record: Record, metadata: Mapping[str, Any], adversarial: bool) -> 
     return ""
 
 
-def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    metadata: dict[str, Any] = parse_json(schema.metadata[METADATA])
+def _metadata(described: pa.Schema | pq.FileMetaData) -> dict[str, Any]:
+    metadata: dict[str, Any] = parse_json(described.metadata[METADATA])
     _check_schema(metadata)
     return metadata
 
@@ -132,10 +134,9 @@ def _metadata(schema: pa.Schema) -> dict[str, Any]:
 def verdict_digest(metadata: Mapping[str, Any], samples: Samples) -> str:
     """sha256 over every column but the examples, and over all metadata of a block: cell, stats, flags, key, provenance."""
     plain = {name: value for name, value in metadata.items() if name not in _DIGESTS}
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    digest.update(json.dumps(samples.id.tolist()).encode())
+    digest = hashlib.sha256((json.dumps(plain, sort_keys=True) + json.dumps(samples.id.tolist())).encode())
     for name, dtype in _COLUMNS.items():
-        digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).tobytes())
+        digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype))
     digest.update(json.dumps([list(samples.stage), list(samples.severities)]).encode())
     if samples.faced:
         digest.update(json.dumps(list(samples.faced)).encode())
@@ -176,7 +177,7 @@ def _check_schema(metadata: Mapping[str, Any]) -> None:
 
 def _to_table(record: Record) -> pa.Table:
     samples = record.samples
-    kept = [image for image in samples.adversarial if image is not None]
+    kept = next((image for image in samples.adversarial if image is not None), None)
     differences = _differences(samples)
     near = any(one is not None for one in differences)
     metadata: dict[str, Any] = {
@@ -188,8 +189,8 @@ def _to_table(record: Record) -> pa.Table:
         "provenance": dict(record.provenance),
         "behaviour": record.behaviour,
         "clean_logits": _array_digest(record.clean_logits),
-        "shape": list(kept[0].shape) if kept else None,
-        "dtype": str(kept[0].dtype) if kept else None,
+        "shape": None if kept is None else list(kept.shape),
+        "dtype": None if kept is None else str(kept.dtype),
         "encoding": _DIFFERENCE if near else _RAW,
         **({CLEAN: clean_digest(samples.clean)} if near else {}),
     }

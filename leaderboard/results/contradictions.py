@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -10,6 +12,30 @@ from gauntlet.leaderboard.results.record import CellInfo, Record, Samples
 
 _SLACK = 1e-5
 """Absolute and relative: far beyond what the verifier grants for rounding, far below any eps."""
+
+
+_CHECKED: Final = (
+    "id",
+    "label",
+    "clean_prediction",
+    "robust",
+    "distance",
+    "forwards",
+    "backwards",
+    "wrong_share",
+    "wrong_share_scored",
+)
+"""The columns that are checked without examples."""
+
+
+def consistent(blocks: Sequence[Record]) -> bool:
+    """Whether no block of a cell contradicts itself, all checked at once, without examples.
+
+    False also where blocks share a sample: then each must be asked for its `contradiction`.
+    """
+    columns = {name: np.concatenate([getattr(block.samples, name) for block in blocks]) for name in _CHECKED}
+    joint = replace(blocks[0], samples=replace(blocks[0].samples, **columns))
+    return not contradiction(joint, adversarial=False)
 
 
 def contradiction(record: Record, *, adversarial: bool) -> str:

@@ -21,11 +21,13 @@ from gauntlet.leaderboard.examples.clean_images import keep_apart, read_clean
 from gauntlet.leaderboard.results.atomic_files import move_file, remove_file, replace_file, replace_text, write_once
 from gauntlet.leaderboard.results.block_file import (
     AlteredError,
+    Columns,
     from_file,
     leaf_of,
     metadata_of,
     table_bytes,
     to_bytes,
+    unaltered_record,
 )
 from gauntlet.leaderboard.results.errors import DamagedBlockError, StoreError
 from gauntlet.leaderboard.results.held import Held, read_failure, read_failures, read_timing, same_outcome
@@ -88,25 +90,26 @@ class Store:
 
     def path(self, key: str) -> Path:
         """Where the block of that key lies, or would lie."""
-        return self.root / "store" / key[:2] / f"{key}.parquet"
+        return Path(self.file(key))
 
     def has(self, key: str) -> bool:
         """Whether the block is stored, as a file of its own or in a pack."""
         if self.held is not None and key in self.held.own:
             return True
         known = self.held is None or key in self.held.leaves
-        return known and (_stamp(self._file(key)) is not None or key in packed_blocks(self.root))
+        return known and (_stamp(self.file(key)) is not None or key in packed_blocks(self.root))
 
     def loose(self, key: str) -> bool:
         """Whether the block has a file of its own, which comes before what packs have."""
-        return (self.held is None or key in self.held.leaves) and _stamp(self._file(key)) is not None
+        return (self.held is None or key in self.held.leaves) and _stamp(self.file(key)) is not None
 
     def place(self, key: str) -> str:
         """Where the block is, for messages."""
         packed = None if self.loose(key) else packed_blocks(self.root).get(key)
         return str(self.path(key)) if packed is None else f"{packed.pack} (block {key[:16]})"
 
-    def _file(self, key: str) -> str:
+    def file(self, key: str) -> str:
+        """The same as text."""
         return f"{self.root}/store/{key[:2]}/{key}.parquet"
 
     def stamp(self, key: str) -> Stamp | None:
@@ -114,7 +117,7 @@ class Store:
 
         A summary that was made of these files is made again once the stamp is another.
         """
-        file = _stamp(self._file(key))
+        file = _stamp(self.file(key))
         if file is None and (packed := packed_blocks(self.root).get(key)) is not None:
             file = _stamp(str(packed.pack)) or (-1, -1)
         return None if file is None else (*file, *(_stamp(f"{self.root}/timings/{key[:2]}/{key}.json") or ()))
@@ -155,34 +158,36 @@ class Store:
             del held.own[key]
         return True
 
-    def read(self, key: str, *, adversarial: bool = False) -> Record:
-        """The block of that key; its examples only on demand.
+    def read(self, key: str, *, adversarial: bool = False, columns: Columns | None = None) -> Record:
+        """The block of that key; its examples only on demand. `columns`: what was read of it before, unchecked, without examples.
 
-        What is read is whole: digests match, of the examples where they are read, and no column contradicts another. Raises
-        DamagedBlockError where it is not, StoreError where the block is absent or of another schema.
+        What is read is whole: digests match, of the examples where they are read, and no column contradicts another (callers with
+        `columns` check that). Raises DamagedBlockError, or AlteredError of `columns`; StoreError where it is absent or of another
+        schema.
         """
         held = self.held
         if held is not None and key in held.own:
             return from_file(BytesIO(held.own[key]), adversarial=adversarial)
 
+        def asked(record: Record, leaf: Callable[[], str]) -> Record:
+            if record.key != key:
+                raise AlteredError(f"it is the block of another key, {record.key!r}")
+            if held is not None and held.leaves.get(key) != leaf():
+                raise AlteredError("it was replaced while this run was going on")
+            return record
+
         def whole(file: BinaryIO) -> Record:
             # In one piece, so that what is compared is what is read.
             file = file if held is None else BytesIO(file.read())
             record = from_file(file, adversarial=adversarial, find_clean=partial(read_clean, self.root))
-            if record.key != key:
-                raise AlteredError(f"it is the block of another key, {record.key!r}")
-            if held is not None and held.leaves.get(key) != leaf_of(file):
-                raise AlteredError("it was replaced while this run was going on")
-            return record
+            return asked(record, lambda: leaf_of(file))
 
         def packed(block: PackedBlock) -> Record:
             record, leaf = read_packed(block, adversarial=adversarial)
-            if record.key != key:
-                raise AlteredError(f"it is the block of another key, {record.key!r}")
-            if held is not None and held.leaves.get(key) != leaf:
-                raise AlteredError("it was replaced while this run was going on")
-            return record
+            return asked(record, lambda: leaf)
 
+        if columns is not None:
+            return asked(unaltered_record(columns), lambda: str(columns[1]["leaf"]))
         return self._read(key, whole, packed)
 
     def leaf(self, key: str) -> str:
@@ -244,7 +249,7 @@ class Store:
         """
         if self.held is not None:
             self.held.leaves.pop(key, None)
-        if _stamp(self._file(key)) is None and (packed := packed_blocks(self.root).get(key)) is not None:
+        if _stamp(self.file(key)) is None and (packed := packed_blocks(self.root).get(key)) is not None:
             note = self.root / "damaged" / f"{key}.json"
             replace_text(note, json.dumps({"pack": packed.pack.name, "row_group": packed.group}))
             strike(key, packed)
@@ -252,11 +257,8 @@ class Store:
         return move_file(self.path(key), self.root / "damaged" / f"{key}.parquet")
 
     def _read(self, key: str, read: Callable[[BinaryIO], T], read_pack: Callable[[PackedBlock], T]) -> T:
-        """Apply `read` to the file of a block, or `read_pack` to its place in a pack.
-
-        Raises DamagedBlockError; StoreError where it is absent or of another schema.
-        """
-        path = self._file(key)
+        """Apply `read` to the file of a block, or `read_pack` to its place in a pack. Raises as the method `read`."""
+        path = self.file(key)
         try:
             # The file is opened here: a missing file is then told apart from a damaged one.
             with pa.OSFile(path, "rb") as file:
@@ -271,7 +273,7 @@ class Store:
 
     def size(self, key: str) -> int:
         """Bytes on disk."""
-        stamp = _stamp(self._file(key))
+        stamp = _stamp(self.file(key))
         return stamp[0] if stamp is not None else packed_size(packed_blocks(self.root)[key])
 
     def write_error(self, name: str, error: CellError) -> None:

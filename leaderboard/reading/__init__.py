@@ -1,0 +1,1 @@
+"""Reading the blocks of a cell together."""
