@@ -136,7 +136,7 @@ def verdict_digest(metadata: Mapping[str, Any], samples: Samples) -> str:
     plain = {name: value for name, value in metadata.items() if name not in _DIGESTS}
     digest = hashlib.sha256((json.dumps(plain, sort_keys=True) + json.dumps(samples.id.tolist())).encode())
     for name, dtype in _COLUMNS.items():
-        digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype))
+        digest.update(np.ascontiguousarray(getattr(samples, name), dtype=dtype).data)
     digest.update(json.dumps([list(samples.stage), list(samples.severities)]).encode())
     if samples.faced:
         digest.update(json.dumps(list(samples.faced)).encode())

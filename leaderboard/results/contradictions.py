@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,7 +33,9 @@ def consistent(blocks: Sequence[Record]) -> bool:
 
     False also where blocks share a sample: then each must be asked for its `contradiction`.
     """
-    columns = {name: np.concatenate([getattr(block.samples, name) for block in blocks]) for name in _CHECKED}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(block.samples, name) for block in blocks]) for name in _CHECKED
+    }
     joint = replace(blocks[0], samples=replace(blocks[0].samples, **columns))
     return not contradiction(joint, adversarial=False)
 
