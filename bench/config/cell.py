@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.settings import Named
@@ -22,7 +23,7 @@ class Cell:
     threat: ThreatModel
     data: DataRef
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Identity of the cell within a store, as a file name: it depends on the question, not on the result."""
         parts = (self.model, str(self.defense), self.info.attack_spec, str(self.threat), self.data, self.info.seed)

@@ -47,6 +47,8 @@ def write_formats(
     models: Sequence[ModelDescription],
 ) -> list[Path]:
     """Write `leaderboard.json` and `leaderboard.tex`, if they are among the formats. Raises LatexMissingError, WriteError."""
+    if not {"json", "latex"}.intersection(formats):
+        return []
     rows = build_rows(results)
     texts: dict[str, tuple[str, Callable[[], str]]] = {
         "json": (FILES["json"], lambda: leaderboard_json(rows, context, references(rows, published), models)),

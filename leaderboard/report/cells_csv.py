@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +88,7 @@ def read_cells(path: Path) -> pd.DataFrame:
 def _line(result: CellSummary) -> dict[str, Any]:
     n, error, certified = len(result), result.error, result.proven
     return {
-        **dataclasses.asdict(result.cell),
+        **vars(result.cell),
         "attack_spec": attack_settings(result.cell.attack_spec),
         "precision": result.precision,
         "status": result.status,
@@ -98,7 +97,7 @@ def _line(result: CellSummary) -> dict[str, Any]:
         "expected": result.expected,
         "clean_accuracy": result.clean_accuracy.estimate,
         **(_corrupted(result) if result.cell.corrupts else _robust(result)),
-        **dataclasses.asdict(result.costs),
+        **vars(result.costs),
         **_spent(result.spent),
         "median_distance": result.median_distance,
         "certified": pd.NA if certified is None else certified,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 _EXACT = 512
 """Numbers of draws up to which tails are computed exactly."""
@@ -41,15 +42,24 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
 
 def half_tail(k: int, n: int) -> float:
     """P(X >= k) for X binomial with `n` draws of probability 1/2: a ratio of whole numbers, correctly rounded."""
+    if k > n:
+        return 0.0
     if k <= n - k:
         return 1 - half_tail(n - k + 1, n)
     if n > _EXACT:
         return _rounded_half_tail(k, n)
-    term, total = math.comb(n, k), 0
-    for successes in range(k, n + 1):
+    return _half_tails(n)[n - k]
+
+
+@cache
+def _half_tails(n: int) -> list[float]:
+    """P(X >= n), P(X >= n - 1), … down to more than half of the draws. A table of many pairs asks for most of them."""
+    tails, total, term = [], 0, 1
+    for failures in range((n - 1) // 2 + 1):
         total += term
-        term = term * (n - successes) // (successes + 1)
-    return total / (1 << n)
+        term = term * (n - failures) // (failures + 1)
+        tails.append(total / (1 << n))
+    return tails
 
 
 def binomial_tail(k: int, n: int, share: float) -> float:
@@ -72,8 +82,6 @@ def _rounded_half_tail(k: int, n: int) -> float:
 
     With 256 digits that changes no double, unless 200 digits after those of the double are all alike.
     """
-    if k > n:
-        return 0.0
     (all_mantissa, all_exponent), (k_mantissa, k_exponent) = _factorial(n), _factorial(k)
     rest_mantissa, rest_exponent = _factorial(n - k)
     term = (all_mantissa << (2 * _BITS)) // (k_mantissa * rest_mantissa)
