@@ -103,8 +103,8 @@ class Run:
 
     def spent(self, cell: Cell) -> Spent | None:
         """The seconds of a cell, with those of shards; None where nothing is known. Raises StoreError."""
-        shards = (f".{path.stem}" for path in sorted((self.folder / "shards").glob("*.json")))
-        return joint_spent(self.folder / "spent" / f"{cell.name}{shard}.json" for shard in ("", *shards))
+        shards = (f".{path.stem}" for path in sorted(Path(f"{self.folder}/shards").glob("*.json")))
+        return joint_spent(Path(f"{self.folder}/spent/{cell.name}{shard}.json") for shard in ("", *shards))
 
     def note_published(self, model: str, published: Sequence[PublishedFigure]) -> None:
         """Write the published figures of the model with this name in the tables."""
@@ -154,7 +154,7 @@ class Run:
         return replace(
             known,
             cell=_with_measured(cell.info, known.cell),
-            blocks=tuple(map(lambda block, time: replace(block, cached=time < started), known.blocks, times)),
+            blocks=tuple(block.marked(time < started) for block, time in zip(known.blocks, times, strict=True)),
             error=self.store.read_error(cell.name),
             expected=sum(count for _, count in keys),
             spent=self.spent(cell),
@@ -184,7 +184,7 @@ class Run:
         return block.time if timing is None else max(block.time, timing.time)
 
     def _keys_file(self, cell: Cell) -> Path:
-        return self.folder / "cells" / f"{cell.name}.json"
+        return Path(f"{self.folder}/cells/{cell.name}.json")
 
 
 def _with_measured(planned: CellInfo, measured: CellInfo) -> CellInfo:

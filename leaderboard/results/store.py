@@ -227,7 +227,7 @@ class Store:
         return read_timing(self._timing_file(key), key)
 
     def _timing_file(self, key: str) -> Path:
-        return self.root / "timings" / key[:2] / f"{key}.json"
+        return Path(f"{self.root}/timings/{key[:2]}/{key}.json")
 
     def stored_keys(self) -> list[str]:
         """The keys of all stored blocks, sorted."""
@@ -286,7 +286,7 @@ class Store:
         """The latest failure of a cell, or else of a shard of it, if any. Raises StoreError where its file is damaged."""
         if self.held is not None:
             return self.held.error(name)
-        path = self.root / "errors" / f"{name}.json"
+        path = Path(f"{self.root}/errors/{name}.json")
         if not path.exists():
             path = min(files_of_shards(self.root / "errors", name), default=path)
         return read_failure(path)

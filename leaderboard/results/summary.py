@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -41,6 +41,10 @@ class BlockNote:
     """With `-dirty` if files differed from it; empty if none is recorded."""
     cached: bool
     """Whether it was there before the run."""
+
+    def marked(self, cached: bool) -> BlockNote:
+        """The same with another mark."""
+        return self if cached == self.cached else replace(self, cached=cached)
 
 
 @dataclass(frozen=True, eq=False)
