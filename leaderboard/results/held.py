@@ -70,7 +70,7 @@ def same_outcome(one: Record, other: Record) -> bool:
     return (one.cell, one.flags) == (other.cell, other.flags) and all(np.array_equal(a, b) for a, b in columns)
 
 
-def read_timing(path: Path, key: str) -> Timing | None:
+def read_timing(path: str, key: str) -> Timing | None:
     """What the latest run of a block cost; None where there is no file. Raises StoreError where it is damaged."""
     try:
         return Timing(**read_sealed(path, key))

@@ -120,7 +120,7 @@ class Store:
         file = _stamp(self.file(key))
         if file is None and (packed := packed_blocks(self.root).get(key)) is not None:
             file = _stamp(str(packed.pack)) or (-1, -1)
-        return None if file is None else (*file, *(_stamp(f"{self.root}/timings/{key[:2]}/{key}.json") or ()))
+        return None if file is None else (*file, *(_stamp(self._timing_file(key)) or ()))
 
     def write(self, record: Record) -> bool:
         """Store a block; False where another writer was first. Raises StoreError (disk full, no permission)."""
@@ -218,7 +218,7 @@ class Store:
         """Keep what a later run of a stored block cost. Raises StoreError."""
         if self.held is not None:
             self.held.timings[key] = timing
-        replace_text(self._timing_file(key), sealed(dataclasses.asdict(timing), key))
+        replace_text(Path(self._timing_file(key)), sealed(dataclasses.asdict(timing), key))
 
     def timing(self, key: str) -> Timing | None:
         """What the latest run of a stored block cost; None if it was run once. Raises StoreError where the file is damaged."""
@@ -226,8 +226,8 @@ class Store:
             return self.held.timings.get(key)
         return read_timing(self._timing_file(key), key)
 
-    def _timing_file(self, key: str) -> Path:
-        return Path(f"{self.root}/timings/{key[:2]}/{key}.json")
+    def _timing_file(self, key: str) -> str:
+        return f"{self.root}/timings/{key[:2]}/{key}.json"
 
     def stored_keys(self) -> list[str]:
         """The keys of all stored blocks, sorted."""

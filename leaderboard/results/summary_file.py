@@ -17,7 +17,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -74,8 +74,7 @@ def changed_just_now(state: State) -> bool:
 
 def write_summary(folder: Path, name: str, summary: CellSummary, state: State) -> None:
     """Write the summary of a cell below `folder`. Where it cannot be written, nothing is: it will be made again."""
-    samples = _samples_bytes(summary.samples)
-    digest = hashlib.sha256(samples).hexdigest()[:32]
+    samples, digest = _samples_bytes(summary.samples)
     place = folder / "samples" / digest
     if place.exists() or write_derived(place, samples):
         write_derived(folder / name, zlib.compress(_text(summary, digest, state).encode(), 1))
@@ -187,8 +186,11 @@ def _read_coded(fields: Any, n: int) -> Coded[Any] | None:
     return Coded(tuple(values), codes)
 
 
-def _samples_bytes(samples: SampleSet) -> bytes:
-    return zlib.compress(json.dumps([samples.names, samples.label.tolist()]).encode(), 1)
+@lru_cache(maxsize=8)
+def _samples_bytes(samples: SampleSet) -> tuple[bytes, str]:
+    """The samples as the content of a file, and its name. Cells that follow each other often share their samples."""
+    content = zlib.compress(json.dumps([samples.names, samples.label.tolist()]).encode(), 1)
+    return content, hashlib.sha256(content).hexdigest()[:32]
 
 
 @cache
