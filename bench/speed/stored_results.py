@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,9 @@ finally:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
+_BETWEEN = 0.02
+"""Seconds between two looks at a process's memory."""
+
 
 @dataclass(frozen=True)
 class CommandCost:
@@ -36,22 +41,36 @@ class CommandCost:
     cpu_seconds: float
     """Of all its threads, in user and system mode: what other processes on the machine change least."""
     peak_mib: float
-    """Peak resident memory."""
+    """Peak resident memory of its first process."""
 
 
 def command_cost(*arguments: str) -> CommandCost:
     """Run `gauntlet` with these arguments on one thread. Raises CalledProcessError if it fails."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", _MEASURED, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    before, began, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0
+    call = [sys.executable, "-c", _MEASURED, *arguments]
+    with subprocess.Popen(  # noqa: S603
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=_BETWEEN)
+                break
+            except subprocess.TimeoutExpired:
+                # A run sets its peak back at every block, and with it what it says of itself at its end.
+                peak = max(peak, _peak_kib(process.pid))
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, call, output, errors)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return CommandCost(seconds, cpu, int(done.stdout.split()[-1]) / 1024)
+    return CommandCost(seconds, cpu, max(peak, int(output.split()[-1])) / 1024)
+
+
+def _peak_kib(process: int) -> int:
+    """The peak of a process's resident memory since it was set back last, where the system says it; 0 elsewhere."""
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(encoding="utf-8")):
+            return int(found[1])
+    return 0
 
 
 def leaderboard_costs(folder: Path, size: StoreSize) -> list[tuple[str, CommandCost]]:
