@@ -167,6 +167,8 @@ class Registry(Generic[T]):
         known = [*self.names(), *(other for registry in self._reserved for other in registry.names())]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
+        if ".py" in name:
+            hint = f": register it in a Python file, and name the file with --plugin FILE.py (docs/extending.md){hint}"
         return "; ".join(
             [f"unknown {self.kind} {name!r}{hint} (`gauntlet list {self._plural}` shows all)", *self.problems]
         )

@@ -77,11 +77,11 @@ def questions_of(run: Run) -> frozenset[Question]:
     return frozenset((cell.data.spec, cell.data.samples or "", str(cell.threat)) for cell in run.plan.cells)
 
 
-def describe_others(runs: ShownRuns, root: Path) -> list[str]:
-    """A line for each run that asks other questions, with the command that shows it."""
+def describe_others(runs: ShownRuns, root: Path, command: str) -> list[str]:
+    """A line for each run that asks other questions, with the command that shows it: `leaderboard` or `page`."""
     return [
         f"not shown, other data, samples or threat models: {', '.join(sorted(map(_words, questions_of(run))))}: "
-        f"gauntlet leaderboard {root} --run {run.folder.name}"
+        f"gauntlet {command} {root} --run {run.folder.name}"
         for run in runs.others
     ]
 

@@ -9,6 +9,7 @@ from gauntlet.bench.results_folder.eps_curves import CurveError, eps_series, par
 from gauntlet.leaderboard.pictures.canvas import FORMS, drawn
 from gauntlet.leaderboard.pictures.eps_series import series_figure, series_frame
 from gauntlet.leaderboard.report.csv_writer import csv_text
+from gauntlet.leaderboard.report.formatting import counted
 from gauntlet.leaderboard.results.atomic_files import replace_bytes, replace_text
 from gauntlet.leaderboard.results.escape import visible
 
@@ -37,4 +38,9 @@ def draw_eps_curves(
     replace_bytes(path, drawn(series_figure(series, title), form))
     yield f"written: {path}"
     for title, missing in {one.title: one.missing for one in series if one.missing > 0}.items():
-        yield visible(f"{title} is not finished: {missing} samples are missing; run its command again")
+        lacking = f"{counted(missing, 'sample')} {'is' if missing == 1 else 'are'} missing"
+        yield visible(f"{title} is not finished: {lacking}; run its command again")
+    for title, blocks in {one.title: one.blocks for one in series if one.blocks}.items():
+        yield visible(
+            f"{title} has no rank ({', '.join(blocks)}): what is drawn may be too high; `gauntlet show RUN` says why"
+        )

@@ -16,6 +16,7 @@ from gauntlet.bench.run.run_folder import Run
 from gauntlet.leaderboard.pictures.eps_curve import EpsCurve, eps_curve
 from gauntlet.leaderboard.pictures.eps_series import EpsSeries
 from gauntlet.leaderboard.rows.build_rows import build_rows
+from gauntlet.leaderboard.rows.reasons import reasons
 from gauntlet.leaderboard.rows.row import LeaderboardRow
 from gauntlet.leaderboard.rows.worst_case import row_key
 from gauntlet.leaderboard.stats.proportions import Proportion
@@ -103,7 +104,8 @@ def _of_folder(
         cells = [(run, cell) for run in runs.shown for cell in run.plan.cells]
         own = [(run, cell) for run, cell in cells if row_key(cell.info) in keys and taken[row_key(cell.info)] is run]
         for series in _series(sorted(rows, key=lambda row: row.eps), _curve(own), str(folder), radii):
-            yield replace(series, missing=max(missing[key] for key in keys))
+            blocks = dict.fromkeys(reason.name for row in rows for reason in reasons(row) if reason.blocks)
+            yield replace(series, missing=max(missing[key] for key in keys), blocks=tuple(blocks))
 
 
 def _curve(cells: Sequence[tuple[Run, Cell]]) -> EpsCurve | None:

@@ -73,7 +73,7 @@ def write_joint_page(
     yield from (visible(line) for line in pictures.notes)
     if len(runs.shown) > 1:
         yield f"{len(runs.shown)} runs together; one alone: --run {', --run '.join(one.folder.name for one in runs.shown)}"
-    yield from (visible(line) for line in describe_others(runs, root))
+    yield from (visible(line) for line in describe_others(runs, root, "page"))
     if removed:
         yield visible(f"removed: {', '.join(removed)} (shown again by `gauntlet remove --undo`)")
 

@@ -53,7 +53,7 @@ def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequenc
     yield from earlier_files(root, formats)
     if len(runs.shown) > 1:
         yield f"{len(runs.shown)} runs together; one alone: --run {', --run '.join(one.folder.name for one in runs.shown)}"
-    yield from (visible(line) for line in describe_others(runs, root))
+    yield from (visible(line) for line in describe_others(runs, root, "leaderboard"))
     if removed:
         yield visible(f"removed: {', '.join(removed)} (shown again by `gauntlet remove --undo`)")
     yield from (visible(line) for line in [*same_weights(results), *other_weights(runs)])

@@ -276,9 +276,8 @@ def load_run(path: Path, plugins: tuple[str, ...] = ()) -> Run:
         try:
             folder = root / "runs" / _one_folder(read_json(path / LATEST)["run"])
         except (FileNotFoundError, NotADirectoryError):
-            raise RunError(
-                f"{path} holds no run ({LATEST} is missing): give the --out folder of `gauntlet run`"
-            ) from None
+            why = f"{LATEST} is missing" if path.exists() else "it does not exist"
+            raise RunError(f"{path} holds no run ({why}): give the --out folder of `gauntlet run`") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path / LATEST} is damaged ({error}): run the same command again") from error
     try:

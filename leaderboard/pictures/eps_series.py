@@ -54,6 +54,8 @@ class EpsSeries:
     points: tuple[tuple[float, Proportion], ...]
     missing: int = 0
     """Number of samples that were asked for and that some attack of the rows has not covered."""
+    blocks: tuple[str, ...] = ()
+    """Names of the flags that block the rank of a row: what is drawn may be too high."""
 
     @property
     def title(self) -> str:
@@ -97,7 +99,11 @@ def series_figure(series: Sequence[EpsSeries], title: str) -> Figure:
     for one in series:
         number = names.index((one.folder, one.title))
         place = f" ({one.folder})" if several else ""
-        name = shorten(f"{one.title}{place}", _LONGEST) + (f", {one.source}" if one.exact else "")
+        name = (
+            shorten(f"{one.title}{place}", _LONGEST)
+            + (" (no rank)" if one.blocks else "")
+            + (f", {one.source}" if one.exact else "")
+        )
         if one.exact:
             x = np.array([eps for eps, _ in one.points])
             counts = np.array([share.successes for _, share in one.points], dtype=np.int64)

@@ -247,6 +247,7 @@ def test_two_files_of_one_name_have_a_row_each(project, call, tiny):
         (["--model=cnn.standart_digits"], ["unknown model 'cnn.standart_digits'", "did you mean cnn.standard_digits"]),
         (["--attacks=pgdd"], ["unknown attack 'pgdd'", "did you mean"]),
         (["--attacks=pgd(stepps=3)"], ["stepps", "pgd"]),
+        (["--defense=mine.py:Smooth"], ["unknown defense 'mine.py:Smooth'", "--plugin FILE.py"]),
         (["--defense=jpg"], ["unknown defense 'jpg'", "did you mean jpeg"]),
         (["--threat=8/255"], ["8/255", "NORM:EPS"]),
         (["--batch-size=0"], ["batch_size=0"]),

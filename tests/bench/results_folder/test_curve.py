@@ -34,6 +34,23 @@ def frame(folder, *options):
     return pd.read_csv(folder / "c.csv")
 
 
+def test_a_row_without_rank_is_named_and_marked(tmp_path, capsys):
+    asked = ("--model=cnn.standard_digits", "--defense=bit_depth", "--attacks=fmn(steps=5)", "--samples=20")
+    assert run_here("run", *asked, "--threat=Linf:0.15", f"--out={tmp_path}") == 0
+    capsys.readouterr()
+    assert run_here("curve", tmp_path, f"--out={tmp_path / 'c.svg'}") == 0
+    assert (
+        "cnn.standard_digits × bit_depth has no rank (non-differentiable-defense, planted-example)"
+        in capsys.readouterr().out
+    )
+    assert "cnn.standard_digits × bit_depth (no rank), fmn" in (tmp_path / "c.svg").read_text()
+
+
+def test_a_folder_that_does_not_exist_is_said(tmp_path, capsys):
+    assert run_here("curve", tmp_path / "absent") == 2
+    assert "absent holds no run (it does not exist): give the --out folder of `gauntlet run`" in capsys.readouterr().err
+
+
 def distances(folder):
     """The distances of the minimum-norm attack, the nearest of both cells, from the blocks themselves."""
     found = []
