@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from gauntlet.leaderboard.results.record import CellError, CellResult
 
 _LATE = ("pandas", "gauntlet.bench.run.summary", "gauntlet.bench.gate.judge_run", "gauntlet.bench.gate.plan_check")
+_DEFAULT_BENCHMARK = (
+    "no model is named, and there is no gauntlet.toml: the default benchmark runs, on embedded models. Your own model: "
+    "gauntlet run --model FILE.py:FACTORY@WEIGHTS --data DATA"
+)
 
 
 @command(
@@ -88,10 +92,13 @@ def execute(options: Mapping[str, Any], *, gates_isolated: bool = True) -> int:
     otherwise it is the gate's, to which a cell that failed is incomparable. `gates_isolated`: a run with a gate is isolated,
     though it is not configured to be.
     """
+    from gauntlet.bench.config.files import is_configured
     from gauntlet.bench.config.schema import load_config
     from gauntlet.bench.gate.choose_gate import choose_gate
 
     config = load_config(options, folder=Path.cwd(), file=options.get("config"))
+    if options.get("config") is None and not config.narrowed and not is_configured(Path.cwd()):
+        click.echo(_DEFAULT_BENCHMARK, err=True)
     if config.shard is not None:
         return _execute_shard(config, options)
     gate, note = choose_gate(

@@ -33,13 +33,21 @@ def read_file(folder: Path, file: str | None = None) -> dict[str, Any]:
             raise ConfigError(f"configuration file {file!r} does not exist: correct its name")
         table = _toml(path)
         return _tool_table(table) or {} if path.name == "pyproject.toml" else table
+    configured = _configured(folder)
+    return _toml(DEFAULT) if configured is None else configured
+
+
+def is_configured(folder: Path) -> bool:
+    """Whether gauntlet.toml or [tool.gauntlet] of pyproject.toml applies in `folder`. Raises ConfigError."""
+    return _configured(folder) is not None
+
+
+def _configured(folder: Path) -> dict[str, Any] | None:
     if (folder / "gauntlet.toml").is_file():
         return _toml(folder / "gauntlet.toml")
     if (folder / "pyproject.toml").is_file():
-        configured = _tool_table(_toml(folder / "pyproject.toml"))
-        if configured is not None:
-            return configured
-    return _toml(DEFAULT)
+        return _tool_table(_toml(folder / "pyproject.toml"))
+    return None
 
 
 def plugin_files(given: Sequence[str], folder: Path) -> tuple[str, ...]:

@@ -238,6 +238,13 @@ def test_two_files_of_one_name_have_a_row_each(project, call, tiny):
     assert sorted(board["clean_accuracy"] > 0.5) == [False, True]
 
 
+def test_a_run_without_model_and_configuration_says_that_it_is_the_default_benchmark(project, call):
+    done = call("run", "--gate=nowhere.json")
+    assert done.returncode == 2
+    assert "the default benchmark runs" in done.stderr
+    assert "the default benchmark runs" not in call("run", "--gate=nowhere.json", "--model=cnn.pgd_digits").stderr
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
