@@ -15,7 +15,6 @@ from gauntlet.attacks.views.fast_model import full_float32
 from gauntlet.attacks.views.kept_weights import weights_kept
 from gauntlet.bench.data.samples.lazy_images import MEMORY_LIMIT, image_bytes
 from gauntlet.bench.environment.clock import synchronised_time
-from gauntlet.bench.environment.heap import give_large_arrays_back
 from gauntlet.bench.environment.provenance import provenance
 from gauntlet.bench.environment.stopwatch import timed, timed_steps
 from gauntlet.bench.executors.executable import Block, BlockBatch, BlockResult, Prepared, RunSettings
@@ -47,8 +46,6 @@ def attack_blocks(prepared: Prepared, blocks: Sequence[Block], settings: RunSett
     """
     done, every = 0, sum(len(block.indices) for block in blocks)
     groups = list(_groups(blocks, _together(prepared, settings)))
-    if len(groups) > 1:
-        give_large_arrays_back()
     rows = [[index for block in together for index in block.indices] for together in groups]
     with closing(prefetched(prepared.data.images, rows, prepared.device)) as loaded:
         for together, count in zip(groups, map(len, rows), strict=True):

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gauntlet.bench.environment.heap import give_large_arrays_back
+
 MEMORY_LIMIT = 2**28
 """Largest size in bytes of images, as floats, that are read once and kept in memory."""
 
@@ -103,7 +105,11 @@ def image_bytes(images: Tensor | Images) -> int:
 
 def load_if_small(images: Tensor | Images) -> Tensor | Images:
     """The images as a tensor if they fit into `MEMORY_LIMIT` bytes; otherwise unchanged."""
-    if isinstance(images, Tensor) or len(images) * image_bytes(images) > MEMORY_LIMIT:
+    if isinstance(images, Tensor):
+        return images
+    if len(images) * image_bytes(images) > MEMORY_LIMIT:
+        # They will come in groups.
+        give_large_arrays_back()
         return images
     whole = torch.empty(images.shape, dtype=images.dtype)
     for start in range(0, len(images), _CHUNK):
