@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -27,6 +28,12 @@ from gauntlet.leaderboard.results.record import CellError, CellInfo, CellResult,
 
 ROOT = Path(__file__).parents[1]
 """The repository."""
+
+
+def slow_unless(quick, *values, **options):
+    """A case of a parametrised test, marked slow unless it is quick: default runs leave it out."""
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow, **options)
+
 
 # Models
 

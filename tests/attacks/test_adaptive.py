@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from builders import Function, Wrapped
+from builders import Function, Wrapped, slow_unless
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.gauntlet import BUDGETS
 from gauntlet.attacks.naive import build as build_naive
@@ -51,9 +51,7 @@ def standard():
     return gauntlet.load_model("cnn.standard_digits").module
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=[pytest.mark.slow] if one == "rounded softmax" else []) for one in MASKED]
-)
+@pytest.mark.parametrize("name", [slow_unless(one == "detached", one) for one in MASKED])
 def test_a_defense_that_nobody_declared_fools_the_naive_attack_and_not_the_adaptive_one(name, digits, standard):
     model = Wrapped(standard, **MASKED[name])
     result = gauntlet.evaluate(model, *digits, threat=LINF, attacks="naive, adaptive")

@@ -8,7 +8,7 @@ from torch import nn
 
 import gauntlet
 import solving
-from builders import Wrapped, linear, network, zoo_digits
+from builders import Wrapped, linear, network, slow_unless, zoo_digits
 from gauntlet.attacks.ops.norms import limit
 from gauntlet.attacks.ops.random import active_draws
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -137,7 +137,7 @@ def test_the_decoys_do_hide_the_direction_from_attacks_without_target(text):
         ("fab-t(steps=20, stop_inside=True)", "L2", 0.01),
         ("square(queries=2000)", "Linf", 0.1),
         # Moves of whole squares cannot follow single pixels: on the sphere that costs more than in the cube.
-        ("square(queries=1500)", "L2", 0.3),
+        slow_unless(False, "square(queries=1500)", "L2", 0.3),
     ],
 )
 def test_a_single_rule_finds_a_direction_that_nothing_hides(text, norm, hair):
@@ -205,7 +205,7 @@ def test_a_sound_network_shows_no_sign_of_masked_gradients(plain, text):
     assert 2 <= result.robust.sum() <= 20
 
 
-@pytest.mark.parametrize("text", CASCADES)
+@pytest.mark.parametrize("text", [slow_unless(text == "gauntlet:fast", text) for text in CASCADES])
 def test_logits_times_a_thousand_blind_cross_entropy_and_save_one_sample_at_most_from_a_cascade(
     digits, plain, text, tmp_path
 ):
@@ -234,7 +234,7 @@ def assert_few_are_saved(masks, text, digits, plain, folder):
         assert result.robust.sum() <= plain[text][0].robust.sum() + MASKED[name], name
 
 
-@pytest.mark.parametrize("name", ["rounded softmax", "quantised", "detached"])
+@pytest.mark.parametrize("name", [slow_unless(False, "rounded softmax"), "quantised", "detached"])
 def test_what_has_no_gradient_saves_few_samples_from_the_fast_cascade_and_is_flagged(digits, plain, tmp_path, name):
     assert_few_are_saved([name], "gauntlet:fast", digits, plain, tmp_path)
 
@@ -258,7 +258,7 @@ def test_the_masks_do_blind_an_attack_that_trusts_gradients(digits):
     "name",
     [
         "through numpy",
-        "without gradients",
+        slow_unless(False, "without gradients"),
     ],
 )
 def test_a_network_that_leaves_autograd_is_attacked_by_search(digits, name, tmp_path):
@@ -316,7 +316,7 @@ class Noise(nn.Module):
         return x + 0.1 * noise
 
 
-@pytest.mark.parametrize("keyed", [True, False], ids=["keyed", "global generator"])
+@pytest.mark.parametrize("keyed", [pytest.param(True, id="keyed"), slow_unless(False, False, id="global generator")])
 @pytest.mark.parametrize("text", [pytest.param("gauntlet", marks=pytest.mark.slow), "gauntlet:fast"])
 def test_a_random_layer_is_judged_by_majority_and_reproducibly(digits, text, keyed):
     model, images, labels = (part if isinstance(part, nn.Module) else part[:30] for part in digits)
@@ -420,7 +420,7 @@ def assert_same_examples(one, other):
             torch.testing.assert_close(outcome.adversarial, other[name].adversarial, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("text", "mask"), [("gauntlet", None), ("gauntlet:fast", "quantised")])
+@pytest.mark.parametrize(("text", "mask"), [slow_unless(False, "gauntlet", None), ("gauntlet:fast", "quantised")])
 def test_neither_batch_size_nor_order_changes_anything_of_a_cascade(small, text, mask):
     model, images, labels = small
     model = model if mask is None else masked(model, mask)

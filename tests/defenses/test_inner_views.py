@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from builders import Function, network
+from builders import Function, network, slow_unless
 from gauntlet.attacks.ops.losses import cw
 from gauntlet.attacks.views.backward_modes import backward_mode
 from gauntlet.bench.registries import DEFENSES
@@ -138,7 +138,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("kind", COPIES)
-@pytest.mark.parametrize("count", [12, 7, 1])
+@pytest.mark.parametrize("count", [slow_unless(False, 12), 7, 1])
 def test_of_a_vote_over_copies_the_view_is_their_mean(kind, count, images):
     net = plain()
     base = pipeline(lambda members, x: torch.stack([labels_of(one) for one in COPIES[kind](members[0], x)]).sum(0), net)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gauntlet
+from builders import slow_unless
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.solver import Meter, Stage, Task, Verification, solve
 from gauntlet.attacks.solving.stage_conditions import Near
@@ -58,10 +59,10 @@ def told(outcome):
 @pytest.mark.parametrize(
     ("threat", "rule", "patience"),
     [
-        ("Linf:0.15", Square(queries=400), 0),
-        ("Linf:0.15", Square(queries=400), 50),
+        slow_unless(False, "Linf:0.15", Square(queries=400), 0),
+        slow_unless(False, "Linf:0.15", Square(queries=400), 50),
         ("Linf:0.12", Square(queries=150, restarts=2), 0),
-        ("L2:0.8", Square(queries=200), 0),
+        slow_unless(False, "L2:0.8", Square(queries=200), 0),
         ("L1:3", Square(queries=200), 60),
         ("Linf:0.15", Square(queries=1), 0),
     ],

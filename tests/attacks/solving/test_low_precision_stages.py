@@ -13,7 +13,7 @@ from torch import nn
 
 import gauntlet
 import published
-from builders import zoo_digits
+from builders import slow_unless, zoo_digits
 from gauntlet.attacks.adaptive import Adaptive, Pipeline
 from gauntlet.attacks.autoattack import build as autoattack
 from gauntlet.attacks.ddn import DDN
@@ -148,7 +148,7 @@ def test_passes_of_both_forms_are_counted_exactly(useful):
     assert 0 < len(repeated) < len(left)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("batch_size", [slow_unless(False, 1), 7])
 def test_the_batch_size_changes_no_verdict(batch_size):
     model, images, labels = zoo_digits("cnn.trades_digits", 30)
     robust = [
@@ -199,7 +199,7 @@ def answered(folder, model, images, labels, attack, precision):
     return row.answered, results[0].blocks[0].samples
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [slow_unless(False, "float32"), "bfloat16"])
 def test_where_gradients_vanish_every_standing_sample_faces_all_that_answers_in_float32(tmp_path, precision):
     model, images, labels = zoo_digits("cnn.trades_digits", 12)
     found, samples = answered(tmp_path, Steps(model).eval(), images, labels, "gauntlet:fast", precision)
@@ -264,6 +264,7 @@ def test_a_form_in_float32_rounds_nothing():
 # --- strength ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_verdict_gets_weaker():
     model, images, labels = zoo_digits("cnn.pgd_digits", 100)
     found = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import solving
-from builders import network, task_of
+from builders import network, slow_unless, task_of
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.pgd import PGD
@@ -188,7 +188,7 @@ class Uneven(nn.Module):
         return torch.stack([gap, -gap], dim=1)
 
 
-@pytest.mark.parametrize("batch_size", [8, 50])
+@pytest.mark.parametrize("batch_size", [8, slow_unless(False, 50)])
 @pytest.mark.parametrize("hard", [0.1, 0.7])
 @pytest.mark.parametrize("attack", ["one rule", "with restarts", "cascade"])
 def test_with_many_more_samples_than_slots_the_batch_stays_full_whatever_the_mix(attack, hard, batch_size):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders import clipped_task
+from builders import clipped_task, slow_unless
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.ops.certainty import Certainty
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -176,8 +176,14 @@ def assert_ahead(seen):
 ATTACKS = ["pgd", "pgd(steps=20, restarts=3)", "apgd", "apgd-t(steps=20)", "square(queries=100)", "gauntlet"]
 
 
-@pytest.mark.parametrize("side_by_side", [False, True], ids=["one after another", "side by side"])
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    ("attack", "side_by_side"),
+    [
+        slow_unless(attack != "gauntlet" or side, attack, side, id=f"{attack}-{text}")
+        for attack in ATTACKS
+        for side, text in ((False, "one after another"), (True, "side by side"))
+    ],
+)
 def test_a_step_waits_once_and_one_with_candidates_twice(attack, side_by_side, monkeypatch):
     seen, found = turns(attack, monkeypatch, threat=LINF, useful=(lambda: 150) if side_by_side else None)
     assert_ahead(seen)
@@ -187,7 +193,10 @@ def test_a_step_waits_once_and_one_with_candidates_twice(attack, side_by_side, m
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("L2", 0.08), ("L1", 0.3)])
-@pytest.mark.parametrize("attack", ["pgd", "apgd(steps=30)", "apgd-t(steps=10)", "square(queries=100)"])
+@pytest.mark.parametrize(
+    "attack",
+    ["pgd", "apgd(steps=30)", slow_unless(False, "apgd-t(steps=10)"), slow_unless(False, "square(queries=100)")],
+)
 def test_so_it_is_in_other_norms(attack, norm, eps, monkeypatch):
     seen, _ = turns(attack, monkeypatch, threat=ThreatModel(norm, eps))
     assert_ahead(seen)

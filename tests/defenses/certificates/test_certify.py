@@ -87,7 +87,7 @@ def small(name):
     return {"dense": 0.1, "convolutional": 0.02, "functional": 0.02}[name]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", sorted(BUILDS))
 def test_nothing_certified_is_broken_and_every_witness_is_inside_and_misclassified(name, seed):
     model, images, labels = case(name, seed)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import gauntlet
-from builders import network, seeded
+from builders import network, seeded, slow_unless
 from gauntlet.attacks.ops.losses import margin
 from gauntlet.defenses.certificates.exact_milp import exact_linf, worst_margin
 from gauntlet.defenses.certificates.ibp_crown_bounds import margin_bounds
@@ -90,7 +90,7 @@ def trained(recipe):
     return model
 
 
-@pytest.fixture(scope="module", params=["standard", "fast"])
+@pytest.fixture(scope="module", params=[pytest.param("standard", marks=pytest.mark.slow), "fast"])
 def decided(request, digits):
     """A 64-16-10 network and its exact verdicts on the 797 test images, with the seconds they took."""
     model = trained(request.param)
@@ -165,7 +165,7 @@ def test_the_model_and_its_gradients_are_left_as_they_are():
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [slow_unless(seed < 2, seed) for seed in range(4)])
 def test_the_worst_margin_agrees_with_a_fine_grid_over_two_pixels(seed):
     model = network(2, 3, 2, seed=seed).double()
     with torch.no_grad():
@@ -188,18 +188,19 @@ def test_the_worst_margin_agrees_with_a_fine_grid_over_two_pixels(seed):
     assert (found.gap <= 1e-5).all()
 
 
-def test_the_worst_margin_of_deep_and_convolutional_networks_lies_between_bound_and_attack():
+@pytest.mark.parametrize("count", [4, pytest.param(15, marks=pytest.mark.slow)])
+def test_the_worst_margin_of_deep_and_convolutional_networks_lies_between_bound_and_attack(count):
     for name in ("dense", "convolutional"):
         model, images, labels, eps = case(name)
-        found = worst_margin(model, images[:15], labels[:15], eps)
-        bound = margin_bounds(model, images[:15], labels[:15], eps).amin(1)
-        attacked = sampled(model, images[:15], labels[:15], eps).amin(1)
+        found = worst_margin(model, images[:count], labels[:count], eps)
+        bound = margin_bounds(model, images[:count], labels[:count], eps).amin(1)
+        attacked = sampled(model, images[:count], labels[:count], eps).amin(1)
         assert (found.gap <= 1e-5).all()
         assert (found.lower >= bound - 1e-9).all()
         assert (found.upper <= attacked + 1e-6).all()
         assert (found.lower - bound).max() > 1e-3, "the bound alone must not be exact here"
-        assert (found.point - images[:15]).abs().max() <= eps + 1e-12
-        torch.testing.assert_close(margin(model(found.point), labels[:15]), found.upper, rtol=0, atol=1e-12)
+        assert (found.point - images[:count]).abs().max() <= eps + 1e-12
+        torch.testing.assert_close(margin(model(found.point), labels[:count]), found.upper, rtol=0, atol=1e-12)
 
 
 def needle(rest):
@@ -265,6 +266,7 @@ def trained_double(model):
     return copied
 
 
+@pytest.mark.slow
 def test_no_attack_breaks_a_sample_that_is_proven_robust_and_pgd_misses_few(decided, digits):
     model, verdicts, _ = decided
     found = gauntlet.evaluate(

@@ -176,7 +176,7 @@ def test_steps_that_are_too_long_overfit_catastrophically_and_are_stopped():
 # --- checkpoints ---
 
 
-@pytest.mark.parametrize("name", ["fast", "awp"])
+@pytest.mark.parametrize("name", ["fast", pytest.param("awp", marks=pytest.mark.slow)])
 def test_a_training_gone_on_with_ends_with_the_weights_of_one_without_a_break(tmp_path, data, name):
     """A batch norm's statistics, dropout's generator, the best epoch and the schedule all come back."""
     recipe = replace(RECIPES[name], epochs=6, batch_size=30)
