@@ -48,6 +48,7 @@ def test_the_accepted_model_passes_without_an_attack(repository, call):
     assert "Gate passed: 1 held." in done.stdout
 
 
+@pytest.mark.slow
 def test_the_finetuned_model_fails_after_a_part_of_the_passes_and_shows_what_it_lost(repository, call):
     finetune()
     done = call("run", "--gate", "robustness/baseline.json")

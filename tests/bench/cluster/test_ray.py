@@ -147,6 +147,13 @@ def test_two_nodes_give_the_records_and_tables_of_a_local_run(here, call, tiny):
         assert "6 cells: 0 answered from the store" in done.stdout
         again = call(*PLAN, *options, "--out=out", f"--ray={made.address}")
         assert "6 cells: 6 answered from the store" in again.stdout
+    same_as_local(call, *options)
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_or_is_missing_is_named(here, call, tiny):
+    tiny.write_data(".", 220)
+    with cluster(1, 1) as made:
         wrong = call(*PLAN, "--model=model.py:wrong,model.py:build", "--attacks=fgsm", f"--ray={made.address}")
         assert wrong.returncode == 1
         assert "model.wrong × none × fgsm: ERROR the model fails on images" in wrong.stderr
@@ -155,7 +162,6 @@ def test_two_nodes_give_the_records_and_tables_of_a_local_run(here, call, tiny):
         assert missing.returncode == 2
         assert "nothing" in missing.stderr
         assert not Path("no").exists()
-    same_as_local(call, *options)
 
 
 @pytest.mark.slow

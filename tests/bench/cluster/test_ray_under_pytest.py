@@ -27,6 +27,10 @@ def test_wrong_usage_ends_the_run(user):
     parallel = user.runpytest_subprocess("-n", "2", *CELLS, "--gauntlet-ray")
     assert parallel.ret == pytest.ExitCode.USAGE_ERROR
     parallel.stderr.fnmatch_lines(["*--gauntlet-ray shares out the cells by itself: leave out -n*"])
+
+
+@pytest.mark.slow
+def test_a_cluster_that_cannot_be_reached_ends_the_run(user):
     nobody = user.runpytest_subprocess(*CELLS, "--gauntlet-ray=127.0.0.1:1")
     assert nobody.ret == pytest.ExitCode.USAGE_ERROR
     nobody.stdout.fnmatch_lines(["*cannot be reached*"])

@@ -18,7 +18,7 @@ from gauntlet.leaderboard.gate.baseline import BaselineError
 from gauntlet.leaderboard.gate.baseline_file import baseline_digest, read_baseline
 from gauntlet.leaderboard.results.errors import StoreError
 
-COUNTS = [30, pytest.param(300, marks=pytest.mark.slow)]
+COUNTS = [10, pytest.param(300, marks=pytest.mark.slow)]
 PROJECT = f"""
 model = "model.py:build"
 data = "digits"

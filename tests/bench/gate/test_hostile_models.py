@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import slow_unless
 from gate_project import ATTACK, BASELINE, CUT, RUN
 from gauntlet.leaderboard.results.sealed_json import read_sealed, sealed
 
@@ -189,7 +190,15 @@ def weaker(here, states):
     return change
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "ending",
+    [
+        slow_unless(
+            name in ("os._exit in a forward", "SIGKILL of itself", "an exception of no class of errors", "a hang"), name
+        )
+        for name in ENDINGS
+    ],
+)
 def test_code_that_ends_or_breaks_its_process_is_an_error_of_its_cell(weaker, ending):
     trick, said = ENDINGS[ending]
     weaker(IN_FORWARD.format(trick=trick))
@@ -207,7 +216,9 @@ def test_code_that_ends_the_process_when_it_is_imported_is_an_error_of_its_cell(
     assert "ended with exit code 0 while preparing model.build × none × pgd(steps=10)" in done.stderr
 
 
-@pytest.mark.parametrize("trick", HARMLESS)
+@pytest.mark.parametrize(
+    "trick", [slow_unless(name in ("a patched judge", "frames on standard output"), name) for name in HARMLESS]
+)
 def test_what_a_worker_patches_prints_or_writes_changes_no_verdict(weaker, trick):
     weaker(HARMLESS[trick])
     done = gated(*(["--gate-early"] if trick == "a patched judge" else []))
@@ -216,7 +227,7 @@ def test_what_a_worker_patches_prints_or_writes_changes_no_verdict(weaker, trick
     assert report()["passed"] is False
 
 
-@pytest.mark.parametrize("early", [(), ("--gate-early",)])
+@pytest.mark.parametrize("early", [(), slow_unless(False, ("--gate-early",))])
 def test_files_that_a_worker_forges_pass_no_gate(weaker, early):
     weaker(FORGE)
     done = gated(*early)
@@ -253,7 +264,9 @@ def test_records_that_contradict_themselves_are_refused(weaker):
     assert "the verdict does not follow from the share of wrong draws" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [("SIGKILL", -9), ("SIGTERM", 130), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [("SIGKILL", -9), slow_unless(False, "SIGTERM", 130), slow_unless(False, "SIGINT", 130)]
+)
 def test_a_model_that_ends_the_judge_does_not_pass(weaker, number, code):
     weaker(IN_FORWARD.format(trick=f"os.kill(os.getppid(), signal.{number})"))
     done = gated()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import slow_unless
 from gate_project import BASELINE, RUN, assert_told
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.gate.choose_gate import gate_of
@@ -44,7 +45,11 @@ def test_a_gate_passes_by_the_report_of_this_run_and_the_table_names_the_command
 
 @pytest.mark.parametrize(
     ("before", "after", "variables"),
-    [(["--"], [], {}), ([], ["--out", "-h"], {}), ([], [], {"GAUNTLET_GATE_NONCE": "x"})],
+    [
+        (["--"], [], {}),
+        slow_unless(False, [], ["--out", "-h"], {}),
+        slow_unless(False, [], [], {"GAUNTLET_GATE_NONCE": "x"}),
+    ],
 )
 def test_no_spelling_of_the_command_and_no_variable_leaves_the_judge_out(here, before, after, variables):
     with Path("model.py").open("a", encoding="utf-8") as file:
@@ -104,7 +109,14 @@ def test_the_exit_codes_of_a_run_are_kept_and_wrong_usage_is_told_once(here, sta
     assert gauntlet("--version").stdout.startswith("gauntlet, version")
 
 
-@pytest.mark.parametrize("more", [["--gate", str(BASELINE)], ["--gate", str(BASELINE), "--gate-early"], ["--isolate"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        slow_unless(False, ["--gate", str(BASELINE)]),
+        ["--gate", str(BASELINE), "--gate-early"],
+        slow_unless(False, ["--isolate"]),
+    ],
+)
 def test_the_judging_process_imports_neither_torch_nor_what_the_user_wrote_nor_anything_late(here, states, more):
     Path("plugin.py").write_text("import model\nfrom gauntlet.bench.cli.main import main\n")
     torch.save(states[1], "weights.pt")

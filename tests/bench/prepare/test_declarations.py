@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import gauntlet
+from builders import slow_unless
 from gauntlet.bench.cli.main import cli
 from gauntlet.bench.config.schema import load_config
 from gauntlet.bench.planning.plan import make_plan
@@ -77,7 +78,7 @@ def measured_as(path, **fields):
 
 
 @pytest.mark.parametrize(
-    "attack", ["pgd(steps=10)", "gauntlet:fast", pytest.param("adaptive()", marks=pytest.mark.slow)]
+    "attack", ["pgd(steps=10)", slow_unless(False, "gauntlet:fast"), slow_unless(False, "adaptive()")]
 )
 def test_undeclared_noise_is_attacked_as_if_it_were_declared_at_nearly_the_same_passes(folder, attack):
     measured, passes = run(folder, "noisy", attack)
@@ -142,19 +143,26 @@ def test_the_run_says_what_it_measured(folder, monkeypatch):
     assert "measured:" not in plain.output
 
 
-def test_attacks_that_treat_useless_gradients_as_declared_say_so(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("attacks", "treated"),
+    [
+        ("naive,fgsm", ("fgsm",)),
+        slow_unless(False, "naive,fgsm,square(queries=20),adaptive,replay", ("fgsm", "adaptive")),
+    ],
+)
+def test_attacks_that_treat_useless_gradients_as_declared_say_so(folder, monkeypatch, attacks, treated):
     monkeypatch.chdir(folder)
     options = [
         "--data=digits",
         "--samples=4",
         "--device=cpu",
-        "--attacks=naive,fgsm,square(queries=20),adaptive,replay",
+        f"--attacks={attacks}",
     ]
     options.append("--out=out")
     done = CliRunner().invoke(cli, ["run", "--model=nets.py:rounded", *options])
     told = [line for line in done.output.splitlines() if line.startswith("measured:")]
     line = "measured: gradients of nets.rounded are of no use; {} attacks it as if --not-differentiable were given"
-    assert told == [line.format("fgsm"), line.format("adaptive")]
+    assert told == [line.format(attack) for attack in treated]
 
 
 class Rounded(nn.Module):
@@ -170,7 +178,7 @@ class Rounded(nn.Module):
 
 
 def test_evaluate_takes_declarations():
-    data = gauntlet.load_data("digits", samples="20")
+    data = gauntlet.load_data("digits", samples="6")
     model = Rounded(gauntlet.load_model("cnn.standard_digits").module)
     ask = partial(gauntlet.evaluate, model, data.images, data.labels, threat="Linf:0.15", attacks="pgd(steps=10)")
     assert torch.equal(ask(not_differentiable=True).robust, ask().robust)

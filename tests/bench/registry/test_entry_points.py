@@ -235,6 +235,7 @@ def test_a_run_that_needs_no_entry_point_is_not_disturbed_by_broken_ones_and_lis
     assert asked.stderr.splitlines() == [f"error: {told}: repair or uninstall it"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("setuptools") is None, reason="setuptools builds the example")
 def test_the_example_is_really_installed_and_found_by_its_entry_points(tmp_path, tiny):
     source, site = tmp_path / "source", tmp_path / "site"

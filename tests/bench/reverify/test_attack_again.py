@@ -64,7 +64,7 @@ def lines(done, word):
     return [line for line in done.stdout.splitlines() if line.startswith(word)]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_honest_folder_passes_and_says_what_fell_beside_what_was_claimed(finished, call, seed):
     done = call("verify", "out", "--trust", "--attack=30%", f"--seed={seed}")
     assert done.returncode == 0, done.stdout
@@ -78,7 +78,7 @@ def test_an_honest_folder_passes_and_says_what_fell_beside_what_was_claimed(fini
     assert "from above only" in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("cell", [0, 1])
+@pytest.mark.parametrize("cell", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_folder_that_hides_what_breaks_fails_and_names_it(finished, call, cell):
     rewrite(cell, hide(0.5))
     assert call("verify", "out", "--trust").returncode == 0, "measuring examples again does not see it"
@@ -91,7 +91,9 @@ def test_a_folder_that_hides_what_breaks_fails_and_names_it(finished, call, cell
     assert 0 <= chance < 1
 
 
-def test_a_folder_that_hides_all_that_breaks_fails_though_it_names_nothing_broken(finished, call):
+def test_a_folder_that_hides_all_that_breaks_fails_though_it_names_nothing_broken(project, call, tiny):
+    tiny.write_data(".", 200)
+    assert call(*RUN, "--attacks=fgsm").returncode == 0
     rewrite(0, hide(1.0))
     done = call("verify", "out", "--trust", "--attack=40", "--seed=1")
     assert done.returncode == 1
@@ -129,7 +131,8 @@ def test_certificates_corruptions_and_replays_are_no_attacks_to_repeat(project, 
     assert "adaptive attacked" in adaptive
 
 
-def test_the_key_decides_the_sample_and_is_fresh_by_default(finished, call):
+def test_the_key_decides_the_sample_and_is_fresh_by_default(project, call):
+    assert call(*RUN, "--attacks=fgsm").returncode == 0
     first, again = (call("verify", "out", "--trust", "--attack=10", "--seed=7").stdout for _ in range(2))
     assert first == again
     keys = {re.search(r"key (\d+):", call("verify", "out", "--trust", "--attack=1").stdout)[1] for _ in range(2)}
@@ -144,7 +147,8 @@ def test_code_of_the_folder_is_not_run_unasked(finished, call):
     assert not Path("was-run").exists()
 
 
-def test_a_damaged_block_fails_and_the_other_cells_are_attacked(finished, call):
+def test_a_damaged_block_fails_and_the_other_cells_are_attacked(project, call):
+    assert call(*RUN, "--attacks=fgsm,pgd(steps=5)", "--defense=none,bit_depth(bits=3)").returncode == 0
     run = load_run(Path("out"))
     ((key, _), *_) = run.keys(run.plan.cells[0])
     run.store.path(key).write_bytes(b"nothing")

@@ -26,7 +26,9 @@ def model():
     return network(16, 12, 3).eval()
 
 
-@pytest.mark.parametrize("attacks", ["fgsm, pgd(steps=4)", "gauntlet"])
+@pytest.mark.parametrize(
+    "attacks", ["fgsm, pgd(steps=4)", "gauntlet:fast", pytest.param("gauntlet", marks=pytest.mark.slow)]
+)
 def test_the_figures_are_those_of_an_evaluation_with_a_store(model, images, attacks, tmp_path):
     labels = model(images).argmax(1)
     settings = {"threat": "Linf:0.1", "attacks": attacks, "seed": 3, "checks": "none"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gauntlet
-from builders import Wrapped, clipped_task
+from builders import Wrapped, clipped_task, slow_unless
 from gauntlet.attacks.ops.rounding import difference
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.registry.catalog import ATTACKS
@@ -54,6 +54,8 @@ SHORT = {
 """Smaller budgets, by the attack's name."""
 CASCADES = ("autoattack", "gauntlet:fast", "gauntlet", "gauntlet:thorough", "adaptive")
 SINGLE = [name for name in ATTACKS if name not in CASCADES]
+FAMILIES = ("fgsm", "pgd", "apgd-t", "fmn", "square")
+"""One attack of each kind, which is tested by default."""
 L2 = ("cw", "ddn", "fmn", "fab")
 MILDER = ("+1e3", "-1e4")
 """Changes that a larger one of their kind covers."""
@@ -64,10 +66,6 @@ QUICK = {
 }
 """The changes of each cascade that are tested by default: `gauntlet:thorough` has the conditions and rules of `gauntlet`, and
 `adaptive` is `gauntlet` where there is no defense."""
-
-
-def slow_unless(quick, *values):
-    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
 
 
 @cache
@@ -123,7 +121,7 @@ def clear(name, after):
 
 
 @pytest.mark.parametrize("changes", [slow_unless(False, MILDER), ("+1e5", "-1e9", "-inf")])
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", [slow_unless(name in FAMILIES, name) for name in SINGLE])
 def test_a_constant_and_absent_classes_change_no_verdict_of_an_attack(name, changes):
     for text in changes:
         found = evaluated(name, CHANGES[text])
@@ -131,7 +129,7 @@ def test_a_constant_and_absent_classes_change_no_verdict_of_an_attack(name, chan
         assert not differ.any(), (text, differ.nonzero().flatten().tolist())
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", [slow_unless(name in FAMILIES, name) for name in SINGLE])
 def test_a_factor_changes_no_verdict_of_an_attack_unless_a_flag_says_why(name):
     for text, after in FACTORS.items():
         found = evaluated(name, after, checks="default")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gauntlet
-from builders import network
+from builders import network, slow_unless
 from gauntlet.bench.run.evaluation import CellFailedError
 
 ATTACKS = [
@@ -181,7 +181,7 @@ def test_attacks_work_on_every_form(form, reference):
         assert evaluate(model, IMAGES, labels, attacks, threat=threat, **settings).robust_accuracy < 1
 
 
-@pytest.mark.parametrize("form", WITHOUT_GRADIENTS)
+@pytest.mark.parametrize("form", [slow_unless(form != "compiled under no_grad", form) for form in WITHOUT_GRADIENTS])
 def test_search_and_views_attack_what_gives_no_gradient(form):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gauntlet
-from builders import linear, reseal
+from builders import linear, reseal, slow_unless
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.leaderboard.report.cells_csv import read_cells
@@ -34,7 +34,7 @@ def samples(root):
     }
 
 
-@pytest.mark.parametrize("target", ["3", "next", "random"])
+@pytest.mark.parametrize("target", [slow_unless(False, "3"), "next", slow_unless(False, "random")])
 def test_a_run_towards_a_class_is_stored_shown_and_verified_again(project, call, target):
     threat = f"Linf:0.25:target={target}"
     done = call(*RUN, f"--attacks={ATTACKS_RUN}", f"--threat={threat}", f"--threat=L2:1.0:target={target}")

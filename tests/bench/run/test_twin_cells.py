@@ -45,7 +45,7 @@ class Watched:
         {"model": ["model.py:build", "twin.py:build"], "attacks": ["fgsm"]},
     ],
 )
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("held", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_twins_run_one_after_another(project, asked, held):
     Path("twin.py").write_bytes(Path("model.py").read_bytes())
     config = load_config({**ASKED, **asked}, folder=Path.cwd())

@@ -62,7 +62,7 @@ quiet = pytest.mark.filterwarnings("ignore:.*an autograd kernel was not register
 
 @quiet
 @pytest.mark.parametrize("make", [FrozenFeatures, quantised])
-@pytest.mark.parametrize("attacks", ["adaptive", "gauntlet:fast"])
+@pytest.mark.parametrize("attacks", [pytest.param("adaptive", marks=pytest.mark.slow), "gauntlet:fast"])
 def test_a_model_without_a_gradient_is_broken_by_search(net, images, make, attacks):
     found = evaluate(make(net), images, attacks, checks="none")
     assert found.robust_accuracy < 1

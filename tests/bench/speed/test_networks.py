@@ -66,6 +66,7 @@ def test_the_command_measures_every_participant_and_writes_tables(tmp_path):
     assert "Not run" not in text
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_the_time_is_named(tmp_path):
     text = compare_networks(NetworksConfig(CPU, ("PGD*",), "torch*", 1e-4, small=True), tmp_path, lambda line: None)
     assert "Not run:" in text

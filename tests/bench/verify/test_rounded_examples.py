@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from builders import slow_unless
 from gauntlet.bench.run.run_folder import load_run
 from gauntlet.bench.verify.rounded_examples import _near
 from gauntlet.leaderboard.results.errors import DamagedBlockError
@@ -61,8 +62,8 @@ def examples(out):
     ("threat", "attack"),
     [
         ("Linf:8/255", "pgd(steps=10)"),
-        ("L2:0.5", "pgd(steps=10)"),
-        ("L2:0.2", "apgd(steps=10)"),
+        slow_unless(False, "L2:0.5", "pgd(steps=10)"),
+        slow_unless(False, "L2:0.2", "apgd(steps=10)"),
         ("L1:4", "apgd(steps=10)"),
     ],
 )

@@ -221,7 +221,7 @@ def test_models_beside_it_keep_their_attacks(service):
     assert [one.info.attack for one in plan.cells] == ["fgsm", "pgd-10", "square", "hop_skip_jump"]
 
 
-@pytest.mark.parametrize("what", ["scores", "classes(classes=10)"])
+@pytest.mark.parametrize("what", [pytest.param("scores", marks=pytest.mark.slow), "classes(classes=10)"])
 def test_it_is_attacked_and_what_breaks_it_breaks_the_network_inside(tmp_path, service, what):
     attacks = ("square(queries=60)", "hop_skip_jump(queries=250)")
     config = planned(

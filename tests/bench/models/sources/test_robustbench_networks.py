@@ -324,7 +324,7 @@ def cifar(root, network, count=6):
 
 
 @own_networks
-@pytest.mark.parametrize("form", ["state_dict", "model, parallel"])
+@pytest.mark.parametrize("form", ["state_dict", pytest.param("model, parallel", marks=pytest.mark.slow)])
 def test_a_published_figure_is_reproduced_end_to_end(models, tmp_path, monkeypatch, call, form):
     monkeypatch.chdir(tmp_path)
     network = wide(seed=1)
