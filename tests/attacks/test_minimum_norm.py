@@ -238,6 +238,7 @@ def test_ddn_and_fmn_undercut_deepfool_on_a_network(cnn):
     assert abs(found[FMN()].mean() / found[DDN()].mean() - 1) < 0.06
 
 
+@pytest.mark.slow
 def test_deepfool_agrees_with_torchattacks_where_that_finds_something(cnn):
     # Neither draws anything: five groups of images take the place of five seeds. Their mean ratios of distances are
     # 1.0001 to 1.0002, since the authors' 1e-4 is part of each step here.

@@ -239,6 +239,7 @@ def test_what_has_no_gradient_saves_few_samples_from_the_fast_cascade_and_is_fla
     assert_few_are_saved([name], "gauntlet:fast", digits, plain, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_rounded_softmax_saves_few_samples_from_the_cascade_and_is_flagged(digits, plain, tmp_path):
     assert_few_are_saved(["rounded softmax"], "gauntlet", digits, plain, tmp_path)
 
