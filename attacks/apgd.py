@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gauntlet.attacks.apgd_l1 import APGDL1
-from gauntlet.attacks.ops.dlr import TARGETED
+from gauntlet.attacks.ops.dlr import MARGINS, TARGETED
 from gauntlet.attacks.ops.norms import per_image, project, steepest
 from gauntlet.attacks.ops.random import Draws
 from gauntlet.attacks.ops.threat import Norm, ThreatModel
@@ -152,6 +152,10 @@ class APGD(Rule[State]):
             best_then=torch.where(due, best, state.best_then),
             halved=torch.where(due, halve, state.halved),
         )
+
+    def gap(self, state: State) -> Tensor | None:
+        """How far the best loss is below 0, of losses that are above 0 where the model is misled; None for others."""
+        return -state.best if self.loss in MARGINS else None
 
 
 def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:

@@ -40,6 +40,9 @@ class State(NamedTuple):
     away: Tensor
     gap: Tensor
     normal: Tensor
+    least: Tensor
+    """float64, the distance of the closest misclassified iterate of this restart in units of eps; infinite before the first, and
+    without `stop_inside`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +127,8 @@ class FAB(Rule[State]):
         x = torch.where(per_image(oracle.restart >= self._targets, oracle.clean), _random(oracle), oracle.clean)
         nearest = begin(x, self._looked_at)
         count = nearest.place
-        return State(x=x, iteration=count, closer=count.bool(), pulled=count.bool(), **nearest._asdict())
+        least = torch.full(count.shape, torch.inf, dtype=torch.float64, device=x.device)
+        return State(x=x, iteration=count, closer=count.bool(), pulled=count.bool(), **nearest._asdict(), least=least)
 
     def step(self, state: State, oracle: Oracle) -> State:
         """One pass; after the pass for the last class, the move, or the next point of the final search."""
@@ -146,6 +150,7 @@ class FAB(Rule[State]):
             closer=closer,
             pulled=pull | (state.pulled & ~complete),
             **nearest._asdict(),
+            least=self._least(state, wrong, oracle),
         )
         moves = complete & ~searching
         rows = moves.nonzero().squeeze(1)
@@ -174,6 +179,16 @@ class FAB(Rule[State]):
         near, far = (distance(x + move, x, norm).clamp_min(1e-8) for move in (own, first))
         alpha = per_image((near / (near + far)).clamp_max(self.alpha_max).to(x.dtype), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)
+
+    def _least(self, state: State, wrong: Tensor, oracle: Oracle) -> Tensor:
+        if not self.stop_inside:
+            return state.least
+        far = distance(state.x, oracle.clean, oracle.threat.norm) / oracle.threat.eps
+        return torch.where(wrong, torch.minimum(state.least, far), state.least)
+
+    def gap(self, state: State) -> Tensor | None:
+        """The logarithm of the distance of the closest misclassified iterate in units of eps; only with `stop_inside`."""
+        return state.least.log() if self.stop_inside else None
 
     def finished(self, state: State) -> Tensor:
         """Slots whose restart is over, or has nothing to refine."""

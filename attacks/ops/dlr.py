@@ -90,3 +90,5 @@ TARGETED: dict[str, TargetedLoss] = {
     "cw_targeted": cw_targeted,
     "dlr_targeted": dlr_targeted,
 }
+MARGINS = ("cw", "dlr", "cw_targeted", "dlr_targeted")
+"""Losses that are above 0 where the model is misled, below where it is right, and 0 on the boundary."""

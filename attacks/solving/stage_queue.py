@@ -97,7 +97,7 @@ def _widen(queue: StageQueue, shared: Shared, batch_size: int) -> None:
     rule, count = queue.stage.rule, size(queue.running and queue.running.slots)
     if queue.running is None or count == queue.lanes.widened or rule.total_restarts == 1:
         return
-    if rule.minimum_norm or queue.stage.patience or shared.useful is None:
+    if rule.minimum_norm or shared.useful is None:
         return
     if count < batch_size and (room := min(shared.useful(), batch_size) - count) > 0:
         pairs = lanes.further(queue.lanes, queue.running.slots, room, rule.total_restarts)

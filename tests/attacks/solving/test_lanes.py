@@ -63,6 +63,7 @@ ATTACKS = {
     "pgd": PGD(steps=10, restarts=7, loss="cw"),
     "apgd": APGD(steps=20, restarts=4),
     "targets": APGD(steps=15, loss="dlr_targeted"),
+    "patient": [Stage("patient", APGD(steps=40, restarts=3, loss="cw_targeted", targets=3), patience=5)],
     "square": Square(queries=40, restarts=3),
     "cascade": budget("gauntlet", "Linf"),
     "thorough cascade": budget("gauntlet:thorough", "Linf"),

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from builders import linear
+from gauntlet.attacks.apgd import APGD
+from gauntlet.attacks.fab import FAB
 from gauntlet.attacks.ops.threat import ThreatModel
 from gauntlet.attacks.solving.rule import Rule
 from gauntlet.attacks.solving.solver import Stage
@@ -141,3 +143,44 @@ def test_the_gap_of_probabilities_is_the_margin_of_the_logits_behind_them(temper
         state = SquareState(nothing, margin, outputs[:, 0], outputs.sum(1), *[nothing] * 6)
         gaps[name] = Square().gap(state)
     torch.testing.assert_close(gaps["probabilities"], gaps["scores"] / temperature)
+
+
+STEPS = 64
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        APGD(steps=STEPS, loss="cw_targeted", targets=1),
+        APGD(steps=STEPS, loss="dlr_targeted", targets=1),
+        APGD(steps=STEPS, loss="cw"),
+        FAB(steps=STEPS, classes=1, stop_inside=True),
+    ],
+    ids=["cw_targeted", "dlr_targeted", "cw", "fab"],
+)
+def test_ascents_and_projections_give_up_what_cannot_be_broken_and_break_what_can(rule, norm):
+    # On a linear model the verdict is known: a sample can be broken where its exact distance is within eps.
+    model, images, labels = central(24)
+    exact = exact_distance(model, images, labels, norm)
+    threat = ThreatModel(norm, float(exact.median()) * 1.0001)
+    whole, given = (outcomes([Stage("only", rule, patience=p)], model, images, labels, threat) for p in (0, 4))
+    within = (exact < 0.999 * threat.eps).tolist()
+    beyond = (exact > 1.05 * threat.eps).tolist()
+    assert any(within)
+    assert any(beyond)
+    for one, other, inside, outside in zip(whole, given, within, beyond, strict=True):
+        if inside:
+            assert one.adversarial is not None
+            assert_same([one], [other])
+        if outside:
+            assert other.adversarial is None
+            assert other.taken == 8 < one.taken == STEPS
+
+
+@pytest.mark.parametrize("rule", [APGD(steps=STEPS), APGD(steps=STEPS, loss="log_odds"), FAB(steps=STEPS)], ids=str)
+def test_rules_that_know_no_gap_have_their_whole_budget(rule):
+    model, images, labels = central(4)
+    threat = ThreatModel("Linf", 0.1 * float(exact_distance(model, images, labels, "Linf").min()))
+    whole, given = (outcomes([Stage("only", rule, patience=p)], model, images, labels, threat) for p in (0, 4))
+    assert_same(whole, given)
