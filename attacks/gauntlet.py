@@ -149,20 +149,19 @@ def in_norm(stage: Stage, norm: Norm) -> Stage:
     """The stage, in L1 with the ascent for that norm.
 
     In L1 ascents end farther from the boundary, so that samples count as near at twice the share of the margin. They pass through
-    larger balls first, so that their pace says nothing early: in place of patience they have one restart.
+    larger balls first, so that their pace says nothing early, and have no patience.
     """
     if norm != "L1":
         return stage
     rule, when = stage.rule, stage.when
-    if isinstance(rule, APGD) and stage.patience:
-        stage, rule = replace(stage, patience=0), replace(rule, restarts=1)
+    patience = 0 if isinstance(rule, APGD) else stage.patience
     if isinstance(when, Near):
         when = Near(2 * when.below)
     if isinstance(rule, PGD):
         rule = SLIDE(steps=rule.steps, restarts=rule.restarts, step_size=rule.step_size, loss=rule.loss)
     elif isinstance(rule, APGD):
         rule = APGDL1(steps=rule.steps, restarts=rule.restarts, loss=rule.loss, targets=rule.targets)
-    return replace(stage, rule=rule, when=when)
+    return replace(stage, rule=rule, when=when, patience=patience)
 
 
 FAST = _entry("gauntlet:fast", "cascade with a third to a half of gauntlet's passes", "fast")
