@@ -59,7 +59,7 @@ class Adaptive:
 
     norm: Norm
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     def against(self, pipeline: Pipeline) -> Cascade:
         """The cascade. For an undefended model with useful gradients it is `gauntlet`."""
