@@ -24,7 +24,7 @@ from gauntlet.bench.cli.shared.options import command, option
     help="Formats: html (as `gauntlet page`), json (leaderboard.json), latex (leaderboard.tex); csv and md are written always.",
 )
 def leaderboard(folder: Path, run_id: str | None, formats: str) -> None:
-    """Print and write the tables of all runs of a folder, from stored results.
+    """Print and write the tables of all runs of a folder.
 
     Runs are compatible if they ask for a threat model on the same samples of the same data; of a row that several runs
     asked for, the newest run's counts. The tables are leaderboard.csv, cells.csv, classes.csv and leaderboard.md. Each is

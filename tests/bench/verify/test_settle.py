@@ -266,6 +266,7 @@ class Astray(Rule[State]):
         return None
 
 
+@pytest.mark.usefixtures("registries_as_before")
 def test_examples_outside_the_ball_are_rejected_and_flagged_where_rounding_to_8_bits_would_bring_them_back():
     card = AttackCard(name="astray", summary="leaves the ball", source="none", norms=("Linf",), kind="white-box")
     gauntlet.register_attack("astray", AttackEntry(card, lambda threat: Astray()))

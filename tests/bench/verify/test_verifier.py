@@ -26,6 +26,8 @@ from gauntlet.bench.verify.verdicts import NonFiniteLogitsError
 from gauntlet.bench.verify.verifier import Verifier
 from gauntlet.leaderboard.results.record import DRAWS
 
+pytestmark = pytest.mark.usefixtures("registries_as_before")
+
 LINF, L2 = ThreatModel("Linf", 0.1), ThreatModel("L2", 0.2)
 N = 6
 CHEATS = ["outside the ball", "outside the box", "NaN", "correctly classified"]
