@@ -154,7 +154,7 @@ class APGD(Rule[State]):
         )
 
     def gap(self, state: State) -> Tensor | None:
-        """How far the best loss is below 0, of losses that are above 0 where the model is misled; None for others."""
+        """How far the best loss of the restart is below 0, (N,), of losses that are above 0 where the model is misled; None for others."""
         return -state.best if self.loss in MARGINS else None
 
 

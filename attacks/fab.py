@@ -187,7 +187,8 @@ class FAB(Rule[State]):
         return torch.where(wrong, torch.minimum(state.least, far), state.least)
 
     def gap(self, state: State) -> Tensor | None:
-        """The logarithm of the distance of the closest misclassified iterate in units of eps; only with `stop_inside`."""
+        """The logarithm of the distance of the restart's closest misclassified iterate in units of eps, (N,), infinite before the first;
+        None without `stop_inside`."""
         return state.least.log() if self.stop_inside else None
 
     def finished(self, state: State) -> Tensor:

@@ -39,6 +39,7 @@ from gauntlet.attacks.square import Square
 _THROUGH = Stage("through", APGD(steps=20, loss="cw_targeted"), Masked(), "through", technique="bpda")
 _LEAKY = Stage("leaky", PGD(steps=20, loss="cw"), Near(0.3), "leaky")
 
+_LONG = APGD(steps=100, restarts=2)
 _ALONG = Stage("along", FAB(steps=60, classes=3, stop_inside=True), InDoubt(0.5), patience=10)
 
 BUDGETS: dict[str, tuple[Stage, ...]] = {
@@ -74,20 +75,8 @@ BUDGETS: dict[str, tuple[Stage, ...]] = {
         _LEAKY,
         # Restarts that would not arrive at their pace so far are given up.
         Stage("margins", APGD(steps=30, loss="cw_targeted", targets=3), Near(0.1), patience=12, rival_first=True),
-        Stage(
-            "rivals",
-            APGD(steps=100, loss="cw_targeted", restarts=2, targets=1),
-            Near(0.1),
-            patience=25,
-            rival_first=True,
-        ),
-        Stage(
-            "close",
-            APGD(steps=100, loss="dlr_targeted", restarts=2, targets=2),
-            Near(0.05),
-            patience=25,
-            rival_first=True,
-        ),
+        Stage("rivals", replace(_LONG, loss="cw_targeted", targets=1), Near(0.1), patience=25, rival_first=True),
+        Stage("close", replace(_LONG, loss="dlr_targeted", targets=2), Near(0.05), patience=25, rival_first=True),
         Stage("edge", Square(queries=1500), Near(0.02), technique="black-box", patience=200),
     ),
     "gauntlet:thorough": (
@@ -164,6 +153,6 @@ def in_norm(stage: Stage, norm: Norm) -> Stage:
     return replace(stage, rule=rule, when=when, patience=patience)
 
 
-FAST = _entry("gauntlet:fast", "cascade with a third to a half of gauntlet's passes", "fast")
+FAST = _entry("gauntlet:fast", "cascade with about half of gauntlet's passes", "fast")
 DEFAULT = _entry("gauntlet", "cascade that finds what AutoAttack finds, for a small part of its passes", "standard")
 THOROUGH = _entry("gauntlet:thorough", "the same cascade with four to eight times its passes", "thorough")

@@ -207,6 +207,7 @@ def test_only_the_base_branch_writes_the_cache_and_the_label_alone_chooses_the_c
 FILES = [
     "action.yml",
     ".github/workflows/ci.yml",
+    ".github/workflows/slow.yml",
     "examples/ci/.github/workflows/robustness.yml",
     "docs/ci.md",
     "README.md",

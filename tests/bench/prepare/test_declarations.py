@@ -177,8 +177,9 @@ class Rounded(nn.Module):
         return self.net((7 * x).round() / 7)
 
 
-def test_evaluate_takes_declarations():
-    data = gauntlet.load_data("digits", samples="6")
+@pytest.mark.parametrize("samples", ["6", slow_unless(False, "20")])
+def test_evaluate_takes_declarations(samples):
+    data = gauntlet.load_data("digits", samples=samples)
     model = Rounded(gauntlet.load_model("cnn.standard_digits").module)
     ask = partial(gauntlet.evaluate, model, data.images, data.labels, threat="Linf:0.15", attacks="pgd(steps=10)")
     assert torch.equal(ask(not_differentiable=True).robust, ask().robust)

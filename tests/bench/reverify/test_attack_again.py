@@ -27,6 +27,18 @@ def honest(tiny, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(params=["project", pytest.param("finished", marks=pytest.mark.slow)])
+def run(request, call):
+    """Runs its options in a small project; of the slow cases `finished`, which is larger, has its run already."""
+    request.getfixturevalue(request.param)
+
+    def made(*options):
+        if request.param == "project":
+            assert call(*RUN, *options).returncode == 0
+
+    return made
+
+
 def rewrite(cell, change):
     """Write a cell's blocks anew as `change` makes them, with digests that fit, and without the table that gives it away."""
     run, store = load_run(Path("out")), Store(Path("out"))
@@ -91,9 +103,9 @@ def test_a_folder_that_hides_what_breaks_fails_and_names_it(finished, call, cell
     assert 0 <= chance < 1
 
 
-def test_a_folder_that_hides_all_that_breaks_fails_though_it_names_nothing_broken(project, call, tiny):
+def test_a_folder_that_hides_all_that_breaks_fails_though_it_names_nothing_broken(run, call, tiny):
     tiny.write_data(".", 200)
-    assert call(*RUN, "--attacks=fgsm").returncode == 0
+    run("--attacks=fgsm")
     rewrite(0, hide(1.0))
     done = call("verify", "out", "--trust", "--attack=40", "--seed=1")
     assert done.returncode == 1
@@ -131,8 +143,8 @@ def test_certificates_corruptions_and_replays_are_no_attacks_to_repeat(project, 
     assert "adaptive attacked" in adaptive
 
 
-def test_the_key_decides_the_sample_and_is_fresh_by_default(project, call):
-    assert call(*RUN, "--attacks=fgsm").returncode == 0
+def test_the_key_decides_the_sample_and_is_fresh_by_default(run, call):
+    run("--attacks=fgsm")
     first, again = (call("verify", "out", "--trust", "--attack=10", "--seed=7").stdout for _ in range(2))
     assert first == again
     keys = {re.search(r"key (\d+):", call("verify", "out", "--trust", "--attack=1").stdout)[1] for _ in range(2)}
@@ -147,11 +159,11 @@ def test_code_of_the_folder_is_not_run_unasked(finished, call):
     assert not Path("was-run").exists()
 
 
-def test_a_damaged_block_fails_and_the_other_cells_are_attacked(project, call):
-    assert call(*RUN, "--attacks=fgsm,pgd(steps=5)", "--defense=none,bit_depth(bits=3)").returncode == 0
-    run = load_run(Path("out"))
-    ((key, _), *_) = run.keys(run.plan.cells[0])
-    run.store.path(key).write_bytes(b"nothing")
+def test_a_damaged_block_fails_and_the_other_cells_are_attacked(run, call):
+    run("--attacks=fgsm,pgd(steps=5)", "--defense=none,bit_depth(bits=3)")
+    made = load_run(Path("out"))
+    ((key, _), *_) = made.keys(made.plan.cells[0])
+    made.store.path(key).write_bytes(b"nothing")
     done = call("verify", "out", "--trust", "--attack=5", "--seed=1")
     assert done.returncode == 1
     assert f"{key}.parquet is damaged" in done.stdout
