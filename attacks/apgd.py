@@ -154,8 +154,13 @@ class APGD(Rule[State]):
         )
 
     def gap(self, state: State) -> Tensor | None:
-        """How far the best loss of the restart is below 0, (N,), of losses that are above 0 where the model is misled; None for others."""
-        return -state.best if self.loss in MARGINS else None
+        """How far the restart's best loss is below 0, (N,), for losses above 0 where the model is misled; None for others.
+
+        0 where the gradient at the best point vanished: the pace says nothing there, so that the restart has its whole budget.
+        """
+        if self.loss not in MARGINS:
+            return None
+        return torch.where(state.gradient_best.flatten(1).any(1), -state.best, 0.0)
 
 
 def random_surface_point(clean: Tensor, threat: ThreatModel, draws: Draws, tag: int = 0) -> Tensor:

@@ -41,8 +41,7 @@ class State(NamedTuple):
     gap: Tensor
     normal: Tensor
     least: Tensor
-    """float64, the distance of the closest misclassified iterate of this restart in units of eps; infinite before the first, and
-    without `stop_inside`."""
+    """float64, the gap of this restart (`FAB.gap`); infinite before a misclassified iterate, and without `stop_inside`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +149,7 @@ class FAB(Rule[State]):
             closer=closer,
             pulled=pull | (state.pulled & ~complete),
             **nearest._asdict(),
-            least=self._least(state, wrong, oracle),
+            least=self._least(state, wrong, nearest.away, oracle),
         )
         moves = complete & ~searching
         rows = moves.nonzero().squeeze(1)
@@ -180,16 +179,20 @@ class FAB(Rule[State]):
         alpha = per_image((near / (near + far)).clamp_max(self.alpha_max).to(x.dtype), x)
         return ((1 - alpha) * (x + self.eta * own) + alpha * (clean + self.eta * first)).clamp(0, 1)
 
-    def _least(self, state: State, wrong: Tensor, oracle: Oracle) -> Tensor:
+    def _least(self, state: State, wrong: Tensor, away: Tensor, oracle: Oracle) -> Tensor:
         if not self.stop_inside:
             return state.least
-        far = distance(state.x, oracle.clean, oracle.threat.norm) / oracle.threat.eps
-        return torch.where(wrong, torch.minimum(state.least, far), state.least)
+        beyond = (distance(state.x, oracle.clean, oracle.threat.norm) / oracle.threat.eps - 1).clamp_min(0)
+        least = torch.where(wrong, torch.minimum(state.least, beyond), state.least)
+        return torch.where(away.isfinite(), least, 0.0)
 
     def gap(self, state: State) -> Tensor | None:
-        """The logarithm of the distance of the restart's closest misclassified iterate in units of eps, (N,), infinite before the first;
-        None without `stop_inside`."""
-        return state.least.log() if self.stop_inside else None
+        """How far the restart's closest misclassified iterate is beyond eps, in units of eps, (N,); infinite before the first.
+
+        0 once a gradient has vanished: how near a boundary is says nothing there, so that the restart has its whole budget.
+        None without `stop_inside`.
+        """
+        return state.least if self.stop_inside else None
 
     def finished(self, state: State) -> Tensor:
         """Slots whose restart is over, or has nothing to refine."""

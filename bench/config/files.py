@@ -72,7 +72,10 @@ def texts(value: Any, name: str) -> tuple[str, ...]:
 
 
 def _tool_table(pyproject: Mapping[str, Any]) -> dict[str, Any] | None:
-    table = pyproject.get("tool", {}).get("gauntlet")
+    tools = pyproject.get("tool", {})
+    if not isinstance(tools, dict):
+        raise ConfigError(f"tool={tools!r} in pyproject.toml must be a table: write [tool.gauntlet]")
+    table = tools.get("gauntlet")
     if table is not None and not isinstance(table, dict):
         raise ConfigError(f"tool.gauntlet={table!r} in pyproject.toml must be a table: write [tool.gauntlet]")
     return table

@@ -37,10 +37,12 @@ def draw_eps_curves(
     title = f"Robust accuracy against eps, {series[0].data}\nn {n}, bands and bars: 95 % intervals"
     replace_bytes(path, drawn(series_figure(series, title), form))
     yield f"written: {path}"
-    for title, missing in {one.title: one.missing for one in series if one.missing > 0}.items():
+    several = len({one.folder for one in series}) > 1
+    named = [(f"{one.title} of {one.folder}" if several else one.title, one) for one in series]
+    for title, missing in {name: one.missing for name, one in named if one.missing > 0}.items():
         lacking = f"{counted(missing, 'sample')} {'is' if missing == 1 else 'are'} missing"
         yield visible(f"{title} is not finished: {lacking}; run its command again")
-    for title, blocks in {one.title: one.blocks for one in series if one.blocks}.items():
+    for title, blocks in {name: one.blocks for name, one in named if one.blocks}.items():
         yield visible(
             f"{title} has no rank ({', '.join(blocks)}): what is drawn may be too high; `gauntlet show RUN` says why"
         )

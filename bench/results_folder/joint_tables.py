@@ -29,6 +29,7 @@ from gauntlet.leaderboard.results.summary import newest_commit
 def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequence[str] = ALWAYS) -> Iterator[str]:
     """Write the tables of the compatible runs of a results folder, or of one run; yield them as text, then lines on the files.
 
+    Everything is written before the first line is yielded, so that a reader who stops early loses no file.
     `formats`: of `FORMATS`; CSV and Markdown are written anyway. Raises RunError, DescriptionError, StoreError and WriteError;
     PageMissingError and LatexMissingError where what a format needs is not installed.
     """
@@ -41,15 +42,16 @@ def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequenc
     models = [described[model] for model in shown if model in described]
     published = joint_published(runs)
     files = write_leaderboard_files(root, results, run.context, published, models)
+    written = write_formats(root, formats, results, run.context, published, models)
+    # The first line names the file; the others are those of the tables.
+    page = [next(write_joint_page(folder, run_id))] if "html" in formats else []
+    change = keep_table(root, run.context.started, newest_commit(results))
     yield from terminal_report(files.rows, "command line", terminal_width(), checks=run.context.checks)
     yield ""
     paths = (files.leaderboard_csv, files.cells_csv, files.classes_csv, files.markdown, files.models_csv)
     yield from (f"written: {path}" for path in paths if path is not None)
-    for path in write_formats(root, formats, results, run.context, published, models):
-        yield f"written: {path}"
-    if "html" in formats:
-        # The first line names the file; the others are those of the tables.
-        yield next(write_joint_page(folder, run_id))
+    yield from (f"written: {path}" for path in written)
+    yield from page
     yield from earlier_files(root, formats)
     if len(runs.shown) > 1:
         yield f"{len(runs.shown)} runs together; one alone: --run {', --run '.join(one.folder.name for one in runs.shown)}"
@@ -59,6 +61,5 @@ def write_joint_tables(folder: Path, run_id: str | None = None, formats: Sequenc
     yield from (visible(line) for line in [*same_weights(results), *other_weights(runs)])
     known = frozenset(cell.info.model for one in (*runs.shown, *runs.others) for cell in one.plan.cells)
     yield from (visible(line) for line in unknown_models(described, known))
-    change = keep_table(root, run.context.started, newest_commit(results))
     if change is not None:
         yield from change.lines

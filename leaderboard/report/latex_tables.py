@@ -23,7 +23,7 @@ _SYMBOLS: Final = {"–": "--", "→": "$\\rightarrow$", "×": "$\\times$", "…
 _COMMAND = re.compile(r"[\\{}$&#^_%~]")
 _ESCAPED: Final = {"\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
 _LIGATURE = re.compile(r"(?<=[-,<>'`!?])(?=[-,<>'`])")
-_PIECE = re.compile(r"[^-_./@=(,:;]{1,12}[-_./@=(,:;]?|[-_./@=(,:;]")
+_PIECE = re.compile(r"[\u2e80-\U0010ffff]|[^-_./@=(,:;\u2e80-\U0010ffff]{1,12}[-_./@=(,:;]?|[-_./@=(,:;]")
 _LONGEST: Final = 24
 """Number of characters from which on a name may be broken."""
 _SMALL: Final = "\\footnotesize\\setlength{\\tabcolsep}{3pt}\n"
@@ -69,8 +69,11 @@ def latex(text: str) -> str:
 
 
 def _broken(text: str) -> str:
-    """The text for LaTeX; one of more than `_LONGEST` characters may be broken after punctuation and every 12 characters."""
-    return "\\allowbreak{}".join(map(latex, _PIECE.findall(text))) if len(text) > _LONGEST else latex(text)
+    """The text for LaTeX. One of more than `_LONGEST` characters may be broken at spaces, and within words after punctuation and
+    every 12 characters."""
+    if len(text) <= _LONGEST:
+        return latex(text)
+    return " ".join("\\allowbreak{}".join(map(latex, _PIECE.findall(word))) for word in text.split(" "))
 
 
 def _name(text: str) -> str:

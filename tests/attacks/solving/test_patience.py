@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from builders import linear
+from builders import Function, linear
 from gauntlet.attacks.apgd import APGD
 from gauntlet.attacks.fab import FAB
 from gauntlet.attacks.ops.threat import ThreatModel
@@ -176,6 +176,21 @@ def test_ascents_and_projections_give_up_what_cannot_be_broken_and_break_what_ca
         if outside:
             assert other.adversarial is None
             assert other.taken == 8 < one.taken == STEPS
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [APGD(steps=STEPS, loss="cw_targeted", targets=1), FAB(steps=STEPS, classes=1, stop_inside=True)],
+    ids=["apgd", "fab"],
+)
+def test_a_restart_whose_gradients_vanish_has_its_whole_budget(rule):
+    # Vanished gradients say that gradients are masked: how many are seen must not depend on how early a stage gives up.
+    model = Function(lambda x: 0 * x.flatten(1)[:, :3] + torch.tensor([3.0, 1.0, 0.0]))
+    images = torch.full((4, 1, 6, 6), 0.5)
+    labels = torch.zeros(4, dtype=torch.int64)
+    whole, given = (outcomes([Stage("only", rule, patience=p)], model, images, labels, LINF) for p in (0, 4))
+    assert_same(whole, given)
+    assert all(one.vanished == one.gradients == STEPS for one in given)
 
 
 @pytest.mark.parametrize("rule", [APGD(steps=STEPS), APGD(steps=STEPS, loss="log_odds"), FAB(steps=STEPS)], ids=str)

@@ -90,6 +90,12 @@ def test_a_pyproject_without_our_table_changes_nothing(tmp_path):
     assert config(tmp_path, "[project]\nname = 'x'\n", "pyproject.toml") == config(tmp_path / "nowhere")
 
 
+def test_tools_that_are_no_table_are_refused(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("tool = 3\n")
+    with pytest.raises(ConfigError, match=r"tool=3 in pyproject.toml must be a table"):
+        load_config({}, folder=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["mine.toml", "pyproject.toml"])
 def test_a_named_file_is_read_in_place_of_the_others(tmp_path, name):
     (tmp_path / "gauntlet.toml").write_text("seed = 1")

@@ -46,6 +46,20 @@ def test_a_row_without_rank_is_named_and_marked(tmp_path, capsys):
     assert "cnn.standard_digits × bit_depth (no rank), fmn" in (tmp_path / "c.svg").read_text()
 
 
+def test_a_row_without_rank_of_several_folders_is_named_with_its_own(tmp_path, capsys):
+    for defense in ("bit_depth", "jpeg"):
+        asked = ("--model=cnn.standard_digits", f"--defense={defense}", "--attacks=fmn(steps=5)", "--samples=20")
+        assert run_here("run", *asked, "--threat=Linf:0.15", f"--out={tmp_path / defense}") == 0
+    shutil.copytree(tmp_path / "bit_depth", tmp_path / "again")
+    capsys.readouterr()
+    folders = [tmp_path / name for name in ("bit_depth", "again", "jpeg")]
+    assert run_here("curve", *folders, f"--out={tmp_path / 'c.svg'}") == 0
+    told = [line.partition(" has no rank")[0] for line in capsys.readouterr().out.splitlines() if "has no rank" in line]
+    assert told == [
+        f"cnn.standard_digits × {folder.name.replace('again', 'bit_depth')} of {folder}" for folder in folders
+    ]
+
+
 def test_a_folder_that_does_not_exist_is_said(tmp_path, capsys):
     assert run_here("curve", tmp_path / "absent") == 2
     assert "absent holds no run (it does not exist): give the --out folder of `gauntlet run`" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 from conftest import run_here
 
 from gauntlet.bench.results_folder.all_runs import joint_summaries, shown_runs
+from gauntlet.bench.results_folder.joint_tables import write_joint_tables
 from gauntlet.bench.run.run_folder import load_run, start_run
 from gauntlet.bench.speed.synthetic_store import StoreSize, make_store
 from gauntlet.leaderboard.report.leaderboard_csv import read_leaderboard
@@ -117,6 +118,15 @@ def test_described_models_have_a_table(folder, capsys):
     (folder / "models.toml").write_text("")
     assert run_here("leaderboard", folder) == 0
     assert not (folder / "models.csv").exists()
+
+
+def test_everything_is_written_before_the_first_line_is_shown(folder):
+    # `gauntlet leaderboard RUN --format json | head -1` ends the command early.
+    lines = write_joint_tables(folder, formats=("json", "html"))
+    assert next(lines) is not None
+    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.json", "leaderboard.html"):
+        assert (folder / name).is_file(), name
+    assert any((folder / "tables").iterdir())
 
 
 def test_the_table_is_printed_as_a_run_prints_it(folder, capsys):

@@ -156,7 +156,26 @@ def pdflatex():
     return program
 
 
-@pytest.mark.parametrize("name", ["w" * 300, "net.py:build_with_all_layers@best-of-ten.safetensors(mean=0.5,std=0.25)"])
+def test_a_long_name_keeps_its_spaces_and_its_words():
+    for name in (
+        "Carmon et al., 2019: WideResNet",
+        "Robust WideResNet by Engstrom",
+        "Wide ResNet 28 10, TRADES, eps 8/255",
+    ):
+        named = result(bits(20, 12), cell_info(name, "naive", attack_kind="naive"))
+        text = latex_tables(build_rows([named])).replace("\\allowbreak{}", "")
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "w" * 300,
+        "net.py:build_with_all_layers@best-of-ten.safetensors(mean=0.5,std=0.25)",
+        "敵対的頑健性" * 6,
+        "a name of several words, and another one: as people write them",
+    ],
+)
 def test_long_names_are_broken_so_that_the_table_fits_the_page(pdflatex, tmp_path, name):
     named = result(bits(20, 12), cell_info(name, "naive", attack_kind="naive", defense=name, data=name, suite=name))
     (tmp_path / "leaderboard.tex").write_text(latex_tables(build_rows([named])), encoding="utf-8")
